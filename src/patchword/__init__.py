@@ -1,0 +1,1 @@
+"""patchword: the plain Vision Transformer, whole, as a library and a command."""

@@ -1,0 +1,116 @@
+"""Everything that can go wrong and is not a bug, with the exit code of the command.
+
+    PatchwordError                 what was found; `fix`: the one thing to do
+    ├── UserError              2   input or settings are wrong, nothing was started
+    │   ├── SettingsError          an unknown key, a value out of range, a config file
+    │   ├── DataError              a data set: classes, splits, tables, folders
+    │   ├── ImageError             one image that cannot be read as asked
+    │   ├── CheckpointError        a weights file
+    │   │   ├── UnknownLayout      tensors that no known layout names
+    │   │   ├── AmbiguousLayout    two layouts fit
+    │   │   ├── KeyMismatch        tensors missing or left over
+    │   │   ├── ShapeMismatch      a tensor of another shape than the model's
+    │   │   └── UnsafeFile         reading it would run code, or it points outside its folder
+    │   ├── OutputError            the place for the answer: no space, no permission
+    │   └── MissingExtra           an optional package is needed and absent
+    ├── PartialFailure         3   done, some inputs failed and are listed
+    ├── TrainingBroken         4   numerically broken; the last good weights are kept
+    └── Interrupted          130   stopped by the user; weights kept, how to go on printed
+
+Any other exception that reaches the command is a bug: exit code 1 and its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class PatchwordError(Exception):
+    """A message of two lines: what was found and where, then what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Decode workers send errors between processes; the default would lose `fix`.
+        return type(self), (self.message, self.fix)
+
+
+class UserError(PatchwordError):
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    pass
+
+
+class DataError(UserError):
+    pass
+
+
+class ImageError(UserError):
+    pass
+
+
+class CheckpointError(UserError):
+    pass
+
+
+class UnknownLayout(CheckpointError):
+    pass
+
+
+class AmbiguousLayout(CheckpointError):
+    pass
+
+
+class KeyMismatch(CheckpointError):
+    pass
+
+
+class ShapeMismatch(CheckpointError):
+    pass
+
+
+class UnsafeFile(CheckpointError):
+    pass
+
+
+class OutputError(UserError):
+    pass
+
+
+class MissingExtra(UserError):
+    pass
+
+
+class PartialFailure(PatchwordError):
+    exit_code = 3
+
+
+class TrainingBroken(PatchwordError):
+    exit_code = 4
+
+
+class Interrupted(PatchwordError):
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The known names most like `name`, best first; empty when none is near."""
+    import difflib
+
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
+    return [by_lower[candidate] for candidate in found]
+
+
+def near_text(name: str, known: Iterable[str]) -> str:
+    """A clause for a message: " (near: 'a', 'b')", or nothing when none is near."""
+    found = nearest(name, known)
+    return f" (near: {', '.join(repr(f) for f in found)})" if found else ""

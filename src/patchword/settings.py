@@ -1,0 +1,293 @@
+"""Trees of frozen dataclasses ↔ plain dicts and TOML, and who chose each value.
+
+Knows no domain: it works on any frozen dataclass whose fields are numbers, strings,
+booleans, None, tuples, other such dataclasses, or unions of them. Dataclasses that stand
+in a union are told apart by their `kind`, a class variable that is written beside their
+fields: `positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.0}`.
+"""
+
+import dataclasses
+import functools
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from patchword.errors import SettingsError, near_text
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """A dataclass tree as dicts, lists and scalars, `kind` first where there is one.
+
+    None is kept as None; `to_toml` leaves such keys out.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = getattr(type(value), "kind", None)
+        plain = {} if kind is None else {"kind": kind}
+        plain |= {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return plain
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(cls: type[T], data: Any, where: str = "settings") -> T:
+    """Build the dataclass `cls` from what `to_plain` gave; absent keys take their defaults.
+
+    Raises: SettingsError naming `where`, the key and the nearest known one, or the value
+    and the type it should have.
+    """
+    return typing.cast(T, _build(cls, data, where, ""))
+
+
+def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
+    """The same tree with the value at the dotted `path` changed and checked.
+
+    `value` may be text (from `-o a.b=c`), read as the field's type asks.
+    Raises: SettingsError for an unknown path (nearest names) or a value of another type.
+    """
+    head, _, rest = path.partition(".")
+    known = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    if head == "kind" and not rest:
+        raise SettingsError(
+            f"{where}: a kind cannot be changed by itself ({path!r})",
+            "set the whole part, as name={kind='…'}",
+        )
+    if head not in known:
+        raise SettingsError(
+            f"{where}: unknown setting {path!r}{near_text(head, known)}",
+            f"use one of: {', '.join(sorted(known))}",
+        )
+    current = getattr(settings, head)
+    if rest:
+        if not dataclasses.is_dataclass(current):
+            raise SettingsError(f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself")
+        new = replace_at(current, rest, value, where)
+    else:
+        hint = _hints(type(settings))[head]
+        new = _build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
+    return dataclasses.replace(settings, **{head: new})  # type: ignore[type-var]
+
+
+def parse_override(text: str) -> tuple[str, str]:
+    """Split `train.lr=3e-4` into path and value text."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise SettingsError(f"option -o {text!r} has no '='", "write it as -o name.part=value")
+    return path.strip(), value.strip()
+
+
+def leaves(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Every leaf by its dotted path, in the order of the fields."""
+    found: dict[str, Any] = {}
+    if getattr(type(settings), "kind", None) is not None:
+        found[f"{prefix}kind"] = type(settings).kind
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= leaves(value, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = value
+    return found
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as nested dicts. Raises SettingsError naming file and line."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        siblings = [p.name for p in Path(path).parent.glob("*.toml")]
+        raise SettingsError(
+            f"{path}: no such settings file{near_text(Path(path).name, siblings)}", "give a file that exists"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}", "mend the file; it must be TOML") from error
+
+
+def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:
+    """The tree as TOML, each leaf with who chose it as a comment.
+
+    `sources` maps a dotted path to words such as "default", "recipe", "option"; a path
+    that is not there takes the source of the nearest part above it. None is left out,
+    since TOML has no null and absence reads back as the default of a field whose default
+    is None; a field where None is a choice against another default is refused here.
+    """
+    lines: list[str] = []
+    _write_table(settings, "", sources or {}, lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _write_table(settings: Any, prefix: str, sources: Mapping[str, str], lines: list[str]) -> None:
+    if getattr(type(settings), "kind", None) is not None:
+        lines.append(_line("kind", type(settings).kind, prefix + "kind", sources))
+    tables = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            tables.append((field.name, value))
+        elif value is None:
+            if field.default is not None:
+                raise SettingsError(f"{prefix}{field.name} is None, which TOML cannot say", "give it a value")
+        else:
+            lines.append(_line(field.name, to_plain(value), prefix + field.name, sources))
+    for name, value in tables:
+        lines.extend(["", f"[{prefix}{name}]"])
+        _write_table(value, f"{prefix}{name}.", sources, lines)
+
+
+def _line(name: str, value: Any, path: str, sources: Mapping[str, str]) -> str:
+    source = source_of(path, sources)
+    return f"{name} = {_toml_value(value)}" + (f"  # {source}" if source else "")
+
+
+def source_of(path: str, sources: Mapping[str, str]) -> str:
+    """Who chose the leaf at `path`: its own entry, or the nearest one above it."""
+    while True:
+        if path in sources:
+            return sources[path]
+        if "." not in path:
+            return sources.get("", "")
+        path = path.rpartition(".")[0]
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(value) if math.isfinite(value) else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    raise TypeError(f"{type(value).__name__} has no TOML form")
+
+
+def _from_text(text: str) -> Any:
+    """Read an option's text as TOML reads it; what TOML does not know stays text."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
+    """`data` as the type `hint`; `text` is the unparsed option, for string fields."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _build_union(typing.get_args(hint), data, where, path, text)
+    if origin is typing.Literal:
+        return _build_literal(typing.get_args(hint), data, where, path)
+    if origin is tuple:
+        return _build_tuple(typing.get_args(hint), data, where, path)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(data, hint):  # type: ignore[arg-type]
+            return data
+        return _build_dataclass(typing.cast(type, hint), data, where, path)
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if hint is str and isinstance(text, str) and not isinstance(data, str):
+        return text
+    matches_type = isinstance(data, hint) and not (hint is int and isinstance(data, bool))
+    if not matches_type:
+        raise SettingsError(
+            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}", f"give {path} a {_type_name(hint)}"
+        )
+    return data
+
+
+def _build_literal(allowed: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
+    if data not in allowed:
+        near = near_text(str(data), [str(a) for a in allowed])
+        raise SettingsError(
+            f"{where}: {path} is {data!r}{near}", f"use one of: {', '.join(str(a) for a in allowed)}"
+        )
+    return data
+
+
+def _build_tuple(args: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
+    if not isinstance(data, list | tuple):
+        raise SettingsError(f"{where}: {path} is {data!r}, which is no list", f"write {path} as [a, b]")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_build(args[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
+    if len(args) != len(data):
+        raise SettingsError(f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}")
+    return tuple(_build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True)))
+
+
+def _build_union(options: tuple[Any, ...], data: Any, where: str, path: str, text: Any) -> Any:
+    if data is None and type(None) in options:
+        return None
+    classes = [o for o in options if dataclasses.is_dataclass(o)]
+    if any(isinstance(data, c) for c in classes):  # type: ignore[arg-type]
+        return data
+    if isinstance(data, Mapping) and classes:
+        return _build_kind(classes, data, where, path)
+    scalars = [o for o in options if o is not type(None) and o not in classes]
+    for option in scalars:
+        try:
+            return _build(option, data, where, path, text)
+        except SettingsError:
+            continue
+    names = " or ".join(_type_name(o) for o in options if o is not type(None))
+    raise SettingsError(f"{where}: {path} is {data!r}, which is no {names}", f"give {path} a {names}")
+
+
+def _build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: str) -> Any:
+    if len(classes) == 1 and "kind" not in data:
+        return _build_dataclass(classes[0], data, where, path)
+    by_kind = {c.kind: c for c in classes if getattr(c, "kind", None)}
+    kind = data.get("kind")
+    if kind not in by_kind:
+        near = near_text(str(kind), by_kind)
+        raise SettingsError(f"{where}: {path}.kind is {kind!r}{near}", f"use one of: {', '.join(by_kind)}")
+    return _build_dataclass(by_kind[kind], data, where, path)
+
+
+def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise SettingsError(f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table")
+    rest = dict(data)
+    kind = getattr(cls, "kind", None)
+    if kind is not None and rest.pop("kind", kind) != kind:
+        raise SettingsError(f"{where}: {path}.kind is {data['kind']!r}", f"the only kind here is {kind!r}")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in rest:
+        if key not in known:
+            full = f"{path}.{key}" if path else key
+            raise SettingsError(
+                f"{where}: unknown setting {full!r}{near_text(key, known)}", f"use one of: {', '.join(sorted(known))}"
+            )
+    hints = _hints(cls)
+    values = {k: _build(hints[k], v, where, f"{path}.{k}" if path else k) for k, v in rest.items()}
+    missing = [
+        n
+        for n, f in known.items()
+        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SettingsError(f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing")
+    return cls(**values)
+
+
+def _type_name(hint: Any) -> str:
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
