@@ -1,1 +1,28 @@
-"""patchword: the plain Vision Transformer, whole, as a library and a command."""
+"""patchword: the plain Vision Transformer, whole, as a library and a command.
+
+    import patchword as pw
+    model = pw.load("runs/demo")
+    model.predict("photo.jpg").top(3)
+    run = pw.train("flowers/", out="runs/flowers")
+
+Names are imported when they are first used, so `import patchword` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+_PLACES = {
+    "PatchwordError": "patchword.errors",
+}
+
+__all__ = ["PatchwordError"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'patchword' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -68,7 +68,9 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
     current = getattr(settings, head)
     if rest:
         if not dataclasses.is_dataclass(current):
-            raise SettingsError(f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself")
+            raise SettingsError(
+                f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself"
+            )
         new = replace_at(current, rest, value, where)
     else:
         hint = _hints(type(settings))[head]
@@ -185,7 +187,7 @@ def _from_text(text: str) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -209,7 +211,8 @@ def _build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any
     matches_type = isinstance(data, hint) and not (hint is int and isinstance(data, bool))
     if not matches_type:
         raise SettingsError(
-            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}", f"give {path} a {_type_name(hint)}"
+            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}",
+            f"give {path} a {_type_name(hint)}",
         )
     return data
 
@@ -229,8 +232,12 @@ def _build_tuple(args: tuple[Any, ...], data: Any, where: str, path: str) -> Any
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_build(args[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
     if len(args) != len(data):
-        raise SettingsError(f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}")
-    return tuple(_build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True)))
+        raise SettingsError(
+            f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}"
+        )
+    return tuple(
+        _build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True))
+    )
 
 
 def _build_union(options: tuple[Any, ...], data: Any, where: str, path: str, text: Any) -> Any:
@@ -264,7 +271,9 @@ def _build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: s
 
 def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
     if not isinstance(data, Mapping):
-        raise SettingsError(f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table")
+        raise SettingsError(
+            f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table"
+        )
     rest = dict(data)
     kind = getattr(cls, "kind", None)
     if kind is not None and rest.pop("kind", kind) != kind:
@@ -274,7 +283,8 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
         if key not in known:
             full = f"{path}.{key}" if path else key
             raise SettingsError(
-                f"{where}: unknown setting {full!r}{near_text(key, known)}", f"use one of: {', '.join(sorted(known))}"
+                f"{where}: unknown setting {full!r}{near_text(key, known)}",
+                f"use one of: {', '.join(sorted(known))}",
             )
     hints = _hints(cls)
     values = {k: _build(hints[k], v, where, f"{path}.{k}" if path else k) for k, v in rest.items()}
@@ -284,7 +294,9 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
         if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise SettingsError(f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing")
+        raise SettingsError(
+            f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing"
+        )
     return cls(**values)
 
 

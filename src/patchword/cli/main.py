@@ -1,0 +1,126 @@
+"""The `patchword` command: finds the verb, runs it, turns errors into two lines and an exit code."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from patchword.cli.verbs import VERBS
+from patchword.errors import PatchwordError, near_text, nearest
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called, never before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module, _, attribute = VERBS[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            raise click.UsageError(f"no command {args[0]!r}{near_text(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in VERBS.items()])
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"patchword {version('patchword')}")
+        ctx.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
+)
+def patchword() -> None:
+    """The plain Vision Transformer, from images to answers.
+
+    \b
+    patchword train flowers/             a classifier from class folders
+    patchword predict runs/flowers *.jpg names for new images
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code of what happened (errors.py, docs)."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code.
+
+    An exception that is no PatchwordError is a bug and leaves through the top with its
+    traceback; Python's own exit code for that is 1.
+    """
+    try:
+        answer = patchword.main(args=args, prog_name="patchword", standalone_mode=False)
+        return answer if isinstance(answer, int) else 0
+    except PatchwordError as error:
+        return _say(error.message, error.fix, error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE_ERROR
+    except click.UsageError as error:
+        return _say(*_usage_message(error), USAGE_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", "", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has had enough: no error of ours. Python would
+        # complain once more when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        click.echo(
+            "error: this is a bug in patchword; the traceback below is for its authors\n"
+            "  fix: report it with the command that you typed and the output of `patchword doctor`",
+            err=True,
+        )
+        raise
+
+
+def _say(message: str, fix: str, exit_code: int) -> int:
+    lines = f"error: {message}" + (f"\n  fix: {fix}" if fix else "")
+    click.echo(lines, err=True)
+    return exit_code
+
+
+def _usage_message(error: click.UsageError) -> tuple[str, str]:
+    """What click found, with the nearest option where one was mistyped."""
+    context = error.ctx
+    command = context.command_path if context else "patchword"
+    if isinstance(error, click.NoSuchOption):
+        known = _options(context.command) if context else []
+        near = nearest(error.option_name, known)
+        fix = f"did you mean {near[0]}? " if near else ""
+        return f"{command} has no option {error.option_name}", f"{fix}`{command} --help` lists them"
+    return error.format_message().rstrip("."), f"`{command} --help` shows how to call it"
+
+
+def _options(command: click.Command) -> list[str]:
+    found: list[Any] = [p for p in command.params if isinstance(p, click.Option)]
+    return [name for option in found for name in (*option.opts, *option.secondary_opts)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The command itself: help, mistyped names, exit codes."""
+
+import json
+import subprocess
+import sys
+
+
+def patchword(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "patchword.cli.main", *args], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_lists_every_verb_within_80_columns() -> None:
+    from patchword.cli.verbs import VERBS
+
+    shown = patchword("--help")
+    assert shown.returncode == 0
+    assert all(verb in shown.stdout for verb in VERBS)
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_a_mistyped_verb_names_the_nearest() -> None:
+    said = patchword("docter")
+    assert said.returncode == 2
+    assert "'docter'" in said.stderr and "'doctor'" in said.stderr
+    assert len(said.stderr.splitlines()) == 2 and not said.stdout
+
+
+def test_a_mistyped_option_names_the_nearest() -> None:
+    said = patchword("doctor", "--jsn")
+    assert said.returncode == 2
+    assert "--jsn" in said.stderr and "--json" in said.stderr
+    assert len(said.stderr.splitlines()) == 2
+
+
+def test_doctor_says_that_all_is_well_where_the_tests_run() -> None:
+    said = patchword("doctor", "--json")
+    facts = json.loads(said.stdout)
+    assert said.returncode == 0 and facts["faults"] == [] and facts["mend"] == ""
+    assert facts["torch"]["product"] == 8.0
+    assert 1 <= facts["machine"]["threads_granted"] <= facts["machine"]["cores"]
