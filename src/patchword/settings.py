@@ -73,7 +73,7 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
             )
         new = replace_at(current, rest, value, where)
     else:
-        hint = _hints(type(settings))[head]
+        hint = _hints(typing.cast(Any, type(settings)))[head]
         new = _build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
     return dataclasses.replace(settings, **{head: new})  # type: ignore[type-var]
 
@@ -168,7 +168,7 @@ def _toml_value(value: Any) -> str:
         return str(value)
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     if isinstance(value, Mapping):
