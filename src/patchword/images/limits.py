@@ -1,0 +1,38 @@
+"""How much of a machine one picture may take, checked from the header before anything is decoded."""
+
+from dataclasses import dataclass
+
+from patchword.errors import ImageError
+
+MAX_PIXELS = 100_000_000
+# Bytes that one picture may hold at its peak, for each pixel allowed: enough for an RGB picture of
+# MAX_PIXELS in 8 bits (Pillow's 4 bytes a pixel and a copy), or a quarter of that in float RGB.
+_BYTES_PER_PIXEL = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_pixels: int = MAX_PIXELS
+
+    def check(self, width: int, height: int, channels: int, itemsize: int, name: str) -> None:
+        """Raises ImageError for no pixels, too many, or more bytes than the limit (floats included)."""
+        if width < 1 or height < 1:
+            side = "width" if width < 1 else "height"
+            raise ImageError(f"{name}: its {side} is zero", "leave it out: there is nothing to see")
+        if width * height > self.max_pixels:
+            raise ImageError(
+                f"{name}: {width}x{height} is {width * height / 1e6:,.0f} megapixels, over the limit of "
+                f"{self.max_pixels / 1e6:,.0f}",
+                "make it smaller, or allow more with max_pixels",
+            )
+        stored = width * height * channels * itemsize
+        as_float = 0 if itemsize == 1 else width * height * channels * 4
+        self.check_bytes(stored + as_float, name)
+
+    def check_bytes(self, needed: int, name: str) -> None:
+        allowed = self.max_pixels * _BYTES_PER_PIXEL
+        if needed > allowed:
+            raise ImageError(
+                f"{name}: decoding takes {needed / 1e9:,.1f} GB, over the limit of {allowed / 1e9:,.1f} GB",
+                "make it smaller, or allow more with max_pixels",
+            )

@@ -1,0 +1,94 @@
+"""From whatever names a picture to its bytes, without ever waiting or reading more than a picture can be."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from patchword.errors import ImageError
+from patchword.images.limits import Limits
+from patchword.images.sniff import HEAD, sniff
+
+FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+
+def name_of(source: object, name: str) -> str:
+    """What messages call a source: the given name, its path, or what it is."""
+    if name:
+        return name
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    own = getattr(source, "name", None) or getattr(source, "filename", None)
+    if isinstance(own, str) and own:
+        return own
+    return {"bytes": "bytes", "ndarray": "array"}.get(type(source).__name__, "image")
+
+
+def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, str]:
+    """The content and its kind. Raises ImageError for what is no regular file, too large or no image."""
+    if isinstance(source, str | os.PathLike):
+        return _read_path(source, name, limits)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif hasattr(source, "read"):
+        data = _read_stream(source, name, limits)
+    else:
+        raise ImageError(
+            f"{name}: {type(source).__name__} is no picture",
+            "give a path, bytes, a file opened in binary mode, a PIL image or an array",
+        )
+    limits.check_bytes(len(data), name)
+    return data, sniff(data[:HEAD], len(data), name)
+
+
+def _read_path(path: str | os.PathLike[str], name: str, limits: Limits) -> tuple[bytes, str]:
+    try:
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        flags = (
+            os.O_RDONLY
+            | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_CLOEXEC", 0)
+            | getattr(os, "O_BINARY", 0)
+        )
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file", _nearest_file(path)) from None
+    except PermissionError as error:
+        raise ImageError(f"{name}: no permission to read it", "change its permissions") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(f"{name}: cannot be opened ({reason})", "give another file") from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+            raise ImageError(f"{name}: {what}, not a file", "give an image file")
+        try:
+            head = file.read(HEAD)
+            kind = sniff(head, status.st_size, name)
+            limits.check_bytes(status.st_size, name)
+            return head + file.read(), kind
+        except OSError as error:
+            raise ImageError(f"{name}: cannot be read ({error.strerror or error})", "get it again") from error
+
+
+def _nearest_file(path: str | os.PathLike[str]) -> str:
+    from patchword.errors import near_text
+
+    parent = Path(path).parent
+    try:
+        siblings = [entry.name for entry in os.scandir(parent)] if parent.is_dir() else []
+    except OSError:
+        siblings = []
+    near = near_text(Path(path).name, siblings[:10_000])
+    return f"give a file that is there{near}"
+
+
+def _read_stream(stream: BinaryIO, name: str, limits: Limits) -> bytes:
+    try:
+        data = stream.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read ({error})", "give a file opened for reading") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"{name}: a file opened as text", "open it in binary mode, open(path, 'rb')")
+    return data

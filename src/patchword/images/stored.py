@@ -1,0 +1,133 @@
+"""What a file holds, before it is made into the channels that the caller wants.
+
+Every reader answers with one of two things: a Pillow picture of mode L or RGB (8 bits, alpha already over
+white), or `Stored`, an array whose channels have a meaning. `to_channels` turns either into what was asked.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from patchword.errors import ImageError
+
+Pixels = NDArray[Any]  # [H, W, C], uint8 or float32 in 0..1
+Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "bands"]
+ValueRange = tuple[float, float]
+
+_FOR_COLOUR: dict[str, tuple[int, int]] = {
+    "grey": (1, 0),
+    "grey+alpha": (1, 1),
+    "rgb": (3, 0),
+    "rgb+alpha": (3, 1),
+}
+# ITU-R BT.601 luma, the weights of Pillow's conversion to "L".
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """pixels: [H, W, C], uint8, or float32 in 0..1 (a native-endian array that owns nothing of the file)."""
+
+    pixels: Pixels
+    meaning: Meaning
+
+
+def to_channels(picture: Image.Image | Stored, channels: int, name: str) -> Image.Image | Pixels:
+    """The picture with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
+    if isinstance(picture, Image.Image):
+        wanted = {1: "L", 3: "RGB"}.get(channels)
+        if wanted is None:
+            raise wrong_channels(name, len(picture.getbands()), channels)
+        return picture if picture.mode == wanted else picture.convert(wanted)
+    pixels, stored = picture.pixels, picture.pixels.shape[2]
+    if channels not in (1, 3) or picture.meaning == "bands":
+        if stored != channels:
+            raise wrong_channels(name, stored, channels)
+        return pixels
+    colours, has_alpha = _FOR_COLOUR[picture.meaning]
+    if has_alpha:
+        pixels = over_white(pixels[..., :colours], pixels[..., colours:])
+    if colours == channels:
+        return pixels
+    return np.repeat(pixels, 3, axis=2) if channels == 3 else _grey(pixels)
+
+
+def wrong_channels(name: str, stored: int, wanted: int) -> ImageError:
+    what = {1: "grey", 3: "RGB"}.get(wanted, f"{wanted} channels")
+    fix = f"ask for channels={stored} (a model trained with in_channels={stored}), or keep three of its channels"
+    if wanted not in (1, 3):
+        fix = f"give pictures of {wanted} channels, or use a model for {stored}"
+    elif stored == 4:
+        fix = "drop the fourth channel, or paint it over a background, if it is alpha; ask for channels=4 if it is a band"
+    return ImageError(f"{name}: {stored} channels, which are not {what}", fix)
+
+
+def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
+    """Composite on white, on the stored values: colour·alpha + white·(1 - alpha)."""
+    if colour.dtype == np.uint8:
+        a = alpha.astype(np.uint16)
+        mixed = colour.astype(np.uint16) * a + 255 * (255 - a)
+        white: Pixels = ((mixed + 127) // 255).astype(np.uint8)
+    else:
+        white = colour * alpha + (np.float32(1) - alpha)
+    return white
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    if pixels.dtype == np.uint8:
+        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
+        return np.asarray(image)[..., None]
+    return (pixels @ _LUMA)[..., None]
+
+
+def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top: int | None = None) -> Pixels:
+    """Numbers of any kind as uint8 (as they are) or float32 in 0..1.
+
+    top: the value of white in an unsigned file of another depth (a PNM's maxval); None takes the type's.
+    Raises: ImageError for NaN, values outside their range, or numbers whose range nobody knows.
+    """
+    kind = values.dtype.kind
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind not in "uif":
+        raise ImageError(
+            f"{name}: an array of {values.dtype}, not of numbers", "give uint8, uint16 or float 0..1"
+        )
+    if values.dtype == np.uint8 and top in (None, 255):
+        return values
+    if value_range is not None and values.dtype != np.uint8:
+        low, high = value_range
+        return _in_range(values, float(low), float(high), name, f"value_range ({low:g}, {high:g})")
+    if kind == "u" and (top is not None or values.dtype == np.uint16):
+        return _in_range(values, 0.0, float(top or 65535), name, f"0..{top or 65535}")
+    if kind == "f":
+        return _in_range(values, 0.0, 1.0, name, "0..1")
+    raise ImageError(
+        f"{name}: {values.dtype} values ({values.min()} to {values.max()}), whose range is not known",
+        "give value_range=(lowest, highest), or save it as uint8, uint16 or float 0..1",
+    )
+
+
+def _in_range(values: NDArray[Any], low: float, high: float, name: str, known: str) -> Pixels:
+    if not high > low:
+        raise ImageError(f"{name}: value_range ({low:g}, {high:g}) is empty", "give (lowest, highest)")
+    least, most = float(values.min()), float(values.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ImageError(f"{name}: NaN or infinity in the image", "replace those values before")
+    slack = _ROUNDING * (high - low)
+    if least < low - slack or most > high + slack:
+        raise ImageError(
+            f"{name}: values from {least:g} to {most:g} lie outside {known}",
+            "give value_range=(lowest, highest) of your data",
+        )
+    if low == 0:
+        unit: Pixels = np.multiply(values, 1 / high, dtype=np.float32, casting="unsafe")
+    else:
+        unit = ((values.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    np.clip(unit, 0, 1, out=unit)
+    return unit
