@@ -17,7 +17,7 @@ from patchword.images.resample import Resample
 from patchword.settings import from_plain, to_plain
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "preprocess"
-FOLDERS = [COMMITTED] + [Path(os.environ["PATCHWORD_CASES"])] * ("PATCHWORD_CASES" in os.environ)
+FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
 CASES = sorted(
     case for folder in FOLDERS for case in folder.glob("*preprocess*") if (case / "io.npz").exists()
 )
