@@ -1,0 +1,102 @@
+"""Which curves a run has, and the words beside them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from patchword.reports import plots
+from patchword.reports.plots import Chart, Line, Point
+from patchword.reports.run_files import RunFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawn chart with its caption and key: (style class, name) of each line."""
+
+    title: str
+    picture: Markup
+    key: tuple[tuple[str, str], ...]
+
+
+def charts(run: RunFiles) -> list[Figure]:
+    """Loss, top-1 and learning rate, each only where it was written down."""
+    return [f for f in (_loss(run), _top1(run), _learning_rate(run)) if f.picture]
+
+
+def best_epoch(run: RunFiles) -> dict[str, Any] | None:
+    """The first epoch of the highest validation top-1, or None where none was measured."""
+    measured = [e for e in run.epochs if _is_number(e.get("val_top1"))]
+    return max(measured, key=lambda e: (e["val_top1"], -e["epoch"])) if measured else None
+
+
+def _loss(run: RunFiles) -> Figure:
+    lines = [
+        Line(name="training loss, each step", points=_by_step(run, "loss"), style="line faint"),
+        Line(name="training loss", points=_by_epoch(run, "train_loss"), style="line train", marks=True),
+        Line(name="validation loss", points=_by_epoch(run, "val_loss"), style="line val", marks=True),
+    ]
+    return _figure("loss", "Loss", lines, _short, from_zero=True)
+
+
+def _top1(run: RunFiles) -> Figure:
+    lines = [
+        Line(name="validation top-1", points=_by_epoch(run, "val_top1"), style="line val", marks=True),
+        Line(name="validation top-5", points=_by_epoch(run, "val_top5"), style="line top5", marks=True),
+    ]
+    best = best_epoch(run)
+    ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
+    return _figure("top1", "Right answers", lines, _percent, ring=ring, y_most=1.0)
+
+
+def _learning_rate(run: RunFiles) -> Figure:
+    points = _by_step(run, "lr") or _by_epoch(run, "lr")
+    return _figure(
+        "rate",
+        "Learning rate",
+        [Line(name="learning rate", points=points, style="line rate")],
+        _short,
+        from_zero=True,
+    )
+
+
+def _figure(slug: str, title: str, lines: list[Line], show: Any, **more: Any) -> Figure:
+    drawn = [line for line in lines if plots.finite(line.points)]
+    ends = "; ".join(
+        f"{line.name} from {show(points[0][1])} to {show(points[-1][1])}"
+        for line in drawn
+        for points in [plots.finite(line.points)]
+    )
+    chart = Chart(
+        title=f"{title} by epoch", description=f"{ends}.", lines=drawn, show=show, slug=slug, **more
+    )
+    return Figure(title=title, picture=plots.svg(chart), key=tuple((s.style, s.name) for s in drawn))
+
+
+def _by_epoch(run: RunFiles, name: str) -> list[Point]:
+    return [(float(e["epoch"]), float(e[name])) for e in run.epochs if _is_number(e.get(name))]
+
+
+def _by_step(run: RunFiles, name: str) -> list[Point]:
+    """Steps placed on the axis of epochs: the end of epoch 1 is at 1."""
+    ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0]
+    if not ends:
+        return []
+    per_epoch = ends[-1]["step"] / ends[-1]["epoch"]
+    return [
+        (s["step"] / per_epoch, float(s[name]))
+        for s in run.steps
+        if _is_number(s.get("step")) and _is_number(s.get(name))
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.3g}\u00a0%"

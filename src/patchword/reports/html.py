@@ -1,0 +1,169 @@
+"""A run folder as one page that opens offline: layout of what is on disk, no number of its own.
+
+The page asks for nothing from outside (its own content policy forbids it), reads without
+JavaScript, follows light and dark, and prints. Every name is escaped: names come from folders.
+"""
+
+import base64
+import hashlib
+import math
+import os
+import re
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from patchword.errors import OutputError
+from patchword.reports import curves, story
+from patchword.reports.run_files import RunFiles, read_run
+
+REPORT = "report.html"
+# A matrix of more columns than this is no longer read, only scrolled through.
+LARGEST_MATRIX = 40
+MOST_PAIRS = 25
+# Pictures of so few pixels are shown as the squares that they are, not blurred.
+TINY_PX = 48
+MOST_FAILURES = 200
+_THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write `report.html` into the run folder from the files there; its path.
+
+    A run that was stopped gives a page too, which says what is not there yet.
+
+    Raises: DataError where there is no run or a file of it is damaged; OutputError where the
+    page cannot be written.
+    """
+    run = read_run(Path(run_folder))
+    path = run.folder / REPORT
+    _write_whole(path, render(run))
+    return path
+
+
+def render(run: RunFiles) -> str:
+    """The page as text. The same files give the same bytes."""
+    environment = Environment(
+        loader=PackageLoader("patchword.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    script = _template_text(environment, "report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html.j2").render(
+        script=Markup(script),
+        style=Markup(_template_text(environment, "report.css")),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        **page(run),
+    )
+
+
+def page(run: RunFiles) -> dict[str, Any]:
+    """Everything that the template shows, by section."""
+    evaluation = story.with_ranks(run.evaluation) if run.evaluation else None
+    classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
+    return {
+        "run": run,
+        "folder": run.folder.as_posix(),
+        "data": run.data,
+        "title": story.data_name(run),
+        "evaluation": evaluation,
+        "progress": story.progress(run),
+        "hints": story.hints(run, evaluation),
+        "charts": curves.charts(run),
+        "classes": classes,
+        "per_class": story.per_class(run, evaluation),
+        "matrix": story.matrix(evaluation, LARGEST_MATRIX),
+        "pairs": story.confused_pairs(evaluation, MOST_PAIRS),
+        "mistakes": [_with_safe_picture(m) for m in (evaluation or {}).get("mistakes", [])],
+        "tiny": max((run.data.get("sizes") or {}).get("max") or [TINY_PX + 1]) <= TINY_PX,
+        "splits": story.splits(run.data),
+        "most_failures": MOST_FAILURES,
+        "tables": story.settings_tables(run.settings),
+        "quoted": {
+            "folder": shlex.quote(run.folder.as_posix()),
+            "data": shlex.quote(story.data_path(run)),
+            "python": repr(run.folder.as_posix()),
+        },
+    }
+
+
+def _with_safe_picture(mistake: dict[str, Any]) -> dict[str, Any]:
+    """The mistake with its picture only where that is one, and not something else to load."""
+    picture = mistake.get("thumbnail") or ""
+    return mistake | {"thumbnail": picture if _THUMBNAIL.fullmatch(picture) else ""}
+
+
+def _template_text(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write under another name and move it into place, so that a reader never sees half a page."""
+    handle = -1
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if handle != -1:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: the report cannot be written ({error.strerror})", "make room or give the right to write"
+        ) from error
+
+
+def percent(share: Any, places: int = 1) -> str:
+    """0.9917 → "99.2 %", with a space that does not break; "–" where there is no number.
+
+    Never rounds what is short of all up to "100 %", nor what is more than nothing down to "0 %".
+    """
+    if not is_number(share):
+        return "–"
+    least = 10.0**-places
+    shown = share * 100
+    if 100 - least / 2 <= shown < 100:
+        return f"> {100 - least:.{places}f}\u00a0%"
+    if 0 < shown < least / 2:
+        return f"< {least:.{places}f}\u00a0%"
+    return f"{shown:.{places}f}".removesuffix(f".{'0' * places}" if shown in (0, 100) else "\0") + "\u00a0%"
+
+
+def count(value: Any) -> str:
+    """12345 → "12,345"."""
+    return f"{value:,}" if is_number(value) else "–"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number to so many significant digits."""
+    return f"{value:.{digits}g}" if is_number(value) else "–"
+
+
+def duration(seconds: Any) -> str:
+    """95 → "1 min 35 s"; the two largest units."""
+    if not is_number(seconds):
+        return "–"
+    if round(seconds) < 60:
+        return f"{seconds:.0f}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min {rest}\u00a0s" if rest else f"{minutes}\u00a0min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}\u00a0h {minutes}\u00a0min" if minutes else f"{hours}\u00a0h"
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+FILTERS = {"percent": percent, "count": count, "number": number, "duration": duration}

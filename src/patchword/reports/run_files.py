@@ -1,0 +1,164 @@
+"""What a run left on disk, read without torch and without trust.
+
+Names come from folders of strangers and the files may be those of a run that was stopped
+half-way, so everything but the folder itself may be absent or cut off.
+"""
+
+import json
+import tomllib
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchword.errors import DataError
+
+KNOWN_FILES = ("config.toml", "data.json", "metrics.jsonl", "evaluation.json", "log.txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One line of config.toml: the value as it stands there and who chose it ("" if unsaid)."""
+
+    table: str
+    name: str
+    value: str
+    source: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.table}.{self.name}" if self.table else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """A run folder as plain data; `evaluation` is None until the run is scored."""
+
+    folder: Path
+    settings: tuple[Setting, ...]
+    config: dict[str, Any]
+    data: dict[str, Any]
+    epochs: tuple[dict[str, Any], ...]
+    steps: tuple[dict[str, Any], ...]
+    evaluation: dict[str, Any] | None
+    log: str
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run folder.
+
+    Raises: DataError where there is no run, or a file of it is damaged beyond a cut-off end.
+    """
+    if not any((folder / name).is_file() for name in KNOWN_FILES):
+        raise DataError(f"{folder}: no run is here", "give a folder that `patchword train` made")
+    records = _read_records(folder / "metrics.jsonl")
+    # A resumed run may write an epoch again: the last record of each is the one that counts.
+    by_epoch = {r["epoch"]: r for r in records if r.get("kind") == "epoch"}
+    config_text = _read_text(folder / "config.toml")
+    return RunFiles(
+        folder=folder,
+        settings=tuple(settings_of(config_text)),
+        config=_parse_toml(folder / "config.toml", config_text),
+        data=_read_json(folder / "data.json") or {},
+        epochs=tuple(by_epoch[e] for e in sorted(by_epoch)),
+        steps=tuple(r for r in records if r.get("kind") == "step"),
+        evaluation=_read_json(folder / "evaluation.json"),
+        log=printable(_read_text(folder / "log.txt"), keep="\n\t"),
+    )
+
+
+def settings_of(text: str) -> list[Setting]:
+    """The leaves of a settings file in their order, each with the comment that stands beside it."""
+    found, table = [], ""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("[") and "]" in stripped and "=" not in stripped:
+            table = stripped[1 : stripped.rindex("]")]
+        elif "=" in stripped and not stripped.startswith("#"):
+            code, comment = _split_comment(stripped)
+            name, _, value = code.partition("=")
+            found.append(Setting(table=table, name=name.strip(), value=value.strip(), source=comment))
+    return found
+
+
+def _split_comment(line: str) -> tuple[str, str]:
+    """`a = "#1"  # recipe` → (`a = "#1"`, `recipe`): a comment begins where the rest is whole TOML."""
+    places = [i for i, character in enumerate(line) if character == "#"]
+    for place in places:
+        try:
+            tomllib.loads(line[:place])
+        except tomllib.TOMLDecodeError:
+            continue
+        return line[:place].strip(), line[place + 1 :].strip()
+    return line, ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Control characters, lone surrogates and marks that reverse the line become \xNN or \uNNNN.
+
+    The words stay as they are in any script; only what would hide or damage text is spelled out.
+    """
+    hidden = {"Cc", "Cs"}
+    overrides = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if c not in keep and (unicodedata.category(c) in hidden or c in overrides)
+        else c
+        for c in text
+    )
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_clean(v) for v in value]
+    if isinstance(value, dict):
+        return {printable(str(k)): _clean(v) for k, v in value.items()}
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", "make the file readable") from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    text = _read_text(path)
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: {error}", "restore the file; the run wrote it whole") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds no table of names and values", "restore the file")
+    cleaned = _clean(value)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log of JSON objects; one that a crash cut off is passed by."""
+    records = []
+    for line in _read_text(path).splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+            records.append(record)
+    return records
+
+
+def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: {error}", "mend the file; it must be TOML") from error

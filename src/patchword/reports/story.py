@@ -1,0 +1,213 @@
+"""The words of the page: what a reader wants to know first, picked from what is on disk.
+
+Nothing is measured here. Shares are ratios of counts that the files give, lists are sorted
+and cut, and a hint says only what a reader could check in the tables below it.
+"""
+
+from pathlib import PurePath
+from typing import Any
+
+from markupsafe import Markup
+
+from patchword.reports.curves import best_epoch
+from patchword.reports.run_files import RunFiles, Setting
+
+CHOSEN_LAST = ("", "default")
+WAITS_FOR_DATA = 0.25
+RARE_RATIO = 10
+
+
+def data_path(run: RunFiles) -> str:
+    return str(run.data.get("path") or (run.evaluation or {}).get("data") or "DATA")
+
+
+def data_name(run: RunFiles) -> str:
+    """The last part of the data's path, for headings."""
+    return PurePath(data_path(run)).name or data_path(run)
+
+
+def progress(run: RunFiles) -> dict[str, Any]:
+    """How far the training came: its last epoch, how many were meant, its best by validation."""
+    last = run.epochs[-1] if run.epochs else {}
+    done, meant = last.get("epoch", 0), last.get("epochs")
+    return {
+        "done": done,
+        "meant": meant,
+        "complete": bool(meant) and done >= meant,
+        "last": last,
+        "best": best_epoch(run),
+        "seconds": last.get("seconds"),
+        "train_images": (run.data.get("splits") or {}).get("train", {}).get("images"),
+    }
+
+
+def with_ranks(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation with the two counts that its confusion matrix holds: right, and most frequent."""
+    confusion = evaluation.get("confusion") or []
+    right = sum(row[i] for i, row in enumerate(confusion))
+    largest = max((c.get("images", 0) for c in evaluation.get("classes", [])), default=0)
+    scored = evaluation.get("scored") or 0
+    guess = largest / scored if scored else None
+    return evaluation | {"right": right, "guess": guess}
+
+
+def per_class(run: RunFiles, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A row a class, the worst first: its scores, its training images, what it is mostly taken for."""
+    if not evaluation:
+        return []
+    confusion = evaluation.get("confusion") or []
+    trained = dict(zip(run.data.get("classes", []), _split_counts(run.data, "train"), strict=False))
+    rows = []
+    for index, entry in enumerate(evaluation.get("classes", [])):
+        others = [(n, j) for j, n in enumerate(confusion[index]) if j != index and n] if confusion else []
+        most, where = max(others, key=lambda o: (o[0], -o[1]), default=(0, -1))
+        taken_for = evaluation["classes"][where]["name"] if most else ""
+        rows.append(entry | {"trained": trained.get(entry["name"]), "taken_for": taken_for, "times": most})
+    # A class that was never named has no F1 and is as weak as can be; one without images says nothing.
+    return sorted(
+        rows, key=lambda r: (_or(r.get("f1"), 0.0 if r.get("images") else 2.0), r.get("recall") or 0.0)
+    )
+
+
+def matrix(evaluation: dict[str, Any] | None, largest: int) -> list[dict[str, Any]]:
+    """The confusion matrix as rows of cells (count, share of its row), or nothing where it is too large."""
+    confusion = (evaluation or {}).get("confusion") or []
+    if not confusion or len(confusion) > largest or evaluation is None:
+        return []
+    rows = []
+    for entry, row in zip(evaluation["classes"], confusion, strict=True):
+        total = sum(row)
+        cells = [{"count": n, "share": n / total if total else 0.0} for n in row]
+        rows.append({"name": entry["name"], "total": total, "cells": cells})
+    return rows
+
+
+def confused_pairs(evaluation: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
+    """The pairs (true, predicted) that were mixed up most often, most frequent first."""
+    if not evaluation:
+        return []
+    names = [c["name"] for c in evaluation.get("classes", [])]
+    pairs = [
+        {"true": names[i], "predicted": names[j], "count": n, "of": sum(row)}
+        for i, row in enumerate(evaluation.get("confusion") or [])
+        for j, n in enumerate(row)
+        if i != j and n
+    ]
+    return sorted(pairs, key=lambda p: (-p["count"], -p["count"] / p["of"]))[:most]
+
+
+def splits(data: dict[str, Any]) -> dict[str, Any]:
+    """Counts of each class in each split, with the largest, for bars."""
+    names = list(data.get("splits") or {})
+    columns = [_split_counts(data, name) for name in names]
+    rows = [
+        {"name": name, "counts": [c[i] if i < len(c) else None for c in columns]}
+        for i, name in enumerate(data.get("classes") or [])
+    ]
+    largest = max((n for column in columns for n in column), default=0)
+    return {"names": names, "rows": rows, "largest": largest}
+
+
+def settings_tables(settings: tuple[Setting, ...]) -> dict[str, list[Setting]]:
+    """What somebody chose, and what was left as it comes."""
+    return {
+        "chosen": [s for s in settings if s.source not in CHOSEN_LAST],
+        "defaults": [s for s in settings if s.source in CHOSEN_LAST],
+    }
+
+
+def hints(run: RunFiles, evaluation: dict[str, Any] | None) -> list[Markup]:
+    """What deserves a look first; empty when nothing stands out."""
+    found: list[Markup] = []
+    if evaluation:
+        found += _about_answers(evaluation)
+        found += _about_unreadable(evaluation)
+    found += _about_training(run)
+    found += _about_data(run)
+    return found
+
+
+def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
+    confusion = evaluation.get("confusion") or []
+    names = [c["name"] for c in evaluation.get("classes", [])]
+    used = {j for row in confusion for j, n in enumerate(row) if n}
+    if len(used) == 1 and len(names) > 1:
+        return [
+            Markup(
+                "<strong>Every image got the same answer</strong>, <bdi>{}</bdi>. The model has not learnt "
+                "to look; a learning rate that is too high is the usual reason."
+            ).format(names[used.pop()])
+        ]
+    weak = [c for c in evaluation.get("classes", []) if c.get("images") and _or(c.get("recall"), 1) < 0.5]
+    if not weak:
+        return []
+    weak.sort(key=lambda c: c["recall"])
+    shown = Markup(", ").join(Markup("<bdi>{}</bdi>").format(c["name"]) for c in weak[:5])
+    more = f" and {len(weak) - 5} more" if len(weak) > 5 else ""
+    what = "One class is" if len(weak) == 1 else f"{len(weak)} classes are"
+    return [Markup("<strong>{} found less than half the time</strong>: {}{}.").format(what, shown, more)]
+
+
+def _about_unreadable(evaluation: dict[str, Any]) -> list[Markup]:
+    unreadable = evaluation.get("unreadable") or []
+    if not unreadable:
+        return []
+    return [
+        Markup(
+            "<strong>{} could not be read</strong> and had no part in the score; "
+            '<a href="#unreadable">the list with reasons</a> is below.'
+        ).format(_files(len(unreadable)))
+    ]
+
+
+def _about_training(run: RunFiles) -> list[Markup]:
+    found = []
+    last, best = (run.epochs[-1] if run.epochs else {}), best_epoch(run)
+    waits = [e["data_wait"] for e in run.epochs if isinstance(e.get("data_wait"), int | float)]
+    if waits and sum(waits) / len(waits) > WAITS_FOR_DATA:
+        found.append(
+            Markup(
+                "<strong>Training waited for images</strong> more than a quarter of its time; "
+                "faster storage or smaller files would shorten it."
+            )
+        )
+    if best and len(run.epochs) >= 5 and best["epoch"] == last["epoch"] == last.get("epochs"):
+        found.append(
+            Markup(
+                "<strong>The last epoch was the best one</strong>, so a longer training may well score more."
+            )
+        )
+    return found
+
+
+def _about_data(run: RunFiles) -> list[Markup]:
+    found = []
+    skipped = run.data.get("skipped") or []
+    if skipped:
+        found.append(
+            Markup('<strong>{} left out of the data</strong>; <a href="#skipped">which and why</a>.').format(
+                f"{_files(len(skipped))} {'was' if len(skipped) == 1 else 'were'}"
+            )
+        )
+    counts = [n for n in _split_counts(run.data, "train") if n]
+    if counts and max(counts) > RARE_RATIO * min(counts):
+        found.append(
+            Markup(
+                "<strong>Classes differ much in size</strong>: the largest has {:,} training images, "
+                "the smallest {:,}. Read the per-class table before the overall score."
+            ).format(max(counts), min(counts))
+        )
+    return found
+
+
+def _split_counts(data: dict[str, Any], name: str) -> list[int]:
+    return list(((data.get("splits") or {}).get(name) or {}).get("per_class") or [])
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number:,} files"
+
+
+def _or(value: Any, other: float) -> float:
+    """A score for sorting; a class that was never seen or never predicted has none."""
+    return value if isinstance(value, int | float) and value == value else other

@@ -1,0 +1,291 @@
+"""The page against the files it is made from."""
+
+import itertools
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchword.errors import DataError, OutputError
+from patchword.reports.html import count, duration, percent, write_report
+from support.run_folder import data_of, write_sample
+
+FLOWERS = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "{{ 7 * 7 }}{% raw %}",
+    "rose's & <b>tulip</b>",
+    "\u202egnp.exe\u202c",
+    "花 und Blüte 🌷",
+    "\udcff not utf-8",
+    "nul\x00bell\x07",
+    "]]></style><style>*{display:none}",
+    "a" * 300,
+    "",
+]
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements, their attributes, the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.numbers: list[tuple[float, str]] = []
+        self.headings: list[tuple[int, str]] = []
+        self.text = ""
+        self._open: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += attrs
+        if tag == "data":
+            self.numbers.append((float(dict(attrs)["value"] or "nan"), ""))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+        self._open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        tags = {tag for tag, _ in self._open}
+        if tags & {"style", "script"}:
+            return
+        self.text += data
+        if self._open and self._open[-1][0] == "data":
+            self.numbers[-1] = (self.numbers[-1][0], self.numbers[-1][1] + data)
+        for level in range(1, 7):
+            if f"h{level}" in tags and self.headings:
+                self.headings[-1] = (level, self.headings[-1][1] + data)
+
+
+def _page(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def _all_numbers(value: Any) -> set[float]:
+    if isinstance(value, dict):
+        return set().union(*(_all_numbers(v) for v in value.values()), {float(len(value))})
+    if isinstance(value, list):
+        return set().union(*(_all_numbers(v) for v in value), {float(len(value))})
+    return {float(value)} if isinstance(value, int | float) else set()
+
+
+def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    page = _page(tmp_path)
+    assert page.headings[0] == (1, "85.7\u00a0% right on flowers5.zip")
+    flat = " ".join(page.text.split())
+    assert "names 30 of 35 images of the split val right: top-1 85.7 %" in flat
+    assert "between 80.5 % and 90.0 %" in flat
+    assert "Scored are 35 of 37 images; 2 could not be read." in flat
+    assert "averaged weights after the last epoch" in flat
+    assert "chosen by looking at this very split" in flat
+
+
+def test_every_number_shown_is_one_of_the_files(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS)
+    known = _all_numbers(evaluation) | _all_numbers(data_of(FLOWERS))
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        known |= _all_numbers(json.loads(line))
+    confusion = evaluation["confusion"]
+    known.add(float(sum(confusion[i][i] for i in range(5))))
+    known |= {float(sum(row)) for row in confusion}
+    known |= {max(c["images"] for c in evaluation["classes"]) / evaluation["scored"]}
+    known |= {float(evaluation["images"] - evaluation["scored"]), 2.0, 3.0}  # settings chosen and not
+    page = _page(tmp_path)
+    assert len(page.numbers) > 60
+    for value, text in page.numbers:
+        assert value in known, text
+        assert text in {percent(value), count(value), count(int(value)), f"{value:.4g}", f"{value:.3g}"}
+
+
+def test_headings_descend_by_one_level(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    levels = [level for level, _ in _page(tmp_path).headings]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    plain, hostile = tmp_path / "plain", tmp_path / "hostile"
+    write_sample(plain, [f"class {i}" for i in range(len(HOSTILE))])
+    write_sample(hostile, HOSTILE)
+    expected, page = _page(plain), _page(hostile)
+    assert page.elements == expected.elements
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "<script>alert(1)</script>" in page.text and "{{ 7 * 7 }}" in page.text
+    assert "花 und Blüte 🌷" in page.text
+    for hidden in "\u202e\u202c\x00\x07\udcff":
+        assert hidden not in page.text
+    assert r"\udcff not utf-8" in page.text and r"nul\x00bell" in page.text
+
+
+def test_a_picture_that_is_none_is_not_loaded(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS)
+    for bad in (
+        "http" + "://example.org/x.jpg",
+        "data:text/html;base64,AAAA",
+        'data:image/png;base64,A" onerror="x',
+    ):
+        evaluation["mistakes"][0]["thumbnail"] = bad
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+        page = _page(tmp_path)
+        assert page.elements["img"] == 0 and "no picture" in page.text
+
+
+@pytest.mark.parametrize("number", [2, 5, 60])
+def test_nothing_is_asked_from_outside(tmp_path: Path, number: int) -> None:
+    write_sample(tmp_path, [f"class {i}" for i in range(number)])
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert not re.search(
+        r"(?:https?:)?//[a-z0-9]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text), re.IGNORECASE
+    )
+    assert "@import" not in text and "url(" not in text
+    links = [v or "" for n, v in Page(text).attributes if n in {"href", "src", "srcset", "action"}]
+    assert links and all(v.startswith(("#", "data:")) for v in links)
+
+
+def test_every_link_of_the_page_has_its_place(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS)
+    data = data_of(FLOWERS) | {"skipped": [{"name": "train/x.jpg", "reason": "empty"}]}
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    assert evaluation["unreadable"]
+    attributes = _page(tmp_path).attributes
+    places = [v for n, v in attributes if n == "id"]
+    assert len(places) == len(set(places))
+    wanted = {v[1:] for n, v in attributes if n == "href" and v and v.startswith("#")}
+    assert wanted <= set(places) and "skipped" in wanted
+
+
+@pytest.mark.parametrize(("number", "has_matrix"), [(2, True), (40, True), (41, False)])
+def test_a_matrix_is_shown_where_it_can_be_read(tmp_path: Path, number: int, has_matrix: bool) -> None:
+    write_sample(tmp_path, [f"class {i}" for i in range(number)])
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert ('aria-label="Confusion matrix"' in text) is has_matrix
+    assert ('aria-label="Most frequent confusions"' in text) is not has_matrix
+
+
+def test_a_thousand_classes_stay_under_two_megabytes(tmp_path: Path) -> None:
+    write_sample(tmp_path, [f"a rather long class name, number {i:04d}" for i in range(1000)])
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 2_000_000
+    assert "number 0999" in path.read_text(encoding="utf-8")
+
+
+def test_the_three_most_frequent_confusions_are_named(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS, wrong=0)
+    evaluation["confusion"][4][2] = 5
+    evaluation["confusion"][0][1] = 3
+    evaluation["confusion"][1][3] = 1
+    evaluation["confusion"][2][3] = 2
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    text = " ".join(_page(tmp_path).text.split())
+    assert (
+        "Most often, tulips is taken for roses (5 of 12), daisy is taken for dandelion (3 of 10) "
+        "and roses is taken for sunflowers (2 of 9)." in text
+    )
+
+
+def test_no_mistakes_at_all_reads_well(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS, wrong=0) | {"mistakes": []}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    page = _page(tmp_path)
+    assert "every scored image got its right name" in page.text
+    assert "worst mistakes" not in page.text
+
+
+def test_one_answer_for_every_image_is_said_first(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS)
+    evaluation["confusion"] = [[7, 0, 0, 0, 0] for _ in FLOWERS]
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "Every image got the same answer" in _page(tmp_path).text
+
+
+def test_a_class_that_is_never_named_comes_first_and_without_numbers(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS)
+    evaluation["classes"][2] |= {"precision": None, "recall": 0.0, "f1": float("nan")}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="row" title="(\w+)">', text)[0] == "roses"
+    assert not re.search(r"\b(nan|None)\b", Page(text).text)
+
+
+def test_an_interrupted_run_says_what_is_missing(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS, epochs=3)
+    (tmp_path / "evaluation.json").unlink()
+    whole = (tmp_path / "metrics.jsonl").read_text().replace('"epochs": 3', '"epochs": 40')
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"kind": "epoch", "epo')
+    page = _page(tmp_path)
+    text = " ".join(page.text.split())
+    assert "Not scored yet" in page.headings[0][1]
+    assert "stands at epoch 3 of 40: it was interrupted, or is still going on" in text
+    assert "--resume" in text and page.elements["svg"] >= 3
+
+
+@pytest.mark.parametrize("kept", ["config.toml", "data.json", "metrics.jsonl", "evaluation.json", "log.txt"])
+def test_any_one_file_alone_gives_a_page(tmp_path: Path, kept: str) -> None:
+    write_sample(tmp_path, FLOWERS)
+    for path in tmp_path.iterdir():
+        if path.name != kept:
+            path.unlink()
+    assert _page(tmp_path).elements["h1"] == 1
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no run is here"):
+        write_report(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    (tmp_path / "evaluation.json").write_text('{"top1": ')
+    with pytest.raises(DataError, match=r"evaluation\.json"):
+        write_report(tmp_path)
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OutputError, match=r"report\.html"):
+        write_report(tmp_path)
+    assert not list(tmp_path.glob(".report-*"))
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    first = write_report(tmp_path).read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+
+
+def test_a_resumed_epoch_counts_once(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS, epochs=3)
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    once = _page(tmp_path).text
+    (tmp_path / "metrics.jsonl").write_text(lines + lines.splitlines()[-1] + "\n")
+    assert _page(tmp_path).text == once
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0.9917, "99.2"), (1.0, "100"), (0.99999, "> 99.9"), (0.0, "0"), (0.00001, "< 0.1"), (0.5, "50.0")],
+)
+def test_a_share_is_never_rounded_into_all_or_nothing(share: float, shown: str) -> None:
+    assert percent(share) == f"{shown}\u00a0%"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(5, "5 s"), (59.7, "1 min"), (95, "1 min 35 s"), (7260, "2 h 1 min")]
+)
+def test_durations_read_as_people_say_them(seconds: float, shown: str) -> None:
+    assert duration(seconds).replace("\u00a0", " ") == shown
