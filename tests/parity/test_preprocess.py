@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from patchword.images.geometry import Border, Capped, Patches, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, read
+from patchword.images.preprocess import Preprocess, Reading, read
 from patchword.images.resample import Resample
 from patchword.settings import from_plain, to_plain
 
@@ -68,7 +68,7 @@ def preprocess_of(config: dict[str, Any], origin: str) -> Preprocess:
         resample=Resample(interpolation=name, antialias=config["antialias"], rounding=rounding),
         mean=tuple(config.get("mean", (0.5,))),
         std=tuple(config.get("std", (0.5,))),
-        apply_exif=origin == "transformers",
+        reading=Reading(apply_exif=origin == "transformers"),
     )
 
 

@@ -1,7 +1,7 @@
 """One decoder for training, evaluation and prediction: any picture in, upright channels out.
 
-Routes: `.npy` and arrays (arrays.py); TIFF deeper than 8 bits or with other channels (tiff.py); 16-bit PNG
-(png.py); netpbm (netpbm.py); all else Pillow (pillow.py). Each gives what is stored; orientation and
+Routes: `.npy` and arrays (arrays.py); TIFF deeper than 8 bits or with other channels (tiff.py,
+tiff_pixels.py); 16-bit colour PNG (png.py); netpbm (netpbm.py); all else Pillow (pillow.py). Each gives what is stored; orientation and
 channels are made in one place, here.
 """
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
 from patchword.images.geometry import Size
 from patchword.images.limits import MAX_PIXELS, Limits
+from patchword.images.netpbm import read_netpbm
 from patchword.images.orientation import (
     BOTTOM_EDGE_LEFT,
     BOTTOM_EDGE_TOP,
@@ -27,8 +27,11 @@ from patchword.images.orientation import (
     upright_array,
     upright_image,
 )
+from patchword.images.png import is_deep_colour, parse_png, read_deep
 from patchword.images.sources import FileSource, name_of, read_bytes
-from patchword.images.stored import Pixels, Stored, ValueRange, to_channels
+from patchword.images.stored import Pixels, Stored, ValueRange, to_channels, wrong_channels
+from patchword.images.tiff import is_ordinary, parse_tiff
+from patchword.images.tiff_pixels import read_tiff
 
 Source = FileSource | BinaryIO | Image.Image | NDArray[Any]
 Picture = Pixels
@@ -107,14 +110,41 @@ def load(source: Source, request: Request, name: str = "") -> Loaded:
         array = read_npy(data, name, limits)
         stored = from_array(array, request.channels, name, limits, request.value_range)
         return _loaded(stored, 1, request, name)
-    if kind not in pillow.FORMATS:
-        raise ImageError(f"{name}: {kind} cannot be decoded", "save it as PNG or JPEG")
+    if kind == "netpbm":
+        return _loaded(read_netpbm(data, name, limits, request.value_range), 1, request, name)
+    if kind == "png":
+        return _load_png(data, request, name, limits)
+    if kind == "tiff":
+        return _load_tiff(data, request, name, limits)
     return _load_image(pillow.open_image(data, kind, name), kind, request, name, limits)
+
+
+def _load_png(data: bytes, request: Request, name: str, limits: Limits) -> Loaded:
+    png = parse_png(data, name, limits)
+    orientation = png.orientation if request.apply_exif else 1
+    stored: Image.Image | Stored
+    if is_deep_colour(png):
+        stored = read_deep(png, name, limits, request.value_range)
+    else:
+        image = pillow.open_image(png.data, "png", name)
+        stored = pillow.decode_image(image, "png", name, request.value_range)
+    return _loaded(stored, orientation, request, name)
+
+
+def _load_tiff(data: bytes, request: Request, name: str, limits: Limits) -> Loaded:
+    tiff = parse_tiff(data, name, limits)
+    if not is_ordinary(tiff):
+        stored = read_tiff(data, tiff, name, limits, request.value_range)
+        return _loaded(stored, tiff.orientation if request.apply_exif else 1, request, name)
+    if tiff.samples > 4:
+        raise wrong_channels(name, tiff.samples, request.channels)
+    # Pillow itself turns a TIFF upright while loading it.
+    return _load_image(pillow.open_image(data, "tiff", name), "tiff", request, name, limits)
 
 
 def _load_image(image: Image.Image, kind: str, request: Request, name: str, limits: Limits) -> Loaded:
     pillow.check_size(image, limits, name)
-    orientation = _orientation(image) if request.apply_exif else 1
+    orientation = _orientation(image) if request.apply_exif and kind != "tiff" else 1
     width, height = image.size
     box = None
     if request.min_size is not None and kind == "jpeg":

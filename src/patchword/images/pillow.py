@@ -40,6 +40,7 @@ FORMATS = {
     "pcx": ("PcxImagePlugin", "PcxImageFile"),
     "tga": ("TgaImagePlugin", "TgaImageFile"),
 }
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _CUT_OFF = (
     "truncat",
     "broken data stream",
@@ -117,16 +118,16 @@ def translated(name: str, kind: str) -> Iterator[None]:
 def decode_image(
     image: Image.Image, kind: str, name: str, value_range: ValueRange | None
 ) -> Image.Image | Stored:
-    """Any Pillow picture → one of mode L or RGB (alpha over white), or Stored for everything deeper than 8 bits."""
+    """Any Pillow picture → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
     with translated(name, kind):
         image.load()
+    if image.mode in _DEEP:
+        return _deep(image, name, value_range)
     convert = _MODES.get(image.mode)
     if convert is None:
         raise ImageError(
             f"{name}: Pillow mode {image.mode!r}, which has no defined route", "save it as PNG or JPEG"
         )
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _deep(image, name, value_range)
     with translated(name, kind):
         converted: Image.Image | Stored = convert(image)
         return converted
@@ -171,6 +172,10 @@ def _one_bit(image: Image.Image) -> Image.Image | Stored:
     return _alpha(image) if "transparency" in image.info else image.convert("L")
 
 
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
@@ -186,16 +191,10 @@ _MODES: dict[str, Callable[[Image.Image], Any]] = {
     "P": _palette,
     "PA": _palette,
     "RGBX": _rgb,
-    "CMYK": _rgb,
+    "CMYK": _as_it_is,
     "YCbCr": _rgb,
     "HSV": _rgb,
     "LAB": _rgb,
-    "I": _rgb,
-    "F": _rgb,
-    "I;16": _rgb,
-    "I;16L": _rgb,
-    "I;16B": _rgb,
-    "I;16N": _rgb,
 }
 
 

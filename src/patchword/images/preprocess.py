@@ -24,11 +24,23 @@ from patchword.images.geometry import (
 )
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.resample import Interpolation, Resample, resize
-from patchword.images.stored import Pixels
+from patchword.images.stored import Pixels, ValueRange
 
 # A JPEG may be decoded smaller by its own transform (DCT scaling) as long as both sides stay at
 # least this many times what the resize makes of them. Measured: docs/decisions/0003.
 DRAFT_MARGIN = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a file is read as.
+
+    apply_exif: turn a picture upright first (timm and torchvision do not).
+    value_range: (lowest, highest) of float, 16- and 32-bit data; None takes 0..65535 and 0..1.
+    """
+
+    apply_exif: bool = True
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,6 @@ class Preprocess:
         nominal size, which nothing is cut to.
     in_channels: 1 grey, 3 RGB, n the n channels of an n-channel file.
     mean, std: per channel (or one number for all), of values 0..1.
-    apply_exif: turn a picture upright first (timm and torchvision do not).
     version: the rules that this file describes. A new patchword that resizes differently will count it up and
         keep the old rules, so that a saved model never changes (only 1 exists).
     """
@@ -52,7 +63,7 @@ class Preprocess:
     resample: Resample = field(default_factory=Resample)
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
-    apply_exif: bool = True
+    reading: Reading = field(default_factory=Reading)
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -172,7 +183,8 @@ def read(
         channels=preprocess.in_channels,
         max_pixels=max_pixels,
         min_size=min_size,
-        apply_exif=preprocess.apply_exif,
+        apply_exif=preprocess.reading.apply_exif,
+        value_range=preprocess.reading.value_range,
     )
     loaded = load(source, request, name)
     return preprocess._apply(loaded, name or "image")

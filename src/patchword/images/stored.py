@@ -14,15 +14,10 @@ from PIL import Image
 from patchword.errors import ImageError
 
 Pixels = NDArray[Any]  # [H, W, C], uint8 or float32 in 0..1
-Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "bands"]
+# "rgb+band": a fourth channel that the file says is no alpha. "bands": channels of no stated meaning.
+Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", "bands"]
 ValueRange = tuple[float, float]
 
-_FOR_COLOUR: dict[str, tuple[int, int]] = {
-    "grey": (1, 0),
-    "grey+alpha": (1, 1),
-    "rgb": (3, 0),
-    "rgb+alpha": (3, 1),
-}
 # ITU-R BT.601 luma, the weights of Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
@@ -40,21 +35,38 @@ class Stored:
 def to_channels(picture: Image.Image | Stored, channels: int, name: str) -> Image.Image | Pixels:
     """The picture with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
     if isinstance(picture, Image.Image):
-        wanted = {1: "L", 3: "RGB"}.get(channels)
-        if wanted is None:
-            raise wrong_channels(name, len(picture.getbands()), channels)
-        return picture if picture.mode == wanted else picture.convert(wanted)
+        return _image_to_channels(picture, channels, name)
     pixels, stored = picture.pixels, picture.pixels.shape[2]
     if channels not in (1, 3) or picture.meaning == "bands":
         if stored != channels:
             raise wrong_channels(name, stored, channels)
         return pixels
-    colours, has_alpha = _FOR_COLOUR[picture.meaning]
-    if has_alpha:
-        pixels = over_white(pixels[..., :colours], pixels[..., colours:])
-    if colours == channels:
+    pixels = _opaque(pixels, picture.meaning)
+    if pixels.shape[2] == channels:
         return pixels
     return np.repeat(pixels, 3, axis=2) if channels == 3 else _grey(pixels)
+
+
+def _image_to_channels(image: Image.Image, channels: int, name: str) -> Image.Image | Pixels:
+    if channels == 4 and image.mode == "CMYK":
+        return np.asarray(image)
+    wanted = {1: "L", 3: "RGB"}.get(channels)
+    if wanted is None:
+        raise wrong_channels(name, len(image.getbands()), channels)
+    if image.mode == "CMYK":
+        image = image.convert("RGB")
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _opaque(pixels: Pixels, meaning: Meaning) -> Pixels:
+    """Grey or RGB only: alpha over white, ink to light."""
+    if meaning == "cmyk":
+        paper = (np.float32(1) if pixels.dtype != np.uint8 else np.uint8(255)) - pixels
+        unit = paper / np.float32(255) if pixels.dtype == np.uint8 else paper
+        return unit[..., :3] * unit[..., 3:]
+    if meaning.endswith("+alpha"):
+        return over_white(pixels[..., :-1], pixels[..., -1:])
+    return pixels[..., :3] if meaning == "rgb+band" else pixels
 
 
 def wrong_channels(name: str, stored: int, wanted: int) -> ImageError:
