@@ -1,0 +1,93 @@
+"""Multi-head self-attention through torch's fused kernel, and its weights on request."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.config import ViTConfig
+from patchword.model.norms import LayerNorm, RMSNorm, make_norm
+from patchword.model.positions.place import Place
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / sqrt(d) + bias) v for each head, joined, normed if asked, projected.
+
+    Shapes: x [B, N, D] → [B, N, D]; `qkv.weight` [3 H d, D]: all queries, all keys, all
+    values, each head after head. With bias "qv" the parameters are `q_bias` and `v_bias`.
+    """
+
+    q_bias: nn.Parameter | None
+    v_bias: nn.Parameter | None
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        part = config.attention
+        self.num_heads, self.head_dim = part.num_heads, config.head_dim
+        self.width = config.attention_dim
+        self.qkv = nn.Linear(config.dim, 3 * self.width, bias=part.bias == "qkv")
+        with_two = part.bias == "qv"
+        self.q_bias = nn.Parameter(torch.zeros(self.width)) if with_two else None
+        self.v_bias = nn.Parameter(torch.zeros(self.width)) if with_two else None
+        self.q_norm, self.k_norm = self._head_norm(config), self._head_norm(config)
+        self.out_norm = make_norm(config.norm, self.width) if part.out_norm else nn.Identity()
+        self.proj = nn.Linear(self.width, config.dim, bias=part.out_bias)
+        self.attention_dropout = part.dropout
+        self.dropout = nn.Dropout(config.block.dropout)
+
+    def _head_norm(self, config: ViTConfig) -> nn.Module:
+        match config.attention.qk_norm:
+            case "layer":
+                return LayerNorm(self.head_dim, eps=config.norm.eps)
+            case "rms":
+                return RMSNorm(self.head_dim, eps=config.norm.eps)
+            case "none":
+                return nn.Identity()
+
+    def forward(self, x: Tensor, place: Place, rows: int | None = None) -> Tensor:
+        """rows: answer for the first tokens only, attending to all of them."""
+        q, k, v = self._queries_keys_values(x, place, rows)
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=_as(place.bias_for(q.shape[2]), q),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        out = out.transpose(1, 2).flatten(2)  # [B, n, H d]
+        answer: Tensor = self.dropout(self.proj(self.out_norm(out)))
+        return answer
+
+    def weights(self, x: Tensor, place: Place) -> Tensor:
+        """[B, H, N, N]: how much each token (row) takes from each other; rows sum to 1."""
+        q, k, _ = self._queries_keys_values(x, place, None)
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
+        if place.bias is not None:
+            scores = scores + place.bias
+        weights: Tensor = scores.softmax(dim=-1)
+        return weights
+
+    def _queries_keys_values(
+        self, x: Tensor, place: Place, rows: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, H, n, d]; k, v [B, H, N, d]; normed and turned."""
+        bias = self._bias()
+        if rows is None:
+            qkv = F.linear(x, self.qkv.weight, bias)
+            q, k, v = qkv.view(*x.shape[:2], 3, self.num_heads, self.head_dim).unbind(2)
+        else:
+            w, split = self.qkv.weight, self.width
+            q = F.linear(x[:, :rows], w[:split], None if bias is None else bias[:split])
+            kv = F.linear(x, w[split:], None if bias is None else bias[split:])
+            q = q.view(*q.shape[:2], self.num_heads, self.head_dim)
+            k, v = kv.view(*x.shape[:2], 2, self.num_heads, self.head_dim).unbind(2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return place.turn(self.q_norm(q)), place.turn(self.k_norm(k)), v
+
+    def _bias(self) -> Tensor | None:
+        if self.q_bias is None or self.v_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+
+
+def _as(bias: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(like.dtype)

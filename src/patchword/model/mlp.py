@@ -1,0 +1,63 @@
+"""The MLP of a block, plain or gated."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.config import Activation, ViTConfig
+from patchword.model.norms import make_norm
+
+
+class GELU(nn.Module):
+    """x · Φ(x), exact."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+
+class GELUTanh(nn.Module):
+    """GELU's tanh form, flax's and so Google's default."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+class QuickGELU(nn.Module):
+    """x · sigmoid(1.702 x), OpenAI CLIP's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1.702 * x).sigmoid()
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "gelu": GELU,
+    "gelu_tanh": GELUTanh,
+    "quick_gelu": QuickGELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+}
+
+
+class MLP(nn.Module):
+    """fc2(norm(act(fc1 x))); gated: fc2(norm(act(gate) · value)), fc1 giving gate, then value.
+
+    x [..., D] → [..., D]; fc1.weight [M, D], gated [2M, D]; fc2.weight [D, M].
+    """
+
+    def __init__(self, config: ViTConfig, hidden: int, *, gated: bool) -> None:
+        super().__init__()
+        self.gated = gated
+        self.fc1 = nn.Linear(config.dim, hidden * (2 if gated else 1), bias=config.mlp.bias)
+        self.act = ACTIVATIONS[config.mlp.activation]()
+        self.norm = make_norm(config.norm, hidden) if config.mlp.inner_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.block.dropout)
+        self.fc2 = nn.Linear(hidden, config.dim, bias=config.mlp.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        if self.gated:
+            gate, value = x.chunk(2, dim=-1)
+            x = self.act(gate) * value
+        else:
+            x = self.act(x)
+        answer: Tensor = self.dropout(self.fc2(self.dropout(self.norm(x))))
+        return answer

@@ -1,0 +1,86 @@
+"""The norm by one option, each over tokens [B, N, D] or pooled vectors [B, D].
+
+What each averages over is its docstring's first line; all but RMSNorm take off the mean.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.kinds import (
+    BatchNormConfig,
+    GroupNormConfig,
+    InstanceNormConfig,
+    LayerNormConfig,
+    Norm,
+    RMSNormConfig,
+)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Over the D channels of one token; nothing is shared between tokens or images.
+
+    Source: Ba et al. 2016 (arXiv 1607.06450).
+    """
+
+
+class RMSNorm(nn.RMSNorm):
+    """Mean square over the D channels of one token, without taking off the mean.
+
+    Source: Zhang & Sennrich 2019 (arXiv 1910.07467).
+    """
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Over batch and tokens, one channel at a time; in eval the running mean and variance.
+
+    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167). A batch in training needs more than
+    one value a channel.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view(x.shape)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Over all tokens and the channels of one group, one image at a time.
+
+    Source: Wu & He 2018 (arXiv 1803.08494), whose spatial axes are the tokens here.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return super().forward(x)
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class InstanceNorm(nn.Module):
+    """Over the tokens of one image, one channel at a time.
+
+    Source: Ulyanov et al. 2016 (arXiv 1607.08022), whose spatial axes are the tokens here.
+    """
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.instance_norm(x.transpose(1, 2), weight=self.weight, bias=self.bias, eps=self.eps)
+        return normed.transpose(1, 2)
+
+
+def make_norm(config: Norm, dim: int) -> nn.Module:
+    """The module for `dim` channels."""
+    match config:
+        case LayerNormConfig():
+            return LayerNorm(dim, eps=config.eps, bias=config.bias)
+        case RMSNormConfig():
+            return RMSNorm(dim, eps=config.eps)
+        case BatchNormConfig():
+            return BatchNorm(dim, eps=config.eps, momentum=config.momentum)
+        case GroupNormConfig():
+            return GroupNorm(config.num_groups, dim, eps=config.eps)
+        case InstanceNormConfig():
+            return InstanceNorm(dim, config.eps)

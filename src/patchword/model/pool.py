@@ -1,0 +1,97 @@
+"""From tokens [B, N, D] to one vector an image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPool, MaxPool, MeanPool
+from patchword.model.mlp import MLP
+from patchword.model.norms import make_norm
+from patchword.model.positions.place import Layout
+
+
+class FirstToken(nn.Module):
+    """The token in front; the class token wherever there is one."""
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        return tokens[:, 0]
+
+
+class Average(nn.Module):
+    def __init__(self, over: str) -> None:
+        super().__init__()
+        self.over = over
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        return layout.select(tokens, self.over).mean(dim=1)
+
+
+class Largest(nn.Module):
+    def __init__(self, over: str) -> None:
+        super().__init__()
+        self.over = over
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        return layout.select(tokens, self.over).amax(dim=1)
+
+
+class AttentionPooling(nn.Module):
+    """MAP: y = attention of a learned probe to the tokens; y + mlp(norm y).
+
+    No residual to the probe, no norm at the end; the MLP is plain.
+    Source: Zhai et al. 2022 (arXiv 2106.04560), big_vision `MAPHead`.
+    """
+
+    def __init__(self, config: AttentionPool, model: ViTConfig) -> None:
+        super().__init__()
+        self.over = config.over
+        self.num_heads = config.num_heads or model.attention.num_heads
+        self.probe = nn.Parameter(torch.empty(model.dim))
+        self.q = nn.Linear(model.dim, model.dim)
+        self.kv = nn.Linear(model.dim, 2 * model.dim)
+        self.proj = nn.Linear(model.dim, model.dim)
+        self.norm = make_norm(model.norm, model.dim)
+        self.mlp = MLP(model, config.hidden or model.mlp_dim, gated=False)
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        nn.init.trunc_normal_(self.probe, std=0.02, generator=generator)
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        x = layout.select(tokens, self.over)
+        q = self.q(self.probe).view(1, self.num_heads, 1, -1).expand(len(x), -1, -1, -1)
+        k, v = self.kv(x).view(*x.shape[:2], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).flatten(1)  # [B, D]: heads are in order
+        y = self.proj(y)
+        answer: Tensor = y + self.mlp(self.norm(y))
+        return answer
+
+
+class Joined(nn.Module):
+    """Class tokens of the last blocks, first to last, then the mean of the last block's patches."""
+
+    def __init__(self, config: JoinedPool) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, tokens: Tensor, layout: Layout, earlier: list[Tensor]) -> Tensor:
+        """earlier: the normed class tokens [B, D] of the blocks before the last that take part."""
+        parts = [*earlier, tokens[:, 0]]
+        if self.config.mean:
+            parts.append(layout.select(tokens, "patches").mean(dim=1))
+        return torch.stack(parts, -1).flatten(1) if self.config.interleaved else torch.cat(parts, -1)
+
+
+def make_pool(config: ViTConfig) -> nn.Module:
+    """The module for the config's pool."""
+    match config.head.pool:
+        case ClassPool() | FirstPool():
+            return FirstToken()
+        case MeanPool(over=over):
+            return Average(over)
+        case MaxPool(over=over):
+            return Largest(over)
+        case AttentionPool() as pool:
+            return AttentionPooling(pool, config)
+        case JoinedPool() as pool:
+            return Joined(pool)

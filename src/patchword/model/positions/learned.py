@@ -1,0 +1,60 @@
+"""The learned table: one row a patch of the stored grid, and rows for prefix tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import Learned, Resample
+from patchword.model.positions.place import Grid
+
+
+class LearnedPositions(nn.Module):
+    """`grid` [h, w, D] and, where prefix tokens have positions, `prefix` [n, D].
+
+    forward(grid) → [rows · columns, D], resampled by the config's rule when it is another.
+    """
+
+    prefix: nn.Parameter | None
+
+    def __init__(self, config: Learned, model: ViTConfig) -> None:
+        super().__init__()
+        self.resample = config.resample
+        self.grid = nn.Parameter(torch.empty(*model.grid_size, model.dim))
+        rows = model.num_prefix_positions
+        self.prefix = nn.Parameter(torch.empty(rows, model.dim)) if rows else None
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        nn.init.trunc_normal_(self.grid, std=0.02, generator=generator)
+        if self.prefix is not None:
+            nn.init.trunc_normal_(self.prefix, std=0.02, generator=generator)
+
+    def forward(self, grid: Grid) -> Tensor:
+        return resample_grid(self.grid, grid, self.resample).flatten(0, 1)
+
+
+def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
+    """table [h, w, D] → [rows, columns, D]; the table itself when the grid is its own."""
+    if table.shape[:2] == grid:
+        return table
+    x = table.permute(2, 0, 1).unsqueeze(0).float()  # [1, D, h, w]
+    if rule.offset:
+        x = _by_factor(x, grid, rule)
+    else:
+        x = F.interpolate(
+            x, size=grid, mode=rule.interpolation, antialias=rule.antialias, align_corners=rule.align_corners
+        )
+    return x.squeeze(0).permute(1, 2, 0).to(table.dtype)
+
+
+def _by_factor(x: Tensor, grid: Grid, rule: Resample) -> Tensor:
+    """DINO's way: the factor (target + offset) / old decides where is sampled, not the sizes."""
+    factors = [(target + rule.offset) / old for target, old in zip(grid, x.shape[2:], strict=True)]
+    x = F.interpolate(
+        x,
+        scale_factor=factors,
+        mode=rule.interpolation,
+        align_corners=rule.align_corners,
+        recompute_scale_factor=False,
+    )
+    return x[:, :, : grid[0], : grid[1]]

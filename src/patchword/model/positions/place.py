@@ -1,0 +1,76 @@
+"""What an attention is told of where its tokens are."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+class Layout(NamedTuple):
+    """Where the patches lie in the sequence: `num_prefix` tokens, rows × columns patches, `num_suffix`."""
+
+    grid: Grid
+    num_prefix: int
+    num_suffix: int
+    device: torch.device
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_prefix + self.num_patches + self.num_suffix
+
+    def select(self, tokens: Tensor, over: str) -> Tensor:
+        """tokens [B, N, D] → those of the patches, or all of them."""
+        if over == "all" or not self.num_prefix + self.num_suffix:
+            return tokens
+        return tokens[:, self.num_prefix : self.num_prefix + self.num_patches]
+
+
+class Place(NamedTuple):
+    """For one block: a bias on the scores, or a rotation of queries and keys, or neither.
+
+    bias [H, N, N], added to the scaled scores. cos, sin [N, d] or [H, N, d]; tokens that are
+    no patches have cos 1 and sin 0. `sin` carries the sign of the turned channel already.
+    neighbours: channel 2i turns with 2i + 1; otherwise i with i + d/2.
+    """
+
+    bias: Tensor | None = None
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+    neighbours: bool = False
+
+    def turn(self, x: Tensor) -> Tensor:
+        """x [B, H, n, d], the first n tokens → turned, in the dtype of x."""
+        if self.cos is None or self.sin is None:
+            return x
+        cos, sin = self.cos[..., : x.shape[-2], :], self.sin[..., : x.shape[-2], :]
+        if self.neighbours:
+            other = x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
+        else:
+            other = x.roll(x.shape[-1] // 2, dims=-1)
+        # Under autocast q and k come in bfloat16: angles need float32, the answer does not.
+        turned: Tensor = (x * cos + other * sin).to(x.dtype)
+        return turned
+
+    def bias_for(self, num_queries: int) -> Tensor | None:
+        return None if self.bias is None else self.bias[:, :num_queries]
+
+
+def rotation(angles: Tensor, layout: Layout, neighbours: bool) -> Place:
+    """angles [..., patches, d/2] of the pairs → the Place that turns by them, prefix unturned."""
+    cos, sin = angles.cos(), angles.sin()
+    if neighbours:
+        cos = cos.repeat_interleave(2, -1)
+        sin = torch.stack((-sin, sin), -1).flatten(-2)
+    else:
+        cos = torch.cat((cos, cos), -1)
+        sin = torch.cat((-sin, sin), -1)
+    pad = (0, 0, layout.num_prefix, layout.num_suffix)
+    cos = torch.nn.functional.pad(cos, pad, value=1.0)
+    sin = torch.nn.functional.pad(sin, pad)
+    return Place(cos=cos, sin=sin, neighbours=neighbours)

@@ -1,0 +1,92 @@
+"""Rotary positions in two dimensions: queries and keys of the patches are turned."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import CentreCoordinates, IndexCoordinates, Rope2d, RopeMixed
+from patchword.model.positions.place import Grid, Layout, Place, rotation
+
+
+class Rope2dPositions(nn.Module):
+    """forward(layout, depth) → one rotation for every block and head, at any grid.
+
+    The angle of channel pair k is coordinate / period_k; the first half of the pairs goes by
+    one axis, the second by the other. `periods` [d/4] is a buffer of the weights file where
+    the config says stored. Sources: DINOv3 (Siméoni et al. 2025), EVA-02 (Fang et al. 2023).
+    """
+
+    periods: Tensor | None
+
+    def __init__(self, config: Rope2d, model: ViTConfig) -> None:
+        super().__init__()
+        self.config, self.head_dim = config, model.head_dim
+        stored = torch.empty(self.head_dim // 4) if config.stored_periods else None
+        self.register_buffer("periods", stored)
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        if self.periods is not None:
+            self.periods.copy_(self._formula(self.periods.device))
+
+    def forward(self, layout: Layout, depth: int) -> list[Place]:
+        device = layout.device
+        periods = self._formula(device) if self.periods is None else self.periods.float()
+        row, column = (_coordinates(self.config.coordinates, layout.grid, axis, device) for axis in (0, 1))
+        turns_row = (row[:, None] / periods).unsqueeze(1).expand(*layout.grid, -1)
+        turns_column = (column[:, None] / periods).unsqueeze(0).expand(*layout.grid, -1)
+        axes = (turns_row, turns_column) if self.config.first_axis == "row" else (turns_column, turns_row)
+        angles = torch.cat(axes, -1).flatten(0, 1)  # [patches, d/2]
+        return [rotation(angles, layout, self.config.pairing == "neighbours")] * depth
+
+    def _formula(self, device: torch.device) -> Tensor:
+        quarter = self.head_dim // 4
+        exponents = torch.arange(quarter, device=device, dtype=torch.float32) / quarter
+        return exponents.mul(math.log(self.config.theta)).exp()
+
+
+class RopeMixedPositions(nn.Module):
+    """`frequencies` [2, depth, H, d/2], columns first: angle = column · f[0] + row · f[1].
+
+    Source: RoPE-ViT, Heo et al. 2024 (arXiv 2403.13298).
+    """
+
+    def __init__(self, config: RopeMixed, model: ViTConfig) -> None:
+        super().__init__()
+        self.theta = config.theta
+        shape = 2, model.depth, model.attention.num_heads, model.head_dim // 2
+        self.frequencies = nn.Parameter(torch.empty(shape))
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        """Directions drawn for each head, magnitudes falling as theta^(-4k/d), as in the paper's code."""
+        _, depth, heads, half = self.frequencies.shape
+        quarter = max(half // 2, 1)
+        magnitude = self.theta ** (-torch.arange(quarter) / quarter)
+        start = torch.rand(depth, heads, 1, generator=generator) * 2 * math.pi
+        turned = torch.cat([start + turn * math.pi / 2 for turn in range(2)], -1)  # [L, H, 2]
+        angle = turned.repeat_interleave(quarter, -1)[..., :half]
+        sizes = magnitude.repeat(2)[:half]
+        with torch.no_grad():
+            self.frequencies.copy_(torch.stack((sizes * angle.cos(), sizes * angle.sin())))
+
+    def forward(self, layout: Layout, depth: int) -> list[Place]:
+        device = layout.device
+        row, column = torch.meshgrid(
+            *(torch.arange(n, device=device, dtype=torch.float32) for n in layout.grid), indexing="ij"
+        )
+        across, down = self.frequencies.float().unsqueeze(-2)  # each [L, H, 1, d/2]
+        angles = column.reshape(-1, 1) * across + row.reshape(-1, 1) * down  # [L, H, patches, d/2]
+        return [rotation(angles[layer], layout, neighbours=True) for layer in range(depth)]
+
+
+def _coordinates(
+    config: CentreCoordinates | IndexCoordinates, grid: Grid, axis: int, device: torch.device
+) -> Tensor:
+    """The places along one axis, already in radians per unit period."""
+    length = grid[axis]
+    index = torch.arange(length, device=device, dtype=torch.float32)
+    if isinstance(config, CentreCoordinates):
+        return 2 * math.pi * (2 * (index + 0.5) / length - 1)
+    index = index + config.offset
+    return index if config.reference is None else index * (config.reference[axis] / length)

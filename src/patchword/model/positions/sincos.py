@@ -1,0 +1,69 @@
+"""Fixed sines, one dimension or two, added to the patches; nothing learned, any grid."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import SinCos1d, SinCos2d
+from patchword.model.positions.place import Grid
+
+
+class SinCos1dPositions(nn.Module):
+    """forward(grid) → [rows · columns, D]: sin and cos in turn, frequency 10000^(-2i/D).
+
+    Source: Vaswani et al. 2017, section 3.5, over the row-major index of the patch.
+    """
+
+    prefix: None = None
+
+    def __init__(self, config: SinCos1d, model: ViTConfig) -> None:
+        super().__init__()
+        self.dim, self.temperature = model.dim, config.temperature
+
+    def forward(self, grid: Grid) -> Tensor:
+        return _kept(sincos_1d, grid, self.dim, self.temperature)
+
+
+class SinCos2dPositions(nn.Module):
+    """forward(grid) → [rows · columns, D]: sin x, cos x, sin y, cos y, a quarter each.
+
+    x is the column, y the row. Source: big_vision `posemb_sincos_2d`; MAE `pos_embed.py`.
+    """
+
+    prefix: None = None
+
+    def __init__(self, config: SinCos2d, model: ViTConfig) -> None:
+        super().__init__()
+        self.dim, self.temperature, self.last_included = model.dim, config.temperature, config.last_included
+
+    def forward(self, grid: Grid) -> Tensor:
+        return _kept(sincos_2d, grid, self.dim, self.temperature, self.last_included)
+
+
+def sincos_1d(grid: Grid, dim: int, temperature: float) -> Tensor:
+    index = torch.arange(grid[0] * grid[1], dtype=torch.float64)
+    frequency = temperature ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = index[:, None] * frequency
+    return torch.stack((angle.sin(), angle.cos()), -1).flatten(1).float()
+
+
+def sincos_2d(grid: Grid, dim: int, temperature: float, last_included: bool) -> Tensor:
+    quarter = dim // 4
+    steps = max(quarter - 1, 1) if last_included else quarter
+    frequency = temperature ** (-torch.arange(quarter, dtype=torch.float64) / steps)
+    row, column = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    x, y = column.reshape(-1, 1) * frequency, row.reshape(-1, 1) * frequency
+    return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), 1).float()
+
+
+# A buffer would be lost on the `meta` device, where models are built before their weights
+# are mapped in; computing anew costs 1 % of a ViT-Ti forward. So the last few are kept.
+_last = functools.lru_cache(maxsize=8)(lambda rule, *facts: rule(*facts))
+
+
+def _kept(rule: object, *facts: object) -> Tensor:
+    with torch.inference_mode(False), torch.device("cpu"):
+        table: Tensor = _last(rule, *facts)
+    return table

@@ -1,0 +1,151 @@
+"""The named sizes: "ViT-B/16" → its config. Pure data, no torch.
+
+Width, depth, heads and MLP as published; 224 pixels and 1000 classes unless said. The
+number of parameters that a name must have is pinned in the tests, to the digit.
+"""
+
+from dataclasses import dataclass
+
+from patchword.errors import SettingsError, near_text
+from patchword.model.config import (
+    AttentionConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import AttentionPool, Learned, Size
+
+IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a letter stands for; `patches` are those that were published with it."""
+
+    dim: int
+    depth: int
+    num_heads: int
+    mlp: int
+    patches: tuple[int, ...]
+    source: str
+    attention_pool: bool = False
+
+
+SHAPES: dict[str, Shape] = {
+    "Ti": Shape(
+        dim=192,
+        depth=12,
+        num_heads=3,
+        mlp=768,
+        patches=(16,),
+        source="DeiT, Touvron et al. 2021 (arXiv 2012.12877); AugReg, Steiner et al. 2022 (arXiv 2106.10270)",
+    ),
+    "S": Shape(
+        dim=384,
+        depth=12,
+        num_heads=6,
+        mlp=1536,
+        patches=(8, 14, 16, 32),
+        source="DeiT and AugReg; /8 DINO, Caron et al. 2021 (arXiv 2104.14294); "
+        "/14 DINOv2, Oquab et al. 2023 (arXiv 2304.07193)",
+    ),
+    "B": Shape(
+        dim=768,
+        depth=12,
+        num_heads=12,
+        mlp=3072,
+        patches=(8, 14, 16, 32),
+        source="Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; /8 DINO and AugReg; /14 DINOv2",
+    ),
+    "L": Shape(
+        dim=1024,
+        depth=24,
+        num_heads=16,
+        mlp=4096,
+        patches=(14, 16, 32),
+        source="Dosovitskiy et al. 2021, table 1; /14 CLIP, Radford et al. 2021 (arXiv 2103.00020)",
+    ),
+    "H": Shape(
+        dim=1280,
+        depth=32,
+        num_heads=16,
+        mlp=5120,
+        patches=(14, 16),
+        source="Dosovitskiy et al. 2021, table 1; /16 I-JEPA, Assran et al. 2023 (arXiv 2301.08243)",
+    ),
+    "g": Shape(
+        dim=1408,
+        depth=40,
+        num_heads=16,
+        mlp=6144,
+        patches=(14, 16),
+        source="Zhai et al. 2022 (arXiv 2106.04560), table 2; /16 I-JEPA",
+    ),
+    "So400m": Shape(
+        dim=1152,
+        depth=27,
+        num_heads=16,
+        mlp=4304,
+        patches=(14, 16),
+        source="Alabdulmohsin et al. 2023 (arXiv 2305.13035), with attention pooling and no class "
+        "token as in SigLIP; /16 SigLIP 2, Tschannen et al. 2025 (arXiv 2502.14786)",
+        attention_pool=True,
+    ),
+}
+
+SIZES: tuple[str, ...] = tuple(
+    f"ViT-{name}/{patch}" for name, shape in SHAPES.items() for patch in shape.patches
+)
+
+
+def sized(
+    name: str,
+    *,
+    image_size: int | Size | None = None,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+) -> ViTConfig:
+    """The config of a named size: "ViT-B/16", "b/16", also with a patch nobody published ("Ti/4").
+
+    image_size: pixels of a side, or (rows, columns); None is 224.
+    Raises: SettingsError for a name that is none, with the nearest.
+    """
+    shape, patch = _parse(name)
+    size = IMAGE_SIZE if image_size is None else image_size
+    tokens, head = TokensConfig(), HeadConfig(num_classes=num_classes)
+    if shape.attention_pool:
+        tokens = TokensConfig(class_token=False)
+        head = HeadConfig(pool=AttentionPool(), num_classes=num_classes)
+    return ViTConfig(
+        image=ImageConfig(size=(size, size) if isinstance(size, int) else size, channels=in_channels),
+        patch=PatchConfig(size=(patch, patch)),
+        dim=shape.dim,
+        depth=shape.depth,
+        tokens=tokens,
+        positions=Learned(),
+        attention=AttentionConfig(num_heads=shape.num_heads),
+        mlp=MLPConfig(hidden=shape.mlp),
+        head=head,
+    )
+
+
+def source_of(name: str) -> str:
+    """The paper that a named size is from."""
+    return _parse(name)[0].source
+
+
+def _parse(name: str) -> tuple[Shape, int]:
+    letters, slash, patch = name.strip().rpartition("/")
+    letters = letters[4:] if letters.lower().startswith("vit-") else letters
+    # "G" is another, larger model than "g": there case is not a matter of taste.
+    lowered = {key.lower(): shape for key, shape in SHAPES.items()}
+    shape = None if letters == "G" else lowered.get(letters.lower())
+    if shape is None or not slash or not patch.isdecimal() or int(patch) == 0:
+        full = name if name.lower().startswith("vit-") else f"ViT-{name}"
+        raise SettingsError(
+            f"no model size {name!r}{near_text(full, SIZES)}", f"use one of: {', '.join(SIZES)}"
+        )
+    return shape, int(patch)

@@ -1,0 +1,424 @@
+"""The Vision Transformer, whole and in running order.
+
+    images → patches → prefix → positions → blocks → norm → pool → head → answer
+
+One class for the whole family: what a family does in its own way is a part that is chosen
+once, when the model is built (`config.py`); nothing in `forward` asks for a family.
+
+Shapes: B images, C channels, N tokens (prefix first), D dim, H heads, h × w grid of patches.
+Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.errors import SettingsError
+from patchword.model.attention import Attention
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import ClassPool, FirstPool, JoinedPool, LayerNormConfig, RMSNormConfig
+from patchword.model.mlp import MLP
+from patchword.model.norms import make_norm
+from patchword.model.pool import AttentionPooling, make_pool
+from patchword.model.positions import added_positions, inner_positions
+from patchword.model.positions.learned import LearnedPositions
+from patchword.model.positions.place import Grid, Layout, Place
+from patchword.model.positions.relative_bias import RelativeBiasPositions
+from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
+
+# Patches ---------------------------------------------------------------------------------
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose stride is its kernel: each patch becomes one token.
+
+    Equal to cutting the patches out and one product with a [D, C · rows · columns] matrix.
+    Images that are no multiple of the patch are padded with zeros (after normalisation: the
+    mean colour) at the right and the bottom.
+        images [B, C, H, W] → [B, h · w, D], and the grid (h, w)
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, channels = config.patch.size, config.image.channels
+        self.proj = nn.Conv2d(channels, config.dim, kernel_size=size, stride=size, bias=config.patch.bias)
+        pixels = channels * size[0] * size[1]
+        self.norm_pixels = make_norm(config.norm, pixels) if config.patch.norm_pixels else None
+        self.norm_output = make_norm(config.norm, config.dim) if config.patch.norm_output else nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Grid]:
+        self._check(images)
+        height, width = images.shape[-2:]
+        grid = self.config.grid_of((height, width))
+        below = grid[0] * self.config.patch.size[0] - height
+        beside = grid[1] * self.config.patch.size[1] - width
+        if below or beside:
+            images = F.pad(images, (0, beside, 0, below))
+        if self.norm_pixels is None:
+            patches: Tensor = self.proj(images).flatten(2).transpose(1, 2)
+        else:
+            pixels = self.norm_pixels(cut_patches(images, self.config.patch.size))
+            patches = F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+        patches = self.norm_output(patches)
+        return patches, grid
+
+    def _check(self, images: Tensor) -> None:
+        channels = self.config.image.channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise SettingsError(
+                f"the model reads images [batch, {channels} channels, height, width], not {list(images.shape)}",
+                f"give a batch of images with {channels} channels, or build a model with image.channels set",
+            )
+
+
+def cut_patches(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """images [B, C, H, W] → [B, h · w, C · rows · columns], in the order of the convolution's weight."""
+    rows, columns = size
+    cut = images.view(*images.shape[:2], -1, rows, images.shape[3] // columns, columns)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+# Prefix ----------------------------------------------------------------------------------
+
+
+class PrefixTokens(nn.Module):
+    """The learned tokens that are no patches, by name.
+
+    front() → [num_prefix, D], behind() → [registers, D] where registers follow the patches.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        tokens, dim = config.tokens, config.dim
+        self.class_token = nn.Parameter(torch.empty(dim)) if tokens.class_token else None
+        self.distillation_token = nn.Parameter(torch.empty(dim)) if tokens.distillation_token else None
+        registers = tokens.num_registers
+        self.registers = nn.Parameter(torch.empty(registers, dim)) if registers else None
+        self.registers_last = tokens.registers_last
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        for token in self.parameters():
+            nn.init.trunc_normal_(token, std=0.02, generator=generator)
+
+    def front(self) -> Tensor | None:
+        registers = None if self.registers_last else self.registers
+        parts = [None if t is None else t[None] for t in (self.class_token, self.distillation_token)]
+        present = [part for part in (*parts, registers) if part is not None]
+        return torch.cat(present) if present else None
+
+    def behind(self) -> Tensor | None:
+        return self.registers if self.registers_last else None
+
+
+# Blocks ----------------------------------------------------------------------------------
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a branch. Source: Touvron et al. 2021 (arXiv 2103.17239)."""
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.weight = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class DropPath(nn.Module):
+    """Leaves the branch out for some images of the batch, in training only.
+
+    The rest is scaled by 1 / (1 - rate), so the expectation stays. Source: Huang et al.
+    2016 (arXiv 1603.09382).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each a branch of the stream of tokens.
+
+    x [B, N, D] → [B, N, D], or [B, rows, D] when only the first tokens are asked for.
+    """
+
+    def __init__(self, config: ViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.order = config.block.order
+        self.norm1 = make_norm(config.norm, config.dim)
+        self.attention = Attention(config)
+        self.norm2 = make_norm(config.norm, config.dim)
+        self.mlp = MLP(config, config.mlp_dim, gated=config.mlp.gated)
+        scale = config.block.layer_scale
+        self.scale1 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
+        self.scale2 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, place: Place, rows: int | None = None) -> Tensor:
+        kept = x if rows is None else x[:, :rows]
+        if self.order == "pre":
+            x = kept + self._branch1(self.attention(self.norm1(x), place, rows))
+            x = x + self._branch2(self.mlp(self.norm2(x)))
+        elif self.order == "post":
+            x = self.norm1(kept + self._branch1(self.attention(x, place, rows)))
+            x = self.norm2(x + self._branch2(self.mlp(x)))
+        else:
+            x = kept + self._branch1(self.norm1(self.attention(x, place, rows)))
+            x = x + self._branch2(self.norm2(self.mlp(x)))
+        return x
+
+    def _branch1(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.drop_path(self.scale1(x))
+        return branch
+
+    def _branch2(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.drop_path(self.scale2(x))
+        return branch
+
+    def attention_weights(self, x: Tensor, place: Place) -> Tensor:
+        """[B, H, N, N] for the x that enters this block."""
+        return self.attention.weights(self.norm1(x) if self.order == "pre" else x, place)
+
+
+# The model -------------------------------------------------------------------------------
+
+
+class ViT(nn.Module):
+    """A Vision Transformer of `config`, its weights drawn from `generator`.
+
+    model(images [B, C, H, W]) → logits [B, classes], or the embedding when there are no
+    classes (its projection where there is one). Any image size: positions follow the grid,
+    a ragged edge is padded (`PatchEmbed`).
+    """
+
+    def __init__(self, config: ViTConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.prefix = PrefixTokens(config)
+        self.positions = added_positions(config)
+        self.attention_positions = inner_positions(config)
+        self.dropout = nn.Dropout(config.block.dropout)
+        self.entry_norm = make_norm(config.norm, config.dim) if config.block.entry_norm else nn.Identity()
+        rates = [config.block.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+
+        head = config.head
+        self.norm = make_norm(config.norm, config.dim) if head.norm == "tokens" else nn.Identity()
+        self.pool = make_pool(config)
+        pooled = head.norm == "pooled"
+        self.pooled_norm = make_norm(config.norm, config.pooled_dim) if pooled else nn.Identity()
+        self.pre_logits = nn.Linear(config.pooled_dim, head.pre_logits) if head.pre_logits else None
+        width = config.embed_dim
+        self.projection = nn.Linear(width, head.projection, bias=False) if head.projection else None
+        width = head.projection or width
+        classes = head.num_classes
+        self.head = nn.Linear(width, classes, bias=head.bias) if classes else None
+        self.head_distillation = nn.Linear(width, classes, bias=head.bias) if head.distilled else None
+        self.init_weights(generator)
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens in front of the patches."""
+        return self.config.tokens.num_prefix
+
+    def layout(self, images: Tensor) -> Layout:
+        """Where the patches of these images lie in the sequence of tokens."""
+        grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
+        return self._layout(grid, images.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] → logits [B, classes]; without classes the (projected) embedding."""
+        tokens, layout, earlier = self._encode(images, only_pooled=True)
+        embedding = self._embedding(tokens, layout, earlier)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
+        if self.head is None:
+            return embedding
+        logits: Tensor = self.head(embedding)
+        if self.head_distillation is not None:
+            logits = (logits + self.head_distillation(tokens[:, 1])) / 2
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] → [B, embed_dim]: pooled, normed, what projection and head read."""
+        return self._embedding(*self._encode(images, only_pooled=True))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] → tokens [B, N, D] after the last block and the final norm, if it is there."""
+        return self._encode(images, only_pooled=False)[0]
+
+    def split(self, tokens: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """tokens [B, N, D] by name: "class", "distillation", "registers", "patches" [B, h, w, D]."""
+        parts: dict[str, Tensor] = {}
+        start = 0
+        for name in dict.fromkeys(self.config.tokens.names):
+            counts = {"patches": layout.num_patches, "registers": self.config.tokens.num_registers}
+            stop = start + counts.get(name, 1)
+            parts[name] = tokens[:, start:stop]
+            start = stop
+        parts["patches"] = parts["patches"].reshape(len(tokens), *layout.grid, -1)
+        return parts
+
+    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
+        """Each head's own logits [B, classes]: "class", and "distillation" in a distilled model."""
+        tokens, layout, earlier = self._encode(images, only_pooled=True)
+        embedding = self._embedding(tokens, layout, earlier)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
+        found = {} if self.head is None else {"class": self.head(embedding)}
+        if self.head_distillation is not None:
+            found["distillation"] = self.head_distillation(tokens[:, 1])
+        return found
+
+    @torch.no_grad()
+    def attention_maps(
+        self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> dict[int, Tensor]:
+        """The softmax weights of the asked layers: index → [B, H, N, N], rows sum to 1.
+
+        layers, heads: None is all; negative layers count from the end. The model's own
+        answer goes through the fused kernel and is not touched by asking.
+        Raises: SettingsError for a layer or head that is not there.
+        """
+        wanted = _indices(layers, self.config.depth, "layer")
+        chosen = None if heads is None else _indices(heads, self.config.attention.num_heads, "head")
+        maps: dict[int, Tensor] = {}
+        x, layout = self.embed_tokens(images)
+        for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
+            if index in wanted:
+                assert isinstance(block, Block)
+                weights = block.attention_weights(x, place)
+                maps[index] = weights if chosen is None else weights[:, chosen]
+            x = block(x, place)
+        return {index: maps[index] for index in wanted}
+
+    # The steps, for those who wrap the model (MAE, detection).
+
+    def embed_tokens(self, images: Tensor) -> tuple[Tensor, Layout]:
+        """images → the tokens [B, N, D] that enter the first block, and their layout."""
+        patches, grid = self.patch_embed(images)
+        if self.positions is not None:
+            patches = patches + self.positions(grid).to(patches)
+        x: Tensor = self.entry_norm(self.dropout(self._with_prefix(patches)))
+        return x, self._layout(grid, images.device)
+
+    def places(self, layout: Layout) -> list[Place]:
+        """What each block is told of where tokens are."""
+        if self.attention_positions is None:
+            return [Place()] * self.config.depth
+        found: list[Place] = self.attention_positions(layout, self.config.depth)
+        return found
+
+    def _with_prefix(self, patches: Tensor) -> Tensor:
+        """patches [B, h · w, D] → [B, N, D]"""
+        front, behind = self.prefix.front(), self.prefix.behind()
+        rows = None if self.positions is None else self.positions.prefix
+        if front is not None and rows is not None:
+            positioned = front[: len(rows)] + rows
+            front = positioned if len(rows) == len(front) else torch.cat((positioned, front[len(rows) :]))
+        parts = [
+            part if part.ndim == 3 else part.to(patches.dtype).expand(len(patches), -1, -1)
+            for part in (front, patches, behind)
+            if part is not None
+        ]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else patches
+
+    def _encode(self, images: Tensor, *, only_pooled: bool) -> tuple[Tensor, Layout, list[Tensor]]:
+        """Tokens after the final norm, their layout, and class tokens of earlier blocks for the pool.
+
+        only_pooled: nobody will see more than pooling reads. Then, where that is the first
+        tokens alone, the last block answers for them alone: exact, and 1/depth of the
+        queries, projections and MLPs are saved (7 % of a ViT-B).
+        """
+        x, layout = self.embed_tokens(images)
+        rows = self._rows_to_answer() if only_pooled else None
+        pool = self.config.head.pool
+        first_kept = self.config.depth - (pool.class_layers if isinstance(pool, JoinedPool) else 1)
+        earlier: list[Tensor] = []
+        last = self.config.depth - 1
+        for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
+            x = block(x, place, rows if index == last else None)
+            if first_kept <= index < last:
+                earlier.append(self.norm(x)[:, 0])
+        return self.norm(x), layout, earlier
+
+    def _rows_to_answer(self) -> int | None:
+        """How many of the first tokens the head reads, or None when it needs all of them.
+
+        Also None where a norm would see the missing tokens, or a hook on the last block
+        would be shown fewer than it expects.
+        """
+        reads_first = isinstance(self.config.head.pool, ClassPool | FirstPool)
+        token_by_token = isinstance(self.config.norm, LayerNormConfig | RMSNormConfig)
+        if not reads_first or not token_by_token or _has_hooks(self.blocks[-1]) or _has_hooks(self.norm):
+            return None
+        return 2 if self.head_distillation is not None else 1
+
+    def _embedding(self, tokens: Tensor, layout: Layout, earlier: list[Tensor]) -> Tensor:
+        joined = isinstance(self.config.head.pool, JoinedPool)
+        pooled = self.pool(tokens, layout, earlier) if joined else self.pool(tokens, layout)
+        embedding: Tensor = self.pooled_norm(pooled)
+        return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
+
+    def _layout(self, grid: Grid, device: torch.device) -> Layout:
+        tokens = self.config.tokens
+        return Layout(grid, tokens.num_prefix, tokens.num_extra - tokens.num_prefix, device)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew.
+
+        Linear layers, tokens and positions: normal, std 0.02, cut at -2 and 2 as in DeiT's
+        code (Touvron et al. 2021); biases zero. The patch convolution: std 1/sqrt(pixels of a
+        patch), as in the paper's code, so that tokens of standardised images begin with
+        variance one. Norms 1 and 0, LayerScale its start value.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                std = module.weight[0].numel() ** -0.5 if isinstance(module, nn.Conv2d) else 0.02
+                nn.init.trunc_normal_(module.weight, std=std, a=-2.0, b=2.0, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, Attention) and module.q_bias is not None and module.v_bias is not None:
+                nn.init.zeros_(module.q_bias)
+                nn.init.zeros_(module.v_bias)
+            elif isinstance(module, LayerScale):
+                nn.init.constant_(module.weight, module.start)
+            elif isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.GroupNorm):
+                module.reset_parameters()
+            elif isinstance(module, RESET_THEMSELVES):
+                module.reset(generator)
+
+
+RESET_THEMSELVES = (
+    PrefixTokens,
+    AttentionPooling,
+    LearnedPositions,
+    RelativeBiasPositions,
+    Rope2dPositions,
+    RopeMixedPositions,
+)
+
+
+def _indices(asked: Sequence[int] | None, count: int, what: str) -> list[int]:
+    """The asked indices from 0 on. Raises: SettingsError for one that is not there."""
+    indices = list(range(count)) if asked is None else [i + count if i < 0 else i for i in asked]
+    for index in indices:
+        if not 0 <= index < count:
+            raise SettingsError(f"there is no {what} {index}", f"ask for {what}s 0 to {count - 1}")
+    return indices
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
