@@ -1,0 +1,80 @@
+"""From what a user calls a model to the one weights file that is meant."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchword.errors import CheckpointError, UnknownLayout, near_text
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The file, and why this one where there was a choice ("" where there was none)."""
+
+    path: Path
+    why: str = ""
+
+
+def find_weights(given: str | Path) -> Found:
+    """The weights file of a run folder, of a folder with one, or the file itself.
+
+    Raises: CheckpointError naming what is there instead, or the nearest name that is.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return Found(path=path)
+    if path.exists():
+        raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a .safetensors file")
+    raise CheckpointError(
+        f"{path}: no such weights file or run folder{_near(path)}",
+        "give a run folder or a .safetensors file that exists",
+    )
+
+
+def _in_folder(folder: Path) -> Found:
+    if (folder / LAST).is_file():
+        why = f"{LAST}, the averaged weights of the last epoch"
+        if (folder / BEST).is_file():
+            why += f"; {BEST} beside it was chosen by looking at the evaluation images"
+        return Found(path=folder / LAST, why=why)
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / "config.json").is_file() and files:
+        raise UnknownLayout(
+            f"{folder}: a model folder of another program (config.json beside {files[0].name}); "
+            "patchword reads its own files so far",
+            "give a run folder of patchword",
+        )
+    if len(files) == 1:
+        return Found(path=files[0], why=f"{files[0].name}, the only weights file there")
+    if files:
+        names = ", ".join(file.name for file in files[:4])
+        raise CheckpointError(f"{folder}: {len(files)} weights files ({names})", "name the one that is meant")
+    if (folder / "config.toml").is_file():
+        raise CheckpointError(
+            f"{folder}: a run that has no weights yet: it ended before its first epoch",
+            f"go on with it: patchword train --resume {folder}",
+        )
+    inside = [p.parent.name for p in sorted(folder.glob(f"*/{LAST}"))]
+    if inside:
+        raise CheckpointError(
+            f"{folder}: a folder of {len(inside)} runs ({', '.join(inside[:4])})",
+            f"name one of them, such as {folder / inside[-1]}",
+        )
+    raise CheckpointError(
+        f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
+    )
+
+
+def _near(path: Path) -> str:
+    """The nearest name beside the first part of `path` that is missing."""
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        there = [p.name for p in missing.parent.iterdir()]
+    except OSError:
+        return ""
+    return near_text(missing.name, there)

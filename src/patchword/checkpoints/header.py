@@ -1,0 +1,127 @@
+"""The head of a safetensors file, read with the standard library alone and believed in nothing.
+
+Source: the format as its authors describe it (safetensors README): 8 bytes little-endian length N,
+N bytes of JSON {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, then the tensors'
+bytes without gaps.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchword.checkpoints.sniff import HEAD_BYTES, refuse
+from patchword.errors import CheckpointError
+
+# The format's own bound; a header of a ViT of any size has some hundred kilobytes.
+MAX_HEADER_BYTES = 100_000_000
+DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of the file; `start` and `end` count from the first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(path: Path) -> Header:
+    """What a safetensors file holds, checked against its size; no tensor is read.
+
+    Raises: CheckpointError that says what the file is instead, or how it is damaged.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            if len(head) < 9 or head[8:9] != b"{" or _other_kind(head):
+                raise refuse(path, head, size)
+            length = int.from_bytes(head[:8], "little")
+            _check_length(path, length, size)
+            file.seek(8)
+            text = file.read(length)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error})", "give a weights file that can be read"
+        ) from error
+    tensors, metadata = _parse(path, text)
+    _check_covers(path, tensors, size - 8 - length)
+    return Header(tensors, metadata, 8 + length)
+
+
+def _other_kind(head: bytes) -> bool:
+    # Texts and archives whose ninth byte happens to be a brace.
+    return int.from_bytes(head[:8], "little") > 2**48
+
+
+def _check_length(path: Path, length: int, size: int) -> None:
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path}: a header of {length:,} bytes, the format allows {MAX_HEADER_BYTES:,}: not safetensors",
+            "get the file again",
+        )
+    if length > size - 8:
+        raise CheckpointError(
+            f"{path}: cut off within its header ({size:,} bytes, the header alone has {length:,})",
+            "get the file again",
+        )
+
+
+def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    damaged = "get the file again: its header is damaged"
+    try:
+        plain = json.loads(text.decode("utf-8"))
+        if not isinstance(plain, dict):
+            raise TypeError("no object")
+        metadata = plain.pop("__metadata__", None) or {}
+        return {name: _entry(name, plain[name]) for name in plain}, {
+            str(k): str(v) for k, v in metadata.items()
+        }
+    except RecursionError:
+        raise CheckpointError(f"{path}: its header nests too deep to be safetensors", damaged) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its header is no safetensors header ({error})", damaged) from error
+
+
+def _entry(name: str, plain: Mapping[str, Any]) -> TensorEntry:
+    dtype, shape, (start, end) = plain["dtype"], tuple(plain["shape"]), plain["data_offsets"]
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+        raise ValueError(f"{name!r}: sizes are no whole numbers")
+    if dtype in DTYPE_BYTES and end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise ValueError(f"{name!r}: {end - start} bytes for {dtype} {list(shape)}")
+    return TensorEntry(str(dtype), shape, start, end)
+
+
+def _check_covers(path: Path, tensors: Mapping[str, TensorEntry], data_bytes: int) -> None:
+    """Entries lie one behind the other and fill the file exactly."""
+    reached = 0
+    for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != reached:
+            raise CheckpointError(
+                f"{path}: its tensor {name!r} begins at byte {entry.start:,}, {reached:,} was due",
+                "get the file again: its header is damaged",
+            )
+        reached = entry.end
+    if data_bytes < reached:
+        raise CheckpointError(
+            f"{path}: cut off: {data_bytes:,} of {reached:,} bytes of weights are there", "get the file again"
+        )
+    if data_bytes > reached:
+        raise CheckpointError(
+            f"{path}: {data_bytes - reached:,} bytes too many behind the weights", "get the file again"
+        )

@@ -1,0 +1,89 @@
+"""What a file is that is no weights file of ours: said in a sentence, and never unpickled."""
+
+import zipfile
+from pathlib import Path
+
+from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
+
+HEAD_BYTES = 512
+_AGAIN = "get the file again"
+_OWN = "give a .safetensors file that patchword wrote, or a run folder"
+_LFS = b"version https://git-lfs.github.com/spec"
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml")
+
+# Beginning of the content, what it is, what to do.
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"\xff\xd8\xff", "a JPEG image, not weights", "give MODEL first, then the images"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image, not weights", "give MODEL first, then the images"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras writes these)", _OWN),
+    (b"GGUF", "a GGUF file", _OWN),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"\x93NUMPY", "a NumPy array, not weights", _OWN),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+)
+
+
+def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
+    """The error for a file whose content is no safetensors; `head` holds its first bytes."""
+    if size == 0:
+        return CheckpointError(f"{path}: the file is empty", _AGAIN)
+    if head.startswith(_LFS):
+        return CheckpointError(
+            f"{path}: a git-lfs pointer, not the weights themselves",
+            f"fetch them: git lfs pull --include {path.name!r}",
+        )
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
+        return CheckpointError(
+            f"{path}: a web page (HTML), not weights", "download the file itself, not the page that shows it"
+        )
+    if head.startswith(b"PK"):
+        return _refuse_zip(path)
+    for signature, what, fix in _SIGNATURES:
+        if head.startswith(signature):
+            return CheckpointError(f"{path}: {what}", fix)
+    if head.startswith(_OLD_TORCH):
+        return _torch_pickle(path)
+    # Protocols 2 to 5 begin so; protocol 0 cannot be told from text and is not written by torch.
+    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return UnsafeFile(
+            f"{path}: a Python pickle, which could run any code and is not opened",
+            "have whoever made it save the tensors as .safetensors",
+        )
+    if head[257:262] == b"ustar":
+        return CheckpointError(f"{path}: a tar archive", "unpack it")
+    return _refuse_shapeless(path, head, size)
+
+
+def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
+    if not head.strip(b"\0"):
+        return CheckpointError(f"{path}: nothing but zeros: a download that was never finished", _AGAIN)
+    if size < 8:
+        return CheckpointError(f"{path}: cut off after {size} bytes", _AGAIN)
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
+        return CheckpointError(f"{path}: text, not weights", _OWN)
+    return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
+
+
+def _torch_pickle(path: Path) -> CheckpointError:
+    return UnknownLayout(
+        f"{path}: a PyTorch pickle (.pth); patchword reads its own .safetensors files so far", _OWN
+    )
+
+
+def _refuse_zip(path: Path) -> CheckpointError:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return CheckpointError(
+            f"{path}: a PyTorch, NumPy or other zip file that is cut off or damaged", _AGAIN
+        )
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return _torch_pickle(path)
+    if names and all(name.endswith(".npy") for name in names):
+        return UnknownLayout(
+            f"{path}: NumPy arrays (.npz); patchword reads its own .safetensors files so far", _OWN
+        )
+    return CheckpointError(f"{path}: a zip archive, not weights", "unpack it")
