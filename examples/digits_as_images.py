@@ -1,6 +1,6 @@
 """Write ten of the digits that training never saw as PNG files, one of each class.
 
-    python examples/digits_as_images.py FOLDER
+python examples/digits_as_images.py FOLDER
 """
 
 import sys

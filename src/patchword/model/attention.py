@@ -46,13 +46,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, place: Place, rows: int | None = None) -> Tensor:
         """rows: answer for the first tokens only, attending to all of them."""
         q, k, v = self._queries_keys_values(x, place, rows)
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_as(place.bias_for(q.shape[2]), q),
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        bias = _as(place.bias_for(q.shape[2]), q)
+        out = attend(q, k, v, bias, self.attention_dropout if self.training else 0.0)
         out = out.transpose(1, 2).flatten(2)  # [B, n, H d]
         answer: Tensor = self.dropout(self.proj(self.out_norm(out)))
         return answer
@@ -87,6 +82,23 @@ class Attention(nn.Module):
         if self.q_bias is None or self.v_bias is None:
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    """q [B, H, n, d], k and v [B, H, N, d] → [B, H, n, d]: through the fused kernel, or written out.
+
+    Written out where a step of training in bfloat16 runs on a CPU: the backward of torch's
+    fused kernel takes half of such a step, two plain products a fifth of that
+    (docs/decisions/0002). The answers agree to the rounding of bfloat16.
+    """
+    training_in_bfloat16 = q.dtype == torch.bfloat16 and q.requires_grad and torch.is_grad_enabled()
+    if not (training_in_bfloat16 and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return weights.to(v.dtype) @ v
 
 
 def _as(bias: Tensor | None, like: Tensor) -> Tensor | None:
