@@ -122,7 +122,7 @@ def _ascii(data: bytes, header: _Header, count: int, name: str) -> Pixels:
     body = re.sub(rb"#[^\r\n]*", b"", data[header.start - 1 :])
     if data[1:2] == b"1":  # PBM digits may stand without a space between; 1 is black
         digits = np.frombuffer(re.sub(rb"\s", b"", body), np.uint8)
-        values = (digits[:count] == ord("0")).astype(np.uint8)
+        values: Pixels = np.equal(digits[:count], ord("0")).astype(np.uint8)
         if not np.isin(digits[:count], (48, 49)).all():
             raise _damaged(name, "something that is no 0 or 1 among its pixels")
     else:

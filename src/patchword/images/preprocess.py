@@ -26,10 +26,6 @@ from patchword.images.limits import MAX_PIXELS
 from patchword.images.resample import Interpolation, Resample, resize
 from patchword.images.stored import Pixels, ValueRange
 
-# A JPEG may be decoded smaller by its own transform (DCT scaling) as long as both sides stay at
-# least this many times what the resize makes of them. Measured: docs/decisions/0003.
-DRAFT_MARGIN = 2.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -37,10 +33,25 @@ class Reading:
 
     apply_exif: turn a picture upright first (timm and torchvision do not).
     value_range: (lowest, highest) of float, 16- and 32-bit data; None takes 0..65535 and 0..1.
+    draft_margin: a JPEG is decoded by 1/2, 1/4 or 1/8 (libjpeg's DCT scaling) while both sides stay this many times
+        what the resize makes of them; 0 decodes it whole. Measured in docs/decisions/0003.
     """
 
     apply_exif: bool = True
     value_range: ValueRange | None = None
+    draft_margin: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.draft_margin != 0 and not 1 <= self.draft_margin < math.inf:
+            raise SettingsError(
+                f"preprocess: draft_margin is {self.draft_margin}",
+                "give 0 (always whole), or a number from 1",
+            )
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise SettingsError(
+                f"preprocess: value_range {self.value_range} is empty",
+                "give the lowest number, then the highest",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +164,14 @@ class Preprocess:
         return fill.astype(dtype)
 
     def _normalise(self, pixels: Pixels) -> NDArray[np.float32]:
-        """[h, w, C] → [C, h, w]; 8 bits by a table of 256, so that each level is computed once, as torch does."""
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        out = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
-        levels = np.arange(256, dtype=np.float32) / np.float32(255)
-        for c in range(out.shape[0]):
-            m, s = mean[c % len(mean)], std[c % len(std)]
-            if pixels.dtype == np.uint8:
-                table = (levels - m) / s
-                np.take(table, pixels[..., c], out=out[c], mode="clip")
-            else:
-                np.divide(pixels[..., c] - m, s, out=out[c])
-        return out
+        """[h, w, C] → [C, h, w], in the order of torchvision's arithmetic: /255, - mean, / std, each in float32."""
+        planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
+        planes[...] = pixels.transpose(2, 0, 1)
+        if pixels.dtype == np.uint8:
+            planes /= np.float32(255)
+        planes -= np.array(self.mean, np.float32)[:, None, None]
+        planes /= np.array(self.std, np.float32)[:, None, None]
+        return planes
 
 
 def read(
@@ -175,14 +182,16 @@ def read(
     THE one route for evaluation, prediction and embedding. Raises: ImageError naming the picture and why.
     """
 
+    margin = preprocess.reading.draft_margin
+
     def min_size(size: Size) -> Size:
-        resized = preprocess.plan(size, name).resized
-        return math.ceil(resized[0] * DRAFT_MARGIN), math.ceil(resized[1] * DRAFT_MARGIN)
+        height, width = preprocess.plan(size, name).resized
+        return math.ceil(height * margin), math.ceil(width * margin)
 
     request = Request(
         channels=preprocess.in_channels,
         max_pixels=max_pixels,
-        min_size=min_size,
+        min_size=min_size if margin else None,
         apply_exif=preprocess.reading.apply_exif,
         value_range=preprocess.reading.value_range,
     )

@@ -17,8 +17,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x93NUMPY", "npy"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg2000"),
     (b"\xff\x4f\xff\x51", "jpeg2000"),
-    (b"\0\0\1\0", "ico"),
-    (b"\0\0\2\0", "cur"),
     (b"DDS ", "dds"),
     (b"qoif", "qoi"),
     (b"8BPS", "psd"),
@@ -65,6 +63,8 @@ def sniff(head: bytes, size: int, name: str) -> str:
         return "webp"
     if head[:2] in _NETPBM and head[2:3] in b" \t\r\n#":
         return "netpbm"
+    if head[:4] in (b"\0\0\1\0", b"\0\0\2\0") and any(head[4:6]):  # without entries it is a TGA
+        return "ico" if head[2] == 1 else "cur"
     if head[4:8] == b"ftyp":
         return _sniff_boxes(head, name)
     if (
