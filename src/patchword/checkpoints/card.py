@@ -14,6 +14,8 @@ from patchword.settings import from_plain, to_plain
 
 # Counted up when a file could no longer be read by this code; older ones stay readable for ever.
 CARD_VERSION = 1
+# Where the card stands in the metadata of a .safetensors file.
+CARD_KEY = "patchword"
 _PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance")
 Fact = str | int | float | bool
 

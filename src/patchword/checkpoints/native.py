@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.card import ModelCard, card_from_json, card_to_json
+from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json, card_to_json
 from patchword.checkpoints.header import Header, read_header
 from patchword.errors import (
     CheckpointError,
@@ -24,7 +24,6 @@ from patchword.errors import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CARD_KEY = "patchword"
 # Tensors that begin on a cache line are read faster, and map as they are.
 _ALIGNMENT = 64
 _DTYPES = {

@@ -17,9 +17,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchword.errors import OutputError
+from patchword.errors import OutputError, SettingsError
+from patchword.model.config import ViTConfig
 from patchword.reports import curves, story
+from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
+from patchword.settings import from_plain
 
 REPORT = "report.html"
 # A matrix of more columns than this is no longer read, only scrolled through.
@@ -86,6 +89,8 @@ def page(run: RunFiles) -> dict[str, Any]:
         "tiny": max((run.data.get("sizes") or {}).get("max") or [TINY_PX + 1]) <= TINY_PX,
         "splits": story.splits(run.data),
         "most_failures": MOST_FAILURES,
+        "model": _model(run, len(classes)),
+        "provenance": story.provenance(run),
         "tables": story.settings_tables(run.settings),
         "quoted": {
             "folder": shlex.quote(run.folder.as_posix()),
@@ -93,6 +98,19 @@ def page(run: RunFiles) -> dict[str, Any]:
             "python": repr(run.folder.as_posix()),
         },
     }
+
+
+def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
+    """The model as its weights say it, else as config.toml does; None in a run that never began."""
+    if run.card:
+        return model_facts(run.card.config, None)
+    plain = run.config.get("model")
+    if not plain:
+        return None
+    try:
+        return model_facts(from_plain(ViTConfig, plain, str(run.folder / "config.toml")), num_classes)
+    except SettingsError:
+        return None
 
 
 def _with_safe_picture(mistake: dict[str, Any]) -> dict[str, Any]:

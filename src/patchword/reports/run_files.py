@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchword.errors import DataError
+from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json
+from patchword.checkpoints.header import read_header
+from patchword.errors import CheckpointError, DataError
 
+WEIGHTS = "last.safetensors"
 KNOWN_FILES = ("config.toml", "data.json", "metrics.jsonl", "evaluation.json", "log.txt")
 
 
@@ -32,7 +35,11 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """A run folder as plain data; `evaluation` is None until the run is scored."""
+    """A run folder as plain data.
+
+    evaluation: None until the run is scored. card: what the last weights say of themselves,
+    None while there are none.
+    """
 
     folder: Path
     settings: tuple[Setting, ...]
@@ -42,6 +49,7 @@ class RunFiles:
     steps: tuple[dict[str, Any], ...]
     evaluation: dict[str, Any] | None
     log: str
+    card: ModelCard | None
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -64,7 +72,16 @@ def read_run(folder: Path) -> RunFiles:
         steps=tuple(r for r in records if r.get("kind") == "step"),
         evaluation=_read_json(folder / "evaluation.json"),
         log=printable(_read_text(folder / "log.txt"), keep="\n\t"),
+        card=_read_card(folder / WEIGHTS),
     )
+
+
+def _read_card(path: Path) -> ModelCard | None:
+    """The card in the head of the weights; a file that has none is no reason to have no page."""
+    try:
+        return card_from_json(read_header(path).metadata.get(CARD_KEY, ""), path.name)
+    except CheckpointError:
+        return None
 
 
 def settings_of(text: str) -> list[Setting]:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from patchword.reports.curves import best_epoch
-from patchword.reports.run_files import RunFiles, Setting
+from patchword.reports.run_files import RunFiles, Setting, printable
 
 CHOSEN_LAST = ("", "default")
 WAITS_FOR_DATA = 0.25
@@ -114,6 +114,26 @@ def settings_tables(settings: tuple[Setting, ...]) -> dict[str, list[Setting]]:
         "chosen": [s for s in settings if s.source not in CHOSEN_LAST],
         "defaults": [s for s in settings if s.source in CHOSEN_LAST],
     }
+
+
+def provenance(run: RunFiles) -> list[tuple[str, str]]:
+    """Where the weights come from, as far as they and the data say it."""
+    told = run.card.provenance if run.card else None
+    found: list[tuple[str, object]] = [("SHA-256 of the list of files", run.data.get("file_list_sha256"))]
+    if told:
+        found = [
+            ("Made", told.created),
+            ("patchword", told.patchword),
+            ("Recipe", told.recipe),
+            ("Seed", told.seed),
+            ("Data", told.data),
+            *found,
+            ("Begun from", told.source),
+            ("SHA-256 of what it was begun from", told.source_sha256),
+            ("Licence of the weights", told.licence),
+            *told.facts.items(),
+        ]
+    return [(name, printable(str(value))) for name, value in found if value not in ("", None)]
 
 
 def hints(run: RunFiles, evaluation: dict[str, Any] | None) -> list[Markup]:

@@ -1,0 +1,164 @@
+"""The model of a run in the words of the paper, for those who see one for the first time."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from patchword.model.config import ViTConfig
+from patchword.model.cost import cost
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    Combined,
+    FirstPool,
+    JoinedPool,
+    Learned,
+    MaxPool,
+    MeanPool,
+    NoPositions,
+    Pool,
+    Positions,
+    RelativeBias,
+    Rope2d,
+    RopeMixed,
+    SinCos1d,
+    SinCos2d,
+)
+
+NORMS = {
+    "layer": "layer norm (mean and variance over the channels of one token)",
+    "rms": "RMS norm (the mean square over the channels of one token)",
+    "batch": "batch norm (mean and variance of one channel over the whole batch)",
+    "group": "group norm (mean and variance of a group of channels over all tokens of one image)",
+    "instance": "instance norm (mean and variance of one channel over all tokens of one image)",
+}
+ORDERS = {
+    "pre": "before attention and before the MLP",
+    "post": "after attention and after the MLP, each with its shortcut added",
+    "res_post": "on the answers of attention and MLP, before each is added",
+}
+# More cells than this are a grey square, not patches.
+LARGEST_GRID = 32
+MOST_TOKENS = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the page says of a model; sizes are (rows, columns)."""
+
+    config: ViTConfig
+    grid: tuple[int, int]
+    patches: int
+    pixels: int
+    tokens: int
+    padded: bool
+    prefix: str
+    positions: str
+    norm: str
+    order: str
+    pool: str
+    parameters: int
+    gflops: float
+    picture: Markup
+
+
+def model_facts(config: ViTConfig, num_classes: int | None) -> ModelFacts:
+    """The facts of `config`, with a head for `num_classes` where that is known."""
+    if num_classes:
+        config = dataclasses.replace(config, head=dataclasses.replace(config.head, num_classes=num_classes))
+    price = cost(config)
+    (rows, columns), patch = config.grid_size, config.patch.size
+    return ModelFacts(
+        config=config,
+        grid=(rows, columns),
+        patches=rows * columns,
+        pixels=patch[0] * patch[1] * config.image.channels,
+        tokens=price.tokens,
+        padded=(rows * patch[0], columns * patch[1]) != config.image.size,
+        prefix=_prefix(config),
+        positions=_positions(config.positions),
+        norm=NORMS[config.norm.kind],
+        order=ORDERS[config.block.order],
+        pool=_pool(config.head.pool),
+        parameters=price.parameters,
+        gflops=price.flops / 1e9,
+        picture=_picture(config),
+    )
+
+
+def _prefix(config: ViTConfig) -> str:
+    tokens = config.tokens
+    parts = ["the class token"] * tokens.class_token + ["the distillation token"] * tokens.distillation_token
+    if tokens.num_registers:
+        parts.append("1 register" if tokens.num_registers == 1 else f"{tokens.num_registers} registers")
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _positions(positions: Positions) -> str:
+    match positions:
+        case NoPositions():
+            return "This model is given no positions: shuffle the patches and it answers the same"
+        case Learned():
+            return "So a learned vector of its place is added to each token"
+        case SinCos1d():
+            return "So sines and cosines of its number in reading order are added to each token"
+        case SinCos2d():
+            return "So sines and cosines of its row and column are added to each token"
+        case RelativeBias():
+            return "So attention adds a learned number for each distance in rows and columns"
+        case Rope2d() | RopeMixed():
+            return "So attention turns queries and keys by an angle for their row and column"
+        case Combined(added=added, inner=inner):
+            return f"{_positions(added)}. {_positions(inner)}"
+
+
+def _pool(pool: Pool) -> str:
+    match pool:
+        case ClassPool():
+            return "the class token"
+        case FirstPool():
+            return "the first token"
+        case MeanPool(over=over) | MaxPool(over=over):
+            what = "mean" if isinstance(pool, MeanPool) else "largest value of each channel"
+            return f"the {what} of all {'patch tokens' if over == 'patches' else 'tokens'}"
+        case AttentionPool():
+            return "a mean of the tokens whose weights it learns (attention pooling)"
+        case JoinedPool():
+            return "class tokens of the last blocks" + (
+                " beside the mean of the patches" if pool.mean else ""
+            )
+
+
+def _picture(config: ViTConfig) -> Markup:
+    """An image cut into its grid, and the row of tokens that it becomes."""
+    rows, columns = config.grid_size
+    if max(rows, columns) > LARGEST_GRID:
+        rows, columns = 1, 1
+    size = 120 / max(rows, columns)
+    wide, high = columns * size, rows * size
+    top = (130 - high) / 2
+    cells = "".join(
+        f'<rect class="cell" x="{5 + c * size:.1f}" y="{top + r * size:.1f}" width="{size:.1f}" height="{size:.1f}"/>'
+        for r in range(rows)
+        for c in range(columns)
+    )
+    start = wide + 60
+    arrow = f'<path d="M{wide + 14:.0f} 65h34m-7-5 7 5-7 5"/>'
+    return Markup(cells + arrow + _token_row(config, start))
+
+
+def _token_row(config: ViTConfig, x: float) -> str:
+    extra, patches = config.tokens.num_extra, config.num_tokens - config.tokens.num_extra
+    shown_extra = min(extra, 5)
+    shown = min(patches, MOST_TOKENS - shown_extra)
+    kinds = ["token"] * shown
+    prefix = ["token prefix"] * shown_extra
+    kinds = kinds + prefix if config.tokens.registers_last else prefix + kinds
+    boxes = "".join(
+        f'<rect class="{kind}" x="{x + i * 24:.1f}" y="40" width="17" height="50" rx="3"/>'
+        for i, kind in enumerate(kinds)
+    )
+    more = f'<text x="{x + len(kinds) * 24 + 2:.1f}" y="70">…</text>' if shown < patches else ""
+    text = f'<text x="{x:.1f}" y="112">{config.num_tokens:,} tokens of {config.dim:,} numbers</text>'
+    return boxes + more + text

@@ -1,0 +1,28 @@
+"""The glossary points at code that is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import patchword
+
+SOURCE = Path(patchword.__file__).parent
+GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
+PLACES = re.findall(r"`([\w/]+\.py)`: `(\w+)`", GLOSSARY.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(PLACES)))
+def test_every_term_is_where_the_glossary_says(file: str, name: str) -> None:
+    tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
+    defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {t.id for t in targets if isinstance(t, ast.Name)}
+    assert name in defined
+
+
+def test_the_glossary_points_at_much_of_the_code() -> None:
+    assert len(PLACES) > 20
