@@ -106,7 +106,7 @@ def _lines(epoch: int, epochs: int, number: int) -> list[dict[str, Any]]:
         "train_loss": 1.9 / epoch,
         "lr": 0.001 / epoch,
         "val_loss": 1.7 / epoch,
-        "val_top1": 0.9 - 0.1 / epoch,
+        "val_top1": 0.9 - 0.1 / epoch - 0.03 * (1 < epoch == epochs),
         "images_per_s": 812.0,
         "data_wait": 0.02,
         "peak_memory_mib": 900.0,

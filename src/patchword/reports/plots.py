@@ -50,10 +50,11 @@ def svg(chart: Chart) -> Markup:
     everything = [point for line in lines for point in line.points]
     if not everything:
         return Markup("")
-    x_ticks = ticks(0, max(x for x, _ in everything), 6, whole=True)
+    last = max(x for x, _ in everything)
     lowest = 0.0 if chart.from_zero else min(y for _, y in everything)
     y_ticks = ticks(lowest, max(y for _, y in everything), 5, most=chart.y_most)
-    place = _placing(x_ticks, y_ticks)
+    place = _placing(last, y_ticks[0], y_ticks[-1])
+    x_ticks = [tick for tick in ticks(0, last, 6, whole=True) if tick <= last] if last else []
     parts = [_frame(chart, x_ticks, y_ticks, place)]
     parts += [_line(line, place, chart.show) for line in lines if line.points]
     if chart.ring:
@@ -96,12 +97,12 @@ def ticks(
     return found if most is None else [t for t in found if t <= most + 1e-9]
 
 
-def _placing(x_ticks: list[float], y_ticks: list[float]) -> Callable[[float, float], Point]:
-    x0, x1, y0, y1 = x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1]
+def _placing(last: float, lowest: float, highest: float) -> Callable[[float, float], Point]:
+    """From (epoch, value) to a place in the picture; epochs begin at 0 and end at `last`."""
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> Point:
-        return LEFT + (x - x0) / (x1 - x0) * wide, TOP + (y1 - y) / (y1 - y0) * high
+        return LEFT + x / (last or 1) * wide, TOP + (highest - y) / (highest - lowest) * high
 
     return place
 
@@ -111,7 +112,7 @@ def _frame(
 ) -> str:
     parts = []
     for tick in y_ticks:
-        _, y = place(x_ticks[0], tick)
+        _, y = place(0, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{chart.show(tick)}</text>')
     for tick in x_ticks:

@@ -90,7 +90,16 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     assert "between 80.5 % and 90.0 %" in flat
     assert "Scored are 35 of 37 images; 2 could not be read." in flat
     assert "averaged weights after the last epoch" in flat
-    assert "chosen by looking at this very split" in flat
+    assert (
+        "best.safetensors holds epoch 2 with 85.0 %; that epoch was chosen by looking at this very split"
+        in flat
+    )
+
+
+def test_a_last_epoch_that_is_the_best_is_not_said_to_be_beaten(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS, epochs=1)
+    text = _page(tmp_path).text
+    assert "The last epoch was also the best" in text and "flatters" not in text
 
 
 def test_every_number_shown_is_one_of_the_files(tmp_path: Path) -> None:

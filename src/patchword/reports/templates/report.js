@@ -1,5 +1,5 @@
 "use strict";
-// Only a help: without it every table stands in its useful order and all details open by hand.
+// Only a help: without it every table stands in its useful order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const headers = Array.from(table.tHead.rows[0].cells);
@@ -26,6 +26,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details")) part.open = true;
-});
