@@ -39,7 +39,7 @@ class Reading:
 
     apply_exif: bool = True
     value_range: ValueRange | None = None
-    draft_margin: float = 2.0
+    draft_margin: float = 3.0
 
     def __post_init__(self) -> None:
         if self.draft_margin != 0 and not 1 <= self.draft_margin < math.inf:

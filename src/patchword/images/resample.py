@@ -99,14 +99,19 @@ def _pillow_8bit(picture: Image.Image | Pixels, size: Size, how: Resample, box: 
 
 
 def _pillow_float(pixels: NDArray[Any], size: Size, how: Resample, box: Box) -> NDArray[np.float32]:
-    planes = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(pixels[..., c], np.float32)).resize(
-                (size[1], size[0]), _FILTERS[how.interpolation], box=box
-            )
-        )
-        for c in range(pixels.shape[2])
-    ]
+    """Plane by plane in Pillow's mode F. Under 8-bit rounding each pass is clipped, as 8 bits clip it."""
+    left, top, right, bottom = box
+    filter_ = _FILTERS[how.interpolation]
+    planes = []
+    for c in range(pixels.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(pixels[..., c], np.float32))
+        if how.rounding in ("uint8", "torch-uint8"):
+            across = plane.resize((size[1], plane.height), filter_, box=(left, 0, right, plane.height))
+            plane = Image.fromarray(np.asarray(across).clip(0, 255))
+            resized = plane.resize((size[1], size[0]), filter_, box=(0, top, size[1], bottom))
+        else:
+            resized = plane.resize((size[1], size[0]), filter_, box=box)
+        planes.append(np.asarray(resized))
     return np.stack(planes, axis=2)
 
 

@@ -58,18 +58,20 @@ def _read_path(path: str | os.PathLike[str], name: str, limits: Limits) -> tuple
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"{name}: cannot be opened ({reason})", "give another file") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise ImageError(f"{name}: {what}, not a file", "give an image file")
-        try:
-            head = file.read(HEAD)
-            kind = sniff(head, status.st_size, name)
-            limits.check_bytes(status.st_size, name)
+        head = os.read(descriptor, HEAD)
+        kind = sniff(head, status.st_size, name)
+        limits.check_bytes(status.st_size, name)
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             return head + file.read(), kind
-        except OSError as error:
-            raise ImageError(f"{name}: cannot be read ({error.strerror or error})", "get it again") from error
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error})", "get it again") from error
+    finally:
+        os.close(descriptor)
 
 
 def _nearest_file(path: str | os.PathLike[str]) -> str:

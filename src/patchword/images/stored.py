@@ -115,7 +115,7 @@ def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top:
     if value_range is not None and values.dtype != np.uint8:
         low, high = value_range
         return _in_range(values, float(low), float(high), name, f"value_range ({low:g}, {high:g})")
-    if kind == "u" and (top is not None or values.dtype == np.uint16):
+    if kind == "u" and (top is not None or values.dtype.itemsize == 2):
         return _in_range(values, 0.0, float(top or 65535), name, f"0..{top or 65535}")
     if kind == "f":
         return _in_range(values, 0.0, 1.0, name, "0..1")

@@ -176,7 +176,7 @@ def test_values_without_a_known_range_need_one() -> None:
         EXACT - 0.5,
         RGB.astype("i2"),
     ):
-        with pytest.raises(ImageError, match="range|outside"):
+        with pytest.raises(ImageError, match=r"range|outside"):
             decode(values)
     twelve_bits = RGB.astype(np.uint16) * 16
     ranged = [
@@ -208,7 +208,7 @@ def test_arrays_that_hold_no_numbers_are_refused() -> None:
     ):
         with pytest.raises(ImageError, match="not of numbers"):
             decode(values)
-    with pytest.raises(ImageError, match="pickled|numbers"):
+    with pytest.raises(ImageError, match=r"pickled|numbers"):
         file = io.BytesIO()
         np.save(file, np.array([[None]]), allow_pickle=True)
         decode(file.getvalue())

@@ -35,7 +35,7 @@ GREY3 = np.repeat(GREY[..., None], 3, axis=2)
 MODES = {
     "1": (Image.fromarray(GREY).convert("1"), None),
     "L": (Image.fromarray(GREY), GREY3),
-    "LA": (Image.fromarray(np.stack([GREY, ALPHA], -1), "LA"), over_white(GREY3, ALPHA)),
+    "LA": (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]), over_white(GREY3, ALPHA)),
     "P": (Image.fromarray(GREY).convert("P"), GREY3),
     "PA": (Image.fromarray(GREY).convert("P").convert("PA"), GREY3),
     "RGB": (Image.fromarray(RGB), RGB),
@@ -83,7 +83,7 @@ def test_the_first_frame_of_an_animation_counts() -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_span_black_to_white(bits: int) -> None:
-    image = Image.fromarray((X % 2**bits).astype(np.uint8), "L" if bits > 1 else "L").convert("P")
+    image = Image.fromarray((X % 2**bits).astype(np.uint8)).convert("P")
     image.putpalette([round(i * 255 / (2**bits - 1)) for i in range(2**bits) for _ in range(3)])
     pixels = decode(encoded(image, "PNG", bits=bits))
     assert sorted(np.unique(pixels)) == [round(i * 255 / (2**bits - 1)) for i in range(2**bits)]
