@@ -15,6 +15,7 @@ from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json
 from patchword.checkpoints.header import read_header
 from patchword.errors import CheckpointError, DataError
 
+MOST_LOG_CHARACTERS = 30_000
 WEIGHTS = "last.safetensors"
 KNOWN_FILES = ("config.toml", "data.json", "metrics.jsonl", "evaluation.json", "log.txt")
 
@@ -71,9 +72,16 @@ def read_run(folder: Path) -> RunFiles:
         epochs=tuple(by_epoch[e] for e in sorted(by_epoch)),
         steps=tuple(r for r in records if r.get("kind") == "step"),
         evaluation=_read_json(folder / "evaluation.json"),
-        log=printable(_read_text(folder / "log.txt"), keep="\n\t"),
+        log=_end_of(printable(_read_text(folder / "log.txt"), keep="\n\t")),
         card=_read_card(folder / WEIGHTS),
     )
+
+
+def _end_of(text: str) -> str:
+    """The text, or its last whole lines where it is long."""
+    if len(text) <= MOST_LOG_CHARACTERS:
+        return text
+    return "…\n" + text[-MOST_LOG_CHARACTERS:].partition("\n")[2]
 
 
 def _read_card(path: Path) -> ModelCard | None:

@@ -221,6 +221,30 @@ def test_one_answer_for_every_image_is_said_first(tmp_path: Path) -> None:
     assert "Every image got the same answer" in _page(tmp_path).text
 
 
+def test_a_split_of_which_nothing_could_be_read_has_no_score(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS) | {
+        "scored": 0,
+        "top1": None,
+        "top1_interval": None,
+        "mistakes": [],
+    }
+    evaluation["confusion"] = [[0] * 5 for _ in FLOWERS]
+    evaluation["classes"] = [
+        {"name": n, "images": 0, "precision": None, "recall": None, "f1": None} for n in FLOWERS
+    ]
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    page = _page(tmp_path)
+    assert page.headings[0][1] == "No score for flowers5.zip"
+    assert "None of the 37 images of the split val could be read" in " ".join(page.text.split())
+
+
+def test_only_the_end_of_a_long_log_is_shown(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    (tmp_path / "log.txt").write_text("".join(f"line {i} <b>\n" for i in range(100_000)))
+    text = _page(tmp_path).text
+    assert "line 99999 <b>" in text and "line 5 <b>" not in text and len(text) < 60_000
+
+
 def test_a_class_that_is_never_named_comes_first_and_without_numbers(tmp_path: Path) -> None:
     evaluation = write_sample(tmp_path, FLOWERS)
     evaluation["classes"][2] |= {"precision": None, "recall": 0.0, "f1": float("nan")}
