@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
 from patchword.images.geometry import Size
@@ -99,7 +100,13 @@ def decode(
 def load(source: Source, request: Request, name: str = "") -> Loaded:
     """As `decode`, but an 8-bit picture stays with Pillow, so that the resize needs no copy."""
     name = name_of(source, name)
-    limits = Limits(request.max_pixels)
+    try:
+        return _load(source, request, name, Limits(request.max_pixels))
+    except MemoryError as error:  # within the limits, but not on this machine now
+        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
+
+
+def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded:
     if isinstance(source, np.ndarray):
         stored = from_array(source, request.channels, name, limits, request.value_range)
         return _loaded(stored, 1, request, name)

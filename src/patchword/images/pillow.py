@@ -50,6 +50,14 @@ _CUT_OFF = (
     "buffer is not large",
 )
 
+_UNSUPPORTED = (
+    "cannot handle",
+    "unknown pixel mode",
+    "unsupported",
+    "not supported",
+    "support not installed",
+)
+
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -109,6 +117,10 @@ def translated(name: str, kind: str) -> Iterator[None]:
         if any(word in text.lower() for word in _CUT_OFF):
             raise ImageError(
                 f"{name}: the {kind.upper()} file is cut off ({text})", "get it again"
+            ) from error
+        if any(word in text.lower() for word in _UNSUPPORTED):
+            raise ImageError(
+                f"{name}: a kind of {kind.upper()} that Pillow cannot read ({text})", "save it as PNG"
             ) from error
         raise ImageError(
             f"{name}: damaged {kind.upper()} file ({text})", "get it again, or leave it out"
