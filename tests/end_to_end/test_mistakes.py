@@ -81,7 +81,10 @@ BROKEN_WEIGHTS: dict[str, tuple[bytes, str]] = {
     ),
     "empty.safetensors": (b"", "empty"),
     "page.pth": (b"<html><head><title>Sign in</title></head></html>", "HTML"),
-    "names.pth": (b"\x80\x04\x95\x0f\x00\x00\x00\x00\x00\x00\x00]\x94(\x8c\x01a\x94\x8c\x01b\x94e.", "pickle"),
+    "names.pth": (
+        b"\x80\x04\x95\x0f\x00\x00\x00\x00\x00\x00\x00]\x94(\x8c\x01a\x94\x8c\x01b\x94e.",
+        "pickle",
+    ),
 }
 
 
@@ -108,7 +111,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_truncated_weights_file(trained: Path, tmp_path: Path) -> None:
     whole = (trained / "last.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    said = patchword("predict", tmp_path / "cut.safetensors", trained.parent / "data" / "val" / "d0" / "0.png")
+    said = patchword(
+        "predict", tmp_path / "cut.safetensors", trained.parent / "data" / "val" / "d0" / "0.png"
+    )
     assert_two_lines(said, "cut.safetensors", "truncated")
 
 
@@ -122,7 +127,9 @@ def test_an_image_size_that_does_not_suit_the_patch_just_works(folder: Path) -> 
 
 def test_an_unknown_option_and_an_unknown_key(folder: Path) -> None:
     assert_two_lines(patchword("train", folder, "--epoch", "1"), "--epoch", "--epochs")
-    assert_two_lines(patchword("train", folder, "-o", "optim.lrr=1", "--out", folder.parent / "r"), "lrr", "'lr'")
+    assert_two_lines(
+        patchword("train", folder, "-o", "optim.lrr=1", "--out", folder.parent / "r"), "lrr", "'lr'"
+    )
     (folder.parent / "c.toml").write_text("[optim]\nlearning_rat = 1.0\n")
     said = patchword("train", folder, "--config", folder.parent / "c.toml", "--out", folder.parent / "r")
     assert_two_lines(said, "learning_rat", "c.toml")
@@ -145,7 +152,16 @@ def test_no_space_where_the_run_should_go(folder: Path) -> None:
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "from patchword.cli.main import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", script, "train", str(folder), "--out", str(folder.parent / "run"), *QUICK]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "train",
+        str(folder),
+        "--out",
+        str(folder.parent / "run"),
+        *QUICK,
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert_two_lines(said, "run")
 

@@ -1,0 +1,48 @@
+"""Data whose classes are matched to a model's by name."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from patchword.data.dataset import Dataset, Problem, Split
+from patchword.errors import DataError, nearest
+
+
+def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False) -> Dataset:
+    """The same images with labels that index `classes`, a model's class names.
+
+    Raises: DataError naming the classes that the model has not, each with the nearest it has;
+    with ignore_unknown those images are left out and a note says how many.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
+    unknown = [name for name in used if name not in index]
+    if unknown and (not ignore_unknown or len(unknown) == len(used)):
+        raise _differ(dataset, unknown, classes)
+    new_label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
+    splits: dict[str, Split] = {}
+    left_out = 0
+    for name, split in dataset.splits.items():
+        known = np.flatnonzero(new_label[split.labels] >= 0)
+        left_out += len(split) - len(known)
+        kept = split.subset(known)
+        splits[name] = replace(kept, labels=new_label[kept.labels])
+    aligned = replace(dataset, classes=classes, splits=splits)
+    if not left_out:
+        return aligned
+    names = ", ".join(map(repr, unknown[:8]))
+    message = f"{dataset.path}: {left_out} images of classes that the model has not were left out ({names})"
+    return aligned.with_problems([Problem(severity="note", message=message)])
+
+
+def _differ(dataset: Dataset, unknown: list[str], classes: tuple[str, ...]) -> DataError:
+    lines = []
+    for name in unknown[:12]:
+        near = nearest(name, classes, 1)
+        lines.append(f"{name!r} ({near[0]!r} is near)" if near else repr(name))
+    more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+    known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
+    return DataError(
+        f"{dataset.path} has {len(unknown)} classes that the model does not know: {', '.join(lines)}{more}",
+        f"rename them to the model's ({known}), or pass --ignore-unknown-classes",
+    )

@@ -1,0 +1,107 @@
+"""What a data set is to the rest: classes, splits of named images, and what was left out.
+
+Sources (`sources/`) make a `Dataset`; nobody else asks whether the images lay in a folder,
+a zip, a table or in a package. An image is read only when it is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchword.errors import DataError
+from patchword.images.decode import Source
+
+Severity = Literal["error", "warning", "note"]
+
+
+class Reader(Protocol):
+    """Gives the image at a row as something that `images.decode` accepts; safe in threads."""
+
+    def __call__(self, row: int) -> Source: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something a user should know of the data. "error": training would be meaningless."""
+
+    severity: Severity
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Some images of a data set, in a fixed order.
+
+    names: what a person would call each image, unique. labels [N] int64: index into the
+    data set's classes. rows [N]: where the reader finds each image.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    reader: Reader
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def source(self, index: int) -> Source:
+        """The image at `index`, for `images.decode`: a path, bytes or an array."""
+        return self.reader(int(self.rows[index]))
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64], name: str | None = None) -> "Split":
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Split(
+            name=name or self.name,
+            names=tuple(self.names[i] for i in chosen),
+            labels=self.labels[chosen],
+            reader=self.reader,
+            rows=self.rows[chosen],
+        )
+
+    def counts(self, num_classes: int) -> list[int]:
+        """Images of each class."""
+        return [int(count) for count in np.bincount(self.labels, minlength=num_classes)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Classes in their order and the splits, "train" and "val" or "test", or "all" alone.
+
+    passed_by: files that are no images of the data set, counted by reason. problems: what
+    was found while listing; `check_data` adds what only a look into the images shows.
+    split_seed: the seed of an 80/20 split made here, None when the data came split.
+    """
+
+    path: str
+    kind: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    passed_by: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    split_seed: int | None = None
+
+    @property
+    def training(self) -> Split:
+        """Raises: DataError where there is nothing to train on."""
+        if "train" not in self.splits:
+            raise DataError(f"{self.path} has no training images", "give a data set with a train/ folder")
+        return self.splits["train"]
+
+    @property
+    def evaluation(self) -> Split:
+        """The split that scores: val, else test, else all that is there."""
+        for name in ("val", "test", "all"):
+            if name in self.splits:
+                return self.splits[name]
+        raise DataError(
+            f"{self.path} has no images to evaluate on (splits: {', '.join(self.splits)})",
+            "add a val/ folder beside train/",
+        )
+
+    def with_problems(self, problems: Sequence[Problem]) -> "Dataset":
+        return replace(self, problems=(*self.problems, *problems))

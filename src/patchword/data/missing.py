@@ -1,0 +1,20 @@
+"""The message for a path that is not there: which part is wrong, and what is near."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchword.errors import DataError, near_text
+
+
+def not_there(path: str, other_names: Sequence[str] = ()) -> DataError:
+    """Names the first part of the path that is missing and the nearest that exists beside it."""
+    missing = Path(path)
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        beside = [p.name for p in missing.parent.iterdir()]
+    except OSError:
+        beside = []
+    near = near_text(missing.name, [*beside, *other_names])
+    what = f"{path} is not there" if str(missing) == path else f"{path} is not there, nor is {missing}"
+    return DataError(f"{what}{near}", "give the path of a folder, a .zip or a table that exists")

@@ -1,0 +1,26 @@
+"""From what a user calls DATA to a `Dataset`."""
+
+from pathlib import Path
+
+from patchword.data.dataset import Dataset
+from patchword.data.missing import not_there
+from patchword.data.request import OpenRequest
+from patchword.data.sources import SOURCES
+from patchword.errors import DataError
+
+
+def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
+    """List the images of `path`: `digits`, a folder or .zip of class folders, or a table.
+
+    Raises: DataError, with the nearest path where there is none, or with what is known when
+    no source recognises it.
+    """
+    request = request or OpenRequest()
+    text = str(path)
+    for source in SOURCES:
+        if source.recognises(text):
+            return source.read(text, request)
+    if not Path(text).exists():
+        raise not_there(text, ["digits"])
+    known = "; ".join(source.DESCRIPTION for source in SOURCES)
+    raise DataError(f"{text} is no data set that patchword knows", f"give one of: {known}")

@@ -1,0 +1,70 @@
+"""A folder of class folders, or of images beside one table that labels them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchword.data.dataset import Dataset
+from patchword.data.request import OpenRequest
+from patchword.data.sources import table
+from patchword.data.sources.class_folders import dataset_of
+from patchword.data.sources.layout import Listing
+from patchword.errors import DataError
+
+DESCRIPTION = "a folder of class folders, with train/ and val/ or to be split"
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Paths below a folder."""
+
+    root: str
+    files: tuple[str, ...]
+
+    def __call__(self, row: int) -> str:
+        return os.path.join(self.root, self.files[row])
+
+
+def recognises(path: str) -> bool:
+    return Path(path).is_dir()
+
+
+def read(path: str, request: OpenRequest) -> Dataset:
+    listing = list_folder(path)
+    labels = table.labels_among(listing.files)
+    if labels is not None:
+        return table.read(os.path.join(path, labels), request)
+
+    def make_reader(files: Sequence[str]) -> FileReader:
+        return FileReader(path, tuple(files))
+
+    return dataset_of(path, "folder", listing, make_reader, request)
+
+
+def list_folder(root: str) -> Listing:
+    """All files and folders below `root`, links to folders followed, each real folder once.
+
+    Raises: DataError where a folder may not be read.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: {error.strerror}", "give yourself the right to read it"
+        ) from error
+
+    for here, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        inside = os.path.relpath(here, root).replace(os.sep, "/")
+        prefix = "" if inside == "." else f"{inside}/"
+        folders.extend(prefix + name for name in below)
+        files.extend(prefix + name for name in sorted(names))
+    return Listing(files=files, folders=folders)

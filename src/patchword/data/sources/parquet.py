@@ -1,0 +1,107 @@
+"""Parquet with image bytes in it: labels at once, images a row group at a time."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patchword.data.dataset import Reader
+from patchword.errors import DataError, ImageError
+
+# Row groups that stay in memory; images are read in order or nearly so.
+KEPT_GROUPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet:
+    """All columns but the image bytes; `reader` gives those, None where images are paths."""
+
+    names: list[str]
+    values: dict[str, Sequence[Any]]
+    class_names: list[str] | None
+    reader: Reader | None
+
+
+def read_parquet(path: str, image_columns: Sequence[str]) -> Parquet:
+    """Raises: DataError where the file is no Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+        schema = file.schema_arrow
+        images = [
+            c for c in schema.names if c.lower() in image_columns and _holds_bytes(schema.field(c).type)
+        ]
+        plain = [c for c in schema.names if c not in images and not pa.types.is_nested(schema.field(c).type)]
+        table = file.read(columns=plain)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({error})", "make or download it again") from error
+    values: dict[str, Sequence[Any]] = {c: table.column(c).to_pylist() for c in plain}
+    if images:
+        # Names for people: row numbers, since the bytes need not carry a path.
+        values[images[0]] = [f"row {row}" for row in range(file.metadata.num_rows)]
+    reader = RowGroups(path, images[0]) if images else None
+    names = [c for c in schema.names if c in values]
+    return Parquet(names=names, values=values, class_names=_class_names(schema.metadata), reader=reader)
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> list[str] | None:
+    """The names that Hugging Face's datasets write beside a ClassLabel column."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        found = [f["names"] for f in features.values() if isinstance(f, dict) and "names" in f]
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+    return [str(name) for name in found[0]] if found else None
+
+
+class RowGroups:
+    """The image bytes at a row; keeps the last few row groups, safe in threads."""
+
+    def __init__(self, path: str, column: str) -> None:
+        self.path, self.column = path, column
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+        self._file: Any = None
+        self._starts: Any = None
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.column)
+
+    def __call__(self, row: int) -> bytes:
+        with self._lock:
+            values, start = self._group_of(row)
+        value = values[row - start].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not data:
+            raise ImageError(f"{self.path}, row {row}: no image bytes", "remove that row")
+        return bytes(data)
+
+    def _group_of(self, row: int) -> tuple[Any, int]:
+        if self._file is None:
+            import pyarrow.parquet as pq
+
+            self._file = pq.ParquetFile(self.path, memory_map=True)
+            metadata = self._file.metadata
+            counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            self._starts = np.concatenate([[0], np.cumsum(counts)])
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group not in self._groups:
+            self._groups[group] = self._file.read_row_group(group, columns=[self.column]).column(0)
+            if len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(group)
+        return self._groups[group], int(self._starts[group])

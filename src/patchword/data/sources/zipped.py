@@ -1,0 +1,100 @@
+"""A .zip of class folders, read in place: nothing is unpacked onto the disk."""
+
+import threading
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchword.data.dataset import Dataset
+from patchword.data.request import OpenRequest
+from patchword.data.sources import table
+from patchword.data.sources.class_folders import dataset_of
+from patchword.data.sources.layout import Listing
+from patchword.errors import DataError, ImageError
+
+DESCRIPTION = "a .zip of class folders"
+# A picture of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
+LARGEST_MEMBER_BYTES = 600_000_000
+
+
+class ZipReader:
+    """Members of a zip. Each thread has its own handle, since a ZipFile's is not for two."""
+
+    def __init__(self, path: str, members: Sequence[str]) -> None:
+        self.path, self.members = path, tuple(members)
+        self._handles = threading.local()
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (self.path, self.members)
+
+    def __call__(self, row: int) -> bytes:
+        return read_member(self._archive(), self.path, self.members[row])
+
+    def _archive(self) -> zipfile.ZipFile:
+        archive: zipfile.ZipFile | None = getattr(self._handles, "archive", None)
+        if archive is None:
+            archive = self._handles.archive = open_zip(self.path)
+        return archive
+
+
+def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
+    """Raises: ImageError for a member that is damaged, encrypted, or far too large."""
+    name = f"{path}/{member}"
+    try:
+        size = archive.getinfo(member).file_size
+        if size > LARGEST_MEMBER_BYTES:
+            raise ImageError(f"{name} unpacks to {size / 1e6:.0f} MB", "unpack the zip and look at that file")
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise ImageError(f"{name} is damaged in the zip ({error})", "make the zip again") from error
+    except RuntimeError as error:  # how zipfile says that a member is encrypted
+        raise ImageError(f"{name}: {error}", "make the zip again without a password") from error
+
+
+def open_zip(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} cannot be opened as a zip ({error})", "make or download it again") from error
+
+
+def recognises(path: str) -> bool:
+    return Path(path).is_file() and (path.lower().endswith(".zip") or _begins_as_zip(path))
+
+
+def _begins_as_zip(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError:
+        return False
+
+
+def read(path: str, request: OpenRequest) -> Dataset:
+    with open_zip(path) as archive:
+        # The same name twice means that the last one counts, as for every zip program.
+        entries = dict.fromkeys(info.filename for info in archive.infolist())
+        listing = Listing(
+            files=[e for e in entries if not e.endswith("/")],
+            folders=sorted(_folders(entries)),
+        )
+        labels = table.labels_among(listing.files)
+        if labels is not None:
+            content = read_member(archive, path, labels)
+            return table.read_in_zip(path, labels, content, listing.files, ZipReader, request)
+
+    def make_reader(files: Sequence[str]) -> ZipReader:
+        return ZipReader(path, files)
+
+    return dataset_of(path, "zip", listing, make_reader, request)
+
+
+def _folders(entries: dict[str, None]) -> set[str]:
+    """Folders of all entries; a zip need not list them."""
+    found = set()
+    for entry in entries:
+        parts = entry.rstrip("/").split("/")
+        last = len(parts) if entry.endswith("/") else len(parts) - 1
+        found |= {"/".join(parts[:i]) for i in range(1, last + 1)}
+    return found
