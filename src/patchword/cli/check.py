@@ -1,0 +1,42 @@
+"""`patchword check`: what is in a data set and what is wrong with it."""
+
+import json
+
+import click
+
+from patchword.cli.options import data_options, open_request
+from patchword.cli.progress import counting
+
+
+@click.command()
+@click.argument("data")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@data_options
+@click.pass_context
+def check(
+    ctx: click.Context,
+    data: str,
+    as_json: bool,
+    image_column: str | None,
+    label_column: str | None,
+    ignore_unknown_classes: bool,
+) -> None:
+    """Say what is in DATA and what is wrong with it; nothing is changed.
+
+    DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
+    Every image is decoded, up to 50,000. Exit code 2 where training would be meaningless.
+    """
+    from patchword import machine
+    from patchword.data.check import check_data
+    from patchword.data.open import open_data
+
+    dataset = open_data(data, open_request(image_column, label_column, ignore_unknown_classes))
+    with counting("checking images", quiet=as_json) as progress:
+        report = check_data(dataset, workers=machine.granted_threads(), progress=progress)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        from patchword.cli.check_screen import print_report
+
+        print_report(report)
+    ctx.exit(2 if report.fatal else 0)

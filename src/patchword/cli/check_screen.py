@@ -1,0 +1,63 @@
+"""What `patchword check` shows: classes and counts, what the images are like, what is wrong."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from patchword.data.check import CheckReport
+
+MOST_CLASSES = 30
+COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def print_report(report: "CheckReport") -> None:
+    console = Console(highlight=False)
+    dataset = report.dataset
+    console.print(
+        Text(f"{dataset.path}: {dataset.kind}, {len(dataset.classes)} classes, {report.images} images")
+    )
+    console.print(_counts(report))
+    for line in _facts(report):
+        console.print(Text(line))
+    if not report.problems:
+        console.print("[green]nothing wrong was found[/green]")
+    for problem in report.problems:
+        console.print(Text(f"{problem.severity}: {problem.message}", style=COLOURS[problem.severity]))
+        if problem.fix:
+            console.print(Text(f"  fix: {problem.fix}"))
+
+
+def _counts(report: "CheckReport") -> Table:
+    dataset = report.dataset
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for name in dataset.splits:
+        table.add_column(name, justify="right")
+    counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
+    for i, name in enumerate(dataset.classes[:MOST_CLASSES]):
+        table.add_row(Text(name), *(str(counts[split][i]) for split in dataset.splits))
+    if len(dataset.classes) > MOST_CLASSES:
+        table.add_row(f"… {len(dataset.classes) - MOST_CLASSES} more classes")
+    table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
+    return table
+
+
+def _facts(report: "CheckReport") -> list[str]:
+    facts = []
+    if report.dataset.split_seed is not None:
+        facts.append(f"split 80/20 by class here, seed {report.dataset.split_seed}")
+    if report.sizes:
+        low, middle, high = (f"{w}x{h}" for h, w in (report.sizes[k] for k in ("min", "median", "max")))
+        facts.append(f"sizes: {low} .. {high}, median {middle} (width x height)")
+        facts.append("modes: " + ", ".join(f"{mode} {count}" for mode, count in report.modes.items()))
+        mean, std = (
+            " ".join(f"{v:.4f}" for v in values) for values in (report.channel_mean, report.channel_std)
+        )
+        facts.append(f"mean {mean}   std {std}   (of 0..1)")
+    facts.append(f"decoded: {report.looked_at} of {report.images}, unreadable: {len(report.skipped)}")
+    if report.dataset.passed_by:
+        facts.append("passed by: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items()))
+    return facts

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from patchword.data.request import OpenRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DATA_OPTIONS = (
+    click.option("--image-column", metavar="NAME", help="Column of the image, where DATA is a table."),
+    click.option("--label-column", metavar="NAME", help="Column of the class, where DATA is a table."),
+    click.option(
+        "--ignore-unknown-classes",
+        is_flag=True,
+        help="Leave images out whose class is not known, and say how many.",
+    ),
+)
+
+
+def data_options(command: F) -> F:
+    """The options that say how DATA is read."""
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_request(
+    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, *, seed: int = 0
+) -> OpenRequest:
+    return OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        ignore_unknown_classes=ignore_unknown_classes,
+        seed=seed,
+    )

@@ -1,0 +1,295 @@
+"""What is in a data set and what is wrong with it, before anything is trained."""
+
+import hashlib
+import io
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from patchword.data.dataset import Dataset, Problem, Severity, Split
+from patchword.data.pool import in_order
+from patchword.data.splits import file_list_sha256
+from patchword.errors import ImageError
+from patchword.images.decode import Request, Source, load
+
+# More than this and a sample is looked at instead.
+MOST_IMAGES = 50_000
+# JPEGs are decoded no smaller than this for mean, deviation and sameness: seconds, not minutes.
+LOOK_SIZE = (128, 128)
+IMBALANCE = 10.0
+FEW_PER_CLASS = 10
+LISTED = 5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one image showed. sums: of pixel values 0..1 and their squares, by channel."""
+
+    split: str
+    index: int
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    bytes_hash: bytes = b""
+    pixels_hash: bytes = b""
+    pixels: int = 0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The answer of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
+
+    dataset: Dataset
+    problems: tuple[Problem, ...]
+    looked_at: int
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    sizes: dict[str, list[int]]
+    modes: dict[str, int]
+    channel_mean: list[float]
+    channel_std: list[float]
+
+    @property
+    def fatal(self) -> tuple[Problem, ...]:
+        """Problems that make training meaningless."""
+        return tuple(p for p in self.problems if p.severity == "error")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As written to data.json."""
+        dataset = self.dataset
+        return {
+            "path": dataset.path,
+            "kind": dataset.kind,
+            "classes": list(dataset.classes),
+            "splits": {
+                name: {"images": len(split), "per_class": split.counts(len(dataset.classes))}
+                for name, split in dataset.splits.items()
+            },
+            "split_seed": dataset.split_seed,
+            "file_list_sha256": file_list_sha256(dataset),
+            "looked_at": self.looked_at,
+            "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
+            "passed_by": dict(dataset.passed_by),
+            "channel_mean": self.channel_mean,
+            "channel_std": self.channel_std,
+            "sizes": self.sizes,
+            "modes": self.modes,
+            "problems": [{"severity": p.severity, "message": p.message, "fix": p.fix} for p in self.problems],
+        }
+
+
+def check_data(
+    dataset: Dataset, *, channels: int | None = None, workers: int = 2, progress: Progress | None = None
+) -> CheckReport:
+    """Decode every image (a sample beyond 50,000) and say what is there and what is wrong.
+
+    channels: as the model will read them; None is 3, or 1 where the data are grey by nature.
+    """
+    places = _places(dataset)
+    channels = channels or natural_channels(dataset)
+
+    def work(place: tuple[Split, int]) -> Look:
+        return _look(*place, channels)
+
+    looks = []
+    for look in in_order(work, places, workers, 64):
+        looks.append(look)
+        if progress:
+            progress(len(looks), len(places))
+    total = sum(len(split) for split in dataset.splits.values())
+    good = [look for look in looks if not look.reason]
+    skipped = [(dataset.splits[x.split].names[x.index], x.reason) for x in looks if x.reason]
+    mean, std = _statistics(good)
+    problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
+    if len(places) < total:
+        problems.append(Problem(severity="note", message=f"{len(places)} of {total} images were looked at"))
+    order = {"error": 0, "warning": 1, "note": 2}
+    return CheckReport(
+        dataset=dataset,
+        problems=tuple(sorted(problems, key=lambda p: order[p.severity])),
+        looked_at=len(places),
+        images=total,
+        skipped=tuple(skipped),
+        sizes=_sizes(good),
+        modes=dict(Counter(look.mode for look in good).most_common()),
+        channel_mean=mean,
+        channel_std=std,
+    )
+
+
+def natural_channels(dataset: Dataset) -> int:
+    """1 for the built-in scans, which are grey by nature; 3 for files, as models read them."""
+    return 1 if dataset.kind == "digits" else 3
+
+
+def _places(dataset: Dataset) -> list[tuple[Split, int]]:
+    places = [(split, i) for split in dataset.splits.values() for i in range(len(split))]
+    if len(places) <= MOST_IMAGES:
+        return places
+    chosen = np.random.default_rng(0).choice(len(places), MOST_IMAGES, replace=False)
+    return [places[i] for i in np.sort(chosen)]
+
+
+def _look(split: Split, index: int, channels: int) -> Look:
+    try:
+        source = split.source(index)
+        data = _bytes_of(source)
+        request = Request(channels=channels, min_size=lambda size: LOOK_SIZE)
+        loaded = load(data if data is not None else source, request, split.names[index])
+    except ImageError as error:
+        return Look(split=split.name, index=index, reason=error.message)
+    except OSError as error:
+        return Look(split=split.name, index=index, reason=f"{split.names[index]}: {error.strerror or error}")
+    pixels = np.asarray(loaded.picture)
+    flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1).astype(np.float32)
+    if pixels.dtype == np.uint8:
+        flat /= 255
+    return Look(
+        split=split.name,
+        index=index,
+        size=loaded.size,
+        mode=_mode(source, data),
+        bytes_hash=hashlib.blake2b(data if data is not None else pixels.tobytes(), digest_size=16).digest(),
+        pixels_hash=hashlib.blake2b(pixels.tobytes() + repr(loaded.size).encode(), digest_size=16).digest(),
+        pixels=len(flat),
+        sums=np.stack([flat.sum(0, dtype=np.float64), np.square(flat).sum(0, dtype=np.float64)]),
+    )
+
+
+def _bytes_of(source: Source) -> bytes | None:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str):
+        from patchword.images.limits import Limits
+        from patchword.images.sources import read_bytes
+
+        return read_bytes(source, source, Limits())[0]
+    return None
+
+
+def _mode(source: Source, data: bytes | None) -> str:
+    """Pillow's name for how the file stores its pixels, or the array's kind."""
+    if data is None:
+        return f"{np.asarray(source).dtype} array"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "array"
+
+
+def _statistics(looks: list[Look]) -> tuple[list[float], list[float]]:
+    """Mean and deviation of values 0..1 over the images, each image counting alike."""
+    if not looks:
+        return [], []
+    shares = np.mean([look.sums / max(look.pixels, 1) for look in looks], axis=0)
+    mean = shares[0]
+    std = np.sqrt(np.maximum(shares[1] - mean**2, 0))
+    return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
+
+
+def _sizes(looks: list[Look]) -> dict[str, list[int]]:
+    if not looks:
+        return {}
+    sizes = np.array([look.size for look in looks])
+    return {
+        "min": sizes.min(0).tolist(),
+        "median": np.median(sizes, axis=0).astype(int).tolist(),
+        "max": sizes.max(0).tolist(),
+    }
+
+
+def _count_problems(dataset: Dataset) -> list[Problem]:
+    """Too few classes or images, and classes of very different size."""
+    training = dataset.splits.get("train") or dataset.splits.get("all")
+    if training is None:
+        return [Problem(severity="error", message=f"{dataset.path} has no training images", fix="add train/")]
+    total = sum(len(split) for split in dataset.splits.values())
+    if total == 1:
+        return [_fatal(f"{dataset.path} has one image", "give some images of each of two or more classes")]
+    if len(dataset.classes) < 2:
+        only = dataset.classes[0] if dataset.classes else ""
+        return [
+            _fatal(
+                f"{dataset.path} has one class ({only!r}), so there is nothing to tell apart", "add another"
+            )
+        ]
+    problems = []
+    counts = np.array(training.counts(len(dataset.classes)))
+    if not any(len(split) for name, split in dataset.splits.items() if name != "train"):
+        problems.append(
+            _fatal(f"{dataset.path} has no images to evaluate on", "add images, or a val/ folder")
+        )
+    largest, smallest = int(counts.argmax()), int(counts.argmin())
+    if counts[smallest] < FEW_PER_CLASS:
+        name = dataset.classes[smallest]
+        message = f"the class {name!r} has {counts[smallest]} training images; ten or more are wanted"
+        problems.append(Problem(severity="warning", message=message, fix="add images of it"))
+    if counts[smallest] and counts[largest] > IMBALANCE * counts[smallest]:
+        ratio = counts[largest] / counts[smallest]
+        message = (
+            f"imbalance: {dataset.classes[largest]!r} has {ratio:.0f} times as many images as "
+            f"{dataset.classes[smallest]!r}; top-1 hides the small classes, look at each class's recall"
+        )
+        problems.append(Problem(severity="warning", message=message, fix="add images of the small classes"))
+    return problems
+
+
+def _fatal(message: str, fix: str) -> Problem:
+    return Problem(severity="error", message=message, fix=fix)
+
+
+def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str, str]]) -> list[Problem]:
+    problems = []
+    if skipped:
+        shown = "; ".join(reason for _, reason in skipped[:LISTED])
+        more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
+        severity: Severity = "error" if len(skipped) == len(looks) else "warning"
+        message = f"{len(skipped)} of {len(looks)} images cannot be read: {shown}{more}"
+        fix = "mend or remove them; training leaves them out"
+        problems.append(Problem(severity=severity, message=message, fix=fix))
+    problems.extend(_duplicates(dataset, [look for look in looks if not look.reason]))
+    return problems
+
+
+def _duplicates(dataset: Dataset, looks: list[Look]) -> list[Problem]:
+    """Images that are the same: over splits, under two classes, and within a split."""
+    groups: dict[bytes, list[Look]] = defaultdict(list)
+    for look in looks:
+        groups[look.pixels_hash].append(look)
+    across, labels, within = [], [], 0
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        names = [dataset.splits[x.split].names[x.index] for x in group]
+        if len({x.split for x in group}) > 1:
+            across.append(names)
+        if len({dataset.splits[x.split].labels[x.index] for x in group}) > 1:
+            labels.append(names)
+        within += len(group) - len({x.split for x in group})
+    problems = []
+    if across:
+        message = (
+            f"{len(across)} images are in both splits, as {_pair(across[0])}: the score will be too good"
+        )
+        problems.append(Problem(severity="warning", message=message, fix="remove them from train/"))
+    if labels:
+        message = f"{len(labels)} images stand under two classes, as {_pair(labels[0])}"
+        problems.append(Problem(severity="warning", message=message, fix="decide for one class"))
+    if within:
+        problems.append(Problem(severity="note", message=f"{within} images repeat another of their split"))
+    return problems
+
+
+def _pair(names: list[str]) -> str:
+    return " = ".join(names[:2])
