@@ -5,6 +5,7 @@ JavaScript, follows light and dark, and prints. Every name is escaped: names com
 """
 
 import base64
+import functools
 import hashlib
 import math
 import os
@@ -50,14 +51,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text. The same files give the same bytes."""
-    environment = Environment(
-        loader=PackageLoader("patchword.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FILTERS
+    environment = _environment()
     script = _template_text(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -66,6 +60,19 @@ def render(run: RunFiles) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **page(run),
     )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("patchword.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    return environment
 
 
 def page(run: RunFiles) -> dict[str, Any]:
