@@ -17,6 +17,7 @@ from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
 from patchword.images.geometry import Size
+from patchword.images.jpeg import with_end_marker
 from patchword.images.limits import MAX_PIXELS, Limits
 from patchword.images.netpbm import read_netpbm
 from patchword.images.orientation import (
@@ -123,6 +124,8 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         return _load_png(data, request, name, limits)
     if kind == "tiff":
         return _load_tiff(data, request, name, limits)
+    if kind == "jpeg":
+        data = with_end_marker(data, name, limits)
     return _load_image(pillow.open_image(data, kind, name), kind, request, name, limits)
 
 

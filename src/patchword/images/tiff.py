@@ -51,8 +51,9 @@ _TAGS = {
     325: "tile_counts",
     338: "extra_samples",
     339: "sample_format",
+    530: "subsampling",
 }
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 PLAIN, LZW, DEFLATE, ADOBE_DEFLATE, PACKBITS = 1, 5, 32946, 8, 32773
 # What libtiff can unpack for us into plain bytes; Zstandard and LZMA where Pillow's has them.
 UNPACKED = (PLAIN, LZW, DEFLATE, ADOBE_DEFLATE, PACKBITS, 34925, 50000)
@@ -75,6 +76,7 @@ class Tiff:
     predictor: int = 1
     orientation: int = 1
     fill_order: int = 1
+    is_subsampled: bool = False  # of YCbCr only
     extra_samples: tuple[int, ...] = ()
     colour_map: tuple[int, ...] = field(default=(), repr=False)
     segment: tuple[int, int] = (0, 0)  # rows, columns of a strip or tile
@@ -101,14 +103,11 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
 
 def is_ordinary(tiff: Tiff) -> bool:
     """Whether Pillow's answer is the whole picture: 8 bits or 1, unsigned, of a usual kind and channel count."""
-    if tiff.compression not in UNPACKED or tiff.photometric not in (
-        WHITE_IS_ZERO,
-        BLACK_IS_ZERO,
-        RGB,
-        PALETTE,
-        CMYK,
-    ):
-        return True  # JPEG, fax, YCbCr, CIELab…: Pillow's or nobody's
+    known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
+    if tiff.compression not in UNPACKED or tiff.photometric not in known:
+        return True  # JPEG, fax, CIELab…: Pillow's or nobody's
+    if tiff.photometric == YCBCR:  # plain and whole, it is too much for Pillow 11.3
+        return tiff.is_subsampled or tiff.bits != 8 or tiff.samples != 3
     if tiff.sample_format != 1 or tiff.fill_order != 1:
         return False
     if tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
@@ -172,6 +171,7 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, name: str) -> Tiff:
         predictor=one("predictor", 1),
         orientation=orientation if 1 <= orientation <= 8 else 1,
         fill_order=one("fill_order", 1),
+        is_subsampled=tags.get("subsampling", (2, 2)) != (1, 1),
         extra_samples=tags.get("extra_samples", ()),
         colour_map=tags.get("colour_map", ()),
         segment=segment,

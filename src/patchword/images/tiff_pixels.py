@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from patchword.errors import ImageError
 from patchword.images import tiff as t
@@ -47,6 +47,9 @@ def _with_meaning(pixels: Pixels, tiff: Tiff) -> Stored:
     meaning: Meaning = "bands"
     if tiff.photometric == t.CMYK and tiff.samples == 4:
         meaning = "cmyk"
+    elif tiff.photometric == t.YCBCR:
+        planes = [Image.fromarray(np.ascontiguousarray(pixels[..., c])) for c in range(3)]
+        pixels, meaning = np.asarray(Image.merge("YCbCr", planes).convert("RGB")), "rgb"
     elif tiff.photometric in (t.WHITE_IS_ZERO, t.BLACK_IS_ZERO):
         if tiff.samples == 1:
             meaning = "grey"
