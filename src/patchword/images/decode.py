@@ -33,7 +33,6 @@ from patchword.images.png import is_deep_colour, parse_png, read_deep
 from patchword.images.sources import FileSource, name_of, read_bytes
 from patchword.images.stored import Pixels, Stored, ValueRange, to_channels, wrong_channels
 from patchword.images.tiff import is_ordinary, parse_tiff
-from patchword.images.tiff_pixels import read_tiff
 
 Source = FileSource | BinaryIO | Image.Image | NDArray[Any]
 Picture = Pixels
@@ -144,6 +143,8 @@ def _load_png(data: bytes, request: Request, name: str, limits: Limits) -> Loade
 def _load_tiff(data: bytes, request: Request, name: str, limits: Limits) -> Loaded:
     tiff = parse_tiff(data, name, limits)
     if not is_ordinary(tiff):
+        from patchword.images.tiff_pixels import read_tiff  # Pillow's TIFF plugin takes 10 ms to import
+
         stored = read_tiff(data, tiff, name, limits, request.value_range)
         return _loaded(stored, tiff.orientation if request.apply_exif else 1, request, name)
     if tiff.samples > 4:
