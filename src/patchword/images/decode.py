@@ -101,7 +101,8 @@ def load(source: Source, request: Request, name: str = "") -> Loaded:
     """As `decode`, but an 8-bit picture stays with Pillow, so that the resize needs no copy."""
     name = name_of(source, name)
     try:
-        return _load(source, request, name, Limits(request.max_pixels))
+        with np.errstate(all="ignore"):  # odd floats warn while being copied; they are judged after that
+            return _load(source, request, name, Limits(request.max_pixels))
     except MemoryError as error:  # within the limits, but not on this machine now
         raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
 

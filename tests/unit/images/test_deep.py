@@ -199,6 +199,13 @@ def test_nan_and_infinity_are_refused(bad: float) -> None:
             decode(source)
 
 
+def test_signalling_nan_in_foreign_byte_order_raises_no_warning() -> None:
+    values = np.full((16, 16, 3), 0x7FA00001, ">u4").view(">f4")
+    for source in (values, npy(values), tiff(values, photometric="rgb", byteorder=">")):
+        with pytest.raises(ImageError, match="NaN or infinity"):
+            decode(source)
+
+
 def test_arrays_that_hold_no_numbers_are_refused() -> None:
     for values in (
         EXACT.astype(np.complex64),
