@@ -1,0 +1,213 @@
+"""Where answers go: lines for people, JSON, CSV, Parquet; to standard output or, whole, to a file."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from patchword.errors import OutputError, SettingsError, near_text
+from patchword.inference.prediction import Prediction
+
+FORMATS = ("txt", "json", "jsonl", "csv", "parquet")
+_LONGEST_NAME = 48
+
+
+class Writer(Protocol):
+    def add(self, prediction: Prediction) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def format_of(output: str) -> str:
+    """The format that a file's ending asks for. Raises: SettingsError naming those there are."""
+    ending = Path(output).suffix.lower().lstrip(".")
+    if ending not in FORMATS:
+        raise SettingsError(
+            f"--output {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
+            f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
+        )
+    return ending
+
+
+def make_writer(kind: str, stream: IO[Any], top: int, name_width: int) -> Writer:
+    if kind == "json":
+        return JsonWriter(stream, top)
+    if kind == "jsonl":
+        return JsonLinesWriter(stream, top)
+    if kind == "csv":
+        return CsvWriter(stream, top)
+    if kind == "parquet":
+        return ParquetWriter(stream, top)
+    return LinesWriter(stream, top, name_width)
+
+
+@contextmanager
+def whole_file(path: Path, *, text: bool) -> Iterator[IO[Any]]:
+    """A file that appears under its name only when all is written. Raises: OutputError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open(
+            "w" if text else "wb", encoding="utf-8" if text else None, newline="" if text else None
+        ) as f:
+            yield f
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error})", "make room, or choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+class LinesWriter:
+    """One line a picture, best class first, in columns."""
+
+    def __init__(self, stream: IO[str], top: int, name_width: int) -> None:
+        self.stream, self.top = stream, top
+        self.width = min(name_width, _LONGEST_NAME)
+        self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
+
+    def add(self, prediction: Prediction) -> None:
+        name = prediction.name
+        if len(name) > self.width:
+            name = "…" + name[1 - self.width :]
+        if prediction.probabilities is None:
+            answer = self._paint(f"no answer: {prediction.error}", "31")
+        else:
+            best, *others = (f"{label} {share:.1%}" for label, share in prediction.top(self.top))
+            answer = "   ".join([self._paint(best, "1"), *others])
+        self.stream.write(f"{name:<{self.width}}   {answer}\n")
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+class JsonLinesWriter:
+    def __init__(self, stream: IO[str], top: int) -> None:
+        self.stream, self.top = stream, top
+
+    def add(self, prediction: Prediction) -> None:
+        self.stream.write(json.dumps(prediction.to_dict(self.top), ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+class JsonWriter:
+    """An array, written as it grows, so that memory stays flat."""
+
+    def __init__(self, stream: IO[str], top: int) -> None:
+        self.stream, self.top, self.begun = stream, top, False
+
+    def add(self, prediction: Prediction) -> None:
+        self.stream.write(",\n " if self.begun else "[\n ")
+        self.begun = True
+        self.stream.write(json.dumps(prediction.to_dict(self.top), ensure_ascii=False))
+
+    def close(self) -> None:
+        self.stream.write("\n]\n" if self.begun else "[]\n")
+        self.stream.flush()
+
+
+def columns(top: int) -> list[str]:
+    ranked = [f"{part}_{rank}" for rank in range(1, top + 1) for part in ("class", "index", "probability")]
+    return ["file", "error", *ranked]
+
+
+def row(prediction: Prediction, top: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"file": prediction.name, "error": prediction.error}
+    if prediction.probabilities is not None:
+        for rank, (index, share) in enumerate(prediction.ranked(top), 1):
+            found |= {
+                f"class_{rank}": prediction.classes[index],
+                f"index_{rank}": index,
+                f"probability_{rank}": share,
+            }
+    return found
+
+
+class CsvWriter:
+    def __init__(self, stream: IO[str], top: int) -> None:
+        self.stream, self.top = stream, top
+        self.table = csv.DictWriter(stream, columns(top), restval="", lineterminator="\n")
+        self.table.writeheader()
+
+    def add(self, prediction: Prediction) -> None:
+        self.table.writerow(row(prediction, self.top))
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+class ParquetWriter:
+    """Rows gathered into groups, so that memory stays flat."""
+
+    ROWS = 2048
+
+    def __init__(self, stream: IO[bytes], top: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        types = {"file": pa.string(), "error": pa.string(), "class": pa.string(), "index": pa.int32()}
+        fields = [(name, types.get(name.partition("_")[0], pa.float32())) for name in columns(top)]
+        self.schema, self.top = pa.schema(fields), top
+        self.table = pq.ParquetWriter(stream, self.schema)
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, prediction: Prediction) -> None:
+        self.rows.append(row(prediction, self.top))
+        if len(self.rows) == self.ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self.table.write_table(pa.Table.from_pylist(self.rows, schema=self.schema))
+        self.rows.clear()
+
+    def close(self) -> None:
+        self._flush()
+        self.table.close()
+
+
+_SHOWN_EVERY_S = {"terminal": 0.2, "file": 30.0}
+
+
+class Progress:
+    """How far the command is, on standard error: in place on a terminal, else a line now and then."""
+
+    def __init__(self, total: int | None, *, quiet: bool = False) -> None:
+        import time
+
+        self.clock = time.monotonic
+        self.total, self.quiet, self.count = total, quiet, 0
+        self.terminal = sys.stderr.isatty()
+        self.every_s = _SHOWN_EVERY_S["terminal" if self.terminal else "file"]
+        self.started = self.shown = self.clock()
+
+    def step(self) -> None:
+        self.count += 1
+        now = self.clock()
+        if self.quiet or now - self.shown < self.every_s:
+            return
+        self.shown = now
+        rate = self.count / (now - self.started)
+        of = f" of {self.total}" if self.total else ""
+        text = f"{self.count}{of} images, {rate:.1f} images/s"
+        if self.total:
+            text += f", {(self.total - self.count) / rate:.0f} s left"
+        sys.stderr.write(f"\r\x1b[K{text}" if self.terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.terminal and self.shown > self.started:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

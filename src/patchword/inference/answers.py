@@ -1,0 +1,229 @@
+"""The one engine behind predict, embed and evaluate: pictures in, the model's answers out, in order.
+
+On a CPU each worker reads its own pictures and computes with one thread, so reading and
+computing overlap, nobody waits at the end of a parallel region, and a busy neighbour costs
+its share and no more. Only a single picture is computed by all threads together. Measured:
+docs/decisions/0004-threads-and-allocator.md.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchword import machine
+from patchword.errors import CheckpointError, DataError, ImageError
+from patchword.images.decode import Source
+from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import Preprocess, read
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+Array = NDArray[Any]
+_BATCH_CPU, _BATCH_GPU = 8, 64
+# Chunks that wait for their turn to be given out, beyond those being computed.
+_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture to answer for; `open` gives what `images.read` accepts, in the worker."""
+
+    name: str
+    open: Callable[[], Source]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the model said of one picture, or why it said nothing.
+
+    values: the model's output for it. brightness: mean of what the model was fed, by which
+    equal pictures are told from equal answers.
+    """
+
+    index: int
+    name: str
+    values: Array | None = None
+    brightness: float = 0.0
+    error: ImageError | DataError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the machine is used: so many workers, each with batches of so many pictures.
+
+    threads: of torch inside each worker. alone: workers take turns at the model (a GPU).
+    """
+
+    workers: int
+    threads: int
+    batch_size: int
+    alone: bool = False
+
+
+def make_plan(num_items: int | None, device: "device", batch_size: int | None = None) -> Plan:
+    """The plan for so many pictures (None: not known) on this device."""
+    granted = machine.granted_threads()
+    if device.type != "cpu":
+        return Plan(
+            workers=min(granted, 16), threads=granted, batch_size=batch_size or _BATCH_GPU, alone=True
+        )
+    if num_items == 1:
+        return Plan(workers=1, threads=granted, batch_size=1)
+    size = batch_size or _BATCH_CPU
+    if num_items is not None and batch_size is None:
+        # Few pictures are shared out evenly rather than left to the first worker.
+        size = max(1, min(size, -(-num_items // granted)))
+    return Plan(workers=granted, threads=1, batch_size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """From a picture to numbers: what feeds the model, and the function that it computes.
+
+    compute: [b, C, h, w] float32 → a tensor whose first axis is b.
+    """
+
+    preprocess: Preprocess
+    compute: "Callable[[Tensor], Tensor]"
+    device: "device"
+    max_pixels: int = MAX_PIXELS
+
+
+def answers(items: Iterable[Item], route: Route, plan: Plan) -> Iterator[Answer]:
+    """An answer for every item, in order, while memory holds only a few batches.
+
+    A picture that cannot be read has an error in its own answer and touches no other.
+    Raises: CheckpointError where the model itself gives what is no number.
+    """
+    import torch
+
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        worker = _Worker(route, threading.Lock() if plan.alone else nullcontext())
+        if plan.workers == 1:
+            for chunk in _chunks(items, plan.batch_size):
+                yield from worker(chunk)
+        else:
+            yield from _side_by_side(worker, _chunks(items, plan.batch_size), plan.workers)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[tuple[int, Item]]]:
+    numbered = enumerate(items)
+    while chunk := list(islice(numbered, size)):
+        yield chunk
+
+
+def _side_by_side(
+    worker: "_Worker", chunks: Iterator[list[tuple[int, Item]]], workers: int
+) -> Iterator[Answer]:
+    waiting: deque[Future[list[Answer]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="patchword")
+    try:
+        for chunk in islice(chunks, workers + _AHEAD):
+            waiting.append(pool.submit(worker, chunk))
+        while waiting:
+            found = waiting.popleft().result()
+            for chunk in islice(chunks, 1):
+                waiting.append(pool.submit(worker, chunk))
+            yield from found
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Worker:
+    """Reads a chunk of pictures, computes those that could be read, keeps their order."""
+
+    def __init__(self, route: Route, turn: AbstractContextManager[Any]) -> None:
+        self.route, self.turn = route, turn
+
+    def __call__(self, chunk: list[tuple[int, Item]]) -> list[Answer]:
+        fed: dict[int, Array] = {}
+        found: dict[int, Answer] = {}
+        for index, item in chunk:
+            try:
+                fed[index] = read(
+                    item.open(), self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
+                )
+            except (ImageError, DataError) as error:
+                found[index] = Answer(index=index, name=item.name, error=error)
+        names = {index: item.name for index, item in chunk}
+        # Preprocessing that keeps the aspect gives pictures of several sizes: equal ones go together.
+        for same in _by_shape(fed):
+            for index, values in zip(same, self._compute([fed[i] for i in same]), strict=True):
+                _check_numbers(values, names[index])
+                found[index] = Answer(
+                    index=index, name=names[index], values=values, brightness=float(fed[index].mean())
+                )
+        return [found[index] for index, _ in chunk]
+
+    def _compute(self, pictures: list[Array]) -> Array:
+        import torch
+
+        # One picture needs no copy into a batch.
+        batch = torch.from_numpy(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
+        with torch.inference_mode(), self.turn:
+            return self.route.compute(batch.to(self.route.device)).float().cpu().numpy()
+
+
+def _by_shape(fed: dict[int, Array]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, picture in fed.items():
+        groups.setdefault(picture.shape, []).append(index)
+    return list(groups.values())
+
+
+def _check_numbers(values: Array, name: str) -> None:
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"the model's answer for {name} is no number (NaN or infinite): its weights are broken",
+            "use weights saved before training broke",
+        )
+
+
+class SameAnswers:
+    """Notices a model that says the same of every picture (needs-list N31).
+
+    Feed it every answer; `notice` is a sentence once it is sure, else "".
+    """
+
+    SURE_AFTER = 4
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: Array | None = None
+        self._brightness = 0.0
+        self._differs = False
+        self._pictures_differ = False
+
+    def add(self, answer: Answer) -> None:
+        if answer.values is None or self._differs:
+            return
+        self.count += 1
+        if self._first is None:
+            self._first, self._brightness = answer.values, answer.brightness
+            return
+        self._pictures_differ |= abs(answer.brightness - self._brightness) > 1e-3
+        spread = float(np.abs(self._first).max()) + 1e-6
+        same_shape = answer.values.shape == self._first.shape
+        self._differs = not same_shape or float(np.abs(answer.values - self._first).max()) > 1e-4 * spread
+
+    @property
+    def notice(self) -> str:
+        if self._differs or not self._pictures_differ or self.count < self.SURE_AFTER:
+            return ""
+        return (
+            f"all {self.count} images give the same answer, though they differ: these weights see nothing "
+            "(training that collapsed or never began, or values far from those it was trained on)"
+        )

@@ -1,0 +1,255 @@
+"""What `patchword.load` gives: a torch module that knows how it is fed and what it answers."""
+
+import os
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.errors import CheckpointError, SettingsError, near_text
+from patchword.images.decode import Source
+from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import Preprocess
+from patchword.inference.answers import Answer, Item, Route, answers, make_plan
+from patchword.inference.prediction import Prediction
+from patchword.inference.sources import pictures_in
+from patchword.model.config import ViTConfig
+from patchword.model.vit import ViT
+
+Feature = Literal["embedding", "class", "mean", "tokens"]
+FEATURES: tuple[Feature, ...] = ("embedding", "class", "mean", "tokens")
+Vectors = NDArray[np.float32]
+Many = list[Any] | tuple[Any, ...] | Iterator[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What was loaded: the file, why that one, how much of the model it filled.
+
+    filled: share of the model's parameters that came from the file; reading is strict, so 1.0.
+    notes: anything that was done to the weights on the way.
+    """
+
+    path: Path
+    why: str
+    tensors: int
+    parameters: int
+    filled: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.path}: {self.tensors} tensors, {self.parameters:,} parameters, {self.filled:.0%} filled"
+        ]
+        return "; ".join([*parts, *([self.why] if self.why else []), *self.notes])
+
+
+class Model(nn.Module):
+    """A ViT with its card. Begins in evaluation mode.
+
+    model(images [B, C, H, W] as `preprocess` gives them) → logits [B, classes]; of a model
+    without a head, embeddings. `predict` and `embed` take files, arrays, PIL images or lists.
+    """
+
+    def __init__(self, vit: ViT, card: ModelCard, report: LoadReport) -> None:
+        super().__init__()
+        self.vit = vit
+        self.card = card
+        self.report = report
+        self.eval()
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.card.config
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.card.preprocess
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the logits; "class 17" where the file names none."""
+        return self.card.classes or tuple(f"class {i}" for i in range(self.config.head.num_classes))
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.card.provenance
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.card.untrained:
+            raise self._untrained()
+        logits: Tensor = self.vit(images)
+        return logits
+
+    @overload
+    def predict(
+        self, source: Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self, source: Source, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Prediction: ...
+    def predict(
+        self, source: Source | Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Prediction | list[Prediction]:
+        """One picture (path, bytes, open file, array, PIL image) → Prediction; many → a list of them.
+
+        Many is a list, a tuple, an iterator, or the path of a folder.
+        Raises: ImageError where a single picture cannot be read; among many, its own
+        Prediction holds the error. CheckpointError for a model that has no trained head.
+        """
+        if (many := _as_many(source)) is not None:
+            return list(self.predict_each(many, batch_size=batch_size, max_pixels=max_pixels))
+        self.check_can_predict()
+        (answer,) = self._answers([source], self.vit, 1, max_pixels)
+        if answer.error is not None:
+            raise answer.error
+        return self._prediction(answer, typing.cast(Source, source))
+
+    def predict_each(
+        self, sources: Iterable[Any], *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Prediction]:
+        """As `predict` of many, one after the other while the next are computed; memory stays flat."""
+        self.check_can_predict()
+        kept = sources if isinstance(sources, list | tuple) else None
+        for answer in self._answers(sources, self.vit, batch_size, max_pixels):
+            yield self._prediction(answer, kept[answer.index] if kept is not None else None)
+
+    def answer_each(
+        self, sources: Iterable[Any], *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[tuple[Answer, Prediction]]:
+        """As `predict_each`, with the logits beside each Prediction."""
+        self.check_can_predict()
+        for answer in self._answers(sources, self.vit, batch_size, max_pixels):
+            yield answer, self._prediction(answer)
+
+    def embed(
+        self, source: Source | Many, *, feature: Feature = "embedding", batch_size: int | None = None
+    ) -> Vectors:
+        """One picture → its vector [D]; many → [images, D].
+
+        feature: "embedding" is what the head reads, pooled and normed (the recommended one);
+        "class" the class token and "mean" the mean of the patches, both after the final norm;
+        "tokens" all tokens [N, D], prefix first.
+        Raises: ImageError for the first picture that cannot be read (the command goes on).
+        """
+        many = _as_many(source)
+        sources = [source] if many is None else many
+        rows: list[Vectors] = []
+        for answer in self._answers(sources, self.feature(feature), batch_size, MAX_PIXELS):
+            if answer.values is None:
+                assert answer.error is not None
+                raise answer.error
+            rows.append(answer.values)
+        if many is None:
+            return rows[0]
+        return np.stack(rows) if rows else np.empty((0, self.config.embed_dim), np.float32)
+
+    def feature(self, name: Feature) -> "Any":
+        """The function images [B, C, H, W] → [B, D] (or [B, N, D]) of that name.
+
+        Raises: SettingsError for an unknown name, or a class token that the model has not.
+        """
+        names = self.config.tokens.names
+        if name not in FEATURES:
+            raise SettingsError(
+                f"no feature {name!r}{near_text(name, FEATURES)}", f"use one of: {', '.join(FEATURES)}"
+            )
+        if name == "class" and "class" not in names:
+            raise SettingsError("this model has no class token", "use the feature 'embedding' or 'mean'")
+        if name == "embedding":
+            return self.vit.embed
+        if name == "tokens":
+            return self.vit.forward_features
+
+        def part(images: Tensor) -> Tensor:
+            parts = self.vit.split(self.vit.forward_features(images), self.vit.layout(images))
+            return parts["class"][:, 0] if name == "class" else parts["patches"].flatten(1, 2).mean(1)
+
+        return part
+
+    def route(self, compute: Any, max_pixels: int = MAX_PIXELS) -> Route:
+        """How the engine feeds this model; evaluation, prediction and embedding share it."""
+        return Route(preprocess=self.preprocess, compute=compute, device=self.device, max_pixels=max_pixels)
+
+    def check_can_predict(self) -> None:
+        """Raises: CheckpointError where an answer would come from a head that nobody trained."""
+        if self.config.head.num_classes == 0:
+            raise CheckpointError(
+                f"{self.report.path}: a model without a classifier head, it has no names to give",
+                "use `patchword embed` for its vectors, or train a head on it",
+            )
+        if self.card.untrained:
+            raise self._untrained()
+
+    def _untrained(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.report.path}: nobody trained its {', '.join(self.card.untrained)}; its answers would be noise",
+            "train it first, or use `patchword embed`",
+        )
+
+    def _answers(
+        self, sources: Iterable[Any], compute: Any, batch_size: int | None, max_pixels: int
+    ) -> Iterator[Answer]:
+        # Dropout and the like must not touch an answer, whatever mode a training loop left.
+        was_training = self.training
+        self.eval()
+        try:
+            count = len(sources) if isinstance(sources, list | tuple) else None
+            plan = make_plan(count, self.device, batch_size)
+            yield from answers(map(_item, sources), self.route(compute, max_pixels), plan)
+        finally:
+            self.train(was_training)
+
+    def _prediction(self, answer: Answer, source: Source | None = None) -> Prediction:
+        error, probabilities = "", None
+        if answer.values is None:
+            assert answer.error is not None
+            error = answer.error.message.removeprefix(f"{answer.name}: ")
+        else:
+            probabilities = softmax(answer.values)
+        return Prediction(
+            name=answer.name, classes=self.classes, probabilities=probabilities, error=error, source=source
+        )
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """[..., classes] → probabilities, computed in float64 so that their sum is 1 to the last digit."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    shares: NDArray[np.float32] = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def _item(source: Source) -> Item:
+    return Item(name=_name(source), open=lambda: source)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    own = getattr(source, "filename", None) or getattr(source, "name", None)
+    return own if isinstance(own, str) and own else "image"
+
+
+def _as_many(source: Any) -> Any:
+    """The sources in a list, tuple, iterator or folder; None for what is one picture."""
+    if isinstance(source, list | tuple):
+        return source
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+        return pictures_in(Path(source))
+    # Open files and PIL images can be iterated too, over lines or frames.
+    if isinstance(source, Iterator) and not hasattr(source, "read") and not isinstance(source, Image.Image):
+        return source
+    return None

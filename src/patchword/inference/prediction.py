@@ -1,0 +1,86 @@
+"""What a classifier says of one picture."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchword.errors import ImageError
+from patchword.images.decode import Source, decode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Prediction:
+    """The probability of every class for one picture, or why there is none.
+
+    name: the file, or what the picture was called. probabilities: [classes] float32 in the order
+    of `classes`, adding up to 1; None where the picture could not be read, and `error` says why.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32] | None = None
+    error: str = ""
+    source: Source | None = field(default=None)
+
+    @property
+    def label(self) -> str:
+        """The name of the most probable class. Raises: ImageError where there is none."""
+        return self.top(1)[0][0]
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k most probable classes, best first: [("tulip", 0.93), …]; fewer where there are fewer.
+
+        Raises: ImageError where the picture could not be read.
+        """
+        return [(self.classes[i], p) for i, p in self.ranked(k)]
+
+    def ranked(self, k: int = 5) -> list[tuple[int, float]]:
+        """As `top`, with the index of the class in place of its name."""
+        if self.probabilities is None:
+            raise ImageError(f"{self.name}: {self.error}", "look at .error before asking for the answer")
+        # A stable sort: equal probabilities stay in the order of the classes.
+        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
+        return [(int(i), float(self.probabilities[i])) for i in order]
+
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
+        """For JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}."""
+        if self.probabilities is None:
+            return {"file": self.name, "error": self.error}
+        found = [{"class": self.classes[i], "index": i, "probability": p} for i, p in self.ranked(k)]
+        return {"file": self.name, "predictions": found}
+
+    def plot(self, k: int = 5) -> "Figure":
+        """The picture beside bars of its k most probable classes, as a matplotlib figure.
+
+        Raises: ImageError where the picture could not be read.
+        """
+        # Not pyplot: a figure alone opens no window and needs no display.
+        from matplotlib.figure import Figure
+
+        found = self.top(k)
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        # Those of an iterator are not kept; a file can be opened again by its name.
+        picture = decode(self.name if self.source is None else self.source, name=self.name)
+        left.imshow(picture)
+        left.set_axis_off()
+        left.set_title(self.name, fontsize=9)
+        names, shares = [name for name, _ in found], [share for _, share in found]
+        bars = right.barh(range(len(found)), shares, color="#4269d0")
+        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3)
+        right.set_yticks(range(len(found)), names)
+        right.invert_yaxis()
+        right.set_xlim(0, 1.15)
+        right.set_xticks([])
+        right.spines[["top", "right", "bottom"]].set_visible(False)
+        return figure
+
+    def __repr__(self) -> str:
+        if self.probabilities is None:
+            return f"<Prediction {self.name}: {self.error}>"
+        return f"<Prediction {self.name}: {', '.join(f'{n} {p:.2f}' for n, p in self.top(3))}>"

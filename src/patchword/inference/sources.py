@@ -1,0 +1,99 @@
+"""From what was typed (files, folders, patterns, a list on standard input) to pictures."""
+
+import glob
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from patchword.errors import DataError, ImageError, near_text
+
+# Endings by which a picture in a folder is known; a file that is named itself needs none.
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".avif"),
+    *(".tif", ".tiff", ".npy", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".pfm"),
+    *(".jp2", ".j2k", ".ico", ".tga", ".qoi", ".pcx", ".sgi"),
+)
+STDIN = "-"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Every picture below the folder, by its ending, in the order of their names; hidden ones left out.
+
+    Raises: DataError where there is none.
+    """
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        pictures = (f for f in files if not f.startswith(".") and f.lower().endswith(PICTURE_SUFFIXES))
+        found += [Path(place) / name for name in sorted(pictures)]
+    if not found:
+        raise DataError(
+            f"{folder}: no images in this folder", "name a folder with images, or the files themselves"
+        )
+    return found
+
+
+def expand(given: Iterable[str]) -> list[str]:
+    """Files, folders and patterns as a list of files.
+
+    A file that is not there stays in the list, for a row of its own that says so, unless none
+    of them is there: then nothing was meant as typed.
+    Raises: DataError naming the nearest file, or a pattern that fits nothing.
+    """
+    found: list[str] = []
+    missing: list[str] = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            found += map(str, pictures_in(path))
+        elif not path.exists() and glob.has_magic(name):
+            matches = sorted(m for m in glob.glob(name, recursive=True) if not Path(m).is_dir())
+            if not matches:
+                raise DataError(f"{name}: no file fits this pattern", "look at the folder, or name the files")
+            found += matches
+        else:
+            found.append(name)
+            missing += [] if path.exists() else [name]
+    if missing and len(missing) == len(found):
+        raise DataError(
+            f"{missing[0]}: no such file{_near(Path(missing[0]))}", "give a file or folder that exists"
+        )
+    return found
+
+
+def _near(path: Path) -> str:
+    try:
+        return near_text(path.name, [entry.name for entry in os.scandir(path.parent)])
+    except OSError:
+        return ""
+
+
+def from_stream(reader: io.BufferedReader) -> bytes | Iterator[str]:
+    """What standard input holds: the bytes of one image, or paths, one a line (or between zeros).
+
+    Paths are read as they come, so that another program may still be finding them.
+    """
+    head = reader.peek(512)[:512]
+    if _is_picture(head):
+        return reader.read()
+    return _paths(reader, b"\0" if b"\0" in head else b"\n")
+
+
+def _is_picture(head: bytes) -> bool:
+    from patchword.images.sniff import sniff
+
+    try:
+        sniff(head, max(len(head), 1), STDIN)
+    except ImageError:
+        return False
+    return bool(head)
+
+
+def _paths(reader: io.BufferedReader, end: bytes) -> Iterator[str]:
+    rest = b""
+    while piece := reader.read1(1 << 16):
+        *lines, rest = (rest + piece).split(end)
+        yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())
+    if rest.strip():
+        yield os.fsdecode(rest.rstrip(b"\r"))

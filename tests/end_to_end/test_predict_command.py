@@ -1,0 +1,223 @@
+"""`patchword predict` and its kin as typed: rows, formats, exit codes, what is imported."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.native import write_model
+from patchword.cli.main import run
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig
+from patchword.model.kinds import MeanPool
+from patchword.model.sizes import sized
+from patchword.model.vit import ViT
+
+COLOURS = ("red", "green", "blue")
+
+
+def patchword(
+    *args: object, stdin: bytes = b"", path: Path | None = None, code: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own; `path` is put in front of what Python imports from."""
+    places = [str(p) for p in (path, *sys.path) if p]
+    code = code or "from patchword.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "NO_COLOR": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names the strongest colour of a picture: the mean of the patches, and a head that reads it."""
+    whole = sized("ViT-Ti/16", image_size=32, num_classes=3)
+    config = replace(
+        whole,
+        dim=6,
+        depth=1,
+        attention=replace(whole.attention, num_heads=1),
+        head=HeadConfig(pool=MeanPool(), num_classes=3, norm="none"),
+    )
+    vit = ViT(config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in vit.parameters():
+            p.zero_()
+        for channel in range(3):
+            vit.patch_embed.proj.weight[channel, channel] = 1 / 256
+            vit.head.weight[channel, channel] = 4.0
+    path = tmp_path_factory.mktemp("model") / "colours.safetensors"
+    write_model(
+        path, vit.state_dict(), ModelCard(config=config, preprocess=Preprocess.simple(32), classes=COLOURS)
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for name in COLOURS:
+        Image.new("RGB", (50, 40), name).save(folder / f"{name}.png")
+    return folder
+
+
+def test_images_are_named_on_standard_output(model_file: Path, folder: Path) -> None:
+    said = patchword("predict", model_file, folder, "--top", 2)
+    assert said.returncode == 0 and not said.stderr
+    lines = said.stdout.decode().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [str(folder / f"{name}.png"), name] for name in ("blue", "green", "red")
+    ]
+
+
+def test_a_bad_image_costs_one_row_and_exit_code_3(model_file: Path, folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes((folder / "red.png").read_bytes()[:40])
+    said = patchword("predict", model_file, folder / "red.png", bad, folder / "blue.png", "--json")
+    assert said.returncode == 3
+    red, none, blue = json.loads(said.stdout)
+    assert red["predictions"][0]["class"] == "red" and blue["predictions"][0]["class"] == "blue"
+    assert none["file"] == str(bad) and none["error"] and "predictions" not in none
+    assert b"1 of 3 images" in said.stderr and b"fix:" in said.stderr
+
+
+def inside(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """What the command prints, run in this process: torch is imported already."""
+    assert run([str(a) for a in args]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_format_tells_the_same(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("predict", model_file, folder, "--top", 2)
+    rows = json.loads(inside(capsys, *given, "--json"))
+    lines = [json.loads(line) for line in inside(capsys, *given, "--jsonl").splitlines()]
+    assert rows == lines and len(rows) == 3
+    table = list(csv.DictReader(io.StringIO(inside(capsys, *given, "--csv"))))
+    assert [r["class_1"] for r in table] == [r["predictions"][0]["class"] for r in rows]
+    for ending in ("json", "csv", "parquet"):
+        assert not inside(capsys, *given, "--output", tmp_path / f"answers.{ending}")
+    assert json.loads((tmp_path / "answers.json").read_text()) == rows
+    assert list(csv.DictReader((tmp_path / "answers.csv").read_text().splitlines())) == table
+    import pyarrow.parquet as pq
+
+    stored = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [r["file"] for r in stored] == [r["file"] for r in rows]
+    assert stored[0]["probability_1"] == pytest.approx(rows[0]["predictions"][0]["probability"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.csv", "answers.json", "answers.parquet"]
+
+
+def test_standard_input_gives_paths_or_one_image(
+    model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(content: bytes) -> list[str]:
+        stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]
+        monkeypatch.setattr("sys.stdin", stdin)
+        rows = json.loads(inside(capsys, "predict", model_file, "-", "--json"))
+        return [r["predictions"][0]["class"] for r in rows]
+
+    assert answers("\n".join(str(folder / f"{name}.png") for name in COLOURS).encode()) == list(COLOURS)
+    assert answers((folder / "green.png").read_bytes()) == ["green"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><title>Not found</title>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\n", "git-lfs pointer"),
+        (b"", "is empty"),
+        (None, "cut off"),
+        (b"\x80\x04}\x94\x8c\x01a\x94K\x01s.", "Python pickle"),
+    ],
+)
+def test_a_wrong_weights_file_is_told_in_two_lines(
+    model_file: Path, folder: Path, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(model_file.read_bytes()[:-100] if content is None else content)
+    said = patchword("predict", wrong, folder)
+    lines = said.stderr.decode().splitlines()
+    assert said.returncode == 2 and not said.stdout
+    assert len(lines) == 2 and words in lines[0] and lines[1].startswith("  fix: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("MODL", "FOLDER"), "near: 'colours.safetensors'"),
+        (("MODEL", "FOLDER/rde.png"), "near: 'red.png'"),
+        (("MODEL", "FOLDER", "--output", "x.xlsx"), "unknown ending '.xlsx'"),
+        (("MODEL", "FOLDER", "--output", "x.cvs"), "near: 'csv'"),
+        (("MODEL", "FOLDER", "--csv", "--output", "x.json"), "different formats"),
+    ],
+)
+def test_a_mistake_is_told_in_two_lines(
+    model_file: Path, folder: Path, args: tuple[str, ...], words: str
+) -> None:
+    places = {"MODL": model_file.with_name("colors.safetensors"), "MODEL": model_file}
+    given = [places.get(a, a.replace("FOLDER", str(folder))) for a in args]
+    said = patchword("predict", *given)
+    lines = said.stderr.decode().splitlines()
+    assert said.returncode == 2 and not said.stdout
+    assert len(lines) == 2 and words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--device", "warp"), "device 'warp'"), (("--output", "none/x.csv"), "cannot be written")],
+)
+def test_what_shows_late_is_told_in_two_lines_too(
+    model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str
+) -> None:
+    assert run(["predict", str(model_file), str(folder), *option]) == 2
+    said = capsys.readouterr()
+    assert not said.out and len(said.err.splitlines()) == 2 and words in said.err
+
+
+def test_a_mistyped_model_is_told_before_torch_is_imported(folder: Path) -> None:
+    code = """
+import sys
+from patchword.cli.main import run
+assert run(sys.argv[1:]) == 2
+print("torch" in sys.modules)
+"""
+    said = patchword("predict", folder / "none.safetensors", folder, code=code)
+    assert said.stdout.split() == [b"False"]
+
+
+def test_predicting_imports_nothing_that_it_does_not_need(model_file: Path, folder: Path) -> None:
+    code = """
+import sys
+from patchword.cli.main import run
+assert run(sys.argv[1:]) == 0
+heavy = "torchvision sklearn scipy matplotlib pyarrow pandas rich jinja2 timm transformers torch._dynamo"
+print([m for m in heavy.split() if m in sys.modules], file=sys.stderr)
+"""
+    said = patchword("predict", model_file, folder / "red.png", code=code)
+    assert said.stderr.strip() == b"[]", said.stderr
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_predicting_works_with_a_broken_torchvision_and_with_none(
+    model_file: Path, folder: Path, tmp_path: Path, broken: bool
+) -> None:
+    # A stub stands in front of any other; "absent" is a stub that raises what a missing one would.
+    error = "RuntimeError('operator torchvision::nms does not exist')"
+    missing = "ModuleNotFoundError(\"No module named 'torchvision'\", name='torchvision')"
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {error if broken else missing}\n")
+    said = patchword("predict", model_file, folder, path=tmp_path)
+    assert said.returncode == 0 and said.stdout.count(b".png") == 3
