@@ -137,9 +137,9 @@ def test_standard_input_gives_paths_or_one_image(
     ("content", "words"),
     [
         (b"<!DOCTYPE html><title>Not found</title>", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\n", "git-lfs pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0f\n", "Git LFS pointer"),
         (b"", "is empty"),
-        (None, "cut off"),
+        (None, "truncated"),
         (b"\x80\x04}\x94\x8c\x01a\x94K\x01s.", "Python pickle"),
     ],
 )

@@ -77,7 +77,7 @@ def _check_length(path: Path, length: int, size: int) -> None:
         )
     if length > size - 8:
         raise CheckpointError(
-            f"{path}: cut off within its header ({size:,} bytes, the header alone has {length:,})",
+            f"{path}: truncated within its header ({size:,} bytes, the header alone has {length:,})",
             "get the file again",
         )
 
@@ -119,7 +119,8 @@ def _check_covers(path: Path, tensors: Mapping[str, TensorEntry], data_bytes: in
         reached = entry.end
     if data_bytes < reached:
         raise CheckpointError(
-            f"{path}: cut off: {data_bytes:,} of {reached:,} bytes of weights are there", "get the file again"
+            f"{path}: truncated: {data_bytes:,} of {reached:,} bytes of weights are there",
+            "get the file again",
         )
     if data_bytes > reached:
         raise CheckpointError(

@@ -31,7 +31,7 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
         return CheckpointError(f"{path}: the file is empty", _AGAIN)
     if head.startswith(_LFS):
         return CheckpointError(
-            f"{path}: a git-lfs pointer, not the weights themselves",
+            f"{path}: a Git LFS pointer, not the weights themselves",
             f"fetch them: git lfs pull --include {path.name!r}",
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
@@ -60,7 +60,7 @@ def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     if not head.strip(b"\0"):
         return CheckpointError(f"{path}: nothing but zeros: a download that was never finished", _AGAIN)
     if size < 8:
-        return CheckpointError(f"{path}: cut off after {size} bytes", _AGAIN)
+        return CheckpointError(f"{path}: truncated after {size} bytes", _AGAIN)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
         return CheckpointError(f"{path}: text, not weights", _OWN)
     return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
@@ -78,7 +78,7 @@ def _refuse_zip(path: Path) -> CheckpointError:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return CheckpointError(
-            f"{path}: a PyTorch, NumPy or other zip file that is cut off or damaged", _AGAIN
+            f"{path}: a PyTorch, NumPy or other zip file that is truncated or damaged", _AGAIN
         )
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
         return _torch_pickle(path)

@@ -7,9 +7,7 @@ docs/decisions/0004-threads-and-allocator.md.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword import machine
+from patchword.data.loader import Named
+from patchword.data.pool import in_order
 from patchword.errors import CheckpointError, DataError, ImageError
-from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, read
 
@@ -31,14 +30,6 @@ Array = NDArray[Any]
 _BATCH_CPU, _BATCH_GPU = 8, 64
 # Chunks that wait for their turn to be given out, beyond those being computed.
 _AHEAD = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A picture to answer for; `open` gives what `images.read` accepts, in the worker."""
-
-    name: str
-    open: Callable[[], Source]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +89,7 @@ class Route:
     max_pixels: int = MAX_PIXELS
 
 
-def answers(items: Iterable[Item], route: Route, plan: Plan) -> Iterator[Answer]:
+def answers(items: Iterable[Named], route: Route, plan: Plan) -> Iterator[Answer]:
     """An answer for every item, in order, while memory holds only a few batches.
 
     A picture that cannot be read has an error in its own answer and touches no other.
@@ -110,36 +101,21 @@ def answers(items: Iterable[Item], route: Route, plan: Plan) -> Iterator[Answer]
     torch.set_num_threads(plan.threads)
     try:
         worker = _Worker(route, threading.Lock() if plan.alone else nullcontext())
+        chunks = _chunks(items, plan.batch_size)
         if plan.workers == 1:
-            for chunk in _chunks(items, plan.batch_size):
-                yield from worker(chunk)
+            done: Iterator[list[Answer]] = map(worker, chunks)
         else:
-            yield from _side_by_side(worker, _chunks(items, plan.batch_size), plan.workers)
+            done = in_order(worker, chunks, plan.workers, plan.workers + _AHEAD)
+        for chunk in done:
+            yield from chunk
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[tuple[int, Item]]]:
+def _chunks(items: Iterable[Named], size: int) -> Iterator[list[tuple[int, Named]]]:
     numbered = enumerate(items)
     while chunk := list(islice(numbered, size)):
         yield chunk
-
-
-def _side_by_side(
-    worker: "_Worker", chunks: Iterator[list[tuple[int, Item]]], workers: int
-) -> Iterator[Answer]:
-    waiting: deque[Future[list[Answer]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="patchword")
-    try:
-        for chunk in islice(chunks, workers + _AHEAD):
-            waiting.append(pool.submit(worker, chunk))
-        while waiting:
-            found = waiting.popleft().result()
-            for chunk in islice(chunks, 1):
-                waiting.append(pool.submit(worker, chunk))
-            yield from found
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Worker:
@@ -148,13 +124,14 @@ class _Worker:
     def __init__(self, route: Route, turn: AbstractContextManager[Any]) -> None:
         self.route, self.turn = route, turn
 
-    def __call__(self, chunk: list[tuple[int, Item]]) -> list[Answer]:
+    def __call__(self, chunk: list[tuple[int, Named]]) -> list[Answer]:
         fed: dict[int, Array] = {}
         found: dict[int, Answer] = {}
         for index, item in chunk:
             try:
+                source = item.source() if callable(item.source) else item.source
                 fed[index] = read(
-                    item.open(), self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
+                    source, self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
                 )
             except (ImageError, DataError) as error:
                 found[index] = Answer(index=index, name=item.name, error=error)

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.data.loader import Named
 from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess
-from patchword.inference.answers import Answer, Item, Route, answers, make_plan
+from patchword.inference.answers import Answer, Route, answers, make_plan
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import pictures_in
 from patchword.model.config import ViTConfig
@@ -209,7 +210,7 @@ class Model(nn.Module):
         try:
             count = len(sources) if isinstance(sources, list | tuple) else None
             plan = make_plan(count, self.device, batch_size)
-            yield from answers(map(_item, sources), self.route(compute, max_pixels), plan)
+            yield from answers(map(_named, sources), self.route(compute, max_pixels), plan)
         finally:
             self.train(was_training)
 
@@ -232,8 +233,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     return shares
 
 
-def _item(source: Source) -> Item:
-    return Item(name=_name(source), open=lambda: source)
+def _named(source: Source) -> Named:
+    return Named(name=_name(source), source=source)
 
 
 def _name(source: Source) -> str:
