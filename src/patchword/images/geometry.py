@@ -14,9 +14,9 @@ from patchword.errors import SettingsError
 
 Size = tuple[int, int]  # height, width
 
-# Nothing here may ask for a picture that no memory holds: a 1 x 100000 strip resized to 224 on its
-# shorter side would be 22 million pixels wide.
-MAX_RESIZED_PIXELS = 64_000_000
+# A 1 x 100000 strip resized to 224 on its shorter side would be 22 million pixels wide. Beyond this many
+# pixels only the part that is kept is resized (a value may then be a level off: the box is in 32-bit floats).
+MAX_RESIZED_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

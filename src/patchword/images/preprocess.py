@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchword.errors import ImageError, SettingsError
-from patchword.images.decode import Loaded, Request, Source, load
+from patchword.images.decode import Box, Loaded, Request, Source, load
 from patchword.images.geometry import (
     MAX_RESIZED_PIXELS,
     VARIABLE_SIZE,
@@ -122,15 +122,9 @@ class Preprocess:
         """Whether every picture comes out as `image_size`, so that a batch can be stacked."""
         return not isinstance(self.resize, VARIABLE_SIZE)
 
-    def plan(self, size: Size, name: str = "image") -> Plan:
+    def plan(self, size: Size) -> Plan:
         """The resize and crop of an upright picture of `size` = (h, w)."""
-        plan = self.resize.plan(size, self.image_size)
-        if plan.resized[0] * plan.resized[1] > MAX_RESIZED_PIXELS or min(plan.resized) < 1:
-            raise ImageError(
-                f"{name}: {size[1]}x{size[0]} pixels would be resized to {plan.resized[1]}x{plan.resized[0]}",
-                "crop it: no model sees anything in so thin a picture",
-            )
-        return plan
+        return self.resize.plan(size, self.image_size)
 
     def __call__(self, picture: Pixels | Image.Image, name: str = "image") -> NDArray[np.float32]:
         """An upright picture, [H, W, C] uint8 or float32 in 0..1 (as `decode` gives) → [C, h, w] float32.
@@ -150,8 +144,10 @@ class Preprocess:
                 f"{name}: {channels} channels, the model takes {self.in_channels}",
                 f"decode it with channels={self.in_channels}",
             )
-        plan = self.plan(loaded.size, name)
-        resized = resize(picture, plan.resized, self.resample, loaded.box)
+        plan, box = self.plan(loaded.size), loaded.box
+        if plan.resized[0] * plan.resized[1] > MAX_RESIZED_PIXELS and min(plan.top, plan.left) >= 0:
+            plan, box = _kept_part(plan, box)
+        resized = resize(picture, plan.resized, self.resample, box)
         return self._normalise(_cut(resized, plan, self._fill(resized.dtype)))
 
     def _fill(self, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -185,7 +181,7 @@ def read(
     margin = preprocess.reading.draft_margin
 
     def min_size(size: Size) -> Size:
-        height, width = preprocess.plan(size, name).resized
+        height, width = preprocess.plan(size).resized
         return math.ceil(height * margin), math.ceil(width * margin)
 
     request = Request(
@@ -197,6 +193,14 @@ def read(
     )
     loaded = load(source, request, name)
     return preprocess._apply(loaded, name or "image")
+
+
+def _kept_part(plan: Plan, box: Box) -> tuple[Plan, Box]:
+    """The plan of a very thin picture: resize only what the crop keeps."""
+    across, down = (box[2] - box[0]) / plan.resized[1], (box[3] - box[1]) / plan.resized[0]
+    left, top = box[0] + plan.left * across, box[1] + plan.top * down
+    kept = (left, top, left + plan.output[1] * across, top + plan.output[0] * down)
+    return Plan(resized=plan.output, output=plan.output), kept
 
 
 def _cut(pixels: Pixels, plan: Plan, fill: NDArray[Any]) -> Pixels:

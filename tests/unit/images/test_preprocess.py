@@ -186,9 +186,22 @@ def test_simple_gives_any_size_from_any_picture(size: tuple[int, int], shape: tu
     np.testing.assert_allclose(pixels, 200, atol=1e-3)  # covered: nothing is padding
 
 
-def test_a_thin_picture_is_refused_instead_of_filling_the_memory() -> None:
-    with pytest.raises(ImageError, match="resized to"):
-        read(np.zeros((2, 3_000_000), np.uint8), Preprocess.simple(224, in_channels=1), name="thin.npy")
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (2, 300_000)])
+def test_a_very_thin_picture_is_resized_only_where_it_is_kept(shape: tuple[int, int]) -> None:
+    """Whole, the first would be 250 million pixels."""
+    ramp = (np.arange(shape[0] * shape[1]) % 251).astype(np.uint8).reshape(*shape, 1)
+    pixels = read(ramp, Preprocess.simple(224, in_channels=1, mean=(0.0,), std=(1 / 255,)))
+    assert pixels.shape == (1, 224, 224)
+    row, column = shape[0] // 2, shape[1] // 2
+    middle = ramp[max(row - 1, 0) : row + 1, max(column - 1, 0) : column + 1].mean()
+    assert abs(pixels.mean() - middle) < 2
+
+
+def test_the_kept_part_equals_the_crop_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocess = Preprocess.simple((40, 24), mean=(0.0,), std=(1 / 255,))
+    whole = read(RGB, preprocess)
+    monkeypatch.setattr("patchword.images.preprocess.MAX_RESIZED_PIXELS", 0)
+    assert np.abs(read(RGB, preprocess) - whole).max() <= 1
 
 
 @pytest.mark.parametrize(
