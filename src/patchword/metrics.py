@@ -1,0 +1,81 @@
+"""Scores of classifiers, as pure functions on arrays.
+
+Shapes: N images, C classes. Labels and predictions are indices of classes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.int64]
+
+
+def ranks(scores: Floats, labels: Indices) -> Indices:
+    """How many classes stand before the true one, [N]; 0 is right, < 5 is right in the top five.
+
+    scores [N, C]. Equal scores stand in the order of the classes, as predictions list them.
+    """
+    true = np.take_along_axis(scores, labels[:, None], axis=1)
+    before = np.arange(scores.shape[1]) < labels[:, None]
+    rank: Indices = ((scores > true) | ((scores == true) & before)).sum(axis=1)
+    return rank
+
+
+def cross_entropy(logits: Floats, labels: Indices) -> NDArray[np.float64]:
+    """-log of the true class's probability, [N], in float64."""
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    true = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    loss: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - true
+    return loss
+
+
+def confusion(labels: Indices, predicted: Indices, num_classes: int) -> Indices:
+    """[C, C] counts: true rows, predicted columns."""
+    flat = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """Of one class: precision is None where it was never predicted, recall where it has no images."""
+
+    images: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def per_class(counts: Indices) -> list[ClassScore]:
+    """Scores of each class from its confusion matrix [C, C]."""
+    right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    scores = []
+    for hit, images, named in zip(right.tolist(), true.tolist(), predicted.tolist(), strict=True):
+        scores.append(
+            ClassScore(
+                images=images,
+                precision=hit / named if named else None,
+                recall=hit / images if images else None,
+                f1=2 * hit / (images + named) if images + named else None,
+            )
+        )
+    return scores
+
+
+def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The 95 % interval of a share, `right` of `total`; (0, 1) where nothing was counted.
+
+    Source: Wilson 1927; unlike the normal interval it holds near 0 and 1 and for few images.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share, square = right / total, z * z
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    # Rounding must not push an end past what is possible.
+    low = 0.0 if right == 0 else max(0.0, centre - half)
+    high = 1.0 if right == total else min(1.0, centre + half)
+    return low, high
