@@ -221,3 +221,29 @@ def test_predicting_works_with_a_broken_torchvision_and_with_none(
     (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {error if broken else missing}\n")
     said = patchword("predict", model_file, folder, path=tmp_path)
     assert said.returncode == 0 and said.stdout.count(b".png") == 3
+
+
+def test_evaluating_prints_and_writes_the_score(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in COLOURS:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for other in COLOURS[: 2 if name == "red" else 3]:
+            Image.open(folder / f"{name}.png").save(tmp_path / "data" / name / f"{other}.png")
+    given = ("evaluate", model_file, tmp_path / "data")
+    score = json.loads(inside(capsys, *given, "--json", "--output", tmp_path / "score.json"))
+    assert score == json.loads((tmp_path / "score.json").read_text())
+    assert score["top1"] == 1 and score["scored"] == 8 and "top5" not in score
+    assert "100.0%" in inside(capsys, *given)
+    (tmp_path / "data" / "red" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert run([str(g) for g in given]) == 3
+    said = capsys.readouterr()
+    assert "8 of 9 images" in said.out and "1 of 9 images could not be read" in said.err
+
+
+def test_embedding_writes_vectors_and_names(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside(capsys, "embed", model_file, folder, "--output", tmp_path / "v.npy")
+    assert len((tmp_path / "v.names.txt").read_text().splitlines()) == 3
+    assert run(["embed", str(model_file), str(folder), "--output", str(tmp_path / "v.txt")]) == 2

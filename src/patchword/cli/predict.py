@@ -55,7 +55,7 @@ def predict(
     A file that cannot be read gets a row that says why; the exit code is then 3.
     """
     machine.watch()
-    sources, total, width = _sources(files)
+    sources, total, width = given_sources(files)
     kind = _kind(kind, output)
 
     machine.tune_allocator()
@@ -80,7 +80,7 @@ def predict(
     found.check()
 
 
-def _sources(files: tuple[str, ...]) -> tuple[Any, int | None, int]:
+def given_sources(files: tuple[str, ...]) -> tuple[Any, int | None, int]:
     """The sources, how many there are if that is known, and the width of the longest name."""
     from patchword.inference.sources import STDIN, expand, from_stream
 

@@ -5,7 +5,9 @@ A new command is a file beside this one and a line here. The place is text, so t
 """
 
 VERBS: dict[str, tuple[str, str]] = {
+    "evaluate": ("patchword.cli.evaluate:evaluate", "How right a model is on labelled images."),
     "predict": ("patchword.cli.predict:predict", "Names and probabilities for images."),
+    "embed": ("patchword.cli.embed:embed", "Vectors of images, for search, clustering or other models."),
     "check": ("patchword.cli.check:check", "What is in a data set and what is wrong with it."),
     "doctor": ("patchword.cli.doctor:doctor", "What is installed, what this machine grants, what to mend."),
 }

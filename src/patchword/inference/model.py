@@ -114,7 +114,7 @@ class Model(nn.Module):
         if (many := _as_many(source)) is not None:
             return list(self.predict_each(many, batch_size=batch_size, max_pixels=max_pixels))
         self.check_can_predict()
-        (answer,) = self._answers([source], self.vit, 1, max_pixels)
+        (answer,) = self.answers([source], self.vit, max_pixels=max_pixels)
         if answer.error is not None:
             raise answer.error
         return self._prediction(answer, typing.cast(Source, source))
@@ -125,7 +125,7 @@ class Model(nn.Module):
         """As `predict` of many, one after the other while the next are computed; memory stays flat."""
         self.check_can_predict()
         kept = sources if isinstance(sources, list | tuple) else None
-        for answer in self._answers(sources, self.vit, batch_size, max_pixels):
+        for answer in self.answers(sources, self.vit, batch_size=batch_size, max_pixels=max_pixels):
             yield self._prediction(answer, kept[answer.index] if kept is not None else None)
 
     def answer_each(
@@ -133,7 +133,7 @@ class Model(nn.Module):
     ) -> Iterator[tuple[Answer, Prediction]]:
         """As `predict_each`, with the logits beside each Prediction."""
         self.check_can_predict()
-        for answer in self._answers(sources, self.vit, batch_size, max_pixels):
+        for answer in self.answers(sources, self.vit, batch_size=batch_size, max_pixels=max_pixels):
             yield answer, self._prediction(answer)
 
     def embed(
@@ -149,7 +149,7 @@ class Model(nn.Module):
         many = _as_many(source)
         sources = [source] if many is None else many
         rows: list[Vectors] = []
-        for answer in self._answers(sources, self.feature(feature), batch_size, MAX_PIXELS):
+        for answer in self.answers(sources, self.feature(feature), batch_size=batch_size):
             if answer.values is None:
                 assert answer.error is not None
                 raise answer.error
@@ -181,10 +181,6 @@ class Model(nn.Module):
 
         return part
 
-    def route(self, compute: Any, max_pixels: int = MAX_PIXELS) -> Route:
-        """How the engine feeds this model; evaluation, prediction and embedding share it."""
-        return Route(preprocess=self.preprocess, compute=compute, device=self.device, max_pixels=max_pixels)
-
     def check_can_predict(self) -> None:
         """Raises: CheckpointError where an answer would come from a head that nobody trained."""
         if self.config.head.num_classes == 0:
@@ -201,16 +197,30 @@ class Model(nn.Module):
             "train it first, or use `patchword embed`",
         )
 
-    def _answers(
-        self, sources: Iterable[Any], compute: Any, batch_size: int | None, max_pixels: int
+    def answers(
+        self,
+        sources: Iterable[Any],
+        compute: Any,
+        *,
+        count: int | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Answer]:
+        """What `compute` gives for every source, in order; prediction, embedding and evaluation end here.
+
+        compute: images [b, C, h, w] → [b, …], such as `self.vit` or `self.feature(…)`. sources:
+        pictures, or `Named` ones; count: how many, where the iterable cannot tell.
+        """
         # Dropout and the like must not touch an answer, whatever mode a training loop left.
         was_training = self.training
         self.eval()
         try:
-            count = len(sources) if isinstance(sources, list | tuple) else None
+            count = len(sources) if isinstance(sources, list | tuple) else count
             plan = make_plan(count, self.device, batch_size)
-            yield from answers(map(_named, sources), self.route(compute, max_pixels), plan)
+            route = Route(
+                preprocess=self.preprocess, compute=compute, device=self.device, max_pixels=max_pixels
+            )
+            yield from answers(map(_named, sources), route, plan)
         finally:
             self.train(was_training)
 
@@ -233,8 +243,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     return shares
 
 
-def _named(source: Source) -> Named:
-    return Named(name=_name(source), source=source)
+def _named(source: Source | Named) -> Named:
+    return source if isinstance(source, Named) else Named(name=_name(source), source=source)
 
 
 def _name(source: Source) -> str:

@@ -1,0 +1,77 @@
+"""`patchword embed`: vectors of images into one file."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from patchword import machine
+from patchword.images.limits import MAX_PIXELS
+
+
+@click.command()
+@click.argument("model")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--output", required=True, metavar="FILE", help="Where to: .npy (names beside it) or .parquet.")
+@click.option(
+    "--feature",
+    type=click.Choice(("embedding", "class", "mean", "tokens")),
+    default="embedding",
+    show_default=True,
+    help="What the head reads (recommended), the class token, the mean of the patches, or all tokens.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
+)
+@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Larger images are refused.",
+)
+def embed(
+    model: str,
+    files: tuple[str, ...],
+    output: str,
+    feature: Any,
+    batch_size: int | None,
+    device: str | None,
+    max_pixels: int,
+) -> None:
+    """Write a vector for each image.
+
+    \b
+    MODEL   a run folder or a weights file
+    FILES…  images, folders, patterns; - reads paths, or one image, from standard input
+
+    Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
+    vector. An image that cannot be read has no row and is named; the exit code is then 3.
+    """
+    machine.watch()
+    from patchword.cli.predict import given_sources
+
+    sources, total, _ = given_sources(files)
+    machine.tune_allocator()
+    from patchword.cli.writers import Progress
+    from patchword.inference.embed import check_ending, embed_to
+    from patchword.inference.load import load
+
+    check_ending(Path(output))
+    loaded = load(model, device=device)
+    progress = Progress(total)
+    done = embed_to(
+        loaded,
+        sources,
+        Path(output),
+        feature=feature,
+        batch_size=batch_size,
+        max_pixels=max_pixels,
+        progress=lambda _: progress.step(),
+    )
+    progress.close()
+    click.echo(f"{done.count - done.failed} vectors in {output}", err=True)
+    if done.same.notice:
+        click.echo(f"warning: {done.same.notice}", err=True)
+    done.check()

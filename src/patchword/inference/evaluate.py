@@ -1,0 +1,223 @@
+"""How right a model is on labelled images: each scored once, the unreadable counted, never replaced."""
+
+import dataclasses
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchword import metrics
+from patchword.data.align import align
+from patchword.data.dataset import Dataset, Split
+from patchword.data.loader import from_split
+from patchword.data.open import open_data
+from patchword.data.request import OpenRequest
+from patchword.data.splits import file_list_sha256
+from patchword.errors import DataError, near_text
+from patchword.images.limits import MAX_PIXELS
+from patchword.inference.answers import Answer, SameAnswers
+from patchword.inference.model import Model, softmax
+from patchword.inference.thumbnail import thumbnail
+
+WORST_SHOWN = 24
+# Of no more than this many classes, "in the top five" would say next to nothing.
+TOP5_ABOVE = 5
+_SURE_OF_ONE_ANSWER = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A wrong answer, and how sure the model was of it and of the truth."""
+
+    name: str
+    true: str
+    predicted: str
+    probability: float
+    true_probability: float
+    thumbnail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The score of a model on a split; shares are of `scored` images, of `images` that there are.
+
+    top5: None with five classes or fewer. loss: mean cross-entropy. confusion: true rows,
+    predicted columns. mistakes: the surest first. notice: what looks wrong with the model.
+    """
+
+    data: str
+    split: str
+    weights: str
+    images: int
+    scored: int
+    unreadable: list[dict[str, str]]
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float | None
+    loss: float
+    class_names: tuple[str, ...]
+    classes: list[metrics.ClassScore]
+    confusion: list[list[int]]
+    mistakes: list[Mistake]
+    notice: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluation.json` of a run folder has it."""
+        plain = dataclasses.asdict(self)
+        names = plain.pop("class_names")
+        plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
+        plain["top1_interval"] = list(self.top1_interval)
+        for optional in ("top5", "notice"):
+            if not plain[optional]:
+                plain.pop(optional)
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """split: by name; None takes val, else test, else all. progress: called with (done, of all)."""
+
+    split: str | None = None
+    batch_size: int | None = None
+    max_pixels: int = MAX_PIXELS
+    ignore_unknown_classes: bool = False
+    progress: Callable[[int, int], None] | None = None
+
+
+def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
+    """The data set as this model should be scored on it.
+
+    Where the data has no split of its own and the model was trained on it, the images held
+    out then are found again; any other data is scored whole.
+    """
+    request = request or OpenRequest()
+    origin = model.provenance
+    seed = origin.facts.get("split_seed", origin.seed)
+    dataset = open_data(
+        data, dataclasses.replace(request, split=True, seed=seed if isinstance(seed, int) else 0)
+    )
+    if dataset.split_seed is None or file_list_sha256(dataset) == origin.data_hash:
+        return dataset
+    return open_data(data, dataclasses.replace(request, split=False))
+
+
+def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None = None) -> Evaluation:
+    """Score the model on one split of the data, its classes matched by name.
+
+    Raises: DataError where classes are not the model's, there is no such split, or nothing in
+    it can be read; CheckpointError for a model that has no trained head.
+    """
+    request = request or EvaluationRequest()
+    model.check_can_predict()
+    dataset = align(dataset, model.classes, ignore_unknown=request.ignore_unknown_classes)
+    split = _choose(dataset, request.split)
+    tally = _Tally(split, model.classes)
+    found = model.answers(
+        from_split(split),
+        model.vit,
+        count=len(split),
+        batch_size=request.batch_size,
+        max_pixels=request.max_pixels,
+    )
+    for answer in found:
+        tally.add(answer)
+        if request.progress is not None:
+            request.progress(answer.index + 1, len(split))
+    if not tally.true:
+        raise DataError(
+            f"{dataset.path}: none of the {len(split)} images of {split.name} can be read"
+            + (f" ({tally.unreadable[0]['reason']})" if tally.unreadable else ""),
+            "`patchword check` lists what is wrong with each",
+        )
+    return tally.evaluation(dataset.path, str(model.report.path), model.preprocess.in_channels)
+
+
+def _choose(dataset: Dataset, name: str | None) -> Split:
+    if name is None:
+        return dataset.evaluation
+    if name not in dataset.splits:
+        raise DataError(
+            f"{dataset.path} has no split {name!r}{near_text(name, dataset.splits)}",
+            f"use one of: {', '.join(dataset.splits)}",
+        )
+    return dataset.splits[name]
+
+
+class _Tally:
+    """What is kept of each answer: a few numbers, and the worst mistakes."""
+
+    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
+        self.split, self.classes = split, classes
+        self.true: list[int] = []
+        self.predicted: list[int] = []
+        self.ranks: list[int] = []
+        self.loss = 0.0
+        self.unreadable: list[dict[str, str]] = []
+        self.worst: list[tuple[float, int, int, float]] = []  # probability, -index, predicted, of the truth
+        self.same = SameAnswers()
+
+    def add(self, answer: Answer) -> None:
+        if answer.values is None:
+            assert answer.error is not None
+            reason = answer.error.message.removeprefix(f"{answer.name}: ")
+            self.unreadable.append({"name": answer.name, "reason": reason})
+            return
+        self.same.add(answer)
+        logits, label = answer.values[None], int(self.split.labels[answer.index])
+        labels = np.array([label])
+        rank = int(metrics.ranks(logits, labels)[0])
+        shares = softmax(answer.values)
+        predicted = int(np.argmax(shares))
+        self.loss += float(metrics.cross_entropy(logits, labels)[0])
+        self.true.append(label)
+        self.predicted.append(predicted)
+        self.ranks.append(rank)
+        if predicted != label:
+            entry = (float(shares[predicted]), -answer.index, predicted, float(shares[label]))
+            keep = heapq.heappush if len(self.worst) < WORST_SHOWN else heapq.heappushpop
+            keep(self.worst, entry)
+
+    def evaluation(self, data: str, weights: str, channels: int) -> Evaluation:
+        ranks, scored, num_classes = np.array(self.ranks), len(self.true), len(self.classes)
+        counts = metrics.confusion(np.array(self.true), np.array(self.predicted), num_classes)
+        right = int((ranks == 0).sum())
+        return Evaluation(
+            data=data,
+            split=self.split.name,
+            weights=weights,
+            images=len(self.split),
+            scored=scored,
+            unreadable=self.unreadable,
+            top1=right / scored,
+            top1_interval=metrics.wilson_interval(right, scored),
+            top5=float((ranks < 5).mean()) if num_classes > TOP5_ABOVE else None,
+            loss=self.loss / scored,
+            class_names=self.classes,
+            classes=metrics.per_class(counts),
+            confusion=counts.tolist(),
+            mistakes=[self._mistake(*entry, channels) for entry in sorted(self.worst, reverse=True)],
+            notice=self.same.notice or self._one_class_only(),
+        )
+
+    def _mistake(self, share: float, index: int, predicted: int, true_share: float, channels: int) -> Mistake:
+        index = -index
+        return Mistake(
+            name=self.split.names[index],
+            true=self.classes[int(self.split.labels[index])],
+            predicted=self.classes[predicted],
+            probability=share,
+            true_probability=true_share,
+            thumbnail=thumbnail(self.split.source(index), self.split.names[index], channels),
+        )
+
+    def _one_class_only(self) -> str:
+        named, there = set(self.predicted), set(self.true)
+        if len(named) > 1 or len(there) == 1 or len(self.true) < _SURE_OF_ONE_ANSWER:
+            return ""
+        return (
+            f"all {len(self.true)} images are called {self.classes[named.pop()]!r}, though they are of "
+            f"{len(there)} classes: training collapsed, or these images are unlike those it saw"
+        )

@@ -1,0 +1,31 @@
+"""A picture small enough to lie in a report."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from patchword.errors import ImageError
+from patchword.images.decode import Source, decode
+
+LONGER_SIDE_PX = 112
+
+
+def thumbnail(source: Source, name: str, channels: int = 3) -> str:
+    """A JPEG as a data: address, upright, its longer side at most 112 pixels.
+
+    Of pictures with other than 1 or 3 channels the first is shown. "" where the picture has
+    become unreadable since it was scored.
+    """
+    try:
+        pixels = decode(source, name=name, channels=channels)
+    except ImageError:
+        return ""
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    image.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX), Image.Resampling.BICUBIC)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
