@@ -1,0 +1,215 @@
+"""One loop: epochs of steps, averaged weights, evaluation, everything kept after each epoch.
+
+It knows no task. Classification hands in `tasks.classify.Classify`; another task brings its
+own inputs, loss and evaluation.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from patchword import machine
+from patchword.data.batches import Batches, TrainingBatch
+from patchword.errors import Interrupted, TrainingBroken
+from patchword.training.broken import broken
+from patchword.training.config import TrainSettings
+from patchword.training.progress import Pace, Progress
+from patchword.training.schedule import lr_share
+from patchword.training.state import TrainingState
+from patchword.training.stop import StopRequest, listening
+
+TOLD_EVERY_S = 0.5
+RECORDS_PER_EPOCH = 10
+
+
+class EvaluationScores(Protocol):
+    @property
+    def top1(self) -> float: ...
+
+    @property
+    def constant(self) -> bool: ...
+
+    def as_record(self) -> dict[str, float]: ...
+
+
+class Task(Protocol):
+    def inputs(self, batch: TrainingBatch, generator: Generator) -> tuple[Tensor, Tensor]: ...
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor: ...
+
+    def evaluate(self, model: nn.Module) -> EvaluationScores: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Where the loop's results go. keep: after an epoch, with whether it is the best so far."""
+
+    record: Callable[[dict[str, Any]], None]
+    keep: Callable[[TrainingState, bool, dict[str, float]], None]
+    keep_interrupted: Callable[[TrainingState], None]
+    progress: Progress
+
+
+@dataclass
+class _EpochMeter:
+    """Sums over the steps of an epoch."""
+
+    start: float = field(default_factory=time.perf_counter)
+    loss_sum: float = 0.0
+    steps: int = 0
+    images: int = 0
+    last_told: float = 0.0
+
+    def add(self, loss: float, images: int) -> None:
+        self.loss_sum += loss
+        self.steps += 1
+        self.images += images
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+
+class Loop:
+    """Trains `state` to the end of the schedule.
+
+    Raises: TrainingBroken where a loss or gradient is not finite (the averaged weights of the
+    steps before are kept), Interrupted after Ctrl-C or SIGTERM (likewise).
+    """
+
+    def __init__(
+        self, settings: TrainSettings, task: Task, batches: Batches, state: TrainingState, hooks: Hooks
+    ) -> None:
+        self.settings, self.task, self.batches, self.state, self.hooks = settings, task, batches, state, hooks
+        self.device = next(state.model.parameters()).device
+        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+
+    def run(self) -> None:
+        epochs = self.settings.schedule.epochs
+        with listening() as stop:
+            while self.state.epoch < epochs:
+                record = self._epoch(stop)
+                self._finish_epoch(record)
+
+    def _epoch(self, stop: StopRequest) -> dict[str, Any]:
+        self.state.model.train()
+        meter, waited = _EpochMeter(), self.batches.waited_s
+        every = max(self.batches.steps_per_epoch // RECORDS_PER_EPOCH, 1)
+        for batch in self.batches.epoch(self.state.epoch):
+            loss = self._step(batch)
+            meter.add(loss, len(batch.labels))
+            if meter.steps % every == 0:
+                self._record_step(loss, meter)
+            if meter.seconds - meter.last_told > TOLD_EVERY_S:
+                meter.last_told = meter.seconds
+                self.hooks.progress.pace(self._pace(meter, loss, self.batches.waited_s - waited))
+            if stop.asked:
+                self.hooks.keep_interrupted(self.state)
+                done, all_epochs = self.state.epoch, self.settings.schedule.epochs
+                raise Interrupted(
+                    f"interrupted in epoch {done + 1} of {all_epochs}; the weights so far are kept"
+                )
+        return {
+            "train_loss": meter.loss_sum / max(meter.steps, 1),
+            "seconds": self.state.seconds + meter.seconds,
+            "images_per_s": meter.images / max(meter.seconds, 1e-9),
+            "data_wait": (self.batches.waited_s - waited) / max(meter.seconds, 1e-9),
+        }
+
+    def _step(self, batch: TrainingBatch) -> float:
+        state, optim = self.state, self.settings.optim
+        lr = optim.lr * lr_share(state.step, self.batches.steps_per_epoch, self.settings.schedule)
+        for group in state.optimiser.param_groups:
+            group["lr"] = lr
+        images, targets = self.task.inputs(batch, state.generator)
+        with self._precision():
+            loss = self.task.loss(state.model, images, targets)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad or math.inf)
+        value = loss.item()
+        if not math.isfinite(value) or not math.isfinite(norm.item()):
+            what = "gradient" if math.isfinite(value) else "loss"
+            raise self._broken(images, batch, what, lr)
+        state.optimiser.step()
+        state.step += 1
+        state.average.update(state.step)
+        return value
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        enabled = self.settings.run.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _broken(self, images: Tensor, batch: TrainingBatch, what: str, lr: float) -> TrainingBroken:
+        self.hooks.keep_interrupted(self.state)
+        where = {"epoch": self.state.epoch + 1, "step": self.state.step + 1}
+        return broken(self.state.model, images, batch.names, what=what, lr=lr, **where)
+
+    def _record_step(self, loss: float, meter: _EpochMeter) -> None:
+        lr = self.state.optimiser.param_groups[0]["lr"]
+        seconds = self.state.seconds + meter.seconds
+        step = {
+            "kind": "step",
+            "epoch": self.state.epoch + 1,
+            "step": self.state.step,
+            "loss": loss,
+            "lr": lr,
+        }
+        self.hooks.record({**step, "seconds": round(seconds, 3)})
+
+    def _finish_epoch(self, record: dict[str, Any]) -> None:
+        state, schedule = self.state, self.settings.schedule
+        state.epoch += 1
+        started = time.perf_counter()
+        is_last = state.epoch == schedule.epochs
+        scores, scored = None, {}
+        if is_last or state.epoch % self.settings.run.evaluate_every == 0:
+            scores = self.task.evaluate(state.average.model)
+            scored = scores.as_record()
+        record["seconds"] += time.perf_counter() - started
+        state.seconds = record["seconds"]
+        is_best = scores is not None and scores.top1 > state.best_top1
+        if scores is not None and is_best:
+            state.best_top1 = scores.top1
+        whole = {
+            "kind": "epoch",
+            "epoch": state.epoch,
+            "epochs": schedule.epochs,
+            "step": state.step,
+            "lr": state.optimiser.param_groups[0]["lr"],
+            **{k: round(v, 6) for k, v in record.items()},
+            **scored,
+            "peak_memory_mib": round(machine.peak_memory_bytes() / 2**20, 1),
+        }
+        self.hooks.record(whole)
+        self.hooks.keep(state, is_best, scored)
+        self.hooks.progress.epoch(whole)
+        if scores is not None and scores.constant and is_last:
+            self.hooks.progress.message(
+                "warning: all evaluation images get the same answer; try a smaller --lr"
+            )
+
+    def _pace(self, meter: _EpochMeter, loss: float, waited: float) -> Pace:
+        steps, epochs = self.batches.steps_per_epoch, self.settings.schedule.epochs
+        per_step = meter.seconds / meter.steps
+        epoch_left = per_step * max(steps - meter.steps, 0)
+        return Pace(
+            epoch=self.state.epoch + 1,
+            epochs=epochs,
+            step=meter.steps,
+            steps_per_epoch=steps,
+            loss=loss,
+            lr=self.state.optimiser.param_groups[0]["lr"],
+            images_per_s=meter.images / meter.seconds,
+            data_wait=waited / meter.seconds,
+            seconds=self.state.seconds + meter.seconds,
+            seconds_left=epoch_left + per_step * steps * (epochs - self.state.epoch - 1),
+            epoch_seconds_left=epoch_left,
+            peak_memory_mib=machine.peak_memory_bytes() / 2**20,
+        )

@@ -1,0 +1,23 @@
+"""Recipes: functions from facts of the data to settings. A new one is a file here and a line below."""
+
+from collections.abc import Callable
+
+from patchword.errors import SettingsError, near_text
+from patchword.training.config import TrainSettings
+from patchword.training.recipes import scratch
+from patchword.training.recipes.facts import Asked, Choice, DataFacts
+
+Recipe = Callable[[DataFacts, Asked], tuple[TrainSettings, list[Choice]]]
+
+RECIPES: dict[str, Recipe] = {
+    "scratch": scratch.settings_for,
+}
+DEFAULT = "scratch"
+
+
+def recipe_named(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise SettingsError(
+            f"no recipe {name!r}{near_text(name, RECIPES)}", f"use one of: {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]

@@ -1,0 +1,39 @@
+"""What a recipe looks at: the data, and what the user already decided."""
+
+from dataclasses import dataclass
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """num_images: to train on. size: median (h, w) of the pictures. mean, std: of 0..1, by channel.
+
+    mirrors: whether a mirrored picture still is of its class, as far as one can guess.
+    """
+
+    num_images: int
+    num_classes: int
+    channels: int
+    size: Size
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirrors: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for by option; None leaves the choice to the recipe."""
+
+    image_size: Size | None = None
+    patch_size: Size | None = None
+    model: str | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A value that a recipe chose, in words for a person."""
+
+    what: str
+    why: str

@@ -1,0 +1,136 @@
+"""From scratch: a small plain ViT, strong augmentation, averaged weights.
+
+Reached (two idle cores; the commands and their spread are in benchmarks/results/):
+    digits      `python benchmarks/digits.py`
+    flowers5    `python benchmarks/flowers.py`
+Tuned on parts of the training images alone; the scored images were never looked at.
+"""
+
+import math
+
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import (
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import MeanPool, Rope2d
+from patchword.model.sizes import sized
+from patchword.training.augment import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
+from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
+from patchword.training.optim import OptimSettings
+from patchword.training.recipes.facts import Asked, Choice, DataFacts, Size
+from patchword.training.recipes.sizes import Shape, shape_for
+from patchword.training.schedule import ScheduleSettings
+
+DESCRIPTION = "from scratch, sized to the data"
+# A small ViT leaves chance after some hundred steps and needs thousands.
+FEWEST_STEPS, MOST_STEPS = 2500, 30_000
+NAMED_MODEL_SIZE = (224, 224)
+
+
+def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
+    """The settings for these data, and the choices in words."""
+    if asked.model is not None:
+        return _named(facts, asked)
+    shape = shape_for(facts, asked)
+    return _settings(facts, asked, _model(facts, shape)), list(shape.why)
+
+
+def _named(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
+    assert asked.model is not None
+    size = asked.image_size or NAMED_MODEL_SIZE
+    model = sized(asked.model, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
+    why = [Choice(what=f"{asked.model} at {size[1]}x{size[0]} pixels", why="--model")]
+    settings = _settings(facts, asked, model)
+    if settings.model.grid_size[0] * settings.model.grid_size[1] < 16:
+        few = (
+            "fewer than 16 tokens leave attention little to do; take a smaller patch or a larger --image-size"
+        )
+        why.append(Choice(what=f"only {model.grid_size[0]} x {model.grid_size[1]} tokens", why=few))
+    return settings, why
+
+
+def _model(facts: DataFacts, shape: Shape) -> ViTConfig:
+    return ViTConfig(
+        image=ImageConfig(size=shape.image_size, channels=facts.channels),
+        patch=PatchConfig(size=shape.patch_size),
+        dim=shape.dim,
+        depth=shape.depth,
+        tokens=TokensConfig(class_token=False),
+        positions=Rope2d(),
+        attention=AttentionConfig(num_heads=shape.num_heads),
+        block=BlockConfig(layer_scale=1.0 if shape.depth <= 4 else 0.1),
+        head=HeadConfig(pool=MeanPool(), num_classes=facts.num_classes),
+    )
+
+
+def _settings(facts: DataFacts, asked: Asked, model: ViTConfig) -> TrainSettings:
+    tiny = min(model.image.size) <= 16
+    batch = 32 if facts.num_images < 3000 and tiny else 64
+    batch = max(min(batch, facts.num_images // 4), 2)
+    steps_per_epoch = max(facts.num_images // batch, 1)
+    epochs = asked.epochs or _epochs(facts, steps_per_epoch)
+    return TrainSettings(
+        model=model,
+        preprocess=Preprocess.simple(
+            model.image.size, in_channels=facts.channels, mean=facts.mean, std=_safe(facts.std)
+        ),
+        augment=_gentle() if tiny else _strong(facts),
+        optim=OptimSettings(lr=_lr(model.dim)),
+        schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(5.0, epochs / 10), final_lr=0.01),
+        loss=LossSettings(label_smoothing=0.1),
+        average=AverageSettings(decay=_decay(epochs * steps_per_epoch)),
+        run=RunSettings(batch_size=batch, stored_size=_stored(model.image.size, tiny), recipe="scratch"),
+    )
+
+
+def _lr(dim: int) -> float:
+    """Narrow models take larger steps: 3e-3 at 64 channels, 2e-3 at 128, 1e-3 from 192 on."""
+    return 3e-3 if dim <= 64 else 2e-3 if dim <= 128 else 1e-3
+
+
+def _epochs(facts: DataFacts, steps_per_epoch: int) -> int:
+    """Many rounds over few images, fewer over many."""
+    wanted = 60 if facts.num_images < 3000 else 100
+    fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
+    return max(1, math.ceil(min(max(wanted, fewest), most)))
+
+
+def _decay(steps: int) -> float:
+    """The average looks back over about 4 % of the run."""
+    return round(min(max(1 - 25 / max(steps, 1), 0.9), 0.9999), 5)
+
+
+def _safe(std: tuple[float, ...]) -> tuple[float, ...]:
+    """A channel that never changes has no deviation to divide by."""
+    return tuple(max(s, 1e-2) for s in std)
+
+
+def _stored(size: Size, tiny: bool) -> Size:
+    """Pictures are kept half as large again as the model sees them, so that a crop is still sharp."""
+    return size if tiny else (math.ceil(size[0] * 1.5), math.ceil(size[1] * 1.5))
+
+
+def _gentle() -> AugmentSettings:
+    """For pictures of few pixels, where a crop would cut the thing itself; never mirrored (digits, letters)."""
+    return AugmentSettings(
+        geometry=GeometrySettings(degrees=10.0, translate=0.08, shear=5.0, zoom=0.1, outside="zeros")
+    )
+
+
+def _strong(facts: DataFacts) -> AugmentSettings:
+    return AugmentSettings(
+        geometry=GeometrySettings(
+            crop_scale=(0.35, 1.0),
+            crop_ratio=(0.75, 1.3333),
+            flip=0.5 if facts.mirrors else 0.0,
+            degrees=15.0,
+        ),
+        colour=ColourSettings(brightness=0.3, contrast=0.3, saturation=0.3),
+        mixing=MixSettings(mixup=0.3, cutmix=1.0, probability=0.8),
+    )

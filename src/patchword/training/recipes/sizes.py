@@ -1,0 +1,81 @@
+"""Image size, patch, width and depth from the data: the part of a recipe that N18 is about.
+
+A ViT sees its image as a handful of tokens. Too few (a 16-pixel patch on a 32-pixel image
+leaves four) and there is nothing to attend to; heads narrower than 32 cannot tell tokens apart.
+"""
+
+from dataclasses import dataclass
+
+from patchword.training.recipes.facts import Asked, Choice, DataFacts, Size
+
+PATCHES = (1, 2, 4, 8, 14, 16, 32)
+FEWEST_TOKENS = 16
+HEAD_DIM = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What `shape_for` chose, and why."""
+
+    image_size: Size
+    patch_size: Size
+    dim: int
+    depth: int
+    num_heads: int
+    why: tuple[Choice, ...]
+
+    @property
+    def num_patches(self) -> int:
+        rows, columns = (-(-i // p) for i, p in zip(self.image_size, self.patch_size, strict=True))
+        return rows * columns
+
+
+def shape_for(facts: DataFacts, asked: Asked) -> Shape:
+    """Image, patch, width and depth for these data, each with its reason."""
+    why = []
+    size = asked.image_size
+    if size is None:
+        size, reason = _image_size(facts)
+        why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
+    patch = asked.patch_size
+    if patch is None:
+        patch = (_patch(min(size)),) * 2
+    rows, columns = (-(-i // p) for i, p in zip(size, patch, strict=True))
+    seen = f"each image becomes {rows} x {columns} = {rows * columns} tokens"
+    why.append(Choice(what=f"patches of {patch[1]}x{patch[0]} pixels", why=seen))
+    dim, depth = _width_and_depth(facts, size)
+    heads = dim // HEAD_DIM
+    reason = f"{facts.num_images} training images; heads of {HEAD_DIM} channels"
+    why.append(Choice(what=f"{dim} channels, {depth} blocks, {heads} heads", why=reason))
+    return Shape(image_size=size, patch_size=patch, dim=dim, depth=depth, num_heads=heads, why=tuple(why))
+
+
+def _image_size(facts: DataFacts) -> tuple[Size, str]:
+    """The pictures' own size up to 48 pixels; then what so many images can fill on this budget."""
+    side = min(facts.size)
+    if side <= 48:
+        return facts.size if max(facts.size) <= 48 else (side, side), "the size of the pictures"
+    largest = 64 if facts.num_images < 10_000 else 96 if facts.num_images < 100_000 else 224
+    if side <= largest:
+        size = (side, side)
+        return size, "the shorter side of most pictures"
+    why = f"{facts.num_images} images do not teach a ViT more from larger ones in the time; --image-size changes it"
+    return (largest, largest), why
+
+
+def _patch(side: int) -> int:
+    """The largest patch that leaves 4 x 4 tokens, nearest to 8 x 8 where the side is larger than 32."""
+    fitting = [p for p in PATCHES if side / p >= FEWEST_TOKENS**0.5] or [1]
+    wanted = side / 8 if side > 16 else side / 4
+    good = [p for p in fitting if p <= wanted] or fitting[:1]
+    return 16 if side >= 160 else good[-1]
+
+
+def _width_and_depth(facts: DataFacts, size: Size) -> tuple[int, int]:
+    if min(size) <= 16:
+        return 64, 4
+    if facts.num_images < 500:
+        return 96, 4
+    if facts.num_images < 10_000:
+        return 128, 6
+    return (192, 9) if facts.num_images < 100_000 else (384, 12)

@@ -1,0 +1,106 @@
+"""The folder that a run leaves: where it is, what is appended to it, what is replaced in it."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from patchword.errors import OutputError, UserError
+
+CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
+BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
+
+
+def free_folder(wanted: str | Path) -> Path:
+    """`wanted`, or the next name that is free: runs/flowers, runs/flowers-2, …"""
+    path = Path(wanted)
+    number = 2
+    while path.exists():
+        path = Path(f"{wanted}-{number}")
+        number += 1
+    return path
+
+
+def make_folder(path: Path) -> "RunFolder":
+    """Raises: OutputError where it can't be made or written."""
+    try:
+        path.mkdir(parents=True)
+        (path / STATE).mkdir()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return RunFolder(path)
+
+
+def open_folder(path: str | Path) -> "RunFolder":
+    """Raises: UserError where there is no run to go on with."""
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
+        there = f" (there: {', '.join(sorted(near)[:5])})" if near else ""
+        raise UserError(
+            f"{folder} is no run folder, it has no {CONFIG}{there}", "give a folder that training made"
+        )
+    return RunFolder(folder)
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    what = error.strerror or str(error)
+    return OutputError(f"{path} cannot be written: {what}", "make room or give another place with --out")
+
+
+class RunFolder:
+    """Appends to metrics and log; whole files are written aside and renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_text(self, name: str, text: str) -> None:
+        write_whole(self.path / name, text.encode("utf-8"))
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        self._append(METRICS, json.dumps(record) + "\n")
+
+    def log(self, message: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._append(LOG, f"{stamp}  {message}\n")
+
+    def keep_metrics_until(self, epoch: int) -> None:
+        """Drop the records of epochs after `epoch`: a resumed run writes them again."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:  # the last line of a run that was killed while it wrote
+                continue
+            if record.get("epoch", 0) <= epoch:
+                kept.append(line)
+        self.write_text(METRICS, "".join(line + "\n" for line in kept))
+
+    def _append(self, name: str, text: str) -> None:
+        try:
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise cannot_write(self.path / name, error) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write aside, force to disk, rename: the file is the old one or the new one, never half.
+
+    Raises: OutputError.
+    """
+    aside = path.with_name(path.name + ".new")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error

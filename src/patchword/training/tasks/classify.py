@@ -1,0 +1,95 @@
+"""Classification for the loop: augmented batches, smoothed cross entropy, top-1 on the held-out images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from patchword import machine, metrics
+from patchword.data.batches import TrainingBatch
+from patchword.data.dataset import Split
+from patchword.data.loader import from_split, iterate
+from patchword.training.augment import Augment, mix
+from patchword.training.config import TrainSettings
+from patchword.training.losses import soft_cross_entropy, soft_targets
+
+# Of the memory that the machine grants, for the prepared evaluation images.
+EVALUATION_SHARE = 0.1
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Of the averaged weights. top5 only over more than five classes."""
+
+    loss: float
+    top1: float
+    top5: float | None
+    constant: bool
+
+    def as_record(self) -> dict[str, float]:
+        record = {"val_loss": self.loss, "val_top1": self.top1}
+        return record if self.top5 is None else {**record, "val_top5": self.top5}
+
+
+class Classify:
+    """What the loop asks of a task: an input, a loss, an evaluation."""
+
+    def __init__(
+        self, settings: TrainSettings, evaluation: Split, device: torch.device, workers: int
+    ) -> None:
+        self.settings, self.split, self.device, self.workers = settings, evaluation, device, workers
+        self.augment = Augment(settings.augment, settings.model.image.size)
+        shape = (1, settings.model.image.channels, 1, 1)
+        channels = settings.model.image.channels
+        self.mean = (
+            torch.tensor(np.broadcast_to(settings.preprocess.mean, channels).copy()).float().view(shape)
+        )
+        self.std = torch.tensor(np.broadcast_to(settings.preprocess.std, channels).copy()).float().view(shape)
+        self._prepared: list[tuple[Tensor, NDArray[np.int64]]] | None = None
+
+    def inputs(self, batch: TrainingBatch, generator: Generator) -> tuple[Tensor, Tensor]:
+        """images [B, C, h, w] normalised, targets [B, classes], both on the device."""
+        images = self.augment(batch.images, generator).sub_(self.mean).div_(self.std)
+        classes = self.settings.model.head.num_classes
+        targets = soft_targets(batch.labels, classes, self.settings.loss.label_smoothing)
+        images, targets = mix(images, targets, self.settings.augment.mixing, generator)
+        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        return soft_cross_entropy(model(images), targets)
+
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module) -> Scores:
+        """Scores on the held-out images that can be read, through the same route as `evaluate`."""
+        logits, labels = [], []
+        for images, some in self._evaluation_batches():
+            logits.append(model(images.to(self.device)).float().cpu().numpy())
+            labels.append(some)
+        return _scores(np.concatenate(logits), np.concatenate(labels))
+
+    def _evaluation_batches(self) -> Any:
+        if self._prepared is not None:
+            return self._prepared
+        batches = iterate(from_split(self.split), self.settings.preprocess, EVALUATION_BATCH, self.workers)
+        pairs = ((b.images, self.split.labels[b.indices]) for b in batches if b.indices)
+        height, width = self.settings.model.image.size
+        needed = 4 * len(self.split) * self.settings.model.image.channels * height * width
+        if needed > EVALUATION_SHARE * machine.memory_limit_bytes():
+            return pairs
+        self._prepared = list(pairs)
+        return self._prepared
+
+
+def _scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
+    predicted = logits.argmax(axis=1)
+    ranks = metrics.ranks(logits, labels)
+    return Scores(
+        loss=float(metrics.cross_entropy(logits, labels).mean()),
+        top1=float((ranks == 0).mean()),
+        top5=float((ranks < 5).mean()) if logits.shape[1] > 5 else None,
+        constant=len(np.unique(labels)) > 1 and len(np.unique(predicted)) == 1,
+    )

@@ -1,0 +1,212 @@
+"""Train a classifier into a run folder, or go on with one."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchword import machine
+from patchword import settings as tree
+from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.native import write_model
+from patchword.data.batches import Batches
+from patchword.data.dataset import Dataset
+from patchword.data.splits import file_list_sha256
+from patchword.errors import UserError
+from patchword.images.preprocess import Preprocess
+from patchword.model.vit import ViT
+from patchword.training import runfolder
+from patchword.training.choose import Chosen, resolved
+from patchword.training.config import TrainSettings
+from patchword.training.ema import AveragedWeights
+from patchword.training.loop import Hooks, Loop
+from patchword.training.optim import make_optimiser
+from patchword.training.precision import choose_precision
+from patchword.training.progress import Progress, Silent
+from patchword.training.runfolder import RunFolder
+from patchword.training.state import TrainingState
+from patchword.training.tasks.classify import Classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """skipped: training images that could not be read, with the reason."""
+
+    folder: Path
+    settings: TrainSettings
+    skipped: tuple[tuple[str, str], ...]
+
+
+def start_run(
+    dataset: Dataset, chosen: Chosen, facts: Mapping[str, Any], out: Path, progress: Progress | None = None
+) -> RunResult:
+    """Train from the beginning into the new folder `out`. facts: for data.json.
+
+    Raises: OutputError where `out` can't be written, TrainingBroken, Interrupted.
+    """
+    progress = progress or Silent()
+    device = _device(chosen.settings.run.device)
+    model = _new_model(chosen.settings)
+    chosen = _measured(chosen, model, device, progress)
+    folder = runfolder.make_folder(out)
+    folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
+    folder.write_text(runfolder.DATA, json.dumps(dict(facts), indent=1, ensure_ascii=False) + "\n")
+    state = _new_state(model.to(device), chosen.settings)
+    # Written before the first step: finds a full disk now, and a run killed in its first
+    # epoch can go on.
+    state.save(folder)
+    folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
+    return _run(dataset, chosen.settings, state, folder, facts, progress)
+
+
+def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
+    """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
+
+    Raises: UserError where the run is finished or the data are other ones.
+    """
+    settings, facts = read_run(folder)
+    if facts.get("file_list_sha256") != file_list_sha256(dataset):
+        raise UserError(
+            f"{dataset.path} is not what {folder.path} was trained on: its list of images has changed",
+            "restore the data, or start a new run",
+        )
+    device = _device(settings.run.device)
+    state = _new_state(_new_model(settings).to(device), settings)
+    state.restore(folder)
+    if state.epoch >= settings.schedule.epochs:
+        raise UserError(
+            f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
+            "start a new run for more epochs, as --epochs N",
+        )
+    folder.keep_metrics_until(state.epoch)
+    folder.log(f"resumed after epoch {state.epoch}")
+    return _run(dataset, settings, state, folder, facts, progress or Silent())
+
+
+def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
+    """The settings and data facts of a run."""
+    path = folder.path / runfolder.CONFIG
+    settings = tree.from_plain(TrainSettings, tree.read_toml(path), str(path))
+    try:
+        facts = json.loads((folder.path / runfolder.DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder.path}/{runfolder.DATA} cannot be read ({error})", "start a new run"
+        ) from error
+    return settings, facts
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"run.device is {name}, and torch finds no CUDA device", "pass -o run.device=cpu")
+    return device
+
+
+def _new_model(settings: TrainSettings) -> ViT:
+    generator = torch.Generator().manual_seed(settings.run.seed)
+    return ViT(settings.model, generator)
+
+
+def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
+    # Drop path draws from torch's own generator.
+    torch.manual_seed(settings.run.seed)
+    return TrainingState(
+        model=model,
+        average=AveragedWeights(model, settings.average.decay),
+        optimiser=make_optimiser(model, settings.optim),
+        generator=torch.Generator().manual_seed(settings.run.seed),
+    )
+
+
+def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
+    """Fill in what depends on this machine: threads and precision."""
+    threads = chosen.settings.run.threads or machine.granted_threads()
+    torch.set_num_threads(threads)
+    who = tree.source_of("run.precision", chosen.sources)
+    if who.startswith(("option", "file")):
+        return resolved(chosen.settings, chosen.sources, threads=threads)
+    precision, why = choose_precision(model, chosen.settings, device)
+    progress.message(f"precision: {precision} ({why})")
+    return resolved(chosen.settings, chosen.sources, threads=threads, precision=precision)
+
+
+def _run(
+    dataset: Dataset,
+    settings: TrainSettings,
+    state: TrainingState,
+    folder: RunFolder,
+    facts: Mapping[str, Any],
+    progress: Progress,
+) -> RunResult:
+    torch.set_num_threads(settings.run.threads)
+    workers = machine.granted_cores()
+    stored = Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels)
+    batches = Batches(
+        dataset.training, stored, batch_size=settings.run.batch_size, seed=settings.run.seed, workers=workers
+    )
+    batches.prepare(progress.reading)
+    for name, reason in batches.skipped:
+        folder.log(f"skipped {name}: {reason}")
+    device = next(state.model.parameters()).device
+    task = Classify(settings, dataset.evaluation, device, workers)
+    writer = _Writer(dataset, settings, folder, facts)
+    hooks = Hooks(
+        record=folder.append_metrics,
+        keep=writer.keep,
+        keep_interrupted=writer.keep_interrupted,
+        progress=progress,
+    )
+    try:
+        Loop(settings, task, batches, state, hooks).run()
+    finally:
+        progress.close()
+    folder.log("finished")
+    return RunResult(folder=folder.path, settings=settings, skipped=tuple(batches.skipped))
+
+
+class _Writer:
+    """Writes state and weights files of a run, with their cards."""
+
+    def __init__(
+        self, dataset: Dataset, settings: TrainSettings, folder: RunFolder, facts: Mapping[str, Any]
+    ) -> None:
+        self.dataset, self.settings, self.folder, self.facts = dataset, settings, folder, facts
+
+    def keep(self, state: TrainingState, is_best: bool, scores: dict[str, float]) -> None:
+        self._write(runfolder.LAST, state, scores)
+        if is_best:
+            self._write(runfolder.BEST, state, scores)
+        state.save(self.folder)
+
+    def keep_interrupted(self, state: TrainingState) -> None:
+        """The weights of the steps so far; the state stays that of the last whole epoch."""
+        self._write(runfolder.LAST, state, {})
+        self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
+
+    def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
+        chosen_by = (
+            "the best of many looks at the evaluation images" if name == runfolder.BEST else "the last"
+        )
+        card = ModelCard(
+            config=self.settings.model,
+            preprocess=self.settings.preprocess,
+            classes=self.dataset.classes,
+            provenance=Provenance(
+                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                patchword=metadata.version("patchword"),
+                data=self.dataset.path,
+                data_hash=str(self.facts.get("file_list_sha256", "")),
+                seed=self.settings.run.seed,
+                recipe=self.settings.run.recipe,
+                metrics={k.removeprefix("val_"): v for k, v in scores.items()},
+                facts={"epoch": state.epoch, "step": state.step, "weights": "averaged", "chosen": chosen_by},
+            ),
+        )
+        tensors = {k: v.contiguous() for k, v in state.average.model.state_dict().items()}
+        write_model(self.folder.path / name, tensors, card)
