@@ -12,10 +12,20 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Model": "patchword.inference.model",
     "PatchwordError": "patchword.errors",
+    "Prediction": "patchword.inference.prediction",
+    "Preprocess": "patchword.images.preprocess",
+    "ViT": "patchword.model.vit",
+    "ViTConfig": "patchword.model.config",
+    "check": "patchword.api",
+    "evaluate": "patchword.api",
+    "load": "patchword.api",
+    "sized": "patchword.model.sizes",
+    "train": "patchword.api",
 }
 
-__all__ = ["PatchwordError"]
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

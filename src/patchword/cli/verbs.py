@@ -5,9 +5,10 @@ A new command is a file beside this one and a line here. The place is text, so t
 """
 
 VERBS: dict[str, tuple[str, str]] = {
+    "train": ("patchword.cli.train:train", "A classifier from class folders, with a report."),
     "evaluate": ("patchword.cli.evaluate:evaluate", "How right a model is on labelled images."),
     "predict": ("patchword.cli.predict:predict", "Names and probabilities for images."),
-    "embed": ("patchword.cli.embed:embed", "Vectors of images, for search, clustering or other models."),
+    "embed": ("patchword.cli.embed:embed", "Vectors of images, for search, clustering, other models."),
     "check": ("patchword.cli.check:check", "What is in a data set and what is wrong with it."),
-    "doctor": ("patchword.cli.doctor:doctor", "What is installed, what this machine grants, what to mend."),
+    "doctor": ("patchword.cli.doctor:doctor", "What is installed and granted here, what to mend."),
 }

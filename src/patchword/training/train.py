@@ -205,8 +205,18 @@ class _Writer:
                 seed=self.settings.run.seed,
                 recipe=self.settings.run.recipe,
                 metrics={k.removeprefix("val_"): v for k, v in scores.items()},
-                facts={"epoch": state.epoch, "step": state.step, "weights": "averaged", "chosen": chosen_by},
+                facts={
+                    **self._split_seed(),
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "weights": "averaged",
+                    "chosen": chosen_by,
+                },
             ),
         )
-        tensors = {k: v.contiguous() for k, v in state.average.model.state_dict().items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.average.model.state_dict().items()}
         write_model(self.folder.path / name, tensors, card)
+
+    def _split_seed(self) -> dict[str, int]:
+        """With it the held-out images of data that came unsplit are found again."""
+        return {} if self.dataset.split_seed is None else {"split_seed": self.dataset.split_seed}

@@ -1,0 +1,209 @@
+"""What `import patchword as pw` offers in a line: composes the rooms, decides nothing itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchword.data.check import CheckReport, check_data, natural_channels
+from patchword.data.dataset import Dataset
+from patchword.data.open import open_data
+from patchword.data.request import OpenRequest
+from patchword.errors import DataError, Interrupted, PatchwordError
+
+if TYPE_CHECKING:
+    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.model import Model
+    from patchword.training.choose import Chosen, Wishes
+    from patchword.training.config import TrainSettings
+    from patchword.training.progress import Progress
+    from patchword.training.recipes.facts import DataFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training. evaluation: of last.safetensors. skipped: images that could not be read."""
+
+    folder: Path
+    settings: "TrainSettings"
+    evaluation: "Evaluation"
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def model(self) -> "Model":
+        """The last averaged weights, ready to predict."""
+        return load(self.folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A checked data set and the settings chosen for it, ready to train."""
+
+    dataset: Dataset
+    report: CheckReport
+    chosen: "Chosen"
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name."""
+
+    data: str
+    wishes: "Wishes"
+    out: str | None = None
+    opening: OpenRequest = field(default_factory=OpenRequest)
+
+
+def load(path: str | Path, *, device: str | None = None) -> "Model":
+    """The model in a run folder or a weights file. Raises: CheckpointError."""
+    from patchword.inference.load import load as load_model
+
+    return load_model(path, device=device)
+
+
+def check(data: str | Path) -> CheckReport:
+    """What is in a data set and what is wrong with it. Raises: DataError where there is none."""
+    from patchword import machine
+
+    return check_data(open_data(data), workers=machine.granted_threads())
+
+
+def evaluate(model: "Model | str | Path", data: str | Path, *, split: str | None = None) -> "Evaluation":
+    """Score a model (or what `load` takes) on data, classes matched by name. Raises: DataError."""
+    from patchword.inference import evaluate as scoring
+
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return scoring.evaluate(loaded, scoring.open_for(loaded, data), scoring.EvaluationRequest(split=split))
+
+
+def train(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    progress: "Progress | None" = None,
+) -> Run:
+    """Train a classifier from scratch, sized to the data, and score it.
+
+    settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}.
+    Raises: DataError, SettingsError, OutputError before anything runs; TrainingBroken, Interrupted.
+    """
+    from patchword.training.choose import Wishes
+    from patchword.training.recipes.facts import Asked
+
+    options = [("run.seed", "seed", seed), *((path, "settings", v) for path, v in (settings or {}).items())]
+    wishes = Wishes(asked=Asked(epochs=epochs), options=tuple(options))
+    request = TrainRequest(
+        data=str(data), wishes=wishes, out=None if out is None else str(out), opening=OpenRequest(seed=seed)
+    )
+    return run(prepare(request, progress), progress)
+
+
+def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
+    """Open and check the data, choose the settings; nothing is written yet.
+
+    Raises: DataError for the first thing that makes training meaningless.
+    """
+    from patchword import machine
+    from patchword.training.choose import choose
+    from patchword.training.runfolder import free_folder
+
+    machine.tune_allocator()
+    dataset = open_data(request.data, request.opening)
+    report = check_data(
+        dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
+    )
+    if report.fatal:
+        raise DataError(report.fatal[0].message, report.fatal[0].fix)
+    chosen = choose(dataset, data_facts(report), request.wishes)
+    out = request.out or f"runs/{Path(request.data).resolve().stem}"
+    return Prepared(dataset=dataset, report=report, chosen=chosen, out=free_folder(out))
+
+
+def data_facts(report: CheckReport) -> "DataFacts":
+    """What recipes look at, from what the check found."""
+    from patchword.training.recipes.facts import DataFacts
+
+    dataset = report.dataset
+    unreadable = {name for name, _ in report.skipped}
+    height, width = report.sizes["median"]
+    return DataFacts(
+        num_images=sum(name not in unreadable for name in dataset.training.names),
+        num_classes=len(dataset.classes),
+        channels=natural_channels(dataset),
+        size=(height, width),
+        mean=tuple(report.channel_mean),
+        std=tuple(report.channel_std),
+        mirrors=not _written_signs(dataset.classes),
+    )
+
+
+def _written_signs(classes: tuple[str, ...]) -> bool:
+    """Classes called by one character or a number look like letters and digits, which a mirror spoils."""
+    return all(len(name) == 1 or name.isdecimal() for name in classes)
+
+
+def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
+    """Train what `prepare` made ready, score the last averaged weights, write the report."""
+    from patchword.training.train import start_run
+
+    facts = prepared.report.to_dict()
+    with _reported(prepared.out):
+        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress)
+    return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
+
+
+def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
+    """Go on with an interrupted run from its last whole epoch. data: where the images are now, if moved."""
+    from patchword import machine
+    from patchword.training.runfolder import open_folder
+    from patchword.training.train import read_run, resume_run
+
+    machine.tune_allocator()
+    run_folder = open_folder(folder)
+    _, facts = read_run(run_folder)
+    seed = facts.get("split_seed")
+    opening = OpenRequest(seed=seed if isinstance(seed, int) else 0, ignore_unknown_classes=True)
+    dataset = open_data(data or facts["path"], opening)
+    with _reported(run_folder.path):
+        result = resume_run(dataset, run_folder, progress)
+    return _finish(result.folder, result.settings, dataset, result.skipped)
+
+
+class _reported:
+    """Writes the report also of a run that was stopped, and says how to go on with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, PatchwordError) or not (self.folder / "metrics.jsonl").exists():
+            return
+        from patchword.reports.html import write_report
+
+        write_report(self.folder)
+        if isinstance(error, Interrupted):
+            raise Interrupted(
+                error.message, f"go on with `patchword train --resume {self.folder}`"
+            ) from error
+
+
+def _finish(
+    folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
+) -> Run:
+    from patchword.inference.evaluate import evaluate as score
+    from patchword.reports.html import write_report
+    from patchword.training.runfolder import RunFolder
+
+    evaluation = replace(score(load(folder), dataset), data=dataset.path)
+    text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False)
+    RunFolder(folder).write_text("evaluation.json", text + "\n")
+    write_report(folder)
+    return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)

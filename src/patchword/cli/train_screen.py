@@ -1,0 +1,173 @@
+"""What a training shows: choices, a live line on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from patchword.api import Prepared, Run
+    from patchword.data.check import CheckReport
+    from patchword.training.progress import Pace
+
+PLAIN_EVERY_S = 15.0
+_console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def screen() -> Iterator["Terminal | Lines"]:
+    """The progress for this standard error: live on a terminal, lines elsewhere."""
+    shown: Terminal | Lines = Terminal() if sys.stderr.isatty() else Lines()
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:07:10."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """An epoch in less than 80 columns."""
+    line = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
+    if "val_top1" in record:
+        line += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
+    return f"{line}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"
+
+
+class Lines:
+    """For files and pipes."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def pace(self, pace: "Pace") -> None:
+        if time.monotonic() - self._last < PLAIN_EVERY_S:
+            return
+        self._last = time.monotonic()
+        self.message(
+            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {pace.loss:.3f}  "
+            f"{pace.images_per_s:.0f} images/s  {clock(pace.seconds_left)} left"
+        )
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        is_last = record["epoch"] == record["epochs"]
+        if is_last or time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self.message(epoch_line(record))
+
+    def reading(self, done: int, total: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal:
+    """A live display of four lines: bar, times, speed, scores."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+        )
+        self._task = self._bar.add_task("reading images", total=1)
+        self._facts = Text()
+        self._live = Live(self._table(), console=_console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def _table(self) -> Table:
+        table = Table.grid()
+        table.add_row(self._bar)
+        table.add_row(self._facts)
+        return table
+
+    def message(self, text: str) -> None:
+        self._live.console.print(Text(text))
+
+    def reading(self, done: int, total: int) -> None:
+        self._bar.update(self._task, description="reading images", completed=done, total=total)
+
+    def pace(self, pace: "Pace") -> None:
+        steps = pace.epochs * pace.steps_per_epoch
+        done = (pace.epoch - 1) * pace.steps_per_epoch + pace.step
+        self._bar.update(
+            self._task, description=f"epoch {pace.epoch}/{pace.epochs}", completed=done, total=steps
+        )
+        facts = (
+            f"{clock(pace.seconds_left)} left, {clock(pace.epoch_seconds_left)} of this epoch; "
+            f"{clock(pace.seconds)} so far\n"
+            f"{pace.images_per_s:.0f} images/s, {100 * pace.data_wait:.0f} % waiting for images, "
+            f"{pace.peak_memory_mib:.0f} MiB at most\n"
+            f"loss {pace.loss:.3f}, learning rate {pace.lr:.2g}"
+        )
+        self._facts = Text(facts)
+        self._live.update(self._table())
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        # A short run's epochs would scroll everything else away; twenty lines tell it all.
+        every = max(record["epochs"] // 20, 1)
+        if record["epoch"] % every == 0 or record["epoch"] == record["epochs"]:
+            self.message(epoch_line(record))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def show_problems(report: "CheckReport") -> None:
+    for problem in report.problems:
+        _console.print(Text(f"{problem.severity}: {problem.message}"))
+        if problem.fix and problem.severity != "note":
+            _console.print(Text(f"  fix: {problem.fix}"))
+
+
+def show_choices(prepared: "Prepared") -> None:
+    """What will be trained, chosen by whom; every value is in config.toml."""
+    from patchword.model.cost import cost
+    from patchword.settings import source_of
+
+    settings, sources = prepared.chosen.settings, prepared.chosen.sources
+    _console.print(Text(f"training {prepared.report.dataset.path} into {prepared.out}"))
+    for choice in prepared.chosen.choices:
+        _console.print(Text(f"  {choice.what}: {choice.why}"))
+    price = cost(settings.model)
+    _console.print(Text(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs an image"))
+    shown = {
+        "schedule.epochs": settings.schedule.epochs,
+        "run.batch_size": settings.run.batch_size,
+        "optim.lr": settings.optim.lr,
+        "run.seed": settings.run.seed,
+    }
+    values = (f"{path} {value} ({source_of(path, sources)})" for path, value in shown.items())
+    _console.print(Text("  " + ", ".join(values) + "; all in config.toml"))
+
+
+def show_result(run: "Run") -> None:
+    evaluation = run.evaluation
+    low, high = evaluation.top1_interval
+    _console.print(
+        Text(
+            f"top-1 {100 * evaluation.top1:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
+            f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, last averaged weights"
+        )
+    )
+    for name, reason in run.skipped[:5]:
+        _console.print(Text(f"left out of training: {name}: {reason}"))
+    if len(run.skipped) > 5:
+        _console.print(Text(f"left out of training: {len(run.skipped)} in all, see log.txt"))
+    _console.print(Text(f"report: {run.folder / 'report.html'}"))
