@@ -187,8 +187,14 @@ def duration(seconds: Any) -> str:
     return f"{hours}\u00a0h {minutes}\u00a0min" if minutes else f"{hours}\u00a0h"
 
 
+def reason(failure: dict[str, Any]) -> str:
+    """Why a file failed, without its name, which stands before it on the page."""
+    text, name = str(failure.get("reason", "")), str(failure.get("name", ""))
+    return text.removeprefix(name).lstrip(": ") if name else text
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-FILTERS = {"percent": percent, "count": count, "number": number, "duration": duration}
+FILTERS = {"percent": percent, "count": count, "number": number, "duration": duration, "reason": reason}

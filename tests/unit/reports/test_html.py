@@ -198,6 +198,20 @@ def test_a_split_of_which_nothing_could_be_read_has_no_score(tmp_path: Path) -> 
     assert "None of the 37 images of the split val could be read" in " ".join(page.text.split())
 
 
+def test_what_the_check_of_the_data_found_is_told(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    found = {
+        "problems": [{"severity": "warning", "message": "2 images are in both", "fix": "take them out"}],
+        "skipped": [{"name": "train/a.jpg", "reason": "train/a.jpg: the file is empty"}],
+        "passed_by": {"hidden files": 3},
+    }
+    (tmp_path / "data.json").write_text(json.dumps(data_of(FLOWERS) | found))
+    text = " ".join(_page(tmp_path).text.split())
+    assert "Warning: 2 images are in both → take them out" in text
+    assert "train/a.jpg: the file is empty" in text and "train/a.jpg: train/a.jpg" not in text
+    assert "3 hidden files" in text
+
+
 def test_only_the_end_of_a_long_log_is_shown(tmp_path: Path) -> None:
     write_sample(tmp_path, FLOWERS)
     (tmp_path / "log.txt").write_text("".join(f"line {i} <b>\n" for i in range(100_000)))
