@@ -13,6 +13,21 @@ from patchword.reports.curves import best_epoch
 from patchword.reports.run_files import RunFiles, Setting, printable
 
 CHOSEN_LAST = ("", "default")
+CHOSEN_FOR_ALL = (*CHOSEN_LAST, "recipe")
+# What one reader asks another for, whoever chose it.
+ASKED_FOR = (
+    "model.dim",
+    "model.depth",
+    "model.image.size",
+    "model.patch.size",
+    "model.positions.kind",
+    "optim.lr",
+    "optim.weight_decay",
+    "schedule.epochs",
+    "loss.label_smoothing",
+    "run.batch_size",
+    "run.seed",
+)
 WAITS_FOR_DATA = 0.25
 RARE_RATIO = 10
 
@@ -48,7 +63,8 @@ def with_ranks(evaluation: dict[str, Any]) -> dict[str, Any]:
     largest = max((c.get("images", 0) for c in evaluation.get("classes", [])), default=0)
     scored = evaluation.get("scored") or 0
     guess = largest / scored if scored else None
-    return evaluation | {"right": right, "guess": guess}
+    weights = PurePath(evaluation.get("weights") or "last.safetensors").name
+    return evaluation | {"right": right, "guess": guess, "weights": weights}
 
 
 def per_class(run: RunFiles, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -109,10 +125,13 @@ def splits(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_tables(settings: tuple[Setting, ...]) -> dict[str, list[Setting]]:
-    """What somebody chose, and what was left as it comes."""
+    """First what a person set and what a reader asks for, then the rest by who chose it."""
+    first = [s for s in settings if s.path in ASKED_FOR or s.source.split(" ")[0] not in CHOSEN_FOR_ALL]
+    rest = [s for s in settings if s not in first]
     return {
-        "chosen": [s for s in settings if s.source not in CHOSEN_LAST],
-        "defaults": [s for s in settings if s.source in CHOSEN_LAST],
+        "first": first,
+        "recipe": [s for s in rest if s.source not in CHOSEN_LAST],
+        "defaults": [s for s in rest if s.source in CHOSEN_LAST],
     }
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from patchword.reports.run_files import printable, settings_of
+from patchword.reports.run_files import Setting, printable, settings_of
+from patchword.reports.story import settings_tables
 from patchword.settings import to_toml
 
 
@@ -34,3 +35,15 @@ def test_text_that_hides_is_spelled_out_and_other_scripts_stay() -> None:
     assert printable("Blüte 花 عربى 🌷") == "Blüte 花 عربى 🌷"
     assert printable("a\x00b\u202ec\udcff") == r"a\x00b\u202ec\udcff"
     assert printable("two\nlines", keep="\n") == "two\nlines"
+
+
+def test_settings_set_by_hand_and_the_main_ones_come_first() -> None:
+    def setting(table: str, name: str, source: str) -> Setting:
+        return Setting(table=table, name=name, value="1", source=source)
+
+    lr = setting("optim", "lr", "recipe scratch")
+    clip = setting("optim", "clip_grad", "recipe scratch")
+    beta = setting("optim", "beta1", "default")
+    zoom = setting("augment.geometry", "zoom", "option -o")
+    tables = settings_tables((lr, clip, beta, zoom))
+    assert tables == {"first": [lr, zoom], "recipe": [clip], "defaults": [beta]}
