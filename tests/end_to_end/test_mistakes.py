@@ -10,10 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
+
+from support.scans import write_scans
 
 QUICK = ("--epochs", "1", "--batch-size", "8")
 
@@ -21,18 +20,6 @@ QUICK = ("--epochs", "1", "--batch-size", "8")
 def patchword(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "patchword.cli.main", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=240)
-
-
-def write_scans(folder: Path, counts: dict[str, int], first: int = 0) -> None:
-    """`counts` scans of each digit as PNG files in class folders."""
-    digits = load_digits()
-    for name, count in counts.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        label = int("".join(c for c in name if c.isdigit()) or 0)
-        scans = digits.images[digits.target == label][first : first + count]
-        for i, scan in enumerate(scans):
-            large = np.kron((scan * 15.9).astype(np.uint8), np.ones((3, 3), np.uint8))
-            Image.fromarray(large).save(folder / name / f"{i}.png")
 
 
 @pytest.fixture

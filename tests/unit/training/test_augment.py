@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from patchword.errors import SettingsError
 from patchword.training.augment import (
     Augment,
@@ -13,7 +15,6 @@ from patchword.training.augment import (
     draw_geometry,
     mix,
 )
-from torch import Tensor
 
 STRONG = AugmentSettings(
     geometry=GeometrySettings(

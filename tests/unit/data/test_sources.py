@@ -1,0 +1,196 @@
+"""The same images are the same data set, however they lie."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from patchword.data.batches import Batches
+from patchword.data.dataset import Dataset
+from patchword.data.open import open_data
+from patchword.data.request import OpenRequest
+from patchword.errors import DataError
+from patchword.images.decode import decode
+from patchword.images.preprocess import Preprocess
+from support.scans import write_scans
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("forms") / "digits"
+    write_scans(top, {"d0": 7, "d1": 9, "d2": 8})
+    return top
+
+
+def _rows(folder: Path) -> list[tuple[Path, str]]:
+    return [(file, file.parent.name) for file in sorted(folder.rglob("*.png"))]
+
+
+def _zip(folder: Path, out: Path) -> Path:
+    with zipfile.ZipFile(out / "digits.zip", "w") as archive:
+        for file, label in _rows(folder):
+            archive.write(file, f"wrapped/{label}/{file.name}")
+        archive.writestr("__MACOSX/wrapped/d0/._0.png", b"resource fork")
+    return out / "digits.zip"
+
+
+def _csv(folder: Path, out: Path) -> Path:
+    with open(out / "digits.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        writer.writerows([(str(f), label) for f, label in _rows(folder)])
+    return out / "digits.csv"
+
+
+def _jsonl(folder: Path, out: Path) -> Path:
+    lines = [json.dumps({"image": str(f), "label": label}) for f, label in _rows(folder)]
+    (out / "digits.jsonl").write_text("\n".join(lines) + "\n")
+    return out / "digits.jsonl"
+
+
+def _parquet(folder: Path, out: Path) -> Path:
+    """As Hugging Face's datasets write images and class labels."""
+    rows = _rows(folder)
+    names = sorted({label for _, label in rows})
+    images = [{"bytes": f.read_bytes(), "path": f.name} for f, _ in rows]
+    labels = [names.index(label) for _, label in rows]
+    features = {"label": {"names": names, "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata)
+    pq.write_table(table, out / "digits.parquet", row_group_size=5)
+    return out / "digits.parquet"
+
+
+def _pixels(data: Dataset, split: str) -> dict[str, list[bytes]]:
+    chosen = data.splits[split]
+    found: dict[str, list[bytes]] = {name: [] for name in data.classes}
+    for i, label in enumerate(chosen.labels):
+        found[data.classes[label]].append(decode(chosen.source(i), channels=1).tobytes())
+    return found
+
+
+@pytest.mark.parametrize("write", [_zip, _csv, _jsonl, _parquet])
+def test_every_form_gives_the_same_images_classes_and_split(
+    folder: Path, tmp_path: Path, write: object
+) -> None:
+    plain = open_data(folder, OpenRequest(seed=3))
+    other = open_data(write(folder, tmp_path), OpenRequest(seed=3))  # type: ignore[operator]
+    assert other.classes == plain.classes == ("d0", "d1", "d2")
+    for split in ("train", "val"):
+        assert _pixels(other, split) == _pixels(plain, split)
+
+
+def test_a_split_holds_a_fifth_of_every_class_out_and_is_the_same_for_a_seed(folder: Path) -> None:
+    first, again, other = (open_data(folder, OpenRequest(seed=s)) for s in (1, 1, 2))
+    assert first.splits["val"].counts(3) == [1, 2, 2]
+    assert first.splits["val"].names == again.splits["val"].names != other.splits["val"].names
+    assert not set(first.splits["val"].names) & set(first.splits["train"].names)
+
+
+def test_the_digits_are_always_split_alike() -> None:
+    data = open_data("digits")
+    assert (len(data.training), len(data.evaluation), data.classes[3]) == (1437, 360, "3")
+    assert data.training.counts(10)[0] == 142
+
+
+@pytest.mark.parametrize("spelling", ["val", "valid", "validation", "Val", "test"])
+def test_split_folders_are_known_by_their_usual_names(tmp_path: Path, spelling: str) -> None:
+    write_scans(tmp_path / "train", {"d0": 3, "d1": 3})
+    write_scans(tmp_path / spelling, {"d0": 1, "d1": 2}, first=5)
+    data = open_data(tmp_path)
+    assert len(data.training) == 6 and len(data.evaluation) == 3 and data.split_seed is None
+
+
+def test_numbers_as_class_names_are_in_order_of_number(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"2": 2, "1": 2, "3": 2})
+    (tmp_path / "3").rename(tmp_path / "10")
+    assert open_data(tmp_path).classes == ("1", "2", "10")
+
+
+def test_nested_folders_belong_to_their_class_and_other_files_are_counted(tmp_path: Path) -> None:
+    write_scans(tmp_path / "d0", {"deep0": 2})
+    write_scans(tmp_path, {"d1": 2})
+    (tmp_path / "d1" / "notes.txt").write_text("not an image")
+    (tmp_path / "d1" / "._0.png").write_bytes(b"resource fork")
+    data = open_data(tmp_path)
+    assert data.classes == ("d0", "d1")
+    assert data.passed_by == {"files of other kinds": 1, "hidden files": 1}
+
+
+def test_a_table_beside_flat_images_labels_them(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 4})
+    flat = tmp_path / "flat0"
+    (flat / "labels.csv").write_text(
+        "file,label\n" + "".join(f"{i}.png,{'even' if i % 2 == 0 else 'odd'}\n" for i in range(4))
+    )
+    data = open_data(flat, OpenRequest(split=False))
+    assert data.classes == ("even", "odd") and len(data.splits["all"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "telling"),
+    [
+        ("a,b\n1,2\n", "which column holds the image"),
+        ("file,thing\nx.png,2\n", "which column holds the label"),
+        ("file,label\n", "no image"),
+        ("file,label\na.png\n", "line 2"),
+        ("file,label\nnot-there.png,a\n", "no row has both"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, content: str, telling: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DataError) as raised:
+        open_data(tmp_path / "t.csv")
+    assert telling in raised.value.message and raised.value.fix
+
+
+def test_an_asked_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("photo,kind\na.png,x\n")
+    with pytest.raises(DataError, match="'photo'"):
+        open_data(tmp_path / "t.csv", OpenRequest(image_column="foto", label_column="kind"))
+
+
+def test_a_broken_zip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match=r"x\.zip"):
+        open_data(tmp_path / "x.zip")
+
+
+def test_batches_depend_on_seed_and_epoch_alone_and_memory_changes_no_pixel(folder: Path) -> None:
+    split = open_data(folder).training
+    preprocess = Preprocess.simple(16, in_channels=1)
+
+    def batches(seed: int, in_memory: bool) -> Batches:
+        made = Batches(split, preprocess, batch_size=4, seed=seed, workers=2)
+        made.prepare()
+        if not in_memory:
+            made._cache = None
+        return made
+
+    def epoch(of: Batches, number: int) -> list[tuple[bytes, list[int]]]:
+        return [(b.images.numpy().tobytes(), b.labels.tolist()) for b in of.epoch(number)]
+
+    kept = batches(0, True)
+    assert epoch(kept, 2) == epoch(batches(0, False), 2)
+    assert epoch(kept, 2) == epoch(kept, 2) != epoch(kept, 3)
+    assert epoch(kept, 2) != epoch(batches(1, True), 2)
+
+
+def test_an_unreadable_image_is_left_out_and_moves_no_label(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"d0": 6, "d1": 6})
+    (tmp_path / "d0" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    split = open_data(tmp_path, OpenRequest(split=False)).splits["all"]
+    batches = Batches(split, Preprocess.simple(24, in_channels=1), batch_size=11, seed=0, workers=2)
+    batches.prepare()
+    assert [name for name, _ in batches.skipped] == ["d0/2.png"]
+    whole = next(iter(batches.epoch(0)))
+    expected = {name: int(label) for name, label in zip(split.names, split.labels, strict=True)}
+    for image, label, name in zip(whole.images, whole.labels, whole.names, strict=True):
+        assert int(label) == expected[name]
+        stored = decode(str(tmp_path / name), channels=1)
+        assert np.abs(image.numpy()[0].astype(int) - stored[..., 0].astype(int)).max() <= 1

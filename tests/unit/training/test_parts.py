@@ -1,0 +1,109 @@
+"""Schedule, averages, parameter groups and recipes by what they promise."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchword import settings as tree
+from patchword.errors import SettingsError
+from patchword.model.vit import ViT
+from patchword.training.config import TrainSettings
+from patchword.training.ema import AveragedWeights
+from patchword.training.losses import soft_targets
+from patchword.training.optim import OptimSettings, make_optimiser, parameter_table
+from patchword.training.recipes import RECIPES, recipe_named
+from patchword.training.recipes.facts import Asked, DataFacts
+from patchword.training.schedule import ScheduleSettings, lr_share
+
+facts = st.builds(
+    DataFacts,
+    num_images=st.integers(2, 10**6),
+    num_classes=st.integers(2, 100),
+    channels=st.sampled_from([1, 3]),
+    size=st.tuples(st.integers(8, 512), st.integers(8, 512)),
+    mean=st.just((0.4,)),
+    std=st.just((0.2,)),
+    mirrors=st.booleans(),
+)
+
+
+def _digits() -> DataFacts:
+    return DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
+
+
+@given(facts)
+def test_no_recipe_leaves_attention_without_tokens_or_heads_without_channels(data: DataFacts) -> None:
+    for recipe in RECIPES.values():
+        settings, choices = recipe(data, Asked())
+        model = settings.model
+        rows, columns = model.grid_size
+        assert rows * columns >= 16 and model.head_dim >= 32 and choices
+        assert max(model.patch.size) * 4 <= min(model.image.size) + 3
+        assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
+        assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    settings, _ = recipe_named("scratch")(_digits(), Asked(image_size=(30, 30), patch_size=(4, 4), epochs=3))
+    assert settings.model.image.size == settings.preprocess.image_size == (30, 30)
+    assert settings.model.patch.size == (4, 4) and settings.schedule.epochs == 3
+    named, _ = recipe_named("scratch")(_digits(), Asked(model="ViT-Ti/16"))
+    assert (named.model.dim, named.model.depth, named.model.head.num_classes) == (192, 12, 10)
+    with pytest.raises(SettingsError, match="'scratch'"):
+        recipe_named("scrach")
+
+
+@given(st.integers(1, 50), st.integers(1, 40), st.floats(0, 60))
+def test_the_rate_rises_then_falls_and_stays_within_its_bounds(
+    epochs: int, steps: int, warmup: float
+) -> None:
+    settings = ScheduleSettings(epochs=epochs, warmup_epochs=warmup, final_lr=0.01)
+    shares = [lr_share(s, steps, settings) for s in range(epochs * steps)]
+    peak = shares.index(max(shares))
+    assert all(0 < share <= 1 for share in shares)
+    assert shares[:peak] == sorted(shares[:peak]) and shares[peak:] == sorted(shares[peak:], reverse=True)
+
+
+def _model() -> ViT:
+    return ViT(recipe_named("scratch")(_digits(), Asked())[0].model)
+
+
+def test_the_groups_hold_every_parameter_once_and_decay_matrices_alone() -> None:
+    model = _model()
+    table = parameter_table(model, OptimSettings())
+    assert sum(row["parameters"] for row in table) == sum(p.numel() for p in model.parameters())
+    decayed, kept = (group["params"] for group in make_optimiser(model, OptimSettings()).param_groups)
+    assert len(decayed) + len(kept) == len(list(model.parameters()))
+    assert all(p.ndim >= 2 for p in decayed) and all(p.ndim == 1 for p in kept)
+
+
+def test_averaged_weights_follow_slowly_and_leave_the_model_alone() -> None:
+    model = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = AveragedWeights(model, 0.5)
+    torch.nn.init.ones_(model.weight)
+    average.update(1)  # decay 2/11: not yet the 0.5 asked for
+    torch.testing.assert_close(average.model.weight.detach(), torch.full((2, 2), 9 / 11))
+    average.update(1000)
+    torch.testing.assert_close(average.model.weight.detach(), torch.full((2, 2), 9 / 11 / 2 + 0.5))
+    assert bool((model.weight == 1).all()) and not average.model.weight.requires_grad
+
+
+def test_smoothed_targets_sum_to_one() -> None:
+    targets = soft_targets(torch.tensor([0, 2]), 4, 0.2)
+    torch.testing.assert_close(targets.sum(1), torch.ones(2))
+    torch.testing.assert_close(targets[0], torch.tensor([0.85, 0.05, 0.05, 0.05]))
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    settings, _ = recipe_named("scratch")(_digits(), Asked())
+    with pytest.raises(SettingsError, match="image_size"):
+        tree.replace_at(settings, "model.image.size", "[16, 16]")
+    with pytest.raises(SettingsError, match="channels"):
+        dataclasses.replace(
+            settings,
+            preprocess=dataclasses.replace(settings.preprocess, in_channels=3, mean=(0.5,), std=(0.5,)),
+        )
