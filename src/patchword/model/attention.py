@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
+from patchword.model.linear import Linear, linear
 from patchword.model.norms import LayerNorm, RMSNorm, make_norm
 from patchword.model.positions.place import Place
 
@@ -24,13 +25,13 @@ class Attention(nn.Module):
         part = config.attention
         self.num_heads, self.head_dim = part.num_heads, config.head_dim
         self.width = config.attention_dim
-        self.qkv = nn.Linear(config.dim, 3 * self.width, bias=part.bias == "qkv")
+        self.qkv = Linear(config.dim, 3 * self.width, bias=part.bias == "qkv")
         with_two = part.bias == "qv"
         self.q_bias = nn.Parameter(torch.zeros(self.width)) if with_two else None
         self.v_bias = nn.Parameter(torch.zeros(self.width)) if with_two else None
         self.q_norm, self.k_norm = self._head_norm(config), self._head_norm(config)
         self.out_norm = make_norm(config.norm, self.width) if part.out_norm else nn.Identity()
-        self.proj = nn.Linear(self.width, config.dim, bias=part.out_bias)
+        self.proj = Linear(self.width, config.dim, bias=part.out_bias)
         self.attention_dropout = part.dropout
         self.dropout = nn.Dropout(config.block.dropout)
 
@@ -67,12 +68,12 @@ class Attention(nn.Module):
         """q [B, H, n, d]; k, v [B, H, N, d]; normed and turned."""
         bias = self._bias()
         if rows is None:
-            qkv = F.linear(x, self.qkv.weight, bias)
+            qkv = linear(x, self.qkv.weight, bias)
             q, k, v = qkv.view(*x.shape[:2], 3, self.num_heads, self.head_dim).unbind(2)
         else:
             w, split = self.qkv.weight, self.width
-            q = F.linear(x[:, :rows], w[:split], None if bias is None else bias[:split])
-            kv = F.linear(x, w[split:], None if bias is None else bias[split:])
+            q = linear(x[:, :rows], w[:split], None if bias is None else bias[:split])
+            kv = linear(x, w[split:], None if bias is None else bias[split:])
             q = q.view(*q.shape[:2], self.num_heads, self.head_dim)
             k, v = kv.view(*x.shape[:2], 2, self.num_heads, self.head_dim).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.config import Activation, ViTConfig
+from patchword.model.linear import Linear, linear_gelu
 from patchword.model.norms import make_norm
 
 
@@ -46,18 +47,21 @@ class MLP(nn.Module):
     def __init__(self, config: ViTConfig, hidden: int, *, gated: bool) -> None:
         super().__init__()
         self.gated = gated
-        self.fc1 = nn.Linear(config.dim, hidden * (2 if gated else 1), bias=config.mlp.bias)
+        # Hooks on fc1 or act must still see what they are promised, so these stay modules.
+        self.fused = {"gelu": "none", "gelu_tanh": "tanh"}.get(config.mlp.activation)
+        self.fc1 = Linear(config.dim, hidden * (2 if gated else 1), bias=config.mlp.bias)
         self.act = ACTIVATIONS[config.mlp.activation]()
         self.norm = make_norm(config.norm, hidden) if config.mlp.inner_norm else nn.Identity()
         self.dropout = nn.Dropout(config.block.dropout)
-        self.fc2 = nn.Linear(hidden, config.dim, bias=config.mlp.bias)
+        self.fc2 = Linear(hidden, config.dim, bias=config.mlp.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
         if self.gated:
-            gate, value = x.chunk(2, dim=-1)
+            gate, value = self.fc1(x).chunk(2, dim=-1)
             x = self.act(gate) * value
+        elif self.fused is not None and not (self.fc1._forward_hooks or self.act._forward_hooks):
+            x = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.fused)
         else:
-            x = self.act(x)
+            x = self.act(self.fc1(x))
         answer: Tensor = self.dropout(self.fc2(self.dropout(self.norm(x))))
         return answer

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPool, MaxPool, MeanPool
+from patchword.model.linear import Linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
 from patchword.model.positions.place import Layout
@@ -48,9 +49,9 @@ class AttentionPooling(nn.Module):
         self.over = config.over
         self.num_heads = config.num_heads or model.attention.num_heads
         self.probe = nn.Parameter(torch.empty(model.dim))
-        self.q = nn.Linear(model.dim, model.dim)
-        self.kv = nn.Linear(model.dim, 2 * model.dim)
-        self.proj = nn.Linear(model.dim, model.dim)
+        self.q = Linear(model.dim, model.dim)
+        self.kv = Linear(model.dim, 2 * model.dim)
+        self.proj = Linear(model.dim, model.dim)
         self.norm = make_norm(model.norm, model.dim)
         self.mlp = MLP(model, config.hidden or model.mlp_dim, gated=False)
 

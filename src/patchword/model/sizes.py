@@ -132,6 +132,12 @@ def sized(
     )
 
 
+def canonical(name: str) -> str:
+    """ "b/16" → "ViT-B/16"."""
+    shape, patch = _parse(name)
+    return next(f"ViT-{letters}/{patch}" for letters, known in SHAPES.items() if known is shape)
+
+
 def source_of(name: str) -> str:
     """The paper that a named size is from."""
     return _parse(name)[0].source

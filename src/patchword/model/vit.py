@@ -19,6 +19,7 @@ from patchword.errors import SettingsError
 from patchword.model.attention import Attention
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import ClassPool, FirstPool, JoinedPool, LayerNormConfig, RMSNormConfig
+from patchword.model.linear import Linear, linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
 from patchword.model.pool import AttentionPooling, make_pool
@@ -61,7 +62,7 @@ class PatchEmbed(nn.Module):
             patches: Tensor = self.proj(images).flatten(2).transpose(1, 2)
         else:
             pixels = self.norm_pixels(cut_patches(images, self.config.patch.size))
-            patches = F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+            patches = linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
         patches = self.norm_output(patches)
         return patches, grid
 
@@ -218,13 +219,13 @@ class ViT(nn.Module):
         self.pool = make_pool(config)
         pooled = head.norm == "pooled"
         self.pooled_norm = make_norm(config.norm, config.pooled_dim) if pooled else nn.Identity()
-        self.pre_logits = nn.Linear(config.pooled_dim, head.pre_logits) if head.pre_logits else None
+        self.pre_logits = Linear(config.pooled_dim, head.pre_logits) if head.pre_logits else None
         width = config.embed_dim
-        self.projection = nn.Linear(width, head.projection, bias=False) if head.projection else None
+        self.projection = Linear(width, head.projection, bias=False) if head.projection else None
         width = head.projection or width
         classes = head.num_classes
-        self.head = nn.Linear(width, classes, bias=head.bias) if classes else None
-        self.head_distillation = nn.Linear(width, classes, bias=head.bias) if head.distilled else None
+        self.head = Linear(width, classes, bias=head.bias) if classes else None
+        self.head_distillation = Linear(width, classes, bias=head.bias) if head.distilled else None
         self.init_weights(generator)
 
     @property

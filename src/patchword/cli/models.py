@@ -1,0 +1,127 @@
+"""`patchword models`: the named sizes, what each costs, and where it is from."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import click
+
+from patchword.errors import SettingsError
+
+IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One named size at an image size and a number of classes. flops: two a multiply-add."""
+
+    name: str
+    image_size: tuple[int, int]
+    classes: int
+    dim: int
+    depth: int
+    heads: int
+    parameters: int
+    flops: int
+    tokens: int
+    source: str
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--image-size",
+    default=str(IMAGE_SIZE),
+    show_default=True,
+    metavar="PIXELS",
+    help="Side of the image in pixels, or HEIGHTxWIDTH.",
+)
+@click.option(
+    "--classes",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Classes to tell apart; 0 is no head.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, sources included.")
+def models(names: tuple[str, ...], image_size: str, classes: int, as_json: bool) -> None:
+    """List the named sizes: parameters, work for one image, tokens.
+
+    \b
+    patchword models                         all of them
+    patchword models ViT-S/16 ViT-S/8        two beside each other
+    patchword models ViT-Ti/4 --image-size 32 --classes 10
+    """
+    rows = rows_of(names, _read_size(image_size), classes)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _print(rows)
+
+
+def rows_of(names: tuple[str, ...], image_size: tuple[int, int], classes: int) -> list[Row]:
+    """A row for each name, or for every named size. Raises: SettingsError for an unknown name."""
+    from patchword.model.cost import cost
+    from patchword.model.sizes import SIZES, canonical, sized, source_of
+
+    rows = []
+    for name in names or SIZES:
+        config = sized(name, image_size=image_size, num_classes=classes)
+        price = cost(config)
+        rows.append(
+            Row(
+                name=canonical(name),
+                image_size=image_size,
+                classes=classes,
+                dim=config.dim,
+                depth=config.depth,
+                heads=config.attention.num_heads,
+                parameters=price.parameters,
+                flops=price.flops,
+                tokens=price.tokens,
+                source=source_of(name),
+            )
+        )
+    return rows
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    """ "224" or "224x320" → (rows, columns)."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise SettingsError(f"--image-size is {text!r}", "write pixels as 224, or HEIGHTxWIDTH as 224x320")
+    return int(parts[0]), int(parts[-1])
+
+
+def _print(rows: list[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for title in ("dim", "depth", "heads", "parameters", "GFLOPs", "tokens"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.name,
+            str(row.dim),
+            str(row.depth),
+            str(row.heads),
+            f"{row.parameters:,}",
+            _three_digits(row.flops / 1e9),
+            f"{row.tokens:,}",
+        )
+    console.print(table)
+    height, width = rows[0].image_size
+    click.echo(
+        f"{height} x {width} pixels, {rows[0].classes} classes; GFLOPs: for one image, two a multiply-add, "
+        "attention\ncounted. --json has each one's paper.",
+        err=True,
+    )
+
+
+def _three_digits(value: float) -> str:
+    """2.51, 35.1, 407, 0.0123: as many decimals as three digits need."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{decimals}f}" if value >= 0.1 else f"{value:.3g}"

@@ -1,0 +1,109 @@
+"""The linear layer, through the faster of the two matrix products that torch has on a CPU.
+
+Torch hands float32 products to MKL, which on processors that are not Intel's leaves
+AVX-512 unused; oneDNN, which torch carries for convolutions, does not. On an AMD EPYC
+with AVX-512 it is 1.9 to 2.3 times as fast at every shape of a ViT, at the same rounding
+error (docs/decisions/0004). Elsewhere (Intel, GPU, other dtypes, autocast, compile,
+export, functorch) this is `torch.nn.functional.linear` and nothing else.
+"""
+
+import functools
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Below this many rows the call costs more than the product saves.
+FEWEST_ROWS = 16
+
+
+class Linear(nn.Linear):
+    """x [..., in] → x weightᵀ + bias [..., out]; parameters, state and init are nn.Linear's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`, differentiable any number of times."""
+    if not _suits(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled():
+        product: Tensor = _Product.apply(x, weight, bias)
+        return product
+    return _onednn(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
+    """gelu(linear(x)), in one pass over the answer where no gradient is wanted."""
+    if torch.is_grad_enabled() or not _suits(x, weight):
+        return F.gelu(linear(x, weight, bias), approximate=approximate)
+    return _onednn(x, weight, bias, "gelu", approximate)
+
+
+class _Product(torch.autograd.Function):
+    """oneDNN's product knows no gradient; its own are two products more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        of_x = linear(gradient, weight.t()) if wants_x else None
+        of_weight = linear(rows.t(), x.flatten(0, -2).t()) if wants_weight else None
+        return of_x, of_weight, rows.sum(0) if wants_bias else None
+
+
+def _onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", algorithm: str = ""
+) -> Tensor:
+    # The operator that torch.compile itself calls on CPUs; it has no public name.
+    answer: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+    return answer
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.is_cpu
+        and x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and onednn_is_faster()
+        and x.numel() >= FEWEST_ROWS * x.shape[-1]
+        # Subclasses (fake tensors, sharded ones) have rules of their own.
+        and type(x) in (Tensor, nn.Parameter)
+        and type(weight) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """A property of processor and build, so that one machine always gives one answer.
+
+    Timing both here would let a busy moment change the last digit of a prediction.
+    """
+    mkldnn: Any = torch.backends.mkldnn
+    mkl: Any = torch.backends.mkl
+    has_operator = mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return bool(has_operator and mkl.is_available() and wide and "Intel" not in _vendor())
+
+
+def _vendor() -> str:
+    """The maker of the processor, "" where it cannot be told."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.partition(":")[2] for line in file if line.startswith("vendor_id")), "")
+    except OSError:
+        return platform.processor()
