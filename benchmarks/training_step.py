@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--rounds 15]
 
-The reason for `attend` in src/patchword/model/attention.py; see docs/decisions/0002.
+The reason for `attend` in src/patchword/model/attention.py; see docs/decisions/0005.
 """
 
 import argparse

@@ -90,7 +90,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float)
 
     Written out where a step of training in bfloat16 runs on a CPU: the backward of torch's
     fused kernel takes half of such a step, two plain products a fifth of that
-    (docs/decisions/0002). The answers agree to the rounding of bfloat16.
+    (docs/decisions/0005). The answers agree to the rounding of bfloat16.
     """
     training_in_bfloat16 = q.dtype == torch.bfloat16 and q.requires_grad and torch.is_grad_enabled()
     if not (training_in_bfloat16 and q.device.type == "cpu"):

@@ -2,7 +2,7 @@
 
 Drawn by hand and not by matplotlib: the page follows light and dark by style sheet alone, the
 same numbers give the same bytes, and the end of a training does not wait for matplotlib's
-import and, on a fresh machine, its font cache (docs/decisions/0002).
+import and, on a fresh machine, its font cache (docs/decisions/0005).
 """
 
 import math

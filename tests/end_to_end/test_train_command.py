@@ -1,0 +1,155 @@
+"""`patchword train` as a user runs it: what a run leaves, and that runs repeat and go on bit-equal."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from support.scans import write_scans
+
+QUICK = ("--epochs", "4", "--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
+
+
+def patchword(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "patchword.cli.main", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def weights(file: Path) -> dict[str, bytes]:
+    with safe_open(file, framework="np") as opened:
+        return {key: opened.get_tensor(key).tobytes() for key in opened.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("data") / "scans"
+    write_scans(top, {"d0": 15, "d1": 15, "d2": 15})
+    (top / "d1" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return top
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    said = patchword("train", data, "--out", out, *QUICK)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == str(out), "the answer on standard output is the run folder"
+    return out
+
+
+def test_a_run_leaves_the_folder_of_the_design(run: Path) -> None:
+    names = {p.name for p in run.iterdir()}
+    assert names >= {
+        "config.toml",
+        "data.json",
+        "metrics.jsonl",
+        "evaluation.json",
+        "best.safetensors",
+        "last.safetensors",
+        "state",
+        "report.html",
+        "log.txt",
+    }
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert [e["epoch"] for e in epochs] == [1, 2, 3, 4]
+    assert all(0 <= e["data_wait"] <= 1 and e["images_per_s"] > 0 for e in epochs)
+    assert len(list((run / "state").glob("*.pt"))) == 2
+
+
+def test_the_score_of_the_run_is_that_of_evaluate(run: Path, data: Path) -> None:
+    scored = json.loads((run / "evaluation.json").read_text())
+    again = json.loads(patchword("evaluate", run, data, "--json").stdout)
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+    assert again["top1"] == scored["top1"] == pytest.approx(last["val_top1"], abs=1e-9)
+    assert again["loss"] == pytest.approx(last["val_loss"], abs=1e-5)
+    assert again["confusion"] == scored["confusion"]
+
+
+def test_an_unreadable_image_is_counted_and_listed(run: Path) -> None:
+    facts = json.loads((run / "data.json").read_text())
+    assert [s["name"] for s in facts["skipped"]] == ["d1/broken.png"]
+
+
+def test_the_same_seed_and_the_saved_settings_repeat_the_run(run: Path, data: Path, tmp_path: Path) -> None:
+    said = patchword("train", data, "--out", tmp_path / "again", "--config", run / "config.toml")
+    assert said.returncode == 0, said.stderr
+    assert weights(tmp_path / "again" / "last.safetensors") == weights(run / "last.safetensors")
+    other = patchword("train", data, "--out", tmp_path / "other", *QUICK, "--seed", "1")
+    assert other.returncode == 0, other.stderr
+    assert weights(tmp_path / "other" / "last.safetensors") != weights(run / "last.safetensors")
+
+
+def test_an_existing_folder_is_never_overwritten(run: Path, data: Path) -> None:
+    before = (run / "metrics.jsonl").read_bytes()
+    said = patchword("train", data, "--out", run, *QUICK)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == f"{run}-2" and (run / "metrics.jsonl").read_bytes() == before
+
+
+def _start(data: Path, out: Path, epochs: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "patchword.cli.main", "train", str(data), "--out", str(out)]
+    options = ["--epochs", epochs, "--batch-size", "8", "--threads", "1", "-o", "run.precision=float32"]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_epoch(out: Path, epoch: int) -> None:
+    deadline = time.monotonic() + 120
+    while not list((out / "state").glob(f"{epoch:06d}.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_bit_equal(data: Path, tmp_path: Path) -> None:
+    whole = patchword("train", data, "--out", tmp_path / "whole", *QUICK, "--epochs", "40")
+    assert whole.returncode == 0, whole.stderr
+    with _start(data, tmp_path / "killed", "40") as running:
+        _wait_for_epoch(tmp_path / "killed", 3)
+        running.send_signal(signal.SIGKILL)
+    resumed = patchword("train", "--resume", tmp_path / "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "after epoch" in (tmp_path / "killed" / "log.txt").read_text()
+    for name in ("last.safetensors", "best.safetensors"):
+        assert weights(tmp_path / "killed" / name) == weights(tmp_path / "whole" / name)
+    epochs = [json.loads(x) for x in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert [e["epoch"] for e in epochs if e["kind"] == "epoch"] == list(range(1, 41))
+
+
+def test_a_finished_run_and_changed_data_are_not_gone_on_with(run: Path, data: Path, tmp_path: Path) -> None:
+    finished = patchword("train", "--resume", run)
+    assert finished.returncode == 2 and "is finished" in finished.stderr
+    write_scans(tmp_path, {"d0": 15, "d1": 14, "d2": 15})
+    other = patchword("train", tmp_path, "--resume", run)
+    assert other.returncode == 2 and "has changed" in other.stderr
+    settings = patchword("train", "--resume", run, "--lr", "1")
+    assert settings.returncode == 2 and "--lr" in settings.stderr
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_weights(data: Path, tmp_path: Path) -> None:
+    said = patchword(
+        "train", data, "--out", tmp_path / "run", *QUICK, "--lr", "1e30", "-o", "optim.clip_grad=0"
+    )
+    assert said.returncode == 4, said.stderr
+    assert "not finite" in said.stderr and "--lr" in said.stderr and "Traceback" not in said.stderr
+    assert (tmp_path / "run" / "last.safetensors").exists() and (tmp_path / "run" / "report.html").exists()
+
+
+def test_training_in_python_is_one_line(data: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, patchword as pw\n"
+        "run = pw.train(sys.argv[1], out=sys.argv[2], epochs=1, settings={'run.batch_size': 8})\n"
+        "print(run.folder, run.evaluation.top1, len(run.model.predict(sys.argv[1] + '/d0/0.png').top(2)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == str(tmp_path / "run") and done.stdout.split()[-1] == "2"
