@@ -1,0 +1,79 @@
+"""What the README, the guide and the report tell people to type is there to be typed."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import patchword
+from patchword.cli.verbs import VERBS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEMPLATES = Path(patchword.__file__).parent / "reports" / "templates"
+PAGES = {p.name: p.read_text(encoding="utf-8") for p in [ROOT / "README.md", *sorted(TEMPLATES.glob("*.j2"))]}
+# A place of the template stands for one word, as a path does.
+PLACE = re.compile(r"\{\{.*?\}\}")
+
+
+def _commands() -> list[str]:
+    found = set()
+    for text in PAGES.values():
+        for line in re.findall(
+            r"(?:^    |`|<code>)(patchword [^`<\n]+)", PLACE.sub("WORD", text), re.MULTILINE
+        ):
+            found.add(line.split("  #")[0].strip())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_every_command_is_one_and_takes_its_options(line: str) -> None:
+    _, verb, *rest = shlex.split(line)
+    if verb.startswith("-"):
+        return
+    assert verb in VERBS
+    module, _, attribute = VERBS[verb][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    command.make_parser(click.Context(command)).parse_args(rest)
+
+
+def test_every_command_of_patchword_is_named() -> None:
+    assert {line.split()[1] for line in _commands()} >= set(VERBS)
+
+
+def _python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_is_valid_and_its_names_exist() -> None:
+    blocks = _python_blocks()
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pw":
+                assert node.attr in patchword.__all__
+
+
+def test_every_make_target_named_is_one() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+        for target in re.findall(r"(?:^    |`)make ([\w-]+)", page, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"])
+def test_every_file_linked_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_readme_is_short_and_its_picture_is_small() -> None:
+    assert len(README.splitlines()) < 200
+    assert (ROOT / "docs" / "images" / "report.png").stat().st_size < 150_000
