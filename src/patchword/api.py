@@ -1,5 +1,6 @@
 """What `import patchword as pw` offers in a line: composes the rooms, decides nothing itself."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -188,7 +189,9 @@ class _reported:
             return
         from patchword.reports.html import write_report
 
-        write_report(self.folder)
+        # A report that cannot be written must not hide why the run ended.
+        with contextlib.suppress(PatchwordError):
+            write_report(self.folder)
         if isinstance(error, Interrupted):
             raise Interrupted(
                 error.message, f"go on with `patchword train --resume {self.folder}`"

@@ -1,7 +1,7 @@
 """What this machine really grants: threads, memory, and an allocator that keeps what it frees.
 
 Nothing here runs on import; the commands and `patchword.load` call it. The measurements
-behind each choice are in docs/decisions/0004-threads-and-allocator.md.
+behind each choice are in docs/decisions/0006-threads-and-allocator.md.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 On a CPU each worker reads its own pictures and computes with one thread, so reading and
 computing overlap, nobody waits at the end of a parallel region, and a busy neighbour costs
 its share and no more. Only a single picture is computed by all threads together. Measured:
-docs/decisions/0004-threads-and-allocator.md.
+docs/decisions/0006-threads-and-allocator.md.
 """
 
 import threading
