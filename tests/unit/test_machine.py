@@ -42,6 +42,15 @@ def test_asking_for_threads_takes_no_time_once_watched(monkeypatch: pytest.Monke
     assert time.process_time() - start < 0.03
 
 
+def test_asking_again_at_once_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    machine.granted_threads()
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    machine.granted_threads()
+    assert not slept
+
+
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
