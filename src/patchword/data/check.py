@@ -74,6 +74,8 @@ class CheckReport:
                 for name, split in dataset.splits.items()
             },
             "split_seed": dataset.split_seed,
+            # By name, so that anybody can see which images were held out here.
+            "held_out": [] if dataset.split_seed is None else list(dataset.evaluation.names),
             "file_list_sha256": file_list_sha256(dataset),
             "looked_at": self.looked_at,
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
