@@ -56,7 +56,7 @@ def _facts(report: "CheckReport") -> list[str]:
         mean, std = (
             " ".join(f"{v:.4f}" for v in values) for values in (report.channel_mean, report.channel_std)
         )
-        facts.append(f"mean {mean}   std {std}   (of 0..1)")
+        facts.append(f"mean {mean}   std {std}   (of 0..1, training images)")
     facts.append(f"decoded: {report.looked_at} of {report.images}, unreadable: {len(report.skipped)}")
     if report.dataset.passed_by:
         facts.append("passed by: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items()))

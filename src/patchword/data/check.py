@@ -109,7 +109,8 @@ def check_data(
     total = sum(len(split) for split in dataset.splits.values())
     good = [look for look in looks if not look.reason]
     skipped = [(dataset.splits[x.split].names[x.index], x.reason) for x in looks if x.reason]
-    mean, std = _statistics(good)
+    # Of the images to train on alone: what scores a model must not shape its input.
+    mean, std = _statistics([look for look in good if look.split in ("train", "all")] or good)
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
     if len(places) < total:
         problems.append(Problem(severity="note", message=f"{len(places)} of {total} images were looked at"))
