@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, PatchwordError
+from patchword.errors import DataError, Interrupted, OutputError, PatchwordError
+from patchword.settings import from_plain
 
 if TYPE_CHECKING:
     from patchword.inference.evaluate import Evaluation
@@ -39,11 +40,12 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A checked data set and the settings chosen for it, ready to train."""
+    """A checked data set, how it was opened, and the settings chosen for it, ready to train."""
 
     dataset: Dataset
     report: CheckReport
     chosen: "Chosen"
+    opening: OpenRequest
     out: Path
 
 
@@ -98,9 +100,7 @@ def train(
 
     options = [("run.seed", "seed", seed), *((path, "settings", v) for path, v in (settings or {}).items())]
     wishes = Wishes(asked=Asked(epochs=epochs), options=tuple(options))
-    request = TrainRequest(
-        data=str(data), wishes=wishes, out=None if out is None else str(out), opening=OpenRequest(seed=seed)
-    )
+    request = TrainRequest(data=str(data), wishes=wishes, out=None if out is None else str(out))
     return run(prepare(request, progress), progress)
 
 
@@ -110,11 +110,13 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     Raises: DataError for the first thing that makes training meaningless.
     """
     from patchword import machine
-    from patchword.training.choose import choose
+    from patchword.training.choose import choose, wished_seed
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
-    dataset = open_data(request.data, request.opening)
+    # One seed for all: whatever says it (option, file), the same images are held out.
+    opening = replace(request.opening, seed=wished_seed(request.wishes))
+    dataset = open_data(request.data, opening)
     report = check_data(
         dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
     )
@@ -122,7 +124,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     chosen = choose(dataset, data_facts(report), request.wishes)
     out = request.out or f"runs/{Path(request.data).resolve().stem}"
-    return Prepared(dataset=dataset, report=report, chosen=chosen, out=free_folder(out))
+    return Prepared(dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out))
 
 
 def data_facts(report: CheckReport) -> "DataFacts":
@@ -152,10 +154,11 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     """Train what `prepare` made ready, score the last averaged weights, write the report."""
     from patchword.training.train import start_run
 
-    facts = prepared.report.to_dict()
+    # A run that goes on must find the same images again.
+    facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
     with _reported(prepared.out):
         result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress)
-    return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
+        return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
 
 def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
@@ -167,12 +170,11 @@ def resume(folder: str | Path, *, data: str | None = None, progress: "Progress |
     machine.tune_allocator()
     run_folder = open_folder(folder)
     _, facts = read_run(run_folder)
-    seed = facts.get("split_seed")
-    opening = OpenRequest(seed=seed if isinstance(seed, int) else 0, ignore_unknown_classes=True)
+    opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
     dataset = open_data(data or facts["path"], opening)
     with _reported(run_folder.path):
         result = resume_run(dataset, run_folder, progress)
-    return _finish(result.folder, result.settings, dataset, result.skipped)
+        return _finish(result.folder, result.settings, dataset, result.skipped)
 
 
 class _reported:
@@ -185,17 +187,21 @@ class _reported:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, PatchwordError) or not (self.folder / "metrics.jsonl").exists():
+        if error is None or not any((self.folder / "state").glob("*.pt")):
             return
-        from patchword.reports.html import write_report
+        go_on = f"go on with `patchword train --resume {self.folder}`"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("interrupted; the last whole epoch is kept", go_on) from error
+        if isinstance(error, PatchwordError) and (self.folder / "metrics.jsonl").exists():
+            from patchword.reports.html import write_report
 
-        # A report that cannot be written must not hide why the run ended.
-        with contextlib.suppress(PatchwordError):
-            write_report(self.folder)
+            # A report that cannot be written must not hide why the run ended.
+            with contextlib.suppress(PatchwordError):
+                write_report(self.folder)
         if isinstance(error, Interrupted):
-            raise Interrupted(
-                error.message, f"go on with `patchword train --resume {self.folder}`"
-            ) from error
+            raise Interrupted(error.message, go_on) from error
+        if isinstance(error, OutputError):
+            raise OutputError(error.message, f"make room, then {go_on}") from error
 
 
 def _finish(

@@ -17,10 +17,13 @@ def ranks(scores: Floats, labels: Indices) -> Indices:
     """How many classes stand before the true one, [N]; 0 is right, < 5 is right in the top five.
 
     scores [N, C]. Equal scores stand in the order of the classes, as predictions list them.
+    Where a score is NaN nothing was said, so every class stands before the true one.
     """
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     before = np.arange(scores.shape[1]) < labels[:, None]
-    rank: Indices = ((scores > true) | ((scores == true) & before)).sum(axis=1)
+    # Every comparison with NaN is false, which would count a broken model as always right.
+    says_nothing = np.isnan(scores).any(axis=1, keepdims=True)
+    rank: Indices = ((scores > true) | ((scores == true) & before) | says_nothing).sum(axis=1)
     return rank
 
 

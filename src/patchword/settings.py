@@ -6,13 +6,14 @@ in a union are told apart by their `kind`, a class variable that is written besi
 fields: `positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.0}`.
 """
 
+import copy
 import dataclasses
 import functools
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,8 +54,30 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
     `value` may be text (from `-o a.b=c`), read as the field's type asks.
     Raises: SettingsError for an unknown path (nearest names) or a value of another type.
     """
+    return typing.cast(T, _put(settings, path, value, where, dataclasses.replace))
+
+
+def replace_all(settings: T, changes: Iterable[tuple[str, Any, str]]) -> T:
+    """The same tree with several (path, value, where) changed, checked once they are all in.
+
+    Two that fit only each other (a width and its heads) can so be given in any order.
+    Raises: SettingsError as `replace_at`.
+    """
+    for path, value, where in changes:
+        settings = _put(settings, path, value, where, _unchecked_replace)
+    return from_plain(type(settings), to_plain(settings))
+
+
+def _unchecked_replace(settings: Any, **values: Any) -> Any:
+    changed = copy.copy(settings)
+    for name, value in values.items():
+        object.__setattr__(changed, name, value)
+    return changed
+
+
+def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[..., Any]) -> Any:
     head, _, rest = path.partition(".")
-    known = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(settings)}
     if head == "kind" and not rest:
         raise SettingsError(
             f"{where}: a kind cannot be changed by itself ({path!r})",
@@ -71,11 +94,11 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
             raise SettingsError(
                 f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself"
             )
-        new = replace_at(current, rest, value, where)
+        new = _put(current, rest, value, where, replace)
     else:
         hint = _hints(typing.cast(Any, type(settings)))[head]
         new = _build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
-    return dataclasses.replace(settings, **{head: new})  # type: ignore[type-var]
+    return replace(settings, **{head: new})
 
 
 def parse_override(text: str) -> tuple[str, str]:

@@ -22,6 +22,11 @@ def test_equal_scores_stand_in_the_order_of_the_classes() -> None:
     assert metrics.ranks(scores, np.array([0, 1, 2])).tolist() == [0, 1, 2]
 
 
+def test_scores_that_are_no_numbers_are_never_right() -> None:
+    scores = np.array([[np.nan, np.nan, np.nan], [0.0, np.nan, 1.0]], np.float32)
+    assert metrics.ranks(scores, np.array([0, 2])).tolist() == [3, 3]
+
+
 def test_cross_entropy_is_the_log_loss_and_survives_large_logits() -> None:
     shares = np.exp(SCORES.astype(np.float64))
     shares /= shares.sum(1, keepdims=True)

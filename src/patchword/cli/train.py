@@ -104,9 +104,7 @@ def _request(
         options=tuple(options),
         overrides=overrides,
     )
-    opening = open_request(
-        given["image_column"], given["label_column"], given["ignore_unknown_classes"], seed=given["seed"] or 0
-    )
+    opening = open_request(given["image_column"], given["label_column"], given["ignore_unknown_classes"])
     return TrainRequest(data=data, wishes=wishes, out=out, opening=opening)
 
 

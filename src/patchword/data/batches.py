@@ -1,6 +1,8 @@
 """Batches to train on: decoded once where they fit in memory, in an order fixed by seed and epoch."""
 
+import hashlib
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -44,12 +46,16 @@ class Batches:
     def __init__(
         self, split: Split, preprocess: Preprocess, *, batch_size: int, seed: int, workers: int
     ) -> None:
-        """preprocess: how the stored picture is made; its mean and std are not applied."""
+        """preprocess: how the stored picture is made; its mean and std are not applied.
+
+        fingerprint: of what `prepare` read, "" before.
+        """
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.workers = workers
         self.preprocess = _without_statistics(preprocess)
         self.skipped: list[tuple[str, str]] = []
         self.waited_s = 0.0
+        self.fingerprint = ""
         self._usable = np.arange(len(split))
         self._cache: Tensor | None = None
 
@@ -81,10 +87,12 @@ class Batches:
         shape = (len(self.split) if keep else 0, self.preprocess.in_channels, height, width)
         cache = torch.empty(shape, dtype=torch.uint8)
         usable: list[int] = []
+        digest = hashlib.blake2b(digest_size=16)
         for index, answer in enumerate(in_order(self._read, range(len(self.split)), self.workers, 64)):
             if isinstance(answer, str):
                 self.skipped.append((self.split.names[index], answer))
             else:
+                digest.update(f"{index} {zlib.crc32(answer.tobytes())}\n".encode())
                 if keep:
                     cache[len(usable)] = torch.from_numpy(answer)
                 usable.append(index)
@@ -95,6 +103,7 @@ class Batches:
             raise DataError(
                 f"not one of {len(self.split)} training images can be read{first}", "mend the images"
             )
+        self.fingerprint = digest.hexdigest()
         self._usable = np.array(usable)
         self._cache = cache[: len(usable)] if keep else None
 

@@ -32,13 +32,14 @@ def first_broken_module(model: nn.Module, images: Tensor) -> str:
 
 
 def broken(
-    model: nn.Module, images: Tensor, names: list[str], *, what: str, epoch: int, step: int, lr: float
+    model: nn.Module, images: Tensor, names: list[str], *, what: str, when: str, lr: float, precision: str
 ) -> TrainingBroken:
-    """The message for a step that must not be taken."""
+    """The message for a step that must not be taken. when: epoch and step in words."""
     module = first_broken_module(model, images)
     where = f", first in {module}" if module else ""
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    or_wider = ", or with -o run.precision=float32" if precision == "bfloat16" else ""
     return TrainingBroken(
-        f"the {what} is not finite in epoch {epoch}, step {step}, at learning rate {lr:.2g}{where} (images: {shown})",
-        f"start again with a smaller rate, as --lr {lr / 10:.1g}, or with -o run.precision=float32",
+        f"the {what} is not finite in {when}, at learning rate {lr:.2g}{where} (images: {shown})",
+        f"start again with a smaller rate, as --lr {lr / 10:.1g}{or_wider}",
     )

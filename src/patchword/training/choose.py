@@ -9,9 +9,10 @@ from typing import Any
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError
-from patchword.training.config import TrainSettings
+from patchword.training.config import RunSettings, TrainSettings
 from patchword.training.recipes import DEFAULT, recipe_named
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
+from patchword.training.recipes.sizes import FEWEST_TOKENS, HEAD_DIM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +42,97 @@ def choose(dataset: Dataset, facts: DataFacts, wishes: Wishes) -> Chosen:
     classes contradicts the data.
     """
     name = wishes.recipe or DEFAULT
-    settings, choices = recipe_named(name)(facts, wishes.asked)
-    sources = {"": f"recipe {name}"}
+    by_recipe, choices = recipe_named(name)(facts, wishes.asked)
+    settings, sources = by_recipe, {"": f"recipe {name}"}
     if wishes.config_file:
         settings = _with_file(settings, wishes.config_file, sources)
-    for path, option, value in wishes.options:
-        settings = tree.replace_at(settings, path, value, option)
-        sources[path] = f"option {option}"
-    for override in wishes.overrides:
-        path, text = tree.parse_override(override)
-        settings = tree.replace_at(settings, path, text, "option -o")
-        sources[path] = "option -o"
+        settings = _asked_again(settings, by_recipe, wishes.asked)
+        choices = []
     _note_asked(wishes.asked, sources)
+    said = _said(wishes)
+    settings = tree.replace_all(settings, said)
+    sources |= {path: where for path, _, where in said}
     _check_classes(settings, dataset, sources)
-    return Chosen(settings=settings, sources=sources, choices=tuple(choices))
+    return Chosen(settings=settings, sources=sources, choices=(*choices, *doubts(settings, by_recipe)))
+
+
+def _said(wishes: Wishes) -> list[tuple[str, Any, str]]:
+    """(path, value, by which option), the later winning."""
+    said: list[tuple[str, Any, str]] = [
+        (path, value, f"option {name}") for path, name, value in wishes.options
+    ]
+    return said + [(*tree.parse_override(text), "option -o") for text in wishes.overrides]
+
+
+def wished_seed(wishes: Wishes) -> int:
+    """The seed that the settings will have: it also decides which images are held out.
+
+    Raises: SettingsError where it is no whole number.
+    """
+    seed = RunSettings.seed
+    if wishes.config_file:
+        run = tree.read_toml(wishes.config_file).get("run", {})
+        seed = run.get("seed", seed) if isinstance(run, Mapping) else seed
+    settings = tree.from_plain(RunSettings, {"seed": seed}, wishes.config_file or "")
+    for path, value, option in _said(wishes):
+        if path == "run.seed":
+            settings = tree.replace_at(settings, "seed", value, option)
+    return settings.seed
+
+
+def _asked_again(settings: TrainSettings, by_recipe: TrainSettings, asked: Asked) -> TrainSettings:
+    """Options win over the file: what they decided in the recipe is laid over it once more."""
+    if asked.epochs is not None:
+        schedule = dataclasses.replace(settings.schedule, epochs=asked.epochs)
+        settings = dataclasses.replace(settings, schedule=schedule)
+    model, preprocess, run = settings.model, settings.preprocess, settings.run
+    if asked.model is not None:
+        model = by_recipe.model
+    if asked.patch_size is not None:
+        model = dataclasses.replace(model, patch=dataclasses.replace(model.patch, size=asked.patch_size))
+    if asked.image_size is not None or asked.model is not None:
+        preprocess = by_recipe.preprocess
+        model = dataclasses.replace(model, image=by_recipe.model.image)
+        run = dataclasses.replace(run, stored_size=by_recipe.run.stored_size)
+    return dataclasses.replace(settings, model=model, preprocess=preprocess, run=run)
+
+
+def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
+    """What was asked for and is known to train badly, in words; nothing is refused."""
+    model, found = settings.model, []
+    rows, columns = model.grid_size
+    if rows * columns < FEWEST_TOKENS:
+        why = (
+            f"fewer than {FEWEST_TOKENS} leave attention little to do; take a smaller patch or larger images"
+        )
+        found.append(Choice(what=f"warning: only {rows} x {columns} tokens", why=why))
+    if model.head_dim < HEAD_DIM:
+        why = f"narrower than {HEAD_DIM} they cannot tell tokens apart; take fewer heads"
+        found.append(Choice(what=f"warning: heads of {model.head_dim} channels", why=why))
+    if settings.optim.lr > 10 * by_recipe.optim.lr:
+        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; AdamW on a ViT breaks or answers one class"
+        found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
+    padded = [-size % patch for size, patch in zip(model.image.size, model.patch.size, strict=True)]
+    if any(padded):
+        why = "the patch does not divide the image, so zeros fill up the right and the bottom"
+        found.append(Choice(what=f"{padded[1]} columns and {padded[0]} rows of padding", why=why))
+    return found
 
 
 def _note_asked(asked: Asked, sources: dict[str, str]) -> None:
+    # What a file said below these parts is gone (_asked_again).
+    replaced = ["model."] if asked.model is not None else []
+    replaced += ["preprocess."] if asked.model is not None or asked.image_size is not None else []
+    for path in [p for p in sources if p.startswith(tuple(replaced))]:
+        del sources[path]
+    if asked.model is not None:
+        sources["model"] = "option --model"
     if asked.image_size is not None:
         sources |= {"model.image.size": "option --image-size", "preprocess.image_size": "option --image-size"}
     if asked.patch_size is not None:
         sources["model.patch.size"] = "option --patch-size"
     if asked.epochs is not None:
         sources["schedule.epochs"] = "option --epochs"
-    if asked.model is not None:
-        sources["model"] = "option --model"
 
 
 def _with_file(settings: TrainSettings, file: str, sources: dict[str, str]) -> TrainSettings:
@@ -119,7 +186,7 @@ def resolved(settings: TrainSettings, sources: Mapping[str, str], **measured: An
     run = settings.run
     for name, value in measured.items():
         who = tree.source_of(f"run.{name}", sources)
-        if who.startswith(("option", "file")) and getattr(run, name) not in ("", 0):
+        if who.startswith(("option", "file")) and getattr(run, name) not in ("auto", 0):
             continue
         run = dataclasses.replace(run, **{name: value})
         new_sources[f"run.{name}"] = "measured at the start"

@@ -37,7 +37,8 @@ class AverageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """seed: of weights, order, augmentation. stored_size: (h, w) of the decoded pictures that are
+    """seed: of weights, order, augmentation. device: as torch names it; "auto" takes CUDA where there
+    is one, else the CPU. stored_size: (h, w) of the decoded pictures that are
     augmented. threads: 0 takes what the machine grants at the start, and the run keeps it, since
     sums in another order end in other digits. evaluate_every: epochs.
     """
@@ -45,7 +46,7 @@ class RunSettings:
     batch_size: int = 64
     seed: int = 0
     precision: Precision = "float32"
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 0
     stored_size: tuple[int, int] = (96, 96)
     evaluate_every: int = 1

@@ -48,11 +48,16 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Where the loop's results go. keep: after an epoch, with whether it is the best so far."""
+    """Where the loop's results go. keep: after an epoch, with whether it is the best so far.
+
+    keep_broken: when numbers are lost; what is on disk is then better than what is in memory.
+    """
 
     record: Callable[[dict[str, Any]], None]
     keep: Callable[[TrainingState, bool, dict[str, float]], None]
     keep_interrupted: Callable[[TrainingState], None]
+    keep_broken: Callable[[TrainingState], None]
+    warn: Callable[[str], None]
     progress: Progress
 
 
@@ -88,6 +93,7 @@ class Loop:
     ) -> None:
         self.settings, self.task, self.batches, self.state, self.hooks = settings, task, batches, state, hooks
         self.device = next(state.model.parameters()).device
+        self.warned = False
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
 
     def run(self) -> None:
@@ -147,9 +153,13 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _broken(self, images: Tensor, batch: TrainingBatch, what: str, lr: float) -> TrainingBroken:
-        self.hooks.keep_interrupted(self.state)
-        where = {"epoch": self.state.epoch + 1, "step": self.state.step + 1}
-        return broken(self.state.model, images, batch.names, what=what, lr=lr, **where)
+        self.hooks.keep_broken(self.state)
+        done = self.state.epoch
+        when = f"epoch {done + 1}, step {self.state.step + 1}"
+        if done:
+            when += f" (the weights of epoch {done} are kept)"
+        precision = self.settings.run.precision
+        return broken(self.state.model, images, batch.names, what=what, when=when, lr=lr, precision=precision)
 
     def _record_step(self, loss: float, meter: _EpochMeter) -> None:
         lr = self.state.optimiser.param_groups[0]["lr"]
@@ -172,6 +182,7 @@ class Loop:
         if is_last or state.epoch % self.settings.run.evaluate_every == 0:
             scores = self.task.evaluate(state.average.model)
             scored = scores.as_record()
+            self._refuse_broken(scores)
         record["seconds"] += time.perf_counter() - started
         state.seconds = record["seconds"]
         is_best = scores is not None and scores.top1 > state.best_top1
@@ -190,9 +201,30 @@ class Loop:
         self.hooks.record(whole)
         self.hooks.keep(state, is_best, scored)
         self.hooks.progress.epoch(whole)
-        if scores is not None and scores.constant and is_last:
-            self.hooks.progress.message(
-                "warning: all evaluation images get the same answer; try a smaller --lr"
+        if scores is not None:
+            self._warn_of_collapse(scores, is_last)
+
+    def _refuse_broken(self, scores: EvaluationScores) -> None:
+        """The last step's weights meet no loss of their own; a score of NaN must not pass as one."""
+        if all(math.isfinite(value) for value in scores.as_record().values()):
+            return
+        self.hooks.keep_broken(self.state)
+        lr = self.settings.optim.lr
+        raise TrainingBroken(
+            f"the evaluation after epoch {self.state.epoch} is not finite, at a peak learning rate of {lr:.2g}",
+            f"start again with a smaller rate, as --lr {lr / 10:.1g}",
+        )
+
+    def _warn_of_collapse(self, scores: EvaluationScores, is_last: bool) -> None:
+        """Every ViT begins with one answer for all; after a third of the run it is a sign of trouble."""
+        late = 3 * self.state.epoch >= self.settings.schedule.epochs
+        if not scores.constant:
+            self.warned = False
+        elif (late and not self.warned) or is_last:
+            self.warned = True
+            rate = f"a smaller rate than {self.settings.optim.lr:g} often mends it (--lr)"
+            self.hooks.warn(
+                f"all evaluation images get the same answer after epoch {self.state.epoch}; {rate}"
             )
 
     def _pace(self, meter: _EpochMeter, loss: float, waited: float) -> Pace:

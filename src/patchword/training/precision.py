@@ -7,11 +7,14 @@ import time
 import torch
 from torch import nn
 
+from patchword.model.cost import cost
 from patchword.training.config import Precision, TrainSettings
 
 # bfloat16 must win by this much: a close race is not worth fewer digits.
 WORTH = 1.15
 ROUNDS = 3
+# Of one forward pass at most: a large model is measured on fewer images, not for minutes.
+TRIAL_FLOPS = 2e10
 
 
 def choose_precision(
@@ -28,7 +31,8 @@ def choose_precision(
         return "float32", "this processor has no fast bfloat16"
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
-    shape = (settings.run.batch_size, settings.model.image.channels, *settings.model.image.size)
+    images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.model).flops)))
+    shape = (images_per_step, settings.model.image.channels, *settings.model.image.size)
     images = torch.randn(shape, generator=generator)
     state = torch.get_rng_state()
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}

@@ -10,6 +10,7 @@ from typing import Any
 from patchword.errors import OutputError, UserError
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
+EVALUATION = "evaluation.json"
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 

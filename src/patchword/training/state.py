@@ -22,7 +22,8 @@ class TrainingState:
     """What changes while training. epoch: epochs done; step: optimiser steps done.
 
     generator: of augmentation and mixing; torch's own generator (drop path) is part of the
-    state too. The order of images needs no state: (seed, epoch) decides it.
+    state too. The order of images needs no state: (seed, epoch) decides it. settings, images:
+    what the run was begun with (as JSON; a fingerprint), so that it can't go on with others.
     """
 
     model: nn.Module
@@ -33,6 +34,8 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     best_top1: float = -1.0
+    settings: str = ""
+    images: str = ""
 
     def save(self, folder: RunFolder) -> None:
         """Write state/EPOCH.pt with its checksum in front; keep the last two. Raises: OutputError."""
@@ -65,6 +68,8 @@ class TrainingState:
             "step": self.step,
             "seconds": self.seconds,
             "best_top1": self.best_top1,
+            "settings": self.settings,
+            "images": self.images,
         }
 
     def _take(self, stored: dict[str, Any]) -> None:
@@ -77,6 +82,7 @@ class TrainingState:
             torch.cuda.set_rng_state_all(stored["cuda_generators"])
         self.epoch, self.step = stored["epoch"], stored["step"]
         self.seconds, self.best_top1 = stored["seconds"], stored["best_top1"]
+        self.settings, self.images = stored["settings"], stored["images"]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

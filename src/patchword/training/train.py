@@ -17,7 +17,7 @@ from patchword.checkpoints.native import write_model
 from patchword.data.batches import Batches
 from patchword.data.dataset import Dataset
 from patchword.data.splits import file_list_sha256
-from patchword.errors import UserError
+from patchword.errors import TrainingBroken, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.training import runfolder
@@ -51,6 +51,7 @@ def start_run(
     """
     progress = progress or Silent()
     device = _device(chosen.settings.run.device)
+    progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
     chosen = _measured(chosen, model, device, progress)
     folder = runfolder.make_folder(out)
@@ -67,7 +68,8 @@ def start_run(
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
     """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
 
-    Raises: UserError where the run is finished or the data are other ones.
+    A run that was stopped after its last epoch, before it was scored, is only handed back.
+    Raises: UserError where the run is finished, or the data or settings are other ones.
     """
     settings, facts = read_run(folder)
     if facts.get("file_list_sha256") != file_list_sha256(dataset):
@@ -78,7 +80,11 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
     device = _device(settings.run.device)
     state = _new_state(_new_model(settings).to(device), settings)
     state.restore(folder)
+    _refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
+        if not (folder.path / runfolder.EVALUATION).exists():
+            skipped = tuple((entry["name"], entry["reason"]) for entry in facts.get("skipped", []))
+            return RunResult(folder=folder.path, settings=settings, skipped=skipped)
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run for more epochs, as --epochs N",
@@ -86,6 +92,24 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
     folder.keep_metrics_until(state.epoch)
     folder.log(f"resumed after epoch {state.epoch}")
     return _run(dataset, settings, state, folder, facts, progress or Silent())
+
+
+def _refuse_other_settings(settings: TrainSettings, begun_with: str, folder: RunFolder) -> None:
+    """config.toml is a file that anybody can edit; half a run of each settings is no run of either."""
+    now, before = _flat(tree.to_plain(settings)), _flat(json.loads(begun_with))
+    changed = [path for path in {**before, **now} if now.get(path) != before.get(path)]
+    if changed:
+        shown = ", ".join(f"{p} is {now.get(p)}, it was {before.get(p)}" for p in changed[:3])
+        raise UserError(
+            f"{folder.path}/{runfolder.CONFIG} is not what the run was begun with: {shown}",
+            f"put it back, or start a new run with --config {folder.path}/{runfolder.CONFIG}",
+        )
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(plain, Mapping):
+        return {prefix.removesuffix("."): plain}
+    return {k: v for key, value in plain.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
 
 
 def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
@@ -102,10 +126,20 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
 
 
 def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"run.device is {name}, and torch finds no CUDA device", "pass -o run.device=cpu")
+    """Raises: UserError for a device that torch does not know or that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"run.device is {name!r}: {reason}", "pass -o run.device=cpu") from error
     return device
+
+
+def _described(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _new_model(settings: TrainSettings) -> ViT:
@@ -121,6 +155,7 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
         average=AveragedWeights(model, settings.average.decay),
         optimiser=make_optimiser(model, settings.optim),
         generator=torch.Generator().manual_seed(settings.run.seed),
+        settings=json.dumps(tree.to_plain(settings)),
     )
 
 
@@ -128,12 +163,13 @@ def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progre
     """Fill in what depends on this machine: threads and precision."""
     threads = chosen.settings.run.threads or machine.granted_threads()
     torch.set_num_threads(threads)
+    here = {"threads": threads, "device": str(device)}
     who = tree.source_of("run.precision", chosen.sources)
     if who.startswith(("option", "file")):
-        return resolved(chosen.settings, chosen.sources, threads=threads)
+        return resolved(chosen.settings, chosen.sources, **here)
     precision, why = choose_precision(model, chosen.settings, device)
     progress.message(f"precision: {precision} ({why})")
-    return resolved(chosen.settings, chosen.sources, threads=threads, precision=precision)
+    return resolved(chosen.settings, chosen.sources, **here, precision=precision)
 
 
 def _run(
@@ -151,19 +187,35 @@ def _run(
         dataset.training, stored, batch_size=settings.run.batch_size, seed=settings.run.seed, workers=workers
     )
     batches.prepare(progress.reading)
+    if state.images not in ("", batches.fingerprint):
+        raise UserError(
+            f"{dataset.path} is not what {folder.path} was trained on: images with the same names look otherwise",
+            "restore the data, or start a new run",
+        )
+    state.images = batches.fingerprint
     for name, reason in batches.skipped:
         folder.log(f"skipped {name}: {reason}")
     device = next(state.model.parameters()).device
     task = Classify(settings, dataset.evaluation, device, workers)
     writer = _Writer(dataset, settings, folder, facts)
+
+    def warn(text: str) -> None:
+        progress.message(f"warning: {text}")
+        folder.log(f"warning: {text}")
+
     hooks = Hooks(
         record=folder.append_metrics,
         keep=writer.keep,
         keep_interrupted=writer.keep_interrupted,
+        keep_broken=writer.keep_broken,
+        warn=warn,
         progress=progress,
     )
     try:
         Loop(settings, task, batches, state, hooks).run()
+    except TrainingBroken as error:
+        folder.log(f"stopped: {error.message}")
+        raise
     finally:
         progress.close()
     folder.log("finished")
@@ -188,6 +240,12 @@ class _Writer:
         """The weights of the steps so far; the state stays that of the last whole epoch."""
         self._write(runfolder.LAST, state, {})
         self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
+
+    def keep_broken(self, state: TrainingState) -> None:
+        """The last whole epoch's weights stay. Before the first there are none: then what is still finite."""
+        whole = (self.folder.path / runfolder.LAST).exists()
+        if not whole and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
+            self._write(runfolder.LAST, state, {})
 
     def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
         chosen_by = (

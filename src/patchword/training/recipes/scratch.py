@@ -9,6 +9,7 @@ erasing, two heads, batches of 32. Glorot's initialisation of the blocks did (va
 """
 
 import math
+from dataclasses import replace
 
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -48,13 +49,10 @@ def _named(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]
     size = asked.image_size or NAMED_MODEL_SIZE
     model = sized(asked.model, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
     why = [Choice(what=f"{asked.model} at {size[1]}x{size[0]} pixels", why="--model")]
-    settings = _settings(facts, asked, model)
-    if settings.model.grid_size[0] * settings.model.grid_size[1] < 16:
-        few = (
-            "fewer than 16 tokens leave attention little to do; take a smaller patch or a larger --image-size"
-        )
-        why.append(Choice(what=f"only {model.grid_size[0]} x {model.grid_size[1]} tokens", why=few))
-    return settings, why
+    if asked.patch_size is not None:
+        model = replace(model, patch=replace(model.patch, size=asked.patch_size))
+        why.append(Choice(what=f"patches of {asked.patch_size[1]}x{asked.patch_size[0]}", why="--patch-size"))
+    return _settings(facts, asked, model), why
 
 
 def _model(facts: DataFacts, shape: Shape) -> ViTConfig:

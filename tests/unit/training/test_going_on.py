@@ -1,0 +1,133 @@
+"""Going on with a run: what is taken up, what is refused, what is kept when numbers break."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from patchword import api
+from patchword.errors import TrainingBroken, UserError
+from support.scans import write_scans
+
+TINY = {
+    "run.batch_size": 8,
+    "run.threads": 1,
+    "run.precision": "float32",
+    "model.depth": 1,
+    "model.dim": 32,
+    "model.attention.num_heads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("data") / "scans"
+    write_scans(top, {"d0": 12, "d1": 12})
+    return top
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    api.train(data, out=out, epochs=2, seed=3, settings=TINY)
+    return out
+
+
+@pytest.fixture
+def stopped(trained: Path, tmp_path: Path) -> Path:
+    """The run as it was after its first epoch."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "state" / "000002.pt").unlink()
+    (run / "evaluation.json").unlink()
+    return run
+
+
+def test_a_stopped_run_ends_in_the_same_bits(stopped: Path, trained: Path) -> None:
+    api.resume(stopped)
+    ours, theirs = (load_file(run / "last.safetensors") for run in (stopped, trained))
+    assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
+
+
+def test_a_run_that_was_stopped_before_its_score_is_scored(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "evaluation.json").unlink()
+    (run / "report.html").unlink()
+    api.resume(run)
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(
+        (trained / "evaluation.json").read_text()
+    ) | {"weights": str(run / "last.safetensors")}
+    assert (run / "report.html").exists()
+    with pytest.raises(UserError, match="is finished"):
+        api.resume(run)
+
+
+def test_settings_that_were_edited_on_the_way_are_refused(stopped: Path) -> None:
+    config = stopped / "config.toml"
+    config.write_text(re.sub(r"(?m)^lr = \S+", "lr = 0.5", config.read_text()))
+    with pytest.raises(UserError, match=r"optim\.lr is 0\.5, it was 0\.00"):
+        api.resume(stopped)
+
+
+def test_images_that_changed_under_the_same_names_are_refused(
+    stopped: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "scans")
+    for file in (tmp_path / "scans" / "d0").iterdir():
+        Image.new("L", (24, 24)).save(file)
+    with pytest.raises(UserError, match="look otherwise"):
+        api.resume(stopped, data=str(tmp_path / "scans"))
+
+
+def test_a_table_is_opened_again_as_it_was(data: Path, tmp_path: Path) -> None:
+    from patchword.data.request import OpenRequest
+    from patchword.training.choose import Wishes
+    from patchword.training.recipes.facts import Asked
+
+    rows = [f"{d}/{i}.png,{d},{'odd' if d == 'd1' else 'even'}" for d in ("d0", "d1") for i in range(12)]
+    (data / "list.csv").write_text("file,digit,parity\n" + "\n".join(rows) + "\n")
+    options = tuple((path, "settings", value) for path, value in TINY.items())
+    request = api.TrainRequest(
+        data=str(data / "list.csv"),
+        wishes=Wishes(asked=Asked(epochs=1), options=options),
+        out=str(tmp_path / "run"),
+        opening=OpenRequest(image_column="file", label_column="parity"),
+    )
+    run = api.run(api.prepare(request))
+    (run.folder / "state" / "000001.pt").unlink()
+    (run.folder / "evaluation.json").unlink()
+    assert api.resume(run.folder).model.classes == ("even", "odd")
+
+
+def test_the_saved_settings_hold_the_same_images_out(trained: Path, data: Path, tmp_path: Path) -> None:
+    from patchword.training.choose import Wishes
+
+    wishes = Wishes(config_file=str(trained / "config.toml"))
+    again = api.run(api.prepare(api.TrainRequest(data=str(data), wishes=wishes, out=str(tmp_path / "again"))))
+    first, second = (json.loads((run / "data.json").read_text()) for run in (trained, again.folder))
+    assert first["held_out"] == second["held_out"] and first["split_seed"] == 3
+    ours, theirs = (load_file(run / "last.safetensors") for run in (again.folder, trained))
+    assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
+
+
+def test_when_numbers_break_the_last_whole_epoch_stays(data: Path, tmp_path: Path) -> None:
+    # The rate climbs step by step, so that some epochs end before a gradient overflows.
+    settings = TINY | {"optim.lr": 300.0, "schedule.warmup_epochs": 200.0}
+    with pytest.raises(TrainingBroken, match=r"the weights of epoch \d+ are kept") as caught:
+        api.train(data, out=tmp_path / "run", epochs=400, settings=settings)
+    kept = re.search(r"weights of epoch (\d+)", caught.value.message)
+    assert kept and api.load(tmp_path / "run").provenance.facts["epoch"] == int(kept[1])
+    assert "stopped: " in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_an_evaluation_that_is_no_number_is_no_score(data: Path, tmp_path: Path) -> None:
+    # One step an epoch: its weights are first used by the evaluation.
+    settings = TINY | {"run.batch_size": 64, "optim.lr": 1e38, "optim.clip_grad": 0.0}
+    with pytest.raises(TrainingBroken, match="not finite"):
+        api.train(data, out=tmp_path / "run", epochs=3, settings=settings)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
