@@ -59,11 +59,14 @@ class TrainRequest:
     opening: OpenRequest = field(default_factory=OpenRequest)
 
 
-def load(path: str | Path, *, device: str | None = None) -> "Model":
-    """The model in a run folder or a weights file. Raises: CheckpointError."""
+def load(path: str | Path, *, device: str | None = None, offline: bool = False) -> "Model":
+    """The model in a run folder, a weights file, or of the hub: hf://org/name[@revision].
+
+    offline: open no socket; of the hub, take what is in its cache. Raises: CheckpointError.
+    """
     from patchword.inference.load import load as load_model
 
-    return load_model(path, device=device)
+    return load_model(path, device=device, offline=offline)
 
 
 def check(data: str | Path) -> CheckReport:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchword.checkpoints.hub import fetch, is_hub
 from patchword.errors import CheckpointError, UnknownLayout, near_text
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -10,17 +11,25 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The file, and why this one where there was a choice ("" where there was none)."""
+    """The file, and why this one where there was a choice ("" where there was none).
+
+    source: a name of the file that is good for ever, where it has one: "hf://org/name@<commit>".
+    """
 
     path: Path
     why: str = ""
+    source: str = ""
 
 
-def find_weights(given: str | Path) -> Found:
-    """The weights file of a run folder, of a folder with one, or the file itself.
+def find_weights(given: str | Path, *, offline: bool = False) -> Found:
+    """The weights file of a run folder, of a folder with one, of a model on the hub, or the file itself.
 
+    offline: of the hub, look at its cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
     """
+    if isinstance(given, str) and is_hub(given):
+        fetched = fetch(given, offline=offline)
+        return Found(path=fetched.path, why=fetched.source, source=fetched.source)
     path = Path(given).expanduser()
     if path.is_dir():
         return _in_folder(path)

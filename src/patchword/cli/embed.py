@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
 
 
@@ -24,6 +25,7 @@ from patchword.images.limits import MAX_PIXELS
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@offline_option
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
@@ -38,12 +40,13 @@ def embed(
     feature: Any,
     batch_size: int | None,
     device: str | None,
+    offline: bool,
     max_pixels: int,
 ) -> None:
     """Write a vector for each image.
 
     \b
-    MODEL   a run folder or a weights file
+    MODEL   a run folder, a weights file, or of the hub hf://org/name[@revision]
     FILES…  images, folders, patterns; - reads paths, or one image, from standard input
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
@@ -59,7 +62,7 @@ def embed(
     from patchword.inference.load import load
 
     check_ending(Path(output))
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, offline=offline)
     progress = Progress(total)
     done = embed_to(
         loaded,

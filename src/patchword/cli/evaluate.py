@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
-from patchword.cli.options import data_options, open_request
+from patchword.cli.options import data_options, offline_option, open_request
 from patchword.cli.progress import counting
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@offline_option
 @data_options
 def evaluate(
     model: str,
@@ -33,6 +34,7 @@ def evaluate(
     output: str | None,
     batch_size: int | None,
     device: str | None,
+    offline: bool,
     image_column: str | None,
     label_column: str | None,
     ignore_unknown_classes: bool,
@@ -40,7 +42,7 @@ def evaluate(
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
     \b
-    MODEL  a run folder or a weights file
+    MODEL  a run folder, a weights file, or of the hub hf://org/name[@revision]
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
     Classes are matched by name. Images that cannot be read are listed and not scored; the exit
@@ -50,7 +52,7 @@ def evaluate(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, offline=offline)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures

@@ -20,6 +20,11 @@ _DATA_OPTIONS = (
 )
 
 
+offline_option = click.option(
+    "--offline", is_flag=True, help="Open no socket: of the hub, take what is in its cache."
+)
+
+
 def data_options(command: F) -> F:
     """The options that say how DATA is read."""
     for option in reversed(_DATA_OPTIONS):

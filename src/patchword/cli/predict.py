@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@offline_option
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
@@ -44,12 +46,13 @@ def predict(
     output: str | None,
     batch_size: int | None,
     device: str | None,
+    offline: bool,
     max_pixels: int,
 ) -> None:
     """Name what is in images.
 
     \b
-    MODEL   a run folder or a weights file
+    MODEL   a run folder, a weights file, or of the hub hf://org/name[@revision]
     FILES…  images, folders, patterns; - reads paths, or one image, from standard input
 
     A file that cannot be read gets a row that says why; the exit code is then 3.
@@ -61,7 +64,7 @@ def predict(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device)
+    loaded = load(model, device=device, offline=offline)
     loaded.check_can_predict()
     from patchword.cli.writers import Progress
     from patchword.inference.predict import Predictions

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from patchword.inference.model import Model
 
 
-def load(path: str | Path, *, device: "str | torch.device | None" = None) -> "Model":
-    """The model of a run folder (its last averaged weights), a folder with one weights file, or a file.
+def load(path: str | Path, *, device: "str | torch.device | None" = None, offline: bool = False) -> "Model":
+    """The model of a run folder (its last averaged weights), a folder with one weights file, a file, or
+    a name of the hub, hf://org/name[@revision].
 
-    device: None takes a GPU where there is one. Weights are mapped from disk into a model
+    device: None takes a GPU where there is one. offline: open no socket; of the hub, take what is cached. Weights are mapped from disk into a model
     that was built without any, so nothing is drawn at random and nothing is held twice.
     Raises: CheckpointError that says what the file is, or how it contradicts itself.
     """
-    found = find_weights(path)
+    found = find_weights(path, offline=offline)
     read_card(found.path)  # a wrong file is told before torch takes its seconds
     machine.watch()
     import torch
