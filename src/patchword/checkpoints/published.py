@@ -1,0 +1,306 @@
+"""The well-known releases: what was published under a name, and what its weights file does not say.
+
+The facts stand in `releases/*.toml`, a family a file, each with its source. What is not there is not
+known: nothing is guessed. No torch, and nothing is read before the first question.
+
+    [sources]        short name → the text that says where a fact was read
+    [common]         what holds for every release of the file
+    [group.NAME]     what holds for those with group = "NAME"
+    [[release]]      one release; its tables are laid over the group's, and those over the common ones
+"""
+
+import functools
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from typing import Any, Literal
+
+from patchword.errors import CheckpointError, SettingsError, nearest
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import Activation
+from patchword.model.kinds import Size
+from patchword.settings import from_plain
+
+Format = Literal[
+    "google", "timm", "transformers", "torchvision", "deit", "mae", "dino", "dinov2", "dinov3",
+    "ijepa", "beit", "eva", "openai_clip", "open_clip", "detr", "yolos",
+]  # fmt: skip
+
+MOST_LISTED = 12
+FACTS = ("place", "model", "preprocessing", "classes", "licence", "papers", "trained_on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the file lies.
+
+    hub: "org/name" on the Hugging Face hub, `file` within it ("" is the folder's usual one), `revision` (None: the
+    newest). url: the origin's own address. files: the names it was published under. sha256: of the origin's file.
+    """
+
+    hub: str | None = None
+    file: str | None = None
+    revision: str | None = None
+    url: str | None = None
+    files: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the network is, as far as it stands outside of the weights.
+
+    size: our name of the shape, "ViT-B/16". parameters: of the image model in this file, its head included.
+    pool: the `kind` of the pool. image_size, patch_size: (rows, columns); the positions are made for image_size.
+    """
+
+    size: str | None = None
+    parameters: int | None = None
+    num_heads: int | None = None
+    eps: float | None = None
+    act: Activation | None = None
+    pool: Literal["class", "mean", "attention", "first"] | None = None
+    image_size: Size | None = None
+    patch_size: Size | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The classes that the head tells apart. names: a list that `class_names` gives, None where only `count` is known."""
+
+    count: int
+    names: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Licence:
+    """SPDX names in lower case where there is one; None: not known. gated: the hub asks for consent first."""
+
+    code: str | None = None
+    weights: str | None = None
+    gated: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    title: str
+    arxiv: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A reported number. metric: "top-1", "k-NN top-1", "zero-shot top-1", "box AP"… in per cent; setting: how, where it is not plain."""
+
+    value: float
+    metric: str
+    data: str
+    source: str
+    setting: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the fact at a dotted path ("model.eps", or "model" for all of it) was read."""
+
+    fact: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One set of weights as published in one format. aliases: bare names under which it is known."""
+
+    name: str
+    family: str
+    format: Format
+    aliases: tuple[str, ...] = ()
+    place: Place = Place()
+    model: ModelFacts = ModelFacts()
+    preprocessing: Preprocess | None = None
+    classes: Classes | None = None
+    licence: Licence = Licence()
+    papers: tuple[Paper, ...] = ()
+    trained_on: str | None = None
+    scores: tuple[Score, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+    def preprocess(self) -> Preprocess | None:
+        """What its authors (or the publisher of this copy) evaluate with; None: not known."""
+        return self.preprocessing
+
+    def source_of(self, fact: str) -> str:
+        """Where a fact was read: its own source or the nearest part's above it; "" where it has none."""
+        known = {source.fact: source.text for source in self.sources}
+        while fact and fact not in known:
+            fact = fact.rpartition(".")[0]
+        return known.get(fact, "")
+
+    @property
+    def bare_names(self) -> tuple[str, ...]:
+        """Names without the publisher or the tag, which other releases may share."""
+        last = self.name.rpartition("/")[2]
+        untagged = last.partition(".")[0] if self.format == "timm" else last
+        sizes = () if self.model.size is None else (self.model.size,)
+        return tuple(dict.fromkeys((last, untagged, *self.aliases, *sizes)))
+
+
+@functools.cache
+def releases() -> tuple[Release, ...]:
+    """All of them, family by family. Raises: CheckpointError where a file of releases contradicts its own form."""
+    folder = files("patchword.checkpoints").joinpath("releases")
+    found: list[Release] = []
+    for path in sorted(folder.iterdir(), key=lambda p: p.name):
+        if path.name.endswith(".toml"):
+            found.extend(parse(path.read_text(encoding="utf-8"), path.name))
+    names = Counter(_key(release.name) for release in found)
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        raise CheckpointError(
+            f"releases: {', '.join(twice)} stands there twice", "give each release one name"
+        )
+    return tuple(found)
+
+
+def find_release(name: str) -> Release:
+    """The release of a full name ("facebook/dino-vits16"), or of a bare one that only one release has.
+
+    Case, and "-" or "_", do not matter. Raises: CheckpointError naming all that a bare name may
+    mean, or the nearest names of one that is unknown.
+    """
+    key = _key(name)
+    full, bare = _index()
+    if key in full:
+        return full[key]
+    meant = bare.get(key, ())
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        listed = [f"{release.name} ({_told_apart(release)})" for release in meant[:MOST_LISTED]]
+        rest = [f"and {len(meant) - MOST_LISTED} more"] if len(meant) > MOST_LISTED else []
+        raise CheckpointError(
+            f"{name!r} is the name of {len(meant)} releases:\n    " + "\n    ".join([*listed, *rest]),
+            f"give one of the full names, such as {meant[0].name}",
+        )
+    near = nearest(name, [*(r.name for r in releases()), *(b for r in releases() for b in r.bare_names)])
+    clause = f" (near: {', '.join(near)})" if near else ""
+    raise CheckpointError(
+        f"no published release is called {name!r}{clause}", "`patchword models --published` lists them all"
+    )
+
+
+def release_of_file(file_name: str) -> Release | None:
+    """The release whose file was published under exactly this name; None where none was, or several were."""
+    found = [release for release in releases() if file_name in release.place.files]
+    return found[0] if len(found) == 1 else None
+
+
+def release_of_hub(hub: str, file: str = "") -> Release | None:
+    """The release that lies at "org/name" on the hub (in `file`, where one folder holds several)."""
+    found = [r for r in releases() if r.place.hub == hub and (not file or r.place.file in (None, file))]
+    return found[0] if len(found) == 1 else None
+
+
+def licences_in_use() -> tuple[str, ...]:
+    """The licences of weights that occur, sorted."""
+    return tuple(sorted({r.licence.weights for r in releases() if r.licence.weights}))
+
+
+@functools.cache
+def class_names(names: str) -> tuple[str, ...]:
+    """The names of a list, such as "imagenet-1k", in the order of the head's rows.
+
+    Raises: CheckpointError for a list that is not here.
+    """
+    folder = files("patchword.checkpoints").joinpath("classes")
+    path = folder.joinpath(f"{names}.txt")
+    if not path.is_file():
+        known = sorted(p.name.removesuffix(".txt") for p in folder.iterdir() if p.name.endswith(".txt"))
+        raise CheckpointError(
+            f"no list of class names is called {names!r}", f"use one of: {', '.join(known)}"
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if not line.startswith("#"))
+
+
+def parse(text: str, where: str) -> list[Release]:
+    """One file of releases. Raises: CheckpointError naming the file, the release and what is wrong."""
+    try:
+        data = tomllib.loads(text)
+        unknown = set(data) - {"sources", "common", "group", "release"}
+        if unknown:
+            raise SettingsError(f"{where}: unknown table {min(unknown)!r}", "see the head of published.py")
+        return [_build(data, raw, where) for raw in data.get("release", [])]
+    except (tomllib.TOMLDecodeError, SettingsError) as error:
+        message = error.message if isinstance(error, SettingsError) else f"{where}: {error}"
+        raise CheckpointError(message, getattr(error, "fix", "")) from error
+
+
+def _build(data: Mapping[str, Any], raw: Mapping[str, Any], where: str) -> Release:
+    where = f"{where}, {raw.get('name', 'a release without a name')}"
+    group, groups = raw.get("group"), data.get("group", {})
+    if group is not None and group not in groups:
+        raise SettingsError(f"{where}: no group is called {group!r}", f"use one of: {', '.join(groups)}")
+    merged = _laid_over(_laid_over(data.get("common", {}), groups.get(group, {})), raw)
+    merged.pop("group", None)
+    texts = data.get("sources", {})
+    facts = {field.name for field in fields(Release)} & set(FACTS)
+    for fact in merged.get("sources", {}):
+        if fact.partition(".")[0] not in facts:
+            raise SettingsError(
+                f"{where}: a source for {fact!r}, which is no fact", f"use one of: {', '.join(FACTS)}"
+            )
+    merged["sources"] = [
+        {"fact": fact, "text": _text(texts, key, where)} for fact, key in merged.get("sources", {}).items()
+    ]
+    merged["scores"] = [
+        {**score, "source": _text(texts, score.get("source", ""), where)}
+        for score in merged.get("scores", [])
+    ]
+    return from_plain(Release, merged, where)
+
+
+def _text(texts: Mapping[str, str], key: str, where: str) -> str:
+    if key not in texts:
+        raise SettingsError(f"{where}: no source is called {key!r}", f"use one of: {', '.join(texts)}")
+    return texts[key]
+
+
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged; a table that names its `kind` replaces the one below, whose fields are another kind's."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and "kind" not in value:
+            merged[key] = _laid_over(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _key(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
+
+
+@functools.cache
+def _index() -> tuple[dict[str, Release], dict[str, tuple[Release, ...]]]:
+    """Full names, and bare names with all that they may mean."""
+    full = {_key(release.name): release for release in releases()}
+    bare: dict[str, tuple[Release, ...]] = {}
+    for release in releases():
+        for key in dict.fromkeys(map(_key, release.bare_names)):
+            bare[key] = (*bare.get(key, ()), release)
+    return full, bare
+
+
+def _told_apart(release: Release) -> str:
+    """What sets a release apart from its namesakes, in a few words."""
+    size = release.model.image_size
+    parts: Iterable[str | None] = (
+        release.family,
+        release.trained_on,
+        None if size is None else f"{size[0]} pixels",
+        f"{release.format} file",
+    )
+    return ", ".join(part for part in parts if part)
