@@ -76,11 +76,13 @@ def check(data: str | Path) -> CheckReport:
     return check_data(open_data(data), workers=machine.granted_threads())
 
 
-def evaluate(model: "Model | str | Path", data: str | Path, *, split: str | None = None) -> "Evaluation":
+def evaluate(
+    model: "Model | str | Path", data: str | Path, *, split: str | None = None, offline: bool = False
+) -> "Evaluation":
     """Score a model (or what `load` takes) on data, classes matched by name. Raises: DataError."""
     from patchword.inference import evaluate as scoring
 
-    loaded = load(model) if isinstance(model, str | Path) else model
+    loaded = load(model, offline=offline) if isinstance(model, str | Path) else model
     return scoring.evaluate(loaded, scoring.open_for(loaded, data), scoring.EvaluationRequest(split=split))
 
 

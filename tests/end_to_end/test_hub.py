@@ -192,5 +192,8 @@ def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
     desk.hub.breaks = 1
     code = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').path)"
     said = desk.patchword(code=code)
+    if said.returncode:  # huggingface_hub before 1.20 does not take it up itself
+        assert "broke off" in said.stderr and "run it again" in said.stderr
+        said = desk.patchword(code=code)
     assert not said.stderr and Path(said.stdout.strip()).read_bytes() == desk.content("v1")
     assert desk.hub.sent("model.safetensors") == 2

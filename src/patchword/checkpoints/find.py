@@ -1,5 +1,6 @@
 """From what a user calls a model to the one weights file that is meant."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
         raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a .safetensors file")
     raise CheckpointError(
         f"{path}: no such weights file or run folder{_near(path)}",
-        "give a run folder or a .safetensors file that exists",
+        f"give a run folder or a .safetensors file that exists{_on_the_hub(str(given))}",
     )
 
 
@@ -75,6 +76,14 @@ def _in_folder(folder: Path) -> Found:
     raise CheckpointError(
         f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
     )
+
+
+def _on_the_hub(given: str) -> str:
+    """A clause for what others would take for a model of the hub: org/name, or the address of its page."""
+    page = re.fullmatch(r"(?:https?:/{1,2}[^/]+/)?([\w-]+/[\w.-]+?)(?:/tree/([^/]+))?/?", given, re.ASCII)
+    if page is None or Path(given).suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz"):
+        return ""
+    return f"; of the hub, write hf://{page[1]}{'@' + page[2] if page[2] else ''}"
 
 
 def _near(path: Path) -> str:

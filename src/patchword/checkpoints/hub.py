@@ -139,6 +139,8 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
     from huggingface_hub import constants
     from huggingface_hub.hf_api import HfApi
 
+    from patchword.checkpoints.hub_errors import without_bar
+
     api = HfApi(library_name="patchword", library_version=version("patchword"))
     timeout = constants.HF_HUB_ETAG_TIMEOUT
     info = api.model_info(wanted.repo, revision=wanted.revision or None, timeout=timeout)
@@ -152,8 +154,9 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
         return Path(api.hf_hub_download(wanted.repo, file, revision=commit))
 
     choice = choose(files, wanted)
-    for file in choice.configs:
-        get(file)
+    with without_bar():
+        for file in choice.configs:
+            get(file)
     path = get(choice.weights)
     for file in _shards(path, choice, wanted, files):
         get(file)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils.logging import get_verbosity, set_verbosity
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from patchword.errors import CheckpointError, OutputError, PatchwordError, near_text
 
@@ -25,12 +31,20 @@ if TYPE_CHECKING:
     from patchword.checkpoints.hub import HubName
 
 LOG_IN = "log in: `hf auth login`, or set HF_TOKEN"
-AGAIN = "run it again; what is already there is kept"
+AGAIN = "run it again; files that came whole are kept"
 # The HTTP library's own root, whichever it is (httpx, httpx2, requests): huggingface_hub derives from it.
 _HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
     base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError" and issubclass(base, Exception)
 )
-_FAILURES = (*_HTTP_ERRORS, OSError, ValueError, TypeError, KeyError, RuntimeError, UserWarning)
+_FAILURES: tuple[type[Exception], ...] = (
+    *_HTTP_ERRORS,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    UserWarning,
+)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -71,6 +85,19 @@ def _quiet() -> Iterator[None]:
     finally:
         set_verbosity(level)
         constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+
+
+@contextlib.contextmanager
+def without_bar() -> Iterator[None]:
+    """No progress bar meanwhile: a config is there before anybody has read its name."""
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _explain(
@@ -187,6 +214,8 @@ def _broken_off(error: BaseException, wanted: "HubName", file: str) -> Checkpoin
 def _no_network(error: BaseException, wanted: "HubName", is_cached: Callable[[], bool]) -> CheckpointError:
     if is_cached():
         fix = "use the copy in the cache: add --offline"
+    elif "HF_ENDPOINT" in os.environ:
+        fix = "check the network and the address in HF_ENDPOINT; the model is not in the cache"
     else:
         fix = "check the network, or let HF_ENDPOINT name a mirror; the model is not in the cache"
     return Unreachable(f"{wanted}: {constants.ENDPOINT} cannot be reached ({_first_line(error)})", fix)

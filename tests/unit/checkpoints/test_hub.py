@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
+from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.hub import HubName, fetch, is_hub, parse
 from patchword.checkpoints.hub_files import choose
 from patchword.errors import CheckpointError, OutputError, UnsafeFile
@@ -53,6 +54,26 @@ def test_a_malformed_name_is_refused_with_an_example(text: str) -> None:
 
 def test_a_path_is_no_name_of_the_hub() -> None:
     assert is_hub("hf://org/net") and not is_hub("runs/hf") and not is_hub("hf:/org/net")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("org/net", "hf://org/net"),
+        ("https://hub.example/org/net-b16/", "hf://org/net-b16"),
+        ("https://hub.example/org/net/tree/v1", "hf://org/net@v1"),
+    ],
+)
+def test_a_name_without_its_hf_is_answered_with_the_one_to_write(given: str, written: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        find_weights(given)
+    assert caught.value.fix.endswith(written)
+
+
+def test_a_file_that_is_missing_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        find_weights("models/net.safetensors")
+    assert "hf://" not in caught.value.fix
 
 
 @pytest.mark.parametrize(
