@@ -60,9 +60,9 @@ class TrainRequest:
 
 
 def load(path: str | Path, *, device: str | None = None, offline: bool = False) -> "Model":
-    """The model in a run folder, a weights file, or of the hub: hf://org/name[@revision].
+    """The model in a run folder or a weights file, of the hub (hf://org/name[@revision]), or of a published name.
 
-    offline: open no socket; of the hub, take what is in its cache. Raises: CheckpointError.
+    offline: open no socket; take what is in the cache. Raises: CheckpointError.
     """
     from patchword.inference.load import load as load_model
 

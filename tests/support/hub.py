@@ -36,7 +36,8 @@ class Hub:
     """url: what HF_ENDPOINT gets. asked: every request, as "GET /path"; agents: who they said they were.
 
     breaks: how many large files are cut in the middle; silent_after_break: from then on every
-    connection is closed without an answer. status, page: what everything is answered with.
+    connection is closed without an answer. status, page: what everything is answered with. files: what lies
+    outside of all models, by path.
     """
 
     url: str = ""
@@ -48,6 +49,7 @@ class Hub:
     is_silent: bool = False
     status: int = 0
     page: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def environment(self, home: Path, **others: str) -> dict[str, str]:
         """Variables that let huggingface_hub know this hub and nothing of the machine's."""
@@ -105,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.model(found[1], unquote(found[2] or "main"), body)
             elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/refs", path):
                 self.refs(self.repo(found[1], "model"), body)
+            elif path in self.hub.files:
+                self.send(200, self.hub.files[path], {"ETag": path}, body)
             elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self.file(found[1], unquote(found[2]), unquote(found[3]), body)
             else:

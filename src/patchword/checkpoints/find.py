@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchword.checkpoints.hub import fetch, is_hub
 from patchword.errors import CheckpointError, UnknownLayout, near_text
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -23,14 +22,12 @@ class Found:
 
 
 def find_weights(given: str | Path, *, offline: bool = False) -> Found:
-    """The weights file of a run folder, of a folder with one, of a model on the hub, or the file itself.
+    """The weights file of a run folder, of a folder with one, the file itself, or what a name of the hub
+    or of a published release means. What lies at that path goes before such names.
 
-    offline: of the hub, look at its cache alone and open no socket.
+    offline: of what is fetched, look at the cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
     """
-    if isinstance(given, str) and is_hub(given):
-        fetched = fetch(given, offline=offline)
-        return Found(path=fetched.path, why=fetched.source, source=fetched.source)
     path = Path(given).expanduser()
     if path.is_dir():
         return _in_folder(path)
@@ -38,10 +35,19 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
         return Found(path=path)
     if path.exists():
         raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a .safetensors file")
+    if isinstance(given, str) and (found := _fetched(given, offline=offline)):
+        return found
     raise CheckpointError(
         f"{path}: no such weights file or run folder{_near(path)}",
         f"give a run folder or a .safetensors file that exists{_on_the_hub(str(given))}",
     )
+
+
+def _fetched(name: str, *, offline: bool) -> Found | None:
+    from patchword.checkpoints.fetch import fetch_named
+
+    fetched = fetch_named(name, offline=offline)
+    return Found(path=fetched.path, why=fetched.source, source=fetched.source) if fetched else None
 
 
 def _in_folder(folder: Path) -> Found:

@@ -190,6 +190,12 @@ def find_release(name: str) -> Release:
     )
 
 
+def is_release(name: str) -> bool:
+    """Whether any release is called so, by its full name or a bare one."""
+    full, bare = _index()
+    return _key(name) in full or _key(name) in bare
+
+
 def release_of_file(file_name: str) -> Release | None:
     """The release whose file was published under exactly this name; None where none was, or several were."""
     found = [release for release in releases() if file_name in release.place.files]

@@ -46,7 +46,7 @@ def embed(
     """Write a vector for each image.
 
     \b
-    MODEL   a run folder, a weights file, or of the hub hf://org/name[@revision]
+    MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
     FILES…  images, folders, patterns; - reads paths, or one image, from standard input
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and

@@ -42,7 +42,7 @@ def evaluate(
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
     \b
-    MODEL  a run folder, a weights file, or of the hub hf://org/name[@revision]
+    MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
     Classes are matched by name. Images that cannot be read are listed and not scored; the exit

@@ -21,7 +21,7 @@ _DATA_OPTIONS = (
 
 
 offline_option = click.option(
-    "--offline", is_flag=True, help="Open no socket: of the hub, take what is in its cache."
+    "--offline", is_flag=True, help="Open no socket: what would be fetched must be in the cache."
 )
 
 

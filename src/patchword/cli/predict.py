@@ -52,7 +52,7 @@ def predict(
     """Name what is in images.
 
     \b
-    MODEL   a run folder, a weights file, or of the hub hf://org/name[@revision]
+    MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
     FILES…  images, folders, patterns; - reads paths, or one image, from standard input
 
     A file that cannot be read gets a row that says why; the exit code is then 3.

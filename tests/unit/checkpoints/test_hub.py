@@ -2,11 +2,7 @@
 
 import json
 import shutil
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -15,7 +11,7 @@ from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.hub import HubName, fetch, is_hub, parse
 from patchword.checkpoints.hub_files import choose
 from patchword.errors import CheckpointError, OutputError, UnsafeFile
-from support.hub import Hub, Repo, running_hub
+from support.hub import Hub
 
 WANTED = HubName(org="org", name="net")
 
@@ -115,40 +111,6 @@ def test_what_cannot_be_chosen_is_listed(files: list[str], telling: str, fix: st
     with pytest.raises(CheckpointError) as caught:
         choose(files, WANTED)
     assert telling in caught.value.message and fix in caught.value.fix
-
-
-find_address = socket.getaddrinfo
-
-
-def only_loopback(host: str, *args: Any, **kwargs: Any) -> Any:
-    assert host == "127.0.0.1", f"{host} was to be asked"
-    return find_address(host, *args, **kwargs)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that huggingface_hub, in this process, takes for the only one."""
-    for name in (
-        "HF_TOKEN",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    with running_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        files = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + files)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(time, "sleep", lambda _: None)
-        monkeypatch.setattr(socket, "getaddrinfo", only_loopback)
-        hub.repos["org/net"] = Repo()
-        yield hub
 
 
 def keep(hub: Hub, files: dict[str, bytes], *names: str) -> str:

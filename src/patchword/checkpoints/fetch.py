@@ -1,0 +1,33 @@
+"""From a name that is no path to the weights file that it means, fetched where that is needed."""
+
+from patchword.checkpoints import hub
+from patchword.checkpoints.hub import Fetched, HubName
+from patchword.checkpoints.published import Release, find_release, is_release
+from patchword.checkpoints.urls import fetch_url
+from patchword.errors import CheckpointError
+
+
+def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
+    """The file of hf://org/name, or of a published release; None where the name is neither.
+
+    Raises: CheckpointError, also where a bare name is that of several releases.
+    """
+    if hub.is_hub(name):
+        return hub.fetch(name, offline=offline)
+    return fetch_release(find_release(name), offline=offline) if is_release(name) else None
+
+
+def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
+    """The weights file of a published release. revision: its commit, or the sha256 that was checked."""
+    place = release.place
+    if place.hub is not None:
+        org, _, name = place.hub.partition("/")
+        wanted = HubName(org=org, name=name, revision=place.revision or "", file=place.file or "")
+        return hub.fetch(wanted, offline=offline)
+    if place.url is None:
+        raise CheckpointError(
+            f"{release.name}: it is not known where its file lies",
+            "get it from its authors and give the file",
+        )
+    path = fetch_url(place.url, sha256=place.sha256 or "", offline=offline)
+    return Fetched(path=path, revision=place.sha256 or "", source=place.url)
