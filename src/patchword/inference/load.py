@@ -17,8 +17,9 @@ def load(path: str | Path, *, device: "str | torch.device | None" = None, offlin
     """The model of a run folder (its last averaged weights), a folder with one weights file, a file, of a
     name of the hub (hf://org/name[@revision]) or of a published release.
 
-    device: None takes a GPU where there is one. offline: open no socket, take what is cached. Weights are mapped from disk into a model
-    that was built without any, so nothing is drawn at random and nothing is held twice.
+    device: None takes a GPU where there is one. offline: open no socket, take what is cached.
+    Weights are mapped from disk into a model that was built without any, so nothing is drawn at
+    random and nothing is held twice.
     Raises: CheckpointError that says what the file is, or how it contradicts itself.
     """
     found = find_weights(path, offline=offline)
