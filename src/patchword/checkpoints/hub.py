@@ -93,9 +93,11 @@ def _problem(name: str, org: str, repo: str, at: bool, revision: str, file: str)
         return f"no name of the hub: it does not begin with {SCHEME}"
     if org in _NOT_MODELS:
         return f"the hub's {org} are not meant here: only models are named, and without a word in front"
+    if not org or not repo:
+        return "a name of the hub has two parts, the organisation and the model, and one is missing"
     for part in (org, repo):
         if not _PART.fullmatch(part):
-            return f"a name of the hub has an organisation and a model, and {part!r} can be neither"
+            return f"{part!r} can be neither an organisation nor a model of the hub"
     if at and not _is_inside(unquote(revision)):
         return f"{revision!r} cannot be a revision"
     if file and not _is_inside(file):
