@@ -42,15 +42,42 @@ class Row:
     type=click.IntRange(0),
     help="Classes to tell apart; 0 is no head.",
 )
+@click.option("--published", is_flag=True, help="List the published weights instead, or those of NAME.")
+@click.option(
+    "--license-allow",
+    "allow",
+    multiple=True,
+    metavar="LICENCE",
+    help="With --published: only weights under this licence (may be given again).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, sources included.")
-def models(names: tuple[str, ...], image_size: str, classes: int, as_json: bool) -> None:
+def models(
+    names: tuple[str, ...],
+    image_size: str,
+    classes: int,
+    published: bool,
+    allow: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """List the named sizes: parameters, work for one image, tokens.
 
     \b
     patchword models                         all of them
     patchword models ViT-S/16 ViT-S/8        two beside each other
     patchword models ViT-Ti/4 --image-size 32 --classes 10
+
+    \b
+    patchword models --published             weights that --weights takes by name
+    patchword models --published dinov2      those of a family, or with this in the name
+    patchword models --published facebook/dinov2-base    every fact and its source
+    patchword models --published --license-allow apache-2.0 --license-allow mit
     """
+    if published:
+        from patchword.cli.published import show_published
+
+        return show_published(names, allow, as_json)
+    if allow:
+        raise SettingsError("--license-allow is about published weights", "add --published")
     rows = rows_of(names, _read_size(image_size), classes)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
