@@ -26,8 +26,10 @@ def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
         return hub.fetch(wanted, offline=offline)
     if place.url is None:
         raise CheckpointError(
-            f"{release.name}: it is not known where its file lies",
-            "get it from its authors and give the file",
+            f"{release.name}: no address of its file is public",
+            f"get it at {place.page} and give the file"
+            if place.page
+            else "get it from its authors and give the file",
         )
     path = fetch_url(place.url, sha256=place.sha256 or "", offline=offline)
     return Fetched(path=path, revision=place.sha256 or "", source=place.url)

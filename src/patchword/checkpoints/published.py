@@ -36,14 +36,16 @@ FACTS = ("place", "model", "preprocessing", "classes", "licence", "papers", "tra
 class Place:
     """Where the file lies.
 
-    hub: "org/name" on the Hugging Face hub, `file` within it ("" is the folder's usual one), `revision` (None: the
-    newest). url: the origin's own address. files: the names it was published under. sha256: of the origin's file.
+    hub: "org/name" on the Hugging Face hub, `file` within it (None: the folder's usual one), `revision` (None: the
+    newest). url: of the file itself, at its publisher. page: where one has to ask for it. files: the names it was
+    published under. sha256: of the file at url.
     """
 
     hub: str | None = None
     file: str | None = None
     revision: str | None = None
     url: str | None = None
+    page: str | None = None
     files: tuple[str, ...] = ()
     sha256: str | None = None
 
@@ -149,11 +151,7 @@ class Release:
 @functools.cache
 def releases() -> tuple[Release, ...]:
     """All of them, family by family. Raises: CheckpointError where a file of releases contradicts its own form."""
-    folder = files("patchword.checkpoints").joinpath("releases")
-    found: list[Release] = []
-    for path in sorted(folder.iterdir(), key=lambda p: p.name):
-        if path.name.endswith(".toml"):
-            found.extend(parse(path.read_text(encoding="utf-8"), path.name))
+    found = [release for name in _texts() for release in _family(name)]
     names = Counter(_key(release.name) for release in found)
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
@@ -198,13 +196,15 @@ def is_release(name: str) -> bool:
 
 def release_of_file(file_name: str) -> Release | None:
     """The release whose file was published under exactly this name; None where none was, or several were."""
-    found = [release for release in releases() if file_name in release.place.files]
+    found = [release for release in _that_mention(file_name) if file_name in release.place.files]
     return found[0] if len(found) == 1 else None
 
 
 def release_of_hub(hub: str, file: str = "") -> Release | None:
     """The release that lies at "org/name" on the hub (in `file`, where one folder holds several)."""
-    found = [r for r in releases() if r.place.hub == hub and (not file or r.place.file in (None, file))]
+    found = [
+        r for r in _that_mention(hub) if r.place.hub == hub and (not file or r.place.file in (None, file))
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -241,6 +241,24 @@ def parse(text: str, where: str) -> list[Release]:
     except (tomllib.TOMLDecodeError, SettingsError) as error:
         message = error.message if isinstance(error, SettingsError) else f"{where}: {error}"
         raise CheckpointError(message, getattr(error, "fix", "")) from error
+
+
+@functools.cache
+def _texts() -> dict[str, str]:
+    """The files of releases, unparsed."""
+    folder = files("patchword.checkpoints").joinpath("releases")
+    paths = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda p: p.name)
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+@functools.cache
+def _family(file: str) -> tuple[Release, ...]:
+    return tuple(parse(_texts()[file], file))
+
+
+def _that_mention(value: str) -> list[Release]:
+    """The releases of the files in which the text stands: parsing all of them takes longer than a load should."""
+    return [release for name, text in _texts().items() if f'"{value}"' in text for release in _family(name)]
 
 
 def _build(data: Mapping[str, Any], raw: Mapping[str, Any], where: str) -> Release:

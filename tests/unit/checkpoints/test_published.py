@@ -4,6 +4,7 @@ from dataclasses import is_dataclass
 
 import pytest
 
+from patchword.checkpoints import published
 from patchword.checkpoints.published import (
     FACTS,
     Release,
@@ -49,7 +50,9 @@ def test_every_fact_has_a_source() -> None:
 def test_every_release_says_where_it_lies_and_whose_work_it_is() -> None:
     for release in releases():
         place = release.place
-        assert place.hub or place.url or place.files, release.name
+        assert place.hub or place.url or place.page, release.name
+        if place.url:
+            assert place.url.startswith("https://") and place.url.endswith((".pth", ".pt", ".npz", ".tar"))
         assert release.papers, release.name
 
 
@@ -133,6 +136,15 @@ def test_a_file_is_known_by_the_name_it_was_published_under(file: str, name: str
 
 def test_a_file_name_that_several_releases_share_or_none_has_tells_nothing() -> None:
     assert release_of_file("ViT-B_16.npz") is None and release_of_file("model.pth") is None
+
+
+def test_asking_for_one_file_parses_one_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    parse_all = published.parse
+    monkeypatch.setattr(published, "parse", lambda text, where: asked.append(where) or parse_all(text, where))
+    published._family.cache_clear()
+    assert release_of_file("detr-r50-e632da11.pth") is not None and release_of_file("nothing.pth") is None
+    assert asked == ["detr.toml"]
 
 
 def test_a_folder_of_the_hub_is_known_and_one_with_many_files_needs_the_file() -> None:
