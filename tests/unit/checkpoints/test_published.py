@@ -77,19 +77,35 @@ def test_sizes_are_named_sizes_and_numbers_are_sane() -> None:
             assert licence is None or licence == licence.lower()
 
 
-def test_every_head_has_exactly_its_number_of_names() -> None:
-    for release in releases():
-        if release.classes and release.classes.names:
-            assert len(class_names(release.classes.names)) == release.classes.count
-    assert (
-        class_names("imagenet-1k")[:2] == ("tench", "goldfish")
-        and len(set(class_names("imagenet-1k"))) == 1000
-    )
-    assert class_names("coco-91")[1] == "person" and class_names("coco-91")[90] == "toothbrush"
+def test_every_head_has_exactly_its_number_of_names_and_no_name_twice() -> None:
+    counts = {(r.classes.names, r.classes.count) for r in releases() if r.classes}
+    assert len(counts) == 4 and all(names for names, _ in counts)
+    for names, count in counts:
+        found = class_names(names or "")
+        assert len(found) == count
+        assert names == "coco-91" or len(set(found)) == count
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "name"),
+    [
+        ("imagenet-1k", 0, "tench"),
+        ("imagenet-1k", 999, "toilet tissue"),
+        ("imagenet-21k", 9205, "picture, image, icon, ikon"),
+        ("imagenet-21k", 0, "organism, being"),
+        ("imagenet-22k", 9205, "picture frame"),
+        ("coco-91", 1, "person"),
+        ("coco-91", 90, "toothbrush"),
+    ],
+)
+def test_names_stand_at_their_rows(names: str, row: int, name: str) -> None:
+    assert class_names(names)[row] == name
 
 
 def test_an_unknown_list_of_names_is_refused_with_those_that_are_there() -> None:
-    with pytest.raises(CheckpointError, match=r"imagenet-2k.*\n.*coco-91, imagenet-1k"):
+    with pytest.raises(
+        CheckpointError, match=r"imagenet-2k.*\n.*coco-91, imagenet-1k, imagenet-21k, imagenet-22k"
+    ):
         class_names("imagenet-2k")
 
 
