@@ -1,5 +1,6 @@
 """The well-known releases: every fact has a source, every name means one release, every count adds up."""
 
+import tomllib
 from dataclasses import is_dataclass
 
 import pytest
@@ -217,3 +218,12 @@ def test_tables_are_laid_over_each_other_and_a_new_kind_replaces_the_old() -> No
     (release,) = parse(text, "x.toml")
     made = release.preprocess()
     assert made is not None and made.resize.kind == "squash" and made.image_size == (8, 8)
+
+
+def test_no_source_stands_in_a_file_unused() -> None:
+    for text in published._texts().values():
+        data = tomllib.loads(text)
+        tables = [data.get("common", {}), *data.get("group", {}).values(), *data["release"]]
+        used = {key for table in tables for key in table.get("sources", {}).values()}
+        used |= {score["source"] for table in tables for score in table.get("scores", [])}
+        assert set(data["sources"]) == used
