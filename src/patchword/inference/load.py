@@ -1,52 +1,90 @@
 """`load`: from a run folder or a weights file to a Model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword import machine
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import fill, read_card, read_model
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.find import Found, find_weights
+from patchword.checkpoints.native import fill, is_native, read_card, read_model
+from patchword.checkpoints.read import open_foreign, read_tensors
+from patchword.checkpoints.report import LoadReport
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from patchword.inference.model import Model
 
 
-def load(path: str | Path, *, device: "str | torch.device | None" = None, offline: bool = False) -> "Model":
-    """The model of a run folder (its last averaged weights), a folder with one weights file, a file, of a
-    name of the hub (hf://org/name[@revision]) or of a published release.
+def load(
+    path: str | Path,
+    *,
+    device: "str | torch.device | None" = None,
+    options: Options | None = None,
+    offline: bool = False,
+) -> "Model":
+    """The model of a run folder (its last averaged weights), of a weights file or folder in any layout, of a name of
+    the hub (hf://org/name[@revision]) or of a published release.
 
-    device: None takes a GPU where there is one. offline: open no socket, take what is cached.
-    Weights are mapped from disk into a model that was built without any, so nothing is drawn at
-    random and nothing is held twice.
+    device: None takes a GPU where there is one. options: what no file says. offline: open no
+    socket; of the hub, take what is cached. Weights are mapped from disk into a model
+    that was built without any, so nothing is drawn at random and nothing is held twice.
     Raises: CheckpointError that says what the file is, or how it contradicts itself.
     """
     found = find_weights(path, offline=offline)
+    if is_native(found.path):
+        return _load_native(found, device)
+    # A wrong file is told before torch takes its seconds.
+    opened = open_foreign(found.path, options, found.source)
+    machine.watch()
+    return _model(opened.card, read_tensors(opened), opened.report, device)
+
+
+def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
     read_card(found.path)  # a wrong file is told before torch takes its seconds
     machine.watch()
+    card, tensors = read_model(found.path)
+    from patchword.model.cost import cost
+
+    report = LoadReport(
+        path=found.path, why=found.why, tensors=len(tensors), parameters=cost(card.config).parameters
+    )
+    return _model(card, tensors, report, device)
+
+
+def _model(
+    card: ModelCard, tensors: "dict[str, Tensor]", report: LoadReport, device: "str | torch.device | None"
+) -> "Model":
+    """A ViT built without weights, which the tensors then become."""
     import torch
 
-    from patchword.inference.model import LoadReport, Model
+    from patchword.inference.model import Model
     from patchword.model.vit import ViT
 
-    card, tensors = read_model(found.path)
-    notes = []
     narrow = [k for k, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32]
     if narrow:
-        notes.append(f"{len(narrow)} tensors of {tensors[narrow[0]].dtype} were widened to float32")
-        tensors.update({k: tensors[k].float() for k in narrow})
+        note = f"{len(narrow)} tensors of {tensors[narrow[0]].dtype} were widened to float32"
+        report = replace(report, notes=(*report.notes, note))
+        tensors = tensors | {k: tensors[k].float() for k in narrow}
     with torch.device("meta"):
         vit = ViT(card.config)
-    fill(vit, tensors, str(found.path))
-    report = LoadReport(
-        path=found.path,
-        why=found.why,
-        tensors=len(tensors),
-        parameters=sum(t.numel() for t in vit.parameters()),
-        notes=tuple(notes),
-    )
+    if report.new:
+        tensors = tensors | _drawn(card, report.new)
+    fill(vit, tensors, str(report.path))
     return Model(vit, card, report).to(_device(device))
+
+
+def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
+    """Weights for what no file held, from a fixed seed, so that a file loads the same each time."""
+    import torch
+
+    from patchword.model.vit import ViT
+
+    whole = ViT(card.config, torch.Generator().manual_seed(0)).state_dict()
+    return {name: whole[name] for name in names}
 
 
 def _device(asked: "str | torch.device | None") -> "torch.device":

@@ -3,7 +3,6 @@
 import os
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
 from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
@@ -29,28 +29,6 @@ Feature = Literal["embedding", "class", "mean", "tokens"]
 FEATURES: tuple[Feature, ...] = ("embedding", "class", "mean", "tokens")
 Vectors = NDArray[np.float32]
 Many = list[Any] | tuple[Any, ...] | Iterator[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What was loaded: the file, why that one, how much of the model it filled.
-
-    filled: share of the model's parameters that came from the file; reading is strict, so 1.0.
-    notes: anything that was done to the weights on the way.
-    """
-
-    path: Path
-    why: str
-    tensors: int
-    parameters: int
-    filled: float = 1.0
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        parts = [
-            f"{self.path}: {self.tensors} tensors, {self.parameters:,} parameters, {self.filled:.0%} filled"
-        ]
-        return "; ".join([*parts, *([self.why] if self.why else []), *self.notes])
 
 
 class Model(nn.Module):

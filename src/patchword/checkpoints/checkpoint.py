@@ -1,0 +1,180 @@
+"""The state dict that is meant, out of all that a file holds."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchword.checkpoints.stored import Entry, Stored
+from patchword.errors import CheckpointError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What lies in the file beside the weights that were taken: optimiser, another network, a counter."""
+
+    what: str
+    tensors: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """name: for messages. wrapper: where in the file the tensors lay, "" at its top, and why these.
+
+    beside: what the file holds that is no tensor of the model (epoch, args…).
+    """
+
+    name: str
+    stored: Stored
+    tensors: Mapping[str, Entry]
+    wrapper: str = ""
+    left: tuple[Left, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def configs(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.stored.configs
+
+    @property
+    def config_json(self) -> Mapping[str, Any]:
+        """The `config.json` beside the file, {} where there is none."""
+        return self.configs.get("config.json", {})
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """What the training script was called with, where the file kept it."""
+        args = self.beside.get("args", {})
+        return args if isinstance(args, Mapping) else {}
+
+    def has(self, *names: str) -> bool:
+        return all(name in self.tensors for name in names)
+
+    def shape(self, name: str) -> Shape:
+        """Raises: CheckpointError where the file has no such tensor, though its layout needs it."""
+        if name not in self.tensors:
+            raise CheckpointError(
+                f"{self.name}: its tensor {name!r} is missing",
+                "get the whole file: without it there is no model",
+            )
+        return self.tensors[name].shape
+
+    def shape_of(self, name: str, axes: int) -> Shape:
+        """The shape, which must have so many axes. Raises: CheckpointError."""
+        shape = self.shape(name)
+        if len(shape) != axes or not all(shape):
+            raise CheckpointError(
+                f"{self.name}: {name} is {list(shape)}, {axes} axes were expected", "get the file again"
+            )
+        return shape
+
+    def under(self, prefix: str) -> list[str]:
+        return [name for name in self.tensors if name.startswith(prefix)]
+
+    def depth(self, pattern: str) -> int:
+        """How many layers: `pattern` has {} where the number stands, as "blocks.{}.norm1.weight".
+
+        Raises: CheckpointError where numbers are left out.
+        """
+        before, after = pattern.split("{}")
+        number = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        found = sorted(int(match[1]) for name in self.tensors if (match := number.fullmatch(name)))
+        if found != list(range(len(found))):
+            missing = next(i for i in range(len(found) + 1) if i not in found)
+            raise CheckpointError(
+                f"{self.name}: it has {len(found)} blocks up to number {found[-1]}, and no number {missing}",
+                "get the whole file",
+            )
+        return len(found)
+
+
+def square(count: int) -> int | None:
+    """The side of a square of so many patches; None where it is none."""
+    side = math.isqrt(count)
+    return side if side * side == count and count else None
+
+
+# Where to look, in order, and why there. Sources: the loaders of timm, torchvision, DINO, DINOv2,
+# I-JEPA, BEiT, open_clip (formats of their training files).
+_WRAPPERS: tuple[tuple[str, str], ...] = (
+    ("state_dict_ema", "its averaged weights, which timm takes too"),
+    ("target_encoder", "the target encoder, which I-JEPA's authors use"),
+    ("teacher", "the teacher, which the authors of DINO use"),
+    ("state_dict", ""),
+    ("model", ""),
+    ("module", ""),
+    ("model_ema", "its averaged weights, the only ones there"),
+)
+# DistributedDataParallel, torch.compile, and transformers' wrapper of timm models put these before every name.
+_PREFIXES = ("module.", "_orig_mod.", "timm_model.")
+
+
+def unwrap(stored: Stored) -> Checkpoint:
+    """Wrappers and prefixes off. Raises: CheckpointError where there are no tensors in the file."""
+    tree, name = stored.tree, str(stored.path)
+    wrapper = ""
+    for key, why in _WRAPPERS:
+        inner = tree.get(key)
+        if isinstance(inner, Mapping) and _flat(inner):
+            tree, wrapper = inner, f"{key}: {why}" if why else key
+            break
+    tensors = _flat(tree)
+    if not tensors:
+        raise CheckpointError(
+            f"{name}: it holds no tensors{_what_else(stored.tree)}", "give the file that holds the weights"
+        )
+    tensors = _without_prefix(tensors)
+    beside = {k: v for k, v in stored.tree.items() if wrapper and not wrapper.startswith(k)}
+    left = [Left(what=k, tensors=len(_flat(v))) for k, v in beside.items()]
+    kept, dropped = _backbone_of(tensors, wrapper)
+    return Checkpoint(
+        name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside
+    )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Entry]:
+    """The tensors of a state dict and of dicts in it, names joined by dots; of anything else none."""
+    if isinstance(tree, Entry):
+        return {prefix.rstrip("."): tree}
+    if not isinstance(tree, Mapping):
+        return {}
+    found: dict[str, Entry] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if not isinstance(value, Entry) else {f"{prefix}{key}": value}
+    return found
+
+
+def _without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
+    # A counter of averaged weights stands beside the prefixed names and belongs to none of them.
+    tensors = {name: entry for name, entry in tensors.items() if name != "n_averaged"}
+    changed = True
+    while changed:
+        changed = False
+        for prefix in _PREFIXES:
+            if tensors and all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items()}
+                changed = True
+    return tensors
+
+
+def _backbone_of(
+    tensors: Mapping[str, Entry], wrapper: str
+) -> tuple[Mapping[str, Entry], Iterable[Left]]:
+    """A teacher's or student's backbone without its training heads (DINO, DINOv2)."""
+    inside = {n.removeprefix("backbone."): e for n, e in tensors.items() if n.startswith("backbone.")}
+    if not wrapper.startswith("teacher") or "cls_token" not in inside:
+        return tensors, ()
+    others = len(tensors) - len(inside)
+    return inside, [Left(what="heads of self-supervised training", tensors=others)] if others else []
+
+
+def _what_else(tree: Mapping[str, Any]) -> str:
+    names = ", ".join(repr(str(key)) for key in list(tree)[:4])
+    return f"; it has {names}" if names else ""

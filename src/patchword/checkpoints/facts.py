@@ -1,0 +1,191 @@
+"""Facts of a model with the place each was taken from; what is in no file must be told.
+
+Order: an option of the user, the publisher's config beside the weights, the release of that
+file name (published.toml), the family's own constants. A fact from nowhere is an error.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Cover, Shorter, Squash
+from patchword.images.preprocess import Preprocess
+
+T = TypeVar("T")
+Size = tuple[int, int]
+OPTION = "option"
+RELEASE = "published.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user may say of a model that no file says. None: not said.
+
+    image_size: (h, w) of the images; also tells the grid of a table that no file lays out.
+    patch_size: to use the model with another patch (FlexiViT). head: file of a linear head.
+    classes: names in the order of the head's outputs. allow_partial: take a file that does
+    not fill the whole backbone.
+    """
+
+    num_heads: int | None = None
+    image_size: Size | None = None
+    patch_size: Size | None = None
+    pool: Literal["class", "first", "mean"] | None = None
+    act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] | None = None
+    eps: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    head: Path | None = None
+    classes: tuple[str, ...] | None = None
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    name: str
+    value: Any
+    source: str
+
+
+class Facts:
+    """Collects what is known of one file. name: the file's, for messages."""
+
+    def __init__(self, name: str, options: Options, release: Any = None) -> None:
+        self.name = name
+        self.options = options
+        self.release = release
+        self.found: list[Fact] = []
+
+    def take(self, name: str, *candidates: tuple[T | None, str]) -> T:
+        """The option of that name, or the first candidate that is not None; (value, source) each.
+
+        Raises: CheckpointError naming the fact and its option.
+        """
+        value = self.maybe(name, *candidates)
+        if value is None:
+            raise CheckpointError(
+                f"{self.name}: {_WORDS.get(name, name)} is in no file",
+                f"give {_flag(name)}",
+            )
+        return value
+
+    def maybe(self, name: str, *candidates: tuple[T | None, str]) -> T | None:
+        """As `take`, None where nobody says."""
+        asked = getattr(self.options, name, None)
+        if asked is not None:
+            self.say(name, asked, OPTION)
+            chosen: T = asked
+            return chosen
+        for value, source in candidates:
+            if value is not None:
+                self.say(name, value, source)
+                return value
+        return None
+
+    def say(self, name: str, value: Any, source: str) -> None:
+        """Record a fact that was decided elsewhere."""
+        self.found = [*(fact for fact in self.found if fact.name != name), Fact(name=name, value=value, source=source)]
+
+    def heads(self, dim: int, *candidates: tuple[int | None, str]) -> int:
+        """The number of heads, which must divide `dim`. Raises: CheckpointError."""
+        heads = self.take("num_heads", *candidates)
+        if heads < 1 or dim % heads:
+            fitting = [n for n in range(1, dim + 1) if dim % n == 0]
+            nearest = min(fitting, key=lambda n: abs(n - heads))
+            raise CheckpointError(
+                f"{self.name}: {heads} heads ({self._source('num_heads')}) cannot share a width of {dim}",
+                f"give --num-heads {nearest}, or what its authors used",
+            )
+        return heads
+
+    def grid(self, count: int, patch: Size, *candidates: tuple[Size | None, str]) -> Size:
+        """Rows and columns of a stored table of `count` patches.
+
+        A candidate is an image size (h, w) in pixels. The user's size decides where it fits the count;
+        where the table is a square of another count, the model was made for that square and the
+        user's size is what images will be resized to.
+        Raises: CheckpointError where no size fits.
+        """
+        sizes = [(self.options.image_size, OPTION), *candidates]
+        for size, source in sizes:
+            if size is not None:
+                rows, columns = -(-size[0] // patch[0]), -(-size[1] // patch[1])
+                if rows * columns == count:
+                    self.say("grid", (rows, columns), source)
+                    return rows, columns
+        from patchword.checkpoints.checkpoint import square
+
+        side = square(count)
+        if side is None:
+            said = [f"{s[0]} x {s[1]} ({source})" for s, source in sizes if s is not None]
+            but = f"; {', '.join(said)} has another number of patches" if said else ""
+            raise CheckpointError(
+                f"{self.name}: {count} patches are no square, so the sides of the grid are in no file{but}",
+                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+            )
+        self.say("grid", (side, side), "the square of its table")
+        return side, side
+
+    def preprocess(self, *candidates: tuple[Preprocess | None, str]) -> Preprocess:
+        """How images are prepared: the first candidate that is not None, with the user's size, mean and std."""
+        release = None if self.release is None else self.release.preprocess()
+        places = [(p, s) for p, s in (*candidates[:-1], (release, RELEASE), *candidates[-1:]) if p is not None]
+        if not places:
+            self.take("mean")
+        chosen, source = places[0]
+        self.say("preprocess", chosen, source)
+        if self.options.image_size is not None and self.options.image_size != chosen.image_size:
+            chosen = sized_as(chosen, self.options.image_size)
+            self.say("image_size", self.options.image_size, OPTION)
+        mean, std = self.options.mean or chosen.mean, self.options.std or chosen.std
+        for name in ("mean", "std"):
+            if getattr(self.options, name) is not None:
+                self.say(name, getattr(self.options, name), OPTION)
+        return replace(chosen, mean=mean, std=std)
+
+    def _source(self, name: str) -> str:
+        return next((fact.source for fact in self.found if fact.name == name), "")
+
+
+_WORDS = {
+    "num_heads": "the number of attention heads",
+    "image_size": "the image size",
+    "act": "the activation",
+    "eps": "the epsilon of the norms",
+    "pool": "the pooling",
+    "mean": "the mean of the pixels",
+    "std": "the standard deviation of the pixels",
+}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')} (in Python {name}=…)"
+
+
+def by_width(table: Iterable[tuple[int, int]], dim: int) -> int | None:
+    """Heads of the published size of that width."""
+    return dict(table).get(dim)
+
+
+def sized_as(preprocess: Preprocess, size: Size) -> Preprocess:
+    """The same preparation for images of another size; its margins keep their proportion."""
+    scale = max(new / old for new, old in zip(size, preprocess.image_size, strict=True))
+
+    def scaled(side: int) -> int:
+        return max(1, int(side * scale))
+
+    rule = preprocess.resize
+    match rule:
+        case Squash(size=box):
+            rule = replace(rule, size=(scaled(box[0]), scaled(box[1])))
+            if box == preprocess.image_size:
+                rule = replace(rule, size=size)
+        case Cover(size=box):
+            rule = replace(rule, size=size if box == preprocess.image_size else (scaled(box[0]), scaled(box[1])))
+        case Shorter(size=side):
+            rule = replace(rule, size=min(size) if side == min(preprocess.image_size) else scaled(side))
+        case _:
+            pass
+    return replace(preprocess, image_size=size, resize=rule)

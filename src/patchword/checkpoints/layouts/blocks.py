@@ -1,0 +1,57 @@
+"""The block that timm, DeiT, MAE, DINO, I-JEPA and BEiT all write under the same names."""
+
+from collections.abc import Iterable
+
+from patchword.checkpoints.layout import Rule, rule
+from patchword.checkpoints.ops import Reshaped
+from patchword.model.config import ViTConfig
+
+
+def both(theirs: str, ours: str, bias: bool = True) -> list[Rule]:
+    """The weight, and the bias where there is one."""
+    parts = ("weight", "bias") if bias else ("weight",)
+    return [rule(f"{theirs}.{part}", f"{ours}.{part}") for part in parts]
+
+
+def norm(theirs: str, ours: str, config: ViTConfig) -> list[Rule]:
+    """A norm of the model's kind; RMSNorm and LayerNorm without bias have a weight alone."""
+    return both(theirs, ours, getattr(config.norm, "bias", config.norm.kind != "rms"))
+
+
+def patches(config: ViTConfig, theirs: str = "patch_embed.proj") -> list[Rule]:
+    """The convolution; with norms around it they are the layout's own business."""
+    return both(theirs, "patch_embed.proj", config.patch.bias)
+
+
+def token(theirs: str, ours: str, config: ViTConfig, count: int = 1) -> Rule:
+    """[1, count, D] of the file → [D] (or [count, D] of registers)."""
+    return rule(theirs, ours, Reshaped((1, count, config.dim)))
+
+
+def attention(their_block: str, our_block: str, config: ViTConfig) -> Iterable[Rule]:
+    """`attn.qkv`, all queries, all keys, all values, each head after head; `attn.proj`."""
+    bias = config.attention.bias
+    yield rule(f"{their_block}attn.qkv.weight", f"{our_block}attention.qkv.weight")
+    if bias == "qkv":
+        yield rule(f"{their_block}attn.qkv.bias", f"{our_block}attention.qkv.bias")
+    elif bias == "qv":
+        yield rule(f"{their_block}attn.q_bias", f"{our_block}attention.q_bias")
+        yield rule(f"{their_block}attn.v_bias", f"{our_block}attention.v_bias")
+    yield from both(f"{their_block}attn.proj", f"{our_block}attention.proj", config.attention.out_bias)
+
+
+def plain_block(index: int, config: ViTConfig) -> Iterable[Rule]:
+    """norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2 of `blocks.{index}`."""
+    theirs = ours = f"blocks.{index}."
+    yield from norm(f"{theirs}norm1", f"{ours}norm1", config)
+    yield from attention(theirs, ours, config)
+    yield from norm(f"{theirs}norm2", f"{ours}norm2", config)
+    yield from both(f"{theirs}mlp.fc1", f"{ours}mlp.fc1", config.mlp.bias)
+    yield from both(f"{theirs}mlp.fc2", f"{ours}mlp.fc2", config.mlp.bias)
+
+
+def layer_scale(index: int, names: tuple[str, str], config: ViTConfig) -> Iterable[Rule]:
+    """`blocks.{index}.NAME` for both branches: ("gamma_1", "gamma_2") or ("ls1.gamma", "ls2.gamma")."""
+    if config.block.layer_scale is not None:
+        for theirs, ours in zip(names, ("scale1", "scale2"), strict=True):
+            yield rule(f"blocks.{index}.{theirs}", f"blocks.{index}.{ours}.weight")

@@ -1,0 +1,170 @@
+"""How a tensor of a file becomes one of ours, and back: each operation with its exact inverse.
+
+No torch is imported to describe or check one; `read` and `write` work on the tensors they are
+given. An operation knows the shapes that a file must have from the shapes of the model.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+class Op(Protocol):
+    """theirs: the tensors of a file that a rule names, ours: those of the model, both in order.
+
+    views: `read` answers with views of what it was given, so mapped tensors stay mapped.
+    """
+
+    @property
+    def views(self) -> bool: ...
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]: ...
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]: ...
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]: ...
+
+
+@dataclass(frozen=True)
+class Same:
+    """The tensor as it is."""
+
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return list(ours)
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        return list(theirs)
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        return list(ours)
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """The same numbers in the same order under another shape, as a class token [1, 1, D]."""
+
+    theirs: Shape
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return [self.theirs]
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        return [theirs[0].reshape(ours[0])]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        return [ours[0].reshape(self.theirs)]
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """The axes of `theirs` in the order `axes`, then our shape: kernels that are stored (in, out)."""
+
+    theirs: Shape
+    axes: tuple[int, ...]
+    views: bool = field(default=False, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return [self.theirs]
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        return [theirs[0].reshape(self.theirs).permute(self.axes).reshape(ours[0]).contiguous()]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        permuted = tuple(self.theirs[axis] for axis in self.axes)
+        inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
+        return [ours[0].reshape(permuted).permute(inverse).contiguous()]
+
+
+def transposed(rows: int, columns: int) -> Permuted:
+    """[rows, columns] of the file → [columns, rows] of ours."""
+    return Permuted((rows, columns), (1, 0))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Equal parts, stored apart, one below the other: queries, keys and values; gate and value.
+
+    each: what is done to every part before.
+    """
+
+    count: int
+    each: Op = field(default_factory=Same)
+    views: bool = field(default=False, init=False)
+
+    def _part(self, ours: Sequence[Shape]) -> Shape:
+        rows, *rest = ours[0]
+        return (rows // self.count, *rest)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return self.each.their_shapes([self._part(ours)]) * self.count
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        import torch
+
+        part = self._part(ours)
+        return [torch.cat([self.each.read([tensor], [part])[0] for tensor in theirs])]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        return [self.each.write([part])[0].contiguous() for part in ours[0].chunk(self.count)]
+
+
+@dataclass(frozen=True)
+class Parted:
+    """One tensor that holds several of ours, one behind the other: rows of prefix tokens, then the grid.
+
+    theirs: its whole shape.
+    """
+
+    theirs: Shape
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return [self.theirs]
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        flat = theirs[0].reshape(-1)
+        parts = flat.split([math.prod(shape) for shape in ours])
+        return [part.reshape(shape) for part, shape in zip(parts, ours, strict=True)]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        import torch
+
+        return [torch.cat([tensor.reshape(-1) for tensor in ours]).reshape(self.theirs)]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Tensors with a leading axis of layers (flax scan): theirs are k stacks, ours k' tensors a layer.
+
+    layers: how many; each: what one layer's k tensors become. ours are in order of the layers.
+    """
+
+    layers: int
+    each: Op
+    views: bool = field(default=False, init=False)
+
+    def _of_layer(self, ours: Sequence[Shape]) -> Sequence[Shape]:
+        return ours[: len(ours) // self.layers]
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return [(self.layers, *shape) for shape in self.each.their_shapes(self._of_layer(ours))]
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        shapes = self._of_layer(ours)
+        found: list[Tensor] = []
+        for layer in range(self.layers):
+            found += [t.clone() for t in self.each.read([stack[layer] for stack in theirs], shapes)]
+        return found
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        import torch
+
+        size = len(ours) // self.layers
+        layers = [self.each.write(ours[i * size : (i + 1) * size]) for i in range(self.layers)]
+        return [torch.stack([layer[part] for layer in layers]) for part in range(len(layers[0]))]

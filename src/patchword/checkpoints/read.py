@@ -1,0 +1,95 @@
+"""A file in any layout → its card, its plan, and the model's tensors. Strict, mapped, and told in a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.checkpoint import Checkpoint, unwrap
+from patchword.checkpoints.facts import Facts, Options
+from patchword.checkpoints.layout import Description, Layout, Rule
+from patchword.checkpoints.plan import Plan, make_plan
+from patchword.checkpoints.recognise import recognise
+from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.stored import Stored, open_stored, tensor_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A foreign file that is understood, before any tensor is read."""
+
+    checkpoint: Checkpoint
+    layout: Layout
+    description: Description
+    plan: Plan
+    card: ModelCard
+    report: LoadReport
+
+
+def open_foreign(path: Path, options: Options | None = None) -> Opened:
+    """Recognise, describe and match the file; only names, shapes and JSON are read, without torch.
+
+    Raises: CheckpointError in every way that a file can be wrong.
+    """
+    return understand(open_stored(path), options or Options())
+
+
+def understand(stored: Stored, options: Options) -> Opened:
+    """As `open_foreign`, for what is already listed."""
+    from patchword.model.cost import cost
+
+    checkpoint = unwrap(stored)
+    layout, evidence = recognise(checkpoint)
+    facts = Facts(checkpoint.name, options)
+    description = layout.describe(checkpoint, facts)
+    plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
+    classes = options.classes if options.classes is not None else description.classes
+    untrained = description.untrained
+    card = ModelCard(
+        config=description.config,
+        preprocess=description.preprocess,
+        classes=classes,
+        untrained=untrained,
+        provenance=Provenance(source=str(checkpoint.path)),
+    )
+    report = LoadReport(
+        path=checkpoint.path,
+        layout=layout.title,
+        evidence=evidence,
+        facts=tuple(facts.found),
+        tensors=plan.matched,
+        parameters=cost(description.config).parameters,
+        filled=plan.filled,
+        dropped=plan.dropped,
+        new=plan.missing,
+        notes=(*_notes(checkpoint), *description.notes),
+    )
+    return Opened(
+        checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report
+    )
+
+
+def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
+    """The tensors of the model that the file fills, in the file's dtype; mapped where they lie as the model has them."""
+    found: dict[str, Tensor] = {}
+    for rule in opened.plan.rules:
+        found |= zip(rule.ours, _read(rule, opened.checkpoint, opened.plan.shapes), strict=True)
+    return found
+
+
+def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> Sequence["Tensor"]:
+    # What is copied anyway is read into memory of its own: mapped as well, it would be held twice.
+    theirs = [tensor_of(checkpoint.tensors[name], fresh=not rule.op.views) for name in rule.theirs]
+    return rule.op.read(theirs, [shapes[name] for name in rule.ours])
+
+
+def _notes(checkpoint: Checkpoint) -> list[str]:
+    notes = [f"taken from {checkpoint.wrapper}"] if checkpoint.wrapper else []
+    beside = [left for left in checkpoint.left if left.tensors]
+    if beside:
+        notes.append("left in the file: " + ", ".join(f"{left.what} ({left.tensors} tensors)" for left in beside))
+    return notes

@@ -1,0 +1,32 @@
+"""Which layout a file is in: told from its tensors and the config beside it, never asked."""
+
+from collections.abc import Sequence
+
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.layout import Layout
+from patchword.checkpoints.layouts import LAYOUTS, REFUSED
+from patchword.errors import AmbiguousLayout, UnknownLayout
+
+
+def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:
+    """The layout and the evidence for it.
+
+    Raises: AmbiguousLayout naming both where two fit, UnknownLayout saying what was seen.
+    """
+    for refusal in REFUSED:
+        refusal.check(checkpoint)
+    found = [(layout, why) for layout in layouts if (why := layout.recognise(checkpoint)) is not None]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        fits = "; ".join(f"{layout.title} ({why})" for layout, why in found)
+        raise AmbiguousLayout(
+            f"{checkpoint.name}: it fits {len(found)} layouts: {fits}",
+            "put the publisher's config.json beside it, or rename the file to its published name",
+        )
+    names = list(checkpoint.tensors)
+    shown = ", ".join(f"{n} {list(checkpoint.tensors[n].shape)}" for n in names[:3])
+    raise UnknownLayout(
+        f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows ({shown}, …)",
+        "docs/formats.md lists the layouts; if this is a Vision Transformer, report its tensors' names",
+    )

@@ -1,0 +1,38 @@
+"""What loading a file did: what it is, what was matched, resampled, dropped, and how much of the model it filled."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchword.checkpoints.facts import Fact
+from patchword.checkpoints.plan import Dropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """path: the file; why: why that one. layout: its format; evidence: how it was told.
+
+    facts: what the model was built from, each with its source. tensors: of the file, used.
+    parameters: of the model. filled: share of the backbone's numbers that came from the file.
+    new: tensors of the model that no file held. notes: anything else that was done or is doubtful.
+    """
+
+    path: Path
+    why: str = ""
+    layout: str = "patchword"
+    evidence: str = ""
+    facts: tuple[Fact, ...] = ()
+    tensors: int
+    parameters: int
+    filled: float = 1.0
+    dropped: tuple[Dropped, ...] = ()
+    new: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        head = f"{self.path}: {self.layout}, {self.tensors} tensors, {self.parameters:,} parameters"
+        parts = [f"{head}, {self.filled:.0%} filled"]
+        if self.dropped:
+            parts.append(f"{sum(len(d.names) for d in self.dropped)} tensors dropped")
+        if self.new:
+            parts.append(f"new: {', '.join(self.new[:3])}")
+        return "; ".join([*parts, *([self.why] if self.why else []), *self.notes])

@@ -1,0 +1,150 @@
+"""Every tensor of a ViT's state dict, by name and shape, from its config alone: no torch, no model built.
+
+So that `inspect` can say what a file lacks in milliseconds. The tests hold it equal to the
+built module's state dict for every kind of part.
+"""
+
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import (
+    AttentionPool,
+    BatchNormConfig,
+    LayerNormConfig,
+    Learned,
+    Norm,
+    RelativeBias,
+    RMSNormConfig,
+    Rope2d,
+    RopeMixed,
+)
+
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+
+
+def shapes(config: ViTConfig) -> Shapes:
+    """name → shape, in the state dict's own names; buffers that are stored are among them."""
+    found: Shapes = {}
+    found |= _patches(config)
+    found |= _prefix(config)
+    found |= _positions(config)
+    if config.block.entry_norm:
+        found |= _norm("entry_norm", config.norm, config.dim)
+    for index in range(config.depth):
+        found |= {f"blocks.{index}.{name}": shape for name, shape in _block(config).items()}
+    return found | _head(config)
+
+
+def _norm(name: str, norm: Norm, width: int) -> Shapes:
+    match norm:
+        case RMSNormConfig():
+            parts: Shapes = {"weight": (width,)}
+        case LayerNormConfig(bias=bias):
+            parts = {"weight": (width,)} | ({"bias": (width,)} if bias else {})
+        case BatchNormConfig():
+            parts = {part: (width,) for part in ("weight", "bias", "running_mean", "running_var")}
+            parts["num_batches_tracked"] = ()
+        case _:
+            parts = {"weight": (width,), "bias": (width,)}
+    return {f"{name}.{part}": shape for part, shape in parts.items()}
+
+
+def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+
+
+def _patches(config: ViTConfig) -> Shapes:
+    size, channels = config.patch.size, config.image.channels
+    found: Shapes = {"patch_embed.proj.weight": (config.dim, channels, *size)}
+    if config.patch.bias:
+        found["patch_embed.proj.bias"] = (config.dim,)
+    if config.patch.norm_pixels:
+        found |= _norm("patch_embed.norm_pixels", config.norm, channels * size[0] * size[1])
+    if config.patch.norm_output:
+        found |= _norm("patch_embed.norm_output", config.norm, config.dim)
+    return found
+
+
+def _prefix(config: ViTConfig) -> Shapes:
+    tokens, found = config.tokens, Shapes()
+    if tokens.class_token:
+        found["prefix.class_token"] = (config.dim,)
+    if tokens.distillation_token:
+        found["prefix.distillation_token"] = (config.dim,)
+    if tokens.num_registers:
+        found["prefix.registers"] = (tokens.num_registers, config.dim)
+    return found
+
+
+def _positions(config: ViTConfig) -> Shapes:
+    rows, columns = config.grid_size
+    found = Shapes()
+    if isinstance(config.added_positions, Learned):
+        found["positions.grid"] = (rows, columns, config.dim)
+        if config.num_prefix_positions:
+            found["positions.prefix"] = (config.num_prefix_positions, config.dim)
+    match config.inner_positions:
+        case RelativeBias(shared=shared, prefix_rows=prefix_rows):
+            length = (2 * rows - 1) * (2 * columns - 1) + 3 * prefix_rows
+            for index in range(1 if shared else config.depth):
+                found[f"attention_positions.tables.{index}"] = (length, config.attention.num_heads)
+        case Rope2d(stored_periods=True):
+            found["attention_positions.periods"] = (config.head_dim // 4,)
+        case RopeMixed():
+            heads = config.attention.num_heads
+            found["attention_positions.frequencies"] = (2, config.depth, heads, config.head_dim // 2)
+        case _:
+            pass
+    return found
+
+
+def _block(config: ViTConfig) -> Shapes:
+    part, inner = config.attention, config.attention_dim
+    found = _norm("norm1", config.norm, config.dim) | _norm("norm2", config.norm, config.dim)
+    if part.bias == "qv":
+        found |= {"attention.q_bias": (inner,), "attention.v_bias": (inner,)}
+    found |= _linear("attention.qkv", config.dim, 3 * inner, part.bias == "qkv")
+    if part.qk_norm != "none":
+        for name in ("q_norm", "k_norm"):
+            found[f"attention.{name}.weight"] = (config.head_dim,)
+            if part.qk_norm == "layer":
+                found[f"attention.{name}.bias"] = (config.head_dim,)
+    if part.out_norm:
+        found |= _norm("attention.out_norm", config.norm, inner)
+    found |= _linear("attention.proj", inner, config.dim, part.out_bias)
+    found |= _mlp("mlp", config, config.mlp_dim, config.mlp.gated)
+    if config.block.layer_scale is not None:
+        found |= {"scale1.weight": (config.dim,), "scale2.weight": (config.dim,)}
+    return found
+
+
+def _mlp(name: str, config: ViTConfig, hidden: int, gated: bool) -> Shapes:
+    found = _linear(f"{name}.fc1", config.dim, hidden * (1 + gated), config.mlp.bias)
+    if config.mlp.inner_norm:
+        found |= _norm(f"{name}.norm", config.norm, hidden)
+    return found | _linear(f"{name}.fc2", hidden, config.dim, config.mlp.bias)
+
+
+def _head(config: ViTConfig) -> Shapes:
+    head, dim, found = config.head, config.dim, Shapes()
+    if head.norm == "tokens":
+        found |= _norm("norm", config.norm, dim)
+    if isinstance(head.pool, AttentionPool):
+        found["pool.probe"] = (dim,)
+        found |= _linear("pool.q", dim, dim) | _linear("pool.kv", dim, 2 * dim) | _linear("pool.proj", dim, dim)
+        found |= _norm("pool.norm", config.norm, dim)
+        found |= _mlp("pool.mlp", config, head.pool.hidden or config.mlp_dim, gated=False)
+    if head.norm == "pooled":
+        found |= _norm("pooled_norm", config.norm, config.pooled_dim)
+    if head.pre_logits:
+        found |= _linear("pre_logits", config.pooled_dim, head.pre_logits)
+    width = config.embed_dim
+    if head.projection:
+        found["projection.weight"] = (head.projection, width)
+    width = head.projection or width
+    if head.num_classes:
+        found |= _linear("head", width, head.num_classes, head.bias)
+    if head.distilled:
+        found |= _linear("head_distillation", width, head.num_classes, head.bias)
+    return found
+
+

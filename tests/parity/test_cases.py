@@ -1,0 +1,33 @@
+"""Every recorded checkpoint of the originals: its file is loaded, and must answer as the original did.
+
+A case is known by its meta.json alone. One of each family is committed; PATCHWORD_CASES names
+a folder with all of them.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from support.parity import Case, answers, cases_in, difference
+
+COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
+FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
+CASES = cases_in(FOLDERS, {"backbone"})
+# What an original records beside the names that have one meaning everywhere, for finding faults.
+MORE = {"intermediate", "intermediate_patches", "intermediate_cls", "head_input", "rope_sin", "rope_cos", "patches"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_file_answers_as_its_original_did(case: Case) -> None:
+    arrays = case.arrays()
+    model = case.load()
+    ours = answers(model, torch.from_numpy(arrays["image"]))
+    compared = [name for name in case.meta["outputs"] if name not in MORE]
+    assert compared, "the case records nothing that this test knows"
+    far = {
+        name: difference(ours[name], arrays[name])
+        for name in compared
+        if name not in ours or difference(ours[name], arrays[name]) > case.meta["tolerance"]
+    }
+    assert not far, f"relative differences: {far}; {model.report}"

@@ -1,0 +1,89 @@
+"""A recorded case: its meta.json, its file loaded with its hints, and our answers under the recorded names."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchword.checkpoints.facts import Options
+from patchword.inference.load import load
+from patchword.inference.model import Model
+
+
+@dataclass(frozen=True)
+class Case:
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.meta["case"])
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.meta["load"]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        with np.load(self.folder / "io.npz") as io:
+            return dict(io)
+
+    def load(self) -> Model:
+        return load(self.path, device="cpu", options=options_of(self.meta["hints"], self.folder))
+
+
+def cases_in(folders: list[Path], kinds: set[str]) -> list[Case]:
+    """Each case once, by name, the first folder first."""
+    found: dict[str, Case] = {}
+    for folder in folders:
+        for meta in sorted(folder.glob("*/meta.json")):
+            case = Case(meta.parent, json.loads(meta.read_text(encoding="utf-8")))
+            if case.meta["kind"] in kinds:
+                found.setdefault(case.name, case)
+    return list(found.values())
+
+
+def options_of(hints: dict[str, Any], folder: Path) -> Options:
+    """A case's hints as the options a user would give. A hint that is no option of ours is an error."""
+    said = dict(hints)
+    # What belongs to decoders of MAE is no option of the encoder.
+    for name in ("decoder_num_heads", "norm_pix_loss"):
+        said.pop(name, None)
+    for name in ("image_size", "patch_size"):
+        if name in said:
+            value = said[name]
+            said[name] = (value, value) if isinstance(value, int) else (value[0], value[1])
+    if "head" in said:
+        said["head"] = folder / said["head"]
+    return Options(**said)
+
+
+@torch.no_grad()
+def answers(model: Model, image: Tensor) -> dict[str, Tensor]:
+    """What the backbone answers, under the names of the recorded outputs."""
+    vit = model.vit
+    embedded, layout = vit.embed_tokens(image)
+    places = vit.places(layout)
+    found = {"embedded": embedded, "block_0": vit.blocks[0](embedded, places[0])}
+    found["tokens"] = vit.forward_features(image)
+    found["embedding"] = vit.embed(image)
+    answer = vit(image)
+    found["projected"] = answer
+    if vit.head is not None:
+        found["logits"] = answer
+        heads = vit.logits_by_head(image)
+        if "distillation" in heads:
+            found |= {"logits_dist": heads["distillation"], "logits_cls": heads["class"]}
+    return found
+
+
+def difference(ours: Tensor, theirs: NDArray[Any]) -> float:
+    """max abs(a - b) / max abs(b), over the array."""
+    ours_array = ours.double().numpy()
+    if ours_array.shape != theirs.shape:
+        return float("inf")
+    return float(np.abs(ours_array - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
