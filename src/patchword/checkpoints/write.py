@@ -1,0 +1,268 @@
+"""A model in any layout: the rules of reading backwards, then read back and compared.
+
+What a format cannot hold is found by reading what was written: a field of the config that comes
+back otherwise is named, and nothing is left behind.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.layout import Description, Layout, Rule
+from patchword.checkpoints.layouts import LAYOUTS
+from patchword.checkpoints.read import Opened, open_foreign
+from patchword.errors import CheckpointError, OutputError, near_text
+from patchword.model.config import ViTConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model to be written: its card and tensors (in the dtype they are stored in), and how it was spelled.
+
+    layout, spelling: of the file it was read from, so that the same format gives the same file.
+    """
+
+    card: ModelCard
+    tensors: Mapping[str, "Tensor"]
+    layout: Layout | None = None
+    spelling: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """path: the file, or the folder where companions stand beside it. reopened: what was written, understood anew.
+
+    told: options that a reader of this format must be given, because it has no place for them.
+    changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    reopened: Opened
+    told: Mapping[str, Any]
+    changed: tuple[tuple[str, Any, Any], ...]
+
+
+def layout_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
+    """Raises: CheckpointError with the nearest names."""
+    for layout in layouts:
+        if layout.name == name:
+            return layout
+    known = [layout.name for layout in layouts]
+    raise CheckpointError(
+        f"no format {name!r}{near_text(name, known)}", f"give one of: {', '.join(sorted(known))}, patchword"
+    )
+
+
+def written_tensors(
+    layout: Layout, description: Description, tensors: Mapping[str, "Tensor"]
+) -> dict[str, "Tensor"]:
+    """Their tensors from ours. Raises: CheckpointError for one of ours that the format has no place for."""
+    found: dict[str, Tensor] = {}
+    named: set[str] = set()
+    for rule in layout.rules(description):
+        if not isinstance(rule, Rule) or not all(name in tensors for name in rule.ours):
+            continue
+        named.update(rule.ours)
+        found |= zip(rule.theirs, rule.op.write([tensors[name] for name in rule.ours]), strict=True)
+    homeless = [name for name in tensors if name not in named]
+    if homeless:
+        shown = ", ".join(homeless[:3]) + (f" and {len(homeless) - 3} more" if len(homeless) > 3 else "")
+        raise CheckpointError(
+            f"{layout.title} has no place for {shown}", "choose another format, or keep it as a patchword file"
+        )
+    return found
+
+
+def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str] = ()) -> Written:
+    """Write, read back, compare. accept: fields of the config that may come back otherwise ("norm.eps").
+
+    Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
+    """
+    same = source.layout is not None and source.layout.name == layout.name
+    spelling = source.spelling if same and source.spelling is not None else layout.spelling(source.card)
+    description = Description(
+        config=source.card.config,
+        preprocess=source.card.preprocess,
+        classes=source.card.classes,
+        spelling=spelling,
+    )
+    companions = layout.companions(source.card)
+    tensors = written_tensors(layout, description, source.tensors)
+    if out.exists():
+        raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
+    path = out / layout.file_name if companions else out
+    try:
+        files = [path, *_write_beside(companions, out)]
+        _write_weights(layout, path, tensors, source.card)
+        files += _write_provenance(layout, path, source.card)
+        return _checked(source.card, layout, out, tuple(files), accept)
+    except BaseException:
+        remove(out)
+        raise
+
+
+def remove(out: Path) -> None:
+    """What a failed conversion left."""
+    if out.is_dir():
+        shutil.rmtree(out, ignore_errors=True)
+    else:
+        out.unlink(missing_ok=True)
+        _provenance_path(out).unlink(missing_ok=True)
+
+
+def _write_beside(companions: Mapping[str, bytes], folder: Path) -> list[Path]:
+    if not companions:
+        return []
+    try:
+        folder.mkdir(parents=True)
+        for name, content in companions.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error})", "choose another place"
+        ) from error
+    return [folder / name for name in companions]
+
+
+def _write_weights(layout: Layout, path: Path, tensors: "Mapping[str, Tensor]", card: ModelCard) -> None:
+    from patchword.checkpoints.containers.write import write_npz, write_safetensors, write_torch
+
+    if layout.container == "npz":
+        write_npz(path, tensors)
+    elif layout.container == "torch":
+        write_torch(path, layout.nest(tensors))
+    else:
+        write_safetensors(path, tensors, {"format": "pt", **provenance_of(card)})
+
+
+def provenance_of(card: ModelCard) -> dict[str, str]:
+    """Where the weights come from and under which licence, as text for a file's metadata."""
+    found = {
+        "source": card.provenance.source,
+        "source_sha256": card.provenance.source_sha256,
+        "license": card.provenance.licence,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _provenance_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.provenance.json")
+
+
+def _write_provenance(layout: Layout, path: Path, card: ModelCard) -> list[Path]:
+    """Formats without metadata get a small file beside them; a key more would break their readers."""
+    facts = provenance_of(card)
+    if layout.container == "safetensors" or not facts:
+        return []
+    beside = _provenance_path(path)
+    try:
+        beside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{beside}: cannot be written ({error.strerror or error})", "choose another place"
+        ) from error
+    return [beside]
+
+
+# Read back -------------------------------------------------------------------------------
+
+# Facts that some formats have no place for; their readers must be told.
+_TOLD = ("num_heads", "image_size", "pool", "act")
+
+
+def _checked(
+    card: ModelCard, layout: Layout, out: Path, files: tuple[Path, ...], accept: Sequence[str]
+) -> Written:
+    reopened, told = _reopen(card, out)
+    if reopened.layout.name != layout.name:
+        raise CheckpointError(
+            f"what would be written as {layout.title} reads as {reopened.layout.title}",
+            f"write it as {reopened.layout.name}: the two cannot be told apart",
+        )
+    changed = tuple(differences(explicit(card.config), explicit(reopened.card.config)))
+    refused = [change for change in changed if change[0] not in accept]
+    if refused:
+        field, ours, theirs = refused[0]
+        more = f" (and {', '.join(c[0] for c in refused[1:])})" if refused[1:] else ""
+        raise CheckpointError(
+            f"{layout.title} cannot hold {field} = {_text(ours)}: its readers take {_text(theirs)}{more}",
+            f"choose another format, or pass --accept {field} and look at the difference that is printed",
+        )
+    return Written(path=out, files=files, reopened=reopened, told=told, changed=changed)
+
+
+def _reopen(card: ModelCard, out: Path) -> tuple[Opened, Mapping[str, Any]]:
+    """With no options if that will do; else with as few as it takes."""
+    told: dict[str, Any] = {}
+    answers = _answers(card.config)
+    while True:
+        try:
+            opened = open_foreign(out, Options(**told))
+        except CheckpointError as error:
+            named = next((n for n in _TOLD if f"--{n.replace('_', '-')}" in str(error) and n not in told), None)
+            if named is None or answers[named] is None:
+                raise
+            told[named] = answers[named]
+            continue
+        pool = answers["pool"]
+        if pool is not None and "pool" not in told and opened.card.config.head.pool != card.config.head.pool:
+            told["pool"] = pool
+            continue
+        return opened, told
+
+
+def _answers(config: ViTConfig) -> dict[str, Any]:
+    pools = {"class": "class", "first": "first", "mean": "mean"}
+    return {
+        "num_heads": config.attention.num_heads,
+        "image_size": config.image.size,
+        "act": config.mlp.activation,
+        "pool": pools.get(config.head.pool.kind),
+    }
+
+
+# They change no answer at the model's own size: training's settings, the value LayerScale began with, and how another
+# size would be reached, which is the reading format's own way.
+_IMMATERIAL = ("resample", "dropout", "drop_path", "layer_scale", "momentum", "rule")
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Fields of two configs that differ and change answers, as (dotted name, ours, theirs)."""
+    if type(ours) is not type(theirs):
+        if isinstance(ours, float | int) and isinstance(theirs, float | int) and ours == theirs:
+            return []
+        return [(path, ours, theirs)]
+    if not is_dataclass(ours) or isinstance(ours, type):
+        same = ours == theirs
+        return [] if same else [(path, ours, theirs)]
+    found: list[tuple[str, Any, Any]] = []
+    for field in fields(ours):
+        if field.name in _IMMATERIAL and (field.name != "layer_scale" or _both_there(ours, theirs)):
+            continue
+        inner = f"{path}.{field.name}" if path else field.name
+        found += differences(getattr(ours, field.name), getattr(theirs, field.name), inner)
+    return found
+
+
+def _both_there(ours: Any, theirs: Any) -> bool:
+    return (ours.layer_scale is None) == (theirs.layer_scale is None)
+
+
+def _text(value: Any) -> str:
+    return f"{type(value).__name__}" if is_dataclass(value) else repr(value)
+
+
+def explicit(config: ViTConfig) -> ViTConfig:
+    """The config with what it leaves to defaults filled in, so that two ways to say the same are equal."""
+    attention = replace(config.attention, head_dim=config.head_dim)
+    mlp = replace(config.mlp, hidden=config.mlp_dim)
+    return replace(config, attention=attention, mlp=mlp)
