@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from support.parity import Case, answers, cases_in, difference
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
 FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
 CASES = cases_in(FOLDERS, {"backbone"})
 # What an original records beside the names that have one meaning everywhere, for finding faults.
-MORE = {"intermediate", "intermediate_patches", "intermediate_cls", "head_input", "rope_sin", "rope_cos", "patches"}
+MORE = {
+    "intermediate",
+    "intermediate_patches",
+    "intermediate_cls",
+    "head_input",
+    "rope_sin",
+    "rope_cos",
+    "patches",
+}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

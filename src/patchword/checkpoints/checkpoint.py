@@ -147,7 +147,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Entry]:
         return {}
     found: dict[str, Entry] = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if not isinstance(value, Entry) else {f"{prefix}{key}": value}
+        found |= (
+            _flat(value, f"{prefix}{key}.") if not isinstance(value, Entry) else {f"{prefix}{key}": value}
+        )
     return found
 
 
@@ -164,9 +166,7 @@ def _without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
     return tensors
 
 
-def _backbone_of(
-    tensors: Mapping[str, Entry], wrapper: str
-) -> tuple[Mapping[str, Entry], Iterable[Left]]:
+def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[str, Entry], Iterable[Left]]:
     """A teacher's or student's backbone without its training heads (DINO, DINOv2)."""
     inside = {n.removeprefix("backbone."): e for n, e in tensors.items() if n.startswith("backbone.")}
     if not wrapper.startswith("teacher") or "cls_token" not in inside:

@@ -86,7 +86,10 @@ class Facts:
 
     def say(self, name: str, value: Any, source: str) -> None:
         """Record a fact that was decided elsewhere."""
-        self.found = [*(fact for fact in self.found if fact.name != name), Fact(name=name, value=value, source=source)]
+        self.found = [
+            *(fact for fact in self.found if fact.name != name),
+            Fact(name=name, value=value, source=source),
+        ]
 
     def heads(self, dim: int, *candidates: tuple[int | None, str]) -> int:
         """The number of heads, which must divide `dim`. Raises: CheckpointError."""
@@ -131,7 +134,9 @@ class Facts:
     def preprocess(self, *candidates: tuple[Preprocess | None, str]) -> Preprocess:
         """How images are prepared: the first candidate that is not None, with the user's size, mean and std."""
         release = None if self.release is None else self.release.preprocess()
-        places = [(p, s) for p, s in (*candidates[:-1], (release, RELEASE), *candidates[-1:]) if p is not None]
+        places = [
+            (p, s) for p, s in (*candidates[:-1], (release, RELEASE), *candidates[-1:]) if p is not None
+        ]
         if not places:
             self.take("mean")
         chosen, source = places[0]
@@ -183,7 +188,9 @@ def sized_as(preprocess: Preprocess, size: Size) -> Preprocess:
             if box == preprocess.image_size:
                 rule = replace(rule, size=size)
         case Cover(size=box):
-            rule = replace(rule, size=size if box == preprocess.image_size else (scaled(box[0]), scaled(box[1])))
+            rule = replace(
+                rule, size=size if box == preprocess.image_size else (scaled(box[0]), scaled(box[1]))
+            )
         case Shorter(size=side):
             rule = replace(rule, size=min(size) if side == min(preprocess.image_size) else scaled(side))
         case _:

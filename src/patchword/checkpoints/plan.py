@@ -120,5 +120,3 @@ def _dropped(checkpoint: Checkpoint, drops: list[Drop]) -> tuple[Dropped, ...]:
                 by_reason.setdefault(drop.reason, []).append(name)
                 break
     return tuple(Dropped(names=tuple(names), reason=reason) for reason, names in by_reason.items())
-
-

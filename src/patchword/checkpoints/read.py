@@ -91,5 +91,7 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = [f"taken from {checkpoint.wrapper}"] if checkpoint.wrapper else []
     beside = [left for left in checkpoint.left if left.tensors]
     if beside:
-        notes.append("left in the file: " + ", ".join(f"{left.what} ({left.tensors} tensors)" for left in beside))
+        notes.append(
+            "left in the file: " + ", ".join(f"{left.what} ({left.tensors} tensors)" for left in beside)
+        )
     return notes

@@ -77,7 +77,8 @@ def written_tensors(
     if homeless:
         shown = ", ".join(homeless[:3]) + (f" and {len(homeless) - 3} more" if len(homeless) > 3 else "")
         raise CheckpointError(
-            f"{layout.title} has no place for {shown}", "choose another format, or keep it as a patchword file"
+            f"{layout.title} has no place for {shown}",
+            "choose another format, or keep it as a patchword file",
         )
     return found
 
@@ -208,7 +209,9 @@ def _reopen(card: ModelCard, out: Path) -> tuple[Opened, Mapping[str, Any]]:
         try:
             opened = open_foreign(out, Options(**told))
         except CheckpointError as error:
-            named = next((n for n in _TOLD if f"--{n.replace('_', '-')}" in str(error) and n not in told), None)
+            named = next(
+                (n for n in _TOLD if f"--{n.replace('_', '-')}" in str(error) and n not in told), None
+            )
             if named is None or answers[named] is None:
                 raise
             told[named] = answers[named]

@@ -10,6 +10,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("patchword.cli.predict:predict", "Names and probabilities for images."),
     "embed": ("patchword.cli.embed:embed", "Vectors of images, for search, clustering, other models."),
     "check": ("patchword.cli.check:check", "What is in a data set and what is wrong with it."),
+    "inspect": ("patchword.cli.inspect:inspect", "What a checkpoint is, and what loading it would do."),
+    "convert": ("patchword.cli.convert:convert", "A model in another layout, with the proof."),
     "models": ("patchword.cli.models:models", "The named sizes: parameters, work for one image, tokens."),
     "doctor": ("patchword.cli.doctor:doctor", "What is installed and granted here, what to mend."),
 }

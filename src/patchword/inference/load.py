@@ -77,6 +77,14 @@ def _model(
     return Model(vit, card, report).to(_device(device))
 
 
+def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "Model":
+    """A Model of tensors in memory, on the CPU. path: what messages call it."""
+    from patchword.model.cost import cost
+
+    report = LoadReport(path=path, tensors=len(tensors), parameters=cost(card.config).parameters)
+    return _model(card, tensors, report, "cpu")
+
+
 def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
     """Weights for what no file held, from a fixed seed, so that a file loads the same each time."""
     import torch

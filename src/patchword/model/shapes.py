@@ -130,7 +130,9 @@ def _head(config: ViTConfig) -> Shapes:
         found |= _norm("norm", config.norm, dim)
     if isinstance(head.pool, AttentionPool):
         found["pool.probe"] = (dim,)
-        found |= _linear("pool.q", dim, dim) | _linear("pool.kv", dim, 2 * dim) | _linear("pool.proj", dim, dim)
+        found |= (
+            _linear("pool.q", dim, dim) | _linear("pool.kv", dim, 2 * dim) | _linear("pool.proj", dim, dim)
+        )
         found |= _norm("pool.norm", config.norm, dim)
         found |= _mlp("pool.mlp", config, head.pool.hidden or config.mlp_dim, gated=False)
     if head.norm == "pooled":
@@ -146,5 +148,3 @@ def _head(config: ViTConfig) -> Shapes:
     if head.distilled:
         found |= _linear("head_distillation", width, head.num_classes, head.bias)
     return found
-
-

@@ -23,13 +23,17 @@ class Refusal:
 
 def _detr(checkpoint: Checkpoint) -> bool:
     names = checkpoint.tensors
-    return "query_embed.weight" in names or "detr.query_embed.weight" in names or (
-        "model.query_position_embeddings.weight" in names
+    return (
+        "query_embed.weight" in names
+        or "detr.query_embed.weight" in names
+        or ("model.query_position_embeddings.weight" in names)
     )
 
 
 def _yolos(checkpoint: Checkpoint) -> bool:
-    return "backbone.det_token" in checkpoint.tensors or "vit.embeddings.detection_tokens" in checkpoint.tensors
+    return (
+        "backbone.det_token" in checkpoint.tensors or "vit.embeddings.detection_tokens" in checkpoint.tensors
+    )
 
 
 REFUSED: tuple[Refusal, ...] = (

@@ -16,7 +16,9 @@ class TimmViT(Layout):
     title = "timm VisionTransformer"
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        if "architecture" in checkpoint.config_json and checkpoint.has("patch_embed.proj.weight", "cls_token"):
+        if "architecture" in checkpoint.config_json and checkpoint.has(
+            "patch_embed.proj.weight", "cls_token"
+        ):
             return "config.json names a timm architecture"
         return None
 
@@ -33,14 +35,17 @@ class TimmViT(Layout):
             patch=PatchConfig(size=size),
             dim=dim,
             depth=checkpoint.depth("blocks.{}.norm1.weight"),
-            attention=AttentionConfig(num_heads=facts.heads(dim, (model_args.get("num_heads"), "config.json"))),
+            attention=AttentionConfig(
+                num_heads=facts.heads(dim, (model_args.get("num_heads"), "config.json"))
+            ),
             mlp=MLPConfig(hidden=checkpoint.shape("blocks.0.mlp.fc1.weight")[0]),
             head=HeadConfig(num_classes=checkpoint.shape("head.weight")[0]),
         )
         mean, std = tuple(given["mean"]), tuple(given["std"])
         preprocess = Preprocess.simple(config.image.size, channels, mean, std)
         return Description(
-            config=config, preprocess=facts.preprocess((preprocess, "config.json: pretrained_cfg"), (None, ""))
+            config=config,
+            preprocess=facts.preprocess((preprocess, "config.json: pretrained_cfg"), (None, "")),
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:

@@ -1,0 +1,82 @@
+"""`patchword convert`: a model from any layout into any other, with the proof."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from patchword.cli.model_options import model_options, said
+
+if TYPE_CHECKING:
+    from patchword.inference.convert import Conversion
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", required=True, metavar="FORMAT", help="The layout to write; --to help lists them.")
+@click.option("--out", metavar="PATH", help="A new file, or folder where the format has files beside.")
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="FIELD",
+    help="Write though the format's readers take another value of this field (norm.eps).",
+)
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def convert(model: str, to: str, out: str | None, accept: tuple[str, ...], as_json: bool) -> None:
+    """Write a model in another layout, and prove that it answers the same.
+
+    \b
+    MODEL   a weights file or folder in any layout, a run folder
+    patchword convert B_16.npz --to timm --out b16/
+    patchword convert runs/flowers --to transformers --out for-hub/
+
+    The same rules write that read. What was written is read back, one image goes through both, and
+    the largest difference is printed. What the format cannot hold is refused by name.
+    """
+    from patchword import machine
+    from patchword.checkpoints.layouts import LAYOUTS
+    from patchword.errors import SettingsError
+
+    if to == "help":
+        for name, title in sorted((layout.name, layout.title) for layout in LAYOUTS):
+            click.echo(f"{name:<24}{title}")
+        click.echo(f"{'patchword':<24}one .safetensors with config, preprocessing, classes, provenance")
+        return
+    if out is None:
+        raise SettingsError("no --out", "name the file or folder to write: --out PATH")
+    machine.watch()
+    from patchword.inference.convert import convert as run
+
+    done = run(Path(model), to, Path(out), options=said(), accept=accept)
+    if as_json:
+        click.echo(json.dumps(to_dict(done), indent=2))
+    else:
+        _print(done)
+
+
+def to_dict(done: "Conversion") -> dict[str, object]:
+    return {
+        "path": str(done.path),
+        "layout": done.layout,
+        "files": [str(file) for file in done.files],
+        "difference": done.difference,
+        "compared": done.compared,
+        "readers_must_be_told": dict(done.told),
+        "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
+        "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
+    }
+
+
+def _print(done: "Conversion") -> None:
+    click.echo(f"{done.path}: {done.layout}")
+    for file in done.files:
+        click.echo(f"  wrote      {file}")
+    for reason, count in done.dropped:
+        click.echo(f"  left out   {count} tensors: {reason}")
+    for field, ours, theirs in done.changed:
+        click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
+    for name, value in done.told.items():
+        click.echo(f"  tell       {name} = {value}: this format has no place for it")
+    click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")

@@ -1,0 +1,52 @@
+"""`patchword inspect`: what a checkpoint is and what loading it would do, from names and shapes alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from patchword.cli.model_options import model_options, said
+
+
+@click.command()
+@click.argument("model")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(model: str, as_json: bool) -> None:
+    """Say what a checkpoint is, and what loading it would do.
+
+    \b
+    MODEL   a weights file (.safetensors, .pth, .bin, .pt, .npz) or folder in any layout, a run folder
+
+    No tensor is read. Every fact is shown with the place it comes from, every tensor that would be
+    left out with the reason.
+    """
+    from patchword.inference.inspect import inspected
+
+    found = inspected(Path(model), said())
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        return
+    _print(found)
+
+
+def _print(found: Any) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=False)
+    click.echo(found.title)
+    for heading, rows in found.sections():
+        if not rows:
+            continue
+        click.echo(f"\n{heading}")
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True, min_width=16)
+        table.add_column(overflow="fold")
+        if any(len(row) > 2 for row in rows):
+            table.add_column(style="dim", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(Padding(table, (0, 0, 0, 2)))

@@ -1,0 +1,225 @@
+"""What a checkpoint is, as facts for a person: no torch, no tensor read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.header import read_header
+from patchword.checkpoints.native import is_native, read_card
+from patchword.checkpoints.read import Opened, open_foreign
+from patchword.checkpoints.report import LoadReport
+from patchword.model.config import ViTConfig
+from patchword.settings import to_plain
+
+Row = tuple[str, ...]
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """A file understood. container: how the bytes are kept; dtypes: how many tensors of each."""
+
+    card: ModelCard
+    report: LoadReport
+    container: str
+    bytes: int
+    dtypes: dict[str, int] = field(default_factory=dict)
+    wrapper: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.report.path}: {self.report.layout}"
+
+    def sections(self) -> list[tuple[str, list[Row]]]:
+        """Headings and rows to print; a third cell is the source of a fact."""
+        return [
+            ("The file", self._file()),
+            ("The model", shape_rows(self.card.config)),
+            ("Facts, and where each is from", self._facts()),
+            ("Images are prepared so", self._preprocess()),
+            ("Loading it", self._loading()),
+        ]
+
+    def _file(self) -> list[Row]:
+        kinds = ", ".join(f"{count} x {dtype}" for dtype, count in sorted(self.dtypes.items()))
+        rows: list[Row] = [("kept as", f"{self.container}, {size_text(self.bytes)}"), ("tensors", kinds)]
+        if self.report.evidence:
+            rows.append(("told by", self.report.evidence))
+        if self.report.why:
+            rows.append(("chosen", self.report.why))
+        return [*rows, *self._provenance()]
+
+    def _provenance(self) -> list[Row]:
+        where = self.card.provenance
+        shown = {
+            "source": where.source,
+            "licence": where.licence,
+            "trained on": where.data,
+            "written": where.created,
+        }
+        return [(name, value) for name, value in shown.items() if value and value != str(self.report.path)]
+
+    def _facts(self) -> list[Row]:
+        shown = [f for f in self.report.facts if f.name != "preprocess"]
+        return [(fact.name, plain_text(fact.value), fact.source) for fact in shown]
+
+    def _preprocess(self) -> list[Row]:
+        p = self.card.preprocess
+        source = next((f.source for f in self.report.facts if f.name == "preprocess"), "the file's card")
+        rule = type(p.resize).__name__.lower()
+        detail = ", ".join(f"{k} {plain_text(v)}" for k, v in to_plain(p.resize).items() if k != "kind")
+        rows = [
+            ("size", f"{p.image_size[0]} x {p.image_size[1]}, {p.in_channels} channels", source),
+            ("resize", f"{rule} ({detail}), {p.resample.interpolation}" if detail else rule, ""),
+            ("mean", plain_text(p.mean), ""),
+            ("std", plain_text(p.std), ""),
+        ]
+        return [row if row[2] else row[:2] for row in rows]
+
+    def _loading(self) -> list[Row]:
+        report = self.report
+        rows: list[Row] = [
+            ("fills", f"{report.filled:.0%} of the backbone, {report.tensors} tensors matched")
+        ]
+        rows += [("drops", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
+        if report.new:
+            rows.append(("new", f"{_some(report.new)}: in no file, not trained"))
+        classes = self.card.classes
+        if self.card.config.head.num_classes:
+            count = self.card.config.head.num_classes
+            rows.append(
+                ("classes", f"{count}: {_some(classes)}" if classes else f"{count}, named in no file")
+            )
+        return rows + [("note", note) for note in report.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        report = self.report
+        return {
+            "path": str(report.path),
+            "layout": report.layout,
+            "evidence": report.evidence,
+            "container": self.container,
+            "bytes": self.bytes,
+            "dtypes": self.dtypes,
+            "wrapper": self.wrapper,
+            "config": to_plain(self.card.config),
+            "preprocess": to_plain(self.card.preprocess),
+            "classes": list(self.card.classes),
+            "provenance": to_plain(self.card.provenance),
+            "facts": [
+                {"name": f.name, "value": plain_value(f.value), "source": f.source} for f in report.facts
+            ],
+            "parameters": report.parameters,
+            "tensors_matched": report.tensors,
+            "filled": report.filled,
+            "dropped": [{"reason": d.reason, "tensors": list(d.names)} for d in report.dropped],
+            "new": list(report.new),
+            "notes": list(report.notes),
+        }
+
+
+def inspected(path: Path, options: Options) -> Inspected:
+    """Raises: CheckpointError that says what the file is instead."""
+    if is_native(path):
+        return _native(path)
+    return _foreign(open_foreign(path, options))
+
+
+def _native(path: Path) -> Inspected:
+    from patchword.model.cost import cost
+
+    found = find_weights(path)
+    card, header = read_card(found.path), read_header(found.path)
+    dtypes: dict[str, int] = {}
+    for entry in header.tensors.values():
+        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    report = LoadReport(
+        path=found.path,
+        why=found.why,
+        evidence="its card",
+        tensors=len(header.tensors),
+        parameters=cost(card.config).parameters,
+        new=card.untrained,
+    )
+    size = found.path.stat().st_size
+    return Inspected(card=card, report=report, container="safetensors", bytes=size, dtypes=dtypes)
+
+
+def _foreign(opened: Opened) -> Inspected:
+    stored = opened.checkpoint.stored
+    dtypes: dict[str, int] = {}
+    for entry in opened.checkpoint.tensors.values():
+        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    return Inspected(
+        card=opened.card,
+        report=opened.report,
+        container=stored.container
+        if len(stored.files) == 1
+        else f"{stored.container} in {len(stored.files)} files",
+        bytes=sum(file.stat().st_size for file in stored.files),
+        dtypes=dtypes,
+        wrapper=opened.checkpoint.wrapper,
+    )
+
+
+def shape_rows(config: ViTConfig) -> list[Row]:
+    """The model in a few lines: what makes one ViT another."""
+    from patchword.model.cost import cost
+
+    price, head = cost(config), config.head
+    rows, columns = config.grid_size
+    extra = [f"{config.tokens.num_extra} more"] if config.tokens.num_extra else []
+    parts = [
+        f"dim {config.dim}",
+        f"depth {config.depth}",
+        f"{config.attention.num_heads} heads",
+        f"MLP {config.mlp_dim}",
+    ]
+    answer = f"{head.num_classes} classes" if head.num_classes else "no classifier"
+    if head.projection:
+        answer += f", projected to {head.projection}"
+    return [
+        ("shape", ", ".join(parts)),
+        ("patches", f"{config.patch.size[0]} x {config.patch.size[1]} pixels, grid {rows} x {columns}"),
+        ("tokens", " + ".join([str(rows * columns), *extra])),
+        ("positions", config.positions.kind),
+        ("MLP", f"{'gated ' if config.mlp.gated else ''}{config.mlp.activation}"),
+        ("norm", f"{config.norm.kind}, eps {config.norm.eps:g}"),
+        ("answer", f"pooled by {head.pool.kind}; {answer}"),
+        ("parameters", f"{price.parameters:,}"),
+    ]
+
+
+def size_text(count: int) -> str:
+    """ "1.21 GB", "343 MB", "21 kB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def plain_value(value: Any) -> Any:
+    """A fact's value as JSON takes it."""
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, tuple | list):
+        return [plain_value(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    return to_plain(value)
+
+
+def plain_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple | list):
+        return ", ".join(plain_text(part) for part in value)
+    return str(plain_value(value))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return f"{shown}, …" if len(names) > _NAMES_SHOWN else shown
