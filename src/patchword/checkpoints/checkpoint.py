@@ -125,7 +125,7 @@ def unwrap(stored: Stored) -> Checkpoint:
         if isinstance(inner, Mapping) and _flat(inner):
             tree, wrapper = inner, f"{key}: {why}" if why else key
             break
-    tensors = _flat(tree)
+    tensors: Mapping[str, Entry] = _flat(tree)
     if not tensors:
         raise CheckpointError(
             f"{name}: it holds no tensors{_what_else(stored.tree)}", "give the file that holds the weights"

@@ -128,9 +128,11 @@ class Parted:
         return [self.theirs]
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
-        flat = theirs[0].reshape(-1)
-        parts = flat.split([math.prod(shape) for shape in ours])
-        return [part.reshape(shape) for part, shape in zip(parts, ours, strict=True)]
+        flat, parts, start = theirs[0].reshape(-1), [], 0
+        for shape in ours:
+            parts.append(flat[start : start + math.prod(shape)].reshape(shape))
+            start += math.prod(shape)
+        return parts
 
     def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
         import torch

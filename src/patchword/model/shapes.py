@@ -35,14 +35,15 @@ def shapes(config: ViTConfig) -> Shapes:
 
 
 def _norm(name: str, norm: Norm, width: int) -> Shapes:
+    parts: Shapes
     match norm:
         case RMSNormConfig():
-            parts: Shapes = {"weight": (width,)}
+            parts = {"weight": (width,)}
         case LayerNormConfig(bias=bias):
             parts = {"weight": (width,)} | ({"bias": (width,)} if bias else {})
         case BatchNormConfig():
-            parts = {part: (width,) for part in ("weight", "bias", "running_mean", "running_var")}
-            parts["num_batches_tracked"] = ()
+            names = ("weight", "bias", "running_mean", "running_var")
+            parts = {name: (width,) for name in names} | {"num_batches_tracked": ()}
         case _:
             parts = {"weight": (width,), "bias": (width,)}
     return {f"{name}.{part}": shape for part, shape in parts.items()}
