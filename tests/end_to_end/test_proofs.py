@@ -20,30 +20,33 @@ def _weights(file: Path) -> dict[str, bytes]:
         return {key: opened.get_tensor(key).tobytes() for key in opened.keys()}  # noqa: SIM118
 
 
-def _run_and_kill(command: list[str], after_s: float) -> bool:
-    """Start, kill after some seconds; whether it had finished by itself before."""
+def _epochs(run: Path) -> int:
+    metrics = run / "metrics.jsonl"
+    return metrics.read_text(encoding="utf-8").count('"epoch"') if metrics.exists() else 0
+
+
+def _run_and_kill(command: list[str], run: Path, drawn: random.Random) -> bool:
+    """Start; kill at a random moment after the run has got on a little; whether it finished before."""
+    begun = _epochs(run)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and _epochs(run) < begun + 8:
+            time.sleep(0.05)
         try:
-            return running.wait(timeout=after_s) == 0
+            return running.wait(timeout=drawn.uniform(0, 1.5)) == 0
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGKILL)
             return False
 
 
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path: Path) -> None:
-    started = time.monotonic()
-    subprocess.run(
-        [*COMMAND, "digits", "--out", str(tmp_path / "whole"), *OPTIONS], check=True, capture_output=True
-    )
-    whole_s = time.monotonic() - started
-    killed = tmp_path / "killed"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*COMMAND, "digits", "--out", str(whole), *OPTIONS], check=True, capture_output=True)
     drawn = random.Random(0)
     command, kills = [*COMMAND, "digits", "--out", str(killed), *OPTIONS], 0
-    # A life is long enough to start and finish some epochs, and too short for the run.
-    while not _run_and_kill(command, whole_s * drawn.uniform(0.3, 0.45)):
+    while not _run_and_kill(command, killed, drawn):
         kills += 1
         assert list((killed / "state").glob("*.pt")), "no state was kept before the first kill"
-        assert kills < 20, "the run does not get on"
+        assert kills < 40, "the run does not get on"
         command = [*COMMAND, "--resume", str(killed)]
     assert kills >= 3, "the run was not killed often enough to prove anything"
     for name in ("last.safetensors", "best.safetensors"):

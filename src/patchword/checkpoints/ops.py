@@ -63,14 +63,18 @@ class Reshaped:
 
 @dataclass(frozen=True)
 class Permuted:
-    """The axes of `theirs` in the order `axes`, then our shape: kernels that are stored (in, out)."""
+    """The axes of `theirs` in the order `axes`, then our shape: kernels that are stored (in, out).
+
+    stored: the shape in the file, where axes are flattened there (a patch as one row of numbers).
+    """
 
     theirs: Shape
     axes: tuple[int, ...]
+    stored: Shape | None = None
     views: bool = field(default=False, init=False)
 
     def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
-        return [self.theirs]
+        return [self.theirs if self.stored is None else self.stored]
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
         return [theirs[0].reshape(self.theirs).permute(self.axes).reshape(ours[0]).contiguous()]
@@ -78,7 +82,8 @@ class Permuted:
     def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
         permuted = tuple(self.theirs[axis] for axis in self.axes)
         inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
-        return [ours[0].reshape(permuted).permute(inverse).contiguous()]
+        back = ours[0].reshape(permuted).permute(inverse).contiguous()
+        return [back if self.stored is None else back.reshape(self.stored)]
 
 
 def transposed(rows: int, columns: int) -> Permuted:
@@ -170,3 +175,40 @@ class Scanned:
         size = len(ours) // self.layers
         layers = [self.each.write(ours[i * size : (i + 1) * size]) for i in range(self.layers)]
         return [torch.stack([layer[part] for layer in layers]) for part in range(len(layers[0]))]
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A tensor of no numbers that its readers look for and the model has no use of."""
+
+    theirs: Shape
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return [self.theirs]
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        return []
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        import torch
+
+        return [torch.empty(self.theirs)]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer that the file leaves out because it would change nothing: the unit matrix, and zeros for its bias."""
+
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return []
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        import torch
+
+        return [torch.eye(shape[0]) if len(shape) == 2 else torch.zeros(shape) for shape in ours]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        return []

@@ -37,13 +37,12 @@ def shapes(config: ViTConfig) -> Shapes:
 def _norm(name: str, norm: Norm, width: int) -> Shapes:
     parts: Shapes
     match norm:
-        case RMSNormConfig():
+        case RMSNormConfig() | LayerNormConfig(bias=False):
             parts = {"weight": (width,)}
-        case LayerNormConfig(bias=bias):
-            parts = {"weight": (width,)} | ({"bias": (width,)} if bias else {})
         case BatchNormConfig():
-            names = ("weight", "bias", "running_mean", "running_var")
-            parts = {name: (width,) for name in names} | {"num_batches_tracked": ()}
+            parts = {"num_batches_tracked": ()}
+            for name_of_part in ("weight", "bias", "running_mean", "running_var"):
+                parts[name_of_part] = (width,)
         case _:
             parts = {"weight": (width,), "bias": (width,)}
     return {f"{name}.{part}": shape for part, shape in parts.items()}

@@ -1,0 +1,250 @@
+"""lucidrains/vit-pytorch: ViT and SimpleViT, in the three spellings that were released.
+
+Source: the repository at 69d24fe (1.23.6) and its releases 0.20.0, 1.2.0, 1.6.9.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layouts.blocks import both
+from patchword.checkpoints.ops import Empty, Parted, Permuted, Reshaped, Same, Unit
+from patchword.errors import CheckpointError
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import (
+    AttentionConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import (
+    ClassPool,
+    LayerNormConfig,
+    Learned,
+    MeanPool,
+    Pool,
+    Positions,
+    Resample,
+    SinCos2d,
+)
+
+_CLASS = "the class of vit-pytorch"
+_HEAD_DIM = 64  # dim_head's default, whatever the width is
+_POOLS: dict[str, Pool] = {"class": ClassPool(), "mean": MeanPool()}
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """simple: SimpleViT. fn: norms stand beside their modules, which lie below `.fn` (before 1.5).
+
+    row_tokens: tokens and positions without a batch axis (today). head: the head's linear layer.
+    second: the number of the MLP's second linear layer.
+    """
+
+    simple: bool = False
+    fn: bool = False
+    row_tokens: bool = True
+    head: str = "mlp_head"
+    second: int = 4
+
+    @property
+    def below(self) -> str:
+        return ".fn" if self.fn else ""
+
+
+class LucidrainsViT(Layout):
+    name = "lucidrains"
+    title = "vit-pytorch (lucidrains)"
+    container = "torch"
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        if checkpoint.has("to_patch_embedding.1.weight") and checkpoint.under("transformer.layers.0.0."):
+            return "to_patch_embedding and transformer.layers.0.0"
+        return None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        spelling = _spelling(checkpoint)
+        norms = len(checkpoint.shape("to_patch_embedding.1.weight")) == 1
+        dim, pixels = checkpoint.shape_of(f"to_patch_embedding.{2 if norms else 1}.weight", 2)
+        patch = _patch(facts, pixels)
+        rows = checkpoint.shape(_attention(0, spelling, "to_qkv.weight"))[0] // 3
+        default = (rows // _HEAD_DIM if rows % _HEAD_DIM == 0 else None, f"{_CLASS}: dim_head {_HEAD_DIM}")
+        heads = facts.take("num_heads", default)
+        if rows % heads:
+            raise CheckpointError(
+                f"{checkpoint.name}: {heads} heads cannot share {rows} channels of attention",
+                f"give --num-heads a divisor of {rows}",
+            )
+        tokens, positions, grid = _tokens(checkpoint, facts, patch, spelling)
+        image = grid[0] * patch[0], grid[1] * patch[1]
+        config = ViTConfig(
+            image=ImageConfig(size=image, channels=pixels // (patch[0] * patch[1])),
+            patch=PatchConfig(size=patch, norm_pixels=norms, norm_output=norms),
+            dim=dim,
+            depth=checkpoint.depth(_attention("{}", spelling, "to_qkv.weight")),
+            tokens=tokens,
+            positions=positions,
+            attention=AttentionConfig(
+                num_heads=heads, head_dim=rows // heads, bias="none", out_bias=not spelling.simple
+            ),
+            mlp=MLPConfig(
+                hidden=checkpoint.shape(_mlp(0, spelling, f"net.{0 if spelling.fn else 1}.weight"))[0],
+                activation=facts.take("act", ("gelu", _CLASS)),
+            ),
+            norm=LayerNormConfig(eps=facts.take("eps", (1e-5, f"{_CLASS}: torch's default"))),
+            head=_head(checkpoint, facts, tokens, spelling),
+        )
+        channels = config.image.channels
+        guess = Preprocess.simple(image, channels)
+        doubt = () if facts.options.mean and facts.options.std else (
+            "vit-pytorch prescribes no mean and std; 0.5 is a guess (--mean, --std)",
+        )
+        return Description(
+            config=config,
+            preprocess=facts.preprocess((guess, "a guess: vit-pytorch prescribes none")),
+            spelling={"spelling": spelling},
+            notes=(*doubt, *_pool_doubt(facts, tokens, spelling)),
+        )
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        simple = isinstance(card.config.positions, SinCos2d)
+        if not card.config.patch.norm_pixels:
+            # Only the first release had no norms around the patches.
+            return {"spelling": Spelling(fn=True, row_tokens=False, head="mlp_head.1", second=3)}
+        if simple:
+            return {"spelling": Spelling(simple=True, head="linear_head", second=3)}
+        return {"spelling": Spelling()}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, spelling = description.config, description.spelling["spelling"]
+        yield from _patch_rules(config)
+        yield from _token_rules(config, spelling)
+        for index in range(config.depth):
+            yield from _block(index, config, spelling)
+        if config.head.norm == "tokens":
+            yield from both("transformer.norm", "norm")
+        elif config.head.norm == "pooled":
+            yield from both(f"{spelling.head.removesuffix('.1')}.0", "pooled_norm")
+        if config.head.num_classes:
+            yield from both(spelling.head, "head")
+
+
+def _spelling(checkpoint: Checkpoint) -> Spelling:
+    fn = bool(checkpoint.under("transformer.layers.0.0.fn."))
+    simple = bool(checkpoint.under("linear_head.")) or not checkpoint.has("pos_embedding")
+    stem = "linear_head" if simple else "mlp_head"
+    head = f"{stem}.1" if checkpoint.has(f"{stem}.1.weight") else stem
+    second = 3 if fn or simple else 4
+    rows = len(checkpoint.shape("pos_embedding")) == 2 if checkpoint.has("pos_embedding") else True
+    return Spelling(simple=simple, fn=fn, row_tokens=rows, head=head, second=second)
+
+
+def _attention(index: int | str, spelling: Spelling, name: str) -> str:
+    return f"transformer.layers.{index}.0{spelling.below}.{name}"
+
+
+def _mlp(index: int | str, spelling: Spelling, name: str) -> str:
+    return f"transformer.layers.{index}.1{spelling.below}.{name}"
+
+
+def _patch(facts: Facts, pixels: int) -> tuple[int, int]:
+    """A patch is one row of numbers: a square of three colours unless the user says otherwise."""
+    side = math.isqrt(pixels // 3)
+    square = (side, side) if side * side * 3 == pixels else None
+    patch = facts.take("patch_size", (square, "a square patch of three channels"))
+    if pixels % (patch[0] * patch[1]):
+        raise CheckpointError(
+            f"{facts.name}: {pixels} numbers a patch are no patches of {patch[0]} x {patch[1]}",
+            "give --patch-size HEIGHTxWIDTH as it was trained",
+        )
+    return patch
+
+
+def _tokens(
+    checkpoint: Checkpoint, facts: Facts, patch: tuple[int, int], spelling: Spelling
+) -> tuple[TokensConfig, Positions, tuple[int, int]]:
+    if not checkpoint.has("pos_embedding"):
+        image = facts.take("image_size")
+        registers = checkpoint.shape("register_tokens")[0] if checkpoint.has("register_tokens") else 0
+        tokens = TokensConfig(class_token=False, num_registers=registers, registers_last=bool(registers))
+        return tokens, SinCos2d(), (-(-image[0] // patch[0]), -(-image[1] // patch[1]))
+    first = checkpoint.shape("cls_token")[0 if spelling.row_tokens else 1]
+    rows = checkpoint.shape("pos_embedding")[-2]
+    grid = facts.grid(rows - first, patch)
+    resample = Resample(interpolation="bicubic", antialias=True)
+    return TokensConfig(class_token=bool(first)), Learned(resample=resample), grid
+
+
+def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: Spelling) -> HeadConfig:
+    pool: Pool = MeanPool()
+    if tokens.class_token:
+        told = facts.take("pool", ("class", f"{_CLASS}: pool 'cls' unless told"))
+        # Before tokens had no batch axis, the mean took the class token in.
+        pool = MeanPool(over="patches" if spelling.row_tokens else "all") if told == "mean" else _POOLS[told]
+    norm: Literal["tokens", "pooled", "none"] = "none"
+    if checkpoint.has("transformer.norm.weight"):
+        norm = "tokens"
+    elif checkpoint.has(f"{spelling.head.removesuffix('.1')}.0.weight"):
+        norm = "pooled"
+    classes = checkpoint.shape(f"{spelling.head}.weight")[0] if checkpoint.has(f"{spelling.head}.weight") else 0
+    return HeadConfig(pool=pool, norm=norm, num_classes=classes)
+
+
+def _pool_doubt(facts: Facts, tokens: TokensConfig, spelling: Spelling) -> tuple[str, ...]:
+    if not tokens.class_token or spelling.row_tokens or facts.options.pool:
+        return ()
+    return ("this release stores a class token for both pools; 'cls' is taken (--pool mean)",)
+
+
+def _patch_rules(config: ViTConfig) -> Iterable[Rule]:
+    (height, width), channels, dim = config.patch.size, config.image.channels, config.dim
+    pixels = height * width * channels
+    normed = config.patch.norm_pixels
+    if normed:
+        order = Permuted((height, width, channels), (2, 0, 1), stored=(pixels,))
+        for part in ("weight", "bias"):
+            yield rule(f"to_patch_embedding.1.{part}", f"patch_embed.norm_pixels.{part}", order)
+        yield from both("to_patch_embedding.3", "patch_embed.norm_output")
+    name = f"to_patch_embedding.{2 if normed else 1}"
+    kernel = Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=(dim, pixels))
+    yield rule(f"{name}.weight", "patch_embed.proj.weight", kernel)
+    yield rule(f"{name}.bias", "patch_embed.proj.bias")
+
+
+def _token_rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+    dim, batch = config.dim, () if spelling.row_tokens else (1,)
+    if config.tokens.num_registers:
+        yield rule("register_tokens", "prefix.registers")
+    if spelling.simple:
+        return
+    rows = config.grid_size[0] * config.grid_size[1] + config.tokens.class_token
+    if config.tokens.class_token:
+        yield rule("cls_token", "prefix.class_token", Reshaped((*batch, 1, dim)))
+        ours: tuple[str, ...] = ("positions.prefix", "positions.grid")
+    else:
+        yield Rule(("cls_token",), (), Empty((0, dim)))
+        ours = ("positions.grid",)
+    yield rule("pos_embedding", ours, Parted((*batch, rows, dim)))
+
+
+def _block(index: int, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+    ours, layer = f"blocks.{index}.", f"transformer.layers.{index}"
+    first = 0 if spelling.fn else 1
+    yield from both(f"{layer}.0.norm", f"{ours}norm1")
+    yield rule(_attention(index, spelling, "to_qkv.weight"), f"{ours}attention.qkv.weight", Same())
+    out = "to_out" if spelling.simple else "to_out.0"
+    if config.attention.num_heads == 1 and config.attention_dim == config.dim and not spelling.simple:
+        yield Rule((), (f"{ours}attention.proj.weight", f"{ours}attention.proj.bias"), Unit())
+    else:
+        yield from both(_attention(index, spelling, out), f"{ours}attention.proj", config.attention.out_bias)
+    yield from both(f"{layer}.1.norm" if spelling.fn else f"{layer}.1.net.0", f"{ours}norm2")
+    yield from both(_mlp(index, spelling, f"net.{first}"), f"{ours}mlp.fc1")
+    yield from both(_mlp(index, spelling, f"net.{spelling.second}"), f"{ours}mlp.fc2")
