@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from support.vit_configs import ALL
 
 from patchword.model.config import ViTConfig
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
+from support.vit_configs import ALL
 
 
 @pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())

@@ -1,6 +1,7 @@
 """Every layout that is read and written. A new one is a file beside this and a line here."""
 
 from patchword.checkpoints.layout import Layout
+from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm_vit import TimmViT
@@ -8,4 +9,4 @@ from patchword.checkpoints.layouts.torchvision import TorchvisionViT
 
 __all__ = ["LAYOUTS", "REFUSED"]
 
-LAYOUTS: tuple[Layout, ...] = (TimmViT(), TorchvisionViT(), LucidrainsViT())
+LAYOUTS: tuple[Layout, ...] = (TimmViT(), TorchvisionViT(), LucidrainsViT(), OpenAIClip(), OpenClip())

@@ -104,8 +104,10 @@ class LucidrainsViT(Layout):
         )
         channels = config.image.channels
         guess = Preprocess.simple(image, channels)
-        doubt = () if facts.options.mean and facts.options.std else (
-            "vit-pytorch prescribes no mean and std; 0.5 is a guess (--mean, --std)",
+        doubt = (
+            ()
+            if facts.options.mean and facts.options.std
+            else ("vit-pytorch prescribes no mean and std; 0.5 is a guess (--mean, --std)",)
         )
         return Description(
             config=config,
@@ -194,7 +196,9 @@ def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: 
         norm = "tokens"
     elif checkpoint.has(f"{spelling.head.removesuffix('.1')}.0.weight"):
         norm = "pooled"
-    classes = checkpoint.shape(f"{spelling.head}.weight")[0] if checkpoint.has(f"{spelling.head}.weight") else 0
+    classes = (
+        checkpoint.shape(f"{spelling.head}.weight")[0] if checkpoint.has(f"{spelling.head}.weight") else 0
+    )
     return HeadConfig(pool=pool, norm=norm, num_classes=classes)
 
 

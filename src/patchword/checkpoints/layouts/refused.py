@@ -53,6 +53,11 @@ REFUSED: tuple[Refusal, ...] = (
         "use its authors' code (facebookresearch/deit)",
     ),
     Refusal(
+        "a CLIP model whose image tower is a ResNet, not a Vision Transformer",
+        lambda c: c.has("visual.layer1.0.conv1.weight"),
+        "use its authors' code (openai/CLIP, open_clip)",
+    ),
+    Refusal(
         "a ViT with a stem of several convolutions with batch norm (hMLP), which the backbone does not have",
         lambda c: c.has("patch_embed.proj.0.weight") or c.has("conv_proj.conv_bn_relu_0.0.weight"),
         "use its authors' code",

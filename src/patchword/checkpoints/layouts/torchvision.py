@@ -59,7 +59,9 @@ class TorchvisionViT(Layout):
         config = replace(config, norm=replace(config.norm, eps=facts.take("eps", (1e-6, _CLASS))))
         preprocess = facts.preprocess((_preprocess(config), "torchvision's evaluation of ViT weights"))
         return Description(
-            config=config, preprocess=preprocess, spelling={"mlp": ("linear_1", "linear_2") if old else ("0", "3")}
+            config=config,
+            preprocess=preprocess,
+            spelling={"mlp": ("linear_1", "linear_2") if old else ("0", "3")},
         )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -95,8 +97,10 @@ def _preprocess(config: ViTConfig) -> Preprocess:
     side = min(size)
     # SWAG's are evaluated at the size they are made for; those of the reference script with a margin (256 for 224).
     swag = side >= 384 or config.patch.size == (14, 14)
-    shorter = side if swag else {(1024, (16, 16)): side * 242 // 224}.get(
-        (config.dim, config.patch.size), side * 256 // 224
+    shorter = (
+        side
+        if swag
+        else {(1024, (16, 16)): side * 242 // 224}.get((config.dim, config.patch.size), side * 256 // 224)
     )
     interpolation: Interpolation = "bicubic" if swag else "bilinear"
     return Preprocess(

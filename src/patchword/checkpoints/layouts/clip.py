@@ -1,0 +1,330 @@
+"""CLIP's image tower as OpenAI and open_clip write it, with or without the text tower beside it.
+
+Sources: openai/CLIP `clip/model.py`, open_clip `transformer.py` and `factory.py`. The two write the
+same names; they differ in the activation, and in whether the last norm comes before the pool.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layouts.blocks import both
+from patchword.checkpoints.ops import Parted, transposed
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Border, ResizeRule, Shorter, Squash
+from patchword.images.preprocess import Preprocess, Reading
+from patchword.images.resample import Resample as PixelResample
+from patchword.model.config import (
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import ClassPool, LayerNormConfig, Learned, MeanPool, Pool, Resample
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CONFIG = "open_clip_config.json"
+_HEAD_WIDTH = 64
+# Beside the tower in a whole model; `transformer.` without `visual.` is the text's.
+TEXT = (
+    Drop(
+        r"(text\..*|transformer\..*|token_embedding\.weight|positional_embedding|ln_final\.(weight|bias)|"
+        r"text_projection(\.weight|\.bias)?)",
+        "the text tower",
+    ),
+    Drop(r"logit_scale|logit_bias", "scale of image against text"),
+    Drop(
+        r"input_resolution|context_length|vocab_size", "sizes that OpenAI's archive keeps beside the weights"
+    ),
+)
+
+
+class _Clip(Layout):
+    """What the two have in common. norm: where the last norm stands."""
+
+    norm: Literal["tokens", "pooled"]
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        prefix = _prefix(checkpoint)
+        if prefix is None:
+            return None
+        mine, why = self._is_mine(checkpoint)
+        return f"{prefix}conv1 and {prefix}class_embedding, {why}" if mine else None
+
+    def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
+        raise AssertionError("each layout tells its own")
+
+    def _describe(self, checkpoint: Checkpoint, facts: Facts, told: Mapping[str, Any]) -> ViTConfig:
+        """told: what `vision_cfg` says, {} where there is none."""
+        prefix = _prefix(checkpoint) or ""
+        dim, channels, *sides = checkpoint.shape_of(f"{prefix}conv1.weight", 4)
+        patch = (sides[0], sides[1])
+        rows = checkpoint.shape_of(f"{prefix}positional_embedding", 2)[0]
+        size = _pair(told.get("image_size"))
+        grid = facts.grid(rows - 1, patch, (size, CONFIG))
+        block = f"{prefix}transformer.resblocks."
+        width = told.get("head_width", _HEAD_WIDTH)
+        return ViTConfig(
+            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
+            patch=PatchConfig(size=patch, bias=False),
+            dim=dim,
+            depth=checkpoint.depth(block + "{}.ln_1.weight"),
+            positions=Learned(resample=Resample(antialias=True)),
+            attention=AttentionConfig(
+                num_heads=facts.heads(
+                    dim, (dim // width if dim % width == 0 else None, f"heads of {width} channels, as CLIP's")
+                )
+            ),
+            mlp=MLPConfig(
+                hidden=checkpoint.shape(f"{block}0.mlp.c_fc.weight")[0], activation=self._act(facts, told)
+            ),
+            block=BlockConfig(
+                entry_norm=checkpoint.has(f"{prefix}ln_pre.weight"),
+                layer_scale=1e-5 if checkpoint.has(f"{block}0.ls_1.gamma") else None,
+            ),
+            norm=LayerNormConfig(eps=facts.take("eps", (1e-5, "CLIP's code: torch's default"))),
+            head=HeadConfig(
+                pool=self._pool(facts, told),
+                norm="pooled" if told.get("final_ln_after_pool") else self.norm,
+                projection=checkpoint.shape(f"{prefix}proj")[1] if checkpoint.has(f"{prefix}proj") else 0,
+                num_classes=0,
+            ),
+        )
+
+    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
+        raise AssertionError("each layout knows its own")
+
+    def _pool(self, facts: Facts, told: Mapping[str, Any]) -> Pool:
+        said = {"tok": "class", "avg": "mean"}.get(told.get("pool_type", "tok"))
+        if said is None:
+            raise CheckpointError(
+                f"{facts.name}: {CONFIG} asks for the pool {told['pool_type']!r}, which the backbone does not have",
+                "use open_clip for this model",
+            )
+        kind = facts.take("pool", (said, CONFIG if "pool_type" in told else "CLIP's class token"))
+        return MeanPool() if kind == "mean" else ClassPool()
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": "visual."}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        rows = config.grid_size[0] * config.grid_size[1] + 1
+        yield rule(f"{prefix}conv1.weight", "patch_embed.proj.weight")
+        yield rule(f"{prefix}class_embedding", "prefix.class_token")
+        yield rule(
+            f"{prefix}positional_embedding",
+            ("positions.prefix", "positions.grid"),
+            Parted((rows, config.dim)),
+        )
+        if config.block.entry_norm:
+            yield from both(f"{prefix}ln_pre", "entry_norm")
+        for index in range(config.depth):
+            yield from _block(f"{prefix}transformer.resblocks.{index}.", f"blocks.{index}.", config)
+        yield from both(f"{prefix}ln_post", "norm" if config.head.norm == "tokens" else "pooled_norm")
+        if config.head.projection:
+            yield rule(f"{prefix}proj", "projection.weight", transposed(config.dim, config.head.projection))
+        if prefix:
+            yield from TEXT
+
+
+class OpenAIClip(_Clip):
+    """`ViT-B-32.pt`: a TorchScript archive, its state dict, or the visual tower alone; float16 and float32 mixed."""
+
+    name = "openai-clip"
+    title = "OpenAI CLIP"
+    container = "torch"
+    norm = "pooled"
+
+    def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
+        if checkpoint.has("input_resolution") or checkpoint.stored.container == "torchscript":
+            return True, "with the sizes that OpenAI's archives keep"
+        if CONFIG in checkpoint.configs or checkpoint.wrapper or _open_clip_only(checkpoint):
+            return False, ""
+        return True, "bare, as OpenAI's"
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        config = self._describe(checkpoint, facts, {})
+        sure = checkpoint.has("input_resolution") or facts.options.act is not None
+        doubt = (
+            ()
+            if sure
+            else (
+                "open_clip's weights have the same names and mostly plain GELU; quick_gelu is OpenAI's (--act gelu)",
+            )
+        )
+        preprocess = facts.preprocess((preprocess_of(config), "CLIP's own transform"))
+        return Description(
+            config=config, preprocess=preprocess, spelling={"prefix": _prefix(checkpoint)}, notes=doubt
+        )
+
+    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
+        return facts.take("act", ("quick_gelu", "OpenAI's CLIP"))
+
+
+class OpenClip(_Clip):
+    """open_clip's own tower: a folder with open_clip_config.json, or a training file."""
+
+    name = "open_clip"
+    title = "open_clip"
+    norm = "tokens"
+    file_name = "open_clip_model.safetensors"
+
+    def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
+        if CONFIG in checkpoint.configs:
+            return True, f"beside {CONFIG}"
+        if checkpoint.wrapper:
+            return True, f"in {checkpoint.wrapper} of a training file"
+        return _open_clip_only(checkpoint), "with tensors that only open_clip writes"
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        whole = _mapping(checkpoint, "model_cfg")
+        told = whole.get("vision_cfg", {})
+        if not isinstance(told, Mapping):
+            raise CheckpointError(f"{checkpoint.name}: {CONFIG} has no vision_cfg", "get the config again")
+        self._refuse(checkpoint, told)
+        config = self._describe(
+            checkpoint, facts, {**told, "quick_gelu": whole.get("quick_gelu", False)} if told else {}
+        )
+        preprocess = facts.preprocess(
+            (_preprocess_cfg(config, _mapping(checkpoint, "preprocess_cfg")), f"{CONFIG}: preprocess_cfg"),
+            (preprocess_of(config), "CLIP's own transform"),
+        )
+        return Description(config=config, preprocess=preprocess, spelling={"prefix": _prefix(checkpoint)})
+
+    def _refuse(self, checkpoint: Checkpoint, told: Mapping[str, Any]) -> None:
+        for part in ("attentional_pool", "patch_dropout_pos", "input_patchnorm"):
+            if told.get(part):
+                raise CheckpointError(
+                    f"{checkpoint.name}: {CONFIG} asks for {part}, which the backbone does not have",
+                    "use open_clip for this model",
+                )
+
+    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
+        said = None if not told else "quick_gelu" if told["quick_gelu"] else "gelu"
+        return facts.take("act", (said, CONFIG))
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        config, p = card.config, card.preprocess
+        _check_holds(config)
+        mode = {"squash": "squash", "border": "longest"}.get(p.resize.kind, "shortest")
+        written = {
+            "model_cfg": {
+                "embed_dim": config.head.projection or config.dim,
+                "quick_gelu": config.mlp.activation == "quick_gelu",
+                "vision_cfg": {
+                    "image_size": config.image.size[0] if len(set(config.image.size)) == 1 else list(config.image.size),
+                    "layers": config.depth,
+                    "width": config.dim,
+                    "head_width": config.head_dim,
+                    "patch_size": config.patch.size[0],
+                    "mlp_ratio": config.mlp_dim / config.dim,
+                    "pool_type": "avg" if isinstance(config.head.pool, MeanPool) else "tok",
+                    "no_ln_pre": not config.block.entry_norm,
+                    "final_ln_after_pool": config.head.norm == "pooled",
+                    **({"ls_init_value": config.block.layer_scale} if config.block.layer_scale is not None else {}),
+                },
+            },
+            "preprocess_cfg": {
+                "mean": list(p.mean), "std": list(p.std), "size": list(p.image_size),
+                "interpolation": p.resample.interpolation, "resize_mode": mode,
+            },
+        }  # fmt: skip
+        return {CONFIG: (json.dumps(written, indent=1) + "\n").encode()}
+
+
+def _prefix(checkpoint: Checkpoint) -> str | None:
+    for prefix in ("visual.", ""):
+        if checkpoint.has(f"{prefix}conv1.weight", f"{prefix}class_embedding"):
+            return prefix
+    return None
+
+
+def _open_clip_only(checkpoint: Checkpoint) -> bool:
+    only = ("text.token_embedding.weight", "logit_bias", "visual.transformer.resblocks.0.ls_1.gamma")
+    return any(checkpoint.has(name) for name in only)
+
+
+def _mapping(checkpoint: Checkpoint, part: str) -> Mapping[str, Any]:
+    found = checkpoint.configs.get(CONFIG, {}).get(part, {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) for side in value):
+        return value[0], value[1]
+    return None
+
+
+def preprocess_of(config: ViTConfig) -> Preprocess:
+    """The shorter side to the model's size, bicubic, the centre; CLIP's mean and std."""
+    size = config.image.size
+    rule: ResizeRule = Shorter(size=size[0]) if size[0] == size[1] else Squash(size=size)
+    return Preprocess(
+        image_size=size,
+        resize=rule,
+        in_channels=config.image.channels,
+        resample=PixelResample(interpolation="bicubic"),
+        mean=MEAN if config.image.channels == 3 else (0.5,),
+        std=STD if config.image.channels == 3 else (0.5,),
+        reading=Reading(apply_exif=False),
+    )
+
+
+def _preprocess_cfg(config: ViTConfig, told: Mapping[str, Any]) -> Preprocess | None:
+    if not told:
+        return None
+    size = _pair(told.get("size")) or config.image.size
+    rules: dict[str, ResizeRule] = {"squash": Squash(size=size), "longest": Border(size=size)}
+    plain = preprocess_of(config)
+    try:
+        mean, std = (
+            tuple(float(x) for x in told.get(name, given))
+            for name, given in (("mean", plain.mean), ("std", plain.std))
+        )
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{CONFIG}: mean and std are no numbers", "get the config again") from error
+    return Preprocess(
+        image_size=size,
+        resize=rules.get(told.get("resize_mode", "shortest"), plain.resize),
+        in_channels=config.image.channels,
+        resample=PixelResample(
+            interpolation="bilinear" if told.get("interpolation") == "bilinear" else "bicubic"
+        ),
+        mean=mean,
+        std=std,
+        reading=Reading(apply_exif=False),
+    )
+
+
+def _check_holds(config: ViTConfig) -> None:
+    """Raises: CheckpointError naming the first part that open_clip's tower does not have."""
+    if config.patch.size[0] != config.patch.size[1]:
+        raise CheckpointError("open_clip has no oblong patches", "choose another format")
+    if config.mlp.activation not in ("gelu", "quick_gelu"):
+        raise CheckpointError(
+            f"open_clip has no activation {config.mlp.activation!r}", "choose another format"
+        )
+
+
+def _block(theirs: str, ours: str, config: ViTConfig) -> Iterable[Rule]:
+    yield from both(f"{theirs}ln_1", f"{ours}norm1")
+    # torch's MultiheadAttention: an underscore where other layers have a dot.
+    yield rule(f"{theirs}attn.in_proj_weight", f"{ours}attention.qkv.weight")
+    yield rule(f"{theirs}attn.in_proj_bias", f"{ours}attention.qkv.bias")
+    yield from both(f"{theirs}attn.out_proj", f"{ours}attention.proj")
+    yield from both(f"{theirs}ln_2", f"{ours}norm2")
+    yield from both(f"{theirs}mlp.c_fc", f"{ours}mlp.fc1")
+    yield from both(f"{theirs}mlp.c_proj", f"{ours}mlp.fc2")
+    if config.block.layer_scale is not None:
+        yield rule(f"{theirs}ls_1.gamma", f"{ours}scale1.weight")
+        yield rule(f"{theirs}ls_2.gamma", f"{ours}scale2.weight")
