@@ -174,7 +174,7 @@ def _tokens(
     checkpoint: Checkpoint, facts: Facts, patch: tuple[int, int], spelling: Spelling
 ) -> tuple[TokensConfig, Positions, tuple[int, int]]:
     if not checkpoint.has("pos_embedding"):
-        image = facts.take("image_size")
+        image: tuple[int, int] = facts.take("image_size")
         registers = checkpoint.shape("register_tokens")[0] if checkpoint.has("register_tokens") else 0
         tokens = TokensConfig(class_token=False, num_registers=registers, registers_last=bool(registers))
         return tokens, SinCos2d(), (-(-image[0] // patch[0]), -(-image[1] // patch[1]))
