@@ -1,0 +1,128 @@
+"""Makes the table in docs/formats.md: each family, what is read and written, and the parity reached.
+
+    PATCHWORD_CASES=… PATCHWORD_KEYS=… python tests/parity/table.py [--write docs/formats.md]
+
+Without the two variables it counts the committed cases alone. Every number is computed here.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.parity import Case, answers, cases_in, difference, options_of
+
+from patchword.checkpoints.read import open_foreign, read_tensors
+from patchword.checkpoints.stored import open_stored, tensor_of
+from patchword.checkpoints.write import Source, write_as
+from patchword.checkpoints.checkpoint import unwrap
+from patchword.errors import CheckpointError
+
+HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
+BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
+MORE = {"intermediate", "intermediate_patches", "intermediate_cls", "head_input", "rope_sin", "rope_cos", "patches"}
+
+
+@dataclass
+class Row:
+    """One family of one origin. worst: the largest relative difference of any recorded answer."""
+
+    layouts: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    cases: int = 0
+    read: int = 0
+    worst: float = 0.0
+    written: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    folders = [HERE] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
+    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    for case in cases_in(folders, {"backbone"}):
+        measure(case, rows[case.meta["origin"], case.meta["family"]])
+    text = table(rows)
+    if chosen.write is None:
+        print(text)
+        return
+    before, _, rest = chosen.write.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    chosen.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+@torch.no_grad()
+def measure(case: Case, row: Row) -> None:
+    row.cases += 1
+    try:
+        model = case.load()
+    except CheckpointError as error:
+        row.refused.append(f"{case.name}: {error.message.split(': ', 1)[-1]}")
+        return
+    arrays = case.arrays()
+    ours = answers(model, torch.from_numpy(arrays["image"]))
+    far = {n: difference(ours[n], arrays[n]) if n in ours else float("inf") for n in case.meta["outputs"] if n not in MORE}
+    row.worst = max(row.worst, *far.values())
+    if max(far.values()) <= case.meta["tolerance"]:
+        row.read += 1
+    else:
+        row.refused.append(f"{case.name}: {max(far, key=lambda n: far[n])} differs by {max(far.values()):.2g}")
+    row.layouts.add(model.report.layout)
+    if came_back(case, row):
+        row.written += 1
+
+
+def came_back(case: Case, row: Row) -> bool:
+    """Whether the case, written in its own layout, gives every tensor back that was not dropped."""
+    opened = open_foreign(case.path, options_of(case.meta["hints"], case.folder))
+    row.names.add(opened.layout.name)
+    source = Source(
+        card=opened.card, tensors=read_tensors(opened), layout=opened.layout, spelling=opened.description.spelling
+    )
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "written"
+        try:
+            written = write_as(source, opened.layout, out)
+        except CheckpointError as error:
+            row.refused.append(f"{case.name}: not written: {error.message.split(': ', 1)[-1]}")
+            return False
+        again = unwrap(open_stored(written.path)).tensors
+        dropped = {name for d in opened.plan.dropped for name in d.names}
+        kept = {name: entry for name, entry in opened.checkpoint.tensors.items() if name not in dropped}
+        lost = [n for n, e in kept.items() if n not in again or not torch.equal(tensor_of(again[n]), tensor_of(e))]
+        wide = [n for n, e in kept.items() if n in again and again[n].dtype != e.dtype]
+    if lost or wide:
+        row.refused.append(f"{case.name}: {(lost or wide)[0]} came back otherwise")
+    return not lost and not wide
+
+
+def table(rows: dict[tuple[str, str], Row]) -> str:
+    lines = [
+        "| origin | family | read as | `convert --to` | cases read | largest relative difference | written back bit-equal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (origin, family), row in sorted(rows.items()):
+        worst = f"{row.worst:.1e}" if row.read else "–"
+        lines.append(
+            f"| {origin} | {family} | {', '.join(sorted(row.layouts)) or '–'} | {', '.join(f'`{n}`' for n in sorted(row.names)) or '–'} "
+            f"| {row.read} / {row.cases} | {worst} | {row.written} / {row.cases} |"
+        )
+    total = [sum(getattr(row, part) for row in rows.values()) for part in ("read", "cases", "written")]
+    lines.append(f"| **all** | | | | {total[0]} / {total[1]} | {max(r.worst for r in rows.values()):.1e} | {total[2]} / {total[1]} |")
+    refused = [text for row in rows.values() for text in row.refused]
+    if refused:
+        lines += ["", "What falls short:", "", *(f"- {text}" for text in refused)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
