@@ -17,17 +17,24 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.parity import Case, answers, cases_in, difference, options_of
-
+from patchword.checkpoints.checkpoint import unwrap
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.stored import open_stored, tensor_of
 from patchword.checkpoints.write import Source, write_as
-from patchword.checkpoints.checkpoint import unwrap
 from patchword.errors import CheckpointError
+from support.parity import Case, answers, cases_in, difference, options_of
 
 HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
 BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
-MORE = {"intermediate", "intermediate_patches", "intermediate_cls", "head_input", "rope_sin", "rope_cos", "patches"}
+MORE = {
+    "intermediate",
+    "intermediate_patches",
+    "intermediate_cls",
+    "head_input",
+    "rope_sin",
+    "rope_cos",
+    "patches",
+}
 
 
 @dataclass
@@ -70,12 +77,18 @@ def measure(case: Case, row: Row) -> None:
         return
     arrays = case.arrays()
     ours = answers(model, torch.from_numpy(arrays["image"]))
-    far = {n: difference(ours[n], arrays[n]) if n in ours else float("inf") for n in case.meta["outputs"] if n not in MORE}
+    far = {
+        n: difference(ours[n], arrays[n]) if n in ours else float("inf")
+        for n in case.meta["outputs"]
+        if n not in MORE
+    }
     row.worst = max(row.worst, *far.values())
     if max(far.values()) <= case.meta["tolerance"]:
         row.read += 1
     else:
-        row.refused.append(f"{case.name}: {max(far, key=lambda n: far[n])} differs by {max(far.values()):.2g}")
+        row.refused.append(
+            f"{case.name}: {max(far, key=lambda n: far[n])} differs by {max(far.values()):.2g}"
+        )
     row.layouts.add(model.report.layout)
     if came_back(case, row):
         row.written += 1
@@ -86,7 +99,10 @@ def came_back(case: Case, row: Row) -> bool:
     opened = open_foreign(case.path, options_of(case.meta["hints"], case.folder))
     row.names.add(opened.layout.name)
     source = Source(
-        card=opened.card, tensors=read_tensors(opened), layout=opened.layout, spelling=opened.description.spelling
+        card=opened.card,
+        tensors=read_tensors(opened),
+        layout=opened.layout,
+        spelling=opened.description.spelling,
     )
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "written"
@@ -98,7 +114,9 @@ def came_back(case: Case, row: Row) -> bool:
         again = unwrap(open_stored(written.path)).tensors
         dropped = {name for d in opened.plan.dropped for name in d.names}
         kept = {name: entry for name, entry in opened.checkpoint.tensors.items() if name not in dropped}
-        lost = [n for n, e in kept.items() if n not in again or not torch.equal(tensor_of(again[n]), tensor_of(e))]
+        lost = [
+            n for n, e in kept.items() if n not in again or not torch.equal(tensor_of(again[n]), tensor_of(e))
+        ]
         wide = [n for n, e in kept.items() if n in again and again[n].dtype != e.dtype]
     if lost or wide:
         row.refused.append(f"{case.name}: {(lost or wide)[0]} came back otherwise")
@@ -117,7 +135,9 @@ def table(rows: dict[tuple[str, str], Row]) -> str:
             f"| {row.read} / {row.cases} | {worst} | {row.written} / {row.cases} |"
         )
     total = [sum(getattr(row, part) for row in rows.values()) for part in ("read", "cases", "written")]
-    lines.append(f"| **all** | | | | {total[0]} / {total[1]} | {max(r.worst for r in rows.values()):.1e} | {total[2]} / {total[1]} |")
+    lines.append(
+        f"| **all** | | | | {total[0]} / {total[1]} | {max(r.worst for r in rows.values()):.1e} | {total[2]} / {total[1]} |"
+    )
     refused = [text for row in rows.values() for text in row.refused]
     if refused:
         lines += ["", "What falls short:", "", *(f"- {text}" for text in refused)]

@@ -32,7 +32,9 @@ def stored_of(listed: Mapping[str, Any]) -> Stored:
         name: Entry(dtype="F32", shape=tuple(shape), file=Path("listed"), offset=0)
         for name, shape in listed["tensors"].items()
     }
-    return Stored(path=Path(listed["name"]), container=container, tree=entries, files=(), configs=configs_of(listed))
+    return Stored(
+        path=Path(listed["name"]), container=container, tree=entries, files=(), configs=configs_of(listed)
+    )
 
 
 def configs_of(listed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -4,11 +4,12 @@ Order: an option of the user, the publisher's config beside the weights, the rel
 file name (published.toml), the family's own constants. A fact from nowhere is an error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from patchword.checkpoints.published import Release
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
@@ -52,7 +53,7 @@ class Fact:
 class Facts:
     """Collects what is known of one file. name: the file's, for messages."""
 
-    def __init__(self, name: str, options: Options, release: Any = None) -> None:
+    def __init__(self, name: str, options: Options, release: Release | None = None) -> None:
         self.name = name
         self.options = options
         self.release = release
@@ -78,11 +79,19 @@ class Facts:
             self.say(name, asked, OPTION)
             chosen: T = asked
             return chosen
-        for value, source in candidates:
+        for value, source in self._with_release(name, candidates):
             if value is not None:
                 self.say(name, value, source)
                 return value
         return None
+
+    def _with_release(
+        self, name: str, candidates: Sequence[tuple[T | None, str]]
+    ) -> list[tuple[T | None, str]]:
+        """What the publisher put beside the weights, then the release of that name, then the family's constants."""
+        published: T | None = None if self.release is None else getattr(self.release.model, name, None)
+        beside = [c for c in candidates if ".json" in c[1]]
+        return [*beside, (published, RELEASE), *(c for c in candidates if c not in beside)]
 
     def say(self, name: str, value: Any, source: str) -> None:
         """Record a fact that was decided elsewhere."""
@@ -134,9 +143,9 @@ class Facts:
     def preprocess(self, *candidates: tuple[Preprocess | None, str]) -> Preprocess:
         """How images are prepared: the first candidate that is not None, with the user's size, mean and std."""
         release = None if self.release is None else self.release.preprocess()
-        places = [
-            (p, s) for p, s in (*candidates[:-1], (release, RELEASE), *candidates[-1:]) if p is not None
-        ]
+        beside = [c for c in candidates if ".json" in c[1]]
+        rest = [c for c in candidates if c not in beside]
+        places = [(p, s) for p, s in (*beside, (release, RELEASE), *rest) if p is not None]
         if not places:
             self.take("mean")
         chosen, source = places[0]

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchword.errors import CheckpointError, UnknownLayout, near_text
+from patchword.checkpoints.native import is_native
+from patchword.errors import CheckpointError, near_text
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+_FOREIGN = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz", "*.index.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,8 @@ class Found:
 
 
 def find_weights(given: str | Path, *, offline: bool = False) -> Found:
-    """The weights file of a run folder, of a folder with one, the file itself, or what a name of the hub
-    or of a published release means. What lies at that path goes before such names.
+    """The weights file of a run folder, a folder in any layout (as it is: its index or names tell which files
+    belong), the file itself, or what a name of the hub or of a published release means. What lies at that path goes before such names.
 
     offline: of what is fetched, look at the cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
@@ -34,12 +36,12 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     if path.is_file():
         return Found(path=path)
     if path.exists():
-        raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a .safetensors file")
+        raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a weights file")
     if isinstance(given, str) and (found := _fetched(given, offline=offline)):
         return found
     raise CheckpointError(
         f"{path}: no such weights file or run folder{_near(path)}",
-        f"give a run folder or a .safetensors file that exists{_on_the_hub(str(given))}",
+        f"give a run folder or a weights file that exists{_on_the_hub(str(given))}",
     )
 
 
@@ -56,18 +58,14 @@ def _in_folder(folder: Path) -> Found:
         if (folder / BEST).is_file():
             why += f"; {BEST} beside it was chosen by looking at the evaluation images"
         return Found(path=folder / LAST, why=why)
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / "config.json").is_file() and files:
-        raise UnknownLayout(
-            f"{folder}: a model folder of another program (config.json beside {files[0].name}); "
-            "patchword reads its own files so far",
-            "give a run folder of patchword",
-        )
-    if len(files) == 1:
-        return Found(path=files[0], why=f"{files[0].name}, the only weights file there")
-    if files:
-        names = ", ".join(file.name for file in files[:4])
-        raise CheckpointError(f"{folder}: {len(files)} weights files ({names})", "name the one that is meant")
+    own = sorted(file for file in folder.glob("*.safetensors") if is_native(file))
+    if len(own) == 1:
+        return Found(path=own[0], why=f"{own[0].name}, the only weights file there")
+    if own:
+        names = ", ".join(file.name for file in own[:4])
+        raise CheckpointError(f"{folder}: {len(own)} weights files ({names})", "name the one that is meant")
+    if any(next(folder.glob(pattern), None) for pattern in _FOREIGN):
+        return Found(path=folder)
     if (folder / "config.toml").is_file():
         raise CheckpointError(
             f"{folder}: a run that has no weights yet: it ended before its first epoch",

@@ -58,16 +58,13 @@ def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCa
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file or folder is our own to read, or to refuse: everything but another program's weights."""
-    if path.is_dir():
-        files = [path / name for name in ("last.safetensors",) if (path / name).is_file()]
-        if not files and not (path / "config.json").is_file():
-            files = sorted(path.glob("*.safetensors"))[:1]
-        foreign = [*path.glob("*.json"), *path.glob("*.bin"), *path.glob("*.safetensors")]
-        return not foreign if not files else is_native(files[0])
-    if not path.is_file() or path.suffix in (".npz", ".pth", ".bin", ".pt", ".tar"):
-        return not path.is_file()
-    return CARD_KEY in read_header(path).metadata
+    """Whether a file is safetensors with our card. A damaged header is none; whoever reads it says why."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        return start[8:9] == b"{" and CARD_KEY in read_header(path).metadata
+    except (CheckpointError, OSError):
+        return False
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -1,5 +1,6 @@
 """A file in any layout → its card, its plan, and the model's tensors. Strict, mapped, and told in a report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.checkpoint import Checkpoint, unwrap
 from patchword.checkpoints.facts import Facts, Options
+from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.plan import Plan, make_plan
+from patchword.checkpoints.published import Release, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognise
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
@@ -30,21 +33,23 @@ class Opened:
     report: LoadReport
 
 
-def open_foreign(path: Path, options: Options | None = None) -> Opened:
+def open_foreign(path: Path, options: Options | None = None, source: str = "") -> Opened:
     """Recognise, describe and match the file; only names, shapes and JSON are read, without torch.
 
+    source: a name for ever of what was fetched ("hf://org/name@<commit>").
     Raises: CheckpointError in every way that a file can be wrong.
     """
-    return understand(open_stored(path), options or Options())
+    return understand(open_stored(path), options or Options(), source)
 
 
-def understand(stored: Stored, options: Options) -> Opened:
+def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     """As `open_foreign`, for what is already listed."""
     from patchword.model.cost import cost
 
     checkpoint = unwrap(stored)
     layout, evidence = recognise(checkpoint)
-    facts = Facts(checkpoint.name, options)
+    release = _release(stored, checkpoint, source)
+    facts = Facts(checkpoint.name, options, release)
     description = layout.describe(checkpoint, facts)
     plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
     classes = options.classes if options.classes is not None else description.classes
@@ -54,7 +59,7 @@ def understand(stored: Stored, options: Options) -> Opened:
         preprocess=description.preprocess,
         classes=classes,
         untrained=untrained,
-        provenance=Provenance(source=str(checkpoint.path)),
+        provenance=_provenance(stored, source, release),
     )
     report = LoadReport(
         path=checkpoint.path,
@@ -71,6 +76,30 @@ def understand(stored: Stored, options: Options) -> Opened:
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report
     )
+
+
+def _release(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | None:
+    """The published release that this is a copy of: by its place on the hub, or by the exact name of its file.
+
+    A file of that name that is smaller than the release is something else under its name.
+    """
+    if is_hub(source):
+        hub = parse(source)
+        return release_of_hub(hub.repo, hub.file)
+    release = release_of_file(stored.files[0].name) if len(stored.files) == 1 else None
+    if release is None or release.model.parameters is None:
+        return None
+    size = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    return release if size >= 0.95 * release.model.parameters else None
+
+
+def _provenance(stored: Stored, source: str, release: Release | None) -> Provenance:
+    licence = "" if release is None else release.licence.weights or ""
+    given = stored.configs.get("config.json", {}).get("pretrained_cfg", {})
+    if not licence and isinstance(given, dict) and isinstance(given.get("license"), str):
+        licence = given["license"]
+    name = source or (stored.files[0].name if len(stored.files) == 1 else stored.path.name)
+    return Provenance(source=name, licence=licence)
 
 
 def read_tensors(opened: Opened) -> dict[str, "Tensor"]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword.cli.model_options import model_options, said
+from patchword.cli.options import offline_option
 
 if TYPE_CHECKING:
     from patchword.inference.convert import Conversion
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     help="Write though the format's readers take another value of this field (norm.eps).",
 )
 @model_options
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def convert(model: str, to: str, out: str | None, accept: tuple[str, ...], as_json: bool) -> None:
+def convert(
+    model: str, to: str, out: str | None, accept: tuple[str, ...], offline: bool, as_json: bool
+) -> None:
     """Write a model in another layout, and prove that it answers the same.
 
     \b
@@ -49,7 +53,7 @@ def convert(model: str, to: str, out: str | None, accept: tuple[str, ...], as_js
     machine.watch()
     from patchword.inference.convert import convert as run
 
-    done = run(Path(model), to, Path(out), options=said(), accept=accept)
+    done = run(model, to, Path(out), options=said(), accept=accept, offline=offline)
     if as_json:
         click.echo(json.dumps(to_dict(done), indent=2))
     else:

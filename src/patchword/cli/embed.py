@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
 
@@ -26,6 +27,7 @@ from patchword.images.limits import MAX_PIXELS
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
 @offline_option
+@model_options
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
@@ -62,7 +64,7 @@ def embed(
     from patchword.inference.load import load
 
     check_ending(Path(output))
-    loaded = load(model, device=device, offline=offline)
+    loaded = load(model, device=device, options=said(), offline=offline)
     progress = Progress(total)
     done = embed_to(
         loaded,

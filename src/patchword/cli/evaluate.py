@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
+from patchword.cli.model_options import model_options, said
 from patchword.cli.options import data_options, offline_option, open_request
 from patchword.cli.progress import counting
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
 @offline_option
+@model_options
 @data_options
 def evaluate(
     model: str,
@@ -52,7 +54,7 @@ def evaluate(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device, offline=offline)
+    loaded = load(model, device=device, options=said(), offline=offline)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures

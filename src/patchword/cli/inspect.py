@@ -1,30 +1,32 @@
 """`patchword inspect`: what a checkpoint is and what loading it would do, from names and shapes alone."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from patchword.cli.model_options import model_options, said
+from patchword.cli.options import offline_option
 
 
 @click.command()
 @click.argument("model")
 @model_options
+@offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str, offline: bool, as_json: bool) -> None:
     """Say what a checkpoint is, and what loading it would do.
 
     \b
-    MODEL   a weights file (.safetensors, .pth, .bin, .pt, .npz) or folder in any layout, a run folder
+    MODEL   a weights file (.safetensors, .pth, .bin, .pt, .npz) or folder in any layout, a run folder,
+            hf://org/name[@revision], the name of a published release
 
     No tensor is read. Every fact is shown with the place it comes from, every tensor that would be
     left out with the reason.
     """
     from patchword.inference.inspect import inspected
 
-    found = inspected(Path(model), said())
+    found = inspected(model, said(), offline=offline)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
         return

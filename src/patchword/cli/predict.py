@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
 @offline_option
+@model_options
 @click.option(
     "--max-pixels",
     type=click.IntRange(1),
@@ -64,7 +66,7 @@ def predict(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device, offline=offline)
+    loaded = load(model, device=device, options=said(), offline=offline)
     loaded.check_can_predict()
     from patchword.cli.writers import Progress
     from patchword.inference.predict import Predictions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import is_native, read_model, write_model
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.write import Source, Written, layout_named, remove, write_as
@@ -41,14 +41,20 @@ class Conversion:
 
 
 def convert(
-    source: Path, to: str, out: Path, *, options: Options | None = None, accept: Sequence[str] = ()
+    source: str | Path,
+    to: str,
+    out: Path,
+    *,
+    options: Options | None = None,
+    accept: Sequence[str] = (),
+    offline: bool = False,
 ) -> Conversion:
     """Write `source` in the layout `to` at `out`, read it back, and compare what both answer.
 
     Raises: CheckpointError naming what the format cannot hold, or where the answers part; OutputError.
     """
     layout = None if to == NATIVE else layout_named(to)
-    read, dropped = read_source(source, options or Options())
+    read, dropped = read_source(find_weights(source, offline=offline), options or Options())
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     written: Written | None = None
@@ -78,13 +84,13 @@ def convert(
     )
 
 
-def read_source(path: Path, options: Options) -> tuple[Source, tuple[tuple[str, int], ...]]:
+def read_source(found: Found, options: Options) -> tuple[Source, tuple[tuple[str, int], ...]]:
     """The model with its tensors in the dtype of the file, and its provenance with the file's own hash."""
+    path = found.path
     if is_native(path):
-        file = find_weights(path).path
-        card, tensors = read_model(file)
-        return Source(card=_derived(card, [file]), tensors=tensors), ()
-    opened = open_foreign(path, options)
+        card, tensors = read_model(path)
+        return Source(card=_derived(card, [path]), tensors=tensors), ()
+    opened = open_foreign(path, options, found.source)
     if opened.report.new:
         raise CheckpointError(
             f"{path}: it does not fill {', '.join(opened.report.new[:3])}; random weights are not converted",

@@ -6,7 +6,7 @@ from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.header import read_header
 from patchword.checkpoints.native import is_native, read_card
 from patchword.checkpoints.read import Opened, open_foreign
@@ -121,17 +121,17 @@ class Inspected:
         }
 
 
-def inspected(path: Path, options: Options) -> Inspected:
+def inspected(model: str | Path, options: Options, *, offline: bool = False) -> Inspected:
     """Raises: CheckpointError that says what the file is instead."""
-    if is_native(path):
-        return _native(path)
-    return _foreign(open_foreign(path, options))
+    found = find_weights(model, offline=offline)
+    if is_native(found.path):
+        return _native(found)
+    return _foreign(open_foreign(found.path, options, found.source))
 
 
-def _native(path: Path) -> Inspected:
+def _native(found: Found) -> Inspected:
     from patchword.model.cost import cost
 
-    found = find_weights(path)
     card, header = read_card(found.path), read_header(found.path)
     dtypes: dict[str, int] = {}
     for entry in header.tensors.values():
