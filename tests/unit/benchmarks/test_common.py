@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
+# A package of this name (pyarrow 17 ships one) would hide the folder: its scripts import each other so too.
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
-from benchmarks.common import interleave, machine_facts, ratio_interval
+from common import interleave, machine_facts, ratio_interval
 
 
 def test_every_system_runs_once_a_round_and_no_order_is_favoured() -> None:
