@@ -98,7 +98,11 @@ def write(place: Path) -> None:
     convert(place / "timm", "google", place / "L_16.npz")
     theirs = ViTForImageClassification(
         ViTConfig(
-            hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, num_labels=1000
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            num_labels=1000,
         )
     )
     theirs.save_pretrained(place / "transformers")

@@ -3,19 +3,16 @@
 It opens with safetensors alone; the card is JSON under the key "patchword".
 """
 
-import contextlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json, card_to_json
+from patchword.checkpoints.containers.write import write_safetensors
 from patchword.checkpoints.header import Header, read_header
 from patchword.errors import (
     CheckpointError,
     KeyMismatch,
-    OutputError,
     ShapeMismatch,
     UnknownLayout,
     near_text,
@@ -24,37 +21,14 @@ from patchword.errors import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Tensors that begin on a cache line are read faster, and map as they are.
-_ALIGNMENT = 64
-_DTYPES = {
-    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-
 
 def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCard) -> None:
     """Write the weights file whole or not at all: an older one stays until the new one is safe on disk.
 
     Raises: OutputError where there is no space or no permission.
     """
-    path = Path(path)
-    header = _header_bytes(tensors, card)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(header)
-            for _, tensor in _in_order(tensors):
-                file.write(_bytes_of(tensor))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    _sync_folder(path.parent)
+    # "format": "pt" is what other readers look for before they take the tensors as torch's.
+    write_safetensors(Path(path), tensors, {"format": "pt", CARD_KEY: card_to_json(card)})
 
 
 def is_native(path: Path) -> bool:
@@ -128,50 +102,3 @@ def _card_of(path: Path, header: Header) -> ModelCard:
             "give a file that patchword wrote",
         )
     return card_from_json(header.metadata[CARD_KEY], str(path))
-
-
-def _in_order(tensors: Mapping[str, "Tensor"]) -> list[tuple[str, "Tensor"]]:
-    """Wide types first, then by name, so that every tensor is aligned to its own width."""
-    return sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-
-
-def _header_bytes(tensors: Mapping[str, "Tensor"], card: ModelCard) -> bytes:
-    # "format": "pt" is what other readers look for before they take the tensors as torch's.
-    plain: dict[str, Any] = {"__metadata__": {"format": "pt", CARD_KEY: card_to_json(card)}}
-    offset = 0
-    for name, tensor in _in_order(tensors):
-        end = offset + tensor.numel() * tensor.element_size()
-        plain[name] = {
-            "dtype": _DTYPES[str(tensor.dtype).removeprefix("torch.")],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes_of(tensor: "Tensor") -> Any:
-    """The tensor's memory as it is, no copy where it lies in order on the CPU."""
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy()
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk; Windows has no such call and needs none."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); what was there before is untouched",
-        "make room, or choose another place",
-    )

@@ -3,13 +3,13 @@
 import zipfile
 from pathlib import Path
 
-from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
+from patchword.errors import CheckpointError, UnsafeFile
 
 HEAD_BYTES = 512
 _AGAIN = "get the file again"
-_OWN = "give a .safetensors file that patchword wrote, or a run folder"
+_OWN = "give a weights file (.safetensors, .pth, .bin, .pt, .npz), its folder, or a run folder"
 _LFS = b"version https://git-lfs.github.com/spec"
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml")
 
 # Beginning of the content, what it is, what to do.
@@ -43,8 +43,6 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
     for signature, what, fix in _SIGNATURES:
         if head.startswith(signature):
             return CheckpointError(f"{path}: {what}", fix)
-    if head.startswith(_OLD_TORCH):
-        return _torch_pickle(path)
     # Protocols 2 to 5 begin so; protocol 0 cannot be told from text and is not written by torch.
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return UnsafeFile(
@@ -66,24 +64,12 @@ def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
 
 
-def _torch_pickle(path: Path) -> CheckpointError:
-    return UnknownLayout(
-        f"{path}: a PyTorch pickle (.pth); patchword reads its own .safetensors files so far", _OWN
-    )
-
-
 def _refuse_zip(path: Path) -> CheckpointError:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        with zipfile.ZipFile(path):
+            pass
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return CheckpointError(
             f"{path}: a PyTorch, NumPy or other zip file that is truncated or damaged", _AGAIN
-        )
-    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return _torch_pickle(path)
-    if names and all(name.endswith(".npy") for name in names):
-        return UnknownLayout(
-            f"{path}: NumPy arrays (.npz); patchword reads its own .safetensors files so far", _OWN
         )
     return CheckpointError(f"{path}: a zip archive, not weights", "unpack it")

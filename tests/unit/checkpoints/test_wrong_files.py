@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import read_card
+from patchword.checkpoints.stored import open_stored
 from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
+from patchword.inference.load import load
 
 
 def safetensors(header: object, data: bytes = b"") -> bytes:
@@ -62,10 +63,9 @@ WRONG = {
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
     "gzip": (b"\x1f\x8b" + bytes(50), "gzip"),
     "pickle": (pickle.dumps({"epoch": Exploding()}), "Python pickle"),
-    "torch_zip": (torch_file(new=True), "PyTorch pickle"),
     "torch_zip_cut": (torch_file(new=True)[:-60], "truncated or damaged"),
-    "torch_old": (torch_file(new=False), "PyTorch pickle"),
-    "npz": (npz(), "NumPy arrays"),
+    "torch_old_cut": (torch_file(new=False)[:-4], "truncated"),
+    "npz_cut": (npz()[:-40], "truncated or damaged"),
     "zip": (zipped("holiday.txt"), "a zip archive"),
     "noise": (bytes(range(128, 256)) * 3, "no weights file"),
     "header_too_large": (struct.pack("<Q", 2**40) + b"{" + bytes(50), "a header of"),
@@ -87,7 +87,7 @@ def test_a_wrong_file_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as refused:
-        read_card(path)
+        open_stored(path)
     error = refused.value
     assert words in error.message and str(path) in error.message and error.exit_code == 2
     # One action, and never the advice to switch a safeguard off.
@@ -98,10 +98,10 @@ def test_pickles_are_told_apart_by_safety(tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
     path.write_bytes(WRONG["pickle"][0])
     with pytest.raises(UnsafeFile):
-        read_card(path)
-    path.write_bytes(WRONG["torch_zip"][0])
-    with pytest.raises(UnknownLayout):
-        read_card(path)
+        open_stored(path)
+    path.write_bytes(torch_file(new=True))
+    with pytest.raises(UnknownLayout, match=r"1 tensors of no layout .* \(w \[2\]"):
+        load(path)
 
 
 def test_a_run_folder_means_its_last_weights_and_says_why(tmp_path: Path) -> None:
@@ -112,8 +112,24 @@ def test_a_run_folder_means_its_last_weights_and_says_why(tmp_path: Path) -> Non
 
 
 def test_a_folder_with_one_weights_file_means_that_file(tmp_path: Path) -> None:
-    (tmp_path / "m.safetensors").touch()
+    (tmp_path / "m.safetensors").write_bytes(safetensors({"__metadata__": {"patchword": "{}"}}))
     assert find_weights(tmp_path).path.name == "m.safetensors"
+
+
+def test_a_folder_of_another_program_is_left_to_its_names(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(safetensors(ONE, bytes(8)))
+    (tmp_path / "pytorch_model.bin").write_bytes(torch_file(new=True))
+    assert find_weights(tmp_path).path == tmp_path
+    stored = open_stored(tmp_path)
+    assert stored.container == "safetensors" and "before pytorch_model.bin" in stored.why
+
+
+def test_several_unrelated_files_are_named(tmp_path: Path) -> None:
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes(safetensors(ONE, bytes(8)))
+    with pytest.raises(CheckpointError, match=r"2 weights files \(a.safetensors, b.safetensors\)"):
+        open_stored(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +139,6 @@ def test_a_folder_with_one_weights_file_means_that_file(tmp_path: Path) -> None:
         (["runs/demo/last.safetensors"], "rnus/demo", "near: 'runs'"),
         (["model.safetensors"], "model.safetensor", "near: 'model.safetensors'"),
         (["runs/a/last.safetensors", "runs/b/last.safetensors"], "runs", "a folder of 2 runs (a, b)"),
-        (["x/a.safetensors", "x/b.safetensors"], "x", "2 weights files (a.safetensors, b.safetensors)"),
-        (["x/config.json", "x/model.safetensors"], "x", "model folder of another program"),
         (["x/config.toml"], "x", "no weights yet"),
         (["x/photo.jpg"], "x", "without weights"),
     ],

@@ -1,0 +1,141 @@
+"""Weights files written whole or not at all: an older one stays until the new one is safe on disk."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from patchword.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Tensors that begin on a cache line are read faster, and map as they are.
+_ALIGNMENT = 64
+_DTYPES = {
+    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
+    """Raises: OutputError where there is no space or no permission."""
+
+    def write(file: IO[bytes]) -> None:
+        file.write(_header(tensors, metadata))
+        for _, tensor in _in_order(tensors):
+            file.write(_bytes_of(tensor))
+
+    _whole(path, write)
+
+
+def write_torch(path: Path, tree: Mapping[str, Any]) -> None:
+    """A file of torch.save. Raises: OutputError."""
+    import torch
+
+    def write(file: IO[bytes]) -> None:
+        # Tensors that share memory with others would take all of it along.
+        torch.save(_own(tree), file)
+
+    _whole(path, write)
+
+
+def write_npz(path: Path, arrays: Mapping[str, "Tensor"]) -> None:
+    """An uncompressed archive of arrays; bfloat16 as two bytes without a kind, as jax writes it. Raises: OutputError."""
+    import zipfile
+
+    import numpy as np
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, tensor in arrays.items():
+                array = _array(tensor)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    _whole(path, write)
+
+
+def _array(tensor: "Tensor") -> Any:
+    import torch
+
+    plain = tensor.detach().cpu().contiguous()
+    if plain.dtype == torch.bfloat16:
+        return plain.view(torch.int16).numpy().view("V2")
+    return plain.numpy()
+
+
+def _own(value: Any) -> Any:
+    """The same tree with every tensor dense and in memory of its own."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, Mapping):
+        return {key: _own(part) for key, part in value.items()}
+    return value
+
+
+def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _in_order(tensors: Mapping[str, "Tensor"]) -> list[tuple[str, "Tensor"]]:
+    """Wide types first, then by name, so that every tensor is aligned to its own width."""
+    return sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+
+
+def _header(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
+    plain: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, tensor in _in_order(tensors):
+        end = offset + tensor.numel() * tensor.element_size()
+        plain[name] = {
+            "dtype": _DTYPES[str(tensor.dtype).removeprefix("torch.")],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes_of(tensor: "Tensor") -> Any:
+    """The tensor's memory as it is, no copy where it lies in order on the CPU."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy()
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must reach the disk; Windows has no such call and needs none."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); what was there before is untouched",
+        "make room, or choose another place",
+    )
