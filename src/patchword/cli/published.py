@@ -124,9 +124,9 @@ def _print_table(found: list["Release"]) -> None:
     if found:
         click.echo(
             "\nM: millions of parameters. Licence: of the weights; ? is not known, * asks for\n"
-            "consent first. Score in %: top-1 on ImageNet-1k; lin linear probe, kNN nearest\n"
-            "neighbours, zs by text, ft fine-tuned; AP of boxes on COCO. With one full name:\n"
-            "every fact and where it was read.",
+            "consent first. Score in %: top-1 on ImageNet-1k; lin linear probe (ReaL: on its\n"
+            "labels), kNN nearest neighbours, zs by text, ft fine-tuned; AP of boxes on COCO.\n"
+            "With one full name: every fact and where it was read.",
             err=True,
         )
 
@@ -158,7 +158,10 @@ def _score(scores: tuple["Score", ...]) -> str:
     shown = min(
         scores, key=lambda s: list(SCORES).index(s.metric) if s.metric in SCORES else 99, default=None
     )
-    return "" if shown is None else f"{shown.value:.1f} {SCORES.get(shown.metric, '')}".rstrip()
+    if shown is None:
+        return ""
+    label = "ReaL" if shown.data == "ImageNet-ReaL" else SCORES.get(shown.metric, "")
+    return f"{shown.value:.1f} {label}".rstrip()
 
 
 # One release ----------------------------------------------------------------------------
