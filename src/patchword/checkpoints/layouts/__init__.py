@@ -6,7 +6,25 @@ from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm_vit import TimmViT
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
+from patchword.checkpoints.layouts.transformers_vit import (
+    TransformersDeiT,
+    TransformersIJepa,
+    TransformersMAE,
+    TransformersMSN,
+    TransformersViT,
+)
 
 __all__ = ["LAYOUTS", "REFUSED"]
 
-LAYOUTS: tuple[Layout, ...] = (TimmViT(), TorchvisionViT(), LucidrainsViT(), OpenAIClip(), OpenClip())
+LAYOUTS: tuple[Layout, ...] = (
+    TimmViT(),
+    TorchvisionViT(),
+    LucidrainsViT(),
+    OpenAIClip(),
+    OpenClip(),
+    TransformersViT(),
+    TransformersDeiT(),
+    TransformersMSN(),
+    TransformersIJepa(),
+    TransformersMAE(),
+)

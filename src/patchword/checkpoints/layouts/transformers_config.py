@@ -1,0 +1,186 @@
+"""What `config.json` of transformers says of a model, and what is written there.
+
+A value may be left out, and then the default of its class holds, which differs from class to class;
+a value of the wrong kind, or one that the tensors contradict, is an error that names both.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.errors import CheckpointError
+
+Size = tuple[int, int]
+CONFIG = "config.json"
+# hidden_act of transformers → ours. "gelu_fast", "gelu_new" and "gelu_pytorch_tanh" are one formula.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+_WRITTEN = {"gelu_tanh": "gelu_pytorch_tanh"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """One JSON object. name: the checkpoint's, where: the file and part of it, both for messages."""
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    where: str = CONFIG
+
+    def part(self, key: str) -> "Told":
+        """An object inside, empty where there is none."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise self.wrong(key, "an object")
+        return Told(self.name, value or {}, f"{self.where}: {key}")
+
+    def whole(self, key: str) -> int | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.wrong(key, "a whole number")
+        return value
+
+    def number(self, key: str) -> float | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number")
+        return float(value)
+
+    def flag(self, key: str) -> bool | None:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, "text")
+        return value
+
+    def size(self, key: str) -> Size | None:
+        """A number is a square; [h, w] and {"height", "width"} are sides."""
+        value = self.values.get(key)
+        if isinstance(value, Mapping):
+            value = [value.get("height"), value.get("width")]
+        sides = value if isinstance(value, list) else [value, value]
+        if value is None:
+            return None
+        if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
+            raise self.wrong(key, "a number, or [height, width]")
+        return sides[0], sides[1]
+
+    def activation(self, key: str = "hidden_act") -> str | None:
+        said = self.text(key)
+        if said is not None and said not in ACTIVATIONS:
+            raise self.wrong(key, f"one of {', '.join(ACTIVATIONS)}")
+        return None if said is None else ACTIVATIONS[said]
+
+    def agrees(self, key: str, found: int, tensor: str) -> None:
+        """Raises: CheckpointError where the file says another number than a tensor shows."""
+        said = self.whole(key)
+        if said is not None and said != found:
+            raise CheckpointError(
+                f"{self.name}: {self.where} says {key} {said}, {tensor} says {found}",
+                "get config.json and the weights of one and the same model",
+            )
+
+    def wrong(self, key: str, wanted: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.name}: {self.where} has {key} = {self.values.get(key)!r}, which is not {wanted}",
+            "get the config again, or mend it",
+        )
+
+
+def told_by(checkpoint: Checkpoint) -> Told:
+    return Told(checkpoint.name, checkpoint.config_json)
+
+
+def model_type(checkpoint: Checkpoint) -> str | None:
+    found = checkpoint.config_json.get("model_type")
+    return found if isinstance(found, str) else None
+
+
+def classes_of(told: Told, count: int) -> tuple[str, ...]:
+    """The names of `id2label`; LABEL_0, LABEL_1… are none. A name that stands twice is told by its number.
+
+    (Published ImageNet lists have "crane" twice.)
+    Raises: CheckpointError where it names another number of classes than the head has.
+    """
+    labels = told.part("id2label").values
+    if not labels or not count or all(re.fullmatch(r"LABEL_\d+", str(v)) for v in labels.values()):
+        return ()
+    if set(map(str, labels)) != {str(i) for i in range(count)}:
+        raise CheckpointError(
+            f"{told.name}: {told.where} names {len(labels)} classes, the head has {count}",
+            "get config.json and the weights of one and the same model, or give --classes",
+        )
+    names = {int(key): str(value) for key, value in labels.items()}
+    counts = Counter(names.values())
+    return tuple(f"{names[i]} ({i})" if counts[names[i]] > 1 else names[i] for i in range(count))
+
+
+# Writing -----------------------------------------------------------------------------------
+
+
+def side(size: Size) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)
+
+
+def labels(card: ModelCard) -> dict[str, Any]:
+    """id2label and label2id; without names of classes transformers' own LABEL_0…, which says how many there are."""
+    count = card.config.head.num_classes
+    if not count:
+        return {}
+    names = card.classes or tuple(f"LABEL_{i}" for i in range(count))
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def sizes(card: ModelCard) -> dict[str, Any]:
+    """What most classes name alike."""
+    config = card.config
+    return {
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.attention.num_heads,
+        "intermediate_size": config.mlp_dim,
+        "hidden_act": _WRITTEN.get(config.mlp.activation, config.mlp.activation),
+        "layer_norm_eps": config.norm.eps,
+        "image_size": side(config.image.size),
+        "patch_size": side(config.patch.size),
+        "num_channels": config.image.channels,
+    }
+
+
+def written(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def require(title: str, *conditions: tuple[bool, str]) -> None:
+    """conditions: (it holds, what the format has no place for).
+
+    Raises: CheckpointError naming the first that does not hold.
+    """
+    for holds, what in conditions:
+        if not holds:
+            raise CheckpointError(f"{title} has no {what}", "choose another format")

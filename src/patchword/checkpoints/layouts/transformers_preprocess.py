@@ -1,0 +1,265 @@
+"""`preprocessor_config.json` of transformers: read into a Preprocess, and written from one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from patchword.checkpoints.layouts.transformers_config import Size, Told, written
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Capped, Cover, Keep, Patches, ResizeRule, Shorter, Squash
+from patchword.images.preprocess import Preprocess, Reading
+from patchword.images.resample import Interpolation, Resample
+
+FILE = "preprocessor_config.json"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+# Numbers of Pillow's filters.
+_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processor:
+    """What one image processor does where its file does not say.
+
+    number: what a `size` that is a plain number means. crop: None has no crop at all.
+    """
+
+    size: int = 224
+    number: Literal["square", "shorter"] = "square"
+    crop: bool | None = None
+    crop_size: int = 224
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, ...] = HALF
+    std: tuple[float, ...] = HALF
+    rounding: Literal["uint8", "none"] = "uint8"
+
+
+# Source: transformers 5.23, `image_processing_*.py`.
+PROCESSORS: dict[str, Processor] = {
+    "ViT": Processor(interpolation="bilinear"),
+    "DeiT": Processor(size=256, crop=True, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "Beit": Processor(size=256, crop=False),
+    "CLIP": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
+    "Siglip": Processor(),
+    "Siglip2": Processor(interpolation="bilinear"),
+    "Bit": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
+    "DINOv3ViT": Processor(interpolation="bilinear", rounding="none", mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "ConvNext": Processor(interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
+}
+_ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
+
+
+def read_preprocess(told: Told, usual: str, channels: int, image_size: Size) -> Preprocess | None:
+    """What the file says; None where there is none. usual: the processor where the file names none.
+
+    image_size: the model's, where the file has no size.
+    """
+    if not told.values:
+        return None
+    name = _processor_name(told, usual)
+    if name not in PROCESSORS:
+        raise CheckpointError(
+            f"{told.name}: {FILE} names {told.values.get('image_processor_type')!r}, which patchword does not know",
+            f"take {FILE} away and give --mean, --std and --image-size",
+        )
+    processor = PROCESSORS[name]
+    if name == "Siglip2":
+        rule, size = _patches(told, image_size)
+    else:
+        rule, size = _rule(told, processor, image_size)
+    mean, std = _mean_std(told, processor, channels)
+    return Preprocess(
+        image_size=size,
+        resize=rule,
+        in_channels=channels,
+        resample=Resample(interpolation=_interpolation(told, processor), rounding=processor.rounding),
+        mean=mean,
+        std=std,
+        reading=Reading(apply_exif=True),
+    )
+
+
+def _processor_name(told: Told, usual: str) -> str:
+    name = told.text("image_processor_type") or told.text("feature_extractor_type")
+    if name is None:
+        return usual
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return name
+
+
+def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
+    size = told.values.get("size")
+    crop = told.flag("do_center_crop") if processor.crop is not None else False
+    if crop is None:
+        crop = processor.crop
+    cropped = told.size("crop_size") or (processor.crop_size, processor.crop_size)
+    if told.flag("do_resize") is False:
+        if crop:
+            raise CheckpointError(
+                f"{told.name}: {FILE} cuts the centre without resizing first, which patchword does not do",
+                f"set do_resize in {FILE} to true",
+            )
+        return Keep(), image_size
+    rule = _resize(told, processor, size, image_size)
+    if crop:
+        return rule, cropped
+    if isinstance(rule, Squash):
+        return rule, rule.size
+    return rule, image_size
+
+
+def _resize(told: Told, processor: Processor, size: Any, image_size: Size) -> ResizeRule:
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        edges = told.part("size")
+        shorter, longest = edges.whole("shortest_edge"), edges.whole("longest_edge")
+        if not shorter:
+            raise told.wrong("size", "an object of whole numbers")
+        if longest:
+            return Capped(shorter=shorter, longest=longest, longer="exact")
+        return Shorter(size=shorter, crop="floor")
+    sides = told.size("size")
+    if processor.number == "shorter" and not isinstance(size, Mapping):
+        return Shorter(size=min(sides) if sides else processor.size, crop="floor")
+    return Squash(size=sides or image_size, crop="floor")
+
+
+def _patches(told: Told, image_size: Size) -> tuple[ResizeRule, Size]:
+    patch = told.size("patch_size") or (16, 16)
+    return Patches(patch=patch, max_patches=told.whole("max_num_patches") or 256), image_size
+
+
+def _interpolation(told: Told, processor: Processor) -> Interpolation:
+    number = told.whole("resample")
+    if number is None:
+        return processor.interpolation
+    if number not in _FILTERS:
+        raise told.wrong("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)")
+    return _FILTERS[number]
+
+
+def _mean_std(
+    told: Told, processor: Processor, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of values 0..1, whatever the file rescales them to first."""
+    mean = _channels(told, "image_mean", processor.mean, channels)
+    std = _channels(told, "image_std", processor.std, channels)
+    if told.flag("do_normalize") is False:
+        mean, std = (0.0,), (1.0,)
+    factor = told.number("rescale_factor")
+    if factor is None:
+        factor = 1 / 255
+    if told.flag("do_rescale") is False:
+        factor = 1.0
+    if factor <= 0:
+        raise told.wrong("rescale_factor", "a number above 0")
+    scale = 255 * factor
+    if abs(scale - 1) < 1e-6:
+        return mean, std
+    return tuple(m / scale for m in mean), tuple(s / scale for s in std)
+
+
+def _channels(told: Told, key: str, usual: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    value = told.values.get(key)
+    if value is None:
+        return usual if channels == len(usual) else (0.5,)
+    numbers = value if isinstance(value, list) else [value]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise told.wrong(key, "a list of numbers")
+    if len(numbers) not in (1, channels):
+        raise CheckpointError(
+            f"{told.name}: {FILE} has {key} for {len(numbers)} channels, the model takes {channels}",
+            f"mend {key}",
+        )
+    return tuple(float(n) for n in numbers)
+
+
+def usual_preprocess(name: str, channels: int, size: Size, *, shorter: int | None = None) -> Preprocess:
+    """What a family's published models are fed. shorter: the side before the crop, for those that cut."""
+    processor = PROCESSORS[name]
+    rule: ResizeRule
+    if processor.number == "shorter":
+        rule = Shorter(size=shorter or min(size), crop="floor")
+    elif name == "DeiT":
+        rule = Squash(size=(size[0] * 256 // 224, size[1] * 256 // 224), crop="floor")
+    else:
+        rule = Squash(size=size, crop="floor")
+    three = channels == 3
+    return Preprocess(
+        image_size=size,
+        resize=rule,
+        in_channels=channels,
+        resample=Resample(interpolation=processor.interpolation, rounding=processor.rounding),
+        mean=processor.mean if three else (0.5,),
+        std=processor.std if three else (0.5,),
+    )
+
+
+# Writing -----------------------------------------------------------------------------------
+
+
+def write_preprocess(preprocess: Preprocess) -> bytes:
+    """The processor that prepares pictures this way, or comes nearest: all of them widen their filters.
+
+    Raises: CheckpointError for a rule that no processor has.
+    """
+    values: dict[str, Any] = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": _every(preprocess.mean, preprocess.in_channels),
+        "image_std": _every(preprocess.std, preprocess.in_channels),
+        "rescale_factor": 1 / 255,
+        "resample": _filter(preprocess.resample.interpolation),
+    }
+    return written(values | _written_rule(preprocess))
+
+
+def _written_rule(preprocess: Preprocess) -> dict[str, Any]:
+    rule, (height, width) = preprocess.resize, preprocess.image_size
+    crop = {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    match rule:
+        case Squash(size=size):
+            both = {"size": {"height": size[0], "width": size[1]}}
+            if size != preprocess.image_size:
+                return {"image_processor_type": "DeiTImageProcessor", **both, **crop}
+            stays_float = preprocess.resample.rounding == "none" and preprocess.resample.antialias
+            name = "DINOv3ViT" if stays_float else "ViT"
+            return {"image_processor_type": f"{name}ImageProcessor", **both}
+        case Shorter(size=side):
+            return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}, **crop}
+        case Cover(size=size) if size[0] == size[1]:
+            return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size[0]}, **crop}
+        case Patches(patch=patch, max_patches=most) if patch[0] == patch[1]:
+            return {
+                "image_processor_type": "Siglip2ImageProcessor",
+                "patch_size": patch[0],
+                "max_num_patches": most,
+            }
+        case Keep():
+            return {"image_processor_type": "ViTImageProcessor", "do_resize": False}
+    raise CheckpointError(
+        f"no image processor of transformers resizes by {rule.kind!r} ({rule})",
+        "load the model with another preparation (image_size), or choose another format",
+    )
+
+
+def _filter(interpolation: Interpolation) -> int:
+    for number, name in _FILTERS.items():
+        if name == interpolation:
+            return number
+    # The mean over an area has no number among Pillow's filters that the processors take.
+    raise CheckpointError(
+        f"no image processor of transformers resamples by {interpolation!r}", "choose another format"
+    )
+
+
+def _every(values: tuple[float, ...], channels: int) -> list[float]:
+    return list(values * channels if len(values) == 1 else values)
+
+
+def at_size(preprocess: Preprocess, size: Size) -> Preprocess:
+    """The same for pictures of another size, the nominal one of rules whose size varies."""
+    return replace(preprocess, image_size=size)

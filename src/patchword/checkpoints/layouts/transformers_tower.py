@@ -1,0 +1,383 @@
+"""What transformers' vision towers have in common: names of a block's parts in both spellings, facts, rules.
+
+Published files and what is written by default are in the older spelling (`encoder.layer.N.attention.attention.query`);
+transformers 5 has its own in memory (`layers.N.attention.q_proj`) and writes it when asked. Both are read.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layouts.blocks import both
+from patchword.checkpoints.layouts.transformers_config import (
+    CONFIG,
+    Told,
+    classes_of,
+    model_type,
+    require,
+    told_by,
+    written,
+)
+from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_preprocess
+from patchword.checkpoints.ops import Joined, Parted, Shape
+from patchword.errors import CheckpointError
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import (
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import LayerNormConfig, Learned, MeanPool, Pool, Positions, Resample
+
+Size = tuple[int, int]
+# Of the published sizes, by width: Ti S B L So400m H G; DINOv2's and DINOv3's largest.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 4096: 32}
+MASK_REASON = "stands for hidden patches in pre-training; no answer depends on it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Of one block's parts. first: one name, or gate and value. layer has {} where the number stands."""
+
+    layer: str
+    q: str
+    k: str
+    v: str
+    out: str
+    norm1: str
+    norm2: str
+    first: tuple[str, ...]
+    second: str
+    scales: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a class of transformers takes where config.json does not say, and the processor it comes with."""
+
+    act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    eps: float = 1e-12
+    dim: int = 768
+    heads: int = 12
+    image: int = 224
+    processor: str = "ViT"
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Tensors that a reader looks for and no answer depends on: written as zeros, or ones.
+
+    shapes: in the file.
+    """
+
+    shapes: tuple[Shape, ...]
+    value: float = 0.0
+    views: bool = field(default=True, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        return list(self.shapes)
+
+    def read(self, theirs: Sequence[Any], ours: Sequence[Shape]) -> list[Any]:
+        return []
+
+    def write(self, ours: Sequence[Any]) -> list[Any]:
+        import torch
+
+        return [torch.full(shape, self.value) for shape in self.shapes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """One file's tower: where it stands, and what its tensors show. told: the object of config.json about it."""
+
+    checkpoint: Checkpoint
+    facts: Facts
+    told: Told
+    family: Family
+    prefix: str
+    names: Names
+
+    def has(self, name: str) -> bool:
+        return self.checkpoint.has(f"{self.prefix}{name}")
+
+    def shape(self, name: str, axes: int) -> Shape:
+        return self.checkpoint.shape_of(f"{self.prefix}{name}", axes)
+
+    def part(self, name: str) -> str:
+        """A part of block 0, with the prefix."""
+        return f"{self.prefix}{self.names.layer.format(0)}{name}"
+
+    @property
+    def dim(self) -> int:
+        name = self.part(f"{self.names.norm1}.weight")
+        dim = self.checkpoint.shape_of(name, 1)[0]
+        self.told.agrees("hidden_size", dim, name)
+        return dim
+
+    @property
+    def depth(self) -> int:
+        depth = self.checkpoint.depth(f"{self.prefix}{self.names.layer}{self.names.norm1}.weight")
+        self.told.agrees("num_hidden_layers", depth, "the number of its blocks")
+        return depth
+
+    def attention(self) -> AttentionConfig:
+        dim, family, checkpoint = self.dim, self.family, self.checkpoint
+        # A config that tells the width and no heads means its class's default; one that tells neither is a stub.
+        usual = dim == family.dim or self.told.whole("hidden_size") is not None
+        heads = self.facts.heads(
+            dim,
+            (self.told.whole("num_attention_heads"), CONFIG),
+            (family.heads if usual else None, "the class's default"),
+            (HEADS.get(dim), "the published sizes"),
+        )
+        query, key = (checkpoint.has(self.part(f"{part}.bias")) for part in (self.names.q, self.names.k))
+        bias: Literal["qkv", "qv", "none"] = "qkv" if key else "qv" if query else "none"
+        out_bias = checkpoint.has(self.part(f"{self.names.out}.bias"))
+        return AttentionConfig(num_heads=heads, bias=bias, out_bias=out_bias)
+
+    def mlp(self, act: str | None = None) -> MLPConfig:
+        """act: where the file's own word for it is not read (SwiGLU)."""
+        first = self.part(self.names.first[0])
+        gated = len(self.names.first) == 2 or self.names.first[0].endswith("weights_in")
+        rows = self.checkpoint.shape_of(f"{first}.weight", 2)[0]
+        hidden = rows // 2 if self.names.first[0].endswith("weights_in") else rows
+        self.told.agrees("intermediate_size", hidden, f"{first}.weight")
+        said = (act, "SwiGLU") if act else (self.told.activation(), CONFIG)
+        activation: Any = self.facts.take("act", said, (self.family.act, "the class's default"))
+        return MLPConfig(
+            hidden=hidden, activation=activation, gated=gated, bias=self.checkpoint.has(f"{first}.bias")
+        )
+
+    def norm(self) -> LayerNormConfig:
+        said = self.told.number("layer_norm_eps")
+        default = (self.family.eps, "the class's default")
+        return LayerNormConfig(eps=self.facts.take("eps", (said, CONFIG), default))
+
+    def scale(self) -> float | None:
+        """What LayerScale began with is in no file where training is over; its presence is."""
+        scales = self.names.scales
+        there = scales is not None and self.checkpoint.has(self.part(scales[0]))
+        return (self.told.number("layerscale_value") or 1e-5) if there else None
+
+    def patch(self, kernel: str) -> tuple[PatchConfig, int]:
+        """The patch and the channels of a convolution."""
+        _, channels, *sides = self.shape(f"{kernel}.weight", 4)
+        size = (sides[0], sides[1])
+        said = self.told.size("patch_size")
+        if said is not None and said != size:
+            raise CheckpointError(
+                f"{self.checkpoint.name}: {self.told.where} says patch_size {said}, {kernel}.weight says {size}",
+                "get config.json and the weights of one and the same model",
+            )
+        return PatchConfig(size=size, bias=self.has(f"{kernel}.bias")), channels
+
+    def grid(self, count: int, patch: Size) -> Size:
+        """Raises: CheckpointError where config.json's image size has another number of patches."""
+        said = self.told.size("image_size")
+        whole = None if said is None else (said[0] // patch[0] * patch[0], said[1] // patch[1] * patch[1])
+        grid = self.facts.grid(count, patch, (whole, CONFIG))
+        if said is not None and whole is not None and self.facts.options.image_size is None:
+            asked = (whole[0] // patch[0], whole[1] // patch[1])
+            if asked != grid:
+                raise CheckpointError(
+                    f"{self.checkpoint.name}: {self.told.where} says image_size {said}, so {asked[0]} x {asked[1]} "
+                    f"patches; its positions are {count}",
+                    "get config.json and the weights of one and the same model",
+                )
+        return grid
+
+    def classifier(self, name: str = "classifier") -> int:
+        """Rows of the head, 0 where there is none."""
+        return (
+            self.checkpoint.shape_of(f"{name}.weight", 2)[0] if self.checkpoint.has(f"{name}.weight") else 0
+        )
+
+    def pool(self, usual: Pool) -> Pool:
+        """The family's own, unless the user says otherwise."""
+        from patchword.model.kinds import ClassPool, FirstPool
+
+        asked = self.facts.options.pool
+        if asked is None:
+            self.facts.say("pool", usual.kind, "its class")
+            return usual
+        self.facts.say("pool", asked, "option")
+        return {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}[asked]
+
+    def config(
+        self,
+        *,
+        image: Size,
+        channels: int,
+        patch: PatchConfig,
+        head: HeadConfig,
+        tokens: TokensConfig | None = None,
+        positions: Positions | None = None,
+        act: str | None = None,
+        entry_norm: bool = False,
+    ) -> ViTConfig:
+        return ViTConfig(
+            image=ImageConfig(size=image, channels=channels),
+            patch=patch,
+            dim=self.dim,
+            depth=self.depth,
+            tokens=tokens or TokensConfig(),
+            positions=positions or Learned(resample=Resample(antialias=False)),
+            attention=self.attention(),
+            mlp=self.mlp(act),
+            block=BlockConfig(layer_scale=self.scale(), entry_norm=entry_norm),
+            norm=self.norm(),
+            head=head,
+        )
+
+    def description(
+        self, config: ViTConfig, usual: Preprocess, *, notes: Iterable[str] = (), **spelling: Any
+    ) -> Description:
+        """usual: the preparation of the family's published models."""
+        said = Told(self.checkpoint.name, self.checkpoint.configs.get(FILE, {}), FILE)
+        channels = config.image.channels
+        read = read_preprocess(said, self.family.processor, channels, config.image.size)
+        preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
+        return Description(
+            config=config,
+            preprocess=preprocess,
+            classes=() if self.facts.options.classes else classes_of(told_by(self.checkpoint), config.head.num_classes),
+            spelling={"prefix": self.prefix, "names": self.names, **spelling},
+            notes=tuple(notes),
+        )
+
+
+class TransformersLayout(Layout):
+    """One model type of transformers. types: `model_type` in config.json. anchor: a tensor that its embeddings have."""
+
+    types: tuple[str, ...]
+    family: Family
+    anchor: str = "embeddings.patch_embeddings.projection.weight"
+    spellings: tuple[Names, ...]
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        prefix = self.prefix(checkpoint)
+        if prefix is None or self.names(checkpoint, prefix) is None:
+            return None
+        said = model_type(checkpoint)
+        if said is not None:
+            fits = said in self.types and self.holds_kernel(checkpoint, prefix)
+            return f'{CONFIG} says model_type "{said}"' if fits else None
+        why = self.told_by_names(checkpoint, prefix)
+        return None if why is None else f"{prefix}{self.anchor} and {why}"
+
+    def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
+        """Whether the patch embedding is this layout's (two types share a name for theirs)."""
+        return True
+
+    @abstractmethod
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """The evidence where there is no config.json, None: another type's."""
+
+    def prefix(self, checkpoint: Checkpoint) -> str | None:
+        found = [name.removesuffix(self.anchor) for name in checkpoint.tensors if name.endswith(self.anchor)]
+        return found[0] if len(found) == 1 and (not found[0] or found[0].endswith(".")) else None
+
+    def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
+        """The spelling that the file's first block is in."""
+        for names in self.spellings:
+            first = f"{prefix}{names.layer.format(0)}"
+            if checkpoint.has(f"{first}{names.q}.weight", f"{first}{names.first[0]}.weight"):
+                return names
+        return None
+
+    def tower(self, checkpoint: Checkpoint, facts: Facts, told: Told | None = None) -> Tower:
+        prefix = self.prefix(checkpoint) or ""
+        names = self.names(checkpoint, prefix)
+        assert names is not None, "recognised by its names"
+        told = told_by(checkpoint) if told is None else told
+        return Tower(
+            checkpoint=checkpoint, facts=facts, told=told, family=self.family, prefix=prefix, names=names
+        )
+
+    # Writing ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        """model_type, architectures, and what the class must be told."""
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        self.check(card.config)
+        return {
+            CONFIG: written(self.config_json(card)),
+            FILE: write_preprocess(card.preprocess),
+        }
+
+    def check(self, config: ViTConfig) -> None:
+        """Raises: CheckpointError naming the part that no class of transformers has."""
+        attention = config.attention
+        require(
+            self.title,
+            (config.norm.kind == "layer", f"{config.norm.kind} norm"),
+            (config.block.order == "pre", f"{config.block.order}-norm blocks"),
+            (attention.qk_norm == "none", "norm of queries and keys"),
+            (not attention.out_norm and not config.mlp.inner_norm, "norms inside attention and MLP"),
+            (
+                config.attention_dim == config.dim,
+                f"heads of {config.head_dim} channels at a width of {config.dim}",
+            ),
+            (not (config.patch.norm_pixels or config.patch.norm_output), "norms around the patch embedding"),
+            (not config.tokens.registers_last, "registers behind the patches"),
+            (config.head.bias or not config.head.num_classes, "classifier without bias"),
+        )
+
+
+def block_rules(description: Description) -> Iterable[Rule]:
+    """Of every block, in the description's spelling."""
+    config, spelling = description.config, description.spelling
+    names: Names = spelling["names"]
+    for index in range(config.depth):
+        theirs, ours = f"{spelling['prefix']}{names.layer.format(index)}", f"blocks.{index}."
+        yield from both(f"{theirs}{names.norm1}", f"{ours}norm1")
+        yield from _attention(theirs, ours, names, config)
+        yield from both(f"{theirs}{names.norm2}", f"{ours}norm2")
+        yield from _mlp(theirs, ours, names, config)
+        if config.block.layer_scale is not None and names.scales:
+            yield rule(f"{theirs}{names.scales[0]}", f"{ours}scale1.weight")
+            yield rule(f"{theirs}{names.scales[1]}", f"{ours}scale2.weight")
+
+
+def _attention(theirs: str, ours: str, names: Names, config: ViTConfig) -> Iterable[Rule]:
+    def parts(part: str) -> tuple[str, ...]:
+        return tuple(f"{theirs}{name}.{part}" for name in (names.q, names.k, names.v))
+
+    yield rule(parts("weight"), f"{ours}attention.qkv.weight", Joined(3))
+    if config.attention.bias == "qkv":
+        yield rule(parts("bias"), f"{ours}attention.qkv.bias", Joined(3))
+    elif config.attention.bias == "qv":
+        yield rule(f"{theirs}{names.q}.bias", f"{ours}attention.q_bias")
+        yield rule(f"{theirs}{names.v}.bias", f"{ours}attention.v_bias")
+    yield from both(f"{theirs}{names.out}", f"{ours}attention.proj", config.attention.out_bias)
+
+
+def _mlp(theirs: str, ours: str, names: Names, config: ViTConfig) -> Iterable[Rule]:
+    for part in ("weight", "bias") if config.mlp.bias else ("weight",):
+        first = tuple(f"{theirs}{name}.{part}" for name in names.first)
+        yield rule(first, f"{ours}mlp.fc1.{part}", Joined(2) if len(first) == 2 else None)
+    yield from both(f"{theirs}{names.second}", f"{ours}mlp.fc2", config.mlp.bias)
+
+
+def position_rule(name: str, config: ViTConfig, *, batch: bool = True) -> Rule:
+    """A table [1, rows, D], or [rows, D] of an Embedding: the prefix tokens' rows, then the grid's."""
+    prefix = config.num_prefix_positions
+    rows = config.grid_size[0] * config.grid_size[1] + prefix
+    ours = ("positions.prefix", "positions.grid") if prefix else ("positions.grid",)
+    return rule(name, ours, Parted((1, rows, config.dim) if batch else (rows, config.dim)))
+
+
+def mask_token(prefix: str) -> Drop:
+    return Drop(rf"{prefix.replace('.', '[.]')}embeddings[.]mask_token", MASK_REASON)

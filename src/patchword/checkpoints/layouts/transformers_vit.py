@@ -1,0 +1,286 @@
+"""Plain ViTs of transformers: ViT, DeiT, MSN, I-JEPA and MAE's encoder. Source: transformers 5.23, `models/*`."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_config import labels, require, sizes
+from patchword.checkpoints.layouts.transformers_preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    usual_preprocess,
+)
+from patchword.checkpoints.layouts.transformers_tower import (
+    Family,
+    Names,
+    Tower,
+    TransformersLayout,
+    block_rules,
+    mask_token,
+    position_rule,
+)
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import ClassPool, Learned, MeanPool, Pool
+
+PUBLISHED = Names(
+    layer="encoder.layer.{}.",
+    q="attention.attention.query",
+    k="attention.attention.key",
+    v="attention.attention.value",
+    out="attention.output.dense",
+    norm1="layernorm_before",
+    norm2="layernorm_after",
+    first=("intermediate.dense",),
+    second="output.dense",
+    scales=("lambda_1", "lambda_2"),
+)
+FIVE = replace(
+    PUBLISHED,
+    layer="layers.{}.",
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    out="attention.o_proj",
+    first=("mlp.fc1",),
+    second="mlp.fc2",
+)
+_KERNEL = "embeddings.patch_embeddings.projection"
+_POSITIONS = "embeddings.position_embeddings"
+
+
+class _Plain(TransformersLayout):
+    """What the five have in common. head_class: of the architecture with a classifier. bare: the one without."""
+
+    spellings = (PUBLISHED, FIVE)
+    bare: str
+    head_class: str | None = None
+    head_prefix: str
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    pools: Pool = ClassPool()
+    has_pooler = False
+
+    def tokens(self, tower: Tower) -> TokensConfig:
+        return TokensConfig()
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """Without config.json: what only one of the family has."""
+        if not checkpoint.has(f"{prefix}{_POSITIONS}"):
+            return None
+        if "lambda_1" in str(checkpoint.under(f"{prefix}encoder.layer.0.")) or any(
+            "relative_position_bias" in name for name in checkpoint.tensors
+        ):
+            return None
+        name, why = _name_by_tensors(checkpoint, prefix)
+        return why if name == self.name else None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts)
+        patch, channels = tower.patch(_KERNEL)
+        tokens = self.tokens(tower)
+        rows = tower.shape(_POSITIONS, 3)[1]
+        grid = tower.grid(rows - tokens.num_prefix, patch.size)
+        config = tower.config(
+            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            channels=channels,
+            patch=patch,
+            tokens=tokens,
+            head=self.head(tower),
+        )
+        return tower.description(config, self.usual(config), notes=self.doubts(checkpoint, config))
+
+    def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
+        return ()
+
+    def usual(self, config: ViTConfig) -> Preprocess:
+        found = usual_preprocess(self.family.processor, config.image.channels, config.image.size)
+        if self.mean_std is not None and config.image.channels == 3:
+            found = replace(found, mean=self.mean_std[0], std=self.mean_std[1])
+        return found
+
+    def head(self, tower: Tower) -> HeadConfig:
+        """The classifier on the class token; the pooler only where nothing else reads the class token."""
+        classes, pooler = tower.classifier(), "pooler.dense.weight"
+        width = 0
+        if self.has_pooler and not classes and tower.has(pooler):
+            act = tower.told.text("pooler_act")
+            if act not in (None, "tanh"):
+                raise tower.told.wrong("pooler_act", "tanh, the only one the backbone has")
+            width = tower.shape(pooler, 2)[0]
+        return HeadConfig(pool=tower.pool(self.pools), pre_logits=width, num_classes=classes)
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": self.head_prefix if card.config.head.num_classes else "", "names": PUBLISHED}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        yield from patches(config, f"{prefix}{_KERNEL}")
+        if config.tokens.class_token:
+            yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
+        if config.tokens.distillation_token:
+            yield token(f"{prefix}embeddings.distillation_token", "prefix.distillation_token", config)
+        yield position_rule(f"{prefix}{_POSITIONS}", config)
+        yield from block_rules(description)
+        yield from both(f"{prefix}layernorm", "norm")
+        if config.head.pre_logits:
+            yield from both(f"{prefix}pooler.dense", "pre_logits")
+        elif config.head.num_classes or not self.has_pooler:
+            yield Drop(
+                re.escape(prefix) + r"pooler[.]dense[.](weight|bias)",
+                "its class answers without the pooler",
+            )
+        yield from self.head_rules(config)
+        yield mask_token(prefix)
+        yield Drop(r"decoder[.]0[.](weight|bias)", "the head of masked-image pre-training")
+
+    def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
+        if config.head.num_classes:
+            yield from both("classifier", "head")
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        config = card.config
+        values = {
+            "model_type": self.types[0],
+            "architectures": [self.architecture(config)],
+            **sizes(card),
+            **labels(card),
+            "qkv_bias": config.attention.bias == "qkv",
+        }
+        if config.head.pre_logits:
+            values |= {"pooler_output_size": config.head.pre_logits, "pooler_act": "tanh"}
+        return values
+
+    def architecture(self, config: ViTConfig) -> str:
+        return self.head_class if config.head.num_classes and self.head_class else self.bare
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head = config.head
+        require(
+            self.title,
+            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
+            (config.block.layer_scale is None, "LayerScale"),
+            (not config.block.entry_norm, "norm before the blocks"),
+            (not config.mlp.gated, "gated MLP"),
+            (config.attention.bias != "qv", "bias on queries and values alone"),
+            (not config.tokens.num_registers, "registers"),
+            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
+            (head.norm == "tokens", f"norm {head.norm!r} (only over all tokens)"),
+            (not head.projection, "projection"),
+            (not (head.pre_logits and head.num_classes), "pre_logits before a classifier"),
+            (not head.pre_logits or self.has_pooler, "pooler"),
+            (not head.num_classes or self.head_class is not None, "class with a classifier"),
+            (head.pool == self.pools, f"pooling by {head.pool.kind!r}"),
+        )
+
+
+def _name_by_tensors(checkpoint: Checkpoint, prefix: str) -> tuple[str, str]:
+    if checkpoint.has(f"{prefix}embeddings.distillation_token"):
+        return TransformersDeiT.name, "its distillation token"
+    if not checkpoint.has(f"{prefix}embeddings.cls_token"):
+        return TransformersIJepa.name, "no class token"
+    if checkpoint.has("decoder.decoder_pos_embed"):
+        return TransformersMAE.name, "its decoder"
+    return TransformersViT.name, "its class token"
+
+
+class TransformersViT(_Plain):
+    """`ViTModel` (with pooler: tanh of a linear layer) and `ViTForImageClassification`.
+
+    MSN has the same names; only config.json tells it apart.
+    """
+
+    name = "transformers-vit"
+    title = "transformers ViT"
+    types = ("vit",)
+    family = Family(eps=1e-12, processor="ViT")
+    bare, head_class, head_prefix = "ViTModel", "ViTForImageClassification", "vit."
+    has_pooler = True
+
+    def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
+        bare = not config.head.pre_logits and not config.head.num_classes
+        if checkpoint.config_json or not bare:
+            return ()
+        return ("there is no config.json: were it MSN's, --eps 1e-6 would be right",)
+
+
+class TransformersDeiT(_Plain):
+    """`DeiTModel`, `DeiTForImageClassification` (class token alone) and `…WithTeacher` (mean of two heads)."""
+
+    name = "transformers-deit"
+    title = "transformers DeiT"
+    types = ("deit",)
+    family = Family(eps=1e-12, processor="DeiT")
+    bare, head_class, head_prefix = "DeiTModel", "DeiTForImageClassification", "deit."
+    has_pooler = True
+
+    def tokens(self, tower: Tower) -> TokensConfig:
+        return TokensConfig(distillation_token=True)
+
+    def head(self, tower: Tower) -> HeadConfig:
+        classes = tower.classifier("cls_classifier")
+        if classes:
+            return HeadConfig(pool=tower.pool(self.pools), num_classes=classes, distilled=True)
+        return super().head(tower)
+
+    def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
+        if config.head.distilled:
+            yield from both("cls_classifier", "head")
+            yield from both("distillation_classifier", "head_distillation")
+        else:
+            yield from super().head_rules(config)
+
+    def architecture(self, config: ViTConfig) -> str:
+        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled else ''}"
+
+
+class TransformersMSN(_Plain):
+    """`ViTMSNModel` and `ViTMSNForImageClassification`: ViT with eps 1e-6 and no pooler."""
+
+    name = "transformers-msn"
+    title = "transformers ViTMSN"
+    types = ("vit_msn",)
+    family = Family(eps=1e-6, processor="ViT")
+    bare, head_class, head_prefix = "ViTMSNModel", "ViTMSNForImageClassification", "vit."
+    mean_std = (IMAGENET_MEAN, IMAGENET_STD)
+
+
+class TransformersIJepa(_Plain):
+    """`IJepaModel` and `IJepaForImageClassification`: no class token, the mean of all patches."""
+
+    name = "transformers-ijepa"
+    title = "transformers IJepa"
+    types = ("ijepa",)
+    family = Family(eps=1e-12, processor="ViT")
+    bare, head_class, head_prefix = "IJepaModel", "IJepaForImageClassification", "ijepa."
+    mean_std = (IMAGENET_MEAN, IMAGENET_STD)
+    pools = MeanPool()
+
+    def tokens(self, tower: Tower) -> TokensConfig:
+        return TokensConfig(class_token=False)
+
+
+class TransformersMAE(_Plain):
+    """`ViTMAEForPreTraining` and `ViTMAEModel`: the encoder. Its class hides patches at random when it is run."""
+
+    name = "transformers-mae"
+    title = "transformers ViTMAE"
+    types = ("vit_mae",)
+    family = Family(eps=1e-12, processor="ViT")
+    bare, head_prefix = "ViTMAEModel", "vit."
+    mean_std = (IMAGENET_MEAN, IMAGENET_STD)
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        yield from super().rules(description)
+        yield Drop(
+            r"decoder[.](mask_token|decoder_.*)",
+            "the decoder; `patchword pretrain` will read it",
+        )
