@@ -6,6 +6,17 @@ from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm_vit import TimmViT
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
+from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT
+from patchword.checkpoints.layouts.transformers_clip import (
+    TransformersCLIP,
+    TransformersSigLIP,
+    TransformersSigLIP2NaFlex,
+)
+from patchword.checkpoints.layouts.transformers_dino import (
+    TransformersDINOv2,
+    TransformersDINOv2Registers,
+    TransformersDINOv3,
+)
 from patchword.checkpoints.layouts.transformers_vit import (
     TransformersDeiT,
     TransformersIJepa,
@@ -27,4 +38,11 @@ LAYOUTS: tuple[Layout, ...] = (
     TransformersMSN(),
     TransformersIJepa(),
     TransformersMAE(),
+    TransformersBEiT(),
+    TransformersDINOv2(),
+    TransformersDINOv2Registers(),
+    TransformersDINOv3(),
+    TransformersCLIP(),
+    TransformersSigLIP(),
+    TransformersSigLIP2NaFlex(),
 )

@@ -80,9 +80,9 @@ class Told:
         value = self.values.get(key)
         if isinstance(value, Mapping):
             value = [value.get("height"), value.get("width")]
-        sides = value if isinstance(value, list) else [value, value]
         if value is None:
             return None
+        sides: list[Any] = value if isinstance(value, list) else [value, value]
         if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
             raise self.wrong(key, "a number, or [height, width]")
         return sides[0], sides[1]

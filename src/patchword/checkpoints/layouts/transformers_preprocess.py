@@ -1,7 +1,7 @@
 """`preprocessor_config.json` of transformers: read into a Preprocess, and written from one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from patchword.checkpoints.layouts.transformers_config import Size, Told, written
@@ -139,9 +139,7 @@ def _interpolation(told: Told, processor: Processor) -> Interpolation:
     return _FILTERS[number]
 
 
-def _mean_std(
-    told: Told, processor: Processor, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_std(told: Told, processor: Processor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of values 0..1, whatever the file rescales them to first."""
     mean = _channels(told, "image_mean", processor.mean, channels)
     std = _channels(told, "image_std", processor.std, channels)
@@ -258,8 +256,3 @@ def _filter(interpolation: Interpolation) -> int:
 
 def _every(values: tuple[float, ...], channels: int) -> list[float]:
     return list(values * channels if len(values) == 1 else values)
-
-
-def at_size(preprocess: Preprocess, size: Size) -> Preprocess:
-    """The same for pictures of another size, the nominal one of rules whose size varies."""
-    return replace(preprocess, image_size=size)

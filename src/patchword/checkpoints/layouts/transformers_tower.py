@@ -37,7 +37,16 @@ from patchword.model.config import (
     TokensConfig,
     ViTConfig,
 )
-from patchword.model.kinds import LayerNormConfig, Learned, MeanPool, Pool, Positions, Resample
+from patchword.model.kinds import (
+    ClassPool,
+    FirstPool,
+    LayerNormConfig,
+    Learned,
+    MeanPool,
+    Pool,
+    Positions,
+    Resample,
+)
 
 Size = tuple[int, int]
 # Of the published sizes, by width: Ti S B L So400m H G; DINOv2's and DINOv3's largest.
@@ -204,14 +213,13 @@ class Tower:
 
     def pool(self, usual: Pool) -> Pool:
         """The family's own, unless the user says otherwise."""
-        from patchword.model.kinds import ClassPool, FirstPool
-
         asked = self.facts.options.pool
         if asked is None:
             self.facts.say("pool", usual.kind, "its class")
             return usual
         self.facts.say("pool", asked, "option")
-        return {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}[asked]
+        pools: dict[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
+        return pools[asked]
 
     def config(
         self,
@@ -250,7 +258,9 @@ class Tower:
         return Description(
             config=config,
             preprocess=preprocess,
-            classes=() if self.facts.options.classes else classes_of(told_by(self.checkpoint), config.head.num_classes),
+            classes=()
+            if self.facts.options.classes
+            else classes_of(told_by(self.checkpoint), config.head.num_classes),
             spelling={"prefix": self.prefix, "names": self.names, **spelling},
             notes=tuple(notes),
         )

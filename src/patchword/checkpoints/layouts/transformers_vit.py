@@ -172,7 +172,10 @@ class _Plain(TransformersLayout):
             (not config.mlp.gated, "gated MLP"),
             (config.attention.bias != "qv", "bias on queries and values alone"),
             (not config.tokens.num_registers, "registers"),
-            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
+            (
+                config.attention.out_bias and config.mlp.bias and config.patch.bias,
+                "linear layers without bias",
+            ),
             (head.norm == "tokens", f"norm {head.norm!r} (only over all tokens)"),
             (not head.projection, "projection"),
             (not (head.pre_logits and head.num_classes), "pre_logits before a classifier"),

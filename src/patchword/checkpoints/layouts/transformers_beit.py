@@ -1,0 +1,229 @@
+"""BEiT as transformers writes it. Source: transformers 5.23, `models/beit/modeling_beit.py`."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
+from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
+from patchword.checkpoints.layouts.transformers_tower import (
+    Family,
+    Tower,
+    TransformersLayout,
+    block_rules,
+    mask_token,
+    position_rule,
+)
+from patchword.checkpoints.layouts.transformers_vit import FIVE, PUBLISHED
+from patchword.errors import CheckpointError
+from patchword.model.config import HeadConfig, ViTConfig
+from patchword.model.kinds import (
+    ClassPool,
+    Combined,
+    Learned,
+    MeanPool,
+    NoPositions,
+    Positions,
+    RelativeBias,
+    Resample,
+)
+
+Size = tuple[int, int]
+_KERNEL = "embeddings.patch_embeddings.projection"
+_POSITIONS = "embeddings.position_embeddings"
+_TABLE = "relative_position_bias_table"
+# Where tables lie: of each block (behind the layer's name), and of all blocks (behind the prefix).
+_OF_BLOCK = {
+    PUBLISHED: f"attention.attention.relative_position_bias.{_TABLE}",
+    FIVE: f"relative_position_bias.{_TABLE}",
+}
+_OF_ALL = {PUBLISHED: f"encoder.relative_position_bias.{_TABLE}", FIVE: f"shared_position_bias.{_TABLE}"}
+
+
+class TransformersBEiT(TransformersLayout):
+    """`BeitModel`, `BeitForImageClassification`, and the encoder of `BeitForMaskedImageModeling`.
+
+    With mean pooling the norm is over the mean of the patches; without it over all tokens, and the
+    class token is read. Of a pre-training file the norm stands outside the backbone.
+    """
+
+    name = "transformers-beit"
+    title = "transformers BEiT"
+    types = ("beit",)
+    family = Family(eps=1e-12, processor="Beit")
+    spellings = (PUBLISHED, FIVE)
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        names = self.names(checkpoint, prefix)
+        for candidates in (_OF_ALL, _OF_BLOCK):
+            for name in candidates.values():
+                if any(stored.startswith(prefix) and stored.endswith(name) for stored in checkpoint.tensors):
+                    return name
+        scaled = names is not None and checkpoint.has(f"{prefix}{names.layer.format(0)}lambda_1")
+        return "lambda_1" if scaled else None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts)
+        patch, channels = tower.patch(_KERNEL)
+        grid = self._grid(tower, patch.size)
+        head, norm = self._head(tower)
+        config = tower.config(
+            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            channels=channels,
+            patch=patch,
+            positions=_positions(tower),
+            head=head,
+        )
+        usual = usual_preprocess("Beit", channels, config.image.size)
+        return tower.description(config, usual, norm=norm)
+
+    def _grid(self, tower: Tower, patch: Size) -> Size:
+        if tower.has(_POSITIONS):
+            return tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch)
+        table = _table(tower)
+        said = tower.told.size("image_size")
+        if table is None:
+            image = tower.facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+            return image[0] // patch[0], image[1] // patch[1]
+        length = tower.shape(table, 2)[0] - 3
+        for size, source in ((tower.facts.options.image_size, "option"), (said, CONFIG)):
+            if size is not None:
+                rows, columns = size[0] // patch[0], size[1] // patch[1]
+                if (2 * rows - 1) * (2 * columns - 1) == length:
+                    tower.facts.say("grid", (rows, columns), source)
+                    return rows, columns
+        side = math.isqrt(max(length, 0))
+        if side * side != length or side % 2 == 0 or (said and not tower.facts.options.image_size):
+            raise CheckpointError(
+                f"{tower.checkpoint.name}: {table} has {length} differences of places, "
+                f"which fit no square{f', nor the {said[0]} x {said[1]} pixels of {CONFIG}' if said else ''}",
+                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+            )
+        tower.facts.say("grid", ((side + 1) // 2,) * 2, "the square of its table")
+        return (side + 1) // 2, (side + 1) // 2
+
+    def _head(self, tower: Tower) -> tuple[HeadConfig, str]:
+        """The head, and the name of the norm that it reads."""
+        checkpoint, classes = tower.checkpoint, tower.classifier()
+        inner, outer, pooled = (
+            checkpoint.has(f"{name}.weight")
+            for name in (f"{tower.prefix}layernorm", "layernorm", f"{tower.prefix}pooler.layernorm")
+        )
+        if tower.prefix and inner and outer:
+            raise CheckpointError(
+                f"{checkpoint.name}: it has {tower.prefix}layernorm and layernorm, one behind the other, "
+                "which the backbone does not have",
+                "use transformers for this model",
+            )
+        mean = tower.told.flag("use_mean_pooling")
+        if pooled and mean is not False:
+            norm = f"{tower.prefix}pooler.layernorm"
+            return HeadConfig(pool=tower.pool(MeanPool()), norm="pooled", num_classes=classes), norm
+        norm = "layernorm" if outer else f"{tower.prefix}layernorm"
+        there: Literal["tokens", "none"] = "tokens" if inner or outer else "none"
+        return HeadConfig(pool=tower.pool(ClassPool()), norm=there, num_classes=classes), norm
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        head = card.config.head
+        prefix = "beit." if head.num_classes else ""
+        norm = f"{prefix}pooler.layernorm" if head.norm == "pooled" else f"{prefix}layernorm"
+        return {"prefix": prefix, "names": PUBLISHED, "norm": norm}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, spelling = description.config, description.spelling
+        prefix, head = spelling["prefix"], config.head
+        yield from patches(config, f"{prefix}{_KERNEL}")
+        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
+        if isinstance(config.added_positions, Learned):
+            yield position_rule(f"{prefix}{_POSITIONS}", config)
+        yield from _table_rules(description)
+        yield from block_rules(description)
+        if head.norm != "none":
+            yield from both(spelling["norm"], "pooled_norm" if head.norm == "pooled" else "norm")
+        if head.num_classes:
+            yield from both("classifier", "head")
+        yield mask_token(prefix)
+        yield Drop(r"lm_head[.](weight|bias)", "the head of masked-image pre-training")
+        yield Drop(rf"{re.escape(prefix)}.*relative_position_index", "a table of indices, which is computed")
+        if not head.num_classes:
+            yield Drop(
+                rf"{re.escape(prefix)}pooler[.]layernorm[.](weight|bias)",
+                "config.json says that the pooler is not used",
+            )
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        config, inner = card.config, card.config.inner_positions
+        shared = inner.shared if isinstance(inner, RelativeBias) else None
+        scale = config.block.layer_scale
+        return {
+            "model_type": "beit",
+            "architectures": ["BeitForImageClassification" if config.head.num_classes else "BeitModel"],
+            **sizes(card),
+            **labels(card),
+            "use_absolute_position_embeddings": isinstance(config.added_positions, Learned),
+            "use_relative_position_bias": shared is False,
+            "use_shared_relative_position_bias": shared is True,
+            "use_mean_pooling": config.head.norm == "pooled",
+            "layer_scale_init_value": scale if scale is not None else 0,
+            "drop_path_rate": config.block.drop_path,
+        }
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head, inner = config.head, config.inner_positions
+        pooled = head.pool == MeanPool() and head.norm == "pooled"
+        require(
+            self.title,
+            (isinstance(config.added_positions, Learned | NoPositions), f"{config.positions.kind!r} positions"),
+            (isinstance(inner, RelativeBias | NoPositions), f"{config.positions.kind!r} positions"),
+            (not isinstance(inner, RelativeBias) or inner.prefix_rows, "relative bias without rows of the class token"),
+            (config.attention.bias == "qv", f"bias {config.attention.bias!r} (queries and values have one, keys none)"),
+            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
+            (not config.block.entry_norm, "norm before the blocks"),
+            (not config.mlp.gated, "gated MLP"),
+            (config.tokens.names == ("class", "patches"), "tokens but the class token and the patches"),
+            (not head.projection and not head.pre_logits, "projection or pre_logits"),
+            (
+                pooled or (head.norm == "tokens" and head.pool == ClassPool()),
+                f"pooling by {head.pool.kind!r} with norm {head.norm!r}",
+            ),
+        )  # fmt: skip
+
+
+def _table(tower: Tower) -> str | None:
+    """The name of a table without the prefix; None: the file has none."""
+    for names in (PUBLISHED, FIVE):
+        for name in (_OF_ALL[names], f"{names.layer.format(0)}{_OF_BLOCK[names]}"):
+            if tower.has(name):
+                return name
+    return None
+
+
+def _positions(tower: Tower) -> Positions:
+    added = Learned(resample=Resample(antialias=False)) if tower.has(_POSITIONS) else None
+    table = _table(tower)
+    inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values())
+    if added is not None and inner is not None:
+        return Combined(added=added, inner=inner)
+    return added or inner or NoPositions()
+
+
+def _table_rules(description: Description) -> Iterable[Rule]:
+    config, prefix, names = description.config, description.spelling["prefix"], description.spelling["names"]
+    inner = config.inner_positions
+    if not isinstance(inner, RelativeBias):
+        return
+    if inner.shared:
+        yield rule(f"{prefix}{_OF_ALL[names]}", "attention_positions.tables.0")
+        return
+    for index in range(config.depth):
+        theirs = f"{prefix}{names.layer.format(index)}{_OF_BLOCK[names]}"
+        yield rule(theirs, f"attention_positions.tables.{index}")

@@ -1,0 +1,359 @@
+"""CLIP's and SigLIP's image towers as transformers writes them. Source: transformers 5.23, `models/{clip,siglip*}`."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint, square
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layouts.blocks import both, patches
+from patchword.checkpoints.layouts.transformers_config import Told, labels, require, sizes, told_by
+from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
+from patchword.checkpoints.layouts.transformers_tower import (
+    Family,
+    Names,
+    Tower,
+    TransformersLayout,
+    Zeros,
+    block_rules,
+    position_rule,
+)
+from patchword.checkpoints.ops import Parted, Permuted, Reshaped
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Patches
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import AttentionPool, ClassPool, Learned, MeanPool, Resample
+
+_NAMES = Names(
+    layer="encoder.layers.{}.",
+    q="self_attn.q_proj",
+    k="self_attn.k_proj",
+    v="self_attn.v_proj",
+    out="self_attn.out_proj",
+    norm1="layer_norm1",
+    norm2="layer_norm2",
+    first=("mlp.fc1",),
+    second="mlp.fc2",
+)
+_KERNEL = "embeddings.patch_embedding"
+_POSITIONS = "embeddings.position_embedding.weight"
+_TEXT = (
+    Drop(r"text_model[.].*|text_projection[.]weight", "the text tower"),
+    Drop(r"logit_scale|logit_bias", "scale of image against text"),
+)
+
+
+class _ImageTower(TransformersLayout):
+    """What the three have in common. types: of the whole model, and of the image tower alone."""
+
+    anchor = f"{_KERNEL}.weight"
+    spellings = (_NAMES,)
+    head_class: str
+    model: str
+
+    def vision(self, checkpoint: Checkpoint) -> Told:
+        told = told_by(checkpoint)
+        part = "vision_config" if "vision_config" in told.values else "vision_config_dict"
+        return told.part(part) if told.values.get(part) else told
+
+    def position_ids(self, prefix: str) -> Drop:
+        return Drop(re.escape(prefix) + r"embeddings[.]position_ids", "a table of indices, which is computed")
+
+    def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
+        """A head class reads the whole model's config, the others the tower's."""
+        if not card.config.head.num_classes:
+            return {"model_type": self.types[1], "architectures": [architecture], **vision}
+        return {
+            "model_type": self.types[0],
+            "architectures": [architecture],
+            "vision_config": {"model_type": self.types[1], **vision},
+            **labels(card),
+        }
+
+
+class TransformersCLIP(_ImageTower):
+    """`CLIPVisionModel`, `CLIPVisionModelWithProjection`, `CLIPForImageClassification`; of `CLIPModel` the image tower.
+
+    The last norm is over the pooled class token alone; a classifier reads the mean of un-normed patches.
+    MetaCLIP 2 has the same names and is read too.
+    """
+
+    name = "transformers-clip"
+    title = "transformers CLIP"
+    types = ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model")
+    family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
+    model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        there = checkpoint.has(f"{prefix}embeddings.class_embedding")
+        return "class_embedding" if there else None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts, self.vision(checkpoint))
+        patch, channels = tower.patch(_KERNEL)
+        grid = tower.grid(tower.shape(_POSITIONS, 2)[0] - 1, patch.size)
+        classes, projection = tower.classifier(), "visual_projection.weight"
+        norm: Literal["none", "pooled"] = "none" if classes else "pooled"
+        width = checkpoint.shape_of(projection, 2)[0] if checkpoint.has(projection) and not classes else 0
+        config = tower.config(
+            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            channels=channels,
+            patch=patch,
+            positions=Learned(resample=Resample(antialias=False)),
+            entry_norm=True,
+            head=HeadConfig(
+                pool=tower.pool(MeanPool() if classes else ClassPool()),
+                norm=norm,
+                projection=width,
+                num_classes=classes,
+            ),
+        )
+        return tower.description(config, usual_preprocess("CLIP", channels, config.image.size))
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": "vision_model.", "names": _NAMES}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        yield from patches(config, f"{prefix}{_KERNEL}")
+        yield rule(f"{prefix}embeddings.class_embedding", "prefix.class_token")
+        yield position_rule(f"{prefix}{_POSITIONS}", config, batch=False)
+        yield from both(f"{prefix}pre_layrnorm", "entry_norm")
+        yield from block_rules(description)
+        if config.head.norm == "pooled":
+            yield from both(f"{prefix}post_layernorm", "pooled_norm")
+        else:
+            # The class holds one that its classifier never reads.
+            for part, value in (("weight", 1.0), ("bias", 0.0)):
+                yield rule(f"{prefix}post_layernorm.{part}", (), Zeros(((config.dim,),), value))
+            yield Drop(
+                re.escape(prefix) + r"post_layernorm[.](weight|bias)",
+                "the classifier reads patches that are not normed",
+            )
+        if config.head.projection:
+            yield rule("visual_projection.weight", "projection.weight")
+        if config.head.num_classes:
+            yield from both("classifier", "head")
+            yield Drop(r"visual_projection[.]weight", "the classifier does not read it")
+        yield self.position_ids(prefix)
+        yield from _TEXT
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        head, vision = card.config.head, sizes(card)
+        if head.num_classes:
+            return self._config(vision, card, self.head_class)
+        if head.projection:
+            vision["projection_dim"] = head.projection
+        return self._config(vision, card, self.model + ("WithProjection" if head.projection else ""))
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head = config.head
+        pool, norm = (MeanPool(), "none") if head.num_classes else (ClassPool(), "pooled")
+        require(
+            self.title,
+            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
+            (config.tokens.names == ("class", "patches"), "tokens but the class token and the patches"),
+            (config.block.entry_norm, "blocks without a norm before them"),
+            (not config.patch.bias, "patch embedding with bias"),
+            (config.block.layer_scale is None, "LayerScale"),
+            (not config.mlp.gated, "gated MLP"),
+            (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias,
+             "linear layers without bias"),
+            (not head.pre_logits, "pre_logits"),
+            (not (head.num_classes and head.projection), "classifier behind a projection"),
+            (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
+            (head.norm == norm, f"last norm {head.norm!r} ({norm!r} it has)"),
+        )  # fmt: skip
+
+
+class TransformersSigLIP(_ImageTower):
+    """`SiglipVisionModel` (attention pool) and `SiglipForImageClassification` (mean of all tokens).
+
+    SigLIP 2 at a fixed size is this too; of `SiglipModel` the image tower is taken.
+    """
+
+    name = "transformers-siglip"
+    title = "transformers SigLIP"
+    types = ("siglip", "siglip_vision_model")
+    family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip")
+    model, head_class = "SiglipVisionModel", "SiglipForImageClassification"
+    resample = Resample(antialias=False)
+
+    def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
+        return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 4
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        there = checkpoint.has(f"{prefix}embeddings.class_embedding")
+        return None if there or not self.holds_kernel(checkpoint, prefix) else "no class_embedding"
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts, self.vision(checkpoint))
+        patch, channels = self._patch(tower)
+        grid = self._grid(tower, patch)
+        classes = tower.classifier()
+        probed = tower.has("head.probe") and not classes
+        config = tower.config(
+            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            channels=channels,
+            patch=patch,
+            tokens=TokensConfig(class_token=False),
+            positions=Learned(resample=self.resample),
+            head=HeadConfig(
+                pool=tower.pool(AttentionPool(over="all") if probed else MeanPool(over="all")),
+                num_classes=classes,
+            ),
+        )
+        return tower.description(config, self._usual(config))
+
+    def _patch(self, tower: Tower) -> tuple[PatchConfig, int]:
+        return tower.patch(_KERNEL)
+
+    def _grid(self, tower: Tower, patch: PatchConfig) -> tuple[int, int]:
+        return tower.grid(tower.shape(_POSITIONS, 2)[0], patch.size)
+
+    def _usual(self, config: ViTConfig) -> Preprocess:
+        return usual_preprocess("Siglip", config.image.channels, config.image.size)
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": "vision_model.", "names": _NAMES}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        yield self._kernel(f"{prefix}{_KERNEL}.weight", config)
+        yield rule(f"{prefix}{_KERNEL}.bias", "patch_embed.proj.bias")
+        yield position_rule(f"{prefix}{_POSITIONS}", config, batch=False)
+        yield from block_rules(description)
+        yield from both(f"{prefix}post_layernorm", "norm")
+        if isinstance(config.head.pool, AttentionPool):
+            yield from _probe_rules(f"{prefix}head.", config)
+        else:
+            yield Drop(
+                re.escape(prefix) + r"head[.].*", "the attention pool, which the classifier does not read"
+            )
+        if config.head.num_classes:
+            yield from both("classifier", "head")
+        yield self.position_ids(prefix)
+        yield from _TEXT
+
+    def _kernel(self, name: str, config: ViTConfig) -> Rule:
+        return rule(name, "patch_embed.proj.weight")
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        probed = isinstance(card.config.head.pool, AttentionPool)
+        vision = {**sizes(card), "vision_use_head": probed}
+        return self._config(vision, card, self.head_class if card.config.head.num_classes else self.model)
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head, pool = config.head, config.head.pool
+        probed = isinstance(pool, AttentionPool)
+        require(
+            self.title,
+            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
+            (config.tokens.names == ("patches",), "tokens but the patches"),
+            (not config.block.entry_norm, "norm before the blocks"),
+            (config.block.layer_scale is None, "LayerScale"),
+            (not config.mlp.gated, "gated MLP"),
+            (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias and config.patch.bias,
+             "linear layers without bias"),
+            (not head.pre_logits and not head.projection, "pre_logits or projection"),
+            (head.norm == "tokens", f"last norm {head.norm!r}"),
+            (isinstance(pool, AttentionPool | MeanPool), f"pooling by {pool.kind!r}"),
+            (not (probed and head.num_classes), "classifier behind the attention pool"),
+            (not isinstance(pool, AttentionPool) or pool.num_heads in (None, config.attention.num_heads),
+             "attention pool with other heads than the blocks"),
+            (not isinstance(pool, AttentionPool) or pool.hidden in (None, config.mlp_dim),
+             "attention pool with another MLP than the blocks"),
+        )  # fmt: skip
+
+
+class TransformersSigLIP2NaFlex(TransformersSigLIP):
+    """`Siglip2VisionModel` and `Siglip2ForImageClassification`: pictures of any shape, up to so many patches.
+
+    Their patches come as rows of numbers (row, column, channel); positions are a square table, resized for each picture.
+    """
+
+    name = "transformers-siglip2-naflex"
+    title = "transformers SigLIP 2 NaFlex"
+    types = ("siglip2", "siglip2_vision_model")
+    family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip2")
+    model, head_class = "Siglip2VisionModel", "Siglip2ForImageClassification"
+    resample = Resample(interpolation="bilinear", antialias=True)
+
+    def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
+        return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 2
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        return "patches as rows of numbers" if self.holds_kernel(checkpoint, prefix) else None
+
+    def _patch(self, tower: Tower) -> tuple[PatchConfig, int]:
+        pixels = tower.shape(f"{_KERNEL}.weight", 2)[1]
+        channels = tower.told.whole("num_channels") or 3
+        side = tower.told.size("patch_size") or (math.isqrt(pixels // channels),) * 2
+        if side[0] * side[1] * channels != pixels:
+            raise CheckpointError(
+                f"{tower.checkpoint.name}: patches of {pixels} numbers are not {side[0]} x {side[1]} of {channels} "
+                f"channels ({tower.told.where})",
+                "get config.json and the weights of one and the same model",
+            )
+        return PatchConfig(size=side), channels
+
+    def _grid(self, tower: Tower, patch: PatchConfig) -> tuple[int, int]:
+        rows = tower.shape(_POSITIONS, 2)[0]
+        tower.told.agrees("num_patches", rows, _POSITIONS)
+        side = square(rows)
+        if side is None:
+            raise CheckpointError(
+                f"{tower.checkpoint.name}: {rows} positions are no square, as NaFlex has it",
+                "get the whole file",
+            )
+        tower.facts.say("grid", (side, side), "the square of its table")
+        return side, side
+
+    def _usual(self, config: ViTConfig) -> Preprocess:
+        found = usual_preprocess("Siglip2", config.image.channels, config.image.size)
+        most = config.grid_size[0] * config.grid_size[1]
+        return replace(found, resize=Patches(patch=config.patch.size, max_patches=most))
+
+    def _kernel(self, name: str, config: ViTConfig) -> Rule:
+        (rows, columns), channels = config.patch.size, config.image.channels
+        stored = (config.dim, rows * columns * channels)
+        order = Permuted((config.dim, rows, columns, channels), (0, 3, 1, 2), stored=stored)
+        return rule(name, "patch_embed.proj.weight", order)
+
+    def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
+        rows, columns = card.config.grid_size
+        kept = {key: value for key, value in vision.items() if key != "image_size"}
+        return super()._config(kept | {"num_patches": rows * columns}, card, architecture)
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        require(
+            self.title,
+            (config.grid_size[0] == config.grid_size[1], "table of positions that is no square"),
+            (config.patch.size[0] == config.patch.size[1], "oblong patches"),
+        )
+
+
+def _probe_rules(theirs: str, config: ViTConfig) -> Iterable[Rule]:
+    """torch's MultiheadAttention: queries, keys and values one below the other, an underscore for a dot."""
+    dim = config.dim
+    yield rule(f"{theirs}probe", "pool.probe", Reshaped((1, 1, dim)))
+    yield rule(
+        f"{theirs}attention.in_proj_weight", ("pool.q.weight", "pool.kv.weight"), Parted((3 * dim, dim))
+    )
+    yield rule(f"{theirs}attention.in_proj_bias", ("pool.q.bias", "pool.kv.bias"), Parted((3 * dim,)))
+    yield from both(f"{theirs}attention.out_proj", "pool.proj")
+    yield from both(f"{theirs}layernorm", "pool.norm")
+    yield from both(f"{theirs}mlp.fc1", "pool.mlp.fc1")
+    yield from both(f"{theirs}mlp.fc2", "pool.mlp.fc2")

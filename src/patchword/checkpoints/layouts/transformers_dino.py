@@ -1,0 +1,313 @@
+"""DINOv2, DINOv2 with registers and DINOv3 as transformers writes them. Source: transformers 5.23, `models/dinov*`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
+from patchword.checkpoints.layouts.transformers_preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    usual_preprocess,
+)
+from patchword.checkpoints.layouts.transformers_tower import (
+    Family,
+    Names,
+    Tower,
+    TransformersLayout,
+    Zeros,
+    block_rules,
+    mask_token,
+    position_rule,
+)
+from patchword.errors import CheckpointError
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import CentreCoordinates, ClassPool, JoinedPool, Learned, Resample, Rope2d
+
+_PUBLISHED = Names(
+    layer="encoder.layer.{}.",
+    q="attention.attention.query",
+    k="attention.attention.key",
+    v="attention.attention.value",
+    out="attention.output.dense",
+    norm1="norm1",
+    norm2="norm2",
+    first=("mlp.fc1",),
+    second="mlp.fc2",
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+)
+_SWIGLU = replace(_PUBLISHED, first=("mlp.weights_in",), second="mlp.weights_out")
+_FIVE = replace(
+    _PUBLISHED,
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    out="attention.o_proj",
+)
+_FIVE_SWIGLU = replace(_FIVE, first=("mlp.gate_proj", "mlp.up_proj"), second="mlp.down_proj")
+_THREE = replace(_FIVE, layer="layer.{}.", first=("mlp.up_proj",), second="mlp.down_proj")
+_THREE_GATED = replace(_THREE, first=("mlp.gate_proj", "mlp.up_proj"))
+_KERNEL = "embeddings.patch_embeddings.projection"
+_POSITIONS = "embeddings.position_embeddings"
+_REGISTERS = "embeddings.register_tokens"
+_MASK = "embeddings.mask_token"
+
+
+class TransformersDINOv2(TransformersLayout):
+    """`Dinov2Model` and `Dinov2ForImageClassification` (class token beside the mean of the patches)."""
+
+    name = "transformers-dinov2"
+    title = "transformers DINOv2"
+    types = ("dinov2",)
+    family = Family(eps=1e-6, processor="Bit")
+    spellings = (_PUBLISHED, _SWIGLU, _FIVE, _FIVE_SWIGLU)
+    antialias = False
+    bare, head_class, head_prefix = "Dinov2Model", "Dinov2ForImageClassification", "dinov2."
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        names = self.names(checkpoint, prefix)
+        registers = checkpoint.has(f"{prefix}{_REGISTERS}")
+        if names is None or registers != self._has_registers:
+            return None
+        return "register_tokens" if registers else f"{names.norm1} with the published names"
+
+    @property
+    def _has_registers(self) -> bool:
+        return self.types == ("dinov2_with_registers",)
+
+    def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
+        found = super().names(checkpoint, prefix)
+        # ViT's blocks have the same names for queries and, in 5.x, for the MLP; the norms tell.
+        if found is None or not checkpoint.has(f"{prefix}{found.layer.format(0)}{found.norm1}.weight"):
+            return None
+        return found
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts)
+        patch, channels = tower.patch(_KERNEL)
+        grid = tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch.size)
+        registers = tower.shape(_REGISTERS, 3)[1] if tower.has(_REGISTERS) else 0
+        tower.told.agrees("num_register_tokens", registers, _REGISTERS)
+        classes = tower.classifier()
+        gated = tower.names.second != _PUBLISHED.second
+        config = tower.config(
+            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            channels=channels,
+            patch=patch,
+            tokens=TokensConfig(num_registers=registers),
+            positions=Learned(resample=Resample(antialias=self.antialias)),
+            head=HeadConfig(pool=tower.pool(JoinedPool() if classes else ClassPool()), num_classes=classes),
+            act="silu" if gated else None,
+        )
+        return tower.description(config, _bit(config))
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        prefix = self.head_prefix if card.config.head.num_classes else ""
+        return {"prefix": prefix, "names": _SWIGLU if card.config.mlp.gated else _PUBLISHED}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        yield from patches(config, f"{prefix}{_KERNEL}")
+        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
+        if config.tokens.num_registers:
+            yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
+        yield position_rule(f"{prefix}{_POSITIONS}", config)
+        yield from block_rules(description)
+        yield from both(f"{prefix}layernorm", "norm")
+        if config.head.num_classes:
+            yield from both("classifier", "head")
+        # The class looks for one, though only pre-training reads it.
+        yield rule(f"{prefix}{_MASK}", (), Zeros(((1, config.dim),)))
+        yield mask_token(prefix)
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        config = card.config
+        values = {
+            **sizes(card),
+            **labels(card),
+            "model_type": self.types[0],
+            "architectures": [self.head_class if config.head.num_classes else self.bare],
+            "qkv_bias": config.attention.bias == "qkv",
+            "layerscale_value": config.block.layer_scale,
+            "mlp_ratio": mlp_ratio(config),
+            "use_swiglu_ffn": config.mlp.gated,
+            "drop_path_rate": config.block.drop_path,
+        }
+        del values["intermediate_size"]
+        if config.mlp.gated:
+            values["hidden_act"] = "gelu"  # not read: SwiGLU has silu
+        if self._has_registers:
+            values["num_register_tokens"] = config.tokens.num_registers
+        return values
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head, positions = config.head, config.positions
+        pool = JoinedPool() if head.num_classes else ClassPool()
+        require(
+            self.title,
+            (isinstance(positions, Learned), f"positions of kind {positions.kind!r}"),
+            (
+                not isinstance(positions, Learned) or positions.covers == "all_but_registers",
+                "positions that leave out the class token or take in registers",
+            ),
+            (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
+            (bool(config.tokens.num_registers) == self._has_registers, f"{config.tokens.num_registers} registers"),
+            (config.block.layer_scale is not None, "blocks without LayerScale"),
+            (not config.block.entry_norm, "norm before the blocks"),
+            (config.attention.bias in ("qkv", "none"), "bias on queries and values alone"),
+            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
+            (not config.mlp.gated or config.mlp.activation == "silu", "gated MLP but SwiGLU"),
+            (head.norm == "tokens" and not head.projection and not head.pre_logits, "such a head"),
+            (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
+        )  # fmt: skip
+        mlp_ratio(config)
+
+
+class TransformersDINOv2Registers(TransformersDINOv2):
+    """`Dinov2WithRegistersModel` and `Dinov2WithRegistersForImageClassification`; positions resized with antialias."""
+
+    name = "transformers-dinov2-registers"
+    title = "transformers DINOv2 with registers"
+    types = ("dinov2_with_registers",)
+    antialias = True
+    bare, head_class, head_prefix = (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersForImageClassification",
+        "dinov2_with_registers.",
+    )
+
+
+def mlp_ratio(config: ViTConfig) -> float:
+    """The ratio from which the class computes this hidden width. Raises: CheckpointError where none gives it."""
+    for ratio in (4, config.mlp_dim / config.dim, *_swiglu_ratios(config)):
+        width = int(config.dim * ratio)
+        if config.mlp.gated:
+            width = (int(width * 2 / 3) + 7) // 8 * 8
+        if width == config.mlp_dim:
+            return int(ratio) if ratio == int(ratio) else ratio
+    raise CheckpointError(
+        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim}",
+        "choose another format",
+    )
+
+
+def _swiglu_ratios(config: ViTConfig) -> Iterable[float]:
+    width = config.mlp_dim
+    yield (width + 0.5) / config.dim
+    for whole in range(width * 3 // 2 - 12, width * 3 // 2 + 2):
+        yield (whole + 0.5) / config.dim
+
+
+def _bit(config: ViTConfig) -> Preprocess:
+    """256 on the shorter side, the centre 224, whatever size the positions are stored at."""
+    found = usual_preprocess("Bit", config.image.channels, (224, 224), shorter=256)
+    three = config.image.channels == 3
+    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if three else found
+
+
+class TransformersDINOv3(TransformersLayout):
+    """`DINOv3ViTModel`: registers, rope that is computed, the class token as its answer. It has no head class."""
+
+    name = "transformers-dinov3"
+    title = "transformers DINOv3"
+    types = ("dinov3_vit",)
+    family = Family(eps=1e-5, dim=384, heads=6, processor="DINOv3ViT")
+    anchor = "embeddings.patch_embeddings.weight"
+    spellings = (
+        _THREE_GATED,
+        replace(_THREE_GATED, layer="model.layer.{}."),
+        _THREE,
+        replace(_THREE, layer="model.layer.{}."),
+    )
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        return "layers with q_proj and LayerScale"
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        tower = self.tower(checkpoint, facts)
+        patch, channels = tower.patch("embeddings.patch_embeddings")
+        said = tower.told.size("image_size")
+        image = facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+        registers = tower.shape(_REGISTERS, 3)[1]
+        tower.told.agrees("num_register_tokens", registers, _REGISTERS)
+        theta = facts.take("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
+        gated = len(tower.names.first) == 2
+        config = tower.config(
+            image=image,
+            channels=channels,
+            patch=patch,
+            tokens=TokensConfig(num_registers=registers),
+            positions=Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing="half"),
+            head=HeadConfig(pool=tower.pool(ClassPool()), num_classes=0),
+            act="silu" if gated and tower.told.activation() is None else None,
+        )
+        return tower.description(config, usual_preprocess("DINOv3ViT", channels, image))
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": "", "names": _THREE_GATED if card.config.mlp.gated else _THREE}
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config, prefix = description.config, description.spelling["prefix"]
+        yield from patches(config, f"{prefix}embeddings.patch_embeddings")
+        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
+        if config.tokens.num_registers:
+            yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
+        else:
+            yield rule(f"{prefix}{_REGISTERS}", (), Zeros(((1, 0, config.dim),)))
+        yield from block_rules(description)
+        yield from both(f"{prefix}norm", "norm")
+        yield rule(f"{prefix}{_MASK}", (), Zeros(((1, 1, config.dim),)))
+        yield mask_token(prefix)
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        config, rope = card.config, card.config.positions
+        assert isinstance(rope, Rope2d), "checked before"
+        bias = config.attention.bias
+        return {
+            "model_type": "dinov3_vit",
+            "architectures": ["DINOv3ViTModel"],
+            **sizes(card),
+            "num_register_tokens": config.tokens.num_registers,
+            "rope_theta": rope.theta,
+            "layerscale_value": config.block.layer_scale,
+            "drop_path_rate": config.block.drop_path,
+            "use_gated_mlp": config.mlp.gated,
+            "query_bias": bias != "none",
+            "value_bias": bias != "none",
+            "key_bias": bias == "qkv",
+            "proj_bias": config.attention.out_bias,
+            "mlp_bias": config.mlp.bias,
+        }
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        head, rope = config.head, config.positions
+        plain = isinstance(rope, Rope2d) and rope == Rope2d(theta=rope.theta)
+        require(
+            self.title,
+            (not head.num_classes, "class with a classifier"),
+            (isinstance(rope, Rope2d), f"positions of kind {rope.kind!r}"),
+            (plain, "rope but of patch centres, in halves, rows first, with computed periods"),
+            (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
+            (config.block.layer_scale is not None, "blocks without LayerScale"),
+            (not config.block.entry_norm, "norm before the blocks"),
+            (config.patch.bias, "patch embedding without bias"),
+            (head.norm == "tokens" and not head.projection and not head.pre_logits, "such a head"),
+            (head.pool == ClassPool(), f"pooling by {head.pool.kind!r}"),
+        )
+
+
+def _theta(tower: Tower) -> float | None:
+    """At the top of config.json, or among the `rope_parameters` of newer ones."""
+    return tower.told.number("rope_theta") or tower.told.part("rope_parameters").number("rope_theta")
