@@ -1,0 +1,175 @@
+"""Small models of transformers with random weights, and what they answer. Imports transformers: for tests/peers alone."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 16, "patch_size": 4}
+HIDDEN = {"intermediate_size": 40}
+LABELS = {"id2label": {i: name for i, name in enumerate(("ash", "beech", "cedar", "elm", "fir"))}}
+TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 10,
+        "max_position_embeddings": 4, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+VISION = {**SIZES, **HIDDEN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """name: of the case. image: (h, w) that it is shown. classifies: it has a head."""
+
+    name: str
+    model: str
+    config: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    image: tuple[int, int] = (16, 16)
+
+    @property
+    def classifies(self) -> bool:
+        return "Classification" in self.model
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """With weights that all matter: no bias zero, no norm one."""
+        config = getattr(transformers, self.config)(**self.settings)
+        config._attn_implementation = "eager"
+        model: nn.Module = getattr(transformers, self.model)(config).eval()
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in model.named_parameters():
+            drawn = torch.randn(value.shape, generator=generator)
+            around_one = value.ndim == 1 and name.endswith("weight")
+            value.data = 1 + 0.2 * drawn if around_one else 0.2 * drawn
+            if name.endswith(("lambda1", "lambda_1", "lambda_2")):
+                value.data = 0.5 + 0.2 * drawn
+        return model
+
+
+def _sample(name: str, model: str, config: str, image: tuple[int, int] = (16, 16), **settings: Any) -> Sample:
+    labels = LABELS if "Classification" in model else {}
+    whole = "vision_config" in settings
+    return Sample(
+        name=name,
+        model=model,
+        config=config,
+        settings={**({} if whole else VISION), **labels, **settings},
+        image=image,
+    )
+
+
+def _dino(name: str, model: str, config: str, **settings: Any) -> Sample:
+    found = _sample(name, model, config, **{"mlp_ratio": 2, **settings})
+    kept = {key: value for key, value in found.settings.items() if key != "intermediate_size"}
+    return Sample(name=name, model=model, config=config, settings=kept)
+
+
+_NAFLEX = {key: value for key, value in VISION.items() if key != "image_size"} | {"num_patches": 16}
+SAMPLES = (
+    _sample("vit", "ViTForImageClassification", "ViTConfig"),
+    _sample("vit_pooler", "ViTModel", "ViTConfig", hidden_act="gelu_new", pooler_output_size=20),
+    _sample("vit_mim", "ViTForMaskedImageModeling", "ViTConfig", qkv_bias=False, encoder_stride=4),
+    _sample("vit_oblong", "ViTForImageClassification", "ViTConfig", (8, 24), image_size=[8, 24], num_channels=1),
+    _sample("deit", "DeiTForImageClassification", "DeiTConfig"),
+    _sample("deit_teacher", "DeiTForImageClassificationWithTeacher", "DeiTConfig"),
+    _sample("deit_pooler", "DeiTModel", "DeiTConfig"),
+    _sample("msn", "ViTMSNForImageClassification", "ViTMSNConfig"),
+    _sample("ijepa", "IJepaForImageClassification", "IJepaConfig"),
+    _sample("beit", "BeitForImageClassification", "BeitConfig", use_relative_position_bias=True),
+    _sample("beit_class_token", "BeitForImageClassification", "BeitConfig", use_mean_pooling=False,
+            use_absolute_position_embeddings=True, use_shared_relative_position_bias=True, layer_scale_init_value=0),
+    _sample("beit_mim", "BeitForMaskedImageModeling", "BeitConfig", use_shared_relative_position_bias=True,
+            use_mask_token=True, vocab_size=7),
+    _sample("beit_model", "BeitModel", "BeitConfig", use_relative_position_bias=True),
+    _dino("dinov2", "Dinov2ForImageClassification", "Dinov2Config"),
+    _dino("dinov2_swiglu", "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True, mlp_ratio=4),
+    _dino("dinov2_registers", "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig",
+          num_register_tokens=3),
+    _sample("dinov3", "DINOv3ViTModel", "DINOv3ViTConfig", (16, 24), num_register_tokens=2),
+    _sample("dinov3_gated", "DINOv3ViTModel", "DINOv3ViTConfig", use_gated_mlp=True, hidden_act="silu",
+            query_bias=False, value_bias=False, num_register_tokens=1),
+    _sample("clip", "CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=10),
+    _sample("clip_tower", "CLIPVisionModel", "CLIPVisionConfig", hidden_act="gelu"),
+    _sample("clip_classifier", "CLIPForImageClassification", "CLIPConfig", vision_config=VISION, text_config=TEXT),
+    _sample("siglip", "SiglipVisionModel", "SiglipVisionConfig"),
+    _sample("siglip_no_head", "SiglipVisionModel", "SiglipVisionConfig", vision_use_head=False),
+    _sample("siglip_classifier", "SiglipForImageClassification", "SiglipConfig", vision_config=VISION, text_config=TEXT),
+    _sample("siglip2_naflex", "Siglip2VisionModel", "Siglip2VisionConfig", (16, 24), **_NAFLEX),
+    _sample("siglip2_naflex_classifier", "Siglip2ForImageClassification", "Siglip2Config",
+            vision_config=_NAFLEX, text_config=TEXT),
+)  # fmt: skip
+
+
+def picture(sample: Sample, batch: int = 1) -> Tensor:
+    channels = sample.settings.get("num_channels", 3)
+    return torch.randn(batch, channels, *sample.image, generator=torch.Generator().manual_seed(1))
+
+
+def inputs(model: nn.Module, image: Tensor) -> dict[str, Any]:
+    """What the class is called with: NaFlex takes rows of patches."""
+    if not type(model).__name__.startswith("Siglip2"):
+        takes = "interpolate_pos_encoding" in _arguments(model)
+        return {"pixel_values": image} | ({"interpolate_pos_encoding": True} if takes else {})
+    side, (batch, channels, height, width) = SIZES["patch_size"], image.shape
+    grid = (height // side, width // side)
+    cut = image.reshape(batch, channels, grid[0], side, grid[1], side).permute(0, 2, 4, 3, 5, 1)
+    rows = cut.reshape(batch, grid[0] * grid[1], -1)
+    return {
+        "pixel_values": rows,
+        "pixel_attention_mask": torch.ones(rows.shape[:2], dtype=torch.int64),
+        "spatial_shapes": torch.tensor([grid] * batch),
+    }
+
+
+def _arguments(model: nn.Module) -> tuple[str, ...]:
+    call: Callable[..., Any] = model.forward
+    import inspect
+
+    return tuple(inspect.signature(call).parameters)
+
+
+@torch.no_grad()
+def answers(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """What the model answers, under the names of the recorded cases."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if re.search(r"(^|\.)layers?\.0$", name) and "text" not in name and "decoder" not in name:
+            handles.append(module.register_forward_hook(_keep_block(found), with_kwargs=True))
+        if name.endswith("classifier"):
+            handles.append(module.register_forward_hook(lambda m, args, out: found.update(embedding=args[0])))
+        if name == "layernorm" and hasattr(model, "lm_head"):
+            handles.append(module.register_forward_hook(lambda m, args, out: found.update(tokens=out)))
+        if not hasattr(model, "lm_head"):
+            handles.append(module.register_forward_hook(_keep_tokens(found)))
+    answer = model(**inputs(model, image))
+    for handle in handles:
+        handle.remove()
+    if getattr(answer, "pooler_output", None) is not None and "embedding" not in found:
+        found["embedding"] = answer.pooler_output
+    if getattr(answer, "image_embeds", None) is not None:
+        found["projected"] = answer.image_embeds
+    if hasattr(answer, "cls_logits"):
+        found |= {"logits_cls": answer.cls_logits, "logits_dist": answer.distillation_logits}
+    if "classifier" in {name.split("_")[-1] for name, _ in model.named_children()}:
+        found["logits"] = answer.logits
+    return found
+
+
+def _keep_block(found: dict[str, Tensor]) -> Callable[..., None]:
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        entering = args[0] if args else kwargs["hidden_states"]
+        found.update(embedded=entering, block_0=out[0] if isinstance(out, tuple) else out)
+
+    return keep
+
+
+def _keep_tokens(found: dict[str, Tensor]) -> Callable[..., None]:
+    def keep(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if getattr(out, "last_hidden_state", None) is not None:
+            found["tokens"] = out.last_hidden_state
+            pooled = getattr(out, "pooler_output", None)
+            if pooled is not None and not any("classifier" in name for name, _ in module.named_modules()):
+                found.setdefault("_pooled", pooled)
+
+    return keep
