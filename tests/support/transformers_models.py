@@ -9,7 +9,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 16, "patch_size": 4}
+SIZES = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 16,
+    "patch_size": 4,
+}
 HIDDEN = {"intermediate_size": 40}
 LABELS = {"id2label": {i: name for i, name in enumerate(("ash", "beech", "cedar", "elm", "fir"))}}
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 10,
