@@ -35,6 +35,8 @@ def test_the_tree_is_tidy() -> None:
         (b"a\n" + b"<" * 7 + b" HEAD\n", "mark of a merge in line 2"),
         (b"x" * 1_000_001 + b"\n", "1,000,002 bytes"),
     ],
+    # pytest hands a test's name to its processes, and a name of a megabyte is too long for them.
+    ids=("no end", "empty lines", "merge", "too large"),
 )
 def test_each_fault_is_named_with_its_file(tmp_path: Path, content: bytes, fault: str) -> None:
     path = tmp_path / "file.txt"

@@ -226,7 +226,9 @@ class ViT(nn.Module):
         classes = head.num_classes
         self.head = Linear(width, classes, bias=head.bias) if classes else None
         self.head_distillation = Linear(width, classes, bias=head.bias) if head.distilled else None
-        self.init_weights(generator)
+        # On `meta` there is nothing to draw: a file's tensors come instead.
+        if self.patch_embed.proj.weight.device.type != "meta":
+            self.init_weights(generator)
 
     @property
     def num_prefix(self) -> int:
