@@ -28,6 +28,7 @@ from patchword.model.kinds import (
     MeanPool,
     NoPositions,
     RelativeBias,
+    RelativeMLP,
     Resample,
     RMSNormConfig,
     Rope2d,
@@ -67,6 +68,8 @@ POSITIONS: dict[str, ViTConfig] = {
     "relative bias": tiny(positions=RelativeBias()),
     "relative bias, shared": tiny(positions=RelativeBias(shared=True), tokens=REGISTERS),
     "relative bias, patches": tiny(positions=RelativeBias(prefix_rows=False)),
+    "relative MLP": tiny(positions=RelativeMLP(hidden=12)),
+    "relative MLP, shared": tiny(positions=RelativeMLP(shared=True), tokens=REGISTERS),
     "rope2d": tiny(positions=Rope2d()),
     "rope2d, stored": tiny(positions=Rope2d(stored_periods=True), tokens=REGISTERS),
     "rope2d, EVA": tiny(
@@ -94,6 +97,7 @@ OTHERS: dict[str, ViTConfig] = {
     "no positions": tiny(positions=NoPositions()),
     "grey": tiny(image=ImageConfig(size=(16, 24), channels=1)),
     "ragged": tiny(image=ImageConfig(size=(13, 20), channels=4)),
+    "ragged, cut": tiny(image=ImageConfig(size=(21, 26)), patch=PatchConfig(size=(8, 6), edge="cut")),
     "patch norms": tiny(patch=PatchConfig(size=(8, 6), bias=False, norm_pixels=True, norm_output=True)),
     "registers last": tiny(
         tokens=TokensConfig(class_token=False, num_registers=3, registers_last=True),

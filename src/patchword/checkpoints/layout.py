@@ -104,3 +104,7 @@ class Layout(ABC):
         Raises: CheckpointError naming what the format cannot hold.
         """
         return {}
+
+    def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """As `companions`, for a layout where those depend on how the tensors are spelled."""
+        return self.companions(card)

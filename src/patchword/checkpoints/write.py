@@ -96,7 +96,7 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
         classes=source.card.classes,
         spelling=spelling,
     )
-    companions = layout.companions(source.card)
+    companions = layout.beside(source.card, spelling)
     tensors = written_tensors(layout, description, source.tensors)
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 def check(config: "ViTConfig") -> None:
     """Raises: SettingsError for the first contradiction found."""
+    if not all(config.grid_size):
+        raise SettingsError(
+            f"images of {config.image.size} hold no whole patch of {config.patch.size}",
+            "set image.size to at least a patch, or patch.edge = 'pad'",
+        )
     _check_attention(config)
     _check_positions(config)
     _check_norm(config)

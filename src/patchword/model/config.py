@@ -13,6 +13,7 @@ from patchword.model.checks import check
 from patchword.model.kinds import (
     ClassPool,
     Combined,
+    Inner,
     JoinedPool,
     LayerNormConfig,
     Learned,
@@ -20,9 +21,6 @@ from patchword.model.kinds import (
     Norm,
     Pool,
     Positions,
-    RelativeBias,
-    Rope2d,
-    RopeMixed,
     SinCos1d,
     SinCos2d,
     Size,
@@ -47,14 +45,16 @@ class ImageConfig:
 class PatchConfig:
     """The convolution whose stride is its kernel, and the norms some put around it.
 
-    An image that is no multiple of the patch is padded with zeros at the right and the
-    bottom, so no pixel is lost; the grid is rounded up.
+    edge: what becomes of an image that is no multiple of the patch. "pad": zeros are put at
+    the right and the bottom, so no pixel is lost; the grid is rounded up. "cut": what fills no
+    patch is left out; rounded down (timm and big_vision: SigLIP's 384 pixels by 14).
     """
 
     size: Size = (16, 16)
     bias: bool = True  # off with CLIP's norm before the blocks
     norm_pixels: bool = False  # over the pixels of one patch, before the projection (lucidrains)
     norm_output: bool = False  # over the channels after it (lucidrains, AIMv2)
+    edge: Literal["pad", "cut"] = "pad"
 
     def __post_init__(self) -> None:
         require_positive("patch.size", *self.size)
@@ -221,8 +221,11 @@ class ViTConfig:
         check(self)
 
     def grid_of(self, size: Size) -> Size:
-        """Rows and columns of patches for an image of this size in pixels, rounded up."""
-        return -(-size[0] // self.patch.size[0]), -(-size[1] // self.patch.size[1])
+        """Rows and columns of patches for an image of this size in pixels."""
+        (height, width), (rows, columns) = size, self.patch.size
+        if self.patch.edge == "cut":
+            return height // rows, width // columns
+        return -(-height // rows), -(-width // columns)
 
     @property
     def grid_size(self) -> Size:
@@ -254,13 +257,11 @@ class ViTConfig:
         return self.positions if isinstance(self.positions, Learned | SinCos1d | SinCos2d) else NoPositions()
 
     @property
-    def inner_positions(self) -> NoPositions | RelativeBias | Rope2d | RopeMixed:
+    def inner_positions(self) -> NoPositions | Inner:
         """What each attention is told of where its tokens are."""
         if isinstance(self.positions, Combined):
             return self.positions.inner
-        return (
-            self.positions if isinstance(self.positions, RelativeBias | Rope2d | RopeMixed) else NoPositions()
-        )
+        return self.positions if isinstance(self.positions, Inner) else NoPositions()
 
     @property
     def num_prefix_positions(self) -> int:

@@ -16,6 +16,7 @@ from patchword.model.kinds import (
     NoPositions,
     Norm,
     RelativeBias,
+    RelativeMLP,
     Rope2d,
     RopeMixed,
 )
@@ -85,6 +86,9 @@ def _position_parameters(config: ViTConfig) -> int:
         case RelativeBias(shared=shared, prefix_rows=prefix_rows):
             table = ((2 * rows - 1) * (2 * columns - 1) + 3 * prefix_rows) * config.attention.num_heads
             return added + table * (1 if shared else config.depth)
+        case RelativeMLP(hidden=hidden, shared=shared):
+            mlp = _linear(2, hidden) + _linear(hidden, config.attention.num_heads)
+            return added + mlp * (1 if shared else config.depth)
         case RopeMixed():
             return added + config.depth * config.attention_dim
         case Rope2d() | NoPositions():

@@ -96,6 +96,22 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelativeMLP:
+    """A small MLP over the signed logarithms of row and column differences, added to the scores.
+
+    hidden: its width; ReLU between. Scores of prefix tokens get zero. shared: one for all blocks.
+    Source: timm's `RelPosMlp` in its own mode, after Swin v2 (Liu et al. 2022, arXiv 2111.09883).
+    """
+
+    kind: ClassVar[str] = "relative_mlp"
+    hidden: int = 128
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("positions.hidden", self.hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CentreCoordinates:
     """Patch centres, -1 to 1 on each axis by its own length, times 2 pi (DINOv3)."""
 
@@ -142,16 +158,19 @@ class RopeMixed:
     theta: float = 10.0
 
 
+Inner = RelativeBias | RelativeMLP | Rope2d | RopeMixed
+
+
 @dataclass(frozen=True, kw_only=True)
 class Combined:
     """One kind added to the tokens and one inside attention (EVA-02, PE)."""
 
     kind: ClassVar[str] = "combined"
     added: Learned | SinCos1d | SinCos2d = Learned()
-    inner: RelativeBias | Rope2d | RopeMixed = Rope2d()
+    inner: Inner = Rope2d()
 
 
-Positions = NoPositions | Learned | SinCos1d | SinCos2d | RelativeBias | Rope2d | RopeMixed | Combined
+Positions = NoPositions | Learned | SinCos1d | SinCos2d | Inner | Combined
 
 
 # Norms ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from patchword.model.kinds import (
     Learned,
     Norm,
     RelativeBias,
+    RelativeMLP,
     RMSNormConfig,
     Rope2d,
     RopeMixed,
@@ -87,6 +88,11 @@ def _positions(config: ViTConfig) -> Shapes:
             length = (2 * rows - 1) * (2 * columns - 1) + 3 * prefix_rows
             for index in range(1 if shared else config.depth):
                 found[f"attention_positions.tables.{index}"] = (length, config.attention.num_heads)
+        case RelativeMLP(hidden=hidden, shared=shared):
+            for index in range(1 if shared else config.depth):
+                name = f"attention_positions.mlps.{index}"
+                found |= _linear(f"{name}.fc1", 2, hidden)
+                found |= _linear(f"{name}.fc2", hidden, config.attention.num_heads)
         case Rope2d(stored_periods=True):
             found["attention_positions.periods"] = (config.head_dim // 4,)
         case RopeMixed():

@@ -37,7 +37,7 @@ class PatchEmbed(nn.Module):
 
     Equal to cutting the patches out and one product with a [D, C · rows · columns] matrix.
     Images that are no multiple of the patch are padded with zeros (after normalisation: the
-    mean colour) at the right and the bottom.
+    mean colour) at the right and the bottom, or cut there, as the config's edge says.
         images [B, C, H, W] → [B, h · w, D], and the grid (h, w)
     """
 
@@ -57,7 +57,7 @@ class PatchEmbed(nn.Module):
         below = grid[0] * self.config.patch.size[0] - height
         beside = grid[1] * self.config.patch.size[1] - width
         if below or beside:
-            images = F.pad(images, (0, beside, 0, below))
+            images = F.pad(images, (0, beside, 0, below))  # negative: cut
         if self.norm_pixels is None:
             patches: Tensor = self.proj(images).flatten(2).transpose(1, 2)
         else:
@@ -72,6 +72,12 @@ class PatchEmbed(nn.Module):
             raise SettingsError(
                 f"the model reads images [batch, {channels} channels, height, width], not {list(images.shape)}",
                 f"give a batch of images with {channels} channels, or build a model with image.channels set",
+            )
+        if not all(self.config.grid_of((images.shape[2], images.shape[3]))):
+            raise SettingsError(
+                f"an image of {images.shape[2]} x {images.shape[3]} pixels holds no whole patch of "
+                f"{self.config.patch.size[0]} x {self.config.patch.size[1]}",
+                "give larger images, or set patch.edge = 'pad'",
             )
 
 

@@ -20,6 +20,7 @@ from patchword.model.kinds import (
     Pool,
     Positions,
     RelativeBias,
+    RelativeMLP,
     Rope2d,
     RopeMixed,
     SinCos1d,
@@ -75,7 +76,7 @@ def model_facts(config: ViTConfig, num_classes: int | None) -> ModelFacts:
         patches=rows * columns,
         pixels=patch[0] * patch[1] * config.image.channels,
         tokens=price.tokens,
-        padded=(rows * patch[0], columns * patch[1]) != config.image.size,
+        padded=rows * patch[0] > config.image.size[0] or columns * patch[1] > config.image.size[1],
         prefix=_prefix(config),
         positions=_positions(config.positions),
         norm=NORMS[config.norm.kind],
@@ -105,7 +106,7 @@ def _positions(positions: Positions) -> str:
             return "So sines and cosines of its number in reading order are added to each token"
         case SinCos2d():
             return "So sines and cosines of its row and column are added to each token"
-        case RelativeBias():
+        case RelativeBias() | RelativeMLP():
             return "So attention adds a learned number for each distance in rows and columns"
         case Rope2d() | RopeMixed():
             return "So attention turns queries and keys by an angle for their row and column"

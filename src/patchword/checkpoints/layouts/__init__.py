@@ -4,7 +4,7 @@ from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.refused import REFUSED
-from patchword.checkpoints.layouts.timm_vit import TimmViT
+from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
 from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT
 from patchword.checkpoints.layouts.transformers_clip import (
@@ -28,7 +28,7 @@ from patchword.checkpoints.layouts.transformers_vit import (
 __all__ = ["LAYOUTS", "REFUSED"]
 
 LAYOUTS: tuple[Layout, ...] = (
-    TimmViT(),
+    Timm(),
     TorchvisionViT(),
     LucidrainsViT(),
     OpenAIClip(),

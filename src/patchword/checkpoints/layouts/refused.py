@@ -36,6 +36,24 @@ def _yolos(checkpoint: Checkpoint) -> bool:
     )
 
 
+def _one_of(checkpoint: Checkpoint, *names: str) -> bool:
+    return any(checkpoint.has(name) for name in names)
+
+
+def _shares_keys(checkpoint: Checkpoint) -> bool:
+    """Fewer heads of keys than of queries, in any block."""
+    for name in checkpoint.under("blocks."):
+        if name.endswith("attn.k_proj.weight"):
+            queries = name.replace("k_proj", "q_proj")
+            if checkpoint.has(queries) and checkpoint.shape(name) != checkpoint.shape(queries):
+                return True
+    return False
+
+
+def _scales_one_branch(checkpoint: Checkpoint) -> bool:
+    return checkpoint.has("blocks.0.gamma_1") and not checkpoint.has("blocks.0.gamma_2")
+
+
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "a DETR detector: a ResNet and a Transformer that answers with boxes; this patchword has no detection yet",
@@ -56,6 +74,42 @@ REFUSED: tuple[Refusal, ...] = (
         "a CLIP model whose image tower is a ResNet, not a Vision Transformer",
         lambda c: c.has("visual.layer1.0.conv1.weight"),
         "use its authors' code (openai/CLIP, open_clip)",
+    ),
+    Refusal(
+        "SAM's image encoder: windowed attention with relative positions that depend on the query, and a neck of "
+        "convolutions, none of which a plain ViT has (docs/decisions/0008)",
+        lambda c: _one_of(
+            c, "blocks.0.attn.rel_pos_h", "image_encoder.blocks.0.attn.rel_pos_h", "neck.0.weight"
+        ),
+        "use timm's samvit or segment-anything for it",
+    ),
+    Refusal(
+        "a timm model whose attention and MLP stand side by side (ParallelScalingBlock), which the backbone does not have",
+        lambda c: c.has("blocks.0.in_proj.weight"),
+        "use timm for it",
+    ),
+    Refusal(
+        "a timm model with parallel branches (ParallelThingsBlock), which the backbone does not have",
+        lambda c: c.has("blocks.0.attns.0.norm.weight"),
+        "use timm for it",
+    ),
+    Refusal(
+        "a timm model with differential attention, which the backbone does not have",
+        lambda c: _one_of(
+            c, "blocks.0.attn.lambda_q1", "blocks.0.lambda_q1", "blocks.0.attn.sub_norm.weight"
+        ),
+        "use timm for it",
+    ),
+    Refusal(
+        "a timm model with gated or grouped-query attention, or LayerScale on one branch alone (Sapiens 2), which the "
+        "backbone does not have",
+        lambda c: c.has("blocks.0.attn.gate.weight") or _shares_keys(c) or _scales_one_branch(c),
+        "use timm for it",
+    ),
+    Refusal(
+        "a NaFlex ViT with positions apart for rows and columns (factorized), which the backbone does not have",
+        lambda c: c.has("embeds.pos_embed_y"),
+        "use timm for it",
     ),
     Refusal(
         "a ViT with a stem of several convolutions with batch norm (hMLP), which the backbone does not have",

@@ -11,11 +11,12 @@ from patchword.model import kinds as k
 from patchword.model.config import ViTConfig
 from patchword.model.positions.learned import LearnedPositions
 from patchword.model.positions.relative_bias import RelativeBiasPositions
+from patchword.model.positions.relative_mlp import RelativeMLPPositions
 from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
 from patchword.model.positions.sincos import SinCos1dPositions, SinCos2dPositions
 
 AddedPositions = LearnedPositions | SinCos1dPositions | SinCos2dPositions
-InnerPositions = RelativeBiasPositions | Rope2dPositions | RopeMixedPositions
+InnerPositions = RelativeBiasPositions | RelativeMLPPositions | Rope2dPositions | RopeMixedPositions
 
 ADDED: dict[type, type[Any]] = {
     k.Learned: LearnedPositions,
@@ -24,6 +25,7 @@ ADDED: dict[type, type[Any]] = {
 }
 INNER: dict[type, type[Any]] = {
     k.RelativeBias: RelativeBiasPositions,
+    k.RelativeMLP: RelativeMLPPositions,
     k.Rope2d: Rope2dPositions,
     k.RopeMixed: RopeMixedPositions,
 }

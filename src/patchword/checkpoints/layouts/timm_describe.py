@@ -1,0 +1,247 @@
+"""A timm file → ViTConfig. The tensors say how the model is built; timm's words beside them say the rest.
+
+One reading for all of timm's ViT classes: they share their names, and where they differ a tensor of
+that name is there or is not. Checked against timm 1.0.31.
+"""
+
+from typing import Any, Literal, get_args
+
+from patchword.checkpoints.layouts.timm_positions import DEFAULTS, Places
+from patchword.errors import CheckpointError
+from patchword.model.config import (
+    Activation,
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    LayerNormConfig,
+    MaxPool,
+    MeanPool,
+    Norm,
+    Pool,
+    RelativeBias,
+    RMSNormConfig,
+)
+
+# Sizes that timm's names give heads to: tiny, small, base, large, huge, so400m, so150m, medium, little, betwixt,
+# g, giant, gigantic, enormous and 7b.
+_HEADS_BY_WIDTH = {
+    192: 3, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 832: 13, 896: 14, 1024: 16, 1152: 16,
+    1280: 16, 1408: 16, 1536: 24, 1664: 16, 1792: 16, 4096: 32,
+}  # fmt: skip
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+_RES_POST = ("ResPostBlock", "ResPostRelPosBlock")
+
+
+class Reading(Places):
+    """The rest of the model: blocks, norms and head, and the config of it all."""
+
+    def config(self) -> ViTConfig:
+        self._check_against_words()
+        tokens = self._tokens()
+        positions, image = self._positions(tokens)
+        heads = self._heads()
+        gated = self._gated()
+        ragged = any(side % part for side, part in zip(image, self.patch, strict=True))
+        return ViTConfig(
+            image=ImageConfig(size=image, channels=self.channels),
+            patch=PatchConfig(
+                size=self.patch,
+                bias=self._has(f"{self._patches}.bias"),
+                norm_output=self._has(f"{self._patches.rpartition('.')[0]}.norm.weight"),
+                edge="cut" if ragged and not self.pads else "pad",
+            ),
+            dim=self.dim,
+            depth=self.checkpoint.depth("blocks.{}.norm1.weight"),
+            tokens=tokens,
+            positions=positions,
+            attention=self._attention(heads),
+            mlp=MLPConfig(
+                hidden=self.checkpoint.shape_of(f"{self.block}mlp.fc2.weight", 2)[1],
+                activation=self._activation(gated),
+                gated=gated,
+                bias=self._has(f"{self.block}mlp.fc2.bias"),
+                inner_norm=self._has(f"{self.block}mlp.norm.weight"),
+            ),
+            block=self._block(),
+            norm=self._norm(),
+            head=self._head(tokens),
+        )
+
+    def _check_against_words(self) -> None:
+        """A config.json that says other sizes than the tensors have belongs to another file."""
+        if not self.known.certain:
+            return
+        found = {"embed_dim": self.dim, "depth": self.checkpoint.depth("blocks.{}.norm1.weight")}
+        for name, value in found.items():
+            said, source = self.known.integer(name)
+            if said is not None and said != value:
+                raise CheckpointError(
+                    f"{self.facts.name}: {name} is {said} in {self._whose(source)}, and {value} by the tensors",
+                    "put the config.json of these weights beside them",
+                )
+
+    def _whose(self, source: str) -> str:
+        """config.json is to blame for what its architecture stands for."""
+        return source if source == self.known.evidence else f"{self.known.evidence} ({source})"
+
+    # Blocks --------------------------------------------------------------------------------
+
+    def _heads(self) -> int:
+        known, checkpoint = self.known, self.checkpoint
+        said, source = known.integer("num_heads")
+        of_this_width = known.integer("embed_dim")[0] in (None, self.dim)
+        shape: int | None = None
+        if self._in_block("attn.q_norm.weight"):
+            shape = self.dim // checkpoint.shape(f"{self.block}attn.q_norm.weight")[0]
+        elif self._has("rope.freqs"):
+            shape = checkpoint.shape_of("rope.freqs", 4)[2]
+        elif isinstance(self._relative(), RelativeBias):
+            shape = checkpoint.shape_of(self.relative_table(), 2)[1]
+        told = said if source == known.evidence or of_this_width else None
+        if shape is not None and told not in (None, shape) and known.certain:
+            raise CheckpointError(
+                f"{self.facts.name}: num_heads is {told} in {self._whose(source)}, and {shape} by the tensors",
+                "put the config.json of these weights beside them",
+            )
+        return self.facts.heads(
+            self.dim,
+            (shape, "the tensors"),
+            (told, source),
+            (_HEADS_BY_WIDTH.get(self.dim), f"timm's sizes of width {self.dim}"),
+        )
+
+    def _attention(self, heads: int) -> AttentionConfig:
+        bias: Literal["qkv", "qv", "none"] = "none"
+        if self._in_block("attn.qkv.bias") or self._in_block("attn.k_proj.bias"):
+            bias = "qkv"
+        elif self._in_block("attn.q_bias") or self._in_block("attn.q_proj.bias"):
+            bias = "qv"
+        qk_norm: Literal["none", "layer", "rms"] = "none"
+        if self._in_block("attn.q_norm.weight"):
+            qk_norm = "layer" if self._in_block("attn.q_norm.bias") else "rms"
+        return AttentionConfig(
+            num_heads=heads,
+            bias=bias,
+            qk_norm=qk_norm,
+            out_norm=self._in_block("attn.norm.weight"),
+            out_bias=self._in_block("attn.proj.bias"),
+        )
+
+    def _gated(self) -> bool:
+        if self._in_block("mlp.fc1_g.weight"):
+            return True
+        rows = self.checkpoint.shape_of(f"{self.block}mlp.fc1.weight", 2)[0]
+        return rows == 2 * self.checkpoint.shape_of(f"{self.block}mlp.fc2.weight", 2)[1]
+
+    def _activation(self, gated: bool) -> Activation:
+        known = self.known
+        if known.kind in ("Eva", "Beit"):
+            usual: Activation = "silu" if gated else "gelu"
+            return self.facts.take("act", (usual, f"timm's {known.kind}"))
+        said, source = known.text("act_layer")
+        if said is not None and said.removeprefix("@").lower() not in _ACTIVATIONS:
+            raise self._lacks(f"the activation {said!r}")
+        named = None if said is None else _ACTIVATIONS[said.removeprefix("@").lower()]
+        default: Activation | None = "silu" if gated and known.kind != "VisionTransformer" else "gelu"
+        if not known.kind and self._has("norm_pre.weight"):
+            default = None  # CLIP: the same tensors go with GELU and with OpenAI's quick one
+        return self.facts.take("act", (named, source), (default, DEFAULTS))
+
+    def _block(self) -> BlockConfig:
+        order, _ = self.known.text("block_fn")
+        after = self.known.flag("use_post_norm") or (order or "").removeprefix("@") in _RES_POST
+        scaled = any(self._in_block(name) for name in ("ls1.gamma", "gamma_1"))
+        start = self.known.number("init_values")[0] or 1e-5
+        return BlockConfig(
+            order="res_post" if after else "pre",
+            entry_norm=self._has("norm_pre.weight"),
+            layer_scale=start if scaled else None,
+        )
+
+    def _norm(self) -> Norm:
+        said, source = self.known.say("norm_layer")
+        named: float | None = None
+        if isinstance(said, list | tuple) and len(said) == 2 and isinstance(said[1], dict):
+            named = said[1].get("eps")
+        before = self._has("norm_pre.weight") and not self.known.kind
+        eps = self.facts.take(
+            "eps",
+            (named, source),
+            (1e-5 if before else None, "timm's models with a norm before the blocks"),
+            (1e-6, DEFAULTS),
+        )
+        if self._in_block("norm1.bias"):
+            return LayerNormConfig(eps=eps)
+        return RMSNormConfig(eps=eps)
+
+    # Head ----------------------------------------------------------------------------------
+
+    def _head(self, tokens: TokensConfig) -> HeadConfig:
+        after = self._has("fc_norm.weight")
+        before = self._has("norm.weight")
+        if after and before:
+            raise self._lacks("a norm before and another after pooling (norm and fc_norm)")
+        classes = self.checkpoint.shape_of("head.weight", 2)[0] if self._has("head.weight") else 0
+        return HeadConfig(
+            pool=self._pool(tokens),
+            norm="pooled" if after else "tokens" if before else "none",
+            num_classes=classes,
+            bias=self._has("head.bias") or not classes,
+            distilled=self._has("head_dist.weight"),
+        )
+
+    def _pool(self, tokens: TokensConfig) -> Pool:
+        over: Literal["patches", "all"] = "all" if self._pools_prefix(tokens) else "patches"
+        if self._has("attn_pool.latent"):
+            return self._attention_pool(over)
+        said, source = self.known.text("global_pool")
+        names = {"token": "class", "avg": "mean", "max": "max", "": None, None: None}
+        if said not in names:
+            raise self._lacks(f"the pool {said!r}")
+        usual = "class" if tokens.class_token else "mean"
+        by_kind = {"Eva": "mean", "Beit": "mean", "VisionTransformerRelPos": "mean", "NaFlexVit": None}
+        default = by_kind.get(self.known.kind, usual)
+        if said == "":
+            default = None
+        if not self.known.kind and self._has("fc_norm.weight"):
+            default = "mean"
+        kind: Any = self.facts.take("pool", (names[said], source), (default, DEFAULTS))
+        if kind == "class":
+            return ClassPool()
+        return MaxPool(over=over) if kind == "max" else MeanPool(over=over)
+
+    def _pools_prefix(self, tokens: TokensConfig) -> bool:
+        if not tokens.num_extra:
+            return False
+        always = self.known.kind == "Eva" and self._has("attn_pool.latent")
+        return always or self.known.flag("pool_include_prefix")
+
+    def _attention_pool(self, over: Literal["patches", "all"]) -> AttentionPool:
+        self.facts.say("pool", "attention", "attn_pool in the file")
+        plain = not self._gated() and not self._in_block("mlp.norm.weight")
+        if not plain or not self._in_block("mlp.fc2.bias"):
+            raise self._lacks("an attention pool whose MLP differs from that of the blocks")
+        hidden = self.checkpoint.shape_of("attn_pool.mlp.fc1.weight", 2)[0]
+        own = self.known.integer("attn_pool_num_heads")[0]
+        own = None if own == self._heads() else own
+        same = hidden == self.checkpoint.shape_of(f"{self.block}mlp.fc2.weight", 2)[1]
+        return AttentionPool(num_heads=own, hidden=None if same else hidden, over=over)
+
+
+assert set(_ACTIVATIONS.values()) == set(get_args(Activation))

@@ -1,0 +1,171 @@
+"""What is known of a timm file beside its tensors: the architecture, its arguments, its data config.
+
+timm's own files name an architecture and leave heads, activation, eps and rotary positions to it.
+`timm_architectures.json` holds what each name of timm 1.0.31 means (made and held equal to the
+installed timm by tests/peers). Order: config.json, the training file's own words, the file's name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.errors import CheckpointError
+
+CONFIG = "config.json"
+Size = tuple[int, int]
+_WEIGHT_ENDINGS = (".safetensors", ".pth.tar", ".tar", ".pth", ".pt", ".bin")
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """ "architectures": name → class, args, data, tags; "data": what `data` leaves out."""
+    text = files("patchword.checkpoints.layouts").joinpath("timm_architectures.json").read_text("utf-8")
+    found: Mapping[str, Any] = json.loads(text)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the words beside the tensors say.
+
+    architecture: timm's name, "" where nothing says. kind: timm's class, "" where the name is not
+    in the table. evidence: what said it. told: the constructor's arguments said beside the
+    weights. args: those the architecture itself stands for. data: of `pretrained_cfg`.
+    """
+
+    name: str
+    architecture: str = ""
+    kind: str = ""
+    evidence: str = ""
+    certain: bool = True
+    told: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_architecture(self) -> str:
+        """The source of facts that the architecture stands for."""
+        return f"timm's {self.architecture}"
+
+    def say(self, *names: str) -> tuple[Any, str]:
+        """The first of these arguments that is said, and by what; (None, "") where none is."""
+        for said, source in ((self.told, self.evidence), (self.args, self.of_architecture)):
+            for name in names:
+                if said.get(name) is not None:
+                    return said[name], source
+        return None, ""
+
+    def integer(self, *names: str) -> tuple[int | None, str]:
+        """Raises: CheckpointError where what is said is no whole number above 0."""
+        value, source = self.say(*names)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise self.wrong(names[0], value, "a whole number above 0")
+        return value, source
+
+    def number(self, *names: str) -> tuple[float | None, str]:
+        value, source = self.say(*names)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise self.wrong(names[0], value, "a number")
+        return (None if value is None else float(value)), source
+
+    def flag(self, *names: str) -> bool:
+        value, _ = self.say(*names)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(names[0], value, "true or false")
+        return bool(value)
+
+    def text(self, *names: str) -> tuple[str | None, str]:
+        value, source = self.say(*names)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(names[0], value, "a name")
+        return value, source
+
+    def size(self, *names: str) -> tuple[Size | None, str]:
+        """(rows, columns); one number stands for both."""
+        value, source = self.say(*names)
+        return (None if value is None else self.as_size(names[0], value)), source
+
+    def as_size(self, name: str, value: Any) -> Size:
+        pair = (value, value) if isinstance(value, int) else value
+        whole = isinstance(pair, list | tuple) and all(type(side) is int and side > 0 for side in pair)
+        if not whole or len(pair) != 2:
+            raise self.wrong(name, value, "one or two whole numbers above 0")
+        return int(pair[0]), int(pair[1])
+
+    def wrong(self, name: str, value: Any, wanted: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.name}: {name} is {value!r} in {self.evidence}, {wanted} was expected",
+            "get the publisher's file again",
+        )
+
+
+def known(checkpoint: Checkpoint) -> Known | None:
+    """What timm's words beside the tensors say; None where there are none."""
+    if "architecture" in checkpoint.config_json:
+        return _of_config(checkpoint)
+    arch = checkpoint.beside.get("arch")
+    if isinstance(arch, str):
+        return _of_training_file(checkpoint, arch)
+    name, tag = _named(checkpoint)
+    if name in table()["architectures"]:
+        # A name alone may be that of a changed model: its sizes are not taken against the tensors'.
+        return _with_architecture(
+            Known(name=checkpoint.name, evidence="the file's name", certain=False), name, tag
+        )
+    return None
+
+
+def _of_config(checkpoint: Checkpoint) -> Known:
+    config, name = checkpoint.config_json, checkpoint.name
+    found = Known(name=name, evidence=CONFIG)
+    architecture = config["architecture"]
+    if not isinstance(architecture, str):
+        raise found.wrong("architecture", architecture, "a name")
+    told, data = config.get("model_args") or {}, config.get("pretrained_cfg") or {}
+    for key, value in (("model_args", told), ("pretrained_cfg", data)):
+        if not isinstance(value, Mapping):
+            raise found.wrong(key, value, "a table")
+    # Files of timm before 0.9 have the data config at the top.
+    above = {key: config[key] for key in table()["data"] if key in config}
+    pool = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
+    arch, _, tag = architecture.partition(".")
+    found = Known(name=name, evidence=CONFIG, told={**pool, **told}, data={**above, **data})
+    return _with_architecture(found, arch, tag)
+
+
+def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
+    args = checkpoint.args
+    extra = args.get("model_kwargs")
+    told = dict(extra) if isinstance(extra, Mapping) else {}
+    for theirs, ours in (("gp", "global_pool"), ("img_size", "img_size")):
+        if args.get(theirs) is not None:
+            told.setdefault(ours, args[theirs])
+    data = {key: args[key] for key in table()["data"] if args.get(key) is not None}
+    name, _, tag = arch.partition(".")
+    found = Known(
+        name=checkpoint.name, evidence="the training file's arch", certain=False, told=told, data=data
+    )
+    return _with_architecture(found, name, tag)
+
+
+def _with_architecture(found: Known, architecture: str, tag: str) -> Known:
+    entry = table()["architectures"].get(architecture)
+    if entry is None:
+        return replace(found, architecture=architecture)
+    data = {**table()["data"], **entry["tags"].get(tag, entry["data"]), **found.data}
+    return replace(found, architecture=architecture, kind=entry["class"], args=entry["args"], data=data)
+
+
+def _named(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Architecture and tag of `vit_base_patch16_224.augreg_in21k.safetensors`."""
+    name = checkpoint.path.name
+    for ending in _WEIGHT_ENDINGS:
+        if name.endswith(ending):
+            name = name.removesuffix(ending)
+            break
+    architecture, _, tag = name.partition(".")
+    return architecture, tag

@@ -1,0 +1,249 @@
+"""Where a timm file's tokens are: its grid of patches, added positions, and those inside attention."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from patchword.checkpoints.checkpoint import Checkpoint, square
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layouts.timm_facts import Known, Size
+from patchword.errors import CheckpointError
+from patchword.model.config import TokensConfig
+from patchword.model.kinds import (
+    CentreCoordinates,
+    Combined,
+    IndexCoordinates,
+    Learned,
+    NoPositions,
+    Positions,
+    RelativeBias,
+    RelativeMLP,
+    Resample,
+    Rope2d,
+    RopeMixed,
+)
+
+DEFAULTS = "timm's default"
+# Names of its blocks that timm's Eva class alone has; its rotary positions leave no tensor.
+EVA_ONLY = ("attn.q_proj.weight", "attn.q_bias", "mlp.fc1_g.weight", "gamma_1")
+
+
+class Places:
+    """A file being read: its tensors, timm's words beside them, and the facts that are collected."""
+
+    def __init__(self, checkpoint: Checkpoint, facts: Facts, known: Known) -> None:
+        self.checkpoint, self.facts, self.known = checkpoint, facts, known
+        self.naflex = checkpoint.has("embeds.proj.weight")
+        self.stem = "embeds." if self.naflex else ""
+        self.block = "blocks.0."
+        self.dim = checkpoint.shape(f"{self.block}norm1.weight")[0]
+        self.channels, self.patch = self._channels_and_patch()
+        self.pads = known.flag("dynamic_img_pad")
+
+    @property
+    def _patches(self) -> str:
+        return "embeds.proj" if self.naflex else "patch_embed.proj"
+
+    def _has(self, name: str) -> bool:
+        return self.checkpoint.has(name)
+
+    def _in_block(self, name: str) -> bool:
+        return self._has(f"{self.block}{name}")
+
+    def _channels_and_patch(self) -> tuple[int, Size]:
+        shape = self.checkpoint.shape(f"{self._patches}.weight")
+        if len(shape) == 4:
+            return shape[1], (shape[2], shape[3])
+        pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]
+        size, source = self.known.size("patch_size")
+        sizes = [(self.facts.options.patch_size, "option"), (size, source), ((16, 16), DEFAULTS)]
+        for candidate, _ in sizes:
+            if candidate is not None and pixels % (candidate[0] * candidate[1]) == 0:
+                return pixels // (candidate[0] * candidate[1]), candidate
+        raise CheckpointError(
+            f"{self.facts.name}: a patch of {pixels} numbers has no shape that any file names",
+            "give --patch-size",
+        )
+
+    def _sizes(self) -> list[tuple[Size | None, str]]:
+        """Sizes of images (h, w) that the model may be made for, the surest first."""
+        known, options = self.known, self.facts.options
+        given = known.data.get("input_size")
+        if given is not None and (not isinstance(given, list | tuple) or len(given) != 3):
+            raise known.wrong("input_size", given, "[channels, height, width]")
+        from_data = None if given is None else known.as_size("input_size", given[1:])
+        size, source = known.size("img_size")
+        told = (size, source) if source == known.evidence else (None, "")
+        arch = (size, source) if source != known.evidence else (None, "")
+        return [(options.image_size, "option"), told, (from_data, f"{known.evidence}: pretrained_cfg"), arch]
+
+    def _grid(self, fits: Callable[[Size], bool], side: int | None) -> tuple[Size, Size]:
+        """The stored grid, and the image it is of. Raises: CheckpointError where no size fits."""
+        for size, source in self._sizes():
+            if size is not None and fits(self._grid_of(size)):
+                grid = self._grid_of(size)
+                self.facts.say("grid", grid, source)
+                return grid, size
+        if side is None:
+            raise CheckpointError(
+                f"{self.facts.name}: its positions are those of no square, and the sides are in no file",
+                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+            )
+        self.facts.say("grid", (side, side), "the square of its table")
+        return (side, side), (side * self.patch[0], side * self.patch[1])
+
+    def _grid_of(self, size: Size) -> Size:
+        up = self.patch if self.pads else (1, 1)
+        rows, columns = ((s + u - 1) // p for s, u, p in zip(size, up, self.patch, strict=True))
+        return rows, columns
+
+    # Tokens and positions ------------------------------------------------------------------
+
+    def _tokens(self) -> TokensConfig:
+        registers = f"{self.stem}reg_token"
+        return TokensConfig(
+            class_token=self._has(f"{self.stem}cls_token"),
+            distillation_token=self._has("dist_token"),
+            num_registers=self.checkpoint.shape_of(registers, 3)[1] if self._has(registers) else 0,
+        )
+
+    def _positions(self, tokens: TokensConfig) -> tuple[Positions, Size]:
+        """The positions, and the size of the images they are stored for."""
+        table = f"{self.stem}pos_embed"
+        added, inner = None, self._relative() or self._rope()
+        if self._has(table):
+            added, image = self._learned(table, tokens)
+        elif isinstance(inner, RelativeBias):
+            image = self._relative_grid(inner)
+        else:
+            sizes = [(size, source) for size, source in self._sizes() if size is not None]
+            image, source = sizes[0] if sizes else (self.facts.take("image_size"), "option")
+            self.facts.say("image_size", image, source)
+        if added is not None and inner is not None:
+            return Combined(added=added, inner=inner), image
+        return added or inner or NoPositions(), image
+
+    def _learned(self, table: str, tokens: TokensConfig) -> tuple[Learned, Size]:
+        if self.naflex:
+            _, rows, columns, _ = self.checkpoint.shape_of(table, 4)
+            grid = (rows, columns)
+            self.facts.say("grid", grid, "the shape of its table")
+            image = (rows * self.patch[0], columns * self.patch[1])
+            covers: Literal["patches", "all", "all_but_registers"] = "patches"
+            return Learned(covers=self._covers(covers, tokens), resample=self._naflex_resample()), image
+        count, prefix = self.checkpoint.shape_of(table, 3)[1], tokens.num_prefix
+        for covers, rows in self._coverings(count, prefix):
+            try:
+                _, image = self._grid(lambda g, rows=rows: g[0] * g[1] == rows, square(rows))  # type: ignore[misc]
+            except CheckpointError:
+                continue
+            return Learned(covers=self._covers(covers, tokens)), image
+        grid, image = self._grid(lambda g: g[0] * g[1] in (count, count - prefix), None)
+        bare = grid[0] * grid[1] == count
+        return Learned(covers=self._covers("patches" if bare else "all", tokens)), image
+
+    def _coverings(self, count: int, prefix: int) -> list[tuple[Literal["patches", "all"], int]]:
+        """Which tokens the table may cover, and how many patches that leaves; the likeliest first."""
+        said, _ = self.known.say("no_embed_class")
+        bare: tuple[Literal["patches", "all"], int] = ("patches", count)
+        whole: tuple[Literal["patches", "all"], int] = ("all", count - prefix)
+        if not prefix:
+            return [whole]
+        if said is not None or self.known.kind:
+            return [bare, whole] if said else [whole, bare]
+        return [bare, whole] if square(count) else [whole, bare]
+
+    def _covers(
+        self, covers: Literal["patches", "all", "all_but_registers"], tokens: TokensConfig
+    ) -> Literal["patches", "all", "all_but_registers"]:
+        """Words for one meaning are made one: without registers "all" is what other families say too."""
+        if not tokens.num_prefix or (covers == "all" and not tokens.num_registers):
+            return "all_but_registers"
+        return covers
+
+    def _naflex_resample(self) -> Resample:
+        if self.known.flag("pos_embed_ar_preserving"):
+            raise self._lacks("positions resampled for the longer side and cut (pos_embed_ar_preserving)")
+        mode, _ = self.known.text("pos_embed_interp_mode")
+        if mode not in (None, "bicubic", "bilinear"):
+            raise self._lacks(f"positions resampled by {mode!r}")
+        antialias, _ = self.known.say("pos_embed_antialias")
+        return Resample(
+            interpolation="bilinear" if mode == "bilinear" else "bicubic",
+            antialias=antialias is not False,
+            align_corners=self.known.flag("pos_embed_align_corners"),
+        )
+
+    def _relative(self) -> RelativeBias | RelativeMLP | None:
+        tables = {
+            f"{self.block}attn.relative_position_bias_table": False,
+            f"{self.block}attn.rel_pos.relative_position_bias_table": False,
+            "rel_pos_bias.relative_position_bias_table": True,
+            "shared_rel_pos.relative_position_bias_table": True,
+        }
+        for name, shared in tables.items():
+            if self._has(name):
+                return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"))
+        for stem, shared in ((f"{self.block}attn.rel_pos", False), ("shared_rel_pos", True)):
+            if self._has(f"{stem}.mlp.fc1.weight"):
+                hidden = self.checkpoint.shape(f"{stem}.mlp.fc1.weight")[0]
+                if not self._has(f"{stem}.mlp.fc2.bias"):
+                    raise self._lacks("Swin's relative positions (rel_pos_type 'mlp-swin')")
+                return RelativeMLP(hidden=hidden, shared=shared)
+        return None
+
+    def relative_table(self) -> str:
+        """The first stored table of differences."""
+        return next(name for name in self.checkpoint.tensors if name.endswith("relative_position_bias_table"))
+
+    def _relative_grid(self, part: RelativeBias) -> Size:
+        length = self.checkpoint.shape_of(self.relative_table(), 2)[0] - 3 * part.prefix_rows
+        side = square(length)
+        return self._grid(
+            lambda g: (2 * g[0] - 1) * (2 * g[1] - 1) == length,
+            (side + 1) // 2 if side is not None and side % 2 else None,
+        )[1]
+
+    def _rope(self) -> Rope2d | RopeMixed | None:
+        known = self.known
+        if self._has("rope.freqs"):
+            indexing, _ = known.text("rope_grid_indexing")
+            if indexing == "ij" or (known.kind and indexing is None):
+                raise self._lacks("mixed rotary positions with rows first (rope_grid_indexing 'ij')")
+            return RopeMixed(theta=known.number("rope_temperature")[0] or 10.0)
+        if not self._rotates():
+            return None
+        kind, _ = known.text("rope_type")
+        theta = known.number("rope_temperature")[0] or 10_000.0
+        half = known.flag("rope_rotate_half")
+        columns_first = known.text("rope_grid_indexing")[0] == "xy"
+        pairing: Literal["half", "neighbours"] = "half" if half else "neighbours"
+        first: Literal["row", "column"] = "column" if columns_first else "row"
+        self.facts.say("positions", f"rope {kind or 'cat'}, temperature {theta:g}", known.say("rope_type")[1])
+        offset = known.number("rope_grid_offset")[0] or 0.0
+        if kind == "dinov3" and not offset:
+            return Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing=pairing, first_axis=first)
+        if kind not in (None, "cat", "axial"):
+            raise self._lacks(f"rotary positions of the kind {kind!r}")
+        reference, _ = known.size("ref_feat_shape", "rope_ref_feat_shape")
+        coordinates = IndexCoordinates(offset=offset, reference=reference)
+        return Rope2d(theta=theta, coordinates=coordinates, pairing=pairing, first_axis=first)
+
+    def _rotates(self) -> bool:
+        """Whether queries and keys are turned, which leaves no trace among the tensors."""
+        known = self.known
+        if known.kind == "NaFlexVit":
+            return known.text("rope_type")[0] not in (None, "", "none")
+        if known.kind or "use_rot_pos_emb" in known.told:
+            return known.flag("use_rot_pos_emb")
+        if any(self._in_block(name) for name in EVA_ONLY) and not self._has("pos_embed"):
+            raise CheckpointError(
+                f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
+                "put timm's config.json beside it, or name the file as timm names the architecture",
+            )
+        return False
+
+    def _lacks(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.facts.name}: a timm model with {what}, which the backbone does not have",
+            "use timm for it",
+        )

@@ -1,0 +1,187 @@
+"""A ViTConfig → one of timm's classes with all of its arguments.
+
+config.json can hold numbers and names, no classes, and timm drops a null: what cannot be said so
+(eps, a gated MLP's class, the order of norms) must come with the architecture that is named, and
+what an architecture brings cannot always be taken off again. `_base` finds one that suits.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from patchword.checkpoints.layouts.timm_arguments import ARGUMENTS, Args, common, lacks
+from patchword.checkpoints.layouts.timm_facts import table
+from patchword.errors import CheckpointError
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    LayerNormConfig,
+    Learned,
+    MaxPool,
+    MeanPool,
+    NoPositions,
+    RelativeBias,
+    RelativeMLP,
+    RMSNormConfig,
+    Rope2d,
+    RopeMixed,
+)
+
+# Tried in this order where the model does not come from a timm file, then every other one of its class.
+_PREFERRED = (
+    "vit_base_patch16_224",
+    "vit_base_patch16_clip_224",
+    "vit_giant_patch14_dinov2",
+    "aimv2_large_patch14_224",
+    "vit_base_patch16_rpn_224",
+    "deit_base_distilled_patch16_224",
+    "eva_giant_patch14_224",
+    "vit_base_patch16_dinov3",
+    "eva02_base_patch14_224",
+    "vit_pe_core_base_patch16_224",
+    "beit_base_patch16_224",
+    "vit_relpos_base_patch16_224",
+    "naflexvit_base_patch16_map",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """architecture and args: what `timm.create_model` takes; spelling: how that class names its tensors."""
+
+    architecture: str
+    kind: str
+    args: Mapping[str, Any]
+    spelling: Mapping[str, Any]
+
+
+def target(config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
+    """spelling: of the file it was read from, {} for the usual one.
+
+    Raises: CheckpointError naming what no class of timm holds.
+    """
+    _check(config)
+    failure: CheckpointError | None = None
+    for kind in _kinds(config, spelling):
+        for gate in _gates(config, spelling):
+            try:
+                return _as_kind(kind, config, {**spelling, "gate": gate})
+            except CheckpointError as error:
+                failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
+    args = {**common(config), **ARGUMENTS[kind](config, spelling)}
+    architecture, told = _base(kind, args, spelling.get("architecture", ""))
+    eva_names = kind in ("Eva", "Beit")
+    relative = {"Beit": ("", "rel_pos_bias."), "VisionTransformerRelPos": ("rel_pos.", "shared_rel_pos.")}
+    shared = bool(getattr(config.inner_positions, "shared", False))
+    spelled = {
+        "architecture": architecture,
+        "kind": kind,
+        "naflex": kind == "NaFlexVit",
+        "patches": spelling.get("patches", "kernel") if kind == "NaFlexVit" else "kernel",
+        "scale": "gamma" if eva_names else "ls",
+        "split": kind == "Eva" and bool(spelling.get("split", False)),
+        "gate": spelling["gate"],
+        "relative": relative[kind][shared] if kind in relative else "",
+    }
+    return Target(architecture=architecture, kind=kind, args=told, spelling=spelled)
+
+
+def _kinds(config: ViTConfig, spelling: Mapping[str, Any]) -> list[str]:
+    """Classes to try, the one it was read from first."""
+    usual: list[str] = []
+    match config.inner_positions:
+        case Rope2d() | RopeMixed():
+            usual = ["Eva"]
+        case RelativeBias():
+            usual = ["Beit", "VisionTransformerRelPos"]
+        case RelativeMLP():
+            usual = ["VisionTransformerRelPos"]
+        case _ if config.tokens.distillation_token:
+            usual = ["VisionTransformerDistilled"]
+        case _:
+            usual = ["VisionTransformer", "Eva"]
+    if spelling.get("naflex"):
+        usual = ["NaFlexVit"]
+    read_from = spelling.get("kind", "")
+    return [read_from, *(kind for kind in usual if kind != read_from)] if read_from else usual
+
+
+def _gates(config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[str]:
+    if spelling.get("gate"):
+        return (spelling["gate"],)
+    if not config.mlp.gated:
+        return ("packed",)
+    return ("apart", "packed") if config.mlp.inner_norm else ("packed", "apart")
+
+
+# What no class holds -----------------------------------------------------------------------
+
+
+def _check(config: ViTConfig) -> None:
+    head, norm = config.head, config.norm
+    added, inner = config.added_positions, config.inner_positions
+    square_heads = config.attention_dim == config.dim
+    registers = config.tokens.num_registers
+    ours: tuple[tuple[bool, str], ...] = (
+        (config.tokens.registers_last, "registers behind the patches"),
+        (config.patch.norm_pixels, "a norm over the pixels of a patch"),
+        (not isinstance(norm, LayerNormConfig | RMSNormConfig), f"{norm.kind} norm"),
+        (isinstance(norm, LayerNormConfig) and not norm.bias, "LayerNorm without bias"),
+        (not square_heads, f"heads of {config.head_dim} channels with a width of {config.dim}"),
+        (config.block.order == "post", "norms after the sum (block.order = 'post')"),
+        (bool(head.pre_logits), "a layer with tanh before the head (head.pre_logits)"),
+        (bool(head.projection), "a projection without bias (head.projection)"),
+        (not isinstance(head.pool, ClassPool | MeanPool | MaxPool | AttentionPool), f"the pool {head.pool.kind!r}"),
+        (bool(head.num_classes) and not head.bias, "a head without bias"),
+        (not isinstance(added, NoPositions | Learned), f"{added.kind} positions"),
+        (isinstance(inner, Rope2d) and inner.stored_periods, "stored periods of rotary positions"),
+        (
+            isinstance(added, Learned) and added.covers == "all_but_registers" and registers > 0,
+            "positions for the class token and not for the registers (positions.covers = 'all_but_registers')",
+        ),
+    )  # fmt: skip
+    for wrong, what in ours:
+        if wrong:
+            raise lacks(what)
+    names = {"rms": RMSNormConfig, "layer": LayerNormConfig}
+    if config.attention.qk_norm != "none" and not isinstance(norm, names[config.attention.qk_norm]):
+        raise lacks(f"{config.attention.qk_norm} norm of queries and keys beside {norm.kind} norm elsewhere")
+
+
+# The architecture that brings the rest ------------------------------------------------------
+
+
+def _base(kind: str, wanted: Args, read_from: str) -> tuple[str, Args]:
+    """An architecture of this class that brings what JSON cannot say, and the arguments to say beside it."""
+    entries = table()["architectures"]
+    names = [read_from, *_PREFERRED, *entries]
+    for name in names:
+        entry = entries.get(name)
+        if entry is not None and entry["class"] == kind and _suits(entry["args"], wanted):
+            told = {key: value for key, value in wanted.items() if value is not None and not _marked(value)}
+            return name, told
+    brought = [key for key, value in wanted.items() if value is None or _marked(value)]
+    said = ", ".join(f"{key} {wanted[key]}" for key in brought if wanted[key] is not None) or "these parts"
+    raise lacks(f"{said} together: no architecture brings it", kind)
+
+
+def _suits(args: Mapping[str, Any], wanted: Args) -> bool:
+    """Whether what cannot be said is what the architecture brings."""
+    for key, value in wanted.items():
+        if value is None and args.get(key) is not None:
+            return False
+        if _marked(value) and args.get(key) != value:
+            return False
+    return True
+
+
+def _marked(value: Any) -> bool:
+    """A class of timm's, or a partial of one, as the table writes them."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, str) and first.startswith("@")

@@ -1,0 +1,311 @@
+"""timm's layout: what is written reads back the same, what no file says is asked for, and what contradicts is told."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.layout import Description, Rule
+from patchword.checkpoints.layouts.timm import Timm
+from patchword.checkpoints.layouts.timm_data import data_config
+from patchword.checkpoints.layouts.timm_facts import table
+from patchword.checkpoints.layouts.timm_write import target
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.stored import Entry, Stored
+from patchword.checkpoints.write import Source, differences, explicit, write_as
+from patchword.errors import CheckpointError, UnknownLayout
+from patchword.images.geometry import Border, Cover, Shorter, Squash
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import (
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
+from patchword.model.kinds import (
+    AttentionPool,
+    Combined,
+    IndexCoordinates,
+    LayerNormConfig,
+    Learned,
+    MaxPool,
+    MeanPool,
+    NoPositions,
+    RelativeBias,
+    RelativeMLP,
+    RMSNormConfig,
+    Rope2d,
+    RopeMixed,
+    SinCos2d,
+)
+from patchword.model.shapes import shapes
+from patchword.model.vit import ViT
+from support.vit_configs import tiny
+
+NO_CLASS = TokensConfig(class_token=False)
+MEAN = HeadConfig(pool=MeanPool(), num_classes=5)
+GATED = MLPConfig(hidden=40, gated=True, activation="silu")
+QV = AttentionConfig(num_heads=3, bias="qv")
+MODELS: dict[str, ViTConfig] = {
+    "plain": tiny(),
+    "no class token, mean": tiny(tokens=NO_CLASS, head=MEAN),
+    "fc_norm": tiny(head=replace(MEAN, norm="pooled")),
+    "no head": tiny(head=HeadConfig(num_classes=0)),
+    "largest of all tokens": tiny(head=HeadConfig(pool=MaxPool(over="all"), num_classes=5)),
+    "registers with positions": tiny(tokens=TokensConfig(num_registers=3), positions=Learned(covers="all")),
+    "registers without": tiny(tokens=TokensConfig(num_registers=3), positions=Learned(covers="patches")),
+    "CLIP": tiny(
+        patch=PatchConfig(size=(8, 6), bias=False),
+        block=BlockConfig(entry_norm=True),
+        mlp=MLPConfig(hidden=40, activation="quick_gelu"),
+        norm=LayerNormConfig(eps=1e-5),
+    ),
+    "SigLIP": tiny(
+        tokens=NO_CLASS,
+        mlp=MLPConfig(hidden=37, activation="gelu_tanh"),
+        head=HeadConfig(pool=AttentionPool(), num_classes=0),
+    ),
+    "distilled": tiny(
+        tokens=TokensConfig(distillation_token=True), head=HeadConfig(num_classes=5, distilled=True)
+    ),
+    "scaled, packed SwiGLU": tiny(mlp=GATED, block=BlockConfig(layer_scale=1e-5)),
+    "AIMv2": tiny(
+        patch=PatchConfig(size=(8, 6), norm_output=True),
+        tokens=NO_CLASS,
+        attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
+        mlp=replace(GATED, bias=False),
+        norm=RMSNormConfig(eps=1e-5),
+        head=MEAN,
+    ),
+    "normed queries": tiny(attention=AttentionConfig(num_heads=3, qk_norm="layer", out_norm=True)),
+    "norms after the branches": tiny(block=BlockConfig(order="res_post")),
+    "no positions": tiny(positions=NoPositions()),
+    "ragged, padded": tiny(image=ImageConfig(size=(13, 20))),
+    "ragged, cut": tiny(image=ImageConfig(size=(21, 26)), patch=PatchConfig(size=(8, 6), edge="cut")),
+    "EVA-02": tiny(
+        attention=QV,
+        mlp=replace(GATED, inner_norm=True),
+        positions=Combined(
+            inner=Rope2d(theta=1e4, pairing="neighbours", coordinates=IndexCoordinates(reference=(16, 16)))
+        ),
+        head=replace(MEAN, norm="pooled"),
+    ),
+    "DINOv3": tiny(
+        tokens=TokensConfig(num_registers=4),
+        attention=AttentionConfig(num_heads=3, bias="none"),
+        positions=Rope2d(),
+        block=BlockConfig(layer_scale=1e-5),
+        norm=LayerNormConfig(eps=1e-5),
+        head=MEAN,
+    ),
+    "rope, mixed": tiny(positions=RopeMixed(), block=BlockConfig(layer_scale=1e-5)),
+    "PE": tiny(
+        patch=PatchConfig(size=(8, 6), bias=False),
+        block=BlockConfig(entry_norm=True),
+        positions=Combined(
+            inner=Rope2d(
+                theta=1e4,
+                pairing="neighbours",
+                first_axis="column",
+                coordinates=IndexCoordinates(offset=1.0, reference=(14, 14)),
+            )
+        ),
+        norm=LayerNormConfig(eps=1e-5),
+        head=HeadConfig(pool=AttentionPool(num_heads=6, over="all"), num_classes=5),
+    ),
+    "BEiT": tiny(attention=QV, positions=RelativeBias(), head=replace(MEAN, norm="pooled")),
+    "BEiT, one table": tiny(attention=QV, positions=RelativeBias(shared=True), block=BlockConfig(layer_scale=0.1)),
+    "relative table": tiny(tokens=NO_CLASS, positions=RelativeBias(prefix_rows=False), head=MEAN),
+    "relative MLP": tiny(tokens=NO_CLASS, positions=RelativeMLP(hidden=12), head=MEAN),
+    "relative MLP, shared": tiny(positions=RelativeMLP(hidden=12, shared=True)),
+    "grey, odd": tiny(image=ImageConfig(size=(16, 24), channels=1)),
+}  # fmt: skip
+
+
+def source_of(config: ViTConfig, **changes: Any) -> Source:
+    vit = ViT(config, torch.Generator().manual_seed(0))
+    preprocess = Preprocess.simple(config.image.size, config.image.channels, (0.5,), (0.25,))
+    classes = tuple(f"class {i}" for i in range(config.head.num_classes))
+    card = ModelCard(config=config, preprocess=preprocess, classes=classes, provenance=Provenance())
+    return Source(card=replace(card, **changes), tensors=vit.state_dict())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_written_reads_back_the_same(name: str, tmp_path: Path) -> None:
+    source = source_of(MODELS[name])
+    written = write_as(source, Timm(), tmp_path / "out")
+    assert not written.told and not written.changed
+    assert written.reopened.card.classes == source.card.classes
+    back = read_tensors(written.reopened)
+    assert back.keys() == source.tensors.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in source.tensors.items())
+
+
+CANNOT: dict[str, tuple[ViTConfig, str]] = {
+    "sines": (tiny(positions=SinCos2d()), "sincos2d"),
+    "a projection": (tiny(head=HeadConfig(projection=7)), "projection"),
+    "tanh": (tiny(head=HeadConfig(pre_logits=7)), "tanh"),
+    "own width of heads": (tiny(attention=AttentionConfig(num_heads=2, head_dim=20)), "heads of 20"),
+    "post norm": (tiny(block=BlockConfig(order="post")), "after the sum"),
+    "registers behind": (
+        tiny(tokens=TokensConfig(num_registers=2, registers_last=True)),
+        "registers behind",
+    ),
+    "stored periods": (tiny(positions=Rope2d(stored_periods=True)), "stored periods"),
+    "eps of 1e-12": (tiny(norm=LayerNormConfig(eps=1e-12)), "norm.eps"),
+    "rope and quick GELU": (
+        tiny(positions=Rope2d(), mlp=MLPConfig(hidden=40, activation="quick_gelu")),
+        "activation",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_timm_cannot_hold_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    config, word = CANNOT[name]
+    with pytest.raises(CheckpointError, match=word):
+        write_as(source_of(config), Timm(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def listed(
+    config: ViTConfig, words: dict[str, Any] | None = None, *, name: str = "weights.pth", **beside: Any
+) -> Stored:
+    """A file of timm's names for this model, of shapes alone."""
+    ours = shapes(config)
+    card = source_of(config).card
+    spelling = target(config, {}).spelling
+    description = Description(config=config, preprocess=card.preprocess, spelling=spelling)
+    tree: dict[str, Any] = {}
+    for part in Timm().rules(description):
+        if isinstance(part, Rule):
+            theirs = part.op.their_shapes([ours[n] for n in part.ours])
+            tree |= {
+                n: Entry(dtype="F32", shape=tuple(s), file=Path("x"), offset=0)
+                for n, s in zip(part.theirs, theirs, strict=True)
+            }
+    configs = {"config.json": words} if words is not None else {}
+    whole = {"state_dict": tree, **beside} if beside else tree
+    return Stored(path=Path(name), container="torch", tree=whole, metadata={}, files=(), configs=configs)
+
+
+SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": [16, 24], "patch_size": [8, 6]}
+
+
+def read(stored: Stored, **options: Any) -> Opened:
+    return understand(stored, Options(**options))
+
+
+def test_an_architecture_stands_for_what_no_tensor_says() -> None:
+    clip = MODELS["CLIP"]
+    exact = read(listed(clip, {"architecture": "vit_base_patch16_clip_224", "model_args": SMALL}))
+    quick = read(listed(clip, {"architecture": "vit_base_patch16_clip_quickgelu_224", "model_args": SMALL}))
+    assert exact.card.config.mlp.activation == "gelu"
+    assert quick.card.config.mlp.activation == "quick_gelu"
+    assert exact.card.config.norm == quick.card.config.norm == LayerNormConfig(eps=1e-5)
+
+
+def test_clip_without_a_name_is_asked_for_its_activation() -> None:
+    with pytest.raises(CheckpointError) as told:
+        read(listed(MODELS["CLIP"]), num_heads=3, image_size=(16, 24))
+    assert "--act" in told.value.fix
+    read(listed(MODELS["CLIP"]), num_heads=3, image_size=(16, 24), act="quick_gelu")
+
+
+def test_eva_without_a_name_is_asked_for_words_beside_it() -> None:
+    with pytest.raises(CheckpointError, match="rotary"):
+        read(listed(MODELS["DINOv3"]), num_heads=3, image_size=(16, 24))
+
+
+def test_a_training_file_names_its_architecture() -> None:
+    stored = listed(MODELS["plain"], arch="vit_small_patch16_224", epoch=3, args={"gp": "avg"})
+    opened = read(stored, num_heads=3, image_size=(16, 24))
+    assert opened.layout.name == "timm"
+    assert isinstance(opened.card.config.head.pool, MeanPool)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"architecture": "vit_base_patch16_224"}, "embed_dim is 768"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "depth": 7}}, "depth is 7"),
+        ({"architecture": 7}, "architecture"),
+        ({"architecture": "vit_base_patch16_224", "model_args": [1]}, "model_args"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "num_heads": "3"}}, "num_heads"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "img_size": "big"}}, "img_size"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "global_pool": "prr"}}, "prr"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "act_layer": "mish"}}, "mish"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"mean": "x"}}, "mean"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"crop_pct": 0}}, "crop_pct"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "label_names": ["one"]}, "1 labels"),
+    ],
+)  # fmt: skip
+def test_words_that_are_wrong_are_told(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        read(listed(MODELS["plain"], words))
+
+
+def test_heads_that_the_tensors_show_contradict_the_config() -> None:
+    words = {"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "num_heads": 4}}
+    with pytest.raises(CheckpointError, match="num_heads is 4"):
+        read(listed(MODELS["normed queries"], words))
+
+
+def test_what_the_backbone_has_not_is_refused_by_name() -> None:
+    stored = listed(MODELS["plain"])
+    tree = {**stored.tree, "blocks.0.attn.lambda_q1": next(iter(stored.tree.values()))}
+    with pytest.raises(UnknownLayout, match="differential attention"):
+        read(replace(stored, tree=tree), num_heads=3, image_size=(16, 24))
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "crop", "rule"),
+    [
+        ("center", (224, 224), 0.9, Shorter(size=248)),
+        ("center", (224, 160), 0.5, Cover(size=(448, 320))),
+        ("squash", (224, 224), 1.0, Squash(size=(224, 224))),
+        ("border", (224, 224), 0.875, Border(size=(256, 256))),
+    ],
+)
+def test_the_data_config_goes_both_ways(mode: str, size: tuple[int, int], crop: float, rule: Any) -> None:
+    data = {"input_size": [3, *size], "crop_pct": crop, "crop_mode": mode, "interpolation": "bilinear"}
+    model_args = {**SMALL, "patch_size": 8}
+    del model_args["img_size"]
+    words = {"architecture": "vit_base_patch16_224", "model_args": model_args, "pretrained_cfg": data}
+    square = replace(MODELS["plain"], image=ImageConfig(size=size), patch=PatchConfig(size=(8, 8)))
+    stored = listed(square, words)
+    prepared = read(stored).card.preprocess
+    assert prepared.resize == rule and prepared.image_size == size
+    assert not prepared.reading.apply_exif
+    back = data_config(prepared)
+    assert {key: back[key] for key in data} == data
+
+
+def test_a_written_config_names_only_what_json_holds() -> None:
+    for config in MODELS.values():
+        found = target(config, {})
+        assert found.architecture in table()["architectures"]
+        assert json.loads(json.dumps(dict(found.args))) == dict(found.args)
+
+
+def test_a_file_is_written_back_as_it_was_spelled(tmp_path: Path) -> None:
+    """Three projections stay three, and the architecture keeps its name."""
+    config = MODELS["EVA-02"]
+    spelling = target(
+        config, {"kind": "Eva", "split": True, "architecture": "eva02_base_patch14_448"}
+    ).spelling
+    source = replace(source_of(config), layout=Timm(), spelling=spelling)
+    written = write_as(source, Timm(), tmp_path / "out")
+    opened = open_foreign(tmp_path / "out")
+    assert "blocks.0.attn.q_proj.weight" in opened.checkpoint.tensors
+    assert opened.checkpoint.config_json["architecture"] == "eva02_base_patch14_448"
+    assert not differences(explicit(config), explicit(written.reopened.card.config))
