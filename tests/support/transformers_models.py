@@ -1,22 +1,29 @@
-"""Small models of transformers with random weights, and what they answer. Imports transformers: for tests/peers alone."""
+"""Small models of transformers with random weights, and what they answer. Imports transformers: for tests/peers alone.
 
+python -m support.transformers_models FOLDER    # in tests/, writes the recorded cases of tests/data/parity/cases
+"""
+
+import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 
 SIZES = {
-    "hidden_size": 24,
+    "hidden_size": 12,
     "num_hidden_layers": 2,
     "num_attention_heads": 3,
     "image_size": 16,
     "patch_size": 4,
 }
-HIDDEN = {"intermediate_size": 40}
+HIDDEN = {"intermediate_size": 20}
 LABELS = {"id2label": {i: name for i, name in enumerate(("ash", "beech", "cedar", "elm", "fir"))}}
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 10,
         "max_position_embeddings": 4, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
@@ -73,7 +80,7 @@ def _dino(name: str, model: str, config: str, **settings: Any) -> Sample:
 _NAFLEX = {key: value for key, value in VISION.items() if key != "image_size"} | {"num_patches": 16}
 SAMPLES = (
     _sample("vit", "ViTForImageClassification", "ViTConfig"),
-    _sample("vit_pooler", "ViTModel", "ViTConfig", hidden_act="gelu_new", pooler_output_size=20),
+    _sample("vit_pooler", "ViTModel", "ViTConfig", hidden_act="gelu_new", pooler_output_size=10),
     _sample("vit_mim", "ViTForMaskedImageModeling", "ViTConfig", qkv_bias=False, encoder_stride=4),
     _sample("vit_oblong", "ViTForImageClassification", "ViTConfig", (8, 24), image_size=[8, 24], num_channels=1),
     _sample("deit", "DeiTForImageClassification", "DeiTConfig"),
@@ -83,7 +90,7 @@ SAMPLES = (
     _sample("ijepa", "IJepaForImageClassification", "IJepaConfig"),
     _sample("beit", "BeitForImageClassification", "BeitConfig", use_relative_position_bias=True),
     _sample("beit_class_token", "BeitForImageClassification", "BeitConfig", use_mean_pooling=False,
-            use_absolute_position_embeddings=True, use_shared_relative_position_bias=True, layer_scale_init_value=0),
+            use_absolute_position_embeddings=True, use_shared_relative_position_bias=True, layer_scale_init_value=0.0),
     _sample("beit_mim", "BeitForMaskedImageModeling", "BeitConfig", use_shared_relative_position_bias=True,
             use_mask_token=True, vocab_size=7),
     _sample("beit_model", "BeitModel", "BeitConfig", use_relative_position_bias=True),
@@ -114,7 +121,8 @@ def picture(sample: Sample, batch: int = 1) -> Tensor:
 def inputs(model: nn.Module, image: Tensor) -> dict[str, Any]:
     """What the class is called with: NaFlex takes rows of patches."""
     if not type(model).__name__.startswith("Siglip2"):
-        takes = "interpolate_pos_encoding" in _arguments(model)
+        # Only where the size is another: it takes the stored grid for a square.
+        takes = "interpolate_pos_encoding" in _arguments(model) and tuple(image.shape[2:]) != _made_for(model)
         return {"pixel_values": image} | ({"interpolate_pos_encoding": True} if takes else {})
     side, (batch, channels, height, width) = SIZES["patch_size"], image.shape
     grid = (height // side, width // side)
@@ -125,6 +133,12 @@ def inputs(model: nn.Module, image: Tensor) -> dict[str, Any]:
         "pixel_attention_mask": torch.ones(rows.shape[:2], dtype=torch.int64),
         "spatial_shapes": torch.tensor([grid] * batch),
     }
+
+
+def _made_for(model: nn.Module) -> tuple[int, int]:
+    config: Any = model.config
+    size = getattr(config, "vision_config", config).image_size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _arguments(model: nn.Module) -> tuple[str, ...]:
@@ -142,7 +156,7 @@ def answers(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if re.search(r"(^|\.)layers?\.0$", name) and "text" not in name and "decoder" not in name:
             handles.append(module.register_forward_hook(_keep_block(found), with_kwargs=True))
-        if name.endswith("classifier"):
+        if name in ("classifier", "cls_classifier"):
             handles.append(module.register_forward_hook(lambda m, args, out: found.update(embedding=args[0])))
         if name == "layernorm" and hasattr(model, "lm_head"):
             handles.append(module.register_forward_hook(lambda m, args, out: found.update(tokens=out)))
@@ -174,8 +188,74 @@ def _keep_tokens(found: dict[str, Tensor]) -> Callable[..., None]:
     def keep(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if getattr(out, "last_hidden_state", None) is not None:
             found["tokens"] = out.last_hidden_state
-            pooled = getattr(out, "pooler_output", None)
-            if pooled is not None and not any("classifier" in name for name, _ in module.named_modules()):
-                found.setdefault("_pooled", pooled)
 
     return keep
+
+
+# Recording -------------------------------------------------------------------------------
+
+# Name of the sample → whether it is saved in the published spelling.
+RECORDED = {
+    "vit": True, "vit_pooler": False, "deit_teacher": True, "msn": True, "ijepa": False, "beit": True,
+    "beit_class_token": False, "beit_mim": True, "dinov2": False, "dinov2_swiglu": True, "dinov2_registers": True,
+    "dinov3": True, "dinov3_gated": False, "clip": True, "clip_classifier": True, "siglip": True,
+    "siglip_classifier": True, "siglip2_naflex": False,
+}  # fmt: skip
+
+
+def record(folder: Path) -> None:
+    """A small case of each family, in the form of the recorded ones."""
+    for sample in SAMPLES:
+        if sample.name in RECORDED:
+            model, image = sample.build(), picture(sample)
+            arrays = {"image": image, **answers(model, image)}
+            _write(folder, sample, model, arrays, published=RECORDED[sample.name])
+    mae = _sample("mae", "ViTMAEForPreTraining", "ViTMAEConfig", decoder_hidden_size=8, decoder_num_hidden_layers=1,
+                  decoder_num_attention_heads=2, decoder_intermediate_size=8)  # fmt: skip
+    model, image = mae.build(), picture(mae, batch=2)
+    noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(2))
+    found: dict[str, Tensor] = {}
+    encoder: Any = model.vit
+    encoder.layers[0].register_forward_hook(_keep_block(found), with_kwargs=True)
+    with torch.no_grad():
+        answer = encoder(image, noise=noise)
+    found |= {
+        "latent": answer.last_hidden_state,
+        "mask": answer.mask,
+        "ids_restore": answer.ids_restore.float(),
+    }
+    _write(folder, mae, model, {"image": image, "noise": noise, **found}, published=True, kind="mae")
+
+
+def _write(
+    folder: Path,
+    sample: Sample,
+    model: Any,
+    arrays: dict[str, Tensor],
+    *,
+    published: bool,
+    kind: str = "backbone",
+) -> None:
+    name = f"transformers_small_{sample.name}"
+    (folder / name).mkdir(parents=True)
+    model.save_pretrained(folder / name, save_original_format=published)
+    inputs_ = {key: key for key in arrays if key in ("image", "noise")}
+    meta = {
+        "case": name,
+        "kind": kind,
+        "origin": "transformers",
+        "family": model.config.model_type,
+        "load": ".",
+        "hints": {},
+        "inputs": inputs_,
+        "outputs": {key: key for key in arrays if key not in inputs_},
+        "tolerance": 2e-5,
+        "made_with": f"transformers {transformers.__version__}, {sample.model}, random weights",
+        "notes": ["published names" if published else "names of transformers 5 itself"],
+    }
+    (folder / name / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / name / "io.npz", **{key: value.numpy() for key, value in arrays.items()})
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]))

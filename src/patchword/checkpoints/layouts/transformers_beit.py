@@ -65,7 +65,7 @@ class TransformersBEiT(TransformersLayout):
             for name in candidates.values():
                 if any(stored.startswith(prefix) and stored.endswith(name) for stored in checkpoint.tensors):
                     return name
-        scaled = names is not None and checkpoint.has(f"{prefix}{names.layer.format(0)}lambda_1")
+        scaled = names is not None and checkpoint.has(f"{names.block(prefix, 0)}lambda_1")
         return "lambda_1" if scaled else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
@@ -172,7 +172,7 @@ class TransformersBEiT(TransformersLayout):
             "use_relative_position_bias": shared is False,
             "use_shared_relative_position_bias": shared is True,
             "use_mean_pooling": config.head.norm == "pooled",
-            "layer_scale_init_value": scale if scale is not None else 0,
+            "layer_scale_init_value": float(scale or 0.0),
             "drop_path_rate": config.block.drop_path,
         }
 
@@ -225,5 +225,5 @@ def _table_rules(description: Description) -> Iterable[Rule]:
         yield rule(f"{prefix}{_OF_ALL[names]}", "attention_positions.tables.0")
         return
     for index in range(config.depth):
-        theirs = f"{prefix}{names.layer.format(index)}{_OF_BLOCK[names]}"
+        theirs = f"{names.block(prefix, index)}{_OF_BLOCK[names]}"
         yield rule(theirs, f"attention_positions.tables.{index}")

@@ -84,7 +84,7 @@ class TransformersDINOv2(TransformersLayout):
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
         found = super().names(checkpoint, prefix)
         # ViT's blocks have the same names for queries and, in 5.x, for the MLP; the norms tell.
-        if found is None or not checkpoint.has(f"{prefix}{found.layer.format(0)}{found.norm1}.weight"):
+        if found is None or not checkpoint.has(f"{found.block(prefix, 0)}{found.norm1}.weight"):
             return None
         return found
 

@@ -14,6 +14,8 @@ FILE = "preprocessor_config.json"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
+# Nothing is cut where only the shorter side is told.
+_NO_LIMIT = 1_000_000
 # Numbers of Pillow's filters.
 _FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -90,10 +92,9 @@ def _processor_name(told: Told, usual: str) -> str:
 
 
 def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
-    size = told.values.get("size")
-    crop = told.flag("do_center_crop") if processor.crop is not None else False
-    if crop is None:
-        crop = processor.crop
+    crop = bool(processor.crop)
+    if processor.crop is not None and (said := told.flag("do_center_crop")) is not None:
+        crop = said
     cropped = told.size("crop_size") or (processor.crop_size, processor.crop_size)
     if told.flag("do_resize") is False:
         if crop:
@@ -102,7 +103,7 @@ def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRul
                 f"set do_resize in {FILE} to true",
             )
         return Keep(), image_size
-    rule = _resize(told, processor, size, image_size)
+    rule = _resize(told, processor, image_size, crop=crop)
     if crop:
         return rule, cropped
     if isinstance(rule, Squash):
@@ -110,18 +111,22 @@ def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRul
     return rule, image_size
 
 
-def _resize(told: Told, processor: Processor, size: Any, image_size: Size) -> ResizeRule:
+def _resize(told: Told, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
+    size = told.values.get("size")
     if isinstance(size, Mapping) and "shortest_edge" in size:
         edges = told.part("size")
         shorter, longest = edges.whole("shortest_edge"), edges.whole("longest_edge")
         if not shorter:
             raise told.wrong("size", "an object of whole numbers")
-        if longest:
-            return Capped(shorter=shorter, longest=longest, longer="exact")
+        if longest or not crop:
+            return Capped(shorter=shorter, longest=longest or _NO_LIMIT, longer="exact")
         return Shorter(size=shorter, crop="floor")
     sides = told.size("size")
     if processor.number == "shorter" and not isinstance(size, Mapping):
-        return Shorter(size=min(sides) if sides else processor.size, crop="floor")
+        shorter = min(sides) if sides else processor.size
+        if not crop:
+            return Capped(shorter=shorter, longest=_NO_LIMIT, longer="exact")
+        return Shorter(size=shorter, crop="floor")
     return Squash(size=sides or image_size, crop="floor")
 
 
@@ -230,6 +235,9 @@ def _written_rule(preprocess: Preprocess) -> dict[str, Any]:
             return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}, **crop}
         case Cover(size=size) if size[0] == size[1]:
             return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size[0]}, **crop}
+        case Capped(shorter=side, longest=longest, longer="exact", multiple=1) if longest >= _NO_LIMIT:
+            name = "CLIPImageProcessor"
+            return {"image_processor_type": name, "size": {"shortest_edge": side}, "do_center_crop": False}
         case Patches(patch=patch, max_patches=most) if patch[0] == patch[1]:
             return {
                 "image_processor_type": "Siglip2ImageProcessor",

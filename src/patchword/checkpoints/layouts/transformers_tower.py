@@ -56,7 +56,10 @@ MASK_REASON = "stands for hidden patches in pre-training; no answer depends on i
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Of one block's parts. first: one name, or gate and value. layer has {} where the number stands."""
+    """Of one block's parts. first: one name, or gate and value. layer has {} where the number stands.
+
+    apart: the blocks stand without the prefix that all else has.
+    """
 
     layer: str
     q: str
@@ -68,6 +71,10 @@ class Names:
     first: tuple[str, ...]
     second: str
     scales: tuple[str, str] | None = None
+    apart: bool = False
+
+    def block(self, prefix: str, index: int | str) -> str:
+        return f"{'' if self.apart else prefix}{self.layer.format(index)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +131,7 @@ class Tower:
 
     def part(self, name: str) -> str:
         """A part of block 0, with the prefix."""
-        return f"{self.prefix}{self.names.layer.format(0)}{name}"
+        return f"{self.names.block(self.prefix, 0)}{name}"
 
     @property
     def dim(self) -> int:
@@ -135,7 +142,7 @@ class Tower:
 
     @property
     def depth(self) -> int:
-        depth = self.checkpoint.depth(f"{self.prefix}{self.names.layer}{self.names.norm1}.weight")
+        depth = self.checkpoint.depth(f"{self.names.block(self.prefix, '{}')}{self.names.norm1}.weight")
         self.told.agrees("num_hidden_layers", depth, "the number of its blocks")
         return depth
 
@@ -176,7 +183,8 @@ class Tower:
         """What LayerScale began with is in no file where training is over; its presence is."""
         scales = self.names.scales
         there = scales is not None and self.checkpoint.has(self.part(scales[0]))
-        return (self.told.number("layerscale_value") or 1e-5) if there else None
+        said = self.told.number("layerscale_value") or self.told.number("layer_scale_init_value")
+        return (said or 1e-5) if there else None
 
     def patch(self, kernel: str) -> tuple[PatchConfig, int]:
         """The patch and the channels of a convolution."""
@@ -300,7 +308,7 @@ class TransformersLayout(Layout):
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
         """The spelling that the file's first block is in."""
         for names in self.spellings:
-            first = f"{prefix}{names.layer.format(0)}"
+            first = names.block(prefix, 0)
             if checkpoint.has(f"{first}{names.q}.weight", f"{first}{names.first[0]}.weight"):
                 return names
         return None
@@ -351,7 +359,7 @@ def block_rules(description: Description) -> Iterable[Rule]:
     config, spelling = description.config, description.spelling
     names: Names = spelling["names"]
     for index in range(config.depth):
-        theirs, ours = f"{spelling['prefix']}{names.layer.format(index)}", f"blocks.{index}."
+        theirs, ours = names.block(spelling["prefix"], index), f"blocks.{index}."
         yield from both(f"{theirs}{names.norm1}", f"{ours}norm1")
         yield from _attention(theirs, ours, names, config)
         yield from both(f"{theirs}{names.norm2}", f"{ours}norm2")

@@ -58,7 +58,7 @@ _POSITIONS = "embeddings.position_embeddings"
 class _Plain(TransformersLayout):
     """What the five have in common. head_class: of the architecture with a classifier. bare: the one without."""
 
-    spellings = (PUBLISHED, FIVE)
+    spellings: tuple[Names, ...] = (PUBLISHED, FIVE)
     bare: str
     head_class: str | None = None
     head_prefix: str
@@ -252,6 +252,8 @@ class TransformersMSN(_Plain):
     title = "transformers ViTMSN"
     types = ("vit_msn",)
     family = Family(eps=1e-6, processor="ViT")
+    # 5.23 saves its classifier's blocks without the prefix that the embeddings keep.
+    spellings = (PUBLISHED, FIVE, replace(PUBLISHED, apart=True))
     bare, head_class, head_prefix = "ViTMSNModel", "ViTMSNForImageClassification", "vit."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
 
