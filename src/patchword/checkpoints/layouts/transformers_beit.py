@@ -10,16 +10,10 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_blocks import block_rules, mask_token, position_rule
 from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
-from patchword.checkpoints.layouts.transformers_tower import (
-    Family,
-    Tower,
-    TransformersLayout,
-    block_rules,
-    mask_token,
-    position_rule,
-)
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.layouts.transformers_vit import FIVE, PUBLISHED
 from patchword.errors import CheckpointError
 from patchword.model.config import HeadConfig, ViTConfig

@@ -11,17 +11,10 @@ from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches
+from patchword.checkpoints.layouts.transformers_blocks import Names, Zeros, block_rules, position_rule
 from patchword.checkpoints.layouts.transformers_config import Told, labels, require, sizes, told_by
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
-from patchword.checkpoints.layouts.transformers_tower import (
-    Family,
-    Names,
-    Tower,
-    TransformersLayout,
-    Zeros,
-    block_rules,
-    position_rule,
-)
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.ops import Parted, Permuted, Reshaped
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Patches

@@ -9,22 +9,20 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_blocks import (
+    Names,
+    Zeros,
+    block_rules,
+    mask_token,
+    position_rule,
+)
 from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
 from patchword.checkpoints.layouts.transformers_preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     usual_preprocess,
 )
-from patchword.checkpoints.layouts.transformers_tower import (
-    Family,
-    Names,
-    Tower,
-    TransformersLayout,
-    Zeros,
-    block_rules,
-    mask_token,
-    position_rule,
-)
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig

@@ -10,21 +10,14 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.transformers_blocks import Names, block_rules, mask_token, position_rule
 from patchword.checkpoints.layouts.transformers_config import labels, require, sizes
 from patchword.checkpoints.layouts.transformers_preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     usual_preprocess,
 )
-from patchword.checkpoints.layouts.transformers_tower import (
-    Family,
-    Names,
-    Tower,
-    TransformersLayout,
-    block_rules,
-    mask_token,
-    position_rule,
-)
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, Learned, MeanPool, Pool
