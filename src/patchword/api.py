@@ -2,21 +2,25 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from patchword.checkpoints.facts import Options
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, OutputError, PatchwordError
+from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
 from patchword.settings import from_plain
 
 if TYPE_CHECKING:
+    from patchword.inference.convert import Conversion
     from patchword.inference.evaluate import Evaluation
+    from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
+    from patchword.model.config import Activation
     from patchword.training.choose import Chosen, Wishes
     from patchword.training.config import TrainSettings
     from patchword.training.progress import Progress
@@ -59,14 +63,82 @@ class TrainRequest:
     opening: OpenRequest = field(default_factory=OpenRequest)
 
 
-def load(path: str | Path, *, device: str | None = None, offline: bool = False) -> "Model":
-    """The model in a run folder or a weights file, of the hub (hf://org/name[@revision]), or of a published name.
+def load(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    offline: bool = False,
+    num_heads: int | None = None,
+    image_size: int | Sequence[int] | None = None,
+    patch_size: int | Sequence[int] | None = None,
+    pool: Literal["class", "first", "mean"] | None = None,
+    act: "Activation | None" = None,
+    eps: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    head: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    allow_partial: bool = False,
+) -> "Model":
+    """The model in a run folder, a weights file or folder in any layout, of the hub (hf://org/name[@revision]), or of
+    a published name.
 
-    offline: open no socket; take what is in the cache. Raises: CheckpointError.
+    offline: open no socket; take what is in the cache. The others tell what no file says, as num_heads
+    of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels a side, or (rows,
+    columns). head: the file of a linear head. allow_partial: draw what the file lacks at random.
+    Raises: CheckpointError; for a fact that is in no file it names the fact and the option.
     """
     from patchword.inference.load import load as load_model
 
-    return load_model(path, device=device, offline=offline)
+    said = Options(
+        num_heads=num_heads,
+        image_size=_sides(image_size, "image_size"),
+        patch_size=_sides(patch_size, "patch_size"),
+        pool=pool,
+        act=act,
+        eps=eps,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        head=None if head is None else Path(head),
+        classes=None if classes is None else tuple(classes),
+        allow_partial=allow_partial,
+    )
+    return load_model(path, device=device, options=said, offline=offline)
+
+
+def _sides(value: int | Sequence[int] | None, name: str) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise SettingsError(f"{name} is {value!r}", "give pixels a side, or (rows, columns)")
+    return sides[0], sides[1]
+
+
+def inspect(model: str | Path, *, options: Options | None = None, offline: bool = False) -> "Inspected":
+    """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
+    from patchword.inference.inspect import inspected
+
+    return inspected(model, options or Options(), offline=offline)
+
+
+def convert(
+    model: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    options: Options | None = None,
+    accept: Sequence[str] = (),
+    offline: bool = False,
+) -> "Conversion":
+    """Write a model in the layout `to` ("timm", "google", …), read it back and compare one image through both.
+
+    accept: fields of the config that readers of the format may take otherwise ("norm.eps").
+    Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
+    """
+    from patchword.inference.convert import convert as run_conversion
+
+    return run_conversion(model, to, Path(out), options=options, accept=accept, offline=offline)
 
 
 def check(data: str | Path) -> CheckReport:

@@ -51,15 +51,39 @@ class Written:
     changed: tuple[tuple[str, Any, Any], ...]
 
 
-def layout_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> Layout:
-    """Raises: CheckpointError with the nearest names."""
-    for layout in layouts:
-        if layout.name == name:
-            return layout
+def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
+    """The layout of that name; or those of a family, as "transformers" means transformers-vit and its kin.
+
+    Raises: CheckpointError with the nearest names.
+    """
+    exact = tuple(layout for layout in layouts if layout.name == name)
+    family = tuple(layout for layout in layouts if layout.name.startswith(f"{name}-"))
+    if exact or family:
+        return exact or family
     known = [layout.name for layout in layouts]
     raise CheckpointError(
         f"no format {name!r}{near_text(name, known)}", f"give one of: {', '.join(sorted(known))}, patchword"
     )
+
+
+def write_as_first(
+    source: Source, layouts: Sequence[Layout], out: Path, *, accept: Sequence[str] = ()
+) -> Written:
+    """In the first of the layouts that can hold the model; that of the source before the others.
+
+    Raises: CheckpointError with each one's reason where none can.
+    """
+    own = [layout for layout in layouts if source.layout is not None and layout.name == source.layout.name]
+    reasons: list[CheckpointError] = []
+    for layout in [*own, *(layout for layout in layouts if layout not in own)]:
+        try:
+            return write_as(source, layout, out, accept=accept)
+        except CheckpointError as error:
+            reasons.append(error)
+    if len(reasons) == 1:
+        raise reasons[0]
+    listed = "; ".join(error.message for error in reasons[:4])
+    raise CheckpointError(f"none of the {len(reasons)} formats can hold this model: {listed}", reasons[0].fix)
 
 
 def written_tensors(

@@ -45,8 +45,8 @@ def convert(
 
     if to == "help":
         for name, title in sorted((layout.name, layout.title) for layout in LAYOUTS):
-            click.echo(f"{name:<24}{title}")
-        click.echo(f"{'patchword':<24}one .safetensors with config, preprocessing, classes, provenance")
+            click.echo(f"{name:<30}{title}")
+        click.echo(f"{'patchword':<30}one file with config, preprocessing, classes")
         return
     if out is None:
         raise SettingsError("no --out", "name the file or folder to write: --out PATH")

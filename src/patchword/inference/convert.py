@@ -11,7 +11,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import is_native, read_model, write_model
 from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.write import Source, Written, layout_named, remove, write_as
+from patchword.checkpoints.write import Source, Written, layouts_named, remove, write_as_first
 from patchword.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
@@ -53,16 +53,16 @@ def convert(
 
     Raises: CheckpointError naming what the format cannot hold, or where the answers part; OutputError.
     """
-    layout = None if to == NATIVE else layout_named(to)
+    layouts = () if to == NATIVE else layouts_named(to)
     read, dropped = read_source(find_weights(source, offline=offline), options or Options())
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     written: Written | None = None
     try:
-        if layout is None:
-            write_model(out, read.tensors, read.card)
+        if layouts:
+            written = write_as_first(read, layouts, out, accept=accept)
         else:
-            written = write_as(read, layout, out, accept=accept)
+            write_model(out, read.tensors, read.card)
         difference, compared = _compared(read, out, written)
         if difference > MOST_DIFFERENCE and not (written and written.changed):
             raise CheckpointError(
@@ -74,7 +74,7 @@ def convert(
         raise
     return Conversion(
         path=out,
-        layout=NATIVE if layout is None else layout.title,
+        layout=NATIVE if written is None else written.reopened.layout.title,
         files=(out,) if written is None else written.files,
         difference=difference,
         compared=compared,
