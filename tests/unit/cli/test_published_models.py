@@ -41,7 +41,13 @@ def test_a_bare_name_lists_what_it_may_mean(capsys: Output) -> None:
 def test_one_name_shows_every_fact_with_its_source_and_what_is_not_known(capsys: Output) -> None:
     code, out, _ = _out(["openai/ViT-B-32"], capsys)
     assert code == 0
-    for said in ("sha256", "act quick_gelu", "[LICENSE of openai/CLIP, as packagers quote it]", "zero-shot top-1", "0.48145466"):
+    for said in (
+        "sha256",
+        "act quick_gelu",
+        "[LICENSE of openai/CLIP, as packagers quote it]",
+        "zero-shot top-1",
+        "0.48145466",
+    ):
         assert said in out
     missing = next(line for line in out.splitlines() if line.startswith("not known"))
     assert "licence.weights" in missing

@@ -1,0 +1,142 @@
+"""`patchword inspect` and `convert`: files of other programs, through the real command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support.parity import Case, cases_in
+
+CASES = {c.name: c for c in cases_in([Path(__file__).parents[1] / "data" / "parity" / "cases"], {"backbone"})}
+TORCHVISION = CASES["torchvision_vit_old_mlp_names"]
+CLIP = CASES["openai_clip_visual"]
+
+
+def patchword(*arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "patchword.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": str(columns)})
+
+
+def options(case: Case) -> list[object]:
+    said: list[object] = []
+    for name, value in case.meta["hints"].items():
+        said += [f"--{name.replace('_', '-')}", value]
+    return said
+
+
+def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
+    told = patchword("inspect", TORCHVISION.path, "--num-heads", 4)
+    assert told.returncode == 0, told.stderr
+    for words in (
+        "torchvision VisionTransformer",
+        "100% of the backbone",
+        "num_heads",
+        "option",
+        "grid 4 x 4",
+    ):
+        assert words in told.stdout
+    assert max(map(len, told.stdout.splitlines()[1:])) <= 80
+    plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 4, "--json").stdout)
+    assert plain["filled"] == 1 and plain["config"]["dim"] == TORCHVISION.meta["config"]["dim"]
+    assert {"name": "num_heads", "value": 4, "source": "option"} in plain["facts"]
+
+
+def test_inspect_imports_no_torch() -> None:
+    code = (
+        "import sys; from patchword.cli.main import run; run(sys.argv[1:]); "
+        "print([m for m in ('torch', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    case = CASES["lucidrains_simple_vit_registers"]
+    command = [sys.executable, "-c", code, "inspect", str(case.path), *map(str, options(case))]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert "vit-pytorch" in said.stdout and said.stderr.strip().splitlines()[-1] in ("[]", "['numpy']")
+
+
+def test_a_fact_in_no_file_is_named_with_its_option() -> None:
+    told = patchword("inspect", TORCHVISION.path)
+    assert told.returncode == 2
+    assert "number of attention heads is in no file" in told.stderr and "--num-heads" in told.stderr
+
+
+def test_predict_takes_any_layout(tmp_path: Path) -> None:
+    picture = tmp_path / "grey.png"
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), (90, 120, 60)).save(picture)
+    told = patchword("predict", TORCHVISION.path, picture, "--num-heads", 4, "--json")
+    assert told.returncode == 0, told.stderr
+    (row,) = json.loads(told.stdout)
+    assert row["file"] == str(picture)
+
+
+@pytest.mark.parametrize("to", ["transformers", "patchword"])
+def test_converted_the_model_answers_the_same(tmp_path: Path, to: str) -> None:
+    out = tmp_path / ("folder" if to == "transformers" else "model.safetensors")
+    told = patchword("convert", TORCHVISION.path, "--num-heads", 4, "--to", to, "--out", out, "--json")
+    assert told.returncode == 0, told.stderr
+    done = json.loads(told.stdout)
+    assert done["difference"] < 1e-5
+    import patchword as pw
+
+    image = torch.from_numpy(TORCHVISION.arrays()["image"])
+    with torch.inference_mode():
+        answer = pw.load(out, device="cpu")(image)
+    recorded = TORCHVISION.arrays()["logits"]
+    assert np.abs(answer.numpy() - recorded).max() < TORCHVISION.meta["tolerance"] * np.abs(recorded).max()
+    provenance = json.loads(patchword("inspect", out, "--json").stdout)["provenance"]
+    assert to == "transformers" or provenance["source_sha256"]
+
+
+def test_there_and_back_every_tensor_is_the_original(tmp_path: Path) -> None:
+    there, back = tmp_path / "there", tmp_path / "back.pth"
+    assert (
+        patchword("convert", CLIP.path, *options(CLIP), "--to", "patchword", "--out", there).returncode == 0
+    )
+    told = patchword("convert", there, "--to", "openai-clip", "--out", back)
+    assert told.returncode == 0, told.stderr
+    assert "num_heads = 5" in told.stdout
+    first, last = torch.load(CLIP.path, weights_only=True), torch.load(back, weights_only=True)
+    assert first.keys() == last.keys()
+    assert all(
+        torch.equal(first[name], last[name]) and first[name].dtype == last[name].dtype for name in first
+    )
+
+
+def test_what_a_format_cannot_hold_is_refused_by_name_and_nothing_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out.pth"
+    told = patchword("convert", CLIP.path, *options(CLIP), "--to", "torchvision", "--out", out)
+    assert told.returncode == 2 and "has no place for" in told.stderr
+    assert not list(tmp_path.iterdir())
+    unknown = patchword("convert", CLIP.path, "--to", "tim", "--out", out)
+    assert "near: 'timm'" in unknown.stderr and unknown.returncode == 2
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "there.safetensors"
+    out.write_bytes(b"mine")
+    told = patchword("convert", CLIP.path, *options(CLIP), "--to", "patchword", "--out", out)
+    assert told.returncode == 2 and out.read_bytes() == b"mine"
+
+
+def test_a_detector_is_told_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "detr.pth"
+    torch.save({"model": {"query_embed.weight": torch.zeros(10, 4), "input_proj.bias": torch.zeros(4)}}, file)
+    told = patchword("inspect", file)
+    assert told.returncode == 2 and "a DETR detector" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_a_large_file_is_inspected_from_its_header(tmp_path: Path) -> None:
+    """A sparse file of a gigabyte: whoever read its tensors would need seconds."""
+    names = {"weight": {"dtype": "F32", "shape": [16384, 16384], "data_offsets": [0, 2**30]}}
+    text = json.dumps(names).encode()
+    file = tmp_path / "large.safetensors"
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        opened.truncate(8 + len(text) + 2**30)
+    told = patchword("inspect", file)
+    assert "no layout that patchword knows" in told.stderr
