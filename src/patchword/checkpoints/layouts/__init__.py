@@ -2,6 +2,7 @@
 
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
+from patchword.checkpoints.layouts.clip_trunk import OpenClipTrunk
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm import Timm
@@ -33,6 +34,7 @@ LAYOUTS: tuple[Layout, ...] = (
     LucidrainsViT(),
     OpenAIClip(),
     OpenClip(),
+    OpenClipTrunk(),
     TransformersViT(),
     TransformersDeiT(),
     TransformersMSN(),

@@ -194,7 +194,7 @@ class OpenClip(_Clip):
             checkpoint, facts, {**told, "quick_gelu": whole.get("quick_gelu", False)} if told else {}
         )
         preprocess = facts.preprocess(
-            (_preprocess_cfg(config, _mapping(checkpoint, "preprocess_cfg")), f"{CONFIG}: preprocess_cfg"),
+            (preprocess_cfg(config, _mapping(checkpoint, "preprocess_cfg")), f"{CONFIG}: preprocess_cfg"),
             (preprocess_of(config), "CLIP's own transform"),
         )
         return Description(config=config, preprocess=preprocess, spelling={"prefix": _prefix(checkpoint)})
@@ -280,7 +280,7 @@ def preprocess_of(config: ViTConfig) -> Preprocess:
     )
 
 
-def _preprocess_cfg(config: ViTConfig, told: Mapping[str, Any]) -> Preprocess | None:
+def preprocess_cfg(config: ViTConfig, told: Mapping[str, Any]) -> Preprocess | None:
     if not told:
         return None
     size = _pair(told.get("size")) or config.image.size

@@ -1,0 +1,73 @@
+"""open_clip's models whose image tower is timm's (SigLIP): timm's names below `visual.trunk.`, a head beside.
+
+Source: open_clip `timm_model.py`. Read only: open_clip would need the text tower's config to load what is written.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layouts.clip import CONFIG, TEXT, preprocess_cfg
+from patchword.checkpoints.layouts.timm import Timm
+from patchword.errors import CheckpointError
+
+TRUNK = "visual.trunk."
+PROJECTION = "visual.head.proj.weight"
+
+
+class OpenClipTrunk(Layout):
+    name = "open_clip-timm"
+    title = "open_clip with a timm trunk"
+    file_name = "open_clip_model.safetensors"
+
+    def __init__(self) -> None:
+        self.timm = Timm()
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        return f"tensors below {TRUNK}" if checkpoint.has(f"{TRUNK}patch_embed.proj.weight") else None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        self._refuse(checkpoint)
+        inner = self.timm.describe(_trunk(checkpoint), facts)
+        config = inner.config
+        if checkpoint.has(PROJECTION):
+            config = replace(config, head=replace(config.head, projection=checkpoint.shape(PROJECTION)[0]))
+        told = preprocess_cfg(config, checkpoint.configs.get(CONFIG, {}).get("preprocess_cfg", {}))
+        preprocess = facts.preprocess(
+            (told, f"{CONFIG}: preprocess_cfg"), (inner.preprocess, "timm's for this architecture")
+        )
+        return replace(inner, config=config, preprocess=preprocess)
+
+    def _refuse(self, checkpoint: Checkpoint) -> None:
+        odd = [n for n in checkpoint.under("visual.head.") if n != PROJECTION]
+        if odd:
+            raise CheckpointError(
+                f"{checkpoint.name}: its projection is no single matrix ({odd[0]})",
+                "use open_clip for this model",
+            )
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config = description.config
+        trunk = replace(config, head=replace(config.head, projection=0))
+        for part in self.timm.rules(replace(description, config=trunk)):
+            if isinstance(part, Drop):
+                yield Drop(f"{TRUNK.replace('.', '[.]')}({part.pattern})", part.reason)
+            else:
+                yield Rule(tuple(TRUNK + name for name in part.theirs), part.ours, part.op)
+        if config.head.projection:
+            yield rule(PROJECTION, "projection.weight")
+        yield from TEXT
+
+
+def _trunk(checkpoint: Checkpoint) -> Checkpoint:
+    """The trunk as timm would have written it, with the name that open_clip's config gives it."""
+    tensors = {n.removeprefix(TRUNK): e for n, e in checkpoint.tensors.items() if n.startswith(TRUNK)}
+    model = checkpoint.configs.get(CONFIG, {}).get("model_cfg", {})
+    told = model.get("vision_cfg", {}) if isinstance(model, dict) else {}
+    configs = {}
+    if isinstance(told, dict) and isinstance(told.get("timm_model_name"), str):
+        config = {"architecture": told["timm_model_name"], "global_pool": told.get("timm_pool") or ""}
+        configs["config.json"] = {key: value for key, value in config.items() if value}
+    return replace(checkpoint, tensors=tensors, stored=replace(checkpoint.stored, configs=configs))
