@@ -13,6 +13,9 @@ from torch import Tensor
 from patchword.checkpoints.facts import Options
 from patchword.inference.load import load
 from patchword.inference.model import Model
+from patchword.model.kinds import JoinedPool
+from patchword.model.positions.place import Layout, Place
+from patchword.model.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,21 @@ def options_of(hints: dict[str, Any], folder: Path) -> Options:
 
 
 @torch.no_grad()
-def answers(model: Model, image: Tensor) -> dict[str, Tensor]:
-    """What the backbone answers, under the names of the recorded outputs."""
+def answers(model: Model, image: Tensor, *, recorded_apart: bool = False) -> dict[str, Tensor]:
+    """What the backbone answers, under the names of the recorded outputs.
+
+    recorded_apart: the original's head is a file of its own, so `embedding` is what the backbone
+    pools without it, and `head_input` what the head reads.
+    """
     vit = model.vit
     embedded, layout = vit.embed_tokens(image)
     places = vit.places(layout)
     found = {"embedded": embedded, "block_0": vit.blocks[0](embedded, places[0])}
     found["tokens"] = vit.forward_features(image)
-    found["embedding"] = vit.embed(image)
+    found |= _intermediate(vit, embedded, places, layout)
+    found["embedding"] = found["head_input"] = vit.embed(image)
+    if isinstance(vit.config.head.pool, JoinedPool) and recorded_apart:
+        found["embedding"] = found["tokens"][:, 0]
     answer = vit(image)
     found["projected"] = answer
     if vit.head is not None:
@@ -78,6 +88,19 @@ def answers(model: Model, image: Tensor) -> dict[str, Tensor]:
         heads = vit.logits_by_head(image)
         if "distillation" in heads:
             found |= {"logits_dist": heads["distillation"], "logits_cls": heads["class"]}
+    return found
+
+
+def _intermediate(vit: ViT, x: Tensor, places: list[Place], layout: Layout) -> dict[str, Tensor]:
+    """Every block's tokens through the final norm [L, B, N, D]; patches and class token apart, and rope's tables."""
+    kept = []
+    for block, place in zip(vit.blocks, places, strict=True):
+        x = block(x, place)
+        kept.append(vit.norm(x))
+    every = torch.stack(kept)
+    found = {"intermediate": every, "intermediate_patches": every[:, :, layout.num_prefix :]}
+    if vit.config.tokens.class_token:
+        found["intermediate_cls"] = every[:, :, 0]
     return found
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,28 @@ def unwrap(stored: Stored) -> Checkpoint:
     )
 
 
+# Under this name a linear head of its own file stands beside the backbone's tensors.
+LINEAR_HEAD = "linear_head"
+
+
+def with_linear_head(checkpoint: Checkpoint, head: Stored) -> Checkpoint:
+    """The backbone and, as `linear_head.weight` and `.bias`, the head of another file (DINO, DINOv2, DINOv3).
+
+    Raises: CheckpointError where that file holds something else than one linear layer.
+    """
+    inside = unwrap(head)
+    found = {name.rpartition(".")[2]: entry for name, entry in inside.tensors.items()}
+    shapes = {name: entry.shape for name, entry in found.items()}
+    if len(inside.tensors) != len(found) or set(found) - {"bias"} != {"weight"} or len(shapes["weight"]) != 2:
+        shown = ", ".join(list(inside.tensors)[:4])
+        raise CheckpointError(
+            f"{inside.name}: a linear head has one weight and its bias, and this file has {shown}",
+            "give --head the file of the linear head that belongs to the backbone",
+        )
+    tensors = dict(checkpoint.tensors) | {f"{LINEAR_HEAD}.{part}": entry for part, entry in found.items()}
+    return replace(checkpoint, tensors=tensors)
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Entry]:
     """The tensors of a state dict and of dicts in it, names joined by dots; of anything else none."""
     if isinstance(tree, Entry):
@@ -169,6 +191,9 @@ def _without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
 def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[str, Entry], Iterable[Left]]:
     """A teacher's or student's backbone without its training heads (DINO, DINOv2)."""
     inside = {n.removeprefix("backbone."): e for n, e in tensors.items() if n.startswith("backbone.")}
+    heads = {n: e for n, e in tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}
+    if heads and "cls_token" in inside and len(heads) + len(inside) == len(tensors):
+        return inside | heads, ()  # a classifier of DINOv2's or DINOv3's hub
     if not wrapper.startswith("teacher") or "cls_token" not in inside:
         return tensors, ()
     others = len(tensors) - len(inside)

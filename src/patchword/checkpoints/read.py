@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.checkpoint import Checkpoint, unwrap
+from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_head
 from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
@@ -47,6 +47,8 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     from patchword.model.cost import cost
 
     checkpoint = unwrap(stored)
+    if options.head is not None:
+        checkpoint = with_linear_head(checkpoint, open_stored(options.head))
     layout, evidence = recognise(checkpoint)
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)

@@ -3,7 +3,11 @@
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
 from patchword.checkpoints.layouts.clip_trunk import OpenClipTrunk
+from patchword.checkpoints.layouts.deit3 import DeiT3
+from patchword.checkpoints.layouts.dinov2 import DINOv2
+from patchword.checkpoints.layouts.ijepa import IJEPA
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
+from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
@@ -35,6 +39,12 @@ LAYOUTS: tuple[Layout, ...] = (
     OpenAIClip(),
     OpenClip(),
     OpenClipTrunk(),
+    DeiT(),
+    MAE(),
+    DINO(),
+    DeiT3(),
+    DINOv2(),
+    IJEPA(),
     TransformersViT(),
     TransformersDeiT(),
     TransformersMSN(),

@@ -1,0 +1,102 @@
+"""DINOv2, with registers and without. Source: facebookresearch/dinov2 `models/vision_transformer.py`, `hub/`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layouts.blocks import both, token
+from patchword.checkpoints.layouts.heads import LINEAR_HEAD, backbone_beside_head, linear_head
+from patchword.checkpoints.layouts.original import (
+    USUAL_HEADS,
+    Constants,
+    Original,
+    back,
+    block_spelling,
+    blocks,
+    first_block,
+    front,
+    is_common,
+    patch_of,
+    pool_of,
+    positions,
+    preprocess,
+    trunk,
+)
+from patchword.checkpoints.layouts.transformers_tower import Zeros
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import Learned, Resample
+
+MASK_REASON = "stands for hidden patches in pre-training alone"
+# Of the published heads: class tokens of one block or four, and the mean of the patches.
+_LINEAR = {2: (1, True, False), 5: (4, True, False)}
+
+
+class DINOv2(Original):
+    """A flat state dict: `ls1.gamma`, `ls2.gamma`, `mask_token` [1, D]; the giant's gate is `mlp.w12`."""
+
+    name = "dinov2"
+    title = "DINOv2 (its authors' file)"
+    constants = Constants(who="DINOv2's code", heads=USUAL_HEADS | {1536: 24})
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        first = first_block(checkpoint)
+        if (
+            is_common(checkpoint)
+            and checkpoint.has("cls_token", "pos_embed", f"{first}ls1.gamma", f"{first}attn.qkv.weight")
+            and not checkpoint.has("rope_embed.periods")
+            and not checkpoint.has("reg_token")
+        ):
+            signs = [n for n in ("mask_token", "register_tokens") if checkpoint.has(n)]
+            return " and ".join([*signs, "ls1.gamma"])
+        return None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        dim, _, patch = patch_of(checkpoint)
+        registers = checkpoint.shape_of("register_tokens", 3)[1] if checkpoint.has("register_tokens") else 0
+        rows = checkpoint.shape_of("pos_embed", 3)[1] - 1
+        # What the published configurations of the hub say of the two kinds.
+        resample = Resample() if registers else Resample(antialias=False, offset=0.1)
+        config = trunk(
+            checkpoint,
+            facts,
+            self.constants,
+            grid=facts.grid(rows, patch),
+            tokens=TokensConfig(num_registers=registers),
+            positions=Learned(resample=resample),
+            head=linear_head(checkpoint, facts, dim, _LINEAR)
+            or HeadConfig(pool=pool_of(facts, "class", self.constants.who), num_classes=0),
+        )
+        usual = (self.preprocess(config), "DINOv2's code: its evaluation")
+        return Description(
+            config=config, preprocess=facts.preprocess(usual), spelling=block_spelling(checkpoint)
+        )
+
+    def preprocess(self, config: ViTConfig) -> Preprocess:
+        """Its authors evaluate at 224, though the published positions are made for 518."""
+        size = (224, 224) if config.image.size == (518, 518) else config.image.size
+        return preprocess(config, min(size) * 256 // 224, size=size)
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config = description.config
+        yield from front(config)
+        if config.tokens.num_registers:
+            yield token("register_tokens", "prefix.registers", config, config.tokens.num_registers)
+        yield positions(config)
+        yield from blocks(config, description.spelling)
+        yield from back(replace(config, head=replace(config.head, num_classes=0)))
+        if config.head.num_classes:
+            yield from both(LINEAR_HEAD, "head", config.head.bias)
+        # Its class looks for one, though only pre-training reads it.
+        yield rule("mask_token", (), Zeros(((1, config.dim),)))
+        yield Drop("mask_token", MASK_REASON)
+
+    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        return backbone_beside_head(tensors)
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"gate": "w12"}

@@ -1,0 +1,68 @@
+"""Whose a plain file is: DeiT, MAE and DINO write the same names, and what is beside them must tell.
+
+Their arithmetic is the same at the file's own size; what differs is how positions are resized and
+how images are prepared. A guess is said to be one in the report.
+"""
+
+from dataclasses import dataclass
+
+from patchword.checkpoints.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Sign:
+    """family: deit, mae or dino. why: the evidence. guess: it might as well be another."""
+
+    family: str
+    why: str
+    guess: bool = False
+
+
+def sign_of(checkpoint: Checkpoint) -> Sign:
+    """The family of a file with the common block, a class token and nothing else of its own."""
+    return _by_tensors(checkpoint) or _by_name(checkpoint) or _by_beside(checkpoint) or _guessed(checkpoint)
+
+
+def _by_tensors(checkpoint: Checkpoint) -> Sign | None:
+    if checkpoint.has("decoder_embed.weight"):
+        return Sign("mae", "decoder_embed beside an encoder")
+    if checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight"):
+        return Sign("mae", "fc_norm and no norm: fine-tuned with mean pooling")
+    if checkpoint.has("dist_token"):
+        return Sign("deit", "dist_token")
+    return None
+
+
+def _by_name(checkpoint: Checkpoint) -> Sign | None:
+    """The names that the files were published under."""
+    name = checkpoint.path.name.lower()
+    for family in ("dino", "deit", "mae"):
+        if name.startswith(f"{family}_"):
+            return Sign(family, f"its name {checkpoint.path.name}")
+    return None
+
+
+def _by_beside(checkpoint: Checkpoint) -> Sign | None:
+    """What the training script left in the file."""
+    if checkpoint.wrapper.startswith("teacher"):
+        return Sign("dino", "the teacher of a self-distilled pair")
+    for family, words in _ARGUMENTS.items():
+        said = next((word for word in words if word in checkpoint.args), None)
+        if said is not None:
+            return Sign(family, f"its training script's {said}")
+    return None
+
+
+_ARGUMENTS = {
+    "mae": ("norm_pix_loss", "mask_ratio", "global_pool", "cls_token"),
+    "deit": ("distillation_type", "teacher_model", "ThreeAugment", "bce_loss"),
+    "dino": ("out_dim", "local_crops_number", "momentum_teacher"),
+}
+
+
+def _guessed(checkpoint: Checkpoint) -> Sign:
+    if checkpoint.has("head.weight"):
+        return Sign("deit", "the common ViT block and a head", guess=True)
+    if checkpoint.wrapper.startswith("model"):
+        return Sign("mae", "the common ViT block under 'model', no head", guess=True)
+    return Sign("dino", "the common ViT block at the top of the file, no head", guess=True)

@@ -1,0 +1,200 @@
+"""DeiT, MAE and DINO v1: the common block and little else, under the same names.
+
+Sources: facebookresearch/deit `models.py`, mae `models_vit.py` and `models_mae.py`, dino `vision_transformer.py`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layouts.blocks import both, token
+from patchword.checkpoints.layouts.heads import LINEAR_HEAD, linear_head
+from patchword.checkpoints.layouts.original import (
+    Constants,
+    Original,
+    back,
+    blocks,
+    classes_of,
+    first_block,
+    front,
+    is_common,
+    patch_of,
+    pool_of,
+    positions,
+    preprocess,
+    trunk,
+    with_margin,
+)
+from patchword.checkpoints.layouts.original_signs import sign_of
+from patchword.errors import CheckpointError
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import ClassPool, Learned, MeanPool, Resample
+
+# Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
+_LINEAR = {4: (4, False, False), 2: (1, True, True)}
+_OTHERS = (
+    "attn.q_bias",
+    "attn.relative_position_bias_table",
+    "attn.qkv.bias_mask",
+    "attn.rope.freqs_cos",
+    "gamma_1",
+    "ls1.gamma",
+)
+
+
+def is_plain(checkpoint: Checkpoint) -> bool:
+    """The common block, learned positions and a class token, and nothing that another family has."""
+    first = first_block(checkpoint)
+    return (
+        is_common(checkpoint)
+        and checkpoint.has("cls_token", "pos_embed", f"{first}attn.qkv.weight", f"{first}mlp.fc1.weight")
+        and not any(checkpoint.has(f"{first}{name}") for name in _OTHERS)
+        and not checkpoint.has("register_tokens")
+        and not checkpoint.has("storage_tokens")
+        and not checkpoint.has("reg_token")
+    )
+
+
+class Plain(Original):
+    """family: as `sign_of` names it. resample: how its code resizes positions."""
+
+    family: str
+    constants: Constants
+    resample: Resample
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        if not is_plain(checkpoint):
+            return None
+        sign = sign_of(checkpoint)
+        return sign.why if sign.family == self.family else None
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        _, _, patch = patch_of(checkpoint)
+        tokens = TokensConfig(distillation_token=checkpoint.has("dist_token"))
+        rows = checkpoint.shape_of("pos_embed", 3)[1] - tokens.num_prefix
+        config = trunk(
+            checkpoint,
+            facts,
+            self.constants,
+            grid=facts.grid(rows, patch),
+            tokens=tokens,
+            positions=Learned(resample=self.resample),
+            head=self.head(checkpoint, facts),
+        )
+        sign = sign_of(checkpoint)
+        guess = (
+            f"taken for {self.title} by {sign.why}; DeiT's, MAE's and DINO's files have the same tensors, and differ in "
+            "how positions are resized and images are prepared",
+        )
+        return Description(
+            config=config,
+            preprocess=facts.preprocess((self.preprocess(config), f"{self.constants.who}: its evaluation")),
+            spelling=self.spelled(checkpoint),
+            notes=guess if sign.guess else (),
+        )
+
+    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
+        return HeadConfig(
+            pool=pool_of(facts, "class", self.constants.who),
+            num_classes=classes_of(checkpoint),
+            distilled=checkpoint.has("head_dist.weight"),
+        )
+
+    def spelled(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        return {}
+
+    def preprocess(self, config: ViTConfig) -> Preprocess:
+        return preprocess(config, with_margin(config.image.size))
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config = description.config
+        yield from front(config)
+        if config.tokens.distillation_token:
+            yield token("dist_token", "prefix.distillation_token", config)
+        yield positions(config)
+        yield from blocks(config, description.spelling)
+        yield from back(config)
+        if config.head.distilled:
+            yield from both("head_dist", "head_distillation")
+
+    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"model": tensors}
+
+
+class DeiT(Plain):
+    """DeiT, distilled or not: `{"model": …}`; the answer of a distilled one is the mean of both heads."""
+
+    name = "deit"
+    title = "DeiT (its authors' file)"
+    family = "deit"
+    constants = Constants(who="DeiT's code")
+    resample = Resample(antialias=False)
+
+
+class MAE(Plain):
+    """MAE's encoder, alone, with its decoder beside it, or fine-tuned."""
+
+    name = "mae"
+    title = "MAE (its authors' file)"
+    family = "mae"
+    constants = Constants(who="MAE's code")
+    resample = Resample(antialias=False)
+
+    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
+        pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
+        pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else self.constants.who)
+        return HeadConfig(
+            pool=pool, norm="pooled" if pooled else "tokens", num_classes=classes_of(checkpoint)
+        )
+
+    def preprocess(self, config: ViTConfig) -> Preprocess:
+        size = config.image.size
+        return preprocess(config, with_margin(size) if min(size) <= 224 else min(size))
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        yield from super().rules(description)
+        yield Drop(r"decoder_.*", "the decoder; `patchword pretrain` will read it")
+        yield Drop(r"mask_token", "the decoder's token for hidden patches; `patchword pretrain` will read it")
+
+
+class DINO(Plain):
+    """DINO v1: a flat backbone, or the teacher of a training file; its linear head is a file of its own."""
+
+    name = "dino"
+    title = "DINO (its authors' file)"
+    family = "dino"
+    constants = Constants(who="DINO's code")
+    resample = Resample(antialias=False, offset=0.1)
+
+    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
+        dim, _, _ = patch_of(checkpoint)
+        return linear_head(checkpoint, facts, dim, _LINEAR) or super().head(checkpoint, facts)
+
+    def preprocess(self, config: ViTConfig) -> Preprocess:
+        return preprocess(config, min(config.image.size) * 256 // 224)
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        config = description.config
+        if isinstance(config.head.pool, ClassPool | MeanPool):
+            yield from super().rules(description)
+            return
+        yield from super().rules(
+            replace(description, config=replace(config, head=replace(config.head, num_classes=0)))
+        )
+        yield from both(LINEAR_HEAD, "head")
+
+    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        return tensors
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        if card.config.head.num_classes:
+            raise CheckpointError(
+                "DINO's file has no place for a head: its linear heads are files of their own",
+                "choose another format, or convert the backbone without its head",
+            )
+        return {}
