@@ -26,7 +26,7 @@ from patchword.checkpoints.layouts.original import (
     preprocess,
     trunk,
 )
-from patchword.checkpoints.layouts.transformers_tower import Zeros
+from patchword.checkpoints.layouts.transformers_blocks import Zeros
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import Learned, Resample

@@ -34,6 +34,7 @@ from patchword.model.kinds import (
     NoPositions,
     Pool,
     Positions,
+    Size,
 )
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
