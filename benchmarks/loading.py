@@ -60,7 +60,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         subprocess.run([sys.executable, __file__, "--write", place], check=True)
-        commands = {"import torch": [sys.executable, "-c", "import torch"]}
+        commands = {
+            "import torch": [sys.executable, "-c", "import torch"],
+            "patchword inspect": [
+                sys.executable, "-m", "patchword.cli.main", "inspect", str(Path(place) / "timm")
+            ],
+        }  # fmt: skip
         for kind, (peer, path) in PAIRS.items():
             file = str(Path(place) / path)
             script = TIMM if peer == "timm" else TRANSFORMERS
@@ -149,6 +154,9 @@ def _report(seconds: dict[str, list[float]], peaks: dict[str, list[float]], size
         "",
         f"ViT-L/16, {size:.0f} MiB of float32. `import torch` alone: {statistics.median(seconds['import torch']):.2f} s, "
         f"{torch_peak:.0f} MiB. Wanted: not slower than the peer; at most 1.2 of the weights for safetensors.",
+        f"`patchword inspect` of the safetensors folder: {statistics.median(seconds['patchword inspect']):.2f} s "
+        f"(slowest {max(seconds['patchword inspect']):.2f}; wanted: under 0.4), "
+        f"{statistics.median(peaks['patchword inspect']):.0f} MiB.",
         f"Written {time.strftime('%Y-%m-%d')}; {len(seconds['import torch'])} rounds.",
     ]
     table = "\n".join(rows)
