@@ -39,9 +39,9 @@ check: $(VENV)/dev  ## format, lint, types, order of imports
 	$(BIN)/lint-imports
 
 test: $(VENV)/dev  ## the tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not proof and not browser and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not proof and not browser and not peers and not gpu"
 
-test-all: $(VENV)/browser  ## also the slow ones and those in a browser (needs chromium and chromium-driver)
+test-all: $(VENV)/browser $(VENV)/bench  ## also the slow ones, those in a browser (needs chromium, chromium-driver), those with the peers
 	$(BIN)/python -m pytest -m "not proof and not gpu"
 
 proof: $(VENV)/dev  ## long trainings and kills
@@ -54,7 +54,7 @@ test-oldest:  ## the tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
-	.venv-oldest/bin/python -m pytest -m "not slow and not proof and not browser and not gpu"
+	.venv-oldest/bin/python -m pytest -m "not slow and not proof and not browser and not peers and not gpu"
 
 format: $(VENV)/dev  ## put the code into its form
 	$(BIN)/ruff format .
