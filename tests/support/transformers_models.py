@@ -79,6 +79,7 @@ def _dino(name: str, model: str, config: str, **settings: Any) -> Sample:
 
 _NAFLEX = {key: value for key, value in VISION.items() if key != "image_size"} | {"num_patches": 16}
 SAMPLES = (
+    _sample("siglip_ragged", "SiglipVisionModel", "SiglipVisionConfig", (18, 18), image_size=18),
     _sample("vit", "ViTForImageClassification", "ViTConfig"),
     _sample("vit_pooler", "ViTModel", "ViTConfig", hidden_act="gelu_new", pooler_output_size=10),
     _sample("vit_mim", "ViTForMaskedImageModeling", "ViTConfig", qkv_bias=False, encoder_stride=4),

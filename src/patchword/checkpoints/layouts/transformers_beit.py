@@ -68,7 +68,7 @@ class TransformersBEiT(TransformersLayout):
         grid = self._grid(tower, patch.size)
         head, norm = self._head(tower)
         config = tower.config(
-            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            image=tower.image(grid, patch.size),
             channels=channels,
             patch=patch,
             positions=_positions(tower),

@@ -94,7 +94,7 @@ class TransformersCLIP(_ImageTower):
         norm: Literal["none", "pooled"] = "none" if classes else "pooled"
         width = checkpoint.shape_of(projection, 2)[0] if checkpoint.has(projection) and not classes else 0
         config = tower.config(
-            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            image=tower.image(grid, patch.size),
             channels=channels,
             patch=patch,
             positions=Learned(resample=Resample(antialias=False)),
@@ -194,7 +194,7 @@ class TransformersSigLIP(_ImageTower):
         classes = tower.classifier()
         probed = tower.has("head.probe") and not classes
         config = tower.config(
-            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            image=tower.image(grid, patch.size),
             channels=channels,
             patch=patch,
             tokens=TokensConfig(class_token=False),

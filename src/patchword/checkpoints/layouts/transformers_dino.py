@@ -95,7 +95,7 @@ class TransformersDINOv2(TransformersLayout):
         classes = tower.classifier()
         gated = tower.names.second != _PUBLISHED.second
         config = tower.config(
-            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            image=tower.image(grid, patch.size),
             channels=channels,
             patch=patch,
             tokens=TokensConfig(num_registers=registers),

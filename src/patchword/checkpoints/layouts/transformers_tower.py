@@ -6,7 +6,7 @@ transformers 5 has its own in memory (`layers.N.attention.q_proj`) and writes it
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
@@ -166,6 +166,13 @@ class Tower:
                 )
         return grid
 
+    def image(self, grid: Size, patch: Size) -> Size:
+        """In pixels; what fills no patch counts too (SigLIP's 384 by 14)."""
+        said = self.told.size("image_size")
+        if said is not None and (said[0] // patch[0], said[1] // patch[1]) == grid:
+            return said
+        return grid[0] * patch[0], grid[1] * patch[1]
+
     def classifier(self, name: str = "classifier") -> int:
         """Rows of the head, 0 where there is none."""
         return (
@@ -196,7 +203,8 @@ class Tower:
     ) -> ViTConfig:
         return ViTConfig(
             image=ImageConfig(size=image, channels=channels),
-            patch=patch,
+            # A convolution without padding: what fills no patch is left out.
+            patch=replace(patch, edge="cut" if is_ragged(image, patch.size) else "pad"),
             dim=self.dim,
             depth=self.depth,
             tokens=tokens or TokensConfig(),
@@ -216,6 +224,8 @@ class Tower:
         channels = config.image.channels
         read = read_preprocess(said, self.family.processor, channels, config.image.size)
         preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
+        if is_ragged(preprocess.image_size, config.patch.size) and preprocess.fixed_size:
+            config = replace(config, patch=replace(config.patch, edge="cut"))
         return Description(
             config=config,
             preprocess=preprocess,
@@ -225,6 +235,10 @@ class Tower:
             spelling={"prefix": self.prefix, "names": self.names, **spelling},
             notes=tuple(notes),
         )
+
+
+def is_ragged(image: Size, patch: Size) -> bool:
+    return any(side % part for side, part in zip(image, patch, strict=True))
 
 
 class TransformersLayout(Layout):
@@ -302,6 +316,10 @@ class TransformersLayout(Layout):
                 f"heads of {config.head_dim} channels at a width of {config.dim}",
             ),
             (not (config.patch.norm_pixels or config.patch.norm_output), "norms around the patch embedding"),
+            (
+                config.patch.edge == "cut" or not is_ragged(config.image.size, config.patch.size),
+                "images padded to whole patches",
+            ),
             (not config.tokens.registers_last, "registers behind the patches"),
             (config.head.bias or not config.head.num_classes, "classifier without bias"),
         )

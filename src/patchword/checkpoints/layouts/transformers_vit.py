@@ -80,7 +80,7 @@ class _Plain(TransformersLayout):
         rows = tower.shape(_POSITIONS, 3)[1]
         grid = tower.grid(rows - tokens.num_prefix, patch.size)
         config = tower.config(
-            image=(grid[0] * patch.size[0], grid[1] * patch.size[1]),
+            image=tower.image(grid, patch.size),
             channels=channels,
             patch=patch,
             tokens=tokens,
@@ -249,6 +249,11 @@ class TransformersMSN(_Plain):
     spellings = (PUBLISHED, FIVE, replace(PUBLISHED, apart=True))
     bare, head_class, head_prefix = "ViTMSNModel", "ViTMSNForImageClassification", "vit."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        names = self.names(checkpoint, prefix)
+        apart = names is not None and names.apart and prefix
+        return "blocks without its prefix" if apart else None
 
 
 class TransformersIJepa(_Plain):
