@@ -22,19 +22,10 @@ from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.stored import open_stored, tensor_of
 from patchword.checkpoints.write import Source, write_as
 from patchword.errors import CheckpointError
-from support.parity import Case, answers, cases_in, difference, options_of
+from support.parity import Case, cases_in, differences, options_of
 
 HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
 BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
-MORE = {
-    "intermediate",
-    "intermediate_patches",
-    "intermediate_cls",
-    "head_input",
-    "rope_sin",
-    "rope_cos",
-    "patches",
-}
 
 
 @dataclass
@@ -75,16 +66,10 @@ def measure(case: Case, row: Row) -> None:
     except CheckpointError as error:
         row.refused.append(f"{case.name}: {error.message.split(': ', 1)[-1]}")
         return
-    arrays = case.arrays()
-    ours = answers(model, torch.from_numpy(arrays["image"]))
-    far = {
-        n: difference(ours[n], arrays[n]) if n in ours else float("inf")
-        for n in case.meta["outputs"]
-        if n not in MORE
-    }
-    row.worst = max(row.worst, *far.values())
+    far = differences(case, model)
     if max(far.values()) <= case.meta["tolerance"]:
         row.read += 1
+        row.worst = max(row.worst, *far.values())
     else:
         row.refused.append(
             f"{case.name}: {max(far, key=lambda n: far[n])} differs by {max(far.values()):.2g}"

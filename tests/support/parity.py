@@ -65,6 +65,22 @@ def options_of(hints: dict[str, Any], folder: Path) -> Options:
     return Options(**said)
 
 
+# What an original records beside the names that have one meaning everywhere, for finding faults.
+MORE = {"rope_sin", "rope_cos", "patches"}
+
+
+def differences(case: Case, model: Model) -> dict[str, float]:
+    """Each recorded answer's relative difference to ours; infinite where we have none of that name or shape."""
+    arrays = case.arrays()
+    apart = "head_input" in case.meta["outputs"]
+    ours = answers(model, torch.from_numpy(arrays["image"]), recorded_apart=apart)
+    if "logits_dist" in case.meta["outputs"] and "logits_cls" not in case.meta["outputs"]:
+        # Recorded here: each head alone. The originals (timm, transformers) answer with their mean (tests/peers).
+        ours["logits"] = ours["logits_cls"]
+    compared = [name for name in case.meta["outputs"] if name not in MORE]
+    return {n: difference(ours[n], arrays[n]) if n in ours else float("inf") for n in compared}
+
+
 @torch.no_grad()
 def answers(model: Model, image: Tensor, *, recorded_apart: bool = False) -> dict[str, Tensor]:
     """What the backbone answers, under the names of the recorded outputs.
