@@ -16,7 +16,7 @@ from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
-from patchword.checkpoints.write import Source, layout_named, write_as, written_tensors
+from patchword.checkpoints.write import Source, layouts_named, write_as, written_tensors
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess
@@ -225,7 +225,7 @@ def refused(name: str, to: str, tmp_path: Path, **changes: Any) -> str:
     card = replace(opened.card, config=replace(opened.card.config, **changes))
     tensors = {} if changes else read_tensors(opened)
     with pytest.raises(CheckpointError) as error:
-        write_as(Source(card=card, tensors=tensors), layout_named(to), tmp_path / "out")
+        write_as(Source(card=card, tensors=tensors), layouts_named(to)[0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     return str(error.value)
 
@@ -272,7 +272,7 @@ def test_computed_positions_and_unusual_prefixes_are_refused_by_name(tmp_path: P
 def test_a_type_that_holds_the_same_model_takes_it(name: str, to: str, tmp_path: Path) -> None:
     opened = open_foreign(small(name), Options())
     source = Source(card=opened.card, tensors=read_tensors(opened))
-    written = write_as(source, layout_named(to), tmp_path / "out")
+    written = write_as(source, layouts_named(to)[0], tmp_path / "out")
     assert written.reopened.layout.name == to and not written.changed
 
 
