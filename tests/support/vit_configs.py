@@ -61,6 +61,7 @@ POSITIONS: dict[str, ViTConfig] = {
     "learned for patches": tiny(positions=Learned(covers="patches")),
     "learned, offset": tiny(positions=Learned(resample=Resample(antialias=False, offset=0.1))),
     "learned, corners": tiny(positions=Learned(resample=Resample(antialias=False, align_corners=True))),
+    "learned, aspect kept": tiny(positions=Learned(resample=Resample(keep_aspect=True))),
     "learned, bilinear": tiny(positions=Learned(resample=Resample(interpolation="bilinear"))),
     "sincos1d": tiny(positions=SinCos1d()),
     "sincos2d": tiny(positions=SinCos2d()),

@@ -27,12 +27,14 @@ class Resample:
     """How a learned grid is brought to another size; a property of where it comes from.
 
     offset: DINO and DINOv2 scale by (target + 0.1) / old and sample by that factor.
+    keep_aspect: to a square of the longer side, of which the first rows and columns are taken (RADIO).
     """
 
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     antialias: bool = True
     align_corners: bool = False
     offset: float = 0.0
+    keep_aspect: bool = False
 
     def __post_init__(self) -> None:
         if self.antialias and (self.align_corners or self.offset):

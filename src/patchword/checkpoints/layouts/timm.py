@@ -58,7 +58,7 @@ class Timm(Layout):
             config=config,
             preprocess=preprocess_of(config, words, facts),
             classes=classes_of(checkpoint, config.head.num_classes),
-            spelling=_spelled(checkpoint, words),
+            spelling=spelled(checkpoint, words),
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
@@ -71,7 +71,7 @@ class Timm(Layout):
         return {"config.json": config_json(card, target(card.config, spelling))}
 
 
-def _spelled(checkpoint: Checkpoint, words: Known) -> Mapping[str, Any]:
+def spelled(checkpoint: Checkpoint, words: Known) -> Mapping[str, Any]:
     """How this file names what timm's classes name differently.
 
     naflex: under `embeds.`; patches: the kernel as a convolution, or as a matrix with channels

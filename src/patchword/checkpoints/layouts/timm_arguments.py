@@ -43,6 +43,8 @@ def _need(right: bool, what: str, kind: str) -> None:
 
 def common(config: ViTConfig) -> Args:
     size, patch = config.image.size, config.patch.size
+    if _pads(config):  # timm stores positions for whole patches, and pads what it is given
+        size = (config.grid_size[0] * patch[0], config.grid_size[1] * patch[1])
     return {
         "img_size": list(size),
         "patch_size": patch[0] if patch[0] == patch[1] else list(patch),
@@ -127,6 +129,7 @@ def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
         "fc_norm": config.head.norm == "pooled",
         "pool_include_prefix": _over_all(config),
         "dynamic_img_pad": _pads(config),
+        **({"dynamic_img_size": True} if _pads(config) else {}),
         "act_layer": mlp.activation,
         "norm_layer": marker,
         "embed_norm_layer": (marker or "layernorm") if config.patch.norm_output else "",
@@ -215,6 +218,7 @@ def _eva(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
         "attn_pool_num_heads": own or config.attention.num_heads,
         "attn_pool_mlp_ratio": (hidden + 0.5) / config.dim,
         "dynamic_img_pad": _pads(config),
+        **({"dynamic_img_size": True} if _pads(config) else {}),
         **_rope(config),
     }
 
@@ -228,18 +232,12 @@ def _rope(config: ViTConfig) -> Args:
         "rope_grid_indexing": "ij",
         "rope_temperature": 10_000.0,
         "rope_rotate_half": False,
-        "ref_feat_shape": None,
     }
     if isinstance(inner, RopeMixed):
-        return {
-            **args,
-            "rope_type": "mixed",
-            "rope_grid_indexing": "xy",
-            "rope_temperature": inner.theta,
-            "ref_feat_shape": None,
-        }
+        mixed = {"rope_type": "mixed", "rope_grid_indexing": "xy", "rope_temperature": inner.theta}
+        return {**args, **mixed}
     if not isinstance(inner, Rope2d):
-        return {key: args[key] for key in ("use_rot_pos_emb",)}
+        return {"use_rot_pos_emb": False}
     args |= {
         "rope_temperature": inner.theta,
         "rope_rotate_half": inner.pairing == "half",
@@ -356,6 +354,7 @@ def _naflex(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
         "pos_embed_interp_mode": added.resample.interpolation,
         "pos_embed_antialias": added.resample.antialias,
         "pos_embed_align_corners": added.resample.align_corners,
+        "pos_embed_ar_preserving": added.resample.keep_aspect,
     }  # fmt: skip
     return {
         "mlp_ratio": _ratio(config),
@@ -369,7 +368,6 @@ def _naflex(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
         "reg_tokens": tokens.num_registers,
         "pos_embed": "learned" if isinstance(added, Learned) else "none",
         "pos_embed_grid_size": list(config.grid_size),
-        "pos_embed_ar_preserving": False,
         **grid,
         "rope_type": "none",
         "pre_norm": config.block.entry_norm,

@@ -112,11 +112,16 @@ def known(checkpoint: Checkpoint) -> Known | None:
         return _of_training_file(checkpoint, arch)
     name, tag = _named(checkpoint)
     if name in table()["architectures"]:
-        # A name alone may be that of a changed model: its sizes are not taken against the tensors'.
-        return _with_architecture(
-            Known(name=checkpoint.name, evidence="the file's name", certain=False), name, tag
-        )
+        return of_name(checkpoint.name, name, "the file's name", tag)
     return None
+
+
+def of_name(
+    file: str, architecture: str, evidence: str, tag: str = "", told: Mapping[str, Any] | None = None
+) -> Known:
+    """What a name alone stands for. It may be that of a changed model: its sizes are not held against the tensors'."""
+    found = Known(name=file, evidence=evidence, certain=False, told=told or {})
+    return _with_architecture(found, architecture, tag)
 
 
 def _of_config(checkpoint: Checkpoint) -> Known:

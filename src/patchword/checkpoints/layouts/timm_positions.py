@@ -82,7 +82,7 @@ class Places:
             if size is not None and fits(self._grid_of(size)):
                 grid = self._grid_of(size)
                 self.facts.say("grid", grid, source)
-                return grid, size
+                return grid, self._image_of(grid, size)
         if side is None:
             raise CheckpointError(
                 f"{self.facts.name}: its positions are those of no square, and the sides are in no file",
@@ -92,9 +92,20 @@ class Places:
         return (side, side), (side * self.patch[0], side * self.patch[1])
 
     def _grid_of(self, size: Size) -> Size:
-        up = self.patch if self.pads else (1, 1)
-        rows, columns = ((s + u - 1) // p for s, u, p in zip(size, up, self.patch, strict=True))
-        return rows, columns
+        """timm stores positions for the whole patches of an image, also where it pads."""
+        return size[0] // self.patch[0], size[1] // self.patch[1]
+
+    def _image_of(self, grid: Size, size: Size) -> Size:
+        """The image of that size; where timm pads, one that fills this grid once it is padded."""
+        if not self.pads:
+            return size
+        whole = (grid[0] * self.patch[0], grid[1] * self.patch[1])
+        for candidate, _ in self._sizes():
+            if candidate is not None and candidate != whole:
+                below = [side - part for side, part in zip(whole, self.patch, strict=True)]
+                if all(b < c <= w for b, c, w in zip(below, candidate, whole, strict=True)):
+                    return candidate
+        return whole
 
     # Tokens and positions ------------------------------------------------------------------
 
@@ -117,6 +128,7 @@ class Places:
         else:
             sizes = [(size, source) for size, source in self._sizes() if size is not None]
             image, source = sizes[0] if sizes else (self.facts.take("image_size"), "option")
+            image = self._image_of(self._grid_of(image), image)
             self.facts.say("image_size", image, source)
         if added is not None and inner is not None:
             return Combined(added=added, inner=inner), image
@@ -161,8 +173,6 @@ class Places:
         return covers
 
     def _naflex_resample(self) -> Resample:
-        if self.known.flag("pos_embed_ar_preserving"):
-            raise self._lacks("positions resampled for the longer side and cut (pos_embed_ar_preserving)")
         mode, _ = self.known.text("pos_embed_interp_mode")
         if mode not in (None, "bicubic", "bilinear"):
             raise self._lacks(f"positions resampled by {mode!r}")
@@ -171,6 +181,7 @@ class Places:
             interpolation="bilinear" if mode == "bilinear" else "bicubic",
             antialias=antialias is not False,
             align_corners=self.known.flag("pos_embed_align_corners"),
+            keep_aspect=self.known.flag("pos_embed_ar_preserving"),
         )
 
     def _relative(self) -> RelativeBias | RelativeMLP | None:

@@ -41,9 +41,10 @@ def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
     if rule.offset:
         x = _by_factor(x, grid, rule)
     else:
+        size = (max(grid), max(grid)) if rule.keep_aspect else grid
         x = F.interpolate(
-            x, size=grid, mode=rule.interpolation, antialias=rule.antialias, align_corners=rule.align_corners
-        )
+            x, size=size, mode=rule.interpolation, antialias=rule.antialias, align_corners=rule.align_corners
+        )[:, :, : grid[0], : grid[1]]
     return x.squeeze(0).permute(1, 2, 0).to(table.dtype)
 
 
