@@ -1,15 +1,16 @@
-"""What a file is that is no weights file of ours: said in a sentence, and never unpickled."""
+"""What a file is that cannot be read as weights: said in a sentence, and never unpickled."""
 
+import struct
 import zipfile
 from pathlib import Path
 
-from patchword.errors import CheckpointError, UnsafeFile
+from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
 
 HEAD_BYTES = 512
 _AGAIN = "get the file again"
 _OWN = "give a weights file (.safetensors, .pth, .bin, .pt, .npz), its folder, or a run folder"
 _LFS = b"version https://git-lfs.github.com/spec"
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
+_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml")
 
 # Beginning of the content, what it is, what to do.
@@ -23,6 +24,34 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
 )
+
+
+def is_old_torch(head: bytes) -> bool:
+    """Whether a file begins as those of torch before 1.6; since protocol 4 a pickle's length stands before."""
+    return head[:1] == b"\x80" and _OLD_TORCH in (
+        head[2 : 2 + len(_OLD_TORCH)],
+        head[11 : 11 + len(_OLD_TORCH)],
+    )
+
+
+def zip_names(path: Path) -> list[str]:
+    """What an archive holds. Raises: CheckpointError where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    # Each of these is what zipfile says of some damaged archive.
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        NotImplementedError,
+        OverflowError,
+        IndexError,
+        struct.error,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: a PyTorch, NumPy or other zip file that is truncated or damaged", _AGAIN
+        ) from error
 
 
 def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
@@ -43,6 +72,8 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
     for signature, what, fix in _SIGNATURES:
         if head.startswith(signature):
             return CheckpointError(f"{path}: {what}", fix)
+    if is_old_torch(head):
+        return _no_safetensors(path, "a PyTorch file")
     # Protocols 2 to 5 begin so; protocol 0 cannot be told from text and is not written by torch.
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return UnsafeFile(
@@ -64,12 +95,18 @@ def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
 
 
+def _no_safetensors(path: Path, what: str) -> CheckpointError:
+    """For who reads safetensors alone; `open_stored` reads these as well."""
+    return UnknownLayout(f"{path}: {what}, not safetensors", "give a .safetensors file")
+
+
 def _refuse_zip(path: Path) -> CheckpointError:
     try:
-        with zipfile.ZipFile(path):
-            pass
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return CheckpointError(
-            f"{path}: a PyTorch, NumPy or other zip file that is truncated or damaged", _AGAIN
-        )
+        names = zip_names(path)
+    except CheckpointError as error:
+        return error
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return _no_safetensors(path, "a PyTorch file")
+    if names and all(name.endswith(".npy") for name in names):
+        return _no_safetensors(path, "NumPy arrays (.npz)")
     return CheckpointError(f"{path}: a zip archive, not weights", "unpack it")

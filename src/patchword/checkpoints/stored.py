@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from patchword.checkpoints.header import DTYPE_BYTES
 from patchword.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 Container = Literal["safetensors", "torch", "torchscript", "npz"]
 MOST_CONFIG_BYTES = 16_000_000
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
-WIDTHS = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
+WIDTHS = DTYPE_BYTES
+# Names of dtypes: safetensors' and torch's.
+TORCH_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
 }  # fmt: skip
 
 
@@ -101,47 +105,47 @@ def tensor_of(entry: Entry, *, fresh: bool = False) -> "Tensor":
     count = _elements(entry)
     if not count:
         return torch.empty(entry.shape, dtype=dtype)
-    size = count * WIDTHS[entry.dtype]
     try:
-        raw: Any
-        if entry.offset < 0:
-            raw = np.frombuffer(bytearray(_unpacked(entry, size)), np.uint8)
-        elif fresh:
-            raw = np.empty(size, np.uint8)
-            with entry.file.open("rb", buffering=0) as file:
-                file.seek(entry.offset)
-                _read_into(file, memoryview(raw), entry)
-        else:
-            raw = np.memmap(entry.file, np.uint8, "c", entry.offset, (size,))
-    except (OSError, ValueError, EOFError) as error:
+        raw = np.asarray(_bytes_of(entry, count * WIDTHS[entry.dtype], fresh))
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise CheckpointError(
             f"{entry.file}: a tensor cannot be read ({error})", "get the file again"
         ) from error
-    flat = torch.from_numpy(np.asarray(raw))
-    # A tensor must begin at a multiple of its width; zip members may lie anywhere.
-    if flat.data_ptr() % WIDTHS[entry.dtype]:
-        flat = flat.clone()
-    flat = flat.view(dtype)
+    flat = torch.from_numpy(raw).view(dtype)
     if entry.strides is None:
         return flat.view(entry.shape)
     viewed = torch.as_strided(flat, entry.shape, entry.strides)
     return viewed.clone(memory_format=torch.contiguous_format) if fresh else viewed
 
 
+def _bytes_of(entry: Entry, size: int, fresh: bool) -> Any:
+    """So many bytes, as an array of numpy that may be written to."""
+    import numpy as np
+
+    if entry.offset < 0:
+        from patchword.checkpoints.containers.archive import piece
+
+        return np.frombuffer(bytearray(piece(entry.file, entry.member, entry.start, size)), np.uint8)
+    # A tensor must begin at a multiple of its width. Members of archives lie anywhere: such are read.
+    if not fresh and entry.offset % WIDTHS[entry.dtype] == 0:
+        return np.memmap(entry.file, np.uint8, "c", entry.offset, (size,))
+    raw: Any = np.empty(size, np.uint8)
+    with entry.file.open("rb", buffering=0) as file:
+        file.seek(entry.offset)
+        _read_into(file, memoryview(raw))
+    return raw
+
+
 def _torch_dtype(entry: Entry) -> Any:
     import torch
 
-    names = {
-        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-        "BOOL": torch.bool,
-    }  # fmt: skip
-    if entry.dtype not in names:
+    name = TORCH_DTYPES.get(entry.dtype)
+    if name is None:
         raise CheckpointError(
-            f"{entry.file}: a tensor of {entry.dtype}, which no weights of a ViT are kept in",
-            "save them as float32, float16 or bfloat16",
+            f"{entry.file}: a tensor of {entry.dtype}, which torch does not have",
+            "save it as float32, float16 or bfloat16",
         )
-    return names[entry.dtype]
+    return getattr(torch, name)
 
 
 def _elements(entry: Entry) -> int:
@@ -153,28 +157,10 @@ def _elements(entry: Entry) -> int:
     return 1 + sum((side - 1) * stride for side, stride in zip(entry.shape, entry.strides, strict=True))
 
 
-def _read_into(file: Any, view: memoryview, entry: Entry) -> None:
+def _read_into(file: Any, view: memoryview) -> None:
     done = 0
     while done < len(view):
         got = file.readinto(view[done:])
         if not got:
             raise EOFError(f"{len(view) - done} bytes are missing")
         done += got
-
-
-def _unpacked(entry: Entry, size: int) -> bytes:
-    """A compressed part of an archive, whole: such files are small or rare."""
-    import zipfile
-    import zlib
-
-    try:
-        with zipfile.ZipFile(entry.file) as archive, archive.open(entry.member) as member:
-            member.read(entry.start)
-            found = member.read(size)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError) as error:
-        raise CheckpointError(
-            f"{entry.file}: {entry.member} cannot be unpacked ({error})", "get the file again"
-        ) from error
-    if len(found) != size:
-        raise EOFError(f"{size - len(found)} bytes are missing")
-    return found

@@ -1,12 +1,12 @@
 """Which files of a folder belong together, and which reader a file goes to: by its content, never by its name."""
 
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from patchword.checkpoints.header import read_header
-from patchword.checkpoints.sniff import HEAD_BYTES, OLD_TORCH, refuse
+from patchword.checkpoints.sniff import HEAD_BYTES, is_old_torch, refuse, zip_names
 from patchword.checkpoints.stored import Container, Entry, Stored, configs_beside, read_json
 from patchword.errors import CheckpointError, UnsafeFile
 
@@ -21,6 +21,9 @@ PREFERRED = (
     "open_clip_pytorch_model.bin",
 )
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".npz", ".ckpt", ".tar")
+# Weights of other frameworks, which a folder of the hub may hold instead.
+OTHERS = ("flax_model.msgpack", "tf_model.h5", "model.onnx", "saved_model.pb", "model.gguf")
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin)$")
 
 
 def open_folder(folder: Path) -> Stored:
@@ -29,22 +32,42 @@ def open_folder(folder: Path) -> Stored:
     if there:
         why = f"{there[0]}, before {', '.join(there[1:])}" if there[1:] else ""
         return open_file(folder / there[0], shown=folder, why=why)
-    indices = sorted(folder.glob(f"*{INDEX}"))
-    others = [file for file in sorted(folder.iterdir()) if file.suffix in ENDINGS and file.is_file()]
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be read ({error.strerror or error})", "give a folder that can be read"
+        ) from error
+    indices = [file for file in files if file.name.endswith(INDEX)]
     if len(indices) == 1:
         return open_file(indices[0], shown=folder)
-    if len(others) == 1:
-        return open_file(others[0], shown=folder, why=f"{others[0].name}, the only weights file there")
-    if not others:
+    weights = [file for file in files if file.suffix in ENDINGS]
+    if len({file.stem for file in weights}) == 1:
+        weights.sort(key=lambda file: ENDINGS.index(file.suffix))
+        others = ", ".join(file.name for file in weights[1:])
+        why = f"{weights[0].name}, {f'before {others}' if others else 'the only weights file there'}"
+        return open_file(weights[0], shown=folder, why=why)
+    if weights:
+        names = ", ".join(file.name for file in weights[:4])
         raise CheckpointError(
-            f"{folder}: a folder without weights", "give the folder or file that holds them"
+            f"{folder}: {len(weights)} weights files ({names})", "name the one that is meant"
         )
-    names = ", ".join(file.name for file in others[:4])
-    raise CheckpointError(f"{folder}: {len(others)} weights files ({names})", "name the one that is meant")
+    raise _no_weights(folder)
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    other = [name for name in OTHERS if (folder / name).exists()]
+    if other:
+        return CheckpointError(
+            f"{folder}: its weights are of another framework ({', '.join(other)}), which is not read",
+            "get the .safetensors, .bin or .npz of this model",
+        )
+    return CheckpointError(f"{folder}: a folder without weights", "give the folder or file that holds them")
 
 
 def open_file(path: Path, *, shown: Path | None = None, why: str = "") -> Stored:
     """shown: what users are told. Raises: CheckpointError that says what the file is instead."""
+    _check_whole(path)
     configs = configs_beside(path.parent)
     if path.name.endswith(INDEX):
         container, tree, metadata, files, strangers = _shards(path)
@@ -63,6 +86,15 @@ def open_file(path: Path, *, shown: Path | None = None, why: str = "") -> Stored
     )
 
 
+def _check_whole(path: Path) -> None:
+    part = _PART.search(path.name)
+    if part and int(part[2]) > 1:
+        raise CheckpointError(
+            f"{path}: part {int(part[1])} of {int(part[2])} of a model",
+            f"give the folder that holds all parts and their index: {path.parent}",
+        )
+
+
 Listed = tuple[Container, Mapping[str, Any], Mapping[str, str], set[str]]
 
 
@@ -77,7 +109,7 @@ def _one(path: Path) -> Listed:
         ) from error
     if head.startswith(b"PK\x03\x04"):
         return _zip(path, head, size)
-    if head.startswith(OLD_TORCH):
+    if is_old_torch(head):
         from patchword.checkpoints.containers.torch_old import list_torch_old
 
         tree, strangers = list_torch_old(path)
@@ -91,19 +123,14 @@ def _one(path: Path) -> Listed:
 
 
 def _zip(path: Path, head: bytes, size: int) -> Listed:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as error:
-        raise refuse(path, head, size) from error
-    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
-        from patchword.checkpoints.containers.torch_zip import list_torch_zip
+    from patchword.checkpoints.containers.npz import list_npz
+    from patchword.checkpoints.containers.torch_zip import is_torch_pickle, list_torch_zip
 
+    names = zip_names(path)
+    if any(is_torch_pickle(name) for name in names):
         container, tree, strangers = list_torch_zip(path)
         return container, tree, {}, strangers
     if names and all(name.endswith(".npy") for name in names):
-        from patchword.checkpoints.containers.npz import list_npz
-
         return "npz", list_npz(path), {}, set()
     raise refuse(path, head, size)
 
@@ -120,26 +147,33 @@ def _shards(index: Path) -> tuple[Container, dict[str, Any], Mapping[str, str], 
                 f"{index}: it names {name!r}, a file outside of its own folder",
                 "do not use this folder: such an index is made to mislead",
             )
-        if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index}: its file {name} is missing", "get the whole folder")
+        if not _is_file(index.parent / name):
+            raise CheckpointError(f"{index}: its file {name!r} is missing", "get the whole folder")
         shards[name] = _one(index.parent / name)
     tree: dict[str, Any] = {}
     for key, name in listed.items():
         if key not in shards[name][1]:
             raise CheckpointError(
-                f"{index}: the tensor {key!r} is not in {name}", "get the whole folder again"
+                f"{index}: the tensor {key!r} is not in {name!r}", "get the whole folder again"
             )
         tree[key] = shards[name][1][key]
     for name, shard in shards.items():
         extra = [key for key in shard[1] if key not in listed and isinstance(shard[1][key], Entry)]
         if extra:
             raise CheckpointError(
-                f"{index}: {name} holds {extra[0]!r}, which the index does not name",
+                f"{index}: {name!r} holds {extra[0]!r}, which the index does not name",
                 "get the whole folder again",
             )
     first = next(iter(shards.values()))
     strangers = set().union(*(shard[3] for shard in shards.values()))
     return first[0], tree, first[2], [index.parent / name for name in shards], strangers
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or of characters that no file can have
+        return False
 
 
 def _is_plain_name(name: str) -> bool:

@@ -1,70 +1,95 @@
 """torch's files before 1.6: four pickles, then the storages one behind the other."""
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from patchword.checkpoints.containers.archive import Member
-from patchword.checkpoints.containers.torch_zip import Entries, plain_tree
-from patchword.checkpoints.containers.unpickle import Storage, read_pickle, storage_of
+from patchword.checkpoints.containers.standins import Storage, storage_of
+from patchword.checkpoints.containers.torch_tree import Tree
+from patchword.checkpoints.containers.unpickle import read_pickle
 from patchword.checkpoints.stored import WIDTHS
 from patchword.errors import CheckpointError
 
 MAGIC = 0x1950A86A20F9469CFC6C
+_AGAIN = "get the file again"
 
 
 def list_torch_old(path: Path) -> tuple[dict[str, Any], set[str]]:
     """Tree, and the classes that were not made. Raises: CheckpointError where it is damaged or cut off."""
-    sizes: dict[str, Storage] = {}
-    views: dict[str, tuple[str, int]] = {}
+    storages = _Storages()
+    try:
+        with path.open("rb") as file:
+            magic, _, machine = (read_pickle(file, path, storages.load).value for _ in range(3))
+            if type(magic) is not int or magic != MAGIC:
+                raise CheckpointError(f"{path}: no file of torch", "give a weights file")
+            if isinstance(machine, dict) and machine.get("little_endian") is False:
+                raise CheckpointError(
+                    f"{path}: written on a machine of the other byte order (big-endian)",
+                    "save it as .safetensors there",
+                )
+            found = read_pickle(file, path, storages.load)
+            keys = read_pickle(file, path, storages.load).value
+            if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+                raise CheckpointError(f"{path}: it has no list of storages", _AGAIN)
+            parts = _places(file, path, [str(key) for key in keys], storages.roots)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error})", "give a weights file that can be read"
+        ) from error
+    return Tree(path, parts | storages.pieces(parts)).plain(found.value), found.strangers
 
-    def load_storage(pid: tuple[Any, ...]) -> Storage:
+
+class _Storages:
+    """The storages that the pickle names, and pieces of storages, which torch before 0.4 had as well."""
+
+    def __init__(self) -> None:
+        self.roots: dict[str, Storage] = {}
+        self.views: dict[str, tuple[str, int]] = {}
+
+    def load(self, pid: tuple[Any, ...]) -> Storage:
         storage = storage_of(pid)
-        sizes[storage.key] = storage
+        self.roots.setdefault(storage.key, storage)
         view = pid[5] if len(pid) > 5 else None
         if view is None:
             return storage
         key, offset, _ = view
-        views[str(key)] = (storage.key, int(offset))
-        return Storage(key=str(key), dtype=storage.dtype, elements=-1)
+        if not isinstance(key, str | int) or type(offset) is not int or offset < 0:
+            raise ValueError("a piece of a storage without a name or place")
+        self.views[str(key)] = (storage.key, offset)
+        return Storage(key=str(key), dtype=storage.dtype)
 
-    try:
-        with path.open("rb") as file:
-            magic, _, _ = (read_pickle(file, path, load_storage).value for _ in range(3))
-            if magic != MAGIC:
-                raise CheckpointError(f"{path}: no file of torch", "give a weights file")
-            found = read_pickle(file, path, load_storage)
-            keys = read_pickle(file, path, load_storage).value
-            if not isinstance(keys, list):
-                raise CheckpointError(f"{path}: it has no list of storages", "get the file again")
-            parts = _places(file, path, [str(key) for key in keys], sizes)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror or error})", "check the file"
-        ) from error
-    for key, (root, offset) in views.items():
-        part = parts.get(root)
-        if part is not None:
-            width = WIDTHS[sizes[root].dtype]
-            parts[key] = Member(key, part.offset + offset * width, part.size - offset * width)
-    return plain_tree(found.value, Entries(path, parts)), found.strangers
+    def pieces(self, parts: dict[str, Member | None]) -> dict[str, Member | None]:
+        found: dict[str, Member | None] = {}
+        for key, (root, offset) in self.views.items():
+            part = parts.get(root)
+            if part is not None:
+                before = offset * WIDTHS[self.roots[root].dtype]
+                found[key] = Member(key, part.offset + before, max(part.size - before, 0))
+        return found
 
 
-def _places(file: Any, path: Path, keys: list[str], sizes: dict[str, Storage]) -> dict[str, Member | None]:
+def _places(
+    file: IO[bytes], path: Path, keys: list[str], roots: dict[str, Storage]
+) -> dict[str, Member | None]:
     """Each storage: its number of elements in eight bytes, then these."""
     end = path.stat().st_size
     at = file.tell()
     found: dict[str, Member | None] = {}
     for key in keys:
+        root = roots.get(key)
+        if root is None or root.dtype not in WIDTHS:
+            what = "is of no tensor" if root is None else f"is of {root.dtype}, which is not read"
+            raise CheckpointError(f"{path}: its storage {key!r} {what}", _AGAIN)
         file.seek(at)
         count = int.from_bytes(file.read(8), "little", signed=True)
-        size = count * WIDTHS[sizes[key].dtype] if key in sizes else -1
-        if size < 0 or at + 8 + size > end:
+        size = count * WIDTHS[root.dtype]
+        if at + 8 > end or at + 8 + max(size, 0) > end:
             raise CheckpointError(
-                f"{path}: truncated: its storage {key!r} ends {at + 8 + size - end:,} bytes behind the file"
-                if size >= 0
-                else f"{path}: its storage {key!r} has no size",
-                "get the file again",
+                f"{path}: truncated: its storage {key!r} ends {at + 8 + size - end:,} bytes behind the file",
+                _AGAIN,
             )
+        if size < 0:
+            raise CheckpointError(f"{path}: its storage {key!r} has a negative size", _AGAIN)
         found[key] = Member(key, at + 8, size)
         at += 8 + size
     return found

@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from patchword.errors import OutputError
+from patchword.checkpoints.stored import TORCH_DTYPES
+from patchword.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Tensors that begin on a cache line are read faster, and map as they are.
 _ALIGNMENT = 64
-_DTYPES = {
-    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
+_DTYPES = {theirs: name for name, theirs in TORCH_DTYPES.items()}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
@@ -36,8 +34,10 @@ def write_torch(path: Path, tree: Mapping[str, Any]) -> None:
     import torch
 
     def write(file: IO[bytes]) -> None:
-        # Tensors that share memory with others would take all of it along.
-        torch.save(_own(tree), file)
+        try:
+            torch.save(_own(tree), file)
+        except RuntimeError as error:  # torch's writer, where the disk is full
+            raise OSError(str(error).splitlines()[0]) from error
 
     _whole(path, write)
 
@@ -51,31 +51,38 @@ def write_npz(path: Path, arrays: Mapping[str, "Tensor"]) -> None:
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for name, tensor in arrays.items():
-                array = _array(tensor)
+                array = _array(name, tensor)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
     _whole(path, write)
 
 
-def _array(tensor: "Tensor") -> Any:
+def _array(name: str, tensor: "Tensor") -> Any:
     import torch
 
     plain = tensor.detach().cpu().contiguous()
     if plain.dtype == torch.bfloat16:
         return plain.view(torch.int16).numpy().view("V2")
-    return plain.numpy()
+    try:
+        return plain.numpy()
+    except TypeError as error:
+        raise CheckpointError(
+            f"NumPy has no {plain.dtype}, which {name} is", "choose another format"
+        ) from error
 
 
 def _own(value: Any) -> Any:
-    """The same tree with every tensor dense and in memory of its own."""
+    """The same tree with every tensor dense; one that is a view of more would take all of that along."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        plain = value.detach().cpu()
+        whole = plain.is_contiguous() and plain.untyped_storage().nbytes() == plain.nbytes
+        return plain if whole else plain.clone(memory_format=torch.contiguous_format)
     if isinstance(value, Mapping):
         return {key: _own(part) for key, part in value.items()}
-    return value
+    return [_own(part) for part in value] if isinstance(value, list) else value
 
 
 def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -105,11 +112,12 @@ def _header(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> byt
     offset = 0
     for name, tensor in _in_order(tensors):
         end = offset + tensor.numel() * tensor.element_size()
-        plain[name] = {
-            "dtype": _DTYPES[str(tensor.dtype).removeprefix("torch.")],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
+        dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+        if dtype is None:
+            raise CheckpointError(
+                f"safetensors has no {tensor.dtype}, which {name} is", "choose another format"
+            )
+        plain[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
