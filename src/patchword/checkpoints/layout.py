@@ -74,6 +74,8 @@ class Layout(ABC):
 
     name: str
     title: str
+    # Layouts whose files have the same tensors, told apart by a file's name or not at all.
+    twins: tuple[str, ...] = ()
     container: Container = "safetensors"
     # The file that `convert` writes, in the folder of the companions where there are any.
     file_name: str = "model.safetensors"

@@ -208,7 +208,7 @@ def _checked(
     card: ModelCard, layout: Layout, out: Path, files: tuple[Path, ...], accept: Sequence[str]
 ) -> Written:
     reopened, told = _reopen(card, out)
-    if reopened.layout.name != layout.name:
+    if reopened.layout.name not in (layout.name, *layout.twins):
         raise CheckpointError(
             f"what would be written as {layout.title} reads as {reopened.layout.title}",
             f"write it as {reopened.layout.name}: the two cannot be told apart",

@@ -1,10 +1,13 @@
 """Every layout that is read and written. A new one is a file beside this and a line here."""
 
 from patchword.checkpoints.layout import Layout
+from patchword.checkpoints.layouts.beit import BEiT, BEiT2
 from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
 from patchword.checkpoints.layouts.clip_trunk import OpenClipTrunk
 from patchword.checkpoints.layouts.deit3 import DeiT3
 from patchword.checkpoints.layouts.dinov2 import DINOv2
+from patchword.checkpoints.layouts.dinov3 import DINOv3
+from patchword.checkpoints.layouts.eva import EVA
 from patchword.checkpoints.layouts.ijepa import IJEPA
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
@@ -44,6 +47,10 @@ LAYOUTS: tuple[Layout, ...] = (
     DINO(),
     DeiT3(),
     DINOv2(),
+    DINOv3(),
+    BEiT(),
+    BEiT2(),
+    EVA(),
     IJEPA(),
     TransformersViT(),
     TransformersDeiT(),

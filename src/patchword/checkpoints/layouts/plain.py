@@ -132,6 +132,7 @@ class DeiT(Plain):
     name = "deit"
     title = "DeiT (its authors' file)"
     family = "deit"
+    twins = ("mae", "dino")
     constants = Constants(who="DeiT's code")
     resample = Resample(antialias=False)
 
@@ -142,6 +143,7 @@ class MAE(Plain):
     name = "mae"
     title = "MAE (its authors' file)"
     family = "mae"
+    twins = ("deit", "dino")
     constants = Constants(who="MAE's code")
     resample = Resample(antialias=False)
 
@@ -168,6 +170,7 @@ class DINO(Plain):
     name = "dino"
     title = "DINO (its authors' file)"
     family = "dino"
+    twins = ("deit", "mae")
     constants = Constants(who="DINO's code")
     resample = Resample(antialias=False, offset=0.1)
 

@@ -71,6 +71,11 @@ REFUSED: tuple[Refusal, ...] = (
         "use its authors' code (facebookresearch/deit)",
     ),
     Refusal(
+        "a DINOv3 model with a norm of its own for class and storage tokens (cls_norm), which no published one has",
+        lambda c: c.has("rope_embed.periods", "cls_norm.weight"),
+        "use its authors' code (facebookresearch/dinov3)",
+    ),
+    Refusal(
         "a CLIP model whose image tower is a ResNet, not a Vision Transformer",
         lambda c: c.has("visual.layer1.0.conv1.weight"),
         "use its authors' code (openai/CLIP, open_clip)",
