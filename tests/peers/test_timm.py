@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
@@ -164,6 +165,20 @@ def test_positions_are_resampled_as_timm_does(grid: tuple[int, int], old: tuple[
     )
     ours = resample_grid(positions, grid, Resample()).flatten(0, 1)[None]
     assert relative(ours, theirs) < TOLERANCE
+
+
+@torch.no_grad()
+def test_transformers_wrapper_of_a_timm_model_is_read(tmp_path: Path) -> None:
+    """`timm_model.` before every name, and a config.json of transformers."""
+    architecture, args = MODELS["CLIP"]
+    sizes = {key: value for key, value in args.items() if key != "num_classes"}
+    config = transformers.TimmWrapperConfig(architecture=architecture, model_args=sizes, num_labels=7)
+    model = transformers.TimmWrapperForImageClassification(config).eval()
+    randomised(model)
+    model.save_pretrained(tmp_path)
+    ours = pw.load(tmp_path, device="cpu")
+    x = torch.randn((2, 3, 32, 48), generator=torch.Generator().manual_seed(1))
+    assert relative(ours.vit(x), model(x).logits) < TOLERANCE
 
 
 def test_a_file_of_another_timm_class_is_none_of_ours(tmp_path: Path) -> None:

@@ -226,6 +226,32 @@ def test_eva_without_a_name_is_asked_for_words_beside_it() -> None:
         read(listed(MODELS["DINOv3"]), num_heads=3, image_size=(16, 24))
 
 
+def test_perception_encoder_without_a_name_is_not_taken_for_clip() -> None:
+    with pytest.raises(CheckpointError, match="rotary"):
+        read(listed(MODELS["PE"]), num_heads=3, image_size=(16, 24), act="gelu")
+
+
+def test_an_architecture_of_a_later_timm_is_read_by_its_tensors_and_said_to_be_unknown() -> None:
+    words = {"architecture": "vit_of_tomorrow", "model_args": SMALL}
+    opened = read(listed(MODELS["plain"], words))
+    assert any("vit_of_tomorrow" in note for note in opened.report.notes)
+
+
+def test_a_pool_that_would_leave_tensors_out_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="attention pool"):
+        read(listed(MODELS["SigLIP"]), num_heads=3, image_size=(16, 24), pool="mean")
+
+
+def test_class_names_are_the_descriptions_where_those_are_of_one_class_each() -> None:
+    names = [f"n{i}" for i in range(5)]
+    for words, expected in (
+        ({"n0": "cat", "n1": "dog"}, ("cat", "dog", "n2", "n3", "n4")),
+        ({"n0": "crane", "n1": "crane"}, tuple(names)),
+    ):
+        config = {"architecture": "vit_base_patch16_224", "model_args": SMALL, "label_names": names}
+        assert read(listed(MODELS["plain"], {**config, "label_descriptions": words})).card.classes == expected
+
+
 def test_a_training_file_names_its_architecture() -> None:
     stored = listed(MODELS["plain"], arch="vit_small_patch16_224", epoch=3, args={"gp": "avg"})
     opened = read(stored, num_heads=3, image_size=(16, 24))
@@ -244,6 +270,10 @@ def test_a_training_file_names_its_architecture() -> None:
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "img_size": "big"}}, "img_size"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "global_pool": "prr"}}, "prr"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "act_layer": "mish"}}, "mish"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "norm_layer": "simplenorm"}}, "simplenorm"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "init_values": "small"}}, "init_values"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"input_size": 5}}, "input_size"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"interpolation": "best"}}, "best"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"mean": "x"}}, "mean"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"crop_pct": 0}}, "crop_pct"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "label_names": ["one"]}, "1 labels"),

@@ -13,7 +13,7 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule
 from patchword.checkpoints.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.checkpoints.layouts.timm_describe import Reading
-from patchword.checkpoints.layouts.timm_facts import Known, known
+from patchword.checkpoints.layouts.timm_facts import Known, known, table
 from patchword.checkpoints.layouts.timm_rules import rules
 from patchword.checkpoints.layouts.timm_write import target
 
@@ -59,6 +59,7 @@ class Timm(Layout):
             preprocess=preprocess_of(config, words, facts),
             classes=classes_of(checkpoint, config.head.num_classes),
             spelling=spelled(checkpoint, words),
+            notes=_doubts(words),
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
@@ -69,6 +70,14 @@ class Timm(Layout):
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
         return {"config.json": config_json(card, target(card.config, spelling))}
+
+
+def _doubts(words: Known) -> tuple[str, ...]:
+    if not words.architecture or words.kind:
+        return ()
+    return (
+        f"{words.architecture} is no ViT of {table()['source']}; what its name stands for was taken as usual",
+    )
 
 
 def spelled(checkpoint: Checkpoint, words: Known) -> Mapping[str, Any]:

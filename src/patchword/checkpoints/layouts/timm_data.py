@@ -27,9 +27,8 @@ def preprocess_of(config: ViTConfig, known: Known, facts: Facts) -> Preprocess:
     source = f"{known.evidence}: pretrained_cfg" if known.data else "timm's default"
     own = known.say("img_size")
     size = config.image.size
-    if known.data.get("input_size") and (own[0] is None or own[1] != known.evidence):
-        height, width = known.as_size("input_size", known.data["input_size"][1:])
-        size = (height, width)
+    if own[0] is None or own[1] != known.evidence:
+        size = known.input_size() or size
     given = {**table()["data"], **known.data}
     prepared = _prepared(given, size, config.image.channels, known)
     if not known.data and facts.options.mean is None:
@@ -82,7 +81,7 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     config = checkpoint.config_json
     given = config.get("pretrained_cfg")
     data = given if isinstance(given, Mapping) else {}
-    names = config.get("label_names") or data.get("label_names")
+    names = config.get("label_names") or data.get("label_names") or config.get("labels")  # before timm 0.9
     if not names or not count:
         return ()
     if not isinstance(names, list | tuple) or len(names) != count:
@@ -92,7 +91,7 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
         )
     words = config.get("label_descriptions") or data.get("label_descriptions")
     if isinstance(words, Mapping):
-        described = [str(words.get(name, name)) for name in names]
+        described = [str(words.get(str(name), name)) for name in names]
         if len(set(described)) == len(described):
             return tuple(described)
     return tuple(str(name) for name in names)

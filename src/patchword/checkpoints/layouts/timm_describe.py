@@ -45,6 +45,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "swish": "silu",
     "relu": "relu",
 }
+_NORMS = ("layernorm", "layernormfp32", "rmsnorm", "rmsnormfp32")
 _RES_POST = ("ResPostBlock", "ResPostRelPosBlock")
 
 
@@ -108,7 +109,7 @@ class Reading(Places):
         of_this_width = known.integer("embed_dim")[0] in (None, self.dim)
         shape: int | None = None
         if self._in_block("attn.q_norm.weight"):
-            shape = self.dim // checkpoint.shape(f"{self.block}attn.q_norm.weight")[0]
+            shape = self.dim // checkpoint.shape_of(f"{self.block}attn.q_norm.weight", 1)[0]
         elif self._has("rope.freqs"):
             shape = checkpoint.shape_of("rope.freqs", 4)[2]
         elif isinstance(self._relative(), RelativeBias):
@@ -177,8 +178,10 @@ class Reading(Places):
     def _norm(self) -> Norm:
         said, source = self.known.say("norm_layer")
         named: float | None = None
-        if isinstance(said, list | tuple) and len(said) == 2 and isinstance(said[1], dict):
-            named = said[1].get("eps")
+        if isinstance(said, list) and source == self.known.of_architecture:
+            named = said[1]["eps"]
+        elif said is not None and str(said).removeprefix("@").lower().replace("_", "") not in _NORMS:
+            raise self._lacks(f"the norm {said!r}")
         before = self._has("norm_pre.weight") and not self.known.kind
         eps = self.facts.take(
             "eps",
@@ -233,6 +236,11 @@ class Reading(Places):
         return always or self.known.flag("pool_include_prefix")
 
     def _attention_pool(self, over: Literal["patches", "all"]) -> AttentionPool:
+        if self.facts.options.pool is not None:
+            raise CheckpointError(
+                f"{self.facts.name}: it has an attention pool, and pool = {self.facts.options.pool!r} would leave it out",
+                "leave --pool out",
+            )
         self.facts.say("pool", "attention", "attn_pool in the file")
         plain = not self._gated() and not self._in_block("mlp.norm.weight")
         if not plain or not self._in_block("mlp.fc2.bias"):

@@ -96,6 +96,15 @@ class Known:
             raise self.wrong(name, value, "one or two whole numbers above 0")
         return int(pair[0]), int(pair[1])
 
+    def input_size(self) -> Size | None:
+        """(h, w) of the images that the weights were made for, as `pretrained_cfg` says."""
+        given = self.data.get("input_size")
+        if given is None:
+            return None
+        if not isinstance(given, list | tuple) or len(given) != 3:
+            raise self.wrong("input_size", given, "[channels, height, width]")
+        return self.as_size("input_size", given[1:])
+
     def wrong(self, name: str, value: Any, wanted: str) -> CheckpointError:
         return CheckpointError(
             f"{self.name}: {name} is {value!r} in {self.evidence}, {wanted} was expected",
@@ -147,9 +156,9 @@ def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
     extra = args.get("model_kwargs")
     told = dict(extra) if isinstance(extra, Mapping) else {}
     for theirs, ours in (("gp", "global_pool"), ("img_size", "img_size")):
-        if args.get(theirs) is not None:
+        if args.get(theirs):
             told.setdefault(ours, args[theirs])
-    data = {key: args[key] for key in table()["data"] if args.get(key) is not None}
+    data = {key: args[key] for key in table()["data"] if args.get(key)}  # "" and None: not said
     name, _, tag = arch.partition(".")
     found = Known(
         name=checkpoint.name, evidence="the training file's arch", certain=False, told=told, data=data

@@ -35,7 +35,7 @@ class Places:
         self.naflex = checkpoint.has("embeds.proj.weight")
         self.stem = "embeds." if self.naflex else ""
         self.block = "blocks.0."
-        self.dim = checkpoint.shape(f"{self.block}norm1.weight")[0]
+        self.dim = checkpoint.shape_of(f"{self.block}norm1.weight", 1)[0]
         self.channels, self.patch = self._channels_and_patch()
         self.pads = known.flag("dynamic_img_pad")
 
@@ -50,9 +50,9 @@ class Places:
         return self._has(f"{self.block}{name}")
 
     def _channels_and_patch(self) -> tuple[int, Size]:
-        shape = self.checkpoint.shape(f"{self._patches}.weight")
-        if len(shape) == 4:
-            return shape[1], (shape[2], shape[3])
+        if len(self.checkpoint.shape(f"{self._patches}.weight")) == 4:
+            _, channels, rows, columns = self.checkpoint.shape_of(f"{self._patches}.weight", 4)
+            return channels, (rows, columns)
         pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]
         size, source = self.known.size("patch_size")
         sizes = [(self.facts.options.patch_size, "option"), (size, source), ((16, 16), DEFAULTS)]
@@ -67,14 +67,15 @@ class Places:
     def _sizes(self) -> list[tuple[Size | None, str]]:
         """Sizes of images (h, w) that the model may be made for, the surest first."""
         known, options = self.known, self.facts.options
-        given = known.data.get("input_size")
-        if given is not None and (not isinstance(given, list | tuple) or len(given) != 3):
-            raise known.wrong("input_size", given, "[channels, height, width]")
-        from_data = None if given is None else known.as_size("input_size", given[1:])
         size, source = known.size("img_size")
         told = (size, source) if source == known.evidence else (None, "")
         arch = (size, source) if source != known.evidence else (None, "")
-        return [(options.image_size, "option"), told, (from_data, f"{known.evidence}: pretrained_cfg"), arch]
+        return [
+            (options.image_size, "option"),
+            told,
+            (known.input_size(), f"{known.evidence}: pretrained_cfg"),
+            arch,
+        ]
 
     def _grid(self, fits: Callable[[Size], bool], side: int | None) -> tuple[Size, Size]:
         """The stored grid, and the image it is of. Raises: CheckpointError where no size fits."""
@@ -196,7 +197,7 @@ class Places:
                 return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"))
         for stem, shared in ((f"{self.block}attn.rel_pos", False), ("shared_rel_pos", True)):
             if self._has(f"{stem}.mlp.fc1.weight"):
-                hidden = self.checkpoint.shape(f"{stem}.mlp.fc1.weight")[0]
+                hidden = self.checkpoint.shape_of(f"{stem}.mlp.fc1.weight", 2)[0]
                 if not self._has(f"{stem}.mlp.fc2.bias"):
                     raise self._lacks("Swin's relative positions (rel_pos_type 'mlp-swin')")
                 return RelativeMLP(hidden=hidden, shared=shared)
@@ -246,7 +247,10 @@ class Places:
             return known.text("rope_type")[0] not in (None, "", "none")
         if known.kind or "use_rot_pos_emb" in known.told:
             return known.flag("use_rot_pos_emb")
-        if any(self._in_block(name) for name in EVA_ONLY) and not self._has("pos_embed"):
+        before = self._has("norm_pre.weight")
+        pe_core = before and self._has("attn_pool.latent")
+        pe_else = before and not self._has("norm.weight") and not self._has("fc_norm.weight")
+        if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
                 f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
                 "put timm's config.json beside it, or name the file as timm names the architecture",
