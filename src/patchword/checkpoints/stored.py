@@ -85,7 +85,7 @@ def read_json(file: Path) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{file}: {file.stat().st_size:,} bytes, too large for a config", "get it again"
             )
-        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: it cannot be read as JSON ({error})", "get the file again") from error
     if not isinstance(plain, dict):

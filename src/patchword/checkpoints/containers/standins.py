@@ -31,6 +31,7 @@ _SCALARS = {
 # More axes than torch allows are no tensor.
 MOST_AXES = 64
 MOST_ELEMENTS = 2**60
+MOST_KEY_PARTS = 1000
 
 
 def _fixed(self: Any, state: Any) -> None:
@@ -132,6 +133,10 @@ def stranger(name: str) -> type[Stranger]:
     return type("Stranger", (Stranger,), {"called": name})
 
 
+# Classes and the like are hashed by what they are, sets once, part by part as they were made.
+_KEYS = (str, bytes, float, type(None), type, frozenset, Stranger, Maker, Named, Storage, TensorMade)
+
+
 def storage_of(pid: tuple[Any, ...]) -> Storage:
     """("storage", class, key, place, elements) of torch's pickles."""
     kind, key, elements = pid[1], pid[2], pid[4]
@@ -202,15 +207,25 @@ def _set(parts: Any = ()) -> list[Any]:
     return list(parts)
 
 
-def check_key(key: Any, deep: bool = True) -> None:
-    """Keys are text and numbers, or a tuple of these: to look into tuples of tuples may take for ever."""
-    if isinstance(key, str | bytes | float | None) or (isinstance(key, int) and abs(key) < MOST_ELEMENTS):
-        return
-    if deep and isinstance(key, tuple) and len(key) < MOST_AXES:
-        for part in key:
-            check_key(part, deep=False)
-    elif not isinstance(key, Stranger | Named):
-        raise ValueError("a dict with keys that are no names")
+def _frozen_set(parts: Any = ()) -> frozenset[Any]:
+    for part in parts:
+        check_key(part)
+    return frozenset(parts)
+
+
+def check_key(key: Any) -> None:
+    """Keys are text, numbers, and small tuples of these: to hash tuples of tuples of tuples may take for ever."""
+    pending, seen = [key], 0
+    while pending:
+        part = pending.pop()
+        seen += 1
+        if isinstance(part, tuple) and seen + len(part) <= MOST_KEY_PARTS:
+            pending.extend(part)
+        elif isinstance(part, int):
+            if abs(part) >= MOST_ELEMENTS:
+                raise ValueError("a dict with keys of impossible size")
+        elif seen > MOST_KEY_PARTS or not isinstance(part, _KEYS):
+            raise ValueError("a dict with keys that are no names")
 
 
 def _size(sides: Any = ()) -> tuple[Any, ...]:
@@ -287,11 +302,8 @@ def _table() -> dict[tuple[str, str], Any]:
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         known[module, "scalar"] = Maker(_scalar)
     for module in ("builtins", "__builtin__"):
-        known |= {
-            (module, "dict"): dictionary,
-            (module, "set"): Maker(_set),
-            (module, "frozenset"): Maker(_set),
-        }
+        known |= {(module, "dict"): dictionary, (module, "set"): Maker(_set)}
+        known[module, "frozenset"] = Maker(_frozen_set)
     for module in ("copyreg", "copy_reg"):
         known[module, "_reconstructor"] = Maker(_object)
     for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"):

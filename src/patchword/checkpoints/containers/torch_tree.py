@@ -159,7 +159,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _key(key: Any) -> str:
-    if isinstance(key, Stranger):
+    if isinstance(key, Stranger) or (isinstance(key, type) and issubclass(key, Stranger)):
         return key.called
     return key if isinstance(key, str) else str(key)
 
