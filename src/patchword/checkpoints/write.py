@@ -17,7 +17,17 @@ from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.errors import CheckpointError, OutputError, near_text
-from patchword.model.config import ViTConfig
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, ViTConfig
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    FirstPool,
+    LayerNormConfig,
+    MaxPool,
+    MeanPool,
+    RMSNormConfig,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +52,7 @@ class Written:
 
     told: options that a reader of this format must be given, because it has no place for them.
     changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
+    prepared: the same of how images are prepared, which a format may have no place or no equal for.
     """
 
     path: Path
@@ -49,6 +60,7 @@ class Written:
     reopened: Opened
     told: Mapping[str, Any]
     changed: tuple[tuple[str, Any, Any], ...]
+    prepared: tuple[tuple[str, Any, Any], ...] = ()
 
 
 def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
@@ -222,7 +234,20 @@ def _checked(
             f"{layout.title} cannot hold {field} = {_text(ours)}: its readers take {_text(theirs)}{more}",
             f"choose another format, or pass --accept {field} and look at the difference that is printed",
         )
-    return Written(path=out, files=files, reopened=reopened, told=told, changed=changed)
+    prepared = tuple(preparations(card.preprocess, reopened.card.preprocess))
+    return Written(path=out, files=files, reopened=reopened, told=told, changed=changed, prepared=prepared)
+
+
+def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, Any]]:
+    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three."""
+    found = []
+    for name in ("image_size", "resize", "resample", "mean", "std"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        if name in ("mean", "std"):
+            mine, other = ((v * ours.in_channels if len(v) == 1 else v) for v in (mine, other))
+        if mine != other:
+            found.append((name, mine, other))
+    return found
 
 
 def _reopen(card: ModelCard, out: Path) -> tuple[Opened, Mapping[str, Any]]:
@@ -292,4 +317,19 @@ def explicit(config: ViTConfig) -> ViTConfig:
     """The config with what it leaves to defaults filled in, so that two ways to say the same are equal."""
     attention = replace(config.attention, head_dim=config.head_dim)
     mlp = replace(config.mlp, hidden=config.mlp_dim)
-    return replace(config, attention=attention, mlp=mlp)
+    return replace(config, attention=attention, mlp=mlp, head=_explicit_head(config))
+
+
+def _explicit_head(config: ViTConfig) -> HeadConfig:
+    """Of ways to pool that give the same answer, one."""
+    head, pool = config.head, config.head.pool
+    if isinstance(pool, FirstPool) and config.tokens.class_token:
+        pool = ClassPool()
+    if isinstance(pool, AttentionPool):
+        heads, hidden = pool.num_heads or config.attention.num_heads, pool.hidden or config.mlp_dim
+        pool = replace(pool, num_heads=heads, hidden=hidden)
+    if isinstance(pool, MeanPool | MaxPool | AttentionPool) and not config.tokens.num_extra:
+        pool = replace(pool, over="patches")
+    # A norm of each token alone: before or after the one token is taken.
+    alone = isinstance(pool, ClassPool) and isinstance(config.norm, LayerNormConfig | RMSNormConfig)
+    return replace(head, pool=pool, norm="tokens" if alone and head.norm == "pooled" else head.norm)

@@ -69,6 +69,7 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "compared": done.compared,
         "readers_must_be_told": dict(done.told),
         "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
+        "prepared": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.prepared],
         "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
     }
 
@@ -81,6 +82,8 @@ def _print(done: "Conversion") -> None:
         click.echo(f"  left out   {count} tensors: {reason}")
     for field, ours, theirs in done.changed:
         click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
+    for field, ours, theirs in done.prepared:
+        click.echo(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}")
     for name, value in done.told.items():
         click.echo(f"  tell       {name} = {value}: this format has no place for it")
     click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")

@@ -27,6 +27,7 @@ MOST_DIFFERENCE = 1e-4
 class Conversion:
     """path: what was written. difference: largest, relative to the largest answer, of one image through both.
 
+    prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
     told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
     """
 
@@ -37,6 +38,7 @@ class Conversion:
     compared: str
     told: dict[str, object]
     changed: tuple[tuple[str, object, object], ...] = ()
+    prepared: tuple[tuple[str, object, object], ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
 
 
@@ -80,6 +82,7 @@ def convert(
         compared=compared,
         told={} if written is None else dict(written.told),
         changed=() if written is None else written.changed,
+        prepared=() if written is None else written.prepared,
         dropped=dropped,
     )
 

@@ -16,12 +16,14 @@ from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
-from patchword.checkpoints.write import Source, layouts_named, write_as, written_tensors
+from patchword.checkpoints.write import Source, Written, layouts_named, write_as, written_tensors
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess
+from patchword.images.resample import Resample
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, SinCos2d
+from support.parity import options_of
 
 CASES = Path(__file__).parents[2] / "data" / "parity" / "cases"
 SMALL = sorted(CASES.glob("transformers_small_*"))
@@ -186,7 +188,7 @@ def test_each_family_answers_from_what_its_class_reads() -> None:
     assert heads["clip"].projection == 10 and heads["clip"].norm == "pooled"
     assert heads["clip_classifier"].norm == "none" and heads["clip_classifier"].pool == MeanPool()
     assert heads["siglip"].pool.kind == "attention"
-    assert heads["siglip_classifier"].pool == MeanPool(over="all")
+    assert heads["siglip_classifier"].pool == MeanPool()
 
 
 def test_what_is_left_out_is_told_with_its_reason() -> None:
@@ -274,6 +276,34 @@ def test_a_type_that_holds_the_same_model_takes_it(name: str, to: str, tmp_path:
     source = Source(card=opened.card, tensors=read_tensors(opened))
     written = write_as(source, layouts_named(to)[0], tmp_path / "out")
     assert written.reopened.layout.name == to and not written.changed
+
+
+def converted(case: str, to: str, tmp_path: Path, **how: Any) -> Written:
+    meta = json.loads((CASES / case / "meta.json").read_text())
+    opened = open_foreign(CASES / case / meta["load"], options_of(meta["hints"], CASES / case))
+    source = Source(card=opened.card, tensors=read_tensors(opened))
+    return write_as(source, layouts_named(to)[0], tmp_path / "out", **how)
+
+
+def test_a_norm_over_all_tokens_serves_the_class_token_alone(tmp_path: Path) -> None:
+    written = converted("open_clip_clip_training_file", "transformers-clip", tmp_path)
+    assert written.reopened.card.config.head.norm == "pooled" and not written.changed
+
+
+def test_a_class_token_without_a_position_gets_zeros_when_that_is_accepted(tmp_path: Path) -> None:
+    case = "timm_vit_no_embed_class"
+    with pytest.raises(CheckpointError, match="covers"):
+        converted(case, "transformers-vit", tmp_path)
+    written = converted(case, "transformers-vit", tmp_path, accept=("positions.covers",))
+    assert not read_tensors(written.reopened)["positions.prefix"].any()
+
+
+def test_pixels_that_readers_prepare_otherwise_are_told(tmp_path: Path) -> None:
+    opened = open_foreign(small("vit"), Options())
+    sampled = replace(opened.card.preprocess, resample=Resample(antialias=False), mean=(0.5,))
+    card = replace(opened.card, preprocess=sampled)
+    written = write_as(Source(card=card, tensors=read_tensors(opened)), opened.layout, tmp_path / "out")
+    assert [field for field, _, _ in written.prepared] == ["resample"]
 
 
 # preprocessor_config.json ------------------------------------------------------------------

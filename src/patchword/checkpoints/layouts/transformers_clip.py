@@ -118,8 +118,11 @@ class TransformersCLIP(_ImageTower):
         yield position_rule(f"{prefix}{_POSITIONS}", config, batch=False)
         yield from both(f"{prefix}pre_layrnorm", "entry_norm")
         yield from block_rules(description)
-        if config.head.norm == "pooled":
-            yield from both(f"{prefix}post_layernorm", "pooled_norm")
+        if config.head.norm != "none":
+            # Over all tokens or the class token alone: its answer is the same.
+            yield from both(
+                f"{prefix}post_layernorm", "pooled_norm" if config.head.norm == "pooled" else "norm"
+            )
         else:
             # The class holds one that its classifier never reads.
             for part, value in (("weight", 1.0), ("bias", 0.0)):
@@ -149,7 +152,8 @@ class TransformersCLIP(_ImageTower):
     def check(self, config: ViTConfig) -> None:
         super().check(config)
         head = config.head
-        pool, norm = (MeanPool(), "none") if head.num_classes else (ClassPool(), "pooled")
+        pool = MeanPool() if head.num_classes else ClassPool()
+        norms = ("none",) if head.num_classes else ("pooled", "tokens")
         require(
             self.title,
             (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
@@ -163,7 +167,7 @@ class TransformersCLIP(_ImageTower):
             (not head.pre_logits, "pre_logits"),
             (not (head.num_classes and head.projection), "classifier behind a projection"),
             (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
-            (head.norm == norm, f"last norm {head.norm!r} ({norm!r} it has)"),
+            (head.norm in norms, f"last norm {head.norm!r} (it has {norms[0]!r})"),
         )  # fmt: skip
 
 
@@ -200,7 +204,7 @@ class TransformersSigLIP(_ImageTower):
             tokens=TokensConfig(class_token=False),
             positions=Learned(resample=self.resample),
             head=HeadConfig(
-                pool=tower.pool(AttentionPool(over="all") if probed else MeanPool(over="all")),
+                pool=tower.pool(AttentionPool() if probed else MeanPool()),
                 num_classes=classes,
             ),
         )

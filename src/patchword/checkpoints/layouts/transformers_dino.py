@@ -154,8 +154,8 @@ class TransformersDINOv2(TransformersLayout):
             self.title,
             (isinstance(positions, Learned), f"positions of kind {positions.kind!r}"),
             (
-                not isinstance(positions, Learned) or positions.covers == "all_but_registers",
-                "positions that leave out the class token or take in registers",
+                not isinstance(positions, Learned) or positions.covers != "all",
+                "positions of registers",
             ),
             (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
             (bool(config.tokens.num_registers) == self._has_registers, f"{config.tokens.num_registers} registers"),
