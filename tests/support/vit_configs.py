@@ -30,6 +30,7 @@ from patchword.model.kinds import (
     RelativeBias,
     RelativeMLP,
     Resample,
+    ResNetStem,
     RMSNormConfig,
     Rope2d,
     RopeMixed,
@@ -100,6 +101,22 @@ OTHERS: dict[str, ViTConfig] = {
     "ragged": tiny(image=ImageConfig(size=(13, 20), channels=4)),
     "ragged, cut": tiny(image=ImageConfig(size=(21, 26)), patch=PatchConfig(size=(8, 6), edge="cut")),
     "patch norms": tiny(patch=PatchConfig(size=(8, 6), bias=False, norm_pixels=True, norm_output=True)),
+    "hybrid": tiny(
+        image=ImageConfig(size=(32, 48)),
+        patch=PatchConfig(size=(2, 1), stem=ResNetStem(units=(1, 2), width=32)),
+    ),
+    "hybrid of torch": tiny(
+        image=ImageConfig(size=(40, 61), channels=2),
+        patch=PatchConfig(
+            size=(1, 1),
+            stem=ResNetStem(
+                units=(2, 1, 1), width=32, weight_eps="variance", padding="symmetric", proj_norm="channel"
+            ),
+        ),
+    ),
+    "hybrid of a root alone": tiny(
+        image=ImageConfig(size=(32, 48)), patch=PatchConfig(size=(4, 4), stem=ResNetStem(units=(), width=32))
+    ),
     "registers last": tiny(
         tokens=TokensConfig(class_token=False, num_registers=3, registers_last=True),
         head=HeadConfig(pool=MeanPool(), num_classes=5),
@@ -114,6 +131,7 @@ OTHERS: dict[str, ViTConfig] = {
         mlp=MLPConfig(hidden=32, activation="quick_gelu"),
         head=HeadConfig(norm="pooled", projection=7, num_classes=0),
     ),
+    "LiT": tiny(head=HeadConfig(projection=7, projection_bias=True, num_classes=0)),
     "layer scale": tiny(block=BlockConfig(layer_scale=1e-2, dropout=0.1)),
     "qv bias": tiny(attention=AttentionConfig(num_heads=3, bias="qv", out_bias=False, dropout=0.1)),
     "no bias, own head dim": tiny(

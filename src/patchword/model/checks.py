@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 def check(config: "ViTConfig") -> None:
     """Raises: SettingsError for the first contradiction found."""
+    if min(config.patch.stem.size_after(config.image.size)) < 1:
+        raise SettingsError(
+            f"an image of {config.image.size[0]} x {config.image.size[1]} leaves no features behind the stem",
+            f"set image.size to at least {2 * config.patch.stem.stride} pixels a side",
+        )
     if not all(config.grid_size):
         raise SettingsError(
             f"images of {config.image.size} hold no whole patch of {config.patch.size}",
@@ -74,9 +79,7 @@ def _check_norm(config: "ViTConfig") -> None:
         if config.attention.out_norm:
             widths["num_heads · head_dim"] = config.attention_dim
         if config.patch.norm_pixels:
-            widths["the pixels of a patch"] = (
-                config.image.channels * config.patch.size[0] * config.patch.size[1]
-            )
+            widths["the pixels of a patch"] = config.patch_pixels
         for name, width in widths.items():
             if groups < 1 or width % groups:
                 raise SettingsError(
@@ -116,6 +119,11 @@ def _check_head(config: "ViTConfig") -> None:
         raise SettingsError(
             "a distilled head needs a distillation token, classes, and pooling by class token",
             "set tokens.distillation_token = true and head.pool = {kind = 'class'}",
+        )
+    if head.projection_bias and not head.projection:
+        raise SettingsError(
+            "head.projection_bias is set, but there is no projection",
+            "set head.projection, or leave its bias out",
         )
     if head.distilled and (head.norm != "tokens" or head.pre_logits or head.projection):
         raise SettingsError(

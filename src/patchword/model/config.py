@@ -19,11 +19,13 @@ from patchword.model.kinds import (
     Learned,
     NoPositions,
     Norm,
+    NoStem,
     Pool,
     Positions,
     SinCos1d,
     SinCos2d,
     Size,
+    Stem,
     require_positive,
     require_share,
 )
@@ -55,6 +57,7 @@ class PatchConfig:
     norm_pixels: bool = False  # over the pixels of one patch, before the projection (lucidrains)
     norm_output: bool = False  # over the channels after it (lucidrains, AIMv2)
     edge: Literal["pad", "cut"] = "pad"
+    stem: Stem = field(default_factory=NoStem)
 
     def __post_init__(self) -> None:
         require_positive("patch.size", *self.size)
@@ -180,7 +183,7 @@ class HeadConfig:
 
     norm: "tokens" before pooling; "pooled" after it (fc_norm; CLIP's class token); "none".
     pre_logits: width of a linear layer with tanh after pooling, 0 for none. projection:
-    width of a linear layer without bias after that (CLIP), 0 for none. num_classes 0: the
+    width of a linear layer after that (CLIP, without bias; LiT, with), 0 for none. num_classes 0: the
     answer is the embedding. distilled: a second head reads the distillation token and the
     answer is the mean of both (DeiT).
     """
@@ -189,6 +192,7 @@ class HeadConfig:
     norm: Literal["tokens", "pooled", "none"] = "tokens"
     pre_logits: int = 0
     projection: int = 0
+    projection_bias: bool = False
     num_classes: int = 1000
     bias: bool = True
     distilled: bool = False
@@ -222,7 +226,7 @@ class ViTConfig:
 
     def grid_of(self, size: Size) -> Size:
         """Rows and columns of patches for an image of this size in pixels."""
-        (height, width), (rows, columns) = size, self.patch.size
+        (height, width), (rows, columns) = self.patch.stem.size_after(size), self.patch.size
         if self.patch.edge == "cut":
             return height // rows, width // columns
         return -(-height // rows), -(-width // columns)
@@ -230,6 +234,11 @@ class ViTConfig:
     @property
     def grid_size(self) -> Size:
         return self.grid_of(self.image.size)
+
+    @property
+    def patch_pixels(self) -> int:
+        """Numbers in one patch: of the image, or of the stem's features."""
+        return self.patch.stem.features(self.image.channels) * self.patch.size[0] * self.patch.size[1]
 
     @property
     def num_tokens(self) -> int:

@@ -17,6 +17,7 @@ from patchword.model.kinds import (
     Norm,
     RelativeBias,
     RelativeMLP,
+    ResNetStem,
     Rope2d,
     RopeMixed,
 )
@@ -62,14 +63,29 @@ def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
     return outputs * (inputs + bias)
 
 
-def _patch_pixels(config: ViTConfig) -> int:
-    return config.image.channels * config.patch.size[0] * config.patch.size[1]
+def _convolutions(config: ViTConfig) -> list[tuple[int, int, int]]:
+    """Of the stem: (inputs · kernel, outputs, places where it is applied) each; every one is followed by a norm."""
+    stem = config.patch.stem
+    if not isinstance(stem, ResNetStem):
+        return []
+    root, *after = (height * width for height, width in stem.sizes(config.image.size))
+    found = [(config.image.channels * 49, stem.width, root)]
+    inputs, before = stem.width, after[0]
+    for stage, units in enumerate(stem.units):
+        middle, places = stem.width * 2**stage, after[stage]
+        for unit in range(units):
+            found += [(inputs, middle, before), (9 * middle, middle, places), (middle, 4 * middle, places)]
+            if not unit:
+                found.append((inputs, 4 * middle, places))
+            inputs, before = 4 * middle, places
+    return found
 
 
 def _embed_parameters(config: ViTConfig) -> int:
-    pixels = _patch_pixels(config)
+    pixels = config.patch_pixels
     return (
-        _linear(pixels, config.dim, config.patch.bias)
+        sum(inputs * outputs + 2 * outputs for inputs, outputs, _ in _convolutions(config))
+        + _linear(pixels, config.dim, config.patch.bias)
         + (_norm(config.norm, pixels) if config.patch.norm_pixels else 0)
         + (_norm(config.norm, config.dim) if config.patch.norm_output else 0)
         + config.tokens.num_extra * config.dim
@@ -131,7 +147,7 @@ def _head_parameters(config: ViTConfig) -> int:
         total += _linear(config.pooled_dim, head.pre_logits)
     width = head.projection or config.embed_dim
     if head.projection:
-        total += config.embed_dim * head.projection
+        total += _linear(config.embed_dim, head.projection, head.projection_bias)
     if head.num_classes:
         total += _linear(width, head.num_classes, head.bias) * (1 + head.distilled)
     return total
@@ -146,7 +162,8 @@ def _multiply_adds(config: ViTConfig) -> int:
         + tokens * inner * dim
         + tokens * dim * config.mlp_dim * (2 + config.mlp.gated)
     )
-    return patches * _patch_pixels(config) * dim + config.depth * block + _head_multiply_adds(config)
+    stem = sum(inputs * outputs * places for inputs, outputs, places in _convolutions(config))
+    return stem + patches * config.patch_pixels * dim + config.depth * block + _head_multiply_adds(config)
 
 
 def _head_multiply_adds(config: ViTConfig) -> int:

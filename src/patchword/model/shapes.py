@@ -13,6 +13,7 @@ from patchword.model.kinds import (
     Norm,
     RelativeBias,
     RelativeMLP,
+    ResNetStem,
     RMSNormConfig,
     Rope2d,
     RopeMixed,
@@ -54,15 +55,42 @@ def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
 
 
 def _patches(config: ViTConfig) -> Shapes:
-    size, channels = config.patch.size, config.image.channels
-    found: Shapes = {"patch_embed.proj.weight": (config.dim, channels, *size)}
+    size, stem = config.patch.size, config.patch.stem
+    found: Shapes = _stem(stem, config.image.channels) if isinstance(stem, ResNetStem) else {}
+    found["patch_embed.proj.weight"] = (config.dim, stem.features(config.image.channels), *size)
     if config.patch.bias:
         found["patch_embed.proj.bias"] = (config.dim,)
     if config.patch.norm_pixels:
-        found |= _norm("patch_embed.norm_pixels", config.norm, channels * size[0] * size[1])
+        found |= _norm("patch_embed.norm_pixels", config.norm, config.patch_pixels)
     if config.patch.norm_output:
         found |= _norm("patch_embed.norm_output", config.norm, config.dim)
     return found
+
+
+def _stem(stem: ResNetStem, channels: int) -> Shapes:
+    found: Shapes = {"patch_embed.stem.root.weight": (stem.width, channels, 7, 7)}
+    found |= _affine("patch_embed.stem.root_norm", stem.width)
+    inputs = stem.width
+    for stage, units in enumerate(stem.units):
+        middle = stem.width * 2**stage
+        for unit in range(units):
+            name, outputs = f"patch_embed.stem.stages.{stage}.{unit}", 4 * middle
+            for part, (wide, narrow, kernel) in {
+                "1": (middle, inputs, 1),
+                "2": (middle, middle, 3),
+                "3": (outputs, middle, 1),
+            }.items():
+                found[f"{name}.conv{part}.weight"] = (wide, narrow, kernel, kernel)
+                found |= _affine(f"{name}.norm{part}", wide)
+            if not unit:
+                found[f"{name}.proj.weight"] = (outputs, inputs, 1, 1)
+                found |= _affine(f"{name}.proj_norm", outputs)
+            inputs = outputs
+    return found
+
+
+def _affine(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def _prefix(config: ViTConfig) -> Shapes:
@@ -147,7 +175,7 @@ def _head(config: ViTConfig) -> Shapes:
         found |= _linear("pre_logits", config.pooled_dim, head.pre_logits)
     width = config.embed_dim
     if head.projection:
-        found["projection.weight"] = (head.projection, width)
+        found |= _linear("projection", width, head.projection, head.projection_bias)
     width = head.projection or width
     if head.num_classes:
         found |= _linear("head", width, head.num_classes, head.bias)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from patchword.errors import SettingsError
 from patchword.model.attention import Attention
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import ClassPool, FirstPool, JoinedPool, LayerNormConfig, RMSNormConfig
+from patchword.model.kinds import ClassPool, FirstPool, JoinedPool, LayerNormConfig, ResNetStem, RMSNormConfig
 from patchword.model.linear import Linear, linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
@@ -28,12 +28,13 @@ from patchword.model.positions.learned import LearnedPositions
 from patchword.model.positions.place import Grid, Layout, Place
 from patchword.model.positions.relative_bias import RelativeBiasPositions
 from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
+from patchword.model.stem import ResNetFeatures
 
 # Patches ---------------------------------------------------------------------------------
 
 
 class PatchEmbed(nn.Module):
-    """A convolution whose stride is its kernel: each patch becomes one token.
+    """A convolution whose stride is its kernel: each patch becomes one token. In a hybrid a stem comes first.
 
     Equal to cutting the patches out and one product with a [D, C · rows · columns] matrix.
     Images that are no multiple of the patch are padded with zeros (after normalisation: the
@@ -44,16 +45,20 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        size, channels = config.patch.size, config.image.channels
-        self.proj = nn.Conv2d(channels, config.dim, kernel_size=size, stride=size, bias=config.patch.bias)
-        pixels = channels * size[0] * size[1]
-        self.norm_pixels = make_norm(config.norm, pixels) if config.patch.norm_pixels else None
+        size, stem = config.patch.size, config.patch.stem
+        channels = config.image.channels
+        self.stem = ResNetFeatures(stem, channels) if isinstance(stem, ResNetStem) else nn.Identity()
+        self.proj = nn.Conv2d(
+            stem.features(channels), config.dim, kernel_size=size, stride=size, bias=config.patch.bias
+        )
+        self.norm_pixels = make_norm(config.norm, config.patch_pixels) if config.patch.norm_pixels else None
         self.norm_output = make_norm(config.norm, config.dim) if config.patch.norm_output else nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Grid]:
         self._check(images)
+        grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
+        images = self.stem(images)
         height, width = images.shape[-2:]
-        grid = self.config.grid_of((height, width))
         below = grid[0] * self.config.patch.size[0] - height
         beside = grid[1] * self.config.patch.size[1] - width
         if below or beside:
@@ -227,7 +232,8 @@ class ViT(nn.Module):
         self.pooled_norm = make_norm(config.norm, config.pooled_dim) if pooled else nn.Identity()
         self.pre_logits = Linear(config.pooled_dim, head.pre_logits) if head.pre_logits else None
         width = config.embed_dim
-        self.projection = Linear(width, head.projection, bias=False) if head.projection else None
+        projected = head.projection
+        self.projection = Linear(width, projected, bias=head.projection_bias) if projected else None
         width = head.projection or width
         classes = head.num_classes
         self.head = Linear(width, classes, bias=head.bias) if classes else None

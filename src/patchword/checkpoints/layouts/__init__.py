@@ -8,7 +8,9 @@ from patchword.checkpoints.layouts.deit3 import DeiT3
 from patchword.checkpoints.layouts.dinov2 import DINOv2
 from patchword.checkpoints.layouts.dinov3 import DINOv3
 from patchword.checkpoints.layouts.eva import EVA
+from patchword.checkpoints.layouts.google import BigVision, GoogleViT
 from patchword.checkpoints.layouts.ijepa import IJEPA
+from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
 from patchword.checkpoints.layouts.refused import REFUSED
@@ -39,6 +41,9 @@ LAYOUTS: tuple[Layout, ...] = (
     Timm(),
     TorchvisionViT(),
     LucidrainsViT(),
+    JeonsworldViT(),
+    GoogleViT(),
+    BigVision(),
     OpenAIClip(),
     OpenClip(),
     OpenClipTrunk(),

@@ -1,0 +1,114 @@
+"""Google's .npz files: vision_transformer's (ViT, AugReg, LiT, hybrids) and big_vision's (SigLIP, NaFlex, FlexiViT…).
+
+The place of the positions tells them apart: `Transformer/posembed_input/` is vision_transformer's. Everything
+that shapes say is taken from shapes, heads included; what no file says (eps 1e-6, GELU by tanh, pixels in
+-1..1) is the same in both repositories.
+Source: google-research/vision_transformer at c6de1e5, google-research/big_vision at 0127fb6.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layout import Description, Drop, Layout, Rule
+from patchword.checkpoints.layouts.google_holds import cannot_hold
+from patchword.checkpoints.layouts.google_preprocess import preprocess_of
+from patchword.checkpoints.layouts.google_reading import Reading, spelling_of
+from patchword.checkpoints.layouts.google_rules import (
+    INPUT_POSITIONS,
+    OLD_POSITIONS,
+    ROOT_POSITIONS,
+    Spelling,
+    rules,
+)
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Patches
+from patchword.model.kinds import AttentionPool, Learned
+
+
+class GoogleViT(Layout):
+    """vision_transformer's spelling; what both repositories share is here."""
+
+    name = "google"
+    title = "Google vision_transformer"
+    container = "npz"
+    file_name = "model.npz"
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        spelling = spelling_of(checkpoint)
+        if spelling is None or not self._is_mine(spelling):
+            return None
+        where = spelling.positions or "no positions"
+        return f"{spelling.prefix}embedding/kernel and {where}"
+
+    def _is_mine(self, spelling: Spelling) -> bool:
+        return spelling.positions == INPUT_POSITIONS
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        spelling = spelling_of(checkpoint)
+        assert spelling is not None
+        reading = Reading(checkpoint, facts, spelling)
+        config = reading.config()
+        preprocess = facts.preprocess(preprocess_of(config, spelling))
+        return Description(
+            config=reading.fitted(config, preprocess.image_size),
+            preprocess=preprocess,
+            spelling={"spelling": reading.spelling},
+            notes=tuple(reading.notes),
+        )
+
+    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+        return rules(description.config, description.spelling["spelling"])
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        # Published files number modules as flax did before linen, and every reader knows that; LiT's are younger.
+        two_towers = bool(card.config.head.projection)
+        return {"spelling": Spelling(prefix="img/" if two_towers else "", numbered=not two_towers)}
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        """None. Raises: CheckpointError naming what the format has no place for."""
+        lacks = cannot_hold(card.config) or self._lacks(card)
+        if lacks is not None:
+            raise CheckpointError(
+                f"{self.title} has no {lacks}", "choose another format, or keep it as a patchword file"
+            )
+        return {}
+
+    def _lacks(self, card: ModelCard) -> str | None:
+        config = card.config
+        if not isinstance(config.positions, Learned):
+            return f"positions of kind {config.positions.kind}"
+        if isinstance(config.head.pool, AttentionPool):
+            return "attention pool: write it as big_vision"
+        if config.tokens.class_token and config.positions.covers == "patches":
+            return "class token without a position: write it as big_vision"
+        return None
+
+
+class BigVision(GoogleViT):
+    """big_vision's spelling: positions for patches alone, or fixed sines; attention pools; two towers."""
+
+    name = "big_vision"
+    title = "Google big_vision"
+
+    def _is_mine(self, spelling: Spelling) -> bool:
+        return spelling.positions != INPUT_POSITIONS
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        config = card.config
+        learned = isinstance(config.positions, Learned)
+        naflex = isinstance(card.preprocess.resize, Patches)
+        bare_pool = isinstance(config.head.pool, AttentionPool) and not config.head.num_classes
+        prefix = "params/img/" if config.head.projection or bare_pool else "params/"
+        place = ROOT_POSITIONS if learned else ""
+        if config.num_prefix_positions:  # only its files from before 2022 have a row for the class token
+            place = OLD_POSITIONS
+        plain = Spelling(prefix=prefix, positions=place, numbered=False)
+        return {"spelling": replace(plain, laid_out=naflex and learned, flat_patches=naflex)}
+
+    def _lacks(self, card: ModelCard) -> str | None:
+        hybrid = card.config.patch.stem.kind != "none"
+        return "ResNet before the patches: write it as google" if hybrid else None

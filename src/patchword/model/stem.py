@@ -1,0 +1,110 @@
+"""A ResNet in front of the patches (the hybrids of Dosovitskiy et al. 2021, section 3.1).
+
+    images [B, C, H, W] → features [B, channels, h, w], from which the patches are cut
+
+Batch norm is replaced by group norm, and every convolution's weight is standardised when it is
+used (Kolesnikov et al. 2020, arXiv 1912.11370). Source: google-research/vision_transformer,
+`models_resnet.py`; jeonsworld/ViT-pytorch, `models/modeling_resnet.py` for its own choices.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchword.model.kinds import ResNetStem
+
+EPS = 1e-5  # of the standardised weights, in both sources
+NORM_EPS = 1e-6
+
+
+class StandardisedConv(nn.Conv2d):
+    """A convolution without bias whose weight has mean 0 and deviation 1 for every output channel.
+
+    config.weight_eps: added to the "deviation" (Google) or to the "variance" (jeonsworld). Padding:
+    TensorFlow's SAME puts an odd row at the bottom and the right, "symmetric" is torch's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, config: ResNetStem, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, bias=False)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        x = F.pad(
+            x, (self.config.pads(x.shape[3], kernel, stride) + self.config.pads(x.shape[2], kernel, stride))
+        )
+        return F.conv2d(x, self._standardised(), stride=stride)
+
+    def _standardised(self) -> Tensor:
+        weight = self.weight.flatten(1)
+        centred = weight - weight.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        if self.config.weight_eps == "deviation":
+            return (centred / (variance.sqrt() + EPS)).view_as(self.weight)
+        return (centred * (variance + EPS).rsqrt()).view_as(self.weight)
+
+
+class GroupNorm(nn.GroupNorm):
+    """As torch's, which refuses groups of one number: there a tiny image's norm is zero, plus its bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class Bottleneck(nn.Module):
+    """relu(x' + norm3(conv3(relu(norm2(conv2(relu(norm1(conv1 x)))))))); x' projected in a stage's first unit."""
+
+    def __init__(self, inputs: int, middle: int, config: ResNetStem, *, first: bool, stride: int) -> None:
+        super().__init__()
+        groups, outputs = ResNetStem.GROUPS, 4 * middle
+        self.conv1 = StandardisedConv(inputs, middle, 1, config)
+        self.norm1 = GroupNorm(groups, middle, eps=NORM_EPS)
+        self.conv2 = StandardisedConv(middle, middle, 3, config, stride)
+        self.norm2 = GroupNorm(groups, middle, eps=NORM_EPS)
+        self.conv3 = StandardisedConv(middle, outputs, 1, config)
+        self.norm3 = GroupNorm(groups, outputs, eps=NORM_EPS)
+        self.proj = StandardisedConv(inputs, outputs, 1, config, stride) if first else None
+        by_channel = config.proj_norm == "channel"
+        self.proj_norm = (
+            GroupNorm(outputs if by_channel else groups, outputs, eps=1e-5 if by_channel else NORM_EPS)
+            if first
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        if self.proj is not None and self.proj_norm is not None:
+            x = self.proj_norm(self.proj(x))
+        return F.relu(x + y)
+
+
+class ResNetFeatures(nn.Module):
+    """Root convolution, norm, relu, max pool, then stages of bottlenecks: images → features."""
+
+    def __init__(self, config: ResNetStem, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.root = StandardisedConv(channels, config.width, 7, config, stride=2)
+        self.root_norm = GroupNorm(ResNetStem.GROUPS, config.width, eps=NORM_EPS)
+        self.stages = nn.ModuleList()
+        inputs = config.width
+        for stage, units in enumerate(config.units):
+            middle = config.width * 2**stage
+            blocks = nn.Sequential()
+            for unit in range(units):
+                stride = 2 if stage and not unit else 1
+                blocks.append(Bottleneck(inputs, middle, config, first=not unit, stride=stride))
+                inputs = 4 * middle
+            self.stages.append(blocks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.root_norm(self.root(images)))
+        if self.config.padding == "same":
+            pads = self.config.pads(x.shape[3], 3, 2) + self.config.pads(x.shape[2], 3, 2)
+            x = F.pad(x, pads, value=float("-inf"))
+        x = F.max_pool2d(x, kernel_size=3, stride=2)
+        for stage in self.stages:
+            x = stage(x)
+        return x
