@@ -195,6 +195,13 @@ def test_a_bomb_is_an_error_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         bounded(tmp_path / "m.pth")
 
 
+def test_a_pickle_that_was_packed_beyond_belief_is_not_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"N0" * 5_000_000 + b"}.")
+    with pytest.raises(CheckpointError, match="is larger than"):
+        open_stored(tmp_path / "m.pth")
+
+
 class Tensor:
     """Pickles as torch's description of a tensor, with any numbers."""
 

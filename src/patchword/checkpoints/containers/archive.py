@@ -35,11 +35,12 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Member:
-    """offset: of its first byte in the file, -1 where it is compressed. size: unpacked."""
+    """offset: of its first byte in the file, -1 where it is compressed. size: unpacked; packed: as it lies there."""
 
     name: str
     offset: int
     size: int
+    packed: int = 0
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def _member(info: zipfile.ZipInfo, file: IO[bytes], size: int, path: Path) -> Me
     if info.flag_bits & 1:
         raise CheckpointError(f"{path}: its part {info.filename!r} is encrypted", "decrypt it")
     if info.compress_type != zipfile.ZIP_STORED:
-        return Member(info.filename, -1, info.file_size)
+        return Member(info.filename, -1, info.file_size, info.compress_size)
     file.seek(info.header_offset)
     head = _LOCAL.unpack(file.read(_LOCAL.size))
     if head[0] != b"PK\x03\x04":
@@ -80,7 +81,7 @@ def _member(info: zipfile.ZipInfo, file: IO[bytes], size: int, path: Path) -> Me
         raise ValueError(f"{info.filename!r} has two sizes")
     if start + info.file_size > size:
         raise ValueError(f"{info.filename!r} reaches {start + info.file_size - size:,} bytes beyond the end")
-    return Member(info.filename, start, info.file_size)
+    return Member(info.filename, start, info.file_size, info.file_size)
 
 
 def content(path: Path, name: str, most: int) -> bytes:
