@@ -27,6 +27,7 @@ from patchword.model.kinds import (
     RMSNormConfig,
     Rope2d,
     RopeMixed,
+    SinCos2d,
 )
 
 SMALL: dict[str, Any] = {
@@ -170,6 +171,24 @@ OURS: dict[str, ViTConfig] = {
         head=replace(MEAN, norm="pooled"),
     ),
     "table of differences, whole biases": ours(positions=RelativeBias()),
+    # Said in timm's words, with the same answers.
+    "a projection, as OpenAI's": ours(
+        patch=PatchConfig(size=(8, 8), bias=False),
+        block=BlockConfig(entry_norm=True),
+        mlp=MLPConfig(activation="quick_gelu"),
+        norm=LayerNormConfig(eps=1e-5),
+        head=HeadConfig(norm="pooled", projection=9, num_classes=0),
+    ),
+    "a class token with a position before registers without": ours(
+        tokens=TokensConfig(num_registers=3), mlp=GATED, block=BlockConfig(layer_scale=0.2)
+    ),
+    "sines": ours(positions=SinCos2d(), head=MEAN),
+    "no biases where timm has them": ours(
+        patch=PatchConfig(size=(8, 8), bias=False),
+        norm=LayerNormConfig(bias=False),
+        mlp=MLPConfig(bias=False),
+        head=HeadConfig(num_classes=7, bias=False),
+    ),
     "relative MLP, RMS-less": ours(tokens=NO_CLASS, positions=RelativeMLP(hidden=20), head=MEAN),
     "relative MLP with a class token": ours(positions=RelativeMLP(hidden=20, shared=True)),
 }

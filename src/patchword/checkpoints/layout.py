@@ -16,6 +16,8 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from patchword.checkpoints.facts import Facts
 
 Container = Literal["safetensors", "torch", "npz"]
@@ -95,6 +97,15 @@ class Layout(ABC):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         """The spelling to write a model in; the published one where there are several."""
         return {}
+
+    def restated(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        """The same model in this format's words, for writing; as it is where the format has those it comes with.
+
+        Its answers stay the same: a projection may become a head whose bias is zeros.
+        """
+        return card, tensors
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """The state dict as the origin wraps it, for containers that nest."""

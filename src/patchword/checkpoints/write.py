@@ -53,6 +53,7 @@ class Written:
     told: options that a reader of this format must be given, because it has no place for them.
     changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
     prepared: the same of how images are prepared, which a format may have no place or no equal for.
+    restated: fields that this format says in other words, with the same answers; likewise.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Written:
     told: Mapping[str, Any]
     changed: tuple[tuple[str, Any, Any], ...]
     prepared: tuple[tuple[str, Any, Any], ...] = ()
+    restated: tuple[tuple[str, Any, Any], ...] = ()
 
 
 def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
@@ -125,23 +127,23 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
     Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
     """
     same = source.layout is not None and source.layout.name == layout.name
-    spelling = source.spelling if same and source.spelling is not None else layout.spelling(source.card)
+    card, ours = (source.card, source.tensors) if same else layout.restated(source.card, source.tensors)
+    spelling = source.spelling if same and source.spelling is not None else layout.spelling(card)
     description = Description(
-        config=source.card.config,
-        preprocess=source.card.preprocess,
-        classes=source.card.classes,
-        spelling=spelling,
+        config=card.config, preprocess=card.preprocess, classes=card.classes, spelling=spelling
     )
-    companions = layout.beside(source.card, spelling)
-    tensors = written_tensors(layout, description, source.tensors)
+    companions = layout.beside(card, spelling)
+    tensors = written_tensors(layout, description, ours)
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     path = out / layout.file_name if companions else out
     try:
         files = [path, *_write_beside(companions, out)]
-        _write_weights(layout, path, tensors, source.card)
-        files += _write_provenance(layout, path, source.card)
-        return _checked(source.card, layout, out, tuple(files), accept)
+        _write_weights(layout, path, tensors, card)
+        files += _write_provenance(layout, path, card)
+        written = _checked(card, layout, out, tuple(files), accept)
+        restated = differences(explicit(source.card.config), explicit(card.config))
+        return replace(written, restated=tuple(restated))
     except BaseException:
         remove(out)
         raise
@@ -332,4 +334,7 @@ def _explicit_head(config: ViTConfig) -> HeadConfig:
         pool = replace(pool, over="patches")
     # A norm of each token alone: before or after the one token is taken.
     alone = isinstance(pool, ClassPool) and isinstance(config.norm, LayerNormConfig | RMSNormConfig)
-    return replace(head, pool=pool, norm="tokens" if alone and head.norm == "pooled" else head.norm)
+    bias = head.bias or not head.num_classes
+    return replace(
+        head, pool=pool, bias=bias, norm="tokens" if alone and head.norm == "pooled" else head.norm
+    )

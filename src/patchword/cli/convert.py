@@ -70,6 +70,7 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "readers_must_be_told": dict(done.told),
         "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
         "prepared": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.prepared],
+        "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],
         "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
     }
 
@@ -84,6 +85,8 @@ def _print(done: "Conversion") -> None:
         click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
     for field, ours, theirs in done.prepared:
         click.echo(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}")
+    for field, ours, theirs in done.restated:
+        click.echo(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same")
     for name, value in done.told.items():
         click.echo(f"  tell       {name} = {value}: this format has no place for it")
     click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")

@@ -28,7 +28,7 @@ class Conversion:
     """path: what was written. difference: largest, relative to the largest answer, of one image through both.
 
     prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
-    told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
+    restated: what this format says in other words. told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Conversion:
     changed: tuple[tuple[str, object, object], ...] = ()
     prepared: tuple[tuple[str, object, object], ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
+    restated: tuple[tuple[str, object, object], ...] = ()
 
 
 def convert(
@@ -83,6 +84,7 @@ def convert(
         told={} if written is None else dict(written.told),
         changed=() if written is None else written.changed,
         prepared=() if written is None else written.prepared,
+        restated=() if written is None else written.restated,
         dropped=dropped,
     )
 

@@ -45,6 +45,7 @@ from patchword.model.kinds import (
     RMSNormConfig,
     Rope2d,
     RopeMixed,
+    SinCos1d,
     SinCos2d,
 )
 from patchword.model.shapes import shapes
@@ -150,9 +151,42 @@ def test_what_is_written_reads_back_the_same(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(back[key], tensor) for key, tensor in source.tensors.items())
 
 
+RESTATED: dict[str, tuple[ViTConfig, set[str]]] = {
+    "CLIP's projection": (
+        replace(MODELS["CLIP"], head=HeadConfig(projection=9, num_classes=0)),
+        {"head.projection", "head.num_classes"},
+    ),
+    "DINOv2's registers": (tiny(tokens=TokensConfig(num_registers=3)), {"positions.covers"}),
+    "sines": (tiny(positions=SinCos2d()), {"positions"}),
+    "sines of the index": (tiny(positions=SinCos1d(), tokens=NO_CLASS, head=MEAN), {"positions"}),
+    "no biases": (
+        tiny(
+            patch=PatchConfig(size=(8, 6), bias=False),
+            norm=LayerNormConfig(bias=False),
+            mlp=MLPConfig(hidden=40, bias=False),
+            head=HeadConfig(num_classes=5, bias=False),
+        ),
+        {"patch.bias", "norm.bias", "mlp.bias", "head.bias"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESTATED)
+@torch.no_grad()
+def test_what_timm_says_otherwise_answers_the_same(name: str, tmp_path: Path) -> None:
+    config, fields = RESTATED[name]
+    source = source_of(config, classes=())
+    written = write_as(source, Timm(), tmp_path / "out")
+    assert {field for field, _, _ in written.restated} == fields and not written.changed
+    ours, theirs = ViT(config).eval(), ViT(written.reopened.card.config).eval()
+    ours.load_state_dict(source.tensors)
+    theirs.load_state_dict(read_tensors(written.reopened))
+    x = torch.randn(1, 3, *config.image.size, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
+
+
 CANNOT: dict[str, tuple[ViTConfig, str]] = {
-    "sines": (tiny(positions=SinCos2d()), "sincos2d"),
-    "a projection": (tiny(head=HeadConfig(projection=7)), "projection"),
+    "a projection and classes": (tiny(head=HeadConfig(projection=7)), "projection"),
     "tanh": (tiny(head=HeadConfig(pre_logits=7)), "tanh"),
     "own width of heads": (tiny(attention=AttentionConfig(num_heads=2, head_dim=20)), "heads of 20"),
     "post norm": (tiny(block=BlockConfig(order="post")), "after the sum"),

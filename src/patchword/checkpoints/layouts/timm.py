@@ -5,7 +5,8 @@ names the architecture, or whose tensors only timm names so. Checked against tim
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -14,8 +15,12 @@ from patchword.checkpoints.layout import Description, Drop, Layout, Rule
 from patchword.checkpoints.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.checkpoints.layouts.timm_describe import Reading
 from patchword.checkpoints.layouts.timm_facts import Known, known, table
+from patchword.checkpoints.layouts.timm_restate import restated
 from patchword.checkpoints.layouts.timm_rules import rules
 from patchword.checkpoints.layouts.timm_write import target
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Names that no other format has; the rest of timm's are shared with the originals that it grew from.
 ONLY_TIMM = (
@@ -64,6 +69,12 @@ class Timm(Layout):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         return rules(description.config, description.spelling)
+
+    def restated(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        config, tensors = restated(card.config, tensors)
+        return replace(card, config=config), tensors
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return target(card.config, {}).spelling
