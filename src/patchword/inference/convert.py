@@ -28,7 +28,8 @@ class Conversion:
     """path: what was written. difference: largest, relative to the largest answer, of one image through both.
 
     prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
-    restated: what this format says in other words. told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
+    restated: what this format says in other words, with the same answers; likewise.
+    told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
     """
 
     path: Path
