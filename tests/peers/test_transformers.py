@@ -76,16 +76,17 @@ def test_what_is_written_here_answers_the_same_in_transformers(sample: Sample, t
     opened = open_foreign(tmp_path / "theirs", Options())
     layout = layouts_named(LAYOUTS[theirs.config.model_type])[0]
     assert layout.name == opened.layout.name
+    if sample.name == "vit_mim":
+        # Its class without a head has a pooler; MSN's, the same ViT, has none.
+        layout = layouts_named("transformers-msn")[0]
     write_as(Source(card=opened.card, tensors=read_tensors(opened)), layout, tmp_path / "ours")
 
     said = json.loads((tmp_path / "ours" / "config.json").read_text())
     image = picture(sample)
     expected = answers(load(tmp_path / "theirs", device="cpu"), image)
     auto = transformers.AutoModelForImageClassification if sample.classifies else transformers.AutoModel
-    # A ViT without pooler or head has no class of its own: its class is told to do without.
-    poolerless = {"add_pooling_layer": False} if sample.name == "vit_mim" else {}
     for read_by in (getattr(transformers, said["architectures"][0]), auto):
-        back, info = read_by.from_pretrained(tmp_path / "ours", output_loading_info=True, **poolerless)
+        back, info = read_by.from_pretrained(tmp_path / "ours", output_loading_info=True)
         if read_by is auto and type(back).__name__ != said["architectures"][0]:
             continue  # AutoModel has no class with a projection
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info

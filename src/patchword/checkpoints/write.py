@@ -17,6 +17,7 @@ from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.errors import CheckpointError, OutputError, near_text
+from patchword.images.geometry import Cover, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import (
@@ -240,14 +241,30 @@ def _checked(
     return Written(path=out, files=files, reopened=reopened, told=told, changed=changed, prepared=prepared)
 
 
+def _sides(rule: ResizeRule) -> ResizeRule:
+    """The rule without its roundings; covering a square is bringing the shorter side to it."""
+    match rule:
+        case Cover(size=(height, width)) if height == width:
+            return Shorter(size=height)
+        case Shorter(size=size):
+            return Shorter(size=size)
+        case Squash(size=size):
+            return Squash(size=size)
+    return rule
+
+
 def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, Any]]:
-    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three."""
+    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three.
+
+    How a side or an offset is rounded, at most one pixel, is not told.
+    """
     found = []
     for name in ("image_size", "resize", "resample", "mean", "std"):
         mine, other = getattr(ours, name), getattr(theirs, name)
         if name in ("mean", "std"):
             mine, other = ((v * ours.in_channels if len(v) == 1 else v) for v in (mine, other))
-        if mine != other:
+        same = _sides(mine) == _sides(other) if name == "resize" else mine == other
+        if not same:
             found.append((name, mine, other))
     return found
 

@@ -247,6 +247,7 @@ def refused(name: str, to: str, tmp_path: Path, **changes: Any) -> str:
         ("clip", "transformers-siglip", "class token|tokens but"),
         ("deit_teacher", "transformers-vit", "distillation"),
         ("ijepa", "transformers-vit", "pooling"),
+        ("mae", "transformers-vit", "without both pooler and classifier"),
     ],
 )
 def test_what_a_type_cannot_hold_is_refused_by_name(name: str, to: str, telling: str, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_computed_positions_and_unusual_prefixes_are_refused_by_name(tmp_path: P
         ("siglip", "transformers-siglip2-naflex"),
         ("msn", "transformers-vit"),
         ("vit", "transformers-msn"),
-        ("mae", "transformers-vit"),
+        ("mae", "transformers-msn"),
     ],
 )
 def test_a_type_that_holds_the_same_model_takes_it(name: str, to: str, tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ class TransformersBEiT(TransformersLayout):
             (isinstance(config.added_positions, Learned | NoPositions), f"{config.positions.kind!r} positions"),
             (isinstance(inner, RelativeBias | NoPositions), f"{config.positions.kind!r} positions"),
             (not isinstance(inner, RelativeBias) or inner.prefix_rows, "relative bias without rows of the class token"),
+            (
+                not isinstance(inner, RelativeBias) or config.grid_size[0] == config.grid_size[1],
+                "right answer with oblong windows: it takes their rows for columns (5.23)",
+            ),
             (config.attention.bias == "qv", f"bias {config.attention.bias!r} (queries and values have one, keys none)"),
             (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
             (not config.block.entry_norm, "norm before the blocks"),

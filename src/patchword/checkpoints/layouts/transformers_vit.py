@@ -18,6 +18,7 @@ from patchword.checkpoints.layouts.transformers_preprocess import (
     usual_preprocess,
 )
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
+from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, Learned, MeanPool, Pool
@@ -200,6 +201,14 @@ class TransformersViT(_Plain):
     family = Family(eps=1e-12, processor="ViT")
     bare, head_class, head_prefix = "ViTModel", "ViTForImageClassification", "vit."
     has_pooler = True
+
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        if not config.head.pre_logits and not config.head.num_classes:
+            raise CheckpointError(
+                "transformers ViT has no class without both pooler and classifier: it would draw a pooler at random",
+                "write it as transformers-msn, the same ViT whose class has no pooler",
+            )
 
     def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
         bare = not config.head.pre_logits and not config.head.num_classes
