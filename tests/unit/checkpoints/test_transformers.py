@@ -22,7 +22,7 @@ from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Sq
 from patchword.images.preprocess import Preprocess
 from patchword.images.resample import Resample
 from patchword.model.config import TokensConfig
-from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, SinCos2d
+from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, Rope2d, SinCos2d
 from support.parity import options_of
 
 CASES = Path(__file__).parents[2] / "data" / "parity" / "cases"
@@ -297,6 +297,19 @@ def test_a_class_token_without_a_position_gets_zeros_when_that_is_accepted(tmp_p
         converted(case, "transformers-vit", tmp_path)
     written = converted(case, "transformers-vit", tmp_path, accept=("positions.covers",))
     assert not read_tensors(written.reopened)["positions.prefix"].any()
+
+
+def test_stored_periods_are_left_out_when_that_is_accepted(tmp_path: Path) -> None:
+    opened = open_foreign(small("dinov3"), Options())
+    assert isinstance(opened.card.config.positions, Rope2d)
+    stored = replace(opened.card.config, positions=replace(opened.card.config.positions, stored_periods=True))
+    card = replace(opened.card, config=stored)
+    tensors = read_tensors(opened) | {"attention_positions.periods": torch.ones(1)}
+    source = Source(card=card, tensors=tensors)
+    with pytest.raises(CheckpointError, match="stored_periods"):
+        write_as(source, opened.layout, tmp_path / "refused")
+    written = write_as(source, opened.layout, tmp_path / "out", accept=("positions.stored_periods",))
+    assert [field for field, _, _ in written.changed] == ["positions.stored_periods"]
 
 
 def test_pixels_that_readers_prepare_otherwise_are_told(tmp_path: Path) -> None:

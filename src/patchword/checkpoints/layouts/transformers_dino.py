@@ -261,6 +261,8 @@ class TransformersDINOv3(TransformersLayout):
             yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
         else:
             yield rule(f"{prefix}{_REGISTERS}", (), Zeros(((1, 0, config.dim),)))
+        if isinstance(config.positions, Rope2d) and config.positions.stored_periods:
+            yield rule((), "attention_positions.periods", Zeros(()))
         yield from block_rules(description)
         yield from both(f"{prefix}norm", "norm")
         yield rule(f"{prefix}{_MASK}", (), Zeros(((1, 1, config.dim),)))
@@ -291,12 +293,13 @@ class TransformersDINOv3(TransformersLayout):
     def check(self, config: ViTConfig) -> None:
         super().check(config)
         head, rope = config.head, config.positions
-        plain = isinstance(rope, Rope2d) and rope == Rope2d(theta=rope.theta)
+        # Stored periods are left out where that is accepted: the class computes its own.
+        plain = isinstance(rope, Rope2d) and replace(rope, stored_periods=False) == Rope2d(theta=rope.theta)
         require(
             self.title,
             (not head.num_classes, "class with a classifier"),
             (isinstance(rope, Rope2d), f"positions of kind {rope.kind!r}"),
-            (plain, "rope but of patch centres, in halves, rows first, with computed periods"),
+            (plain, "rope but of patch centres, in halves, rows first"),
             (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
             (config.block.layer_scale is not None, "blocks without LayerScale"),
             (not config.block.entry_norm, "norm before the blocks"),

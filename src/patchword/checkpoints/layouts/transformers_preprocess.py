@@ -203,9 +203,11 @@ def usual_preprocess(name: str, channels: int, size: Size, *, shorter: int | Non
 
 
 def write_preprocess(preprocess: Preprocess) -> bytes:
-    """The processor that prepares pictures this way, or comes nearest: all of them widen their filters.
+    """The processor that prepares pictures this way, or comes nearest.
 
-    Raises: CheckpointError for a rule that no processor has.
+    All of them widen their filters when shrinking, and none takes the mean of an area: such filters
+    become bilinear or the widened one of their name, as in the published conversions of such weights.
+    Raises: CheckpointError for a resize rule that no processor has.
     """
     values: dict[str, Any] = {
         "do_convert_rgb": True,
@@ -253,13 +255,8 @@ def _written_rule(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _filter(interpolation: Interpolation) -> int:
-    for number, name in _FILTERS.items():
-        if name == interpolation:
-            return number
-    # The mean over an area has no number among Pillow's filters that the processors take.
-    raise CheckpointError(
-        f"no image processor of transformers resamples by {interpolation!r}", "choose another format"
-    )
+    numbers = {name: number for number, name in _FILTERS.items()}
+    return numbers.get(interpolation, numbers["bilinear"])
 
 
 def _every(values: tuple[float, ...], channels: int) -> list[float]:
