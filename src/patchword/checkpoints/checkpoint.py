@@ -111,6 +111,8 @@ _WRAPPERS: tuple[tuple[str, str], ...] = (
     ("model", ""),
     ("module", ""),
     ("model_ema", "its averaged weights, the only ones there"),
+    ("student", "the student, the only one there"),
+    ("encoder", "the context encoder, the only one there"),
 )
 # DistributedDataParallel, torch.compile, and transformers' wrapper of timm models put these before every name.
 _PREFIXES = ("module.", "_orig_mod.", "timm_model.")
@@ -194,7 +196,7 @@ def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[st
     heads = {n: e for n, e in tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}
     if heads and "cls_token" in inside and len(heads) + len(inside) == len(tensors):
         return inside | heads, ()  # a classifier of DINOv2's or DINOv3's hub
-    if not wrapper.startswith("teacher") or "cls_token" not in inside:
+    if not wrapper.startswith(("teacher", "student")) or "cls_token" not in inside:
         return tensors, ()
     others = len(tensors) - len(inside)
     return inside, [Left(what="heads of self-supervised training", tensors=others)] if others else []

@@ -17,7 +17,8 @@ from patchword.checkpoints.layouts.original import (
     back,
     block_spelling,
     blocks,
-    classes_of,
+    classifier,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -108,7 +109,9 @@ class BEiT(Original):
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess((self.preprocess(config), f"{self.constants.who}: its evaluation")),
+            preprocess=facts.preprocess(
+                evaluated(self.preprocess(config), f"{self.constants.who}: its evaluation")
+            ),
             spelling=block_spelling(checkpoint) | {"index": bool(_indices(checkpoint))},
             notes=guess if _version(checkpoint)[1] == _GUESS else (),
         )
@@ -149,8 +152,16 @@ def is_beit(checkpoint: Checkpoint) -> bool:
     first = first_block(checkpoint)
     if not is_common(checkpoint) or not checkpoint.has("cls_token", f"{first}attn.qkv.weight"):
         return False
+    if checkpoint.has("rope.freqs_cos"):
+        return False
     tables = checkpoint.has(f"{first}attn.{TABLE}") or checkpoint.has(f"{_SHARED}{TABLE}")
-    return tables or checkpoint.has(f"{first}attn.q_bias", f"{first}gamma_1", f"{first}mlp.fc1.weight")
+    scaled = checkpoint.has(f"{first}attn.q_bias", f"{first}gamma_1", f"{first}mlp.fc1.weight")
+    return tables or (scaled and not is_named_eva(checkpoint))
+
+
+def is_named_eva(checkpoint: Checkpoint) -> bool:
+    """BEiT and EVA with absolute positions and LayerScale have the same tensors."""
+    return checkpoint.path.name.lower().startswith("eva")
 
 
 _GUESS = "BEiT's tensors"
@@ -170,11 +181,8 @@ def _version(checkpoint: Checkpoint) -> tuple[str, str]:
 def head_of(checkpoint: Checkpoint, facts: Facts, who: str) -> HeadConfig:
     """The mean of the patches through `fc_norm`, or the class token of normed ones."""
     pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
-    return HeadConfig(
-        pool=pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else who),
-        norm="pooled" if pooled else "tokens",
-        num_classes=classes_of(checkpoint),
-    )
+    pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else who)
+    return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
 
 
 def dropped() -> Iterable[Drop]:

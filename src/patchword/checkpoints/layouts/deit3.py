@@ -12,7 +12,8 @@ from patchword.checkpoints.layouts.original import (
     back,
     block_spelling,
     blocks,
-    classes_of,
+    classifier,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -22,7 +23,6 @@ from patchword.checkpoints.layouts.original import (
     preprocess,
     trunk,
 )
-from patchword.model.config import HeadConfig
 from patchword.model.kinds import Learned, Resample
 
 
@@ -41,7 +41,6 @@ class DeiT3(Original):
             and not checkpoint.has(f"{first}attn.q_bias")
             and not checkpoint.has(f"{first}attn.relative_position_bias_table")
             and not checkpoint.has("rel_pos_bias.relative_position_bias_table")
-            and checkpoint.has(f"{first}attn.qkv.bias")
         ):
             return "gamma_1 beside pos_embed"
         return None
@@ -60,14 +59,14 @@ class DeiT3(Original):
             positions=Learned(
                 covers="all_but_registers" if with_class else "patches", resample=Resample(antialias=False)
             ),
-            head=HeadConfig(
-                pool=pool_of(facts, "class", self.constants.who), num_classes=classes_of(checkpoint)
-            ),
+            head=classifier(checkpoint, pool_of(facts, "class", self.constants.who)),
         )
         usual = preprocess(config, min(config.image.size))
         return Description(
             config=config,
-            preprocess=facts.preprocess((usual, "DeiT-III's code: its evaluation, without a margin")),
+            preprocess=facts.preprocess(
+                evaluated(usual, "DeiT-III's code: its evaluation, without a margin")
+            ),
             spelling=block_spelling(checkpoint),
         )
 

@@ -17,6 +17,7 @@ from patchword.checkpoints.layouts.original import (
     back,
     block_spelling,
     blocks,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -71,7 +72,7 @@ class DINOv2(Original):
             head=linear_head(checkpoint, facts, dim, _LINEAR)
             or HeadConfig(pool=pool_of(facts, "class", self.constants.who), num_classes=0),
         )
-        usual = (self.preprocess(config), "DINOv2's code: its evaluation")
+        usual = evaluated(self.preprocess(config), "DINOv2's code: its evaluation")
         return Description(
             config=config, preprocess=facts.preprocess(usual), spelling=block_spelling(checkpoint)
         )

@@ -18,6 +18,7 @@ from patchword.checkpoints.layouts.original import (
     back,
     block_spelling,
     blocks,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -101,7 +102,7 @@ class DINOv3(Original):
             or HeadConfig(pool=pool_of(facts, "class", self.constants.who), num_classes=0),
         )
         numbers, why, note = _numbers(checkpoint)
-        usual = (_preprocess(config, numbers), f"DINOv3's README: {why}")
+        usual = evaluated(_preprocess(config, numbers), f"DINOv3's README: {why}")
         return Description(
             config=config,
             preprocess=facts.preprocess(usual),

@@ -8,7 +8,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
-from patchword.checkpoints.layouts.beit import dropped, head_of
+from patchword.checkpoints.layouts.beit import dropped, head_of, is_named_eva
 from patchword.checkpoints.layouts.original import (
     CLIP,
     USUAL_HEADS,
@@ -17,6 +17,7 @@ from patchword.checkpoints.layouts.original import (
     back,
     block_spelling,
     blocks,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -95,9 +96,12 @@ class EVA(Original):
             return None
         if checkpoint.has("rope.freqs_cos"):
             return "rope.freqs_cos: EVA-02"
-        plain = not checkpoint.has(f"{first}gamma_1") and not checkpoint.has(f"{first}mlp.w12.weight")
         tables = any(name.endswith("relative_position_bias_table") for name in checkpoint.tensors)
-        if plain and not tables and checkpoint.has(f"{first}attn.q_bias"):
+        if tables or not checkpoint.has(f"{first}attn.q_bias", f"{first}mlp.fc1.weight"):
+            return None
+        if is_named_eva(checkpoint):
+            return f"its name {checkpoint.path.name}"
+        if not checkpoint.has(f"{first}gamma_1"):
             return "q_bias beside pos_embed, no tables: EVA-01"
         return None
 
@@ -118,7 +122,7 @@ class EVA(Original):
         copies = any(name.endswith("attn.rope.freqs_cos") for name in checkpoint.tensors)
         return Description(
             config=config,
-            preprocess=facts.preprocess((usual, "EVA's code: CLIP's mean and std")),
+            preprocess=facts.preprocess(evaluated(usual, "EVA's code: CLIP's mean and std")),
             spelling=block_spelling(checkpoint) | {"copies": copies},
         )
 

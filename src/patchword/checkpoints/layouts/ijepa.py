@@ -12,6 +12,7 @@ from patchword.checkpoints.layouts.original import (
     Original,
     back,
     blocks,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -65,7 +66,7 @@ class IJEPA(Original):
         size = config.image.size
         usual = preprocess(config, with_margin(size) if min(size) <= 224 else min(size))
         return Description(
-            config=config, preprocess=facts.preprocess((usual, "the usual evaluation on ImageNet"))
+            config=config, preprocess=facts.preprocess(evaluated(usual, "the usual evaluation on ImageNet"))
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:

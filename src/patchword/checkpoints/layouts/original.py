@@ -6,7 +6,7 @@ Sources: facebookresearch/deit, mae, dino, dinov2, dinov3, ijepa; microsoft/unil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
@@ -142,7 +142,9 @@ def trunk(
         ),
         mlp=_mlp(checkpoint, first, facts, constants),
         block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
-        norm=LayerNormConfig(eps=facts.take("eps", (constants.eps, constants.who))),
+        norm=LayerNormConfig(
+            eps=facts.take("eps", (constants.eps, constants.who)), bias=checkpoint.has(f"{first}norm1.bias")
+        ),
         head=head,
         **parts,
     )
@@ -177,6 +179,16 @@ def pool_of(facts: Facts, usual: str, source: str) -> Pool:
     return _POOLS[facts.take("pool", (usual, source))]
 
 
+def classifier(
+    checkpoint: Checkpoint, pool: Pool, norm: Literal["tokens", "pooled"] = "tokens"
+) -> HeadConfig:
+    """`head`, where there is one."""
+    classes = classes_of(checkpoint)
+    return HeadConfig(
+        pool=pool, norm=norm, num_classes=classes, bias=not classes or checkpoint.has("head.bias")
+    )
+
+
 def classes_of(checkpoint: Checkpoint, name: str = "head.weight") -> int:
     """Outputs of the head, 0 without one."""
     return checkpoint.shape_of(name, 2)[0] if checkpoint.has(name) else 0
@@ -199,6 +211,13 @@ def preprocess(
         std=std,
         reading=Reading(apply_exif=False),
     )
+
+
+def evaluated(usual: Preprocess, source: str) -> tuple[Preprocess, str]:
+    """A candidate for `Facts.preprocess` that says when mean and std are nobody's."""
+    if usual.in_channels == 3:
+        return usual, source
+    return usual, f"{source}; mean and std of {usual.in_channels} channels are not known, 0.5 stands for them"
 
 
 def with_margin(size: Size, ratio: float = 0.875) -> int:

@@ -18,7 +18,8 @@ from patchword.checkpoints.layouts.original import (
     Original,
     back,
     blocks,
-    classes_of,
+    classifier,
+    evaluated,
     first_block,
     front,
     is_common,
@@ -93,17 +94,16 @@ class Plain(Original):
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess((self.preprocess(config), f"{self.constants.who}: its evaluation")),
+            preprocess=facts.preprocess(
+                evaluated(self.preprocess(config), f"{self.constants.who}: its evaluation")
+            ),
             spelling=self.spelled(checkpoint),
             notes=guess if sign.guess else (),
         )
 
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
-        return HeadConfig(
-            pool=pool_of(facts, "class", self.constants.who),
-            num_classes=classes_of(checkpoint),
-            distilled=checkpoint.has("head_dist.weight"),
-        )
+        head = classifier(checkpoint, pool_of(facts, "class", self.constants.who))
+        return replace(head, distilled=checkpoint.has("head_dist.weight"))
 
     def spelled(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
         return {}
@@ -120,7 +120,7 @@ class Plain(Original):
         yield from blocks(config, description.spelling)
         yield from back(config)
         if config.head.distilled:
-            yield from both("head_dist", "head_distillation")
+            yield from both("head_dist", "head_distillation", config.head.bias)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"model": tensors}
@@ -150,9 +150,7 @@ class MAE(Plain):
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
         pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
         pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else self.constants.who)
-        return HeadConfig(
-            pool=pool, norm="pooled" if pooled else "tokens", num_classes=classes_of(checkpoint)
-        )
+        return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
 
     def preprocess(self, config: ViTConfig) -> Preprocess:
         size = config.image.size
