@@ -111,6 +111,10 @@ class Layout(ABC):
         """The state dict as the origin wraps it, for containers that nest."""
         return tensors
 
+    def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Tensors of the weights file, and the tree of a linear head's own file, {} where there is none."""
+        return tensors, {}
+
     def companions(self, card: ModelCard) -> Mapping[str, bytes]:
         """Files that the peer expects beside the weights (config.json, preprocessor_config.json…).
 

@@ -134,19 +134,23 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
         config=card.config, preprocess=card.preprocess, classes=card.classes, spelling=spelling
     )
     companions = layout.beside(card, spelling)
-    tensors = written_tensors(layout, description, ours)
-    if out.exists():
-        raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
+    weights, head = layout.head_apart(written_tensors(layout, description, ours))
+    for path in [out, *([_head_path(out)] if head else [])]:
+        if path.exists():
+            raise OutputError(f"{path} exists", "choose another --out; nothing is overwritten")
     path = out / layout.file_name if companions else out
     try:
         files = [path, *_write_beside(companions, out)]
-        _write_weights(layout, path, tensors, card)
-        files += _write_provenance(layout, path, card)
-        written = _checked(card, layout, out, tuple(files), accept)
+        _write_weights(layout, path, weights, card)
+        files += [*_write_head(head, out), *_write_provenance(layout, path, card)]
+        told = {"head": _head_path(out)} if head else {}
+        written = _checked(card, layout, out, tuple(files), accept, told)
         restated = differences(explicit(source.card.config), explicit(card.config))
         return replace(written, restated=tuple(restated))
     except BaseException:
         remove(out)
+        if head:
+            _head_path(out).unlink(missing_ok=True)
         raise
 
 
@@ -157,6 +161,20 @@ def remove(out: Path) -> None:
     else:
         out.unlink(missing_ok=True)
         _provenance_path(out).unlink(missing_ok=True)
+
+
+def _head_path(out: Path) -> Path:
+    """Beside the backbone, as DINO's and DINOv2's authors publish their linear heads."""
+    return out.with_name(f"{out.stem}_linear_head.pth")
+
+
+def _write_head(head: Mapping[str, Any], out: Path) -> list[Path]:
+    if not head:
+        return []
+    from patchword.checkpoints.containers.write import write_torch
+
+    write_torch(_head_path(out), head)
+    return [_head_path(out)]
 
 
 def _write_beside(companions: Mapping[str, bytes], folder: Path) -> list[Path]:
@@ -217,12 +235,19 @@ def _write_provenance(layout: Layout, path: Path, card: ModelCard) -> list[Path]
 
 # Facts that some formats have no place for; their readers must be told.
 _TOLD = ("num_heads", "image_size", "pool", "act")
+# Of these a reader may take a family's usual value, and be told another; the rest its code has for good.
+_ASKED = ("num_heads", "image_size", "pool")
 
 
 def _checked(
-    card: ModelCard, layout: Layout, out: Path, files: tuple[Path, ...], accept: Sequence[str]
+    card: ModelCard,
+    layout: Layout,
+    out: Path,
+    files: tuple[Path, ...],
+    accept: Sequence[str],
+    told: Mapping[str, Any],
 ) -> Written:
-    reopened, told = _reopen(card, out)
+    reopened, told = _reopen(card, out, told)
     if reopened.layout.name not in (layout.name, *layout.twins):
         raise CheckpointError(
             f"what would be written as {layout.title} reads as {reopened.layout.title}",
@@ -269,10 +294,9 @@ def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, A
     return found
 
 
-def _reopen(card: ModelCard, out: Path) -> tuple[Opened, Mapping[str, Any]]:
-    """With no options if that will do; else with as few as it takes."""
-    told: dict[str, Any] = {}
-    answers = _answers(card.config)
+def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opened, Mapping[str, Any]]:
+    """With no options but those given if that will do; else with as few more as it takes."""
+    told, answers = dict(given), _answers(card.config)
     while True:
         try:
             opened = open_foreign(out, Options(**told))
@@ -284,11 +308,11 @@ def _reopen(card: ModelCard, out: Path) -> tuple[Opened, Mapping[str, Any]]:
                 raise
             told[named] = answers[named]
             continue
-        pool = answers["pool"]
-        if pool is not None and "pool" not in told and opened.card.config.head.pool != card.config.head.pool:
-            told["pool"] = pool
-            continue
-        return opened, told
+        found = _answers(opened.card.config)
+        wrong = next((n for n in _ASKED if n not in told and answers[n] not in (None, found[n])), None)
+        if wrong is None:
+            return opened, told
+        told[wrong] = answers[wrong]
 
 
 def _answers(config: ViTConfig) -> dict[str, Any]:

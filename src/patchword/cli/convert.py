@@ -67,7 +67,7 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "files": [str(file) for file in done.files],
         "difference": done.difference,
         "compared": done.compared,
-        "readers_must_be_told": dict(done.told),
+        "readers_must_be_told": {k: str(v) if isinstance(v, Path) else v for k, v in done.told.items()},
         "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
         "prepared": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.prepared],
         "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],

@@ -215,7 +215,7 @@ def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None
     else:
         count = _count(length, patch, facts)
     sides = _sides(checkpoint, count, length)
-    if sides is not None and facts.options.image_size is None:
+    if sides is not None:
         facts.say("grid", sides, INDEX)
         return place, sides, heads
     return place, facts.grid(count, patch), heads

@@ -9,7 +9,7 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, token
-from patchword.checkpoints.layouts.heads import LINEAR_HEAD, backbone_beside_head, linear_head
+from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
     USUAL_HEADS,
     Constants,
@@ -96,8 +96,8 @@ class DINOv2(Original):
         yield rule("mask_token", (), Zeros(((1, config.dim),)))
         yield Drop("mask_token", MASK_REASON)
 
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return backbone_beside_head(tensors)
+    def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return head_apart(tensors)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"gate": "w12"}

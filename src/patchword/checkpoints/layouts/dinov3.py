@@ -9,7 +9,7 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, token
 from patchword.checkpoints.layouts.dinov2 import MASK_REASON
-from patchword.checkpoints.layouts.heads import LINEAR_HEAD, backbone_beside_head, linear_head
+from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
     IMAGENET,
     USUAL_HEADS,
@@ -134,8 +134,8 @@ class DINOv3(Original):
         if config.attention.bias == "qv":
             yield Drop(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
 
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return backbone_beside_head(tensors)
+    def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return head_apart(tensors)
 
 
 def _masked(queries: Rule) -> Rule:

@@ -122,7 +122,7 @@ class EVA(Original):
         copies = any(name.endswith("attn.rope.freqs_cos") for name in checkpoint.tensors)
         return Description(
             config=config,
-            preprocess=facts.preprocess(evaluated(usual, "EVA's code: CLIP's mean and std")),
+            preprocess=facts.preprocess(evaluated(usual, "EVA's commands: no margin, CLIP's mean and std")),
             spelling=block_spelling(checkpoint) | {"copies": copies},
         )
 

@@ -9,7 +9,7 @@ from patchword.errors import CheckpointError
 from patchword.model.config import HeadConfig
 from patchword.model.kinds import JoinedPool
 
-__all__ = ["LINEAR_HEAD", "backbone_beside_head", "joined_pool", "linear_head"]
+__all__ = ["LINEAR_HEAD", "head_apart", "joined_pool", "linear_head"]
 
 
 def joined_pool(name: str, dim: int, width: int, known: Mapping[int, tuple[int, bool, bool]]) -> JoinedPool:
@@ -39,10 +39,8 @@ def linear_head(
     return HeadConfig(pool=pool, num_classes=classes, bias=checkpoint.has(f"{LINEAR_HEAD}.bias"))
 
 
-def backbone_beside_head(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As the hub's classifiers of DINOv2 and DINOv3 save: `backbone.…`, `linear_head.…`; flat without a head."""
-    if f"{LINEAR_HEAD}.weight" not in tensors:
-        return tensors
-    return {
-        n if n.startswith(f"{LINEAR_HEAD}.") else f"backbone.{n}": tensor for n, tensor in tensors.items()
-    }
+def head_apart(tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The backbone's tensors, and those of the linear head by their last word."""
+    prefix = f"{LINEAR_HEAD}."
+    head = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}, head

@@ -12,7 +12,7 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule
 from patchword.checkpoints.layouts.blocks import both, token
-from patchword.checkpoints.layouts.heads import LINEAR_HEAD, linear_head
+from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
     Constants,
     Original,
@@ -34,7 +34,7 @@ from patchword.checkpoints.layouts.original_signs import sign_of
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import ClassPool, Learned, MeanPool, Resample
+from patchword.model.kinds import JoinedPool, Learned, Resample
 
 # Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
@@ -181,21 +181,23 @@ class DINO(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config
-        if isinstance(config.head.pool, ClassPool | MeanPool):
-            yield from super().rules(description)
-            return
-        yield from super().rules(
-            replace(description, config=replace(config, head=replace(config.head, num_classes=0)))
-        )
-        yield from both(LINEAR_HEAD, "head")
+        backbone = replace(config, head=replace(config.head, num_classes=0))
+        joined = isinstance(config.head.pool, JoinedPool)
+        yield from super().rules(replace(description, config=backbone) if joined else description)
+        if joined:
+            yield from both(LINEAR_HEAD, "head", config.head.bias)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return tensors
 
+    def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        rest, head = head_apart(tensors)
+        return rest, {"state_dict": {f"module.linear.{k}": t for k, t in head.items()}} if head else {}
+
     def companions(self, card: ModelCard) -> Mapping[str, bytes]:
-        if card.config.head.num_classes:
+        if card.config.head.num_classes and not isinstance(card.config.head.pool, JoinedPool):
             raise CheckpointError(
-                "DINO's file has no place for a head: its linear heads are files of their own",
+                f"DINO's linear heads read class tokens of several blocks, or beside the mean, not {card.config.head.pool.kind!r}",
                 "choose another format, or convert the backbone without its head",
             )
         return {}
