@@ -12,7 +12,7 @@ from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.plan import Plan, make_plan
-from patchword.checkpoints.published import Release, release_of_file, release_of_hub
+from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognise
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
@@ -54,7 +54,9 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     facts = Facts(checkpoint.name, options, release)
     description = layout.describe(checkpoint, facts)
     plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
-    classes = options.classes if options.classes is not None else description.classes
+    classes = options.classes
+    if classes is None:
+        classes = description.classes or _published_classes(release, description)
     untrained = description.untrained
     card = ModelCard(
         config=description.config,
@@ -93,6 +95,14 @@ def _release(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | N
         return None
     size = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
     return release if size >= 0.95 * release.model.parameters else None
+
+
+def _published_classes(release: Release | None, description: Description) -> tuple[str, ...]:
+    """The names of the release's classes, where the head has as many outputs."""
+    known = None if release is None else release.classes
+    if known is None or known.names is None or known.count != description.config.head.num_classes:
+        return ()
+    return class_names(known.names)
 
 
 def _provenance(stored: Stored, source: str, release: Release | None) -> Provenance:

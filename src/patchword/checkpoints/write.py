@@ -23,10 +23,13 @@ from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import (
     AttentionPool,
     ClassPool,
+    Combined,
     FirstPool,
     LayerNormConfig,
+    Learned,
     MaxPool,
     MeanPool,
+    Positions,
     RMSNormConfig,
 )
 
@@ -360,7 +363,17 @@ def explicit(config: ViTConfig) -> ViTConfig:
     """The config with what it leaves to defaults filled in, so that two ways to say the same are equal."""
     attention = replace(config.attention, head_dim=config.head_dim)
     mlp = replace(config.mlp, hidden=config.mlp_dim)
-    return replace(config, attention=attention, mlp=mlp, head=_explicit_head(config))
+    positions = _explicit_positions(config)
+    return replace(config, attention=attention, mlp=mlp, positions=positions, head=_explicit_head(config))
+
+
+def _explicit_positions(config: ViTConfig) -> Positions:
+    """A table without a row for any prefix token covers the patches, whatever it says."""
+    added = config.added_positions
+    if not isinstance(added, Learned) or config.num_prefix_positions:
+        return config.positions
+    plain = replace(added, covers="patches")
+    return replace(config.positions, added=plain) if isinstance(config.positions, Combined) else plain
 
 
 def _explicit_head(config: ViTConfig) -> HeadConfig:

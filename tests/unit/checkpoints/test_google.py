@@ -1,5 +1,6 @@
 """Google's .npz files, written by hand here: what is told from names and shapes, in every spelling."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.containers.write import write_npz
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description
+from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.google import BigVision, GoogleViT
 from patchword.checkpoints.layouts.google_rules import (
     INPUT_POSITIONS,
@@ -22,8 +24,8 @@ from patchword.checkpoints.layouts.google_rules import (
     Spelling,
 )
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
-from patchword.checkpoints.read import Opened, open_foreign, read_tensors
-from patchword.checkpoints.stored import open_stored, tensor_of
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
 from patchword.checkpoints.write import Source, write_as, written_tensors
 from patchword.errors import CheckpointError, KeyMismatch, UnknownLayout
 from patchword.images.geometry import Patches, Shorter, Squash
@@ -50,6 +52,7 @@ from patchword.model.kinds import (
 )
 from patchword.model.vit import ViT
 
+KEYS = Path(__file__).parents[2] / "data" / "parity" / "keys"
 PLAIN = ViTConfig(
     image=ImageConfig(size=(12, 12)),
     patch=PatchConfig(size=(4, 4)),
@@ -294,6 +297,13 @@ def test_each_family_is_fed_its_own_way(tmp_path: Path) -> None:
     assert resize(MAP, replace(TOWER, laid_out=True, flat_patches=True)) == (Patches, "none", True)
 
 
+def listed(name: str, file: str = "") -> Stored:
+    """A published file by the names and shapes of its tensors."""
+    tensors = json.loads((KEYS / f"{name}.json").read_text(encoding="utf-8"))["tensors"]
+    tree = {n: Entry(dtype="F32", shape=tuple(s), file=Path("x"), offset=0) for n, s in tensors.items()}
+    return Stored(path=Path(name), container="npz", tree=tree, files=(Path(file),) if file else ())
+
+
 # Writing ---------------------------------------------------------------------------------
 
 
@@ -318,6 +328,29 @@ def test_google_holds_its_own_models(tmp_path: Path, name: str) -> None:
 def test_big_vision_holds_its_own_models(tmp_path: Path, name: str) -> None:
     written_file = write_as(source_of(CASES[name][0]), BigVision(), tmp_path / "b.npz")
     assert not written_file.changed
+
+
+def test_siglips_tower_goes_to_other_formats(tmp_path: Path) -> None:
+    """A table without a row for prefix tokens is the same under every name."""
+    opened = opened_of(written(tmp_path, MAP, TOWER))
+    source = Source(card=opened.card, tensors=read_tensors(opened))
+    for layout in LAYOUTS:
+        if layout.name in ("timm", "transformers-siglip"):
+            assert not write_as(source, layout, tmp_path / layout.name).changed
+
+
+def test_what_is_published_is_written_under_the_published_names() -> None:
+    opened = understand(listed("google_vit_r_ti16_augreg"), Options())
+    assert opened.layout.spelling(opened.card) == opened.description.spelling
+
+
+def test_a_published_file_knows_its_classes() -> None:
+    published = (
+        "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_384"
+    )
+    card = understand(listed("google_vit_ti16_augreg_i1k_384", f"{published}.npz"), Options()).card
+    assert len(card.classes) == 1000 and card.classes[0].startswith("tench")
+    assert not understand(listed("google_vit_ti16_augreg_i1k_384", "mine.npz"), Options()).card.classes
 
 
 REFUSED: dict[str, ViTConfig] = {
