@@ -156,6 +156,10 @@ RESTATED: dict[str, tuple[ViTConfig, set[str]]] = {
         replace(MODELS["CLIP"], head=HeadConfig(projection=9, num_classes=0)),
         {"head.projection", "head.num_classes"},
     ),
+    "LiT's projection with a bias": (
+        tiny(tokens=NO_CLASS, head=replace(MEAN, num_classes=0, projection=9, projection_bias=True)),
+        {"head.projection", "head.num_classes", "head.projection_bias"},
+    ),
     "DINOv2's registers": (tiny(tokens=TokensConfig(num_registers=3)), {"positions.covers"}),
     "sines": (tiny(positions=SinCos2d()), {"positions"}),
     "sines of the index": (tiny(positions=SinCos1d(), tokens=NO_CLASS, head=MEAN), {"positions"}),

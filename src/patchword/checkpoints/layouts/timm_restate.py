@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import (
+    ClassPool,
     Combined,
+    FirstPool,
     LayerNormConfig,
     Learned,
     NoPositions,
@@ -28,9 +30,21 @@ Tensors = Mapping[str, "Tensor"]
 
 def restated(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
     """Config and tensors of the same model, as near to what timm holds as can be without another answer."""
-    for step in (_projection_as_head, _class_position_in_token, _sines_as_table, _zeros_for_biases):
+    for step in (
+        _first_as_class,
+        _projection_as_head,
+        _class_position_in_token,
+        _sines_as_table,
+        _zeros_for_biases,
+    ):
         config, tensors = step(config, tensors)
     return config, tensors
+
+
+def _first_as_class(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    if not isinstance(config.head.pool, FirstPool) or not config.tokens.class_token:
+        return config, tensors
+    return replace(config, head=replace(config.head, pool=ClassPool())), tensors
 
 
 def _projection_as_head(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
@@ -39,7 +53,11 @@ def _projection_as_head(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig,
         return config, tensors
     found = {name: tensor for name, tensor in tensors.items() if name != "projection.weight"}
     found["head.weight"] = tensors["projection.weight"]
-    as_head = replace(head, projection=0, num_classes=head.projection, bias=False)
+    if head.projection_bias:
+        found["head.bias"] = found.pop("projection.bias")
+    as_head = replace(
+        head, projection=0, projection_bias=False, num_classes=head.projection, bias=head.projection_bias
+    )
     return replace(config, head=as_head), found
 
 

@@ -21,6 +21,7 @@ from patchword.model.kinds import (
     MaxPool,
     MeanPool,
     NoPositions,
+    NoStem,
     RelativeBias,
     RelativeMLP,
     RMSNormConfig,
@@ -130,6 +131,7 @@ def _check(config: ViTConfig) -> None:
     registers = config.tokens.num_registers
     ours: tuple[tuple[bool, str], ...] = (
         (config.tokens.registers_last, "registers behind the patches"),
+        (not isinstance(config.patch.stem, NoStem), "a ResNet before the patches"),
         (config.patch.norm_pixels, "a norm over the pixels of a patch"),
         (not isinstance(norm, LayerNormConfig | RMSNormConfig), f"{norm.kind} norm"),
         (isinstance(norm, LayerNormConfig) and not norm.bias, "LayerNorm without bias"),
