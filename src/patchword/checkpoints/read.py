@@ -16,6 +16,7 @@ from patchword.checkpoints.published import Release, class_names, release_of_fil
 from patchword.checkpoints.recognise import recognise
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
+from patchword.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     layout, evidence = recognise(checkpoint)
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
-    description = layout.describe(checkpoint, facts)
+    description = _described(layout, checkpoint, facts)
     plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
     classes = options.classes
     if classes is None:
@@ -112,6 +113,14 @@ def _provenance(stored: Stored, source: str, release: Release | None) -> Provena
         licence = given["license"]
     name = source or (stored.files[0].name if len(stored.files) == 1 else stored.path.name)
     return Provenance(source=name, licence=licence)
+
+
+def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Description:
+    """What a file's configs and the options say together can make no model: then the message names the file."""
+    try:
+        return layout.describe(checkpoint, facts)
+    except SettingsError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error.message}", error.fix) from error
 
 
 def read_tensors(opened: Opened) -> dict[str, "Tensor"]:

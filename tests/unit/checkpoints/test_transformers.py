@@ -138,6 +138,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"image_size": 32}, "image_size.*64|32"),
     ({"num_attention_heads": 5}, "5 heads"),
     ({"num_attention_heads": "three"}, "num_attention_heads = 'three'"),
+    ({"layer_norm_eps": 0}, "layer_norm_eps = 0"),
     ({"layer_norm_eps": "small"}, "layer_norm_eps = 'small'"),
     ({"image_size": [16, 16, 16]}, "image_size = "),
     ({"image_size": "big"}, "image_size = 'big'"),
@@ -350,6 +351,14 @@ def test_each_processor_has_defaults_of_its_own() -> None:
     assert dino.resample.rounding == "none" and dino.mean == (0.485, 0.456, 0.406)
     naflex = said({"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 512})
     assert naflex.resize == Patches(patch=(16, 16), max_patches=512) and not naflex.fixed_size
+
+
+def test_a_processor_for_images_and_text_has_that_of_images_inside(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "clip")
+    inside = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 20}, "crop_size": 16}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": inside}))
+    preprocess = open_foreign(folder, Options()).card.preprocess
+    assert (preprocess.resize, preprocess.image_size) == (Shorter(size=20, crop="floor"), (16, 16))
 
 
 def test_flags_switch_steps_off() -> None:

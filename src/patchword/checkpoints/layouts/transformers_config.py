@@ -5,6 +5,7 @@ a value of the wrong kind, or one that the tensors contradict, is an error that 
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ class Told:
         value = self.values.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong(key, "a number")
         return float(value)
 

@@ -311,4 +311,9 @@ class TransformersDINOv3(TransformersLayout):
 
 def _theta(tower: Tower) -> float | None:
     """At the top of config.json, or among the `rope_parameters` of newer ones."""
-    return tower.told.number("rope_theta") or tower.told.part("rope_parameters").number("rope_theta")
+    inside = tower.told.part("rope_parameters")
+    place = tower.told if tower.told.number("rope_theta") is not None else inside
+    theta = place.number("rope_theta")
+    if theta is not None and theta <= 0:
+        raise place.wrong("rope_theta", "above 0")
+    return theta

@@ -49,6 +49,7 @@ from patchword.model.kinds import (
 )
 
 Size = tuple[int, int]
+PROCESSOR = "processor_config.json"
 # Of the published sizes, by width: Ti S B L So400m H G; DINOv2's and DINOv3's largest.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 4096: 32}
 
@@ -129,6 +130,8 @@ class Tower:
 
     def norm(self) -> LayerNormConfig:
         said = self.told.number("layer_norm_eps")
+        if said is not None and said <= 0:
+            raise self.told.wrong("layer_norm_eps", "above 0")
         default = (self.family.eps, "the class's default")
         return LayerNormConfig(eps=self.facts.take("eps", (said, CONFIG), default))
 
@@ -220,7 +223,7 @@ class Tower:
         self, config: ViTConfig, usual: Preprocess, *, notes: Iterable[str] = (), **spelling: Any
     ) -> Description:
         """usual: the preparation of the family's published models."""
-        said = Told(self.checkpoint.name, self.checkpoint.configs.get(FILE, {}), FILE)
+        said = _preprocessor(self.checkpoint)
         channels = config.image.channels
         read = read_preprocess(said, self.family.processor, channels, config.image.size)
         preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
@@ -235,6 +238,13 @@ class Tower:
             spelling={"prefix": self.prefix, "names": self.names, **spelling},
             notes=tuple(notes),
         )
+
+
+def _preprocessor(checkpoint: Checkpoint) -> Told:
+    """Of the image processor alone, or of a processor for images and text, which has it inside."""
+    if FILE in checkpoint.configs or PROCESSOR not in checkpoint.configs:
+        return Told(checkpoint.name, checkpoint.configs.get(FILE, {}), FILE)
+    return Told(checkpoint.name, checkpoint.configs[PROCESSOR], PROCESSOR).part("image_processor")
 
 
 def is_ragged(image: Size, patch: Size) -> bool:
