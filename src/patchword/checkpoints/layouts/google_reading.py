@@ -150,18 +150,23 @@ class Reading:
             if isinstance(self.stem, ResNetStem):
                 channels = self._shape("conv_root/kernel", 4)[2]
             return dim, channels, (height, width)
+        return self._flat_kernel()
+
+    def _flat_kernel(self) -> tuple[int, int, Size]:
+        """A patch is one row of numbers: a square of three colours unless the user says otherwise."""
         numbers, dim = self._shape("embedding/kernel", 2)
         side = math.isqrt(numbers // 3)
-        asked = self.facts.options.patch_size
         if side * side * 3 == numbers:
             return dim, 3, (side, side)
-        if asked is None or asked[0] * asked[1] * 3 != numbers:
+        asked = self.facts.options.patch_size
+        if asked is None or numbers % (asked[0] * asked[1]):
             raise CheckpointError(
                 f"{self.facts.name}: {numbers} numbers a patch are no square of three channels"
                 + ("" if asked is None else f", nor patches of {asked[0]} x {asked[1]}"),
                 "give --patch-size HEIGHTxWIDTH as it was trained",
             )
-        return dim, 3, asked
+        self.facts.say("patch_size", asked, OPTION)
+        return dim, numbers // (asked[0] * asked[1]), asked
 
     def _patch(self) -> Size:
         """The stored patch, or the one that is asked for: the kernel is resampled then, as FlexiViT does."""

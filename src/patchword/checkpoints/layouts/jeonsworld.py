@@ -66,7 +66,7 @@ class JeonsworldViT(Layout):
             ),
             norm=LayerNormConfig(eps=facts.take("eps", (1e-6, _CODE))),
             head=HeadConfig(
-                num_classes=checkpoint.shape("head.weight")[0] if checkpoint.has("head.weight") else 0
+                num_classes=checkpoint.shape_of("head.weight", 2)[0] if checkpoint.has("head.weight") else 0
             ),
         )
         preprocess = facts.preprocess((_preprocess(config), "jeonsworld's data_utils.py"))
