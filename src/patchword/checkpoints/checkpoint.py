@@ -97,8 +97,8 @@ class Checkpoint:
 
 def square(count: int) -> int | None:
     """The side of a square of so many patches; None where it is none."""
-    side = math.isqrt(count)
-    return side if side * side == count and count else None
+    side = math.isqrt(max(count, 0))
+    return side if side and side * side == count else None
 
 
 # Where to look, in order, and why there. Sources: the loaders of timm, torchvision, DINO, DINOv2,

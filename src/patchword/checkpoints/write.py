@@ -114,7 +114,7 @@ def written_tensors(
         if not isinstance(rule, Rule) or not all(name in tensors for name in rule.ours):
             continue
         named.update(rule.ours)
-        found |= zip(rule.theirs, rule.op.write([tensors[name] for name in rule.ours]), strict=True)
+        found |= zip(rule.theirs, _written(layout, rule, [tensors[name] for name in rule.ours]), strict=True)
     homeless = [name for name in tensors if name not in named]
     if homeless:
         shown = ", ".join(homeless[:3]) + (f" and {len(homeless) - 3} more" if len(homeless) > 3 else "")
@@ -123,6 +123,18 @@ def written_tensors(
             "choose another format, or keep it as a patchword file",
         )
     return found
+
+
+def _written(layout: Layout, rule: Rule, ours: "list[Tensor]") -> "list[Tensor]":
+    try:
+        return rule.op.write(ours)
+    except RuntimeError as error:
+        # As the rows of two prefix tokens, in a format that has one.
+        shown = ", ".join(f"{n} {list(t.shape)}" for n, t in zip(rule.ours, ours, strict=True))
+        raise CheckpointError(
+            f"{layout.title} has no place for {shown}",
+            "choose another format, or keep it as a patchword file",
+        ) from error
 
 
 def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str] = ()) -> Written:

@@ -1,9 +1,11 @@
 """The authors' own files: whose a file is, which network of it is taken, and that what is read is written back."""
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from patchword.checkpoints.layouts.dinov3 import MaskedBias
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
 from patchword.checkpoints.write import Source, layouts_named, write_as, written_tensors
-from patchword.errors import CheckpointError, UnknownLayout
+from patchword.errors import CheckpointError, PatchwordError, UnknownLayout
 from patchword.images.geometry import Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -244,13 +246,16 @@ def test_half_precision_stays_half() -> None:
         ("deit", like(attention=replace(PLAIN.attention, qk_norm="layer")), "q_norm"),
         ("deit", like(tokens=REGISTERS), "registers"),
         ("deit", like(norm=LayerNormConfig(eps=1e-5)), "norm.eps"),
+        ("dinov2", MODELS["DeiT, distilled"][1], "distillation"),
+        ("torchvision", MODELS["DeiT, distilled"][1], "positions.prefix"),
+        ("dinov2", DINOV3, "periods"),
         ("mae", like(mlp=replace(PLAIN.mlp, activation="gelu_tanh"), head=HEADLESS), "activation"),
         ("dino", PLAIN, "linear heads"),
         ("dinov2", like(block=SCALED), "linear head"),
         ("ijepa", like(head=HEADLESS), "reads as DINO"),
         ("beit", PLAIN, "reads as"),
     ],
-    ids=["query norms", "registers", "eps", "activation", "head", "head of one token", "class token", "no tables"],
+    ids=["query norms", "registers", "eps", "distilled", "two prefix tokens", "periods", "activation", "head", "head of one token", "class token", "no tables"],
 )  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused_by_name(
     to: str, config: ViTConfig, said: str, tmp_path: Path
@@ -586,3 +591,37 @@ def test_the_distilled_answer_is_the_mean_of_both_heads(tmp_path: Path) -> None:
     heads = again.logits_by_head(image)
     assert torch.allclose(again(image), (heads["class"] + heads["distillation"]) / 2)
     assert again(image).equal(vit(image))
+
+
+# Broken files ----------------------------------------------------------------------------
+
+
+def _broken(tree: dict[str, Any], other: Mapping[str, Any], draw: Random) -> dict[str, Any]:
+    """A name lost, moved or of another file; a shape of other sides or another number of axes."""
+    name, stranger = draw.choice(list(tree)), draw.choice(list(other))
+    entry = tree[name]
+    sides = [tuple(draw.choice([0, 1, 3, 24]) for _ in range(draw.randint(0, 4))), (*entry.shape, 2)]
+    match draw.randint(0, 3):
+        case 0:
+            del tree[name]
+        case 1:
+            tree[name] = replace(entry, shape=draw.choice(sides))
+        case 2:
+            tree[name.replace("0", str(draw.randint(0, 5)))] = entry
+        case _:
+            tree[stranger] = other[stranger]
+    return tree
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_broken_file_is_told_and_never_a_crash(seed: int) -> None:
+    draw = Random(seed)
+    trees = [dict(listed(theirs(layout, replace(config, head=HEADLESS))).tree) for layout, config in MODELS.values()]  # fmt: skip
+    for _ in range(40):
+        tree = dict(draw.choice(trees))
+        for _ in range(draw.randint(1, 3)):
+            tree = _broken(tree, draw.choice(trees), draw)
+        stored = replace(listed({}), tree=tree)
+        # Any answer will do, and any error that is ours.
+        with contextlib.suppress(PatchwordError):
+            understand(stored, Options(num_heads=3))

@@ -208,6 +208,11 @@ def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None
     if not checkpoint.has(table):
         return "", facts.grid(checkpoint.shape_of("pos_embed", 3)[1] - 1, patch), None
     length, heads = checkpoint.shape_of(table, 2)
+    if length < 4:
+        raise CheckpointError(
+            f"{checkpoint.name}: {table} has {length} rows, fewer than the smallest grid's four",
+            "get the file again",
+        )
     if checkpoint.has("pos_embed"):
         count = checkpoint.shape_of("pos_embed", 3)[1] - 1
     elif _indices(checkpoint):

@@ -89,7 +89,7 @@ class DINOv2(Original):
             yield token("register_tokens", "prefix.registers", config, config.tokens.num_registers)
         yield positions(config)
         yield from blocks(config, description.spelling)
-        yield from back(replace(config, head=replace(config.head, num_classes=0)))
+        yield from back(replace(config, head=replace(config.head, num_classes=0, distilled=False)))
         if config.head.num_classes:
             yield from both(LINEAR_HEAD, "head", config.head.bias)
         # Its class looks for one, though only pre-training reads it.

@@ -124,7 +124,7 @@ class DINOv3(Original):
                 yield _masked(part)
             elif not part.ours[0].endswith("v_bias"):
                 yield part
-        yield from back(replace(config, head=replace(config.head, num_classes=0)))
+        yield from back(replace(config, head=replace(config.head, num_classes=0, distilled=False)))
         if config.head.num_classes:
             yield from both(LINEAR_HEAD, "head", config.head.bias)
         # Its class looks for one, though only pre-training reads it.

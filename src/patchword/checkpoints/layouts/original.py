@@ -14,6 +14,7 @@ from patchword.checkpoints.layout import Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import attention, both, norm, patches, token
 from patchword.checkpoints.layouts.timm import evidence as timms
 from patchword.checkpoints.ops import Joined, Parted, Same
+from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess, Reading
 from patchword.images.resample import Resample as PixelResample
@@ -75,7 +76,13 @@ def block_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     found = {
         int(m[2]): f"blocks.{m[1]}.{m[2]}." for name in checkpoint.tensors if (m := chunked.fullmatch(name))
     }
-    if found and sorted(found) == list(range(len(found))):
+    if found:
+        lost = next((index for index in range(len(found)) if index not in found), None)
+        if lost is not None:
+            raise CheckpointError(
+                f"{checkpoint.name}: it has {len(found)} blocks up to number {max(found)}, and no number {lost}",
+                "get the whole file",
+            )
         return tuple(found[index] for index in range(len(found)))
     return tuple(f"blocks.{index}." for index in range(checkpoint.depth("blocks.{}.norm1.weight")))
 
@@ -161,14 +168,14 @@ def _mlp(checkpoint: Checkpoint, first: str, facts: Facts, constants: Constants)
     for name in ("w12", "w1"):
         if checkpoint.has(f"{first}mlp.{name}.weight"):
             return MLPConfig(
-                hidden=checkpoint.shape(f"{first}mlp.w3.weight")[-1],
+                hidden=checkpoint.shape_of(f"{first}mlp.w3.weight", 2)[1],
                 activation=facts.take("act", ("silu", constants.who)),
                 gated=True,
                 bias=checkpoint.has(f"{first}mlp.{name}.bias"),
                 inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),
             )
     return MLPConfig(
-        hidden=checkpoint.shape(f"{first}mlp.fc1.weight")[0],
+        hidden=checkpoint.shape_of(f"{first}mlp.fc1.weight", 2)[0],
         activation=facts.take("act", ("gelu", constants.who)),
         bias=checkpoint.has(f"{first}mlp.fc1.bias"),
         inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),

@@ -181,7 +181,7 @@ class DINO(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config
-        backbone = replace(config, head=replace(config.head, num_classes=0))
+        backbone = replace(config, head=replace(config.head, num_classes=0, distilled=False))
         joined = isinstance(config.head.pool, JoinedPool)
         yield from super().rules(replace(description, config=backbone) if joined else description)
         if joined:
