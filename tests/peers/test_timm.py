@@ -14,13 +14,14 @@ from torch import Tensor
 
 import patchword as pw
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.compare import differences, explicit
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
 from patchword.checkpoints.read import understand
 from patchword.checkpoints.stored import Entry, Stored
-from patchword.checkpoints.write import Source, differences, explicit, write_as
+from patchword.checkpoints.write import Source, write_as
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig

@@ -7,11 +7,12 @@ back otherwise is named, and nothing is left behind.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.compare import differences, explicit
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
@@ -19,22 +20,13 @@ from patchword.checkpoints.read import Opened, open_foreign
 from patchword.errors import CheckpointError, OutputError, near_text
 from patchword.images.geometry import Cover, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess
-from patchword.model.config import HeadConfig, ViTConfig
-from patchword.model.kinds import (
-    AttentionPool,
-    ClassPool,
-    Combined,
-    FirstPool,
-    LayerNormConfig,
-    Learned,
-    MaxPool,
-    MeanPool,
-    Positions,
-    RMSNormConfig,
-)
+from patchword.model.config import ViTConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_ANOTHER = "choose another format, or keep it as a patchword file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +110,7 @@ def written_tensors(
     homeless = [name for name in tensors if name not in named]
     if homeless:
         shown = ", ".join(homeless[:3]) + (f" and {len(homeless) - 3} more" if len(homeless) > 3 else "")
-        raise CheckpointError(
-            f"{layout.title} has no place for {shown}",
-            "choose another format, or keep it as a patchword file",
-        )
+        raise CheckpointError(f"{layout.title} has no place for {shown}", _ANOTHER)
     return found
 
 
@@ -157,8 +146,8 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
     try:
         files = [path, *_write_beside(companions, out)]
         _write_weights(layout, path, weights, card)
-        files += [*_write_head(head, out), *_write_provenance(layout, path, card)]
-        told = {"head": _head_path(out)} if head else {}
+        told = _write_head(head, out)
+        files += [*told.values(), *_write_provenance(layout, path, card)]
         written = _checked(card, layout, out, tuple(files), accept, told)
         restated = differences(explicit(source.card.config), explicit(card.config))
         return replace(written, restated=tuple(restated))
@@ -183,13 +172,13 @@ def _head_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_linear_head.pth")
 
 
-def _write_head(head: Mapping[str, Any], out: Path) -> list[Path]:
-    if not head:
-        return []
+def _write_head(head: Mapping[str, Any], out: Path) -> dict[str, Path]:
+    """The option that names the file."""
     from patchword.checkpoints.containers.write import write_torch
 
-    write_torch(_head_path(out), head)
-    return [_head_path(out)]
+    if head:
+        write_torch(_head_path(out), head)
+    return {"head": _head_path(out)} if head else {}
 
 
 def _write_beside(companions: Mapping[str, bytes], folder: Path) -> list[Path]:
@@ -340,67 +329,5 @@ def _answers(config: ViTConfig) -> dict[str, Any]:
     }
 
 
-# They change no answer at the model's own size: training's settings, the value LayerScale began with, and how another
-# size would be reached, which is the reading format's own way.
-_IMMATERIAL = ("resample", "dropout", "drop_path", "layer_scale", "momentum", "rule")
-
-
-def differences(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Fields of two configs that differ and change answers, as (dotted name, ours, theirs)."""
-    if type(ours) is not type(theirs):
-        if isinstance(ours, float | int) and isinstance(theirs, float | int) and ours == theirs:
-            return []
-        return [(path, ours, theirs)]
-    if not is_dataclass(ours) or isinstance(ours, type):
-        same = ours == theirs
-        return [] if same else [(path, ours, theirs)]
-    found: list[tuple[str, Any, Any]] = []
-    for field in fields(ours):
-        if field.name in _IMMATERIAL and (field.name != "layer_scale" or _both_there(ours, theirs)):
-            continue
-        inner = f"{path}.{field.name}" if path else field.name
-        found += differences(getattr(ours, field.name), getattr(theirs, field.name), inner)
-    return found
-
-
-def _both_there(ours: Any, theirs: Any) -> bool:
-    return (ours.layer_scale is None) == (theirs.layer_scale is None)
-
-
 def _text(value: Any) -> str:
     return f"{type(value).__name__}" if is_dataclass(value) else repr(value)
-
-
-def explicit(config: ViTConfig) -> ViTConfig:
-    """The config with what it leaves to defaults filled in, so that two ways to say the same are equal."""
-    attention = replace(config.attention, head_dim=config.head_dim)
-    mlp = replace(config.mlp, hidden=config.mlp_dim)
-    positions = _explicit_positions(config)
-    return replace(config, attention=attention, mlp=mlp, positions=positions, head=_explicit_head(config))
-
-
-def _explicit_positions(config: ViTConfig) -> Positions:
-    """A table without a row for any prefix token covers the patches, whatever it says."""
-    added = config.added_positions
-    if not isinstance(added, Learned) or config.num_prefix_positions:
-        return config.positions
-    plain = replace(added, covers="patches")
-    return replace(config.positions, added=plain) if isinstance(config.positions, Combined) else plain
-
-
-def _explicit_head(config: ViTConfig) -> HeadConfig:
-    """Of ways to pool that give the same answer, one."""
-    head, pool = config.head, config.head.pool
-    if isinstance(pool, FirstPool) and config.tokens.class_token:
-        pool = ClassPool()
-    if isinstance(pool, AttentionPool):
-        heads, hidden = pool.num_heads or config.attention.num_heads, pool.hidden or config.mlp_dim
-        pool = replace(pool, num_heads=heads, hidden=hidden)
-    if isinstance(pool, MeanPool | MaxPool | AttentionPool) and not config.tokens.num_extra:
-        pool = replace(pool, over="patches")
-    # A norm of each token alone: before or after the one token is taken.
-    alone = isinstance(pool, ClassPool) and isinstance(config.norm, LayerNormConfig | RMSNormConfig)
-    bias = head.bias or not head.num_classes
-    return replace(
-        head, pool=pool, bias=bias, norm="tokens" if alone and head.norm == "pooled" else head.norm
-    )

@@ -616,7 +616,8 @@ def _broken(tree: dict[str, Any], other: Mapping[str, Any], draw: Random) -> dic
 @pytest.mark.parametrize("seed", range(8))
 def test_a_broken_file_is_told_and_never_a_crash(seed: int) -> None:
     draw = Random(seed)
-    trees = [dict(listed(theirs(layout, replace(config, head=HEADLESS))).tree) for layout, config in MODELS.values()]  # fmt: skip
+    models = [model for model in MODELS.values() if not isinstance(model[1].head.pool, JoinedPool)]
+    trees = [dict(listed(theirs(layout, config)).tree) for layout, config in models]
     for _ in range(40):
         tree = dict(draw.choice(trees))
         for _ in range(draw.randint(1, 3)):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.compare import differences, explicit
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Rule
 from patchword.checkpoints.layouts.timm import Timm
@@ -17,7 +18,7 @@ from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.stored import Entry, Stored
-from patchword.checkpoints.write import Source, differences, explicit, write_as
+from patchword.checkpoints.write import Source, write_as
 from patchword.errors import CheckpointError, UnknownLayout
 from patchword.images.geometry import Border, Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
