@@ -175,11 +175,15 @@ class RelativeBias:
 
     prefix_rows: three more rows for prefix → patch, patch → prefix, prefix → prefix (BEiT);
     without them those scores get zero (timm's relpos). shared: one table for all blocks.
+    rule: how the table goes to another grid. Differences are thought to lie in geometric
+    progression, so that near ones stay near: "cubic" splines between them (BEiT) or "linear" (timm);
+    "bicubic" keeps them even, with the corners kept.
     """
 
     kind: ClassVar[str] = "relative_bias"
     shared: bool = False
     prefix_rows: bool = True
+    rule: Literal["bicubic", "cubic", "linear"] = "bicubic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ def test_the_last_three_rows_of_a_relative_table_are_for_the_prefix() -> None:
 
 def test_differences_resampled_keep_the_middle_and_the_farthest() -> None:
     table = torch.randn(5 * 7, 2)
-    new = resample_differences(table, (3, 4), (5, 6)).view(9, 11, 2)
+    new = resample_differences(table, (3, 4), (5, 6), "bicubic").view(9, 11, 2)
     old = table.view(5, 7, 2)
     assert torch.allclose(new[4, 5], old[2, 3], atol=1e-5)
     assert torch.allclose(new[0, -1], old[0, -1], atol=1e-5)

@@ -37,7 +37,9 @@ def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
     """table [h, w, D] → [rows, columns, D]; the table itself when the grid is its own."""
     if table.shape[:2] == grid:
         return table
-    x = table.permute(2, 0, 1).unsqueeze(0).float()  # [1, D, h, w]
+    # Channels last in memory, as the table is: torch 2.15's antialias answers wrongly for a grid of
+    # one column that lies in memory channel by channel.
+    x = table.float().contiguous().unsqueeze(0).permute(0, 3, 1, 2)  # [1, D, h, w]
     if rule.offset:
         x = _by_factor(x, grid, rule)
     else:

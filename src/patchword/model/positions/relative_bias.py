@@ -1,5 +1,7 @@
 """BEiT's relative bias: a learned number for each head and difference of places."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from patchword.model.config import ViTConfig
 from patchword.model.kinds import RelativeBias
 from patchword.model.positions.place import Grid, Layout, Place
 
+Rule = Literal["bicubic", "cubic", "linear"]
+
 
 class RelativeBiasPositions(nn.Module):
     """`tables.i` [(2h - 1)(2w - 1) + 3, H], one a block or one in all; 3 less without prefix rows.
@@ -15,13 +19,13 @@ class RelativeBiasPositions(nn.Module):
     Index of query patch (i, j) to key (k, l): (i - k + h - 1)(2w - 1) + (j - l + w - 1).
     The last three rows: prefix → patch, patch → prefix, prefix → prefix.
     forward(layout, depth) → the bias of each block. At another grid the table of
-    differences is resampled (bicubic, corners kept, so the farthest stays the farthest).
+    differences is resampled by the config's rule; the prefix rows stay.
     Source: Bao et al. 2022 (arXiv 2106.08254), microsoft/unilm `modeling_finetune.py`.
     """
 
     def __init__(self, config: RelativeBias, model: ViTConfig) -> None:
         super().__init__()
-        self.grid, self.prefix_rows = model.grid_size, config.prefix_rows
+        self.grid, self.prefix_rows, self.rule = model.grid_size, config.prefix_rows, config.rule
         rows = (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1) + 3 * config.prefix_rows
         shape = rows, model.attention.num_heads
         count = 1 if config.shared else model.depth
@@ -38,7 +42,9 @@ class RelativeBiasPositions(nn.Module):
 
     def _bias(self, table: Tensor, index: Tensor, layout: Layout) -> Tensor:
         """[H, N, N]"""
-        differences = resample_differences(table[: -3 if self.prefix_rows else None], self.grid, layout.grid)
+        differences = resample_differences(
+            table[: -3 if self.prefix_rows else None], self.grid, layout.grid, self.rule
+        )
         patches = differences[index].permute(2, 0, 1)  # [H, patches, patches]
         before, behind = layout.num_prefix, layout.num_suffix
         if not before + behind:
@@ -63,10 +69,74 @@ def relative_index(grid: Grid, device: torch.device) -> Tensor:
     return rows * (2 * grid[1] - 1) + columns
 
 
-def resample_differences(table: Tensor, old: Grid, new: Grid) -> Tensor:
+def resample_differences(table: Tensor, old: Grid, new: Grid, rule: Rule) -> Tensor:
     """table [(2h - 1)(2w - 1), H] of the old grid → the same of the new one."""
     if old == new:
         return table
-    x = table.reshape(2 * old[0] - 1, 2 * old[1] - 1, -1).permute(2, 0, 1).unsqueeze(0)
-    x = F.interpolate(x.float(), size=[2 * n - 1 for n in new], mode="bicubic", align_corners=True)
-    return x.squeeze(0).permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+    x = table.reshape(2 * old[0] - 1, 2 * old[1] - 1, -1).permute(2, 0, 1)
+    if rule == "bicubic":
+        sides = [2 * n - 1 for n in new]
+        x = F.interpolate(x.unsqueeze(0).float(), size=sides, mode="bicubic", align_corners=True).squeeze(0)
+    else:
+        down, across = (_between(a, b, rule, table.device) for a, b in zip(old, new, strict=True))
+        x = down @ x.double() @ across.T
+    return x.permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+
+
+def _between(old: int, new: int, rule: Rule, device: torch.device) -> Tensor:
+    """[2 new - 1, 2 old - 1]: from the numbers at the old differences to those at the new ones, along one axis.
+
+    Old differences lie at 0, 1, 1 + q, 1 + q + q², … on both sides, q such that the farthest lands on
+    the farthest of the new. What lies beyond takes the value at the end. Source: microsoft/unilm, BEiT.
+    """
+    places = torch.tensor(_places(old, new), dtype=torch.float64)
+    wanted = torch.arange(1 - new, new, dtype=torch.float64).clamp(places[0], places[-1])
+    # A spline of degree 3 needs four points.
+    degree = 3 if rule == "cubic" and len(places) > 3 else 1
+    return interpolation_matrix(places, wanted, degree).to(device)
+
+
+def _places(old: int, new: int) -> list[float]:
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        if (1 - q ** (old - 1)) / (1 - q) > new - 1:
+            high = q
+        else:
+            low = q
+    q = (low + high) / 2
+    side, at = [], 0.0
+    for step in range(old - 1):
+        at += q**step
+        side.append(at)
+    return [*(-place for place in reversed(side)), 0.0, *side]
+
+
+def interpolation_matrix(points: Tensor, wanted: Tensor, degree: int) -> Tensor:
+    """[wanted, points]: the spline of that degree through values at `points`, read at `wanted`.
+
+    Degree 3 leaves out the second and last but one of the knots, as FITPACK does, degree 1 none.
+    """
+    if len(points) == 1:
+        return torch.ones(len(wanted), 1, dtype=torch.float64)
+    inner = points[2:-2] if degree == 3 else points[1:-1]
+    ends = torch.ones(degree + 1, dtype=torch.float64)
+    knots = torch.cat((points[0] * ends, inner, points[-1] * ends))
+    at_points, at_wanted = (_basis(knots, x, degree) for x in (points, wanted))
+    return at_wanted @ torch.linalg.inv(at_points)
+
+
+def _basis(knots: Tensor, x: Tensor, degree: int) -> Tensor:
+    """[x, splines]: the B-splines of these knots, by the recursion of Cox and de Boor."""
+    last = torch.nonzero(knots < knots[-1]).max()
+    inside = (x[:, None] >= knots[:-1]) & (x[:, None] < knots[1:])
+    # The end belongs to the last interval that is no point.
+    inside[x == knots[-1]] = False
+    inside[x == knots[-1], last] = True
+    basis = inside.double()
+    for k in range(1, degree + 1):
+        left, right = knots[k:-1] - knots[: -k - 1], knots[k + 1 :] - knots[1:-k]
+        rising = torch.where(left > 0, (x[:, None] - knots[: -k - 1]) / left, 0.0)
+        falling = torch.where(right > 0, (knots[k + 1 :] - x[:, None]) / right, 0.0)
+        basis = rising * basis[:, :-1] + falling * basis[:, 1:]
+    return basis

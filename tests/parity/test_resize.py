@@ -1,0 +1,69 @@
+"""Every recorded resampling of the originals: positions, tables of differences, patch kernels.
+
+A few cases are committed; PATCHWORD_CASES names a folder with all of them.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.parity import Case, cases_in, difference
+from torch import Tensor
+
+from patchword.model.kernel import resample_kernel
+from patchword.model.kinds import Resample
+from patchword.model.positions.learned import resample_grid
+from patchword.model.positions.relative_bias import resample_differences
+
+COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
+FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
+CASES = cases_in(FOLDERS, {"resize"})
+
+FLEXI = Resample(interpolation="bilinear", antialias=False)
+LINEAR = Resample(interpolation="bilinear", antialias=True)
+# The rules in words, as the cases have them.
+METHODS = {
+    "linear, half-pixel centres, antialias": LINEAR,
+    "linear, corners aligned, no antialias": Resample(
+        interpolation="bilinear", antialias=False, align_corners=True
+    ),
+    "bicubic, scale factor (target + 0.1) / old given to the sampler, no antialias": Resample(
+        antialias=False, offset=0.1
+    ),
+    "bicubic, target size, align_corners false, no antialias": Resample(antialias=False),
+    "bicubic, antialias, align_corners false": Resample(),
+}
+
+
+def rule_of(config: dict[str, Any]) -> Resample:
+    if "method" in config:
+        return METHODS[config["method"]]
+    return Resample(
+        interpolation=config.get("interpolation", "bicubic"),
+        antialias=config["antialias"],
+        align_corners=config.get("align_corners", False),
+        offset=config.get("offset", 0.0),
+    )
+
+
+def resized(case: Case) -> Tensor:
+    config, arrays = case.meta["config"], case.arrays()
+    old, new = tuple(config["old"]), tuple(config["size"])
+    if "kernel" in arrays:
+        rule = FLEXI if case.meta["origin"] == "google" else rule_of(config)
+        return resample_kernel(torch.from_numpy(arrays["kernel"]), new, rule)
+    grid = torch.from_numpy(arrays["grid"])
+    if "relative_bias" not in case.name:
+        return resample_grid(grid, new, rule_of(config))
+    extra = config.get("extra_entries", 0)
+    table = (grid[: len(grid) - extra] if extra else grid).reshape(-1, grid.shape[-1])
+    done = resample_differences(table, old, new, "linear" if case.meta["origin"] == "timm" else "cubic")
+    return torch.cat((done, grid[-extra:])) if extra else done.view(arrays["resized"].shape)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_is_resized_as_its_original_does(case: Case) -> None:
+    far = difference(resized(case), case.arrays()["resized"])
+    assert far <= case.meta["tolerance"], far
