@@ -251,7 +251,7 @@ def _sides(checkpoint: Checkpoint, count: int, length: int) -> Size | None:
 
 
 def _positions(checkpoint: Checkpoint, place: str, version: str) -> Positions:
-    inner = RelativeBias(shared=place == "shared") if place else None
+    inner = RelativeBias(shared=place == "shared", rule="cubic") if place else None
     if not checkpoint.has("pos_embed"):
         return inner or NoPositions()
     offset = 0.1 if version == "beit2" else 0.0

@@ -194,7 +194,7 @@ class Places:
         }
         for name, shared in tables.items():
             if self._has(name):
-                return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"))
+                return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"), rule="linear")
         for stem, shared in ((f"{self.block}attn.rel_pos", False), ("shared_rel_pos", True)):
             if self._has(f"{stem}.mlp.fc1.weight"):
                 hidden = self.checkpoint.shape_of(f"{stem}.mlp.fc1.weight", 2)[0]
