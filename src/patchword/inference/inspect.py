@@ -12,6 +12,7 @@ from patchword.checkpoints.native import is_native, read_card
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
 from patchword.model.config import ViTConfig
+from patchword.model.kinds import NoStem
 from patchword.settings import to_plain
 
 Row = tuple[str, ...]
@@ -183,7 +184,7 @@ def shape_rows(config: ViTConfig) -> list[Row]:
         answer += f", projected to {head.projection}"
     return [
         ("shape", ", ".join(parts)),
-        ("patches", f"{config.patch.size[0]} x {config.patch.size[1]} pixels, grid {rows} x {columns}"),
+        ("patches", f"{_patch_text(config)}, grid {rows} x {columns}"),
         ("tokens", " + ".join([str(rows * columns), *extra])),
         ("positions", config.positions.kind),
         ("MLP", f"{'gated ' if config.mlp.gated else ''}{config.mlp.activation}"),
@@ -191,6 +192,14 @@ def shape_rows(config: ViTConfig) -> list[Row]:
         ("answer", f"pooled by {head.pool.kind}; {answer}"),
         ("parameters", f"{price.parameters:,}"),
     ]
+
+
+def _patch_text(config: ViTConfig) -> str:
+    pixels = f"{config.patch_span[0]} x {config.patch_span[1]} pixels"
+    if isinstance(config.patch.stem, NoStem):
+        return pixels
+    height, width = config.patch.size
+    return f"{pixels}, as {height} x {width} features of a ResNet"
 
 
 def size_text(count: int) -> str:

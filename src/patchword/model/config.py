@@ -236,6 +236,12 @@ class ViTConfig:
         return self.grid_of(self.image.size)
 
     @property
+    def patch_span(self) -> Size:
+        """Rows and columns of the image, in pixels, that one patch stands for."""
+        stride = self.patch.stem.stride
+        return self.patch.size[0] * stride, self.patch.size[1] * stride
+
+    @property
     def patch_pixels(self) -> int:
         """Numbers in one patch: of the image, or of the stem's features."""
         return self.patch.stem.features(self.image.channels) * self.patch.size[0] * self.patch.size[1]

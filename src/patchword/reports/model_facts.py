@@ -69,12 +69,12 @@ def model_facts(config: ViTConfig, num_classes: int | None) -> ModelFacts:
     if num_classes:
         config = dataclasses.replace(config, head=dataclasses.replace(config.head, num_classes=num_classes))
     price = cost(config)
-    (rows, columns), patch = config.grid_size, config.patch.size
+    (rows, columns), patch = config.grid_size, config.patch_span
     return ModelFacts(
         config=config,
         grid=(rows, columns),
         patches=rows * columns,
-        pixels=patch[0] * patch[1] * config.image.channels,
+        pixels=config.patch_pixels,
         tokens=price.tokens,
         padded=rows * patch[0] > config.image.size[0] or columns * patch[1] > config.image.size[1],
         prefix=_prefix(config),

@@ -112,7 +112,7 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
     if settings.optim.lr > 10 * by_recipe.optim.lr:
         why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; AdamW on a ViT breaks or answers one class"
         found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
-    padded = [-size % patch for size, patch in zip(model.image.size, model.patch.size, strict=True)]
+    padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if any(padded):
         why = "the patch does not divide the image, so zeros fill up the right and the bottom"
         found.append(Choice(what=f"{padded[1]} columns and {padded[0]} rows of padding", why=why))

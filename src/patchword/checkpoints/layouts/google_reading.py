@@ -108,9 +108,7 @@ class Reading:
 
     def fitted(self, config: ViTConfig, size: Size) -> ViTConfig:
         """The config for images of `size` where that fills the stored grid; what fills no patch is cut off, as there."""
-        stride = self._stride(self.patch)
-        ragged = any(side % step for side, step in zip(size, stride, strict=True))
-        if not ragged:
+        if not any(side % step for side, step in zip(size, config.patch_span, strict=True)):
             return config
         cut = replace(config, patch=replace(config.patch, edge="cut"))
         return (

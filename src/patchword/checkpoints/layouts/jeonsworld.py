@@ -70,7 +70,7 @@ class JeonsworldViT(Layout):
             ),
         )
         preprocess = facts.preprocess((_preprocess(config), "jeonsworld's data_utils.py"))
-        return Description(config=_fitted(config, preprocess, stride), preprocess=preprocess)
+        return Description(config=_fitted(config, preprocess), preprocess=preprocess)
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config
@@ -108,9 +108,9 @@ class JeonsworldViT(Layout):
         return {}
 
 
-def _fitted(config: ViTConfig, preprocess: Preprocess, stride: tuple[int, int]) -> ViTConfig:
+def _fitted(config: ViTConfig, preprocess: Preprocess) -> ViTConfig:
     """Its convolution leaves out what fills no patch."""
-    if not any(side % step for side, step in zip(preprocess.image_size, stride, strict=True)):
+    if not any(side % step for side, step in zip(preprocess.image_size, config.patch_span, strict=True)):
         return config
     return replace(config, patch=replace(config.patch, edge="cut"))
 
