@@ -1,6 +1,7 @@
 """A recorded case: its meta.json, its file loaded with its hints, and our answers under the recorded names."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def options_of(hints: dict[str, Any], folder: Path) -> Options:
 
 
 # What an original records beside the names that have one meaning everywhere, for finding faults.
-MORE = {"rope_sin", "rope_cos", "patches"}
+MORE = {"patches"}
 
 
 def differences(case: Case, model: Model) -> dict[str, float]:
@@ -117,6 +118,11 @@ def _intermediate(vit: ViT, x: Tensor, places: list[Place], layout: Layout) -> d
     found = {"intermediate": every, "intermediate_patches": every[:, :, layout.num_prefix :]}
     if vit.config.tokens.class_token:
         found["intermediate_cls"] = every[:, :, 0]
+    place = places[0]
+    if place.cos is not None and place.sin is not None and not place.neighbours:
+        # Ours carries the sign of the turned channel in its first half.
+        behind = place.sin[layout.num_prefix :].chunk(2, -1)[1]
+        found |= {"rope_cos": place.cos[layout.num_prefix :], "rope_sin": torch.cat((behind, behind), -1)}
     return found
 
 
@@ -125,4 +131,6 @@ def difference(ours: Tensor, theirs: NDArray[Any]) -> float:
     ours_array = ours.double().numpy()
     if ours_array.shape != theirs.shape:
         return float("inf")
-    return float(np.abs(ours_array - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
+    found = float(np.abs(ours_array - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
+    # Nothing compares as larger than "not a number".
+    return float("inf") if math.isnan(found) else found
