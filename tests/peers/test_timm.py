@@ -114,7 +114,7 @@ def kinds_of_architecture() -> list[str]:
     return sorted(found.values())
 
 
-REFUSED = ("sapiens2", "_xp_", "pwee", "dwee", "dlittle", "18x2", "parfac")
+REFUSED = ("sapiens2", "_xp_", "pwee", "dwee", "dlittle", "18x2", "parfac", "_mci_", "_resnet")
 
 
 def listed(name: str, tensors: dict[str, tuple[int, ...]], words: dict[str, Any]) -> Stored:

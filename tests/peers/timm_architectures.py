@@ -13,7 +13,9 @@ import json
 from typing import Any
 
 import timm
+import torch
 from timm.models import beit, deit, eva, naflexvit, vision_transformer, vision_transformer_relpos
+from timm.models.resnetv2 import ResNetV2
 
 CLASSES = (
     vision_transformer.VisionTransformer,
@@ -23,7 +25,15 @@ CLASSES = (
     vision_transformer_relpos.VisionTransformerRelPos,
     naflexvit.NaFlexVit,
 )
-MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos", "naflexvit")
+MODULES = (
+    "vision_transformer",
+    "vision_transformer_hybrid",
+    "deit",
+    "eva",
+    "beit",
+    "vision_transformer_relpos",
+    "naflexvit",
+)
 # What the tensors themselves say.
 SAID_BY_TENSORS = ("num_classes", "in_chans")
 DATA = {
@@ -43,7 +53,18 @@ class Stopped(Exception):
         self.name, self.constructor_args = name, args
 
 
+def hybrid(embed: "functools.partial[Any]") -> str:
+    """A hybrid's patches, by the units of its ResNet's stages; "root alone" where it has none."""
+    backbone = embed.keywords["backbone"]
+    if isinstance(backbone, ResNetV2):
+        return "@HybridEmbed " + ",".join(str(len(stage.blocks)) for stage in backbone.stages)
+    root = type(backbone) is torch.nn.Sequential and len(backbone) == 3 and "proj" not in embed.keywords
+    return "@HybridEmbed root alone" if root else f"@HybridEmbed {type(backbone).__name__}"
+
+
 def plain(value: Any) -> Any:
+    if isinstance(value, functools.partial) and value.func.__name__ == "HybridEmbed":
+        return hybrid(value)
     if isinstance(value, functools.partial):
         return [plain(value.func), plain(value.keywords)]
     if inspect.isclass(value) or inspect.isfunction(value):

@@ -24,6 +24,7 @@ from patchword.model.kinds import (
     NoPositions,
     RelativeBias,
     RelativeMLP,
+    ResNetStem,
     RMSNormConfig,
     Rope2d,
     RopeMixed,
@@ -63,6 +64,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DINOv2 giant": ("vit_giant_patch14_reg4_dinov2", SMALL),
     "AIMv2": ("aimv2_large_patch14_224", SMALL),
     "rpn": ("vit_base_patch16_rpn_224", SMALL),
+    "hybrid": ("vit_base_r50_s16_224", {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": [64, 96], "num_classes": 7}),
+    "hybrid of the root": ("vit_tiny_r_s16_p8_224", {"embed_dim": 48, "depth": 1, "num_heads": 3, "img_size": [64, 96], "num_classes": 7}),
     "distilled": ("deit_base_distilled_patch16_224", SMALL),
     "EVA-02": ("eva02_base_patch14_448", {**SMALL, "ref_feat_shape": [3, 5]}),
     "EVA-02 tiny": ("eva02_tiny_patch14_224", SMALL),
@@ -171,6 +174,13 @@ OURS: dict[str, ViTConfig] = {
         head=replace(MEAN, norm="pooled"),
     ),
     "table of differences, whole biases": ours(positions=RelativeBias()),
+    "hybrid": ours(
+        image=ImageConfig(size=(64, 96)),
+        patch=PatchConfig(
+            size=(1, 1),
+            stem=ResNetStem(units=(2, 2, 2, 2), weight_eps="variance", small=1e-8, norm_eps=1e-5),
+        ),
+    ),
     # Said in timm's words, with the same answers.
     "a projection, as OpenAI's": ours(
         patch=PatchConfig(size=(8, 8), bias=False),

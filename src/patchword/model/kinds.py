@@ -43,8 +43,8 @@ class ResNetStem:
 
     A convolution of 7 x 7 and a max pool halve the image each; units: bottlenecks a stage,
     every stage but the first halves again; () is the root alone (R+ViT-Ti/16). width: of the root.
-    weight_eps: standardised weights are divided by "deviation" + eps (Google) or by the root of
-    "variance" + eps (jeonsworld). padding: TensorFlow's "same", or torch's "symmetric" with the max
+    weight_eps: standardised weights are divided by "deviation" + small (Google) or by the root of
+    "variance" + small (jeonsworld, timm). norm_eps: of the group norms. padding: TensorFlow's "same", or torch's "symmetric" with the max
     pool unpadded. proj_norm: on the shortcut in "groups" of channels or each "channel" for itself.
     """
 
@@ -54,6 +54,8 @@ class ResNetStem:
     units: tuple[int, ...] = (3, 4, 9)
     width: int = 64
     weight_eps: Literal["deviation", "variance"] = "deviation"
+    small: float = 1e-5
+    norm_eps: float = 1e-6
     padding: Literal["same", "symmetric"] = "same"
     proj_norm: Literal["groups", "channel"] = "groups"
 

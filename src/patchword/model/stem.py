@@ -4,7 +4,8 @@
 
 Batch norm is replaced by group norm, and every convolution's weight is standardised when it is
 used (Kolesnikov et al. 2020, arXiv 1912.11370). Source: google-research/vision_transformer,
-`models_resnet.py`; jeonsworld/ViT-pytorch, `models/modeling_resnet.py` for its own choices.
+`models_resnet.py`; jeonsworld/ViT-pytorch, `models/modeling_resnet.py`, and timm's
+`resnetv2.py` for their own choices.
 """
 
 import torch
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 
 from patchword.model.kinds import ResNetStem
 
-EPS = 1e-5  # of the standardised weights, in both sources
-NORM_EPS = 1e-6
+CHANNEL_EPS = 1e-5  # of jeonsworld's norm of each channel
 
 
 class StandardisedConv(nn.Conv2d):
@@ -40,8 +40,8 @@ class StandardisedConv(nn.Conv2d):
         centred = weight - weight.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
         if self.config.weight_eps == "deviation":
-            return (centred / (variance.sqrt() + EPS)).view_as(self.weight)
-        return (centred * (variance + EPS).rsqrt()).view_as(self.weight)
+            return (centred / (variance.sqrt() + self.config.small)).view_as(self.weight)
+        return (centred * (variance + self.config.small).rsqrt()).view_as(self.weight)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -58,15 +58,17 @@ class Bottleneck(nn.Module):
         super().__init__()
         groups, outputs = ResNetStem.GROUPS, 4 * middle
         self.conv1 = StandardisedConv(inputs, middle, 1, config)
-        self.norm1 = GroupNorm(groups, middle, eps=NORM_EPS)
+        self.norm1 = GroupNorm(groups, middle, eps=config.norm_eps)
         self.conv2 = StandardisedConv(middle, middle, 3, config, stride)
-        self.norm2 = GroupNorm(groups, middle, eps=NORM_EPS)
+        self.norm2 = GroupNorm(groups, middle, eps=config.norm_eps)
         self.conv3 = StandardisedConv(middle, outputs, 1, config)
-        self.norm3 = GroupNorm(groups, outputs, eps=NORM_EPS)
+        self.norm3 = GroupNorm(groups, outputs, eps=config.norm_eps)
         self.proj = StandardisedConv(inputs, outputs, 1, config, stride) if first else None
         by_channel = config.proj_norm == "channel"
         self.proj_norm = (
-            GroupNorm(outputs if by_channel else groups, outputs, eps=1e-5 if by_channel else NORM_EPS)
+            GroupNorm(
+                outputs if by_channel else groups, outputs, eps=CHANNEL_EPS if by_channel else config.norm_eps
+            )
             if first
             else None
         )
@@ -87,7 +89,7 @@ class ResNetFeatures(nn.Module):
         super().__init__()
         self.config = config
         self.root = StandardisedConv(channels, config.width, 7, config, stride=2)
-        self.root_norm = GroupNorm(ResNetStem.GROUPS, config.width, eps=NORM_EPS)
+        self.root_norm = GroupNorm(ResNetStem.GROUPS, config.width, eps=config.norm_eps)
         self.stages = nn.ModuleList()
         inputs = config.width
         for stage, units in enumerate(config.units):

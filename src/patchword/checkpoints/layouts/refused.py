@@ -117,6 +117,14 @@ REFUSED: tuple[Refusal, ...] = (
         "use timm for it",
     ),
     Refusal(
+        "a timm hybrid of another backbone than its ResNetV2 (MobileCLIP's convolutions, ResNet-D), which the backbone "
+        "does not have",
+        lambda c: _one_of(
+            c, *(f"patch_embed.backbone.{n}.weight" for n in ("0.conv", "conv1.0", "0.0.conv"))
+        ),
+        "use timm for it",
+    ),
+    Refusal(
         "a ViT with a stem of several convolutions with batch norm (hMLP), which the backbone does not have",
         lambda c: c.has("patch_embed.proj.0.weight") or c.has("conv_proj.conv_bn_relu_0.0.weight"),
         "use its authors' code",

@@ -21,6 +21,7 @@ from patchword.model.kinds import (
     NoPositions,
     RelativeBias,
     RelativeMLP,
+    ResNetStem,
     Rope2d,
     RopeMixed,
 )
@@ -44,7 +45,8 @@ def _need(right: bool, what: str, kind: str) -> None:
 def common(config: ViTConfig) -> Args:
     size, patch = config.image.size, config.patch.size
     if _pads(config):  # timm stores positions for whole patches, and pads what it is given
-        size = (config.grid_size[0] * patch[0], config.grid_size[1] * patch[1])
+        stride = config.patch.stem.stride
+        size = (config.grid_size[0] * patch[0] * stride, config.grid_size[1] * patch[1] * stride)
     return {
         "img_size": list(size),
         "patch_size": patch[0] if patch[0] == patch[1] else list(patch),
@@ -77,7 +79,8 @@ def _ratio(config: ViTConfig, parts: int = 1) -> float:
 
 
 def _pads(config: ViTConfig) -> bool:
-    ragged = any(side % part for side, part in zip(config.image.size, config.patch.size, strict=True))
+    unit = (config.patch.stem.stride * side for side in config.patch.size)
+    ragged = any(side % part for side, part in zip(config.image.size, unit, strict=True))
     return ragged and config.patch.edge == "pad"
 
 
@@ -136,7 +139,16 @@ def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
         "mlp_layer": gates[spelling["gate"]] if mlp.gated else None,
         "block_fn": "@ResPostBlock" if after else None,
         "attn_layer": None,
+        "embed_layer": _hybrid(config),
     }
+
+
+def _hybrid(config: ViTConfig) -> str | None:
+    """As the table writes a ResNet before the patches."""
+    stem = config.patch.stem
+    if not isinstance(stem, ResNetStem):
+        return None
+    return f"@HybridEmbed {','.join(map(str, stem.units)) or 'root alone'}"
 
 
 def _plain_pool(config: ViTConfig, kind: str) -> None:
@@ -255,11 +267,8 @@ def _beit(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     part, mlp, tokens, inner = config.attention, config.mlp, config.tokens, config.inner_positions
     relative = isinstance(inner, RelativeBias)
     _need(isinstance(inner, RelativeBias | NoPositions), f"{inner.kind} positions", kind)
-    _need(
-        not isinstance(inner, RelativeBias) or inner.prefix_rows,
-        "a table without rows of the class token",
-        kind,
-    )
+    rows = not isinstance(inner, RelativeBias) or inner.prefix_rows
+    _need(rows, "a table without rows of the class token", kind)
     _need(part.bias != "qkv", "a bias of keys", kind)
     _need(part.qk_norm == "none" and not part.out_norm, "norms inside attention", kind)
     _need(part.out_bias and mlp.bias and config.patch.bias, "linear layers without bias", kind)
@@ -341,11 +350,8 @@ def _naflex(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     _need(part.bias != "qv" and not mlp.gated, "biases of queries and values alone, or a gated MLP", kind)
     _need(part.out_bias == mlp.bias, "a bias in the MLP alone, or behind attention alone", kind)
     _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
-    _need(
-        not tokens.distillation_token and config.block.order == "pre",
-        "a distillation token, or another order of norms",
-        kind,
-    )
+    _need(not tokens.distillation_token, "a distillation token", kind)
+    _need(config.block.order == "pre", "norms after the branches", kind)
     bare = isinstance(added, NoPositions) or _bare(config) or not tokens.num_prefix
     _need(bare, "positions of prefix tokens", kind)
     _plain_pool(config, kind)

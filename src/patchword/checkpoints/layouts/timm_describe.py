@@ -58,11 +58,12 @@ class Reading(Places):
         positions, image = self._positions(tokens)
         heads = self._heads()
         gated = self._gated()
-        ragged = any(side % part for side, part in zip(image, self.patch, strict=True))
+        ragged = any(side % part for side, part in zip(image, self.unit, strict=True))
         return ViTConfig(
             image=ImageConfig(size=image, channels=self.channels),
             patch=PatchConfig(
                 size=self.patch,
+                stem=self.image_stem,
                 bias=self._has(f"{self._patches}.bias"),
                 norm_output=self._has(f"{self._patches.rpartition('.')[0]}.norm.weight"),
                 edge="cut" if ragged and not self.pads else "pad",

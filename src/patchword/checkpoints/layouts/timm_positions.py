@@ -6,6 +6,7 @@ from typing import Literal
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts.timm_facts import Known, Size
+from patchword.checkpoints.layouts.timm_stem import resnet_names, resnet_of
 from patchword.errors import CheckpointError
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import (
@@ -18,6 +19,7 @@ from patchword.model.kinds import (
     RelativeBias,
     RelativeMLP,
     Resample,
+    ResNetStem,
     Rope2d,
     RopeMixed,
 )
@@ -36,6 +38,7 @@ class Places:
         self.stem = "embeds." if self.naflex else ""
         self.block = "blocks.0."
         self.dim = checkpoint.shape_of(f"{self.block}norm1.weight", 1)[0]
+        self.image_stem = resnet_of(checkpoint)
         self.channels, self.patch = self._channels_and_patch()
         self.pads = known.flag("dynamic_img_pad")
 
@@ -52,6 +55,8 @@ class Places:
     def _channels_and_patch(self) -> tuple[int, Size]:
         if len(self.checkpoint.shape(f"{self._patches}.weight")) == 4:
             _, channels, rows, columns = self.checkpoint.shape_of(f"{self._patches}.weight", 4)
+            if isinstance(self.image_stem, ResNetStem):
+                channels = self.checkpoint.shape_of(resnet_names(self.image_stem)["root.weight"], 4)[1]
             return channels, (rows, columns)
         pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]
         size, source = self.known.size("patch_size")
@@ -90,20 +95,27 @@ class Places:
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
             )
         self.facts.say("grid", (side, side), "the square of its table")
-        return (side, side), (side * self.patch[0], side * self.patch[1])
+        return (side, side), (side * self.unit[0], side * self.unit[1])
+
+    @property
+    def unit(self) -> Size:
+        """Pixels of the image that one patch stands for."""
+        stride = self.image_stem.stride
+        return stride * self.patch[0], stride * self.patch[1]
 
     def _grid_of(self, size: Size) -> Size:
         """timm stores positions for the whole patches of an image, also where it pads."""
-        return size[0] // self.patch[0], size[1] // self.patch[1]
+        height, width = self.image_stem.size_after(size)
+        return height // self.patch[0], width // self.patch[1]
 
     def _image_of(self, grid: Size, size: Size) -> Size:
         """The image of that size; where timm pads, one that fills this grid once it is padded."""
         if not self.pads:
             return size
-        whole = (grid[0] * self.patch[0], grid[1] * self.patch[1])
+        whole = (grid[0] * self.unit[0], grid[1] * self.unit[1])
         for candidate, _ in self._sizes():
             if candidate is not None and candidate != whole:
-                below = [side - part for side, part in zip(whole, self.patch, strict=True)]
+                below = [side - part for side, part in zip(whole, self.unit, strict=True)]
                 if all(b < c <= w for b, c, w in zip(below, candidate, whole, strict=True)):
                     return candidate
         return whole

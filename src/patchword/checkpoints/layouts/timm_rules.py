@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.layout import Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, norm, token
+from patchword.checkpoints.layouts.timm_stem import resnet_rules
 from patchword.checkpoints.ops import Joined, Op, Parted, Reshaped, Same, Shape
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, Learned, RelativeBias, RelativeMLP, RopeMixed
@@ -52,6 +53,7 @@ def rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule | Drop]:
 
 
 def _patches(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+    yield from resnet_rules(config.patch.stem)
     stem = "embeds" if spelling["naflex"] else "patch_embed"
     op: Op = Same()
     if spelling["patches"] == "channels last":

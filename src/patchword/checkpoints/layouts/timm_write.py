@@ -21,12 +21,13 @@ from patchword.model.kinds import (
     MaxPool,
     MeanPool,
     NoPositions,
-    NoStem,
     RelativeBias,
     RelativeMLP,
+    ResNetStem,
     RMSNormConfig,
     Rope2d,
     RopeMixed,
+    Stem,
 )
 
 # Tried in this order where the model does not come from a timm file, then every other one of its class.
@@ -74,7 +75,13 @@ def target(config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
     raise failure
 
 
+def _other_resnet(stem: Stem) -> bool:
+    return isinstance(stem, ResNetStem) and (stem.padding, stem.proj_norm) != ("same", "groups")
+
+
 def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
+    if isinstance(config.patch.stem, ResNetStem) and not kind.startswith("VisionTransformer"):
+        raise lacks("a ResNet before the patches", kind)
     args = {**common(config), **ARGUMENTS[kind](config, spelling)}
     architecture, told = _base(kind, args, spelling.get("architecture", ""))
     eva_names = kind in ("Eva", "Beit")
@@ -131,7 +138,7 @@ def _check(config: ViTConfig) -> None:
     registers = config.tokens.num_registers
     ours: tuple[tuple[bool, str], ...] = (
         (config.tokens.registers_last, "registers behind the patches"),
-        (not isinstance(config.patch.stem, NoStem), "a ResNet before the patches"),
+        (_other_resnet(config.patch.stem), "jeonsworld's ResNet before the patches"),
         (config.patch.norm_pixels, "a norm over the pixels of a patch"),
         (not isinstance(norm, LayerNormConfig | RMSNormConfig), f"{norm.kind} norm"),
         (isinstance(norm, LayerNormConfig) and not norm.bias, "LayerNorm without bias"),
