@@ -39,7 +39,7 @@ def _limits(config: ViTConfig) -> list[tuple[bool, str]]:
         (config.patch.norm_pixels or config.patch.norm_output, "norm around the patches"),
         (
             config.patch.stem.kind != "none" and not _google_stem(config),
-            "ResNet stem with jeonsworld's padding and norms",
+            "ResNet stem with jeonsworld's or timm's padding and norms",
         ),
         (head.norm != "tokens", f"head with norm = {head.norm}"),
         (head.pool.kind not in ("class", "first", "mean", "attention"), f"pooling of kind {head.pool.kind}"),

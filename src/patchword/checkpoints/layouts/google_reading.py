@@ -163,20 +163,21 @@ class Reading:
                 + ("" if asked is None else f", nor patches of {asked[0]} x {asked[1]}"),
                 "give --patch-size HEIGHTxWIDTH as it was trained",
             )
-        self.facts.say("patch_size", asked, OPTION)
         return dim, numbers // (asked[0] * asked[1]), asked
 
     def _patch(self) -> Size:
         """The stored patch, or the one that is asked for: the kernel is resampled then, as FlexiViT does."""
         asked = self.facts.options.patch_size
-        if asked is None or asked == self.stored_patch:
+        if asked is None:
             return self.stored_patch
+        self.facts.say("patch_size", asked, OPTION)
+        if asked == self.stored_patch:
+            return asked
         if isinstance(self.stem, ResNetStem):
             raise CheckpointError(
                 f"{self.facts.name}: a ResNet stands before its patches, which can have no other size",
                 "leave --patch-size out",
             )
-        self.facts.say("patch_size", asked, OPTION)
         height, width = self.stored_patch
         self.notes.append(
             f"patches of {height} x {width} resampled to {asked[0]} x {asked[1]} (FlexiViT's way)"
@@ -188,7 +189,7 @@ class Reading:
         told = self.facts.take("num_heads", (heads, "the shape of its query kernels"))
         if told != heads:
             raise CheckpointError(
-                f"{self.facts.name}: its query kernels have {heads} heads, not {told} (option)",
+                f"{self.facts.name}: its query kernels have {heads} heads, and {told} were told",
                 f"leave --num-heads out, or give {heads}",
             )
         return heads, width

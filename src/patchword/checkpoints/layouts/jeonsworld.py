@@ -99,8 +99,9 @@ class JeonsworldViT(Layout):
             lacks = lacks or "positions but learned ones, for the class token too"
         if config.head.pre_logits or config.head.projection:
             lacks = lacks or "layer between the embedding and the head"
-        if isinstance(config.patch.stem, ResNetStem) and not _is_ours(config.patch.stem):
-            lacks = lacks or "ResNet stem of Google's kind"
+        stem = config.patch.stem
+        if isinstance(stem, ResNetStem) and stem != _of_torch(stem.units, stem.width):
+            lacks = lacks or "ResNet stem with Google's or timm's padding and norms"
         if lacks:
             raise CheckpointError(
                 f"{self.title} has no {lacks}", "choose another format, or keep it as a patchword file"
@@ -125,13 +126,13 @@ def _stem(checkpoint: Checkpoint) -> Stem:
     if not units or not all(units):
         raise CheckpointError(f"{checkpoint.name}: a stage of its ResNet is missing", "get the whole file")
     width = checkpoint.shape_of(f"{_HYBRID}root.conv.weight", 4)[0]
+    return _of_torch(units, width)
+
+
+def _of_torch(units: tuple[int, ...], width: int) -> ResNetStem:
     return ResNetStem(
         units=units, width=width, weight_eps="variance", padding="symmetric", proj_norm="channel"
     )
-
-
-def _is_ours(stem: ResNetStem) -> bool:
-    return (stem.weight_eps, stem.padding, stem.proj_norm) == ("variance", "symmetric", "channel")
 
 
 def _preprocess(config: ViTConfig) -> Preprocess:
