@@ -156,6 +156,27 @@ def test_every_architecture_is_read_by_its_name_and_written_back(name: str) -> N
         assert again.report.filled == 1
 
 
+@pytest.mark.parametrize("size", [(32, 48), (64, 40), (16, 120)])
+@pytest.mark.parametrize(
+    "name", ["BEiT", "BEiT, one table, positions", "relpos, tables", "EVA-02", "rope mixed", "vit"]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's own interpolation of tables
+@torch.no_grad()
+def test_another_size_is_answered_as_timm_answers_it(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    architecture, args = MODELS[name]
+    model = timm.create_model(architecture, **args).eval()
+    randomised(model)
+    words = {"architecture": architecture, "model_args": args}
+    (tmp_path / "config.json").write_text(json.dumps(words))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    ours = pw.load(tmp_path, device="cpu")
+    model.set_input_size(img_size=size)
+    x = torch.randn((2, 3, *size), generator=torch.Generator().manual_seed(1))
+    assert relative(ours.vit(x), model(x)) < TOLERANCE
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (2, 7), (5, 5), (14, 14), (16, 24), (40, 40), (3, 31)])
 @pytest.mark.parametrize("old", [(4, 4), (14, 14), (16, 16), (7, 11)])
 def test_positions_are_resampled_as_timm_does(grid: tuple[int, int], old: tuple[int, int]) -> None:
