@@ -6,7 +6,7 @@ how images are prepared. A guess is said to be one in the report.
 
 from dataclasses import dataclass
 
-from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.checkpoint import LINEAR_HEAD, Checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ def _by_tensors(checkpoint: Checkpoint) -> Sign | None:
         return Sign("mae", "fc_norm and no norm: fine-tuned with mean pooling")
     if checkpoint.has("dist_token"):
         return Sign("deit", "dist_token")
+    if checkpoint.has(f"{LINEAR_HEAD}.weight"):
+        return Sign("dino", "a linear head of its own file")
     return None
 
 
