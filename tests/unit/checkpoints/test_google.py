@@ -273,6 +273,15 @@ def test_another_patch_resamples_the_kernel_and_keeps_the_stored_positions(tmp_p
     assert torch.allclose(old, new, atol=1e-5)
 
 
+def test_a_kernel_of_bfloat16_is_resampled_in_float32(tmp_path: Path) -> None:
+    found = []
+    for name, dtype in (("half", torch.bfloat16), ("whole", torch.float32)):
+        tensors = {n: t.bfloat16().to(dtype) for n, t in tensors_of(PLAIN).items()}
+        write_npz(tmp_path / f"{name}.npz", names_of(PLAIN, Spelling(), tensors))
+        found.append(read_tensors(opened_of(tmp_path / f"{name}.npz", patch_size=(6, 6))))
+    assert torch.equal(*(read["patch_embed.proj.weight"] for read in found))
+
+
 def test_bfloat16_is_two_bytes_there_and_comes_back_as_them(tmp_path: Path) -> None:
     tensors = {name: t.bfloat16() for name, t in tensors_of(PLAIN).items()}
     path, again = tmp_path / "half.npz", tmp_path / "again.npz"
