@@ -121,11 +121,11 @@ _PREFIXES = ("module.", "_orig_mod.", "timm_model.")
 def unwrap(stored: Stored) -> Checkpoint:
     """Wrappers and prefixes off. Raises: CheckpointError where there are no tensors in the file."""
     tree, name = stored.tree, str(stored.path)
-    wrapper = ""
+    taken, wrapper = "", ""
     for key, why in _WRAPPERS:
         inner = tree.get(key)
         if isinstance(inner, Mapping) and _flat(inner):
-            tree, wrapper = inner, f"{key}: {why}" if why else key
+            tree, taken, wrapper = inner, key, f"{key}: {why}" if why else key
             break
     tensors: Mapping[str, Entry] = _flat(tree)
     if not tensors:
@@ -133,8 +133,12 @@ def unwrap(stored: Stored) -> Checkpoint:
             f"{name}: it holds no tensors{_what_else(stored.tree)}", "give the file that holds the weights"
         )
     tensors = _without_prefix(tensors)
-    beside = {k: v for k, v in stored.tree.items() if wrapper and not wrapper.startswith(k)}
+    beside = {k: v for k, v in stored.tree.items() if taken and k != taken}
     left = [Left(what=k, tensors=len(_flat(v))) for k, v in beside.items()]
+    teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
+    if teacher:  # a whole training file of DINOv2 has both networks under `model`
+        left.append(Left(what="student", tensors=len(tensors) - len(teacher)))
+        tensors, wrapper = _without_prefix(teacher), "teacher: the teacher, which the authors of DINO use"
     kept, dropped = _backbone_of(tensors, wrapper)
     return Checkpoint(
         name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside

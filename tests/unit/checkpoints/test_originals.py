@@ -373,6 +373,17 @@ def test_the_teacher_is_taken_and_the_student_left(tmp_path: Path) -> None:
     assert "student" in notes
 
 
+def test_a_whole_training_file_of_dinov2_gives_its_teacher() -> None:
+    tensors = theirs("dinov2", DINOV2)
+    both = {f"{who}.backbone.{name}": t for who in ("student", "teacher") for name, t in tensors.items()}
+    opened = understand(
+        listed({"model": both | {"teacher.dino_head.mlp.0.weight": torch.ones(3)}, "iteration": 7}),
+        Options(num_heads=3),
+    )
+    assert opened.layout.name == "dinov2"
+    assert "student" in " ".join(opened.report.notes)
+
+
 def test_a_student_alone_is_taken(tmp_path: Path) -> None:
     tensors = theirs("dino", like(head=HEADLESS))
     tree = {"student": {f"module.backbone.{name}": tensor for name, tensor in tensors.items()}}
