@@ -316,6 +316,7 @@ def test_a_training_file_names_its_architecture() -> None:
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"mean": "x"}}, "mean"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"crop_pct": 0}}, "crop_pct"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "label_names": ["one"]}, "1 labels"),
+        ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "label_names": 7.5}, "7.5 labels"),
     ],
 )  # fmt: skip
 def test_words_that_are_wrong_are_told(words: dict[str, Any], said: str) -> None:

@@ -76,6 +76,10 @@ def _per_channel(name: str, values: Any, channels: int, known: Known) -> tuple[f
     return tuple(map(float, values))
 
 
+def _count(names: Any) -> str:
+    return str(len(names)) if isinstance(names, list | tuple) else repr(names)
+
+
 def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     """The names of the head's outputs, described in words where each description is of one class alone."""
     config = checkpoint.config_json
@@ -86,7 +90,7 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
         return ()
     if not isinstance(names, list | tuple) or len(names) != count:
         raise CheckpointError(
-            f"{checkpoint.name}: config.json names {len(names)} labels, and the head has {count} outputs",
+            f"{checkpoint.name}: config.json names {_count(names)} labels, and the head has {count} outputs",
             "get the config.json of these weights",
         )
     words = config.get("label_descriptions") or data.get("label_descriptions")

@@ -123,7 +123,8 @@ def interpolation_matrix(points: Tensor, wanted: Tensor, degree: int) -> Tensor:
     ends = torch.ones(degree + 1, dtype=torch.float64)
     knots = torch.cat((points[0] * ends, inner, points[-1] * ends))
     at_points, at_wanted = (_basis(knots, x, degree) for x in (points, wanted))
-    return at_wanted @ torch.linalg.inv(at_points)
+    matrix: Tensor = at_wanted @ torch.linalg.inv(at_points)
+    return matrix
 
 
 def _basis(knots: Tensor, x: Tensor, degree: int) -> Tensor:
