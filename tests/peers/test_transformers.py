@@ -21,7 +21,7 @@ from patchword.images.preprocess import Preprocess, read
 from patchword.images.resample import Resample
 from patchword.inference.load import load
 from support.parity import answers, difference
-from support.transformers_models import SAMPLES, Sample, picture
+from support.transformers_models import SAMPLES, TEXT, VISION, Sample, picture
 from support.transformers_models import answers as their_answers
 
 pytestmark = pytest.mark.peers
@@ -105,9 +105,25 @@ def test_the_answer_of_a_distilled_deit_is_the_mean_of_both_heads(tmp_path: Path
         assert difference(ours.vit(image), expected.numpy()) < TOLERANCE
 
 
-def test_a_whole_model_gives_its_image_tower(tmp_path: Path) -> None:
-    from support.transformers_models import TEXT, VISION
+def test_the_encoder_of_mae_is_written_and_answers_the_same_with_nothing_hidden(tmp_path: Path) -> None:
+    config = transformers.ViTMAEConfig(
+        **{**VISION, "decoder_hidden_size": 8, "decoder_num_attention_heads": 2}
+    )
+    transformers.ViTMAEForPreTraining(config).save_pretrained(tmp_path / "theirs")
+    opened = open_foreign(tmp_path / "theirs", Options())
+    write_as(Source(card=opened.card, tensors=read_tensors(opened)), opened.layout, tmp_path / "ours")
+    back, info = transformers.ViTMAEModel.from_pretrained(
+        tmp_path / "ours", output_loading_info=True, mask_ratio=0.0
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    image, noise = picture(SAMPLES[1]), torch.arange(16.0)[None]
+    with torch.no_grad():
+        theirs = back.eval()(image, noise=noise).last_hidden_state
+        ours = load(tmp_path / "ours", device="cpu").vit.forward_features(image)
+    assert difference(ours, theirs.numpy()) < TOLERANCE
 
+
+def test_a_whole_model_gives_its_image_tower(tmp_path: Path) -> None:
     for kind in ("CLIP", "Siglip"):
         settings = {"vision_config": VISION, "text_config": TEXT}
         config = getattr(transformers, f"{kind}Config")(**settings)

@@ -34,7 +34,7 @@ class Plan:
     @property
     def matched(self) -> int:
         """Tensors of the file that are used."""
-        return sum(len(rule.theirs) for rule in self.rules)
+        return sum(len(rule.theirs) for rule in self.rules if rule.ours)
 
     @property
     def filled(self) -> float:
