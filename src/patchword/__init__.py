@@ -18,6 +18,7 @@ _PLACES = {
     "Preprocess": "patchword.images.preprocess",
     "ViT": "patchword.model.vit",
     "ViTConfig": "patchword.model.config",
+    "adapt": "patchword.api",
     "check": "patchword.api",
     "convert": "patchword.api",
     "evaluate": "patchword.api",

@@ -16,6 +16,7 @@ from patchword.errors import DataError, Interrupted, OutputError, PatchwordError
 from patchword.settings import from_plain
 
 if TYPE_CHECKING:
+    from patchword.inference.adapt import Adapted
     from patchword.inference.convert import Conversion
     from patchword.inference.evaluate import Evaluation
     from patchword.inference.inspect import Inspected
@@ -139,6 +140,40 @@ def convert(
     from patchword.inference.convert import convert as run_conversion
 
     return run_conversion(model, to, Path(out), options=options, accept=accept, offline=offline)
+
+
+def adapt(
+    model: str | Path,
+    out: str | Path,
+    *,
+    image_size: int | Sequence[int] | None = None,
+    patch_size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    how: Literal["inflate", "average", "map"] = "inflate",
+    source: Sequence[int] = (),
+    classes: Sequence[str] | None = None,
+    options: Options | None = None,
+    offline: bool = False,
+) -> "Adapted":
+    """Write `model` for another size of image or patch, other channels or classes, and say what became of each tensor.
+
+    how: new channels repeat the old in turn ("inflate"), are their mean ("average"), or those that
+    `source` numbers ("map"). classes: rows of names in common are kept; a head with new rows does not
+    answer before it is trained.
+    Raises: SettingsError, CheckpointError, OutputError.
+    """
+    from patchword.inference.adapt import Wanted
+    from patchword.inference.adapt_file import adapt_file
+
+    wanted = Wanted(
+        image_size=_sides(image_size, "image_size"),
+        patch_size=_sides(patch_size, "patch_size"),
+        channels=channels,
+        how=how,
+        source=tuple(source),
+        classes=None if classes is None else tuple(classes),
+    )
+    return adapt_file(model, wanted, Path(out), options=options, offline=offline)
 
 
 def check(data: str | Path) -> CheckReport:

@@ -140,3 +140,18 @@ def test_a_large_file_is_inspected_from_its_header(tmp_path: Path) -> None:
         opened.truncate(8 + len(text) + 2**30)
     told = patchword("inspect", file)
     assert "no layout that patchword knows" in told.stderr
+
+
+def test_adapt_prints_what_became_of_each_tensor_and_the_result_loads(tmp_path: Path) -> None:
+    out = tmp_path / "larger.safetensors"
+    told = patchword("adapt", TORCHVISION.path, "--num-heads", 4, "--to-image-size", 48, "--out", out)
+    assert told.returncode == 0, told.stderr
+    assert "positions.grid" in told.stdout and "4 x 4" in told.stdout and "6 x 6" in told.stdout
+    assert max(map(len, told.stdout.splitlines()[:-1])) <= 80
+    plain = json.loads(patchword("inspect", out, "--json").stdout)
+    assert plain["config"]["image"]["size"] == plain["preprocess"]["image_size"] == [48, 48]
+    assert (
+        plain["provenance"]["source_sha256"] and "positions.grid" in plain["provenance"]["facts"]["adapted"]
+    )
+    nothing = patchword("adapt", TORCHVISION.path, "--num-heads", 4, "--out", tmp_path / "x")
+    assert nothing.returncode == 2 and "nothing to change is given" in nothing.stderr

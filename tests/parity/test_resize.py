@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.parity import Case, cases_in, difference
 from torch import Tensor
 
 from patchword.model.kernel import resample_kernel
 from patchword.model.kinds import Resample
 from patchword.model.positions.learned import resample_grid
 from patchword.model.positions.relative_bias import resample_differences
+from support.parity import Case, cases_in, difference
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
 FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]

@@ -159,6 +159,21 @@ class Facts:
                 self.say(name, getattr(self.options, name), OPTION)
         return replace(chosen, mean=mean, std=std)
 
+    def check_all_used(self) -> None:
+        """Raises: CheckpointError for something the user said that this file has no use for."""
+        used = {fact.name for fact in self.found if fact.source == OPTION}
+        if self.options.image_size is not None and {"grid", "image_size", "preprocess"} & {
+            f.name for f in self.found
+        }:
+            used.add("image_size")
+        for name in ("num_heads", "image_size", "patch_size", "pool", "act", "eps", "mean", "std", "head"):
+            if getattr(self.options, name) is not None and name not in used:
+                raise CheckpointError(
+                    f"{self.name}: {_flag(name).split(' ')[0]} was given, and a file of this layout has no use for it",
+                    "leave it out"
+                    + ("; `patchword adapt` changes the patch" if name == "patch_size" else ""),
+                )
+
     def _source(self, name: str) -> str:
         return next((fact.source for fact in self.found if fact.name == name), "")
 

@@ -12,6 +12,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("patchword.cli.check:check", "What is in a data set and what is wrong with it."),
     "inspect": ("patchword.cli.inspect:inspect", "What a checkpoint is, and what loading it would do."),
     "convert": ("patchword.cli.convert:convert", "A model in another layout, with the proof."),
+    "adapt": ("patchword.cli.adapt:adapt", "A model for another size, patch, channels or classes."),
     "models": ("patchword.cli.models:models", "The named sizes: parameters, work for one image, tokens."),
     "doctor": ("patchword.cli.doctor:doctor", "What is installed and granted here, what to mend."),
 }

@@ -22,6 +22,7 @@ from patchword.model.kinds import (
     NoStem,
     Pool,
     Positions,
+    Resample,
     SinCos1d,
     SinCos2d,
     Size,
@@ -50,6 +51,7 @@ class PatchConfig:
     edge: what becomes of an image that is no multiple of the patch. "pad": zeros are put at
     the right and the bottom, so no pixel is lost; the grid is rounded up. "cut": what fills no
     patch is left out; rounded down (timm and big_vision: SigLIP's 384 pixels by 14).
+    resample: how patches are resized when the kernel is brought to another size (`kernel.py`).
     """
 
     size: Size = (16, 16)
@@ -58,6 +60,7 @@ class PatchConfig:
     norm_output: bool = False  # over the channels after it (lucidrains, AIMv2)
     edge: Literal["pad", "cut"] = "pad"
     stem: Stem = field(default_factory=NoStem)
+    resample: Resample = field(default_factory=Resample)
 
     def __post_init__(self) -> None:
         require_positive("patch.size", *self.size)

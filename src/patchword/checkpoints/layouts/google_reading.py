@@ -7,7 +7,7 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layouts.google_rules import PLACES, PREFIXES, Spelling
+from patchword.checkpoints.layouts.google_rules import FLEXIVIT, PLACES, PREFIXES, Spelling
 from patchword.errors import CheckpointError
 from patchword.model.config import (
     AttentionConfig,
@@ -92,7 +92,7 @@ class Reading:
         positions, grid = self._positions()
         return ViTConfig(
             image=ImageConfig(size=self._pixels(grid, self.patch), channels=self.channels),
-            patch=PatchConfig(size=self.patch, stem=self.stem),
+            patch=PatchConfig(size=self.patch, stem=self.stem, resample=FLEXIVIT),
             dim=self.dim,
             depth=self._depth(),
             tokens=TokensConfig(class_token=class_token),

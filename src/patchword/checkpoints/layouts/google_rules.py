@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from patchword.checkpoints.layout import Drop, Rule, rule
 from patchword.checkpoints.ops import Joined, Op, Parted, Permuted, Reshaped, Same, Scanned, Shape, transposed
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import AttentionPool, ResNetStem, Size
+from patchword.model.kinds import AttentionPool, Resample, ResNetStem, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,18 +126,22 @@ class ResampledKernel:
         return self._as(ours[0], self.old).their_shapes(ours)
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
-        from patchword.checkpoints.resize import resample_patch_kernel
+        from patchword.model.kernel import resample_kernel
 
         stored = (*ours[0][:2], *self.old)
         # Rounded again to two bytes, the new kernel would lose what the sums hold.
         kernel = self._as(ours[0], self.old).read([theirs[0].float()], [stored])[0]
         if kernel.device.type == "meta":
             return [kernel.new_empty(ours[0])]
-        return [resample_patch_kernel(kernel, (ours[0][2], ours[0][3]))]
+        return [resample_kernel(kernel, (ours[0][2], ours[0][3]), FLEXIVIT)]
 
     def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
         shape = tuple(ours[0].shape)
         return self._as(shape, (shape[2], shape[3])).write(ours)
+
+
+# The resize that FlexiViT takes the pseudo-inverse of.
+FLEXIVIT = Resample(interpolation="bilinear", antialias=False)
 
 
 def patch_kernel(dim: int, channels: int, patch: Size, *, flat: bool) -> Permuted:

@@ -1,0 +1,115 @@
+"""`patchword adapt`: a model for another image size, patch, channels or classes."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from patchword.cli.model_options import class_names, model_options, said, size
+from patchword.cli.options import offline_option
+from patchword.errors import SettingsError
+
+
+@click.command()
+@click.argument("model")
+@click.option("--out", required=True, metavar="FILE", help="The new weights file, .safetensors.")
+@click.option("--to-image-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
+@click.option("--to-patch-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
+@click.option("--to-channels", type=click.IntRange(1), metavar="N", help="Channels of the images.")
+@click.option(
+    "--how",
+    type=click.Choice(("inflate", "average", "map")),
+    default="inflate",
+    show_default=True,
+    help="Channels: repeat the old in turn, their mean for each, or those that --map names.",
+)
+@click.option("--map", "source", metavar="I,J,…", help="The old channel, from 0, that each new one takes.")
+@click.option("--to-classes", metavar="A,B,…", help="Names of the classes; rows of names in common are kept.")
+@click.option(
+    "--to-classes-from", metavar="PATH", help="A file with a name a line, or a folder of class folders."
+)
+@model_options
+@offline_option
+def adapt(
+    model: str,
+    out: str,
+    to_image_size: str | None,
+    to_patch_size: str | None,
+    to_channels: int | None,
+    how: Any,
+    source: str | None,
+    to_classes: str | None,
+    to_classes_from: str | None,
+    offline: bool,
+) -> None:
+    """Change what a model is made for, and say what became of each tensor.
+
+    \b
+    patchword adapt B_16.npz --to-image-size 384 --out b16-384.safetensors
+    patchword adapt runs/rgb --to-channels 4 --out four.safetensors
+    patchword adapt runs/flowers --to-classes rose,tulip,aster --out new.safetensors
+
+    Positions and patch kernels are resampled by the rule of the weights' own family. What is new is
+    announced as new, and nothing answers through it before it is trained.
+    """
+    from patchword import machine
+
+    machine.watch()
+    from patchword.inference.adapt import Wanted
+    from patchword.inference.adapt_file import adapt_file
+
+    if to_classes and to_classes_from:
+        raise SettingsError("--to-classes and --to-classes-from are both given", "give one of them")
+    names = tuple(name.strip() for name in to_classes.split(",")) if to_classes else None
+    wanted = Wanted(
+        image_size=size("--to-image-size", to_image_size) if to_image_size else None,
+        patch_size=size("--to-patch-size", to_patch_size) if to_patch_size else None,
+        channels=to_channels,
+        how=how,
+        source=_numbers(source),
+        classes=_classes_from(to_classes_from) if to_classes_from else names,
+    )
+    if wanted == Wanted(how=how):
+        raise SettingsError(
+            "nothing to change is given",
+            "give --to-image-size, --to-patch-size, --to-channels or --to-classes",
+        )
+    done = adapt_file(model, wanted, Path(out), options=said(), offline=offline)
+    _print(done, out)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise SettingsError(f"--map is {text!r}", "write numbers from 0, as 2,1,0") from error
+
+
+def _classes_from(path: str) -> tuple[str, ...]:
+    place = Path(path)
+    if not place.is_dir():
+        return class_names("--to-classes-from", path)
+    names = tuple(sorted(p.name for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if not names:
+        raise SettingsError(
+            f"{path}: a folder without class folders", "give one folder a class, or a text file"
+        )
+    return names
+
+
+def _print(done: Any, out: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for title in ("tensor", "from", "to", "how"):
+        table.add_column(title, overflow="fold", no_wrap=title == "tensor")
+    for change in done.changes:
+        table.add_row(change.part, change.before, change.after, change.how)
+    if done.changes:
+        console.print(table)
+    click.echo(f"{len(done.changes)} tensors changed, {done.kept} kept as they are; written to {out}")
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
