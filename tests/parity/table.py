@@ -17,9 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from patchword.checkpoints.checkpoint import unwrap
 from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.stored import open_stored, tensor_of
+from patchword.checkpoints.stored import tensor_of
 from patchword.checkpoints.write import Source, write_as
 from patchword.errors import CheckpointError
 from support.parity import Case, cases_in, differences, options_of
@@ -96,7 +95,7 @@ def came_back(case: Case, row: Row) -> bool:
         except CheckpointError as error:
             row.refused.append(f"{case.name}: not written: {error.message.split(': ', 1)[-1]}")
             return False
-        again = unwrap(open_stored(written.path)).tensors
+        again = written.reopened.checkpoint.tensors
         dropped = {name for d in opened.plan.dropped for name in d.names}
         kept = {name: entry for name, entry in opened.checkpoint.tensors.items() if name not in dropped}
         lost = [

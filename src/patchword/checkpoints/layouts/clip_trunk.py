@@ -1,11 +1,13 @@
 """open_clip's models whose image tower is timm's (SigLIP): timm's names below `visual.trunk.`, a head beside.
 
-Source: open_clip `timm_model.py`. Read only: open_clip would need the text tower's config to load what is written.
+Source: open_clip `timm_model.py`. What is written is the tower alone; open_clip needs the text tower and its config to load a model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
@@ -47,6 +49,10 @@ class OpenClipTrunk(Layout):
                 f"{checkpoint.name}: its projection is no single matrix ({odd[0]})",
                 "use open_clip for this model",
             )
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        head = replace(card.config.head, projection=0)
+        return self.timm.spelling(replace(card, config=replace(card.config, head=head)))
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config
