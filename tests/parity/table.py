@@ -6,6 +6,7 @@ Without the two variables it counts the committed cases alone. Every number is c
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -21,9 +22,11 @@ from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.stored import tensor_of
 from patchword.checkpoints.write import Source, write_as
 from patchword.errors import CheckpointError
+from support.keys import lists_in, opened, refused, unmapped
 from support.parity import Case, cases_in, differences, options_of
 
 HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
+KEYS = HERE.parent / "keys"
 BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
 
 
@@ -48,7 +51,8 @@ def main() -> None:
     rows: dict[tuple[str, str], Row] = defaultdict(Row)
     for case in cases_in(folders, {"backbone"}):
         measure(case, rows[case.meta["origin"], case.meta["family"]])
-    text = table(rows)
+    keys = [KEYS] + [Path(named) for named in [os.environ.get("PATCHWORD_KEYS")] if named]
+    text = table(rows) + "\n\n" + table_of_keys(lists_in(keys))
     if chosen.write is None:
         print(text)
         return
@@ -125,6 +129,27 @@ def table(rows: dict[tuple[str, str], Row]) -> str:
     refused = [text for row in rows.values() for text in row.refused]
     if refused:
         lines += ["", "What falls short:", "", *(f"- {text}" for text in refused)]
+    return "\n".join(lines)
+
+
+def table_of_keys(lists: dict[str, Path]) -> str:
+    """How many published full-size files, by origin, have a home for every tensor."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    refusals: set[str] = set()
+    for file in lists.values():
+        count = counts[json.loads(file.read_text(encoding="utf-8"))["origin"]]
+        count[0] += 1
+        if (said := refused(file)) is not None:
+            count[2] += 1
+            refusals.add(said)
+        elif not unmapped(opened(file)):
+            count[1] += 1
+    lines = ["| published sizes of | lists | every tensor mapped | refused by name |", "|---|---|---|---|"]
+    lines += [
+        f"| {origin} | {n} | {whole} | {no or '–'} |" for origin, (n, whole, no) in sorted(counts.items())
+    ]
+    total = [sum(count[i] for count in counts.values()) for i in range(3)]
+    lines.append(f"| **all** | {total[0]} | {total[1]} | {total[2]} ({', '.join(sorted(refusals))}) |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
@@ -65,6 +66,7 @@ def embed(
 
     check_ending(Path(output))
     loaded = load(model, device=device, options=said(), offline=offline)
+    tell(loaded.report)
     progress = Progress(total)
     done = embed_to(
         loaded,

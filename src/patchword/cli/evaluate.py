@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
+from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import data_options, offline_option, open_request
 from patchword.cli.progress import counting
@@ -55,6 +56,7 @@ def evaluate(
     from patchword.inference.load import load
 
     loaded = load(model, device=device, options=said(), offline=offline)
+    tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures

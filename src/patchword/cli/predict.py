@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.images.limits import MAX_PIXELS
@@ -67,6 +68,7 @@ def predict(
     from patchword.inference.load import load
 
     loaded = load(model, device=device, options=said(), offline=offline)
+    tell(loaded.report)
     loaded.check_can_predict()
     from patchword.cli.writers import Progress
     from patchword.inference.predict import Predictions

@@ -1,0 +1,82 @@
+"""The names and shapes of a published checkpoint, as a file that is listed: no values, nothing downloaded."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.layout import Drop
+from patchword.checkpoints.read import Opened, understand
+from patchword.checkpoints.stored import Entry, Stored
+from patchword.model.vit import ViT
+
+# Told by name and not read: the word in the name of the list, the word in the message.
+REFUSED = {"detr": "detector", "yolos": "detector", "samvit": "SAM's image encoder"}
+
+
+def lists_in(folders: list[Path]) -> dict[str, Path]:
+    """Each list once, by name, the first folder first."""
+    return {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.json"))}
+
+
+def refused(file: Path) -> str | None:
+    """The word in the message that refuses this model, None for those that are read."""
+    return next((said for word, said in REFUSED.items() if word in file.stem), None)
+
+
+def opened(file: Path) -> Opened:
+    """Raises: CheckpointError where a tensor has no home, or one is missing."""
+    listed = json.loads(file.read_text(encoding="utf-8"))
+    return understand(stored_of(listed), options_of(listed))
+
+
+def unmapped(found: Opened) -> list[str]:
+    """Tensors of the built model that the rules do not give in their shape, and tensors of the file without a home."""
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in ViT(found.card.config).state_dict().items()}
+        got: dict[str, tuple[int, ...]] = {}
+        for rule in found.plan.rules:
+            theirs = [torch.empty(found.checkpoint.shape(name)) for name in rule.theirs]
+            ours = rule.op.read(theirs, [found.plan.shapes[name] for name in rule.ours])
+            got |= {name: tuple(t.shape) for name, t in zip(rule.ours, ours, strict=True)}
+    wrong = [name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)]
+    named = {name for rule in found.plan.rules for name in rule.theirs}
+    drops = [part for part in found.layout.rules(found.description) if isinstance(part, Drop)]
+    homeless = [n for n in found.checkpoint.tensors if n not in named and not any(d.names(n) for d in drops)]
+    return wrong + homeless
+
+
+def stored_of(listed: Mapping[str, Any]) -> Stored:
+    container = "npz" if listed["origin"] == "google" else "torch"
+    entries = {
+        name: Entry(dtype="F32", shape=tuple(shape), file=Path("listed"), offset=0)
+        for name, shape in listed["tensors"].items()
+    }
+    return Stored(
+        path=Path(listed["name"]), container=container, tree=entries, files=(), configs=configs_of(listed)
+    )
+
+
+def configs_of(listed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The least of what is published beside such a file: which class it is of."""
+    config = listed.get("config", {})
+    match listed["origin"]:
+        case "timm":
+            return {"config.json": {"architecture": config["architecture"], "global_pool": config["pool"]}}
+        case "transformers":
+            return {"config.json": {"model_type": config["model_type"], "architectures": [config["class"]]}}
+        case "open_clip":
+            model = {name: part for name, part in config.items() if name != "wrapper"}
+            return {"open_clip_config.json": {"model_cfg": model}}
+    return {}
+
+
+def options_of(listed: Mapping[str, Any]) -> Options:
+    """The size of the images, where positions are a formula and no file has it."""
+    no_table = not any("pos" in name and "embed" in name for name in listed["tensors"])
+    if listed["origin"] in ("lucidrains", "google") and no_table:
+        return Options(image_size=(224, 224))
+    return Options()
