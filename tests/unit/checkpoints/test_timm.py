@@ -281,6 +281,12 @@ def test_a_pool_that_would_leave_tensors_out_is_refused() -> None:
         read(listed(MODELS["SigLIP"]), num_heads=3, image_size=(16, 24), pool="mean")
 
 
+def test_another_patch_is_for_adapt() -> None:
+    words = {"architecture": "vit_base_patch16_224", "model_args": SMALL}
+    with pytest.raises(CheckpointError, match="patches are 8 x 6"):
+        read(listed(MODELS["plain"], words), patch_size=(4, 4))
+
+
 def test_class_names_are_the_descriptions_where_those_are_of_one_class_each() -> None:
     names = [f"n{i}" for i in range(5)]
     for words, expected in (

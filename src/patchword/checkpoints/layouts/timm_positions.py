@@ -57,6 +57,7 @@ class Places:
             _, channels, rows, columns = self.checkpoint.shape_of(f"{self._patches}.weight", 4)
             if isinstance(self.image_stem, ResNetStem):
                 channels = self.checkpoint.shape_of(resnet_names(self.image_stem)["root.weight"], 4)[1]
+            self._check_patch((rows, columns))
             return channels, (rows, columns)
         pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]
         size, source = self.known.size("patch_size")
@@ -68,6 +69,14 @@ class Places:
             f"{self.facts.name}: a patch of {pixels} numbers has no shape that any file names",
             "give --patch-size",
         )
+
+    def _check_patch(self, found: Size) -> None:
+        asked = self.facts.options.patch_size
+        if asked not in (None, found):
+            raise CheckpointError(
+                f"{self.facts.name}: its patches are {found[0]} x {found[1]}, {asked[0]} x {asked[1]} were asked for",
+                "`patchword adapt --to-patch-size` resamples them",
+            )
 
     def _sizes(self) -> list[tuple[Size | None, str]]:
         """Sizes of images (h, w) that the model may be made for, the surest first."""
