@@ -179,13 +179,13 @@ class RelativeBias:
     without them those scores get zero (timm's relpos). shared: one table for all blocks.
     rule: how the table goes to another grid. Differences are thought to lie in geometric
     progression, so that near ones stay near: "cubic" splines between them (BEiT) or "linear" (timm);
-    "bicubic" keeps them even, with the corners kept.
+    "bicubic" keeps them even, with the corners kept; "bilinear" too, by half-pixel centres (transformers).
     """
 
     kind: ClassVar[str] = "relative_bias"
     shared: bool = False
     prefix_rows: bool = True
-    rule: Literal["bicubic", "cubic", "linear"] = "bicubic"
+    rule: Literal["bicubic", "bilinear", "cubic", "linear"] = "bicubic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,7 +208,7 @@ def _table(tower: Tower) -> str | None:
 def _positions(tower: Tower) -> Positions:
     added = Learned(resample=Resample(antialias=False)) if tower.has(_POSITIONS) else None
     table = _table(tower)
-    inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values())
+    inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values(), rule="bilinear")
     if added is not None and inner is not None:
         return Combined(added=added, inner=inner)
     return added or inner or NoPositions()

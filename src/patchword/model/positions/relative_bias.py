@@ -10,7 +10,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.kinds import RelativeBias
 from patchword.model.positions.place import Grid, Layout, Place
 
-Rule = Literal["bicubic", "cubic", "linear"]
+Rule = Literal["bicubic", "bilinear", "cubic", "linear"]
 
 
 class RelativeBiasPositions(nn.Module):
@@ -74,9 +74,10 @@ def resample_differences(table: Tensor, old: Grid, new: Grid, rule: Rule) -> Ten
     if old == new:
         return table
     x = table.reshape(2 * old[0] - 1, 2 * old[1] - 1, -1).permute(2, 0, 1)
-    if rule == "bicubic":
+    if rule in ("bicubic", "bilinear"):
         sides = [2 * n - 1 for n in new]
-        x = F.interpolate(x.unsqueeze(0).float(), size=sides, mode="bicubic", align_corners=True).squeeze(0)
+        corners = rule == "bicubic"
+        x = F.interpolate(x.unsqueeze(0).float(), size=sides, mode=rule, align_corners=corners).squeeze(0)
     else:
         down, across = (_between(a, b, rule, table.device) for a, b in zip(old, new, strict=True))
         x = down @ x.double() @ across.T
