@@ -22,24 +22,20 @@ FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CAS
 CASES = cases_in(FOLDERS, {"resize"})
 
 FLEXI = Resample(interpolation="bilinear", antialias=False)
-LINEAR = Resample(interpolation="bilinear", antialias=True)
-# The rules in words, as the cases have them.
-METHODS = {
-    "linear, half-pixel centres, antialias": LINEAR,
-    "linear, corners aligned, no antialias": Resample(
-        interpolation="bilinear", antialias=False, align_corners=True
-    ),
-    "bicubic, scale factor (target + 0.1) / old given to the sampler, no antialias": Resample(
-        antialias=False, offset=0.1
-    ),
-    "bicubic, target size, align_corners false, no antialias": Resample(antialias=False),
-    "bicubic, antialias, align_corners false": Resample(),
-}
+def in_words(method: str) -> Resample:
+    """The rule that a case describes in a sentence."""
+    half_pixel_jax = "half-pixel" in method and "no antialias" not in method
+    return Resample(
+        interpolation="bicubic" if "cubic" in method else "bilinear",
+        antialias=half_pixel_jax or ("antialias" in method and "no antialias" not in method),
+        align_corners="corners aligned" in method or "align_corners true" in method.lower(),
+        offset=0.1 if "+ 0.1" in method else 0.0,
+    )
 
 
 def rule_of(config: dict[str, Any]) -> Resample:
     if "method" in config:
-        return METHODS[config["method"]]
+        return in_words(config["method"])
     return Resample(
         interpolation=config.get("interpolation", "bicubic"),
         antialias=config["antialias"],

@@ -166,7 +166,7 @@ class Facts:
             f.name for f in self.found
         }:
             used.add("image_size")
-        for name in ("num_heads", "image_size", "patch_size", "pool", "act", "eps", "mean", "std", "head"):
+        for name in ("num_heads", "image_size", "patch_size", "pool", "act", "eps", "mean", "std"):
             if getattr(self.options, name) is not None and name not in used:
                 raise CheckpointError(
                     f"{self.name}: {_flag(name).split(' ')[0]} was given, and a file of this layout has no use for it",

@@ -54,6 +54,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
     description = _described(layout, checkpoint, facts)
+    facts.check_all_used()
     plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
     classes = options.classes
     if classes is None:

@@ -1,0 +1,150 @@
+"""Files are recognised, matched and refused by names and shapes: strictly, and with the name of what is wrong."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.vit_configs import tiny
+from torch import Tensor
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.containers.write import write_torch
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.layout import Description
+from patchword.checkpoints.layouts.torchvision import TorchvisionViT
+from patchword.checkpoints.read import open_foreign, read_tensors
+from patchword.checkpoints.write import written_tensors
+from patchword.errors import AmbiguousLayout, CheckpointError, KeyMismatch, ShapeMismatch, UnknownLayout
+from patchword.images.preprocess import Preprocess
+from patchword.inference.load import load
+from patchword.model.config import ImageConfig, PatchConfig, ViTConfig
+from patchword.model.kinds import Learned, Resample
+from patchword.model.vit import ViT
+
+TOLD = Options(num_heads=3)
+Spoil = Callable[[dict[str, Tensor]], None]
+
+
+def config(grid: tuple[int, int] = (4, 4)) -> ViTConfig:
+    size = (grid[0] * 8, grid[1] * 8)
+    rule = Resample(antialias=False, align_corners=True)
+    return tiny(image=ImageConfig(size=size), patch=PatchConfig(size=(8, 8)), positions=Learned(resample=rule))
+
+
+def torchvision_file(folder: Path, spoil: Spoil = lambda tensors: None, grid: tuple[int, int] = (4, 4)) -> Path:
+    card = ModelCard(config=config(grid), preprocess=Preprocess.simple(config(grid).image.size))
+    layout = TorchvisionViT()
+    vit = ViT(card.config, torch.Generator().manual_seed(0))
+    described = Description(config=card.config, preprocess=card.preprocess, spelling=layout.spelling(card))
+    tensors = written_tensors(layout, described, vit.state_dict())
+    spoil(tensors)
+    path = folder / "model.pth"
+    write_torch(path, tensors)
+    return path
+
+
+def without(name: str) -> Spoil:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        del tensors[name]
+
+    return spoil
+
+
+def holding(name: str, tensor: Tensor) -> Spoil:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensors[name] = tensor
+
+    return spoil
+
+
+def test_the_whole_file_is_matched_and_each_fact_has_a_source(tmp_path: Path) -> None:
+    opened = open_foreign(torchvision_file(tmp_path), TOLD)
+    assert opened.report.filled == 1 and not opened.report.dropped and not opened.report.new
+    assert opened.report.tensors == len(opened.checkpoint.tensors)
+    sources = {fact.name: fact.source for fact in opened.report.facts}
+    assert sources["num_heads"] == "option" and "torchvision" in sources["eps"]
+    assert all(sources.values())
+
+
+def test_tensors_that_need_no_change_stay_mapped(tmp_path: Path) -> None:
+    path = torchvision_file(tmp_path)
+    tensors = read_tensors(open_foreign(path, TOLD))
+    tensors["blocks.0.mlp.fc1.weight"].zero_()
+    again = read_tensors(open_foreign(path, TOLD))
+    assert again["blocks.0.mlp.fc1.weight"].abs().sum() > 0  # what is written into one never reaches the file
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (holding("encoder.surplus", torch.ones(3)), UnknownLayout, "names encoder.surplus [3]"),
+        (without("encoder.ln.weight"), KeyMismatch, "lacks encoder.ln.weight"),
+        (without("encoder.layers.encoder_layer_1.mlp.3.bias"), KeyMismatch, "encoder_layer_1.mlp.3.bias"),
+        (holding("encoder.ln.bias", torch.ones(25)), ShapeMismatch, "encoder.ln.bias is [25]"),
+        (without("encoder.layers.encoder_layer_0.ln_1.weight"), CheckpointError, "and no number 0"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, spoil: Spoil, kind: type[Exception], words: str) -> None:
+    path = torchvision_file(tmp_path, spoil)
+    with pytest.raises(kind) as refused:
+        open_foreign(path, TOLD)
+    assert isinstance(refused.value, CheckpointError)
+    assert words in refused.value.message and str(path) in refused.value.message and refused.value.fix
+
+
+def test_a_part_may_be_left_out_only_when_asked_for_and_is_then_told(tmp_path: Path) -> None:
+    path = torchvision_file(tmp_path, without("encoder.layers.encoder_layer_1.mlp.3.bias"))
+    with pytest.raises(KeyMismatch, match="--allow-partial"):
+        load(path, options=TOLD)
+    model = load(path, options=replace(TOLD, allow_partial=True), device="cpu")
+    assert model.report.new == ("blocks.1.mlp.fc2.bias",) and 0.99 < model.report.filled < 1
+
+
+def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:
+    def both(tensors: dict[str, Tensor]) -> None:
+        tensors["to_patch_embedding.1.weight"] = torch.ones(4, 192)
+        tensors["transformer.layers.0.0.fn.to_qkv.weight"] = torch.ones(12, 4)
+
+    with pytest.raises(AmbiguousLayout) as refused:
+        open_foreign(torchvision_file(tmp_path, both), TOLD)
+    assert "torchvision" in refused.value.message and "lucidrains" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options(), "the number of attention heads is in no file"),
+        (Options(num_heads=5), "5 heads (option) cannot share a width of 24"),
+        (replace(TOLD, patch_size=(4, 4)), "--patch-size was given"),
+        (replace(TOLD, pool="mean"), "--pool was given"),
+    ],
+)
+def test_facts_that_are_missing_wrong_or_of_no_use_are_named(tmp_path: Path, options: Options, words: str) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        open_foreign(torchvision_file(tmp_path), options)
+    assert words in refused.value.message and refused.value.fix
+
+
+def test_the_sides_of_a_grid_that_is_no_square_must_be_told(tmp_path: Path) -> None:
+    path = torchvision_file(tmp_path, grid=(3, 5))
+    with pytest.raises(CheckpointError, match="15 patches are no square.*\n.*--image-size HEIGHTxWIDTH"):
+        open_foreign(path, TOLD)
+    opened = open_foreign(path, replace(TOLD, image_size=(24, 40)))
+    assert opened.card.config.grid_size == (3, 5)
+
+
+def test_what_lies_beside_the_weights_is_listed(tmp_path: Path) -> None:
+    plain = torchvision_file(tmp_path)
+    inner = torch.load(plain, weights_only=True)
+    wrapped = tmp_path / "checkpoint.pth"
+    torch.save({"model": inner, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "epoch": 7}, wrapped)
+    report = open_foreign(wrapped, TOLD).report
+    assert "taken from model" in report.notes and any("optimizer" in note for note in report.notes)
+
+
+def test_the_users_mean_and_std_are_taken(tmp_path: Path) -> None:
+    path = torchvision_file(tmp_path)
+    card = open_foreign(path, replace(TOLD, mean=(0.1, 0.2, 0.3), std=(0.5,))).card
+    assert card.preprocess.mean == (0.1, 0.2, 0.3) and card.preprocess.std == (0.5,)
