@@ -22,6 +22,8 @@ FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CAS
 CASES = cases_in(FOLDERS, {"resize"})
 
 FLEXI = Resample(interpolation="bilinear", antialias=False)
+
+
 def in_words(method: str) -> Resample:
     """The rule that a case describes in a sentence."""
     half_pixel_jax = "half-pixel" in method and "no antialias" not in method

@@ -30,10 +30,14 @@ Spoil = Callable[[dict[str, Tensor]], None]
 def config(grid: tuple[int, int] = (4, 4)) -> ViTConfig:
     size = (grid[0] * 8, grid[1] * 8)
     rule = Resample(antialias=False, align_corners=True)
-    return tiny(image=ImageConfig(size=size), patch=PatchConfig(size=(8, 8)), positions=Learned(resample=rule))
+    return tiny(
+        image=ImageConfig(size=size), patch=PatchConfig(size=(8, 8)), positions=Learned(resample=rule)
+    )
 
 
-def torchvision_file(folder: Path, spoil: Spoil = lambda tensors: None, grid: tuple[int, int] = (4, 4)) -> Path:
+def torchvision_file(
+    folder: Path, spoil: Spoil = lambda tensors: None, grid: tuple[int, int] = (4, 4)
+) -> Path:
     card = ModelCard(config=config(grid), preprocess=Preprocess.simple(config(grid).image.size))
     layout = TorchvisionViT()
     vit = ViT(card.config, torch.Generator().manual_seed(0))
@@ -121,7 +125,9 @@ def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:
         (replace(TOLD, pool="mean"), "--pool was given"),
     ],
 )
-def test_facts_that_are_missing_wrong_or_of_no_use_are_named(tmp_path: Path, options: Options, words: str) -> None:
+def test_facts_that_are_missing_wrong_or_of_no_use_are_named(
+    tmp_path: Path, options: Options, words: str
+) -> None:
     with pytest.raises(CheckpointError) as refused:
         open_foreign(torchvision_file(tmp_path), options)
     assert words in refused.value.message and refused.value.fix
