@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.vit_configs import tiny
 from torch import Tensor
 
 from patchword.checkpoints.card import ModelCard
@@ -22,6 +21,7 @@ from patchword.inference.load import load
 from patchword.model.config import ImageConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import Learned, Resample
 from patchword.model.vit import ViT
+from support.vit_configs import tiny
 
 TOLD = Options(num_heads=3)
 Spoil = Callable[[dict[str, Tensor]], None]
@@ -135,7 +135,7 @@ def test_facts_that_are_missing_wrong_or_of_no_use_are_named(
 
 def test_the_sides_of_a_grid_that_is_no_square_must_be_told(tmp_path: Path) -> None:
     path = torchvision_file(tmp_path, grid=(3, 5))
-    with pytest.raises(CheckpointError, match="15 patches are no square.*\n.*--image-size HEIGHTxWIDTH"):
+    with pytest.raises(CheckpointError, match=r"15 patches are no square.*\n.*--image-size HEIGHTxWIDTH"):
         open_foreign(path, TOLD)
     opened = open_foreign(path, replace(TOLD, image_size=(24, 40)))
     assert opened.card.config.grid_size == (3, 5)
