@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Drop
 from patchword.checkpoints.layouts.transformers_config import Told
@@ -21,9 +22,12 @@ from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.images.resample import Resample
-from patchword.model.config import TokensConfig
+from patchword.inference.load import load
+from patchword.model.config import AttentionConfig, ImageConfig, MLPConfig, PatchConfig, TokensConfig
 from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, Rope2d, SinCos2d
+from patchword.model.vit import ViT
 from support.parity import options_of
+from support.vit_configs import tiny
 
 CASES = Path(__file__).parents[2] / "data" / "parity" / "cases"
 SMALL = sorted(CASES.glob("transformers_small_*"))
@@ -257,9 +261,7 @@ def test_what_a_type_cannot_hold_is_refused_by_name(name: str, to: str, telling:
     assert re.search(telling, refused(name, to, tmp_path))
 
 
-def test_computed_positions_and_unusual_prefixes_are_refused_by_name(tmp_path: Path) -> None:
-    sines = refused("vit", "transformers-vit", tmp_path, positions=SinCos2d())
-    assert "sincos2d" in sines
+def test_unusual_prefixes_are_refused_by_name(tmp_path: Path) -> None:
     tokens = refused("vit", "transformers-vit", tmp_path, tokens=TokensConfig(num_registers=2))
     assert "registers" in tokens
 
@@ -292,12 +294,35 @@ def test_a_norm_over_all_tokens_serves_the_class_token_alone(tmp_path: Path) -> 
     assert written.reopened.card.config.head.norm == "pooled" and not written.changed
 
 
-def test_a_class_token_without_a_position_gets_zeros_when_that_is_accepted(tmp_path: Path) -> None:
-    case = "timm_vit_no_embed_class"
-    with pytest.raises(CheckpointError, match="covers"):
-        converted(case, "transformers-vit", tmp_path)
-    written = converted(case, "transformers-vit", tmp_path, accept=("positions.covers",))
+def test_a_class_token_without_a_position_gets_zeros(tmp_path: Path) -> None:
+    written = converted("timm_vit_no_embed_class", "transformers-vit", tmp_path)
+    assert [field for field, _, _ in written.restated] == ["positions.covers"]
     assert not read_tensors(written.reopened)["positions.prefix"].any()
+
+
+@pytest.mark.parametrize("bias", ["qkv", "none"])
+def test_computed_positions_and_other_biases_are_said_in_their_words(bias: Any, tmp_path: Path) -> None:
+    attention = AttentionConfig(num_heads=2, bias=bias, out_bias=False)
+    config = tiny(
+        image=ImageConfig(size=(16, 16)),
+        patch=PatchConfig(size=(4, 4)),
+        positions=SinCos2d(),
+        attention=attention,
+        mlp=MLPConfig(hidden=24, bias=False),
+    )
+    model = ViT(config, torch.Generator().manual_seed(0)).eval()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    card = ModelCard(config=config, preprocess=Preprocess.simple(config.image.size))
+    for to in ("transformers-vit", "transformers-msn", "transformers-beit"):
+        if bias == "none" and to == "transformers-beit":
+            continue
+        out = tmp_path / to
+        write_as(Source(card=card, tensors=model.state_dict()), layouts_named(to)[0], out)
+        image = torch.randn(1, 3, *config.image.size)
+        ours = load(out, device="cpu").vit
+        with torch.no_grad():
+            assert torch.allclose(ours(image), model(image), atol=1e-5)
 
 
 def test_stored_periods_are_left_out_when_that_is_accepted(tmp_path: Path) -> None:

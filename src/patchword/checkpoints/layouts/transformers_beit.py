@@ -52,6 +52,7 @@ class TransformersBEiT(TransformersLayout):
     types = ("beit",)
     family = Family(eps=1e-12, processor="Beit")
     spellings = (PUBLISHED, FIVE)
+    bias = "qv"
 
     def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)

@@ -1,6 +1,5 @@
 """Names of a block's parts in transformers' two spellings, and the rules of what all its towers share."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,34 +93,10 @@ def _mlp(theirs: str, ours: str, names: Names, config: ViTConfig) -> Iterable[Ru
     yield from both(f"{theirs}{names.second}", f"{ours}mlp.fc2", config.mlp.bias)
 
 
-@dataclass(frozen=True)
-class UnderZeros:
-    """A table whose first rows are zero: of prefix tokens that have no positions. For writing alone."""
-
-    theirs: Shape
-    views: bool = field(default=True, init=False)
-
-    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
-        return [self.theirs]
-
-    def read(self, theirs: Sequence[Any], ours: Sequence[Shape]) -> list[Any]:
-        flat = theirs[0].reshape(-1)
-        return [flat[flat.numel() - math.prod(ours[0]) :].reshape(ours[0])]
-
-    def write(self, ours: Sequence[Any]) -> list[Any]:
-        whole = ours[0].new_zeros(math.prod(self.theirs))
-        whole[whole.numel() - ours[0].numel() :] = ours[0].reshape(-1)
-        return [whole.reshape(self.theirs)]
-
-
 def position_rule(name: str, config: ViTConfig, *, batch: bool = True) -> Rule:
     """A table [1, rows, D], or [rows, D] of an Embedding: the prefix tokens' rows, then the grid's."""
-    prefix, tokens = config.num_prefix_positions, config.tokens
-    count = tokens.class_token + tokens.distillation_token
-    rows = config.grid_size[0] * config.grid_size[1] + count
-    if not prefix and count:
-        shape = (1, rows, config.dim) if batch else (rows, config.dim)
-        return rule(name, "positions.grid", UnderZeros(shape))
+    prefix = config.num_prefix_positions
+    rows = config.grid_size[0] * config.grid_size[1] + prefix
     ours = ("positions.prefix", "positions.grid") if prefix else ("positions.grid",)
     return rule(name, ours, Parted((1, rows, config.dim) if batch else (rows, config.dim)))
 

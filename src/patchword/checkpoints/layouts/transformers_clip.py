@@ -81,6 +81,7 @@ class TransformersCLIP(_ImageTower):
     types = ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model")
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
     model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
+    patch_bias = False
 
     def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         there = checkpoint.has(f"{prefix}embeddings.class_embedding")

@@ -220,6 +220,7 @@ class TransformersDINOv3(TransformersLayout):
     types = ("dinov3_vit",)
     family = Family(eps=1e-5, dim=384, heads=6, processor="DINOv3ViT")
     anchor = "embeddings.patch_embeddings.weight"
+    bias = "any"
     spellings = (
         _THREE_GATED,
         replace(_THREE_GATED, layer="model.layer.{}."),

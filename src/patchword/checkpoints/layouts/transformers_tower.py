@@ -7,7 +7,7 @@ transformers 5 has its own in memory (`layers.N.attention.q_proj`) and writes it
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from patchword.checkpoints.layouts.transformers_config import (
     written,
 )
 from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_preprocess
+from patchword.checkpoints.layouts.transformers_restate import restated
 from patchword.checkpoints.ops import Shape
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
@@ -47,6 +48,9 @@ from patchword.model.kinds import (
     Positions,
     Resample,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Size = tuple[int, int]
 PROCESSOR = "processor_config.json"
@@ -300,6 +304,16 @@ class TransformersLayout(Layout):
         )
 
     # Writing ---------------------------------------------------------------------------------
+
+    # On queries, keys and values; of the patch embedding: what the class has in any case.
+    bias: Literal["qkv", "qv", "any"] = "qkv"
+    patch_bias = True
+
+    def restated(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        config, tensors = restated(card.config, tensors, bias=self.bias, patch_bias=self.patch_bias)
+        return replace(card, config=config), tensors
 
     @abstractmethod
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
