@@ -100,6 +100,7 @@ SAMPLES = (
     _dino("dinov2_registers", "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig",
           num_register_tokens=3),
     _sample("dinov3", "DINOv3ViTModel", "DINOv3ViTConfig", (16, 24), num_register_tokens=2),
+    _sample("dinov3_no_registers", "DINOv3ViTModel", "DINOv3ViTConfig", key_bias=True),
     _sample("dinov3_gated", "DINOv3ViTModel", "DINOv3ViTConfig", use_gated_mlp=True, hidden_act="silu",
             query_bias=False, value_bias=False, num_register_tokens=1),
     _sample("clip", "CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=10),

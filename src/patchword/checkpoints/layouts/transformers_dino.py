@@ -236,7 +236,9 @@ class TransformersDINOv3(TransformersLayout):
         patch, channels = tower.patch("embeddings.patch_embeddings")
         said = tower.told.size("image_size")
         image = facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
-        registers = tower.shape(_REGISTERS, 3)[1]
+        # The class's default is none at all: [1, 0, D].
+        none = checkpoint.shape(f"{tower.prefix}{_REGISTERS}")[1:2] == (0,)
+        registers = 0 if none else tower.shape(_REGISTERS, 3)[1]
         tower.told.agrees("num_register_tokens", registers, _REGISTERS)
         theta = facts.take("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
         gated = len(tower.names.first) == 2
