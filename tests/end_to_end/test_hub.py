@@ -197,3 +197,19 @@ def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
         said = desk.patchword(code=code)
     assert not said.stderr and Path(said.stdout.strip()).read_bytes() == desk.content("v1")
     assert desk.hub.sent("model.safetensors") == 2
+
+
+def test_a_folder_of_another_program_is_read_from_the_hub(desk: Desk) -> None:
+    """transformers' own files: the config beside the weights says what no tensor does."""
+    case = Path(__file__).parents[1] / "data" / "parity" / "cases" / "transformers_small_vit"
+    names = ("config.json", "preprocessor_config.json", "model.safetensors")
+    repo = desk.hub.repos["org/theirs"] = Repo()
+    commit = repo.commit({name: (case / name).read_bytes() for name in names}, "main")
+    said = desk.patchword("inspect", "hf://org/theirs", "--json")
+    assert said.returncode == 0, said.stderr
+    plain = json.loads(said.stdout)
+    assert plain["layout"] == "transformers ViT" and plain["filled"] == 1
+    assert plain["provenance"]["source"].startswith(f"hf://org/theirs@{commit}")
+    desk.hub.is_silent = True
+    again = desk.patchword("predict", "hf://org/theirs", "--offline", desk.picture, code=SEALED)
+    assert again.returncode == 0 and "read as transformers ViT" in again.stderr, again.stderr

@@ -26,7 +26,6 @@ from support.keys import lists_in, opened, refused, unmapped
 from support.parity import Case, cases_in, differences, options_of
 
 HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
-KEYS = HERE.parent / "keys"
 BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
 
 
@@ -51,8 +50,7 @@ def main() -> None:
     rows: dict[tuple[str, str], Row] = defaultdict(Row)
     for case in cases_in(folders, {"backbone"}):
         measure(case, rows[case.meta["origin"], case.meta["family"]])
-    keys = [KEYS] + [Path(named) for named in [os.environ.get("PATCHWORD_KEYS")] if named]
-    text = table(rows) + "\n\n" + table_of_keys(lists_in(keys))
+    text = table(rows) + "\n\n" + table_of_keys(lists_in(folders()))
     if chosen.write is None:
         print(text)
         return

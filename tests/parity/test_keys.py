@@ -1,19 +1,17 @@
 """Every published full-size checkpoint, by the names and shapes of its tensors: all of them find a home.
 
 The model is built on the `meta` device and the rules are carried out there. PATCHWORD_KEYS
-names a folder of more such lists; a few are committed.
+names a folder of more such lists (without it, `keys` beside PATCHWORD_CASES); a few are committed.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 
 from patchword.errors import UnknownLayout
-from support.keys import lists_in, opened, refused, unmapped
+from support.keys import folders, lists_in, opened, refused, unmapped
 
-COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "keys"
-KEYS = lists_in([COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_KEYS")] if named])
+KEYS = lists_in(folders())
 
 
 @pytest.mark.parametrize("file", KEYS.values(), ids=KEYS.keys())

@@ -1,6 +1,7 @@
 """The names and shapes of a published checkpoint, as a file that is listed: no values, nothing downloaded."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ from patchword.model.vit import ViT
 
 # Told by name and not read: the word in the name of the list, the word in the message.
 REFUSED = {"detr": "detector", "yolos": "detector", "samvit": "SAM's image encoder"}
+
+
+def folders() -> list[Path]:
+    """The committed lists, then those that PATCHWORD_KEYS names, or that lie beside the folder of PATCHWORD_CASES."""
+    committed = Path(__file__).parents[1] / "data" / "parity" / "keys"
+    named = os.environ.get("PATCHWORD_KEYS")
+    cases = os.environ.get("PATCHWORD_CASES")
+    more = Path(named) if named else Path(cases).parent / "keys" if cases else None
+    return [committed] + ([more] if more is not None and more.is_dir() else [])
 
 
 def lists_in(folders: list[Path]) -> dict[str, Path]:
