@@ -16,7 +16,7 @@ from patchword.errors import DataError, Interrupted, OutputError, PatchwordError
 from patchword.settings import from_plain
 
 if TYPE_CHECKING:
-    from patchword.inference.adapt import Adapted
+    from patchword.checkpoints.adapt import Adapted
     from patchword.inference.convert import Conversion
     from patchword.inference.evaluate import Evaluation
     from patchword.inference.inspect import Inspected
@@ -162,7 +162,7 @@ def adapt(
     answer before it is trained.
     Raises: SettingsError, CheckpointError, OutputError.
     """
-    from patchword.inference.adapt import Wanted
+    from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
 
     wanted = Wanted(

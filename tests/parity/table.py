@@ -19,8 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from patchword.checkpoints.read import open_foreign, read_tensors
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import tensor_of
-from patchword.checkpoints.write import Source, write_as
+from patchword.checkpoints.write import write_as
 from patchword.errors import CheckpointError
 from support.keys import lists_in, opened, refused, unmapped
 from support.parity import Case, cases_in, differences, options_of

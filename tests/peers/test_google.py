@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.layouts.google import BigVision, GoogleViT
-from patchword.checkpoints.write import Source, write_as
+from patchword.checkpoints.source import Source
+from patchword.checkpoints.write import write_as
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,

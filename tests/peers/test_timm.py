@@ -20,8 +20,9 @@ from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
 from patchword.checkpoints.read import understand
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored
-from patchword.checkpoints.write import Source, write_as
+from patchword.checkpoints.write import write_as
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig

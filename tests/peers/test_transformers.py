@@ -15,7 +15,8 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.write import Source, layouts_named, write_as
+from patchword.checkpoints.source import Source
+from patchword.checkpoints.write import layouts_named, write_as
 from patchword.images.geometry import Keep, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess, read
 from patchword.images.resample import Resample

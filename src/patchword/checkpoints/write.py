@@ -17,6 +17,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.read import Opened, open_foreign
+from patchword.checkpoints.source import Source
 from patchword.errors import CheckpointError, OutputError, near_text
 from patchword.images.geometry import Cover, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess
@@ -27,19 +28,6 @@ if TYPE_CHECKING:
 
 
 _ANOTHER = "choose another format, or keep it as a patchword file"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A model to be written: its card and tensors (in the dtype they are stored in), and how it was spelled.
-
-    layout, spelling: of the file it was read from, so that the same format gives the same file.
-    """
-
-    card: ModelCard
-    tensors: Mapping[str, "Tensor"]
-    layout: Layout | None = None
-    spelling: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def adapt(
     from patchword import machine
 
     machine.watch()
-    from patchword.inference.adapt import Wanted
+    from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
 
     if to_classes and to_classes_from:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from patchword.checkpoints.adapt import Adapted, Wanted, adapt
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.native import write_model
+from patchword.checkpoints.source import read_source, refuse_partial
 from patchword.errors import OutputError
-from patchword.inference.adapt import Adapted, Wanted, adapt
-from patchword.inference.convert import read_source
 
 
 def adapt_file(
@@ -16,7 +16,8 @@ def adapt_file(
     """Read, change, write with the source's licence and hash. Raises: SettingsError, CheckpointError, OutputError."""
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
-    source, _ = read_source(find_weights(model, offline=offline), options or Options())
+    source, report = read_source(find_weights(model, offline=offline), options or Options())
+    refuse_partial(report)
     done = adapt(source.card, source.tensors, wanted)
     write_model(out, done.tensors, done.card)
     return done

@@ -1,17 +1,15 @@
 """A model from any layout into any other, with the proof: one image through both."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found, find_weights
-from patchword.checkpoints.native import is_native, read_model, write_model
-from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.write import Source, Written, layouts_named, remove, write_as_first
+from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.native import write_model
+from patchword.checkpoints.source import Source, read_source, refuse_partial
+from patchword.checkpoints.write import Written, layouts_named, remove, write_as_first
 from patchword.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
@@ -58,7 +56,8 @@ def convert(
     Raises: CheckpointError naming what the format cannot hold, or where the answers part; OutputError.
     """
     layouts = () if to == NATIVE else layouts_named(to)
-    read, dropped = read_source(find_weights(source, offline=offline), options or Options())
+    read, report = read_source(find_weights(source, offline=offline), options or Options())
+    refuse_partial(report)
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     written: Written | None = None
@@ -86,43 +85,8 @@ def convert(
         changed=() if written is None else written.changed,
         prepared=() if written is None else written.prepared,
         restated=() if written is None else written.restated,
-        dropped=dropped,
+        dropped=tuple((d.reason, len(d.names)) for d in report.dropped),
     )
-
-
-def read_source(found: Found, options: Options) -> tuple[Source, tuple[tuple[str, int], ...]]:
-    """The model with its tensors in the dtype of the file, and its provenance with the file's own hash."""
-    path = found.path
-    if is_native(path):
-        card, tensors = read_model(path)
-        return Source(card=_derived(card, [path]), tensors=tensors), ()
-    opened = open_foreign(path, options, found.source)
-    if opened.report.new:
-        raise CheckpointError(
-            f"{path}: it does not fill {', '.join(opened.report.new[:3])}; random weights are not converted",
-            "convert the whole file",
-        )
-    card = _derived(opened.card, opened.checkpoint.stored.files)
-    source = Source(
-        card=card, tensors=read_tensors(opened), layout=opened.layout, spelling=opened.description.spelling
-    )
-    return source, tuple((d.reason, len(d.names)) for d in opened.report.dropped)
-
-
-def _derived(card: ModelCard, files: Sequence[Path]) -> ModelCard:
-    source = card.provenance.source or str(files[0].name)
-    where = replace(card.provenance, source=source, source_sha256=sha256_of(files))
-    return replace(card, provenance=where)
-
-
-def sha256_of(files: Sequence[Path]) -> str:
-    """Of one file, or of several one behind the other in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _compared(source: Source, out: Path, written: Written | None) -> tuple[float, str]:

@@ -25,8 +25,9 @@ from patchword.checkpoints.layouts.google_rules import (
 )
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
-from patchword.checkpoints.write import Source, write_as, written_tensors
+from patchword.checkpoints.write import write_as, written_tensors
 from patchword.errors import CheckpointError, KeyMismatch, UnknownLayout
 from patchword.images.geometry import Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess

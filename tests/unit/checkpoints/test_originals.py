@@ -19,8 +19,9 @@ from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.beit import RelativeIndex
 from patchword.checkpoints.layouts.dinov3 import MaskedBias
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
-from patchword.checkpoints.write import Source, layouts_named, write_as, written_tensors
+from patchword.checkpoints.write import layouts_named, write_as, written_tensors
 from patchword.errors import CheckpointError, PatchwordError, UnknownLayout
 from patchword.images.geometry import Shorter, Squash
 from patchword.images.preprocess import Preprocess

@@ -17,8 +17,9 @@ from patchword.checkpoints.layouts.timm_data import data_config
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored
-from patchword.checkpoints.write import Source, write_as
+from patchword.checkpoints.write import write_as
 from patchword.errors import CheckpointError, UnknownLayout
 from patchword.images.geometry import Border, Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess

@@ -16,8 +16,9 @@ from patchword.checkpoints.layout import Drop
 from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
-from patchword.checkpoints.write import Source, Written, layouts_named, write_as, written_tensors
+from patchword.checkpoints.write import Written, layouts_named, write_as, written_tensors
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess

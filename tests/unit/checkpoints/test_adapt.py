@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from patchword.checkpoints.adapt import Adapted, Wanted, adapt
 from patchword.checkpoints.card import ModelCard
 from patchword.errors import CheckpointError, SettingsError
 from patchword.images.preprocess import Preprocess
-from patchword.inference.adapt import Adapted, Wanted, adapt
 from patchword.inference.load import model_of
 from patchword.model.config import HeadConfig, ImageConfig, ViTConfig
 from patchword.model.vit import ViT

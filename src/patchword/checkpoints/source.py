@@ -1,0 +1,83 @@
+"""A model to be made into another: its card and tensors out of a file of any layout, and where they come from."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.facts import Options
+from patchword.checkpoints.find import BEST, LAST, Found
+from patchword.checkpoints.layout import Layout
+from patchword.checkpoints.native import is_native, read_model
+from patchword.checkpoints.read import open_foreign, read_tensors
+from patchword.checkpoints.report import LoadReport
+from patchword.errors import CheckpointError
+from patchword.model.cost import cost
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model: its card and tensors (in the dtype they are stored in), and how it was spelled.
+
+    layout, spelling: of the file it was read from, so that the same format gives the same file.
+    """
+
+    card: ModelCard
+    tensors: Mapping[str, "Tensor"]
+    layout: Layout | None = None
+    spelling: Mapping[str, Any] | None = None
+
+
+def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
+    """The model, with its origin and the file's own hash in its provenance.
+
+    Raises: CheckpointError; what the file lacks of the backbone stands in the report's `new`.
+    """
+    path = found.path
+    if is_native(path):
+        card, tensors = read_model(path)
+        report = LoadReport(
+            path=path, why=found.why, tensors=len(tensors), parameters=cost(card.config).parameters
+        )
+        return Source(card=_with_origin(card, [path]), tensors=tensors), report
+    opened = open_foreign(path, options, found.source)
+    source = Source(
+        card=_with_origin(opened.card, opened.checkpoint.stored.files),
+        tensors=read_tensors(opened),
+        layout=opened.layout,
+        spelling=opened.description.spelling,
+    )
+    return source, opened.report
+
+
+def refuse_partial(report: LoadReport) -> None:
+    """Raises: CheckpointError where parts of the model are in no file: what is written must be whole."""
+    if report.new:
+        raise CheckpointError(
+            f"{report.path}: it does not fill {', '.join(report.new[:3])}; random weights are not written as its own",
+            "give the whole file",
+        )
+
+
+def _with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:
+    name = files[0].name
+    if name in (LAST, BEST):
+        # Every run has a file of this name; the run's own tells which.
+        name = f"{files[0].resolve().parent.name}/{name}"
+    where = replace(card.provenance, source=card.provenance.source or name, source_sha256=sha256_of(files))
+    return replace(card, provenance=where)
+
+
+def sha256_of(files: Sequence[Path]) -> str:
+    """Of one file, or of several one behind the other in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
