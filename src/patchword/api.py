@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from patchword.training.config import TrainSettings
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
+    from patchword.training.weights import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +46,29 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A checked data set, how it was opened, and the settings chosen for it, ready to train."""
+    """A checked data set, how it was opened, the weights to begin from, and the settings chosen, ready to train."""
 
     dataset: Dataset
     report: CheckReport
     chosen: "Chosen"
     opening: OpenRequest
     out: Path
+    start: "Start | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name."""
+    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name.
+
+    options, offline: how the weights of `run.weights` are read, where there are any.
+    """
 
     data: str
     wishes: "Wishes"
     out: str | None = None
     opening: OpenRequest = field(default_factory=OpenRequest)
+    options: Options = field(default_factory=Options)
+    offline: bool = False
 
 
 def load(
@@ -197,46 +204,84 @@ def train(
     data: str | Path,
     *,
     out: str | Path | None = None,
+    weights: str | Path | None = None,
     epochs: int | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    offline: bool = False,
     progress: "Progress | None" = None,
 ) -> Run:
-    """Train a classifier from scratch, sized to the data, and score it.
+    """Train a classifier and score it: from scratch, sized to the data, or from `weights`, which is what `load` takes.
 
-    settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}.
-    Raises: DataError, SettingsError, OutputError before anything runs; TrainingBroken, Interrupted.
+    settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. options, offline: how the
+    weights are read.
+    Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
+    Interrupted.
     """
     from patchword.training.choose import Wishes
     from patchword.training.recipes.facts import Asked
 
-    options = [("run.seed", "seed", seed), *((path, "settings", v) for path, v in (settings or {}).items())]
-    wishes = Wishes(asked=Asked(epochs=epochs), options=tuple(options))
-    request = TrainRequest(data=str(data), wishes=wishes, out=None if out is None else str(out))
+    said: list[tuple[str, str, Any]] = [("run.seed", "seed", seed)]
+    if weights is not None:
+        said.append(("run.weights", "weights", str(weights)))
+    said += [(path, "settings", value) for path, value in (settings or {}).items()]
+    request = TrainRequest(
+        data=str(data),
+        wishes=Wishes(asked=Asked(epochs=epochs), options=tuple(said)),
+        out=None if out is None else str(out),
+        options=options or Options(),
+        offline=offline,
+    )
     return run(prepare(request, progress), progress)
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
-    """Open and check the data, choose the settings; nothing is written yet.
+    """Open and check the data, read the weights to begin from, choose the settings; nothing is written yet.
 
-    Raises: DataError for the first thing that makes training meaningless.
+    Raises: DataError for the first thing that makes training meaningless, CheckpointError.
     """
     from patchword import machine
-    from patchword.training.choose import choose, wished_seed
+    from patchword.training.choose import choose, wished_run
     from patchword.training.runfolder import free_folder
+    from patchword.training.weights import doubts
 
     machine.tune_allocator()
+    early = wished_run(request.wishes)
     # One seed for all: whatever says it (option, file), the same images are held out.
-    opening = replace(request.opening, seed=wished_seed(request.wishes))
+    opening = replace(request.opening, seed=early.seed)
     dataset = open_data(request.data, opening)
+    start = _start(request, early.weights)
     report = check_data(
         dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    chosen = choose(dataset, data_facts(report), request.wishes)
+    wishes = request.wishes
+    if start is not None:
+        wishes = replace(wishes, asked=replace(wishes.asked, weights=start.source.card))
+    chosen = choose(dataset, data_facts(report), wishes)
+    if start is not None:
+        chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
     out = request.out or f"runs/{Path(request.data).resolve().stem}"
-    return Prepared(dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out))
+    return Prepared(
+        dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
+    )
+
+
+def _start(request: TrainRequest, weights: str) -> "Start | None":
+    """The weights to begin from. Raises: SettingsError for options of weights where there are none."""
+    if weights:
+        from patchword.training.weights import read_start
+
+        return read_start(weights, request.options, offline=request.offline)
+    said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
+    if said:
+        raise SettingsError(
+            f"{', '.join(said)}: said of weights to begin from, and none are given",
+            "give --weights, or leave it out",
+        )
+    return None
 
 
 def data_facts(report: CheckReport) -> "DataFacts":
@@ -269,7 +314,7 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     # A run that goes on must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
     with _reported(prepared.out):
-        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress)
+        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start)
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
 

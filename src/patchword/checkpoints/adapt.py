@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 How = Literal["inflate", "average", "map"]
 HEADS = ("head", "head_distillation")
-SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Wanted:
 
     channels: how many, `how` they come from the old ones: "inflate" repeats them in turn, scaled so
     that a picture of equal channels keeps its answers; "average" gives each the mean of the old;
-    "map" takes those that `source` numbers. classes: names in their new order.
+    "map" takes those that `source` numbers. classes: names in their new order. seed: of new rows of the head.
     """
 
     image_size: Size | None = None
@@ -38,6 +37,7 @@ class Wanted:
     how: How = "inflate"
     source: tuple[int, ...] = ()
     classes: tuple[str, ...] | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
         work.patch(wanted.patch_size)
     work.image(wanted.image_size or card.config.image.size)
     if wanted.classes is not None:
-        work.classes(wanted.classes)
+        work.classes(wanted.classes, wanted.seed)
     changed = {change.part for change in work.changes}
     return Adapted(
         card=replace(work.card, provenance=_derived(card.provenance, work.changes)),
@@ -223,7 +223,7 @@ class _Work:
 
     # Classes ---------------------------------------------------------------------------
 
-    def classes(self, names: tuple[str, ...]) -> None:
+    def classes(self, names: tuple[str, ...], seed: int) -> None:
         """Rows of names in common are kept; the others are drawn, and then nothing answers until trained."""
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
@@ -237,7 +237,7 @@ class _Work:
         head = replace(self.config.head, num_classes=len(names))
         config = replace(self.config, head=head)
         for part in HEADS if head.distilled else HEADS[:1]:
-            self._head(part, config, names, rows)
+            self._head(part, config, names, rows, seed)
         self._set(config, classes=names, untrained=("head",) if new else ())
         if new:
             near = [f"{name!r}{near_text(name, old)}" for name in new if near_text(name, old)]
@@ -247,11 +247,13 @@ class _Work:
                 "the head must be trained before it answers"
             )
 
-    def _head(self, part: str, config: ViTConfig, names: tuple[str, ...], rows: Mapping[str, int]) -> None:
+    def _head(
+        self, part: str, config: ViTConfig, names: tuple[str, ...], rows: Mapping[str, int], seed: int
+    ) -> None:
         import torch
 
         width = config.head.projection or config.embed_dim
-        drawn = torch.Generator().manual_seed(SEED)
+        drawn = torch.Generator().manual_seed(seed)
         kept = [rows.get(name) for name in names]
         for tensor, shape in (("weight", (len(names), width)), ("bias", (len(names),))):
             name = f"{part}.{tensor}"

@@ -1,6 +1,6 @@
 """Options that every command with a MODEL shares: what no file says of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,7 @@ def _option(
     return click.option(flag, metavar=metavar, help=text, callback=_keep(read), expose_value=False, **how)
 
 
-_OPTIONS = (
-    _option("--num-heads", "N", "Attention heads, where no file says.", type=click.IntRange(1)),
+_SIZES = (
     _option(
         "--image-size",
         "SIZE",
@@ -69,6 +68,9 @@ _OPTIONS = (
         size,
     ),
     _option("--patch-size", "SIZE", "Use the model with another patch (FlexiViT).", size),
+)
+_FACTS = (
+    _option("--num-heads", "N", "Attention heads, where no file says.", type=click.IntRange(1)),
     _option(
         "--pool",
         "KIND",
@@ -98,7 +100,16 @@ _OPTIONS = (
 
 def model_options(command: Command) -> Command:
     """Adds the options above to a command."""
-    for option in reversed(_OPTIONS):
+    return start_options(_with(_SIZES, command))
+
+
+def start_options(command: Command) -> Command:
+    """Those that tell of weights to begin from; image and patch size are there the new model's own."""
+    return _with(_FACTS, command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

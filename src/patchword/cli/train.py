@@ -1,52 +1,56 @@
 """`patchword train`: from images to a classifier in a run folder."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from patchword.cli.options import data_options, open_request
+from patchword.cli.model_options import said, size, start_options
+from patchword.cli.options import data_options, offline_option, open_request
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
     from patchword.api import Run, TrainRequest
 
 # Options that set one leaf of the settings each.
-LEAVES = {"batch_size": "run.batch_size", "lr": "optim.lr", "seed": "run.seed", "threads": "run.threads"}
-
-
-class SizeOption(click.ParamType[tuple[int, int]]):
-    """`64`, or `64x48` as width x height; gives (rows, columns)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        parts = str(value).lower().split("x")
-        if len(parts) not in (1, 2) or not all(p.isdecimal() and int(p) > 0 for p in parts):
-            self.fail(f"{value!r} is no size; write 64, or 64x48 (width x height)", param, ctx)
-        numbers = [int(p) for p in parts]
-        return (numbers[-1], numbers[0])
+LEAVES = {
+    "batch_size": "run.batch_size",
+    "lr": "optim.lr",
+    "seed": "run.seed",
+    "threads": "run.threads",
+    "weights": "run.weights",
+}
 
 
 @click.command()
 @click.argument("data", required=False)
 @click.option("--out", metavar="FOLDER", help="The run folder; an existing one is never overwritten.")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run (DATA only if it moved).")
+@click.option(
+    "--weights", metavar="NAME", help="Begin from a run, a file in any layout, hf://… or a release."
+)
 @click.option("--model", metavar="NAME", help="A named size, as ViT-Ti/16; else sized to the data.")
-@click.option("--image-size", type=SizeOption(), help="Pixels: 64, or 64x48 (width x height).")
-@click.option("--patch-size", type=SizeOption(), help="Pixels of a patch.")
+@click.option("--image-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
+@click.option("--patch-size", metavar="SIZE", help="Pixels of a patch, likewise.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Rounds over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Of weights, order, augmentation and split; 0 unless given.")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
-@click.option("--recipe", metavar="NAME", help="How settings follow from the data; `scratch`.")
+@click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
 @data_options
+@start_options
+@offline_option
 def train(
     data: str | None, out: str | None, resume: str | None, overrides: tuple[str, ...], **given: Any
 ) -> None:
     """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table.
+
+    \b
+    patchword train flowers/                          from scratch, sized to the data
+    patchword train flowers/ --weights hf://org/name  from weights, with a new head
 
     The data are checked first. Model, patch and all else are chosen from them where nothing
     is said, and the choice is explained. Prints the run folder, which holds report.html.
@@ -69,10 +73,13 @@ def train(
 
 def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword import api
+    from patchword.cli.loading import tell
     from patchword.cli.train_screen import show_choices, show_problems
 
     prepared = api.prepare(request, progress)
     show_problems(prepared.report)
+    if prepared.start is not None:
+        tell(prepared.start.report)
     show_choices(prepared)
     return api.run(prepared, progress)
 
@@ -87,8 +94,8 @@ def _request(
     from patchword.training.recipes.facts import Asked
 
     asked = Asked(
-        image_size=given["image_size"],
-        patch_size=given["patch_size"],
+        image_size=_size(given, "image_size"),
+        patch_size=_size(given, "patch_size"),
         model=given["model"],
         epochs=given["epochs"],
     )
@@ -105,12 +112,24 @@ def _request(
         overrides=overrides,
     )
     opening = open_request(given["image_column"], given["label_column"], given["ignore_unknown_classes"])
-    return TrainRequest(data=data, wishes=wishes, out=out, opening=opening)
+    return TrainRequest(
+        data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]
+    )
+
+
+def _size(given: dict[str, Any], name: str) -> tuple[int, int] | None:
+    return None if given[name] is None else size(f"--{name.replace('_', '-')}", given[name])
 
 
 def _refuse_settings(given: dict[str, Any], overrides: tuple[str, ...], out: str | None) -> None:
     """A resumed run keeps its settings; asking for others must not pass in silence."""
-    asked = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
+    told = asdict(said())
+    told["class_names"] = told.pop("classes")
+    asked = [
+        f"--{name.replace('_', '-')}"
+        for name, value in {**given, **told}.items()
+        if value not in (None, False)
+    ]
     asked += ["-o"] * bool(overrides) + ["--out"] * (out is not None)
     if asked:
         raise UserError(

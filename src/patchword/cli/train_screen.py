@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from patchword.api import Prepared, Run
     from patchword.data.check import CheckReport
     from patchword.training.progress import Pace
+    from patchword.training.weights import Start
 
 PLAIN_EVERY_S = 15.0
 _console = Console(stderr=True, highlight=False)
@@ -143,6 +144,8 @@ def show_choices(prepared: "Prepared") -> None:
 
     settings, sources = prepared.chosen.settings, prepared.chosen.sources
     _console.print(Text(f"training {prepared.report.dataset.path} into {prepared.out}"))
+    if prepared.start is not None:
+        _console.print(Text(f"  begins from {_origin(prepared.start)}"))
     for choice in prepared.chosen.choices:
         _console.print(Text(f"  {choice.what}: {choice.why}"))
     price = cost(settings.model)
@@ -155,6 +158,14 @@ def show_choices(prepared: "Prepared") -> None:
     }
     values = (f"{path} {value} ({source_of(path, sources)})" for path, value in shown.items())
     _console.print(Text("  " + ", ".join(values) + "; all in config.toml"))
+
+
+def _origin(start: "Start") -> str:
+    """The weights in a line: their name, what it came to mean, part of their hash, their licence."""
+    facts = start.facts()
+    source = f" ({facts['source']})" if facts["source"] not in ("", start.name) else ""
+    licence = facts["licence"] or "not said in the file"
+    return f"{start.name}{source}, sha256 {facts['sha256'][:12]}…, licence {licence}"
 
 
 def show_result(run: "Run") -> None:

@@ -13,7 +13,7 @@ from patchword.reports.curves import best_epoch
 from patchword.reports.run_files import RunFiles, Setting, printable
 
 CHOSEN_LAST = ("", "default")
-CHOSEN_FOR_ALL = (*CHOSEN_LAST, "recipe")
+CHOSEN_FOR_ALL = (*CHOSEN_LAST, "recipe", "weights")
 # What one reader asks another for, whoever chose it.
 ASKED_FOR = (
     "model.dim",

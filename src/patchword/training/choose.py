@@ -10,7 +10,7 @@ from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError
 from patchword.training.config import RunSettings, TrainSettings
-from patchword.training.recipes import DEFAULT, recipe_named
+from patchword.training.recipes import default_recipe, recipe_named
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
 from patchword.training.recipes.sizes import FEWEST_TOKENS, HEAD_DIM
 
@@ -41,9 +41,12 @@ def choose(dataset: Dataset, facts: DataFacts, wishes: Wishes) -> Chosen:
     Raises: SettingsError for an unknown key or value (nearest names), and where the number of
     classes contradicts the data.
     """
-    name = wishes.recipe or DEFAULT
+    name = wishes.recipe or default_recipe(wishes.asked)
     by_recipe, choices = recipe_named(name)(facts, wishes.asked)
     settings, sources = by_recipe, {"": f"recipe {name}"}
+    if wishes.asked.weights is not None:
+        # All but what follows from the data.
+        sources |= {"model": "weights", "model.head.num_classes": f"recipe {name}"}
     if wishes.config_file:
         settings = _with_file(settings, wishes.config_file, sources)
         settings = _asked_again(settings, by_recipe, wishes.asked)
@@ -64,20 +67,23 @@ def _said(wishes: Wishes) -> list[tuple[str, Any, str]]:
     return said + [(*tree.parse_override(text), "option -o") for text in wishes.overrides]
 
 
-def wished_seed(wishes: Wishes) -> int:
-    """The seed that the settings will have: it also decides which images are held out.
+def wished_run(wishes: Wishes) -> RunSettings:
+    """With the seed and the weights that the settings will have, all else at its default.
 
-    Raises: SettingsError where it is no whole number.
+    They are wanted before the rest: one decides which images are held out, the other what the
+    recipe starts from. Raises: SettingsError where they are of another type.
     """
-    seed = RunSettings.seed
+    early = ("seed", "weights")
+    settings = RunSettings()
     if wishes.config_file:
         run = tree.read_toml(wishes.config_file).get("run", {})
-        seed = run.get("seed", seed) if isinstance(run, Mapping) else seed
-    settings = tree.from_plain(RunSettings, {"seed": seed}, wishes.config_file or "")
+        given = {name: run[name] for name in early if name in run} if isinstance(run, Mapping) else {}
+        settings = tree.from_plain(RunSettings, given, wishes.config_file)
     for path, value, option in _said(wishes):
-        if path == "run.seed":
-            settings = tree.replace_at(settings, "seed", value, option)
-    return settings.seed
+        room, _, name = path.partition(".")
+        if room == "run" and name in early:
+            settings = tree.replace_at(settings, name, value, option)
+    return settings
 
 
 def _asked_again(settings: TrainSettings, by_recipe: TrainSettings, asked: Asked) -> TrainSettings:

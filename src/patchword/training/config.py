@@ -40,7 +40,8 @@ class RunSettings:
     """seed: of weights, order, augmentation. device: as torch names it; "auto" takes CUDA where there
     is one, else the CPU. stored_size: (h, w) of the decoded pictures that are
     augmented. threads: 0 takes what the machine grants at the start, and the run keeps it, since
-    sums in another order end in other digits. evaluate_every: epochs.
+    sums in another order end in other digits. evaluate_every: epochs. weights: what the run begins
+    from, as `patchword.load` takes it; "" is from scratch.
     """
 
     batch_size: int = 64
@@ -51,6 +52,7 @@ class RunSettings:
     stored_size: tuple[int, int] = (96, 96)
     evaluate_every: int = 1
     recipe: str = ""
+    weights: str = ""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.evaluate_every < 1 or self.threads < 0 or min(self.stored_size) < 1:

@@ -31,6 +31,10 @@ from patchword.training.progress import Progress, Silent
 from patchword.training.runfolder import RunFolder
 from patchword.training.state import TrainingState
 from patchword.training.tasks.classify import Classify
+from patchword.training.weights import Start, fill
+
+# In data.json: what the weights of the run were made from.
+BEGUN_FROM = "begun_from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +47,26 @@ class RunResult:
 
 
 def start_run(
-    dataset: Dataset, chosen: Chosen, facts: Mapping[str, Any], out: Path, progress: Progress | None = None
+    dataset: Dataset,
+    chosen: Chosen,
+    facts: Mapping[str, Any],
+    out: Path,
+    progress: Progress | None = None,
+    start: Start | None = None,
 ) -> RunResult:
-    """Train from the beginning into the new folder `out`. facts: for data.json.
+    """Train from the beginning, or from the weights `start`, into the new folder `out`. facts: for data.json.
 
-    Raises: OutputError where `out` can't be written, TrainingBroken, Interrupted.
+    Raises: OutputError where `out` can't be written, SettingsError where the settings are not of the
+    model that `start` is, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
     device = _device(chosen.settings.run.device)
     progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
+    if start is not None:
+        for change in fill(model, start, chosen.settings, dataset.classes):
+            progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
+        facts = {**facts, BEGUN_FROM: start.facts()}
     chosen = _measured(chosen, model, device, progress)
     folder = runfolder.make_folder(out)
     folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
@@ -262,6 +276,7 @@ class _Writer:
                 data_hash=str(self.facts.get("file_list_sha256", "")),
                 seed=self.settings.run.seed,
                 recipe=self.settings.run.recipe,
+                **self._origin(),
                 metrics={k.removeprefix("val_"): v for k, v in scores.items()},
                 facts={
                     **self._split_seed(),
@@ -274,6 +289,11 @@ class _Writer:
         )
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.average.model.state_dict().items()}
         write_model(self.folder.path / name, tensors, card)
+
+    def _origin(self) -> dict[str, str]:
+        begun = self.facts.get(BEGUN_FROM, {})
+        names = {"source": "source", "source_sha256": "sha256", "licence": "licence"}
+        return {entry: str(begun.get(name, "")) for entry, name in names.items()}
 
     def _split_seed(self) -> dict[str, int]:
         """With it the held-out images of data that came unsplit are found again."""

@@ -8,7 +8,7 @@ from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
-from patchword.training.choose import Chosen, Wishes, choose, wished_seed
+from patchword.training.choose import Chosen, Wishes, choose, wished_run
 from patchword.training.recipes.facts import Asked, DataFacts
 
 DIGITS = DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
@@ -90,12 +90,12 @@ def test_two_values_that_fit_only_each_other_come_in_any_order(digits: Dataset) 
 def test_one_seed_whoever_says_it(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[run]\nseed = 3\n")
     file = str(tmp_path / "c.toml")
-    assert wished_seed(Wishes()) == 0
-    assert wished_seed(Wishes(config_file=file)) == 3
-    assert wished_seed(Wishes(config_file=file, options=(("run.seed", "--seed", 4),))) == 4
-    assert wished_seed(Wishes(config_file=file, overrides=("optim.lr=1", "run.seed=5"))) == 5
+    assert wished_run(Wishes()).seed == 0
+    assert wished_run(Wishes(config_file=file)).seed == 3
+    assert wished_run(Wishes(config_file=file, options=(("run.seed", "--seed", 4),))).seed == 4
+    assert wished_run(Wishes(config_file=file, overrides=("optim.lr=1", "run.seed=5"))).seed == 5
     with pytest.raises(SettingsError, match="whole number"):
-        wished_seed(Wishes(overrides=("run.seed=many",)))
+        wished_run(Wishes(overrides=("run.seed=many",)))
 
 
 @pytest.mark.parametrize(

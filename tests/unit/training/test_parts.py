@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchword import settings as tree
+from patchword.checkpoints.card import ModelCard
 from patchword.errors import SettingsError
+from patchword.images.preprocess import Preprocess
+from patchword.model.sizes import sized
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
@@ -35,13 +38,20 @@ def _digits() -> DataFacts:
 
 
 @given(facts)
-def test_no_recipe_leaves_attention_without_tokens_or_heads_without_channels(data: DataFacts) -> None:
-    for recipe in RECIPES.values():
-        settings, choices = recipe(data, Asked())
-        model = settings.model
-        rows, columns = model.grid_size
-        assert rows * columns >= 16 and model.head_dim >= 32 and choices
-        assert max(model.patch.size) * 4 <= min(model.image.size) + 3
+def test_from_scratch_attention_has_tokens_and_heads_have_channels(data: DataFacts) -> None:
+    settings, choices = recipe_named("scratch")(data, Asked())
+    model = settings.model
+    rows, columns = model.grid_size
+    assert rows * columns >= 16 and model.head_dim >= 32 and choices
+    assert max(model.patch.size) * 4 <= min(model.image.size) + 3
+
+
+@given(facts)
+def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> None:
+    weights = ModelCard(config=sized("ti/16"), preprocess=Preprocess.simple(224))
+    for name, recipe in RECIPES.items():
+        settings, _ = recipe(data, Asked(weights=weights if name == "finetune" else None))
+        assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings
 

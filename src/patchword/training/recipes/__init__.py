@@ -4,15 +4,19 @@ from collections.abc import Callable
 
 from patchword.errors import SettingsError, near_text
 from patchword.training.config import TrainSettings
-from patchword.training.recipes import scratch
+from patchword.training.recipes import finetune, scratch
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
 
 Recipe = Callable[[DataFacts, Asked], tuple[TrainSettings, list[Choice]]]
 
 RECIPES: dict[str, Recipe] = {
     "scratch": scratch.settings_for,
+    "finetune": finetune.settings_for,
 }
-DEFAULT = "scratch"
+
+
+def default_recipe(asked: Asked) -> str:
+    return "scratch" if asked.weights is None else "finetune"
 
 
 def recipe_named(name: str) -> Recipe:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from patchword.checkpoints.card import ModelCard
+
 Size = tuple[int, int]
 
 
@@ -23,12 +25,13 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was asked for by option; None leaves the choice to the recipe."""
+    """What was asked for by option; None leaves the choice to the recipe. weights: the card of those to begin from."""
 
     image_size: Size | None = None
     patch_size: Size | None = None
     model: str | None = None
     epochs: int | None = None
+    weights: ModelCard | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

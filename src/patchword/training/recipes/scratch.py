@@ -13,6 +13,7 @@ and 192 channels were stopped before their end and say less still.
 import math
 from dataclasses import replace
 
+from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,
@@ -28,7 +29,8 @@ from patchword.model.sizes import sized
 from patchword.training.augment import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
 from patchword.training.optim import OptimSettings
-from patchword.training.recipes.facts import Asked, Choice, DataFacts, Size
+from patchword.training.recipes.common import decay_over, gentle, safe_std, stored_size
+from patchword.training.recipes.facts import Asked, Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
 
@@ -39,7 +41,11 @@ NAMED_MODEL_SIZE = (224, 224)
 
 
 def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
-    """The settings for these data, and the choices in words."""
+    """The settings for these data, and the choices in words. Raises: SettingsError where weights are given."""
+    if asked.weights is not None:
+        raise SettingsError(
+            "the recipe scratch begins from nothing, and weights are given", "leave out --recipe or --weights"
+        )
     if asked.model is not None:
         return _named(facts, asked)
     shape = shape_for(facts, asked)
@@ -80,14 +86,14 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig) -> TrainSettings
     return TrainSettings(
         model=model,
         preprocess=Preprocess.simple(
-            model.image.size, in_channels=facts.channels, mean=facts.mean, std=_safe(facts.std)
+            model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
         ),
-        augment=_gentle() if tiny else _strong(facts),
+        augment=gentle() if tiny else _strong(facts),
         optim=OptimSettings(lr=_lr(model.dim)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(5.0, epochs / 10), final_lr=0.01),
         loss=LossSettings(label_smoothing=0.1),
-        average=AverageSettings(decay=_decay(epochs * steps_per_epoch)),
-        run=RunSettings(batch_size=batch, stored_size=_stored(model.image.size, tiny), recipe="scratch"),
+        average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
+        run=RunSettings(batch_size=batch, stored_size=stored_size(model.image.size, tiny), recipe="scratch"),
     )
 
 
@@ -101,28 +107,6 @@ def _epochs(facts: DataFacts, steps_per_epoch: int) -> int:
     wanted = 60 if facts.num_images < 3000 else 100
     fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(wanted, fewest), most)))
-
-
-def _decay(steps: int) -> float:
-    """The average looks back over about 4 % of the run."""
-    return round(min(max(1 - 25 / max(steps, 1), 0.9), 0.9999), 5)
-
-
-def _safe(std: tuple[float, ...]) -> tuple[float, ...]:
-    """A channel that never changes has no deviation to divide by."""
-    return tuple(max(s, 1e-2) for s in std)
-
-
-def _stored(size: Size, tiny: bool) -> Size:
-    """Pictures are kept half as large again as the model sees them, so that a crop is still sharp."""
-    return size if tiny else (math.ceil(size[0] * 1.5), math.ceil(size[1] * 1.5))
-
-
-def _gentle() -> AugmentSettings:
-    """For pictures of few pixels, where a crop would cut the thing itself; never mirrored (digits, letters)."""
-    return AugmentSettings(
-        geometry=GeometrySettings(degrees=10.0, translate=0.08, shear=5.0, zoom=0.1, outside="zeros")
-    )
 
 
 def _strong(facts: DataFacts) -> AugmentSettings:

@@ -1,0 +1,117 @@
+"""From weights that know something: the same model with a head for these classes, gentler in every way.
+
+The values are those in common use (Steiner et al. 2021, arXiv 2106.10270, section 3.4; Touvron et al. 2022, arXiv 2204.07118,
+appendix A: AdamW at a tenth of the rate from scratch and less, few rounds, little augmentation). None was tuned here:
+no published weights could be fetched where this was written.
+"""
+
+import math
+from dataclasses import replace
+
+from patchword.checkpoints.card import ModelCard
+from patchword.errors import SettingsError
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import ViTConfig
+from patchword.training.augment import AugmentSettings, ColourSettings, GeometrySettings
+from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
+from patchword.training.optim import OptimSettings
+from patchword.training.recipes.common import decay_over, gentle, safe_std, stored_size
+from patchword.training.recipes.facts import Asked, Choice, DataFacts
+from patchword.training.schedule import ScheduleSettings
+
+DESCRIPTION = "from weights, with a head for the data's classes"
+EPOCHS, FEWEST_STEPS, MOST_STEPS = 20, 300, 10_000
+
+
+def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
+    """The settings for these data and weights, and the choices in words.
+
+    Raises: SettingsError where there are no weights, or another model is asked for.
+    """
+    card = asked.weights
+    if card is None:
+        raise SettingsError("the recipe finetune needs weights to begin from", "give --weights")
+    if asked.model is not None:
+        raise SettingsError(
+            f"the model {asked.model} and weights are both asked for", "leave out --model: the weights say it"
+        )
+    model, why = _model(card, facts, asked)
+    return _settings(facts, asked, model, _preprocess(card, facts, model)), why
+
+
+def _model(card: ModelCard, facts: DataFacts, asked: Asked) -> tuple[ViTConfig, list[Choice]]:
+    """The model of the weights, at the size asked for, with a head for these classes."""
+    old, why = card.config, []
+    size = asked.image_size or (card.preprocess.image_size if card.preprocess.fixed_size else old.image.size)
+    reason = "--image-size" if asked.image_size else "what the weights were made for"
+    why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
+    # Grey pictures are shown to a model of colours as equal channels, which it has seen; the
+    # other way round colours would be lost, so its kernel is widened.
+    channels = 3 if (facts.channels, old.image.channels) == (1, 3) else facts.channels
+    if channels != old.image.channels:
+        why.append(
+            Choice(what=f"{channels} channels in place of {old.image.channels}", why="those of the data")
+        )
+    patch = old.patch if asked.patch_size is None else replace(old.patch, size=asked.patch_size)
+    if asked.patch_size is not None:
+        why.append(Choice(what=f"patches of {asked.patch_size[1]}x{asked.patch_size[0]}", why="--patch-size"))
+    model = replace(
+        old,
+        image=replace(old.image, size=size, channels=channels),
+        patch=patch,
+        head=replace(old.head, num_classes=facts.num_classes),
+    )
+    return model, why
+
+
+def _preprocess(card: ModelCard, facts: DataFacts, model: ViTConfig) -> Preprocess:
+    """Pixels scaled as the weights know them; of channels they have never seen, as the data have them."""
+    same = model.image.channels == card.config.image.channels
+    simple = Preprocess.simple(
+        model.image.size,
+        in_channels=model.image.channels,
+        mean=card.preprocess.mean if same else facts.mean,
+        std=card.preprocess.std if same else safe_std(facts.std),
+    )
+    return replace(simple, resample=card.preprocess.resample)
+
+
+def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, preprocess: Preprocess) -> TrainSettings:
+    tiny = min(model.image.size) <= 16
+    batch = max(min(_batch(model), facts.num_images // 4), 2)
+    steps_per_epoch = max(facts.num_images // batch, 1)
+    epochs = asked.epochs or _epochs(steps_per_epoch)
+    return TrainSettings(
+        model=model,
+        preprocess=preprocess,
+        augment=gentle() if tiny else _mild(facts),
+        optim=OptimSettings(lr=_lr(model.dim)),
+        schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(1.0, epochs / 10), final_lr=0.01),
+        loss=LossSettings(label_smoothing=0.1),
+        average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
+        run=RunSettings(batch_size=batch, stored_size=stored_size(model.image.size, tiny), recipe="finetune"),
+    )
+
+
+def _batch(model: ViTConfig) -> int:
+    """What a model keeps for the way back grows with its width: fewer images a step then."""
+    return 64 if model.dim <= 384 else 32 if model.dim <= 768 else 16
+
+
+def _lr(dim: int) -> float:
+    """A tenth of what the recipe from scratch takes."""
+    return 3e-4 if dim <= 64 else 2e-4 if dim <= 128 else 1e-4
+
+
+def _epochs(steps_per_epoch: int) -> int:
+    fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
+    return max(1, math.ceil(min(max(EPOCHS, fewest), most)))
+
+
+def _mild(facts: DataFacts) -> AugmentSettings:
+    return AugmentSettings(
+        geometry=GeometrySettings(
+            crop_scale=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5 if facts.mirrors else 0.0
+        ),
+        colour=ColourSettings(brightness=0.2, contrast=0.2, saturation=0.2),
+    )
