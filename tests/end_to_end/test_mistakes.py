@@ -175,3 +175,18 @@ def test_control_c_keeps_the_weights_and_says_how_to_go_on(folder: Path) -> None
     assert "--resume" in said and "Traceback" not in said
     answer = patchword("predict", out, folder / "val" / "d0" / "0.png", "--json")
     assert answer.returncode == 0 and json.loads(answer.stdout)
+
+
+def test_the_limit_on_pixels_is_one_option_everywhere(tmp_path: Path) -> None:
+    """Scans of 24 x 24 under a limit of 500 pixels: refused wherever images are read."""
+    folder = tmp_path / "scans"
+    write_scans(folder, {"d0": 6, "d1": 6})
+    said = patchword("check", folder, "--max-pixels", "500")
+    assert said.returncode == 2 and "over the limit" in said.stdout + said.stderr
+    said = patchword("train", folder, "--max-pixels", "500", "--out", tmp_path / "run")
+    assert (
+        said.returncode == 2
+        and "576 pixels, over the limit of 500" in said.stderr
+        and not (tmp_path / "run").exists()
+    )
+    assert patchword("check", folder, "--max-pixels", "576").returncode == 0

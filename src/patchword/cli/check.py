@@ -20,6 +20,7 @@ def check(
     image_column: str | None,
     label_column: str | None,
     ignore_unknown_classes: bool,
+    max_pixels: int,
 ) -> None:
     """Say what is in DATA and what is wrong with it; nothing is changed.
 
@@ -30,7 +31,8 @@ def check(
     from patchword.data.check import check_data
     from patchword.data.open import open_data
 
-    dataset = open_data(data, open_request(image_column, label_column, ignore_unknown_classes))
+    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    dataset = open_data(data, opening)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(dataset, workers=machine.granted_threads(), progress=progress)
     if as_json:

@@ -80,7 +80,7 @@ def _print(done: "Conversion") -> None:
     for file in done.files:
         click.echo(f"  wrote      {file}")
     for reason, count in done.dropped:
-        click.echo(f"  left out   {count} tensors: {reason}")
+        click.echo(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}")
     for field, ours, theirs in done.changed:
         click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
     for field, ours, theirs in done.prepared:

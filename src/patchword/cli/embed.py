@@ -8,8 +8,7 @@ import click
 from patchword import machine
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import offline_option
-from patchword.images.limits import MAX_PIXELS
+from patchword.cli.options import max_pixels_option, offline_option
 
 
 @click.command()
@@ -29,13 +28,7 @@ from patchword.images.limits import MAX_PIXELS
 @click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
 @offline_option
 @model_options
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=MAX_PIXELS,
-    show_default=True,
-    help="Larger images are refused.",
-)
+@max_pixels_option
 def embed(
     model: str,
     files: tuple[str, ...],

@@ -41,6 +41,7 @@ def evaluate(
     image_column: str | None,
     label_column: str | None,
     ignore_unknown_classes: bool,
+    max_pixels: int,
 ) -> None:
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
@@ -61,7 +62,8 @@ def evaluate(
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures
 
-    dataset = open_for(loaded, data, open_request(image_column, label_column, ignore_unknown_classes))
+    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(
             split=split,

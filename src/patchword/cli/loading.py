@@ -13,7 +13,7 @@ def tell(report: "LoadReport") -> None:
     if report.layout == "patchword":
         return
     dropped = sum(len(part.names) for part in report.dropped)
-    left = f", {dropped} tensors dropped" if dropped else ""
+    left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""
     click.echo(f"read as {report.layout} ({report.filled:.0%} of the backbone{left})", err=True)
     if report.new:
         shown = ", ".join(report.new[:3]) + (", …" if len(report.new) > 3 else "")

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from patchword.data.request import OpenRequest
+from patchword.images.limits import MAX_PIXELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +21,13 @@ _DATA_OPTIONS = (
 )
 
 
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Larger images are refused.",
+)
 offline_option = click.option(
     "--offline", is_flag=True, help="Open no socket: what would be fetched must be in the cache."
 )
@@ -27,17 +35,17 @@ offline_option = click.option(
 
 def data_options(command: F) -> F:
     """The options that say how DATA is read."""
-    for option in reversed(_DATA_OPTIONS):
+    for option in reversed((*_DATA_OPTIONS, max_pixels_option)):
         command = option(command)
     return command
 
 
 def open_request(
-    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, *, seed: int = 0
+    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, max_pixels: int
 ) -> OpenRequest:
     return OpenRequest(
         image_column=image_column,
         label_column=label_column,
         ignore_unknown_classes=ignore_unknown_classes,
-        seed=seed,
+        max_pixels=max_pixels,
     )

@@ -1,9 +1,9 @@
 """`patchword train`: from images to a classifier in a run folder."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
 from patchword.cli.options import data_options, offline_option, open_request
@@ -61,7 +61,7 @@ def train(
     machine.watch()
     with screen() as progress:
         if resume is not None:
-            _refuse_settings(given, overrides, out)
+            _refuse_settings()
             from patchword import api
 
             result = api.resume(resume, data=data, progress=progress)
@@ -111,7 +111,9 @@ def _request(
         options=tuple(options),
         overrides=overrides,
     )
-    opening = open_request(given["image_column"], given["label_column"], given["ignore_unknown_classes"])
+    opening = open_request(
+        given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
+    )
     return TrainRequest(
         data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]
     )
@@ -121,16 +123,16 @@ def _size(given: dict[str, Any], name: str) -> tuple[int, int] | None:
     return None if given[name] is None else size(f"--{name.replace('_', '-')}", given[name])
 
 
-def _refuse_settings(given: dict[str, Any], overrides: tuple[str, ...], out: str | None) -> None:
+def _refuse_settings() -> None:
     """A resumed run keeps its settings; asking for others must not pass in silence."""
-    told = asdict(said())
-    told["class_names"] = told.pop("classes")
+    ctx = click.get_current_context()
     asked = [
-        f"--{name.replace('_', '-')}"
-        for name, value in {**given, **told}.items()
-        if value not in (None, False)
+        option.opts[0]
+        for option in ctx.command.params
+        if isinstance(option, click.Option)
+        and option.name not in (None, "resume")
+        and ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
-    asked += ["-o"] * bool(overrides) + ["--out"] * (out is not None)
     if asked:
         raise UserError(
             f"--resume goes on with the run's own settings, so {', '.join(asked)} would change nothing",

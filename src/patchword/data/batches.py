@@ -152,7 +152,12 @@ class Batches:
     def _read(self, index: int) -> NDArray[np.uint8] | str:
         """[C, h, w], or why it cannot be read."""
         try:
-            values = read(self.split.source(index), self.preprocess, name=self.split.names[index])
+            values = read(
+                self.split.source(index),
+                self.preprocess,
+                name=self.split.names[index],
+                max_pixels=self.split.max_pixels,
+            )
         except ImageError as error:
             return error.message
         return np.rint(values * 255).clip(0, 255).astype(np.uint8)

@@ -145,7 +145,7 @@ def _look(split: Split, index: int, channels: int) -> Look:
     try:
         source = split.source(index)
         data = _bytes_of(source)
-        request = Request(channels=channels, min_size=lambda size: LOOK_SIZE)
+        request = Request(channels=channels, max_pixels=split.max_pixels, min_size=lambda size: LOOK_SIZE)
         loaded = load(data if data is not None else source, request, split.names[index])
     except ImageError as error:
         return Look(split=split.name, index=index, reason=error.message)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from patchword.errors import DataError
 from patchword.images.decode import Source
+from patchword.images.limits import MAX_PIXELS
 
 Severity = Literal["error", "warning", "note"]
 
@@ -37,7 +38,8 @@ class Split:
     """Some images of a data set, in a fixed order.
 
     names: what a person would call each image, unique. labels [N] int64: index into the
-    data set's classes. rows [N]: where the reader finds each image.
+    data set's classes. rows [N]: where the reader finds each image. max_pixels: a larger image
+    is refused by whoever reads it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Split:
     labels: NDArray[np.int64]
     reader: Reader
     rows: NDArray[np.int64]
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,11 +58,11 @@ class Split:
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64], name: str | None = None) -> "Split":
         chosen = np.asarray(indices, dtype=np.int64)
-        return Split(
+        return replace(
+            self,
             name=name or self.name,
             names=tuple(self.names[i] for i in chosen),
             labels=self.labels[chosen],
-            reader=self.reader,
             rows=self.rows[chosen],
         )
 

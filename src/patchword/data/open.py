@@ -1,5 +1,6 @@
 """From what a user calls DATA to a `Dataset`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from patchword.data.dataset import Dataset
@@ -19,8 +20,13 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     text = str(path)
     for source in SOURCES:
         if source.recognises(text):
-            return source.read(text, request)
+            return _limited(source.read(text, request), request.max_pixels)
     if not Path(text).exists():
         raise not_there(text, ["digits"])
     known = "; ".join(source.DESCRIPTION for source in SOURCES)
     raise DataError(f"{text} is no data set that patchword knows", f"give one of: {known}")
+
+
+def _limited(dataset: Dataset, max_pixels: int) -> Dataset:
+    splits = {name: replace(split, max_pixels=max_pixels) for name, split in dataset.splits.items()}
+    return replace(dataset, splits=splits)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from patchword.images.limits import MAX_PIXELS
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRequest:
@@ -9,6 +11,7 @@ class OpenRequest:
 
     image_column, label_column: of a table; None takes the usual names. ignore_unknown_classes:
     leave images out of the evaluation split whose class training has not, instead of refusing.
+    max_pixels: larger images are refused.
     """
 
     split: bool = True
@@ -16,3 +19,4 @@ class OpenRequest:
     image_column: str | None = None
     label_column: str | None = None
     ignore_unknown_classes: bool = False
+    max_pixels: int = MAX_PIXELS

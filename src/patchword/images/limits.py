@@ -21,9 +21,8 @@ class Limits:
             raise ImageError(f"{name}: its {side} is zero", "leave it out: there is nothing to see")
         if width * height > self.max_pixels:
             raise ImageError(
-                f"{name}: {width}x{height} is {width * height / 1e6:,.0f} megapixels, over the limit of "
-                f"{self.max_pixels / 1e6:,.0f}",
-                "make it smaller, or allow more with max_pixels",
+                f"{name}: {width}x{height} is {width * height:,} pixels, over the limit of {self.max_pixels:,}",
+                "make it smaller, or allow more with --max-pixels (in Python max_pixels)",
             )
         stored = width * height * channels * itemsize
         as_float = 0 if itemsize == 1 else width * height * channels * 4
@@ -34,5 +33,5 @@ class Limits:
         if needed > allowed:
             raise ImageError(
                 f"{name}: decoding takes {needed / 1e9:,.1f} GB, over the limit of {allowed / 1e9:,.1f} GB",
-                "make it smaller, or allow more with max_pixels",
+                "make it smaller, or allow more with --max-pixels (in Python max_pixels)",
             )

@@ -17,7 +17,6 @@ from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.splits import file_list_sha256
 from patchword.errors import DataError, near_text
-from patchword.images.limits import MAX_PIXELS
 from patchword.inference.answers import Answer, SameAnswers
 from patchword.inference.model import Model, softmax
 from patchword.inference.thumbnail import thumbnail
@@ -82,7 +81,6 @@ class EvaluationRequest:
 
     split: str | None = None
     batch_size: int | None = None
-    max_pixels: int = MAX_PIXELS
     ignore_unknown_classes: bool = False
     progress: Callable[[int, int], None] | None = None
 
@@ -120,7 +118,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
         model.vit,
         count=len(split),
         batch_size=request.batch_size,
-        max_pixels=request.max_pixels,
+        max_pixels=split.max_pixels,
     )
     for answer in found:
         tally.add(answer)

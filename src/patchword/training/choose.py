@@ -112,7 +112,8 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
             f"fewer than {FEWEST_TOKENS} leave attention little to do; take a smaller patch or larger images"
         )
         found.append(Choice(what=f"warning: only {rows} x {columns} tokens", why=why))
-    if model.head_dim < HEAD_DIM:
+    # Weights come with heads that work, however narrow.
+    if model.head_dim < HEAD_DIM and not settings.run.weights:
         why = f"narrower than {HEAD_DIM} they cannot tell tokens apart; take fewer heads"
         found.append(Choice(what=f"warning: heads of {model.head_dim} channels", why=why))
     if settings.optim.lr > 10 * by_recipe.optim.lr:

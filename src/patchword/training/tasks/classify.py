@@ -84,7 +84,13 @@ class Classify:
     def _evaluation_batches(self) -> Any:
         if self._prepared is not None:
             return self._prepared
-        batches = iterate(from_split(self.split), self.settings.preprocess, EVALUATION_BATCH, self.workers)
+        batches = iterate(
+            from_split(self.split),
+            self.settings.preprocess,
+            EVALUATION_BATCH,
+            self.workers,
+            self.split.max_pixels,
+        )
         pairs = ((b.images, self.split.labels[b.indices]) for b in batches if b.indices)
         height, width = self.settings.model.image.size
         needed = 4 * len(self.split) * self.settings.model.image.channels * height * width
