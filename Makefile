@@ -42,7 +42,7 @@ test: $(VENV)/dev  ## the tests, under five minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not proof and not browser and not peers and not gpu"
 
 test-all: $(VENV)/browser $(VENV)/bench  ## also the slow ones, those in a browser (needs chromium, chromium-driver), those with the peers
-	$(BIN)/python -m pytest -m "not proof and not gpu"
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -m "not proof and not gpu"
 
 proof: $(VENV)/dev  ## long trainings and kills
 	$(BIN)/python -m pytest -m proof --timeout 3600
