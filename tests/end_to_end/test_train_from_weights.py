@@ -86,6 +86,7 @@ def test_every_file_of_the_run_says_what_it_was_begun_from(base: Path, others: P
     assert json.loads((out / "data.json").read_text())["begun_from"]["sha256"] == digest
     report = (out / "report.html").read_text()
     assert digest in report and "Begun from" in report
+    assert f"beginning from the weights of <bdi>{base}</bdi>" in report
 
 
 def test_it_learns_what_the_weights_did_not_know(base: Path, others: Path, tmp_path: Path) -> None:

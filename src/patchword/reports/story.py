@@ -53,6 +53,7 @@ def progress(run: RunFiles) -> dict[str, Any]:
         "best": best_epoch(run),
         "seconds": last.get("seconds"),
         "train_images": (run.data.get("splits") or {}).get("train", {}).get("images"),
+        "begun_from": (run.data.get("begun_from") or {}).get("name"),
     }
 
 
