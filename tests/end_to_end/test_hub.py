@@ -18,6 +18,7 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
 from support.hub import TOKEN, Hub, Repo, running_hub
+from support.parity import committed
 
 # The command, in a process that cannot open a connection or look up a name without being caught.
 SEALED = """
@@ -201,7 +202,7 @@ def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
 
 def test_a_folder_of_another_program_is_read_from_the_hub(desk: Desk) -> None:
     """transformers' own files: the config beside the weights says what no tensor does."""
-    case = Path(__file__).parents[1] / "data" / "parity" / "cases" / "transformers_small_vit"
+    case = committed() / "transformers_small_vit"
     names = ("config.json", "model.safetensors")
     repo = desk.hub.repos["org/theirs"] = Repo()
     commit = repo.commit({name: (case / name).read_bytes() for name in names}, "main")

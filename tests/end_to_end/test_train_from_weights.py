@@ -17,13 +17,13 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.native import read_card
 from patchword.cli.main import run
 from patchword.images.preprocess import read
-from support.parity import cases_in
+from support.parity import cases_in, committed
 from support.scans import write_scans
 
 QUICK = ("--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
 # So small that a step changes nothing that can be seen.
 STILL = ("--epochs", "1", "--lr", "1e-12", *QUICK)
-PARITY = cases_in([Path(__file__).parents[1] / "data" / "parity" / "cases"], {"backbone"})
+PARITY = cases_in([committed()], {"backbone"})
 TORCHVISION = next(case for case in PARITY if case.name == "torchvision_vit_old_mlp_names")
 
 

@@ -7,7 +7,6 @@ Without the two variables it counts the committed cases alone. Every number is c
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -23,10 +22,11 @@ from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import tensor_of
 from patchword.checkpoints.write import write_as
 from patchword.errors import CheckpointError
+from support.keys import folders as key_folders
 from support.keys import lists_in, opened, refused, unmapped
 from support.parity import Case, cases_in, differences, options_of
+from support.parity import folders as case_folders
 
-HERE = Path(__file__).parents[1] / "data" / "parity" / "cases"
 BEGIN, END = "<!-- made by tests/parity/table.py -->", "<!-- end of what is made -->"
 
 
@@ -47,11 +47,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
-    folders = [HERE] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
     rows: dict[tuple[str, str], Row] = defaultdict(Row)
-    for case in cases_in(folders, {"backbone"}):
+    for case in cases_in(case_folders(), {"backbone"}):
         measure(case, rows[case.meta["origin"], case.meta["family"]])
-    text = table(rows) + "\n\n" + table_of_keys(lists_in(folders()))
+    text = table(rows) + "\n\n" + table_of_keys(lists_in(key_folders()))
     if chosen.write is None:
         print(text)
         return

@@ -4,17 +4,12 @@ A case is known by its meta.json alone. One of each family is committed; PATCHWO
 a folder with all of them.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
 from patchword.errors import UnknownLayout
-from support.parity import Case, cases_in, differences
+from support.parity import Case, cases_in, differences, folders
 
-COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
-FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
-CASES = cases_in(FOLDERS, {"backbone"})
+CASES = cases_in(folders(), {"backbone"})
 # Models that are refused by name, and the word that names them (docs/formats.md, docs/decisions).
 REFUSED = {"samvit": "SAM's image encoder"}
 

@@ -1,18 +1,13 @@
 """The encoder of every recorded MAE: on the patches that stay, it must answer as the original did."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from patchword.model.vit import ViT
-from support.parity import Case, cases_in, difference
+from support.parity import Case, cases_in, difference, folders
 
-COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
-FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
-CASES = cases_in(FOLDERS, {"mae"})
+CASES = cases_in(folders(), {"mae"})
 # The originals' default, of which all are recorded.
 HIDDEN_SHARE = 0.75
 COMPARED = ("embedded", "block_0", "latent", "mask", "ids_restore")

@@ -3,8 +3,6 @@
 A few cases are committed; PATCHWORD_CASES names a folder with all of them.
 """
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +13,9 @@ from patchword.model.kernel import resample_kernel
 from patchword.model.kinds import Resample
 from patchword.model.positions.learned import resample_grid
 from patchword.model.positions.relative_bias import resample_differences
-from support.parity import Case, cases_in, difference
+from support.parity import Case, cases_in, difference, folders
 
-COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "cases"
-FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
-CASES = cases_in(FOLDERS, {"resize"})
+CASES = cases_in(folders(), {"resize"})
 
 FLEXI = Resample(interpolation="bilinear", antialias=False)
 

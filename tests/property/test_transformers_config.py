@@ -13,8 +13,9 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.read import understand
 from patchword.checkpoints.stored import open_stored
 from patchword.errors import CheckpointError
+from support.parity import committed
 
-CASES = sorted((Path(__file__).parents[1] / "data" / "parity" / "cases").glob("transformers_small_*"))
+CASES = sorted(committed().glob("transformers_small_*"))
 PROCESSING = {
     "image_processor_type": "ViTImageProcessor",
     "size": {"height": 16, "width": 16},

@@ -1,7 +1,13 @@
 """A recorded case: its meta.json, its file loaded with its hints, and our answers under the recorded names."""
 
+import atexit
+import functools
 import json
 import math
+import os
+import shutil
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,8 @@ from patchword.inference.model import Model
 from patchword.model.kinds import JoinedPool
 from patchword.model.positions.place import Layout, Place
 from patchword.model.vit import ViT
+
+PACKED = Path(__file__).parents[1] / "data" / "parity" / "cases"
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,23 @@ class Case:
 
     def load(self) -> Model:
         return load(self.path, device="cpu", options=options_of(self.meta["hints"], self.folder))
+
+
+@functools.cache
+def committed() -> Path:
+    """The folder of the committed cases, unpacked for this process: packed they stay under 3 MB."""
+    folder = Path(tempfile.mkdtemp(prefix="patchword-cases-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for packed in sorted(PACKED.glob("*.zip")):
+        with zipfile.ZipFile(packed) as archive:
+            archive.extractall(folder)
+    return folder
+
+
+def folders() -> list[Path]:
+    """Where cases lie: those of the repository, then those of the folder that PATCHWORD_CASES names."""
+    named = os.environ.get("PATCHWORD_CASES")
+    return [committed(), *([Path(named)] if named else [])]
 
 
 def cases_in(folders: list[Path], kinds: set[str]) -> list[Case]:

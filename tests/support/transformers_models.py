@@ -1,6 +1,6 @@
 """Small models of transformers with random weights, and what they answer. Imports transformers: for tests/peers alone.
 
-python -m support.transformers_models FOLDER    # in tests/, writes the recorded cases of tests/data/parity/cases
+python -m support.transformers_models FOLDER    # in tests/, writes recorded cases, which support.pack_cases packs
 """
 
 import json

@@ -27,10 +27,10 @@ from patchword.inference.load import load
 from patchword.model.config import AttentionConfig, ImageConfig, MLPConfig, PatchConfig, TokensConfig
 from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, Rope2d, SinCos2d
 from patchword.model.vit import ViT
-from support.parity import options_of
+from support.parity import committed, options_of
 from support.vit_configs import tiny
 
-CASES = Path(__file__).parents[2] / "data" / "parity" / "cases"
+CASES = committed()
 SMALL = sorted(CASES.glob("transformers_small_*"))
 each = pytest.mark.parametrize(
     "folder", SMALL, ids=lambda folder: folder.name.removeprefix("transformers_small_")
