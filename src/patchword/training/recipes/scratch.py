@@ -26,10 +26,9 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import sized
-from patchword.training.augment import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
 from patchword.training.optim import OptimSettings
-from patchword.training.recipes.common import decay_over, gentle, safe_std, stored_size
+from patchword.training.recipes.common import decay_over, gentle, rate_for, safe_std, stored_size, strong
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
@@ -88,8 +87,8 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig) -> TrainSettings
         preprocess=Preprocess.simple(
             model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
         ),
-        augment=gentle() if tiny else _strong(facts),
-        optim=OptimSettings(lr=_lr(model.dim)),
+        augment=gentle() if tiny else strong(facts),
+        optim=OptimSettings(lr=rate_for(model.dim)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(5.0, epochs / 10), final_lr=0.01),
         loss=LossSettings(label_smoothing=0.1),
         average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
@@ -97,26 +96,8 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig) -> TrainSettings
     )
 
 
-def _lr(dim: int) -> float:
-    """Narrow models take larger steps: 3e-3 at 64 channels, 2e-3 at 128, 1e-3 from 192 on."""
-    return 3e-3 if dim <= 64 else 2e-3 if dim <= 128 else 1e-3
-
-
 def _epochs(facts: DataFacts, steps_per_epoch: int) -> int:
     """Many rounds over few images, fewer over many."""
     wanted = 60 if facts.num_images < 3000 else 100
     fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(wanted, fewest), most)))
-
-
-def _strong(facts: DataFacts) -> AugmentSettings:
-    return AugmentSettings(
-        geometry=GeometrySettings(
-            crop_scale=(0.35, 1.0),
-            crop_ratio=(0.75, 1.3333),
-            flip=0.5 if facts.mirrors else 0.0,
-            degrees=15.0,
-        ),
-        colour=ColourSettings(brightness=0.3, contrast=0.3, saturation=0.3),
-        mixing=MixSettings(mixup=0.3, cutmix=1.0, probability=0.8),
-    )
