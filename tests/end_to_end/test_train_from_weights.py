@@ -89,6 +89,7 @@ def test_every_file_of_the_run_says_what_it_was_begun_from(base: Path, others: P
     assert f"beginning from the weights of <bdi>{base}</bdi>" in report
 
 
+@pytest.mark.slow
 def test_one_round_from_weights_is_worth_many_from_nothing(tmp_path: Path) -> None:
     quick = ("--threads", "1", "-o", "run.precision=float32")
     first = trained("digits", "--epochs", "12", *quick, "--out", tmp_path / "first")
