@@ -117,3 +117,17 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
             settings,
             preprocess=dataclasses.replace(settings.preprocess, in_channels=3, mean=(0.5,), std=(0.5,)),
         )
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "taken"), [(1, 3, 3), (3, 1, 3), (1, 1, 1), (3, 3, 3), (3, 5, 5), (1, 4, 4)]
+)
+def test_channels_are_kept_where_the_weights_can_see_the_data(data: int, weights: int, taken: int) -> None:
+    facts = dataclasses.replace(_digits(), channels=data, mean=(0.3,) * data, std=(0.2,) * data)
+    config = sized("ti/16", in_channels=weights)
+    card = ModelCard(
+        config=config, preprocess=Preprocess.simple(224, weights, (0.5,) * weights, (0.5,) * weights)
+    )
+    settings, _ = recipe_named("finetune")(facts, Asked(weights=card))
+    assert settings.model.image.channels == settings.preprocess.in_channels == taken
+    assert len(settings.preprocess.mean) in (1, taken)

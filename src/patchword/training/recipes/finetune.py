@@ -1,8 +1,7 @@
 """From weights that know something: the same model with a head for these classes.
 
-Models as wide as published ones are treated as is common (Steiner et al. 2021, arXiv 2106.10270, section 3.4; Touvron et al.
-2022, arXiv 2204.07118, appendix A): a tenth of the rate from scratch, few rounds, little augmentation. That was not
-tuned: no published weights could be fetched where this was written.
+Models as wide as published ones are treated as is common: a tenth of the rate from scratch, few rounds, little
+augmentation. That was not tuned: no published weights could be fetched where this was written.
 
 Narrower ones were trained on few images and know little. On hold-outs of flowers5's training images (300 images, one seed
 each, a standard error of 2.7 points), at 64 pixels, 20 rounds, from a model of 128 channels with 49 % on CIFAR-10:
@@ -57,8 +56,10 @@ def _model(card: ModelCard, facts: DataFacts, asked: Asked) -> tuple[ViTConfig, 
     reason = "--image-size" if asked.image_size else "what the weights were made for"
     why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
     # Grey pictures are shown to a model of colours as equal channels, which it has seen; the
-    # other way round colours would be lost, so its kernel is widened.
-    channels = 3 if (facts.channels, old.image.channels) == (1, 3) else facts.channels
+    # other way round colours would be lost, so its kernel is widened. Other counts are of files
+    # that only such a model reads.
+    keeps = old.image.channels > 1 and (facts.channels == 1 or old.image.channels != 3)
+    channels = old.image.channels if keeps else facts.channels
     if channels != old.image.channels:
         why.append(
             Choice(what=f"{channels} channels in place of {old.image.channels}", why="those of the data")
