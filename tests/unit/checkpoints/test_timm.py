@@ -271,6 +271,38 @@ def test_perception_encoder_without_a_name_is_not_taken_for_clip() -> None:
         read(listed(MODELS["PE"]), num_heads=3, image_size=(16, 24), act="gelu")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (tiny(block=BlockConfig(layer_scale=0.1)), "LayerScale"),
+        (tiny(tokens=NO_CLASS, head=MEAN), "no class token"),
+        (tiny(mlp=GATED), "packed"),
+        (tiny(attention=AttentionConfig(num_heads=3, qk_norm="layer")), "q_norm"),
+        (tiny(image=ImageConfig(size=(16, 12)), positions=Learned(covers="patches")), "without a place"),
+    ],
+    ids=["scaled, with a head", "no class token", "gated", "normed queries", "bare class token"],
+)
+def test_timms_own_combinations_are_read_without_any_name(config: ViTConfig, told: str) -> None:
+    opened = read(listed(config), num_heads=3, image_size=config.image.size)
+    assert opened.layout.name == "timm"
+    assert told in opened.report.evidence
+    assert not differences(explicit(config), explicit(opened.card.config))
+
+
+def test_a_size_that_is_given_goes_before_a_square_of_positions() -> None:
+    """Of 4 x 6 patches and one register 25 places are stored, which might be those of 5 x 5 patches."""
+    size, tokens = (32, 36), TokensConfig(class_token=False, num_registers=1)
+    config = tiny(image=ImageConfig(size=size), tokens=tokens, positions=Learned(covers="all"), head=MEAN)
+    opened = read(listed(config), num_heads=3, image_size=size)
+    assert opened.card.config.grid_size == (4, 6)
+    assert opened.card.config.positions == config.positions
+
+
+def test_blocks_without_positions_may_be_of_those_that_rotate() -> None:
+    with pytest.raises(CheckpointError, match="rotary"):
+        read(listed(tiny(positions=NoPositions())), num_heads=3, image_size=(16, 24))
+
+
 def test_an_architecture_of_a_later_timm_is_read_by_its_tensors_and_said_to_be_unknown() -> None:
     words = {"architecture": "vit_of_tomorrow", "model_args": SMALL}
     opened = read(listed(MODELS["plain"], words))

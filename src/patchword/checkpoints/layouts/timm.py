@@ -4,14 +4,15 @@ A hub folder with config.json, a training checkpoint, or a bare state dict that 
 names the architecture, or whose tensors only timm names so. Checked against timm 1.0.31.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule
+from patchword.checkpoints.layouts.original_signs import sign_of
 from patchword.checkpoints.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.checkpoints.layouts.timm_describe import Reading
 from patchword.checkpoints.layouts.timm_facts import Known, known, table
@@ -32,7 +33,47 @@ ONLY_TIMM = (
     "blocks.0.attn.rel_pos.mlp.fc1.weight",
     "shared_rel_pos.mlp.fc1.weight",
     "rope.freqs",
+    "blocks.0.attn.q_norm.weight",
+    "blocks.0.attn.norm.weight",
+    "blocks.0.mlp.norm.weight",
 )
+
+
+def _classifies(checkpoint: Checkpoint) -> bool:
+    return checkpoint.has("head.weight") or checkpoint.has("fc_norm.weight")
+
+
+def _gate_is_packed(checkpoint: Checkpoint) -> bool:
+    names = ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
+    shapes = [checkpoint.shape(name) for name in names if checkpoint.has(name)]
+    return [len(shape) for shape in shapes] == [2, 2] and shapes[0][0] == 2 * shapes[1][1]
+
+
+def _has_no_positions(checkpoint: Checkpoint) -> bool:
+    words = ("pos_embed", "rope", "relative_position", "rel_pos")
+    return not any(word in name for name in checkpoint.tensors for word in words)
+
+
+def _spares_the_class_token(checkpoint: Checkpoint) -> bool:
+    """A square of positions beside a class token, which has none, where nothing tells an original (under `model`)."""
+    if not checkpoint.has("cls_token", "pos_embed", "blocks.0.attn.qkv.weight") or checkpoint.wrapper:
+        return False
+    others = ("dist_token", "mask_token", "register_tokens", "blocks.0.gamma_1", "blocks.0.attn.q_bias")
+    if any(map(checkpoint.has, others)) or not sign_of(checkpoint).guess:
+        return False
+    rows = checkpoint.shape_of("pos_embed", 3)[1]
+    return square(rows) is not None and square(rows - 1) is None
+
+
+# What no original has together, though each of its files' names is theirs too.
+TOGETHER: tuple[tuple[str, Callable[[Checkpoint], bool]], ...] = (
+    ("LayerScale named ls1 and a classifier", lambda c: c.has("blocks.0.ls1.gamma") and _classifies(c)),
+    ("LayerScale named ls1 and no class token", lambda c: c.has("blocks.0.ls1.gamma") and not c.has("cls_token")),
+    ("a classifier and no class token", lambda c: not c.has("cls_token") and _classifies(c)),
+    ("a gate packed in mlp.fc1", _gate_is_packed),
+    ("blocks of ViT without any positions", _has_no_positions),
+    ("a class token without a place in pos_embed", _spares_the_class_token),
+)  # fmt: skip
 
 
 def evidence(checkpoint: Checkpoint) -> str | None:
@@ -44,7 +85,9 @@ def evidence(checkpoint: Checkpoint) -> str | None:
     if (words := known(checkpoint)) is not None:
         return f"{words.evidence} names timm's {words.architecture}"
     found = next((name for name in ONLY_TIMM if checkpoint.has(name)), None)
-    return None if found is None else f"only timm names a tensor {found}"
+    if found is not None:
+        return f"only timm names a tensor {found}"
+    return next((f"only timm's models have {what}" for what, fits in TOGETHER if fits(checkpoint)), None)
 
 
 class Timm(Layout):

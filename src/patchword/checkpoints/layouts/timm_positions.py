@@ -165,9 +165,11 @@ class Places:
             covers: Literal["patches", "all", "all_but_registers"] = "patches"
             return Learned(covers=self._covers(covers, tokens), resample=self._naflex_resample()), image
         count, prefix = self.checkpoint.shape_of(table, 3)[1], tokens.num_prefix
-        for covers, rows in self._coverings(count, prefix):
+        ways = self._coverings(count, prefix)
+        # A size that is said decides before a square is guessed.
+        for covers, rows, side in [(*way, None) for way in ways] + [(*way, square(way[1])) for way in ways]:
             try:
-                _, image = self._grid(lambda g, rows=rows: g[0] * g[1] == rows, square(rows))  # type: ignore[misc]
+                _, image = self._grid(lambda g, rows=rows: g[0] * g[1] == rows, side)  # type: ignore[misc]
             except CheckpointError:
                 continue
             return Learned(covers=self._covers(covers, tokens)), image
@@ -271,7 +273,8 @@ class Places:
         before = self._has("norm_pre.weight")
         pe_core = before and self._has("attn_pool.latent")
         pe_else = before and not self._has("norm.weight") and not self._has("fc_norm.weight")
-        if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
+        nowhere = not self._has(f"{self.stem}pos_embed")
+        if pe_core or pe_else or nowhere or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
                 f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
                 "put timm's config.json beside it, or name the file as timm names the architecture",
