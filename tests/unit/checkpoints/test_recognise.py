@@ -72,6 +72,30 @@ def test_the_whole_file_is_matched_and_each_fact_has_a_source(tmp_path: Path) ->
     assert all(sources.values())
 
 
+@pytest.mark.parametrize("name", ["heads", "heads.0", "heads.1"])
+def test_a_head_that_was_put_in_place_of_torchvisions_is_read(name: str, tmp_path: Path) -> None:
+    """`vit.heads = nn.Linear(...)`, or one in a Sequential, as most fine-tuning in tutorials does it."""
+
+    def renamed(tensors: dict[str, Tensor]) -> None:
+        for part in ("weight", "bias"):
+            tensors[f"{name}.{part}"] = tensors.pop(f"heads.head.{part}")
+
+    (tmp_path / "own").mkdir()
+    theirs = read_tensors(open_foreign(torchvision_file(tmp_path / "own", renamed), TOLD))
+    usual = read_tensors(open_foreign(torchvision_file(tmp_path), TOLD))
+    assert theirs.keys() == usual.keys()
+    assert torch.equal(theirs["head.weight"], usual["head.weight"])
+
+
+def test_a_head_of_two_layers_is_named(tmp_path: Path) -> None:
+    def deeper(tensors: dict[str, Tensor]) -> None:
+        tensors["heads.0.weight"] = tensors.pop("heads.head.weight")
+        tensors["heads.2.weight"] = torch.ones(3, 5)
+
+    with pytest.raises(UnknownLayout, match=r"heads\.0\.weight"):
+        open_foreign(torchvision_file(tmp_path, deeper), TOLD)
+
+
 def test_tensors_that_need_no_change_stay_mapped(tmp_path: Path) -> None:
     path = torchvision_file(tmp_path)
     tensors = read_tensors(open_foreign(path, TOLD))

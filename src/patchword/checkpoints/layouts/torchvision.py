@@ -1,5 +1,6 @@
 """torchvision's VisionTransformer. Source: torchvision 0.29, `models/vision_transformer.py`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HEADS = {768: 12, 1024: 16, 1280: 16}
 _CLASS = "torchvision's VisionTransformer"
 _BLOCK = "encoder.layers.encoder_layer_"
+_HEAD = "heads.head"
 
 
 class TorchvisionViT(Layout):
@@ -61,11 +63,14 @@ class TorchvisionViT(Layout):
         return Description(
             config=config,
             preprocess=preprocess,
-            spelling={"mlp": ("linear_1", "linear_2") if old else ("0", "3")},
+            spelling={
+                "mlp": ("linear_1", "linear_2") if old else ("0", "3"),
+                "head": _head_name(checkpoint),
+            },
         )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"mlp": ("0", "3")}
+        return {"mlp": ("0", "3"), "head": _HEAD}
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config
@@ -81,14 +86,21 @@ class TorchvisionViT(Layout):
         if config.head.pre_logits:
             yield from both("heads.pre_logits", "pre_logits")
         if config.head.num_classes:
-            yield from both("heads.head", "head")
+            yield from both(description.spelling["head"], "head")
 
 
 def _head(checkpoint: Checkpoint) -> HeadConfig:
     """Without `heads` the file is a backbone, as torchvision's feature extractors save it."""
     width = checkpoint.shape("heads.pre_logits.weight")[0] if checkpoint.has("heads.pre_logits.weight") else 0
-    classes = checkpoint.shape("heads.head.weight")[0] if checkpoint.has("heads.head.weight") else 0
+    name = _head_name(checkpoint)
+    classes = checkpoint.shape(f"{name}.weight")[0] if checkpoint.has(f"{name}.weight") else 0
     return HeadConfig(pre_logits=width, num_classes=classes)
+
+
+def _head_name(checkpoint: Checkpoint) -> str:
+    """`heads.head`; or the one linear layer that was put in its place, `heads` itself or a part of a Sequential."""
+    linear = [n.removesuffix(".weight") for n in checkpoint.under("heads.") if n.endswith(".weight")]
+    return linear[0] if len(linear) == 1 and re.fullmatch(r"heads(\.\d+)?", linear[0]) else _HEAD
 
 
 def _preprocess(config: ViTConfig) -> Preprocess:
