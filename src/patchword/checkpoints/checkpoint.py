@@ -107,10 +107,10 @@ _WRAPPERS: tuple[tuple[str, str], ...] = (
     ("state_dict_ema", "its averaged weights, which timm takes too"),
     ("target_encoder", "the target encoder, which I-JEPA's authors use"),
     ("teacher", "the teacher, which the authors of DINO use"),
-    ("state_dict", ""),
     ("model", ""),
     ("module", ""),
-    ("model_ema", "its averaged weights, the only ones there"),
+    ("model_ema", "its averaged weights, which timm takes before those of state_dict"),
+    ("state_dict", ""),
     ("student", "the student, the only one there"),
     ("encoder", "the context encoder, the only one there"),
 )
@@ -194,16 +194,54 @@ def _without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
     return tensors
 
 
+# Of DINO, DINOv2 and DINOv3; a teacher may have been saved without the rest of its file.
+_TRAINING_HEAD = re.compile(r"(head\.(mlp|last_layer)|(dino|ibot)_head)\..*")
+
+
 def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[str, Entry], Iterable[Left]]:
     """A teacher's or student's backbone without its training heads (DINO, DINOv2)."""
     inside = {n.removeprefix("backbone."): e for n, e in tensors.items() if n.startswith("backbone.")}
     heads = {n: e for n, e in tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}
     if heads and "cls_token" in inside and len(heads) + len(inside) == len(tensors):
         return inside | heads, ()  # a classifier of DINOv2's or DINOv3's hub
-    if not wrapper.startswith(("teacher", "student")) or "cls_token" not in inside:
+    others = [n for n in tensors if not n.startswith("backbone.")]
+    a_pair = wrapper.startswith(("teacher", "student"))
+    if "cls_token" not in inside or not (a_pair or (others and all(map(_TRAINING_HEAD.fullmatch, others)))):
         return tensors, ()
-    others = len(tensors) - len(inside)
-    return inside, [Left(what="heads of self-supervised training", tensors=others)] if others else []
+    return inside, [Left(what="heads of self-supervised training", tensors=len(others))] if others else []
+
+
+# What training leaves beside the weights, by the first word of its names.
+_TRAINING = (
+    "optimizer", "optimizers", "optimizer_states", "opt", "lr_scheduler", "lr_schedulers", "scheduler", "scaler",
+    "callbacks", "loops", "criterion", "loss",
+)  # fmt: skip
+
+
+def below_one_word(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The tensors below the one word before every name: a trainer's "model.", a wrapper that nobody publishes.
+
+    None where the names have no such word.
+    """
+    head = {n: e for n, e in checkpoint.tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}  # of its own file
+    first = {name: name.partition(".")[0] for name in checkpoint.tensors if name not in head}
+    words = {word for word in first.values() if word not in _TRAINING}
+    if len(words) != 1 or any(word == name for name, word in first.items()):
+        return None
+    word = words.pop()
+    inside = {n.removeprefix(f"{word}."): e for n, e in checkpoint.tensors.items() if first.get(n) == word}
+    others = [
+        Left(what=w, tensors=list(first.values()).count(w))
+        for w in dict.fromkeys(first.values())
+        if w != word
+    ]
+    wrapper = f"{checkpoint.wrapper.partition(':')[0]}.{word}".lstrip(".")
+    return replace(
+        checkpoint,
+        tensors={**_without_prefix(inside), **head},
+        wrapper=wrapper,
+        left=(*checkpoint.left, *others),
+    )
 
 
 def _what_else(tree: Mapping[str, Any]) -> str:

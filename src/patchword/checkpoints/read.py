@@ -13,7 +13,7 @@ from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
-from patchword.checkpoints.recognise import recognise
+from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
 from patchword.errors import CheckpointError, SettingsError
@@ -50,7 +50,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     checkpoint = unwrap(stored)
     if options.head is not None:
         checkpoint = with_linear_head(checkpoint, open_stored(options.head))
-    layout, evidence = recognise(checkpoint)
+    checkpoint, layout, evidence = recognised(checkpoint)
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
     description = _described(layout, checkpoint, facts)

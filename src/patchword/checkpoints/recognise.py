@@ -2,10 +2,28 @@
 
 from collections.abc import Sequence
 
-from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED
 from patchword.errors import AmbiguousLayout, UnknownLayout
+
+
+def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
+    """The tensors that are of a layout, the layout, and the evidence.
+
+    Where no layout has the names as they are, those below the one word before all of them are tried.
+    Raises: as `recognise`, of the names as they are.
+    """
+    try:
+        return checkpoint, *recognise(checkpoint)
+    except UnknownLayout as error:
+        inner = below_one_word(checkpoint)
+        while inner is not None:
+            try:
+                return inner, *recognise(inner)
+            except UnknownLayout:
+                inner = below_one_word(inner)
+        raise error
 
 
 def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:

@@ -280,6 +280,14 @@ def test_each_file_is_of_one_layout_alone(name: str, tmp_path: Path) -> None:
     assert others == [layout]
 
 
+def test_a_teacher_that_was_saved_alone_loses_its_training_head() -> None:
+    teacher = {f"backbone.{n}": t for n, t in theirs("dino", like(head=HEADLESS)).items()}
+    heads = {"head.mlp.0.weight": torch.ones(4, 24), "head.last_layer.weight_v": torch.ones(4, 4)}
+    opened = understand(listed(teacher | heads), Options(num_heads=3))
+    assert opened.layout.name == "dino"
+    assert any("heads of self-supervised training (2" in note for note in opened.report.notes)
+
+
 @pytest.mark.parametrize(
     ("tree", "name", "family", "guess"),
     [

@@ -87,6 +87,47 @@ def test_a_head_that_was_put_in_place_of_torchvisions_is_read(name: str, tmp_pat
     assert torch.equal(theirs["head.weight"], usual["head.weight"])
 
 
+OPTIMISER = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [
+        (lambda t: {"state_dict": {f"model.{n}": x for n, x in t.items()}}, "state_dict.model"),
+        (lambda t: {f"model.backbone.{n}": x for n, x in t.items()}, "model.backbone"),
+        (lambda t: {"net": t, "acc": 91.5, "optimizer": OPTIMISER}, "net"),
+        (lambda t: {"student": {f"module.backbone.{n}": x for n, x in t.items()}}, "student.backbone"),
+    ],
+    ids=["Lightning", "two words", "a wrapper of one's own", "a student"],
+)
+def test_tensors_below_one_word_are_read_as_without_it(
+    wrap: Callable[[dict[str, Tensor]], dict[str, object]], where: str, tmp_path: Path
+) -> None:
+    plain = torchvision_file(tmp_path)
+    torch.save(wrap(torch.load(plain)), tmp_path / "wrapped.ckpt")
+    opened = open_foreign(tmp_path / "wrapped.ckpt", TOLD)
+    assert opened.checkpoint.wrapper.startswith(where) and opened.report.filled == 1
+    usual, found = read_tensors(open_foreign(plain, TOLD)), read_tensors(opened)
+    assert usual.keys() == found.keys() and all(torch.equal(usual[n], found[n]) for n in usual)
+
+
+def test_a_word_before_a_part_of_the_tensors_is_no_wrapper(tmp_path: Path) -> None:
+    plain = torch.load(torchvision_file(tmp_path))
+    whole = {f"backbone.{n}": x for n, x in plain.items()} | {"decode.weight": torch.ones(3, 3)}
+    torch.save(whole, tmp_path / "segmenter.pth")
+    with pytest.raises(UnknownLayout, match=r"backbone\.class_token"):
+        open_foreign(tmp_path / "segmenter.pth", TOLD)
+
+
+def test_averaged_weights_go_before_those_of_a_state_dict(tmp_path: Path) -> None:
+    plain = torch.load(torchvision_file(tmp_path))
+    averaged = {f"module.{n}": x for n, x in plain.items()}
+    last = {n: torch.zeros_like(x) for n, x in plain.items()}
+    torch.save({"state_dict": last, "model_ema": averaged}, tmp_path / "last.pth.tar")
+    found = read_tensors(open_foreign(tmp_path / "last.pth.tar", TOLD))
+    assert torch.equal(found["head.weight"], plain["heads.head.weight"])
+
+
 def test_a_head_of_two_layers_is_named(tmp_path: Path) -> None:
     def deeper(tensors: dict[str, Tensor]) -> None:
         tensors["heads.0.weight"] = tensors.pop("heads.head.weight")
