@@ -89,7 +89,13 @@ class _Clip(Layout):
                 entry_norm=checkpoint.has(f"{prefix}ln_pre.weight"),
                 layer_scale=1e-5 if checkpoint.has(f"{block}0.ls_1.gamma") else None,
             ),
-            norm=LayerNormConfig(eps=facts.take("eps", (1e-5, "CLIP's code: torch's default"))),
+            norm=LayerNormConfig(
+                eps=facts.take(
+                    "eps",
+                    (_inner(told, "norm_kwargs").get("eps"), CONFIG),
+                    (1e-5, "CLIP's code: torch's default"),
+                )
+            ),
             head=HeadConfig(
                 pool=self._pool(facts, told),
                 norm="pooled" if told.get("final_ln_after_pool") else self.norm,
@@ -146,7 +152,7 @@ class OpenAIClip(_Clip):
     def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
         if checkpoint.has("input_resolution") or checkpoint.stored.container == "torchscript":
             return True, "with the sizes that OpenAI's archives keep"
-        if CONFIG in checkpoint.configs or checkpoint.wrapper or _open_clip_only(checkpoint):
+        if OpenClip()._is_mine(checkpoint)[0]:
             return False, ""
         return True, "bare, as OpenAI's"
 
@@ -178,8 +184,12 @@ class OpenClip(_Clip):
     file_name = "open_clip_model.safetensors"
 
     def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
+        if checkpoint.has("input_resolution"):
+            return False, ""
         if CONFIG in checkpoint.configs:
             return True, f"beside {CONFIG}"
+        if checkpoint.path.name.startswith("open_clip"):
+            return True, f"its name {checkpoint.path.name}"
         if checkpoint.wrapper:
             return True, f"in {checkpoint.wrapper} of a training file"
         return _open_clip_only(checkpoint), "with tensors that only open_clip writes"
@@ -208,8 +218,12 @@ class OpenClip(_Clip):
                 )
 
     def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
-        said = None if not told else "quick_gelu" if told["quick_gelu"] else "gelu"
-        return facts.take("act", (said, CONFIG))
+        if not told:
+            return facts.take("act", (None, CONFIG))
+        if told["quick_gelu"]:
+            return facts.take("act", ("quick_gelu", CONFIG))
+        approximate = _inner(told, "act_kwargs").get("approximate", "none")
+        return facts.take("act", ("gelu_tanh" if approximate == "tanh" else "gelu", CONFIG))
 
     def companions(self, card: ModelCard) -> Mapping[str, bytes]:
         config, p = card.config, card.preprocess
@@ -230,6 +244,8 @@ class OpenClip(_Clip):
                     "no_ln_pre": not config.block.entry_norm,
                     "final_ln_after_pool": config.head.norm == "pooled",
                     **({"ls_init_value": config.block.layer_scale} if config.block.layer_scale is not None else {}),
+                    **({"act_kwargs": {"approximate": "tanh"}} if config.mlp.activation == "gelu_tanh" else {}),
+                    **({"norm_kwargs": {"eps": config.norm.eps}} if config.norm.eps != 1e-5 else {}),
                 },
             },
             "preprocess_cfg": {
@@ -254,6 +270,12 @@ def _open_clip_only(checkpoint: Checkpoint) -> bool:
 
 def _mapping(checkpoint: Checkpoint, part: str) -> Mapping[str, Any]:
     found = checkpoint.configs.get(CONFIG, {}).get(part, {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _inner(told: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """Arguments of a layer below `vision_cfg`, {} where none are given."""
+    found = told.get(part)
     return found if isinstance(found, Mapping) else {}
 
 
@@ -310,7 +332,7 @@ def _check_holds(config: ViTConfig) -> None:
     """Raises: CheckpointError naming the first part that open_clip's tower does not have."""
     if config.patch.size[0] != config.patch.size[1]:
         raise CheckpointError("open_clip has no oblong patches", "choose another format")
-    if config.mlp.activation not in ("gelu", "quick_gelu"):
+    if config.mlp.activation not in ("gelu", "gelu_tanh", "quick_gelu"):
         raise CheckpointError(
             f"open_clip has no activation {config.mlp.activation!r}", "choose another format"
         )
