@@ -280,6 +280,15 @@ def test_each_file_is_of_one_layout_alone(name: str, tmp_path: Path) -> None:
     assert others == [layout]
 
 
+def test_dinov2_is_told_without_layer_scale_too() -> None:
+    """Its code leaves LayerScale out where it is not asked for; mask token and registers stay."""
+    tensors = theirs("dinov2", replace(DINOV2, tokens=REGISTERS, block=BlockConfig()))
+    for kept in ({}, {"register_tokens": tensors["register_tokens"]}):
+        left = {n: t for n, t in tensors.items() if n != "register_tokens"} | kept
+        opened = understand(listed(left, "x.pth"), Options(num_heads=3))
+        assert opened.layout.name == "dinov2" and opened.card.config.block.layer_scale is None
+
+
 def test_a_teacher_that_was_saved_alone_loses_its_training_head() -> None:
     teacher = {f"backbone.{n}": t for n, t in theirs("dino", like(head=HEADLESS)).items()}
     heads = {"head.mlp.0.weight": torch.ones(4, 24), "head.last_layer.weight_v": torch.ones(4, 4)}

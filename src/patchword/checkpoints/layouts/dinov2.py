@@ -20,6 +20,7 @@ from patchword.checkpoints.layouts.original import (
     evaluated,
     first_block,
     front,
+    has_flat_mask,
     is_common,
     patch_of,
     pool_of,
@@ -48,12 +49,14 @@ class DINOv2(Original):
         first = first_block(checkpoint)
         if (
             is_common(checkpoint)
-            and checkpoint.has("cls_token", "pos_embed", f"{first}ls1.gamma", f"{first}attn.qkv.weight")
+            and checkpoint.has("cls_token", "pos_embed", f"{first}attn.qkv.weight")
             and not checkpoint.has("rope_embed.periods")
             and not checkpoint.has("reg_token")
         ):
-            signs = [n for n in ("mask_token", "register_tokens") if checkpoint.has(n)]
-            return " and ".join([*signs, "ls1.gamma"])
+            signs = [name for name in ("register_tokens", f"{first}ls1.gamma") if checkpoint.has(name)]
+            if has_flat_mask(checkpoint):
+                signs.insert(0, "mask_token")
+            return " and ".join(sign.removeprefix(first) for sign in signs) or None
         return None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:

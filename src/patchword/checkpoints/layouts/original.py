@@ -105,6 +105,11 @@ def is_common(checkpoint: Checkpoint) -> bool:
     return bool(first) and checkpoint.has("patch_embed.proj.weight") and timms(checkpoint) is None
 
 
+def has_flat_mask(checkpoint: Checkpoint) -> bool:
+    """A mask token [1, D] is DINOv2's or DINOv3's; that of MAE and BEiT has three axes."""
+    return checkpoint.has("mask_token") and len(checkpoint.shape("mask_token")) == 2
+
+
 # Describing ------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from patchword.checkpoints.layouts.original import (
     evaluated,
     first_block,
     front,
+    has_flat_mask,
     is_common,
     patch_of,
     pool_of,
@@ -56,6 +57,7 @@ def is_plain(checkpoint: Checkpoint) -> bool:
         and checkpoint.has("cls_token", "pos_embed", f"{first}attn.qkv.weight", f"{first}mlp.fc1.weight")
         and not any(checkpoint.has(f"{first}{name}") for name in _OTHERS)
         and not checkpoint.has("register_tokens")
+        and not has_flat_mask(checkpoint)
         and not checkpoint.has("storage_tokens")
         and not checkpoint.has("reg_token")
     )
