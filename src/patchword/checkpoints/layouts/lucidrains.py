@@ -4,6 +4,7 @@ Source: the repository at 69d24fe (1.23.6) and its releases 0.20.0, 1.2.0, 1.6.9
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -137,6 +138,8 @@ class LucidrainsViT(Layout):
             yield from both(f"{spelling.head.removesuffix('.1')}.0", "pooled_norm")
         if config.head.num_classes:
             yield from both(spelling.head, "head")
+        else:
+            yield Drop(re.escape(spelling.head) + r"\.(weight|bias)", "a head of no classes, which is empty")
 
 
 def _spelling(checkpoint: Checkpoint) -> Spelling:
