@@ -59,6 +59,7 @@ def test_the_table_is_what_this_timm_says() -> None:
     ours = table()
     assert ours["source"] == f"timm {timm.__version__}", "make the table again for this timm"
     assert ours["architectures"] == timm_architectures.architectures()
+    assert ours["renamed"] == timm_architectures.renamed()
 
 
 @pytest.mark.parametrize("name", OURS)

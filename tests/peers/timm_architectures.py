@@ -15,6 +15,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import beit, deit, eva, naflexvit, vision_transformer, vision_transformer_relpos
+from timm.models._registry import _module_to_deprecated_models
 from timm.models.resnetv2 import ResNetV2
 
 CLASSES = (
@@ -130,10 +131,17 @@ def architectures() -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
+def renamed() -> dict[str, str]:
+    """Names of older releases, which timm still takes and training files of their time still say."""
+    return {
+        old: new for module in MODULES for old, new in _module_to_deprecated_models.get(module, {}).items()
+    }
+
+
 def table() -> str:
     """One architecture a line, so that a change of timm shows as the lines it touches."""
     lines = [f'  "{name}": {json.dumps(entry)}' for name, entry in architectures().items()]
-    head = {"source": f"timm {timm.__version__}", "data": DATA}
+    head = {"source": f"timm {timm.__version__}", "data": DATA, "renamed": renamed()}
     said = "".join(f' "{key}": {json.dumps(value)},\n' for key, value in head.items())
     return "{\n" + said + ' "architectures": {\n' + ",\n".join(lines) + "\n }\n}\n"
 

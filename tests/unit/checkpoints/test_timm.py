@@ -330,6 +330,43 @@ def test_class_names_are_the_descriptions_where_those_are_of_one_class_each() ->
         assert read(listed(MODELS["plain"], {**config, "label_descriptions": words})).card.classes == expected
 
 
+def test_names_of_outputs_may_be_given_by_number() -> None:
+    config = {"architecture": "vit_base_patch16_224", "model_args": SMALL}
+    named = {"0": "cat", "2": "dog", "4": "owl"}
+    opened = read(listed(MODELS["plain"], {**config, "label_names": named}))
+    assert opened.card.classes == ("cat", "1", "dog", "3", "owl")
+    with pytest.raises(CheckpointError, match="5 outputs"):
+        read(listed(MODELS["plain"], {**config, "label_names": {"9": "cat"}}))
+
+
+@pytest.mark.parametrize("beside", [{}, {"arch": "vit_base_patch32_224_clip_laion2b"}], ids=["file", "arch"])
+def test_a_name_of_an_older_timm_stands_for_what_it_was_renamed_to(beside: dict[str, Any]) -> None:
+    name = "weights.pth" if beside else "vit_base_patch32_224_clip_laion2b.pth"
+    opened = read(listed(MODELS["CLIP"], name=name, **beside), num_heads=3, image_size=(16, 24))
+    assert opened.card.config.mlp.activation == "gelu" and opened.card.config.norm.eps == 1e-5
+    assert opened.card.preprocess.mean == (0.48145466, 0.4578275, 0.40821073)
+
+
+def test_a_model_that_answers_with_tokens_is_read_where_it_has_no_head() -> None:
+    words = {"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "global_pool": ""}}
+    opened = read(listed(MODELS["no head"], words))
+    assert opened.card.config.head == MODELS["no head"].head
+    with pytest.raises(CheckpointError, match="pooling"):
+        read(listed(MODELS["plain"], words))
+
+
+def test_a_patch_that_is_a_row_of_numbers_is_a_square_of_three_channels() -> None:
+    naflex = {
+        "embeds.proj.weight": (24, 192), "embeds.proj.bias": (24,), "embeds.pos_embed": (1, 2, 3, 24),
+        "norm.weight": (24,), "norm.bias": (24,),
+    }  # fmt: skip
+    stored = listed(tiny(depth=1))
+    whole = {n: e for n, e in stored.tree.items() if n.startswith("blocks.")}
+    entries = {n: Entry(dtype="F32", shape=s, file=Path("x"), offset=0) for n, s in naflex.items()}
+    opened = read(replace(stored, tree={**whole, **entries}), num_heads=3)
+    assert opened.card.config.patch.size == (8, 8) and opened.card.config.image.channels == 3
+
+
 def test_a_training_file_names_its_architecture() -> None:
     stored = listed(MODELS["plain"], arch="vit_small_patch16_224", epoch=3, args={"gp": "avg"})
     opened = read(stored, num_heads=3, image_size=(16, 24))

@@ -76,8 +76,16 @@ def _per_channel(name: str, values: Any, channels: int, known: Known) -> tuple[f
     return tuple(map(float, values))
 
 
+def _numbered(names: Mapping[Any, Any], count: int) -> Any:
+    """Names by the number of the output, as timm writes where outputs without a name lie between: their number."""
+    found = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+    if len(found) != len(names) or not all(key < count for key in found):
+        return names
+    return [found.get(number, str(number)) for number in range(count)]
+
+
 def _count(names: Any) -> str:
-    return str(len(names)) if isinstance(names, list | tuple) else repr(names)
+    return str(len(names)) if isinstance(names, list | tuple | Mapping) else repr(names)
 
 
 def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
@@ -88,6 +96,8 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     names = config.get("label_names") or data.get("label_names") or config.get("labels")  # before timm 0.9
     if not names or not count:
         return ()
+    if isinstance(names, Mapping):
+        names = _numbered(names, count)
     if not isinstance(names, list | tuple) or len(names) != count:
         raise CheckpointError(
             f"{checkpoint.name}: config.json names {_count(names)} labels, and the head has {count} outputs",

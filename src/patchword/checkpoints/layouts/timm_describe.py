@@ -221,8 +221,8 @@ class Reading(Places):
         usual = "class" if tokens.class_token else "mean"
         by_kind = {"Eva": "mean", "Beit": "mean", "VisionTransformerRelPos": "mean", "NaFlexVit": None}
         default = by_kind.get(self.known.kind, usual)
-        if said == "":
-            default = None
+        if said == "" and self._has("head.weight"):
+            default = None  # each token would be classified; without a head only the embedding is a choice
         if not self.known.kind and self._has("fc_norm.weight"):
             default = "mean"
         kind: Any = self.facts.take("pool", (names[said], source), (default, DEFAULTS))

@@ -22,7 +22,7 @@ _WEIGHT_ENDINGS = (".safetensors", ".pth.tar", ".tar", ".pth", ".pt", ".bin")
 
 @cache
 def table() -> Mapping[str, Any]:
-    """ "architectures": name → class, args, data, tags; "data": what `data` leaves out."""
+    """ "architectures": name → class, args, data, tags; "data": what `data` leaves out; "renamed": old name → name and tag."""
     text = files("patchword.checkpoints.layouts").joinpath("timm_architectures.json").read_text("utf-8")
     found: Mapping[str, Any] = json.loads(text)
     return found
@@ -120,7 +120,7 @@ def known(checkpoint: Checkpoint) -> Known | None:
     if isinstance(arch, str):
         return _of_training_file(checkpoint, arch)
     name, tag = _named(checkpoint)
-    if name in table()["architectures"]:
+    if name in table()["architectures"] or name in table()["renamed"]:
         return of_name(checkpoint.name, name, "the file's name", tag)
     return None
 
@@ -167,6 +167,8 @@ def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
 
 
 def _with_architecture(found: Known, architecture: str, tag: str) -> Known:
+    if architecture in table()["renamed"]:
+        architecture, _, tag = table()["renamed"][architecture].partition(".")
     entry = table()["architectures"].get(architecture)
     if entry is None:
         return replace(found, architecture=architecture)

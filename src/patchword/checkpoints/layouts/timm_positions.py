@@ -61,7 +61,9 @@ class Places:
             return channels, (rows, columns)
         pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]
         size, source = self.known.size("patch_size")
-        sizes = [(self.facts.options.patch_size, "option"), (size, source), ((16, 16), DEFAULTS)]
+        side = square(pixels // 3) if pixels % 3 == 0 else None
+        coloured = (None if side is None else (side, side), "a square patch of three channels")
+        sizes = [(self.facts.options.patch_size, "option"), (size, source), coloured, ((16, 16), DEFAULTS)]
         for candidate, _ in sizes:
             if candidate is not None and pixels % (candidate[0] * candidate[1]) == 0:
                 return pixels // (candidate[0] * candidate[1]), candidate
