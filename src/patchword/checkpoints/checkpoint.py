@@ -107,10 +107,10 @@ _WRAPPERS: tuple[tuple[str, str], ...] = (
     ("state_dict_ema", "its averaged weights, which timm takes too"),
     ("target_encoder", "the target encoder, which I-JEPA's authors use"),
     ("teacher", "the teacher, which the authors of DINO use"),
+    ("model_ema", "its averaged weights, which timm takes too"),
+    ("state_dict", ""),
     ("model", ""),
     ("module", ""),
-    ("model_ema", "its averaged weights, which timm takes before those of state_dict"),
-    ("state_dict", ""),
     ("student", "the student, the only one there"),
     ("encoder", "the context encoder, the only one there"),
 )
@@ -123,6 +123,8 @@ def unwrap(stored: Stored) -> Checkpoint:
     tree, name = stored.tree, str(stored.path)
     taken, wrapper = "", ""
     for key, why in _WRAPPERS:
+        if key == "model_ema" and "model" in tree:
+            continue  # the scripts of torchvision and DeiT save both, and evaluate the model
         inner = tree.get(key)
         if isinstance(inner, Mapping) and _flat(inner):
             tree, taken, wrapper = inner, key, f"{key}: {why}" if why else key

@@ -128,6 +128,19 @@ def test_averaged_weights_go_before_those_of_a_state_dict(tmp_path: Path) -> Non
     assert torch.equal(found["head.weight"], plain["heads.head.weight"])
 
 
+def test_the_model_goes_before_its_average_and_a_state_dict_before_a_module(tmp_path: Path) -> None:
+    """As torchvision's and DeiT's scripts evaluate; `module` may be anything that was saved beside."""
+    plain = torch.load(torchvision_file(tmp_path))
+    last = {n: torch.zeros_like(x) for n, x in plain.items()}
+    for tree in (
+        {"model": plain, "model_ema": last},
+        {"module": {"weight": torch.ones(2)}, "state_dict": plain},
+    ):
+        torch.save(tree, tmp_path / "file.pth")
+        found = read_tensors(open_foreign(tmp_path / "file.pth", TOLD))
+        assert torch.equal(found["head.weight"], plain["heads.head.weight"])
+
+
 def test_a_head_of_two_layers_is_named(tmp_path: Path) -> None:
     def deeper(tensors: dict[str, Tensor]) -> None:
         tensors["heads.0.weight"] = tensors.pop("heads.head.weight")
