@@ -330,6 +330,22 @@ def test_class_names_are_the_descriptions_where_those_are_of_one_class_each() ->
         assert read(listed(MODELS["plain"], {**config, "label_descriptions": words})).card.classes == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("rel_pos_bias.relative_position_bias_table", (24, 3), "shared table"),
+        ("patch_embed.norm.weight", (24,), "norm behind the patches"),
+    ],
+)
+def test_a_part_that_no_published_model_has_is_refused_by_name(
+    name: str, shape: tuple[int, ...], said: str
+) -> None:
+    stored = listed(MODELS["BEiT"], {"architecture": "beit_base_patch16_224", "model_args": SMALL})
+    entry = Entry(dtype="F32", shape=shape, file=Path("x"), offset=0)
+    with pytest.raises(CheckpointError, match=said):
+        read(replace(stored, tree={**stored.tree, name: entry}))
+
+
 def test_names_of_outputs_may_be_given_by_number() -> None:
     config = {"architecture": "vit_base_patch16_224", "model_args": SMALL}
     named = {"0": "cat", "2": "dog", "4": "owl"}

@@ -28,7 +28,8 @@ class OpenClipTrunk(Layout):
         self.timm = Timm()
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        return f"tensors below {TRUNK}" if checkpoint.has(f"{TRUNK}patch_embed.proj.weight") else None
+        vit = checkpoint.has(f"{TRUNK}patch_embed.proj.weight", f"{TRUNK}blocks.0.norm1.weight")
+        return f"tensors below {TRUNK}" if vit else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         self._refuse(checkpoint)

@@ -54,6 +54,7 @@ class Reading(Places):
 
     def config(self) -> ViTConfig:
         self._check_against_words()
+        self._check_holds()
         tokens = self._tokens()
         positions, image = self._positions(tokens)
         heads = self._heads()
@@ -97,6 +98,20 @@ class Reading(Places):
                     f"{self.facts.name}: {name} is {said} in {self._whose(source)}, and {value} by the tensors",
                     "put the config.json of these weights beside them",
                 )
+
+    def _check_holds(self) -> None:
+        """What timm's classes can be asked for and no rule of ours names."""
+        stem = self._patches.rpartition(".")[0]
+        if self._has(f"{stem}.norm.weight") and self._has(f"{stem}.norm.bias") != self._in_block(
+            "norm1.bias"
+        ):
+            raise self._lacks("a norm behind the patches of another kind than in the blocks")
+        tables = (
+            "rel_pos_bias.relative_position_bias_table",
+            f"{self.block}attn.relative_position_bias_table",
+        )
+        if all(map(self._has, tables)):
+            raise self._lacks("a shared table of differences beside one in each block")
 
     def _whose(self, source: str) -> str:
         """config.json is to blame for what its architecture stands for."""
