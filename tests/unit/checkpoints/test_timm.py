@@ -286,6 +286,7 @@ def test_timms_own_combinations_are_read_without_any_name(config: ViTConfig, tol
     opened = read(listed(config), num_heads=3, image_size=config.image.size)
     assert opened.layout.name == "timm"
     assert told in opened.report.evidence
+    assert any("nothing names its architecture" in note for note in opened.report.notes)
     assert not differences(explicit(config), explicit(opened.card.config))
 
 

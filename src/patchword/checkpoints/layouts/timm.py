@@ -127,7 +127,12 @@ class Timm(Layout):
 
 
 def _doubts(words: Known) -> tuple[str, ...]:
-    if not words.architecture or words.kind:
+    if not words.architecture:
+        return (
+            "nothing names its architecture in timm: activation, eps and the order of norms were taken as usual, and "
+            "rotary positions beside learned ones leave no trace (put timm's config.json beside it)",
+        )
+    if words.kind:
         return ()
     return (
         f"{words.architecture} is no ViT of {table()['source']}; what its name stands for was taken as usual",
