@@ -385,7 +385,8 @@ def test_a_patch_that_is_a_row_of_numbers_is_a_square_of_three_channels() -> Non
 
 
 def test_a_training_file_names_its_architecture() -> None:
-    stored = listed(MODELS["plain"], arch="vit_small_patch16_224", epoch=3, args={"gp": "avg"})
+    args = {"gp": "avg", "interpolation": "random"}
+    stored = listed(MODELS["plain"], arch="vit_small_patch16_224", epoch=3, args=args)
     opened = read(stored, num_heads=3, image_size=(16, 24))
     assert opened.layout.name == "timm"
     assert isinstance(opened.card.config.head.pool, MeanPool)

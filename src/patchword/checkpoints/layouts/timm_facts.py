@@ -158,7 +158,8 @@ def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
     for theirs, ours in (("gp", "global_pool"), ("img_size", "img_size")):
         if args.get(theirs):
             told.setdefault(ours, args[theirs])
-    data = {key: args[key] for key in table()["data"] if args.get(key)}  # "" and None: not said
+    # "" and None: not said; "random" draws a filter for each picture, in training alone.
+    data = {key: args[key] for key in table()["data"] if args.get(key) and args[key] != "random"}
     name, _, tag = arch.partition(".")
     found = Known(
         name=checkpoint.name, evidence="the training file's arch", certain=False, told=told, data=data
