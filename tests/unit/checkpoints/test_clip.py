@@ -62,6 +62,13 @@ def test_open_clips_file_name_tells_it_without_its_config() -> None:
     assert opened.layout.name == "open_clip" and opened.card.config.head.norm == "tokens"
 
 
+def test_a_bare_file_with_plain_gelu_norms_its_tokens_as_open_clip_does() -> None:
+    norms = {
+        act: read(tensors(), num_heads=3, act=act).card.config.head.norm for act in ("gelu", "quick_gelu")
+    }
+    assert norms == {"gelu": "tokens", "quick_gelu": "pooled"}
+
+
 @pytest.mark.parametrize(
     ("vision", "activation", "eps"),
     [

@@ -6,6 +6,7 @@ same names; they differ in the activation, and in whether the last norm comes be
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
@@ -158,6 +159,9 @@ class OpenAIClip(_Clip):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         config = self._describe(checkpoint, facts, {})
+        if facts.options.act == "gelu":
+            # OpenAI has no model with it: a bare file of open_clip, whose last norm runs over all tokens.
+            config = replace(config, head=replace(config.head, norm=OpenClip.norm))
         sure = checkpoint.has("input_resolution") or facts.options.act is not None
         doubt = (
             ()
