@@ -104,6 +104,28 @@ def test_we_answer_as_the_model_that_timm_saved(name: str, tmp_path: Path) -> No
     assert relative(ours.vit.forward_features(x), tokens) < TOLERANCE
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "deit3_small_patch16_224",
+        "vit_small_patch14_dinov2",
+        "vit_giant_patch14_reg4_dinov2",
+        "vit_medium_patch16_gap_240",
+        "vit_base_patch16_siglip_gap_224",
+        "vit_little_patch16_reg1_gap_256",
+    ],
+)
+@torch.no_grad()
+def test_a_state_dict_under_a_name_of_its_own_answers_as_its_model(architecture: str, tmp_path: Path) -> None:
+    model = timm.create_model(architecture, **MODELS["vit"][1]).eval()
+    randomised(model)
+    torch.save(model.state_dict(), tmp_path / "my_best.pth")
+    ours = pw.load(tmp_path / "my_best.pth", num_heads=3, image_size=(32, 48), device="cpu")
+    x = torch.randn((2, 3, 32, 48), generator=torch.Generator().manual_seed(1))
+    assert relative(ours.vit(x), model(x)) < TOLERANCE
+    assert relative(ours.vit.forward_features(x), model.forward_features(x)) < TOLERANCE
+
+
 SAID_BY_SIZE = {"embed_dim", "depth", "num_heads", "img_size", "patch_size", "mlp_ratio", "init_values"}
 
 
