@@ -33,6 +33,7 @@ LAYOUTS = {
     "vit_msn": "transformers-msn",
     "ijepa": "transformers-ijepa",
     "beit": "transformers-beit",
+    "data2vec-vision": "transformers-data2vec",
     "dinov2": "transformers-dinov2",
     "dinov2_with_registers": "transformers-dinov2-registers",
     "dinov3_vit": "transformers-dinov3",

@@ -16,7 +16,7 @@ from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
 from patchword.checkpoints.layouts.refused import REFUSED
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
-from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT
+from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT, TransformersData2Vec
 from patchword.checkpoints.layouts.transformers_clip import (
     TransformersCLIP,
     TransformersSigLIP,
@@ -63,6 +63,7 @@ LAYOUTS: tuple[Layout, ...] = (
     TransformersIJepa(),
     TransformersMAE(),
     TransformersBEiT(),
+    TransformersData2Vec(),
     TransformersDINOv2(),
     TransformersDINOv2Registers(),
     TransformersDINOv3(),

@@ -1,4 +1,4 @@
-"""BEiT as transformers writes it. Source: transformers 5.23, `models/beit/modeling_beit.py`."""
+"""BEiT and data2vec-vision as transformers writes them. Source: transformers 5.23, `models/{beit,data2vec}`."""
 
 import math
 import re
@@ -31,6 +31,7 @@ from patchword.model.kinds import (
 Size = tuple[int, int]
 _KERNEL = "embeddings.patch_embeddings.projection"
 _POSITIONS = "embeddings.position_embeddings"
+_DATA2VEC = "data2vec_vision."
 _TABLE = "relative_position_bias_table"
 # Where tables lie: of each block (behind the layer's name), and of all blocks (behind the prefix).
 _OF_BLOCK = {
@@ -53,8 +54,13 @@ class TransformersBEiT(TransformersLayout):
     family = Family(eps=1e-12, processor="Beit")
     spellings = (PUBLISHED, FIVE)
     bias = "qv"
+    # Of the class's names, and what stands before its backbone's tensors.
+    classes, head_prefix = "Beit", "beit."
 
     def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        return None if prefix.endswith(_DATA2VEC) else self._evidence(checkpoint, prefix)
+
+    def _evidence(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)
         for candidates in (_OF_ALL, _OF_BLOCK):
             for name in candidates.values():
@@ -126,7 +132,7 @@ class TransformersBEiT(TransformersLayout):
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         head = card.config.head
-        prefix = "beit." if head.num_classes else ""
+        prefix = self.head_prefix if head.num_classes else ""
         norm = f"{prefix}pooler.layernorm" if head.norm == "pooled" else f"{prefix}layernorm"
         return {"prefix": prefix, "names": PUBLISHED, "norm": norm}
 
@@ -159,8 +165,10 @@ class TransformersBEiT(TransformersLayout):
         shared = inner.shared if isinstance(inner, RelativeBias) else None
         scale = config.block.layer_scale
         return {
-            "model_type": "beit",
-            "architectures": ["BeitForImageClassification" if config.head.num_classes else "BeitModel"],
+            "model_type": self.types[0],
+            "architectures": [
+                f"{self.classes}{'ForImageClassification' if config.head.num_classes else 'Model'}"
+            ],
             **sizes(card),
             **labels(card),
             "use_absolute_position_embeddings": isinstance(config.added_positions, Learned),
@@ -195,6 +203,19 @@ class TransformersBEiT(TransformersLayout):
                 f"pooling by {head.pool.kind!r} with norm {head.norm!r}",
             ),
         )  # fmt: skip
+
+
+class TransformersData2Vec(TransformersBEiT):
+    """`Data2VecVisionModel` and `Data2VecVisionForImageClassification`: BEiT under names of its own."""
+
+    name = "transformers-data2vec"
+    title = "transformers Data2VecVision"
+    types = ("data2vec-vision",)
+    classes, head_prefix = "Data2VecVision", _DATA2VEC
+
+    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """Without its prefix its tensors are BEiT's, which is read then: the answers are the same."""
+        return self._evidence(checkpoint, prefix) if prefix.endswith(_DATA2VEC) else None
 
 
 def _table(tower: Tower) -> str | None:
