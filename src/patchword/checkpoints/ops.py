@@ -146,6 +146,35 @@ class Parted:
 
 
 @dataclass(frozen=True)
+class WithZeros:
+    """Equal parts, one below the other over all of ours, of which the file leaves out those that are zeros.
+
+    there: which of the parts the file has.
+    """
+
+    there: tuple[bool, ...]
+    views: bool = field(default=False, init=False)
+
+    def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
+        rows = sum(shape[0] for shape in ours) // len(self.there)
+        return [(rows, *ours[0][1:])] * sum(self.there)
+
+    def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
+        import torch
+
+        left = iter(theirs)
+        parts = [next(left) if there else torch.zeros_like(theirs[0]) for there in self.there]
+        pieces = torch.split(torch.cat(parts), [shape[0] for shape in ours])
+        return [piece.clone() for piece in pieces]
+
+    def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
+        import torch
+
+        parts = torch.cat(list(ours)).chunk(len(self.there))
+        return [part.contiguous() for part, there in zip(parts, self.there, strict=True) if there]
+
+
+@dataclass(frozen=True)
 class Scanned:
     """Tensors with a leading axis of layers (flax scan): theirs are k stacks, ours k' tensors a layer.
 

@@ -430,3 +430,31 @@ def test_a_rule_that_no_processor_has_is_refused() -> None:
     for rule in (Border(size=(64, 64)), Capped(shorter=64, longest=100)):
         with pytest.raises(CheckpointError, match=rule.kind):
             write_preprocess(Preprocess(image_size=(64, 64), resize=rule))
+
+
+@pytest.mark.parametrize("there", ["q", "v", "k", "qk"])
+def test_biases_that_dinov3_leaves_out_are_zeros_and_stay_out_when_written(
+    there: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = changed(tmp_path, "dinov3", **{f"{n}_bias": n[0] in there for n in ("query", "key", "value")})
+    tensors = load_file(folder / "model.safetensors")
+    for name in [n for n in tensors if n.endswith(tuple(f"{part}_proj.bias" for part in "qv"))]:
+        bias = tensors.pop(name)
+        place = name.removesuffix("q_proj.bias").removesuffix("v_proj.bias")
+        tensors |= {f"{place}{part}_proj.bias": bias.clone() for part in there}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    opened = open_foreign(folder, Options())
+    found = read_tensors(opened)
+    kept = dict(zip("qv", ("q_bias", "v_bias"), strict=True))
+    for part in set("qv") - set(there) if "k" not in there else ():
+        assert not found[f"blocks.0.attention.{kept[part]}"].any()
+    write_as(Source(card=opened.card, tensors=found, layout=opened.layout, spelling=opened.description.spelling),
+             opened.layout, tmp_path / "out")  # fmt: skip
+    back = load_file(tmp_path / "out" / "model.safetensors")
+    assert {n: t for n, t in back.items() if "bias" in n}.keys() == {n for n in tensors if "bias" in n}
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors if "mask_token" not in name)
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {n[0] for n in ("query", "key", "value") if said[f"{n}_bias"]} == set(there)

@@ -6,7 +6,7 @@ from typing import Any
 
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
-from patchword.checkpoints.ops import Joined, Parted, Shape
+from patchword.checkpoints.ops import Joined, Parted, Shape, WithZeros
 from patchword.model.config import ViTConfig
 
 MASK_REASON = "stands for hidden patches in pre-training; no answer depends on it"
@@ -65,7 +65,7 @@ def block_rules(description: Description) -> Iterable[Rule]:
     for index in range(config.depth):
         theirs, ours = names.block(spelling["prefix"], index), f"blocks.{index}."
         yield from both(f"{theirs}{names.norm1}", f"{ours}norm1")
-        yield from _attention(theirs, ours, names, config)
+        yield from _attention(theirs, ours, names, config, spelling.get("biases", ""))
         yield from both(f"{theirs}{names.norm2}", f"{ours}norm2")
         yield from _mlp(theirs, ours, names, config)
         if config.block.layer_scale is not None and names.scales:
@@ -73,12 +73,23 @@ def block_rules(description: Description) -> Iterable[Rule]:
             yield rule(f"{theirs}{names.scales[1]}", f"{ours}scale2.weight")
 
 
-def _attention(theirs: str, ours: str, names: Names, config: ViTConfig) -> Iterable[Rule]:
+def _attention(theirs: str, ours: str, names: Names, config: ViTConfig, biases: str) -> Iterable[Rule]:
+    """biases: which of "qkv" the file has, where the backbone has no such choice; "": those of the config."""
+
     def parts(part: str) -> tuple[str, ...]:
         return tuple(f"{theirs}{name}.{part}" for name in (names.q, names.k, names.v))
 
     yield rule(parts("weight"), f"{ours}attention.qkv.weight", Joined(3))
-    if config.attention.bias == "qkv":
+    if biases:
+        whole = config.attention.bias
+        mine = {"qkv": ("qkv.bias",), "qv": ("q_bias", "v_bias")}[whole]
+        there = tuple(letter in biases for letter in whole)
+        yield rule(
+            tuple(name for letter, name in zip("qkv", parts("bias"), strict=True) if letter in biases),
+            tuple(f"{ours}attention.{name}" for name in mine),
+            WithZeros(there),
+        )
+    elif config.attention.bias == "qkv":
         yield rule(parts("bias"), f"{ours}attention.qkv.bias", Joined(3))
     elif config.attention.bias == "qv":
         yield rule(f"{theirs}{names.q}.bias", f"{ours}attention.q_bias")

@@ -16,7 +16,7 @@ from patchword.checkpoints.layouts.transformers_blocks import (
     mask_token,
     position_rule,
 )
-from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
+from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes, written
 from patchword.checkpoints.layouts.transformers_preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -90,7 +90,7 @@ class TransformersDINOv2(TransformersLayout):
         tower = self.tower(checkpoint, facts)
         patch, channels = tower.patch(_KERNEL)
         grid = tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch.size)
-        registers = tower.shape(_REGISTERS, 3)[1] if tower.has(_REGISTERS) else 0
+        registers = _registers(tower)
         tower.told.agrees("num_register_tokens", registers, _REGISTERS)
         classes = tower.classifier()
         gated = tower.names.second != _PUBLISHED.second
@@ -115,6 +115,8 @@ class TransformersDINOv2(TransformersLayout):
         yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
         if config.tokens.num_registers:
             yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
+        elif self._has_registers:
+            yield rule(f"{prefix}{_REGISTERS}", (), Zeros(((1, 0, config.dim),)))
         yield position_rule(f"{prefix}{_POSITIONS}", config)
         yield from block_rules(description)
         yield from both(f"{prefix}layernorm", "norm")
@@ -158,7 +160,7 @@ class TransformersDINOv2(TransformersLayout):
                 "positions of registers",
             ),
             (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
-            (bool(config.tokens.num_registers) == self._has_registers, f"{config.tokens.num_registers} registers"),
+            (not config.tokens.num_registers or self._has_registers, "registers"),
             (config.block.layer_scale is not None, "blocks without LayerScale"),
             (not config.block.entry_norm, "norm before the blocks"),
             (config.attention.bias in ("qkv", "none"), "bias on queries and values alone"),
@@ -236,9 +238,7 @@ class TransformersDINOv3(TransformersLayout):
         patch, channels = tower.patch("embeddings.patch_embeddings")
         said = tower.told.size("image_size")
         image = facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
-        # The class's default is none at all: [1, 0, D].
-        none = checkpoint.shape(f"{tower.prefix}{_REGISTERS}")[1:2] == (0,)
-        registers = 0 if none else tower.shape(_REGISTERS, 3)[1]
+        registers = _registers(tower)
         tower.told.agrees("num_register_tokens", registers, _REGISTERS)
         theta = facts.take("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
         gated = len(tower.names.first) == 2
@@ -251,7 +251,10 @@ class TransformersDINOv3(TransformersLayout):
             head=HeadConfig(pool=tower.pool(ClassPool()), num_classes=0),
             act="silu" if gated and tower.told.activation() is None else None,
         )
-        return tower.description(config, usual_preprocess("DINOv3ViT", channels, image))
+        # Each of the three has a switch of its own: one that is off is a bias of zeros.
+        odd = tower.biases not in ("", "qv", "qkv")
+        kept = {"biases": tower.biases} if odd else {}
+        return tower.description(config, usual_preprocess("DINOv3ViT", channels, image), **kept)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "", "names": _THREE_GATED if card.config.mlp.gated else _THREE}
@@ -272,6 +275,13 @@ class TransformersDINOv3(TransformersLayout):
         yield mask_token(prefix)
 
     # Writing ---------------------------------------------------------------------------------
+
+    def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
+        found = self.companions(card)
+        if not (biases := spelling.get("biases")):
+            return found
+        switches = {"query_bias": "q" in biases, "key_bias": "k" in biases, "value_bias": "v" in biases}
+        return {**found, CONFIG: written({**self.config_json(card), **switches})}
 
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
         config, rope = card.config, card.config.positions
@@ -310,6 +320,14 @@ class TransformersDINOv3(TransformersLayout):
             (head.norm == "tokens" and not head.projection and not head.pre_logits, "such a head"),
             (head.pool == ClassPool(), f"pooling by {head.pool.kind!r}"),
         )
+
+
+def _registers(tower: Tower) -> int:
+    """How many; none at all is [1, 0, D], DINOv3's default, or no such tensor."""
+    name = f"{tower.prefix}{_REGISTERS}"
+    if not tower.has(_REGISTERS) or tower.checkpoint.shape(name)[1:2] == (0,):
+        return 0
+    return tower.shape(_REGISTERS, 3)[1]
 
 
 def _theta(tower: Tower) -> float | None:

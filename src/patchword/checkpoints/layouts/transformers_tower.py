@@ -104,6 +104,12 @@ class Tower:
         self.told.agrees("num_hidden_layers", depth, "the number of its blocks")
         return depth
 
+    @property
+    def biases(self) -> str:
+        """Of queries, keys and values, those that have one in the file, as "qv"."""
+        names = zip("qkv", (self.names.q, self.names.k, self.names.v), strict=True)
+        return "".join(letter for letter, name in names if self.checkpoint.has(self.part(f"{name}.bias")))
+
     def attention(self) -> AttentionConfig:
         dim, family, checkpoint = self.dim, self.family, self.checkpoint
         # A config that tells the width and no heads means its class's default; one that tells neither is a stub.
@@ -114,8 +120,7 @@ class Tower:
             (family.heads if usual else None, "the class's default"),
             (HEADS.get(dim), "the published sizes"),
         )
-        query, key = (checkpoint.has(self.part(f"{part}.bias")) for part in (self.names.q, self.names.k))
-        bias: Literal["qkv", "qv", "none"] = "qkv" if key else "qv" if query else "none"
+        bias: Literal["qkv", "qv", "none"] = "qkv" if "k" in self.biases else "qv" if self.biases else "none"
         out_bias = checkpoint.has(self.part(f"{self.names.out}.bias"))
         return AttentionConfig(num_heads=heads, bias=bias, out_bias=out_bias)
 
