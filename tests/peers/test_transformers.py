@@ -78,9 +78,6 @@ def test_what_is_written_here_answers_the_same_in_transformers(sample: Sample, t
     opened = open_foreign(tmp_path / "theirs", Options())
     layout = layouts_named(LAYOUTS[theirs.config.model_type])[0]
     assert layout.name == opened.layout.name
-    if sample.name == "vit_mim":
-        # Its class without a head has a pooler; MSN's, the same ViT, has none.
-        layout = layouts_named("transformers-msn")[0]
     write_as(Source(card=opened.card, tensors=read_tensors(opened)), layout, tmp_path / "ours")
 
     said = json.loads((tmp_path / "ours" / "config.json").read_text())
@@ -96,6 +93,31 @@ def test_what_is_written_here_answers_the_same_in_transformers(sample: Sample, t
         assert not compare(expected, their_answers(back.eval(), image))
         if sample.classifies:
             assert back.config.id2label == {i: n for i, n in enumerate(opened.card.classes)}
+
+
+@pytest.mark.parametrize("kind", ["ViT", "DeiT"])
+def test_a_model_without_a_pooler_is_written_so_that_none_is_drawn(kind: str, tmp_path: Path) -> None:
+    bare = getattr(transformers, f"{kind}Model")
+    theirs = bare(getattr(transformers, f"{kind}Config")(**VISION), add_pooling_layer=False).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    opened = open_foreign(tmp_path / "theirs", Options())
+    write_as(Source(card=opened.card, tensors=read_tensors(opened)), opened.layout, tmp_path / "ours")
+    image = picture(SAMPLES[1])
+    with torch.no_grad():
+        expected = theirs(image).last_hidden_state
+        for read_by, said in (
+            (transformers.AutoModelForImageClassification, {}),
+            (bare, {"add_pooling_layer": False}),
+        ):
+            back, info = read_by.from_pretrained(tmp_path / "ours", output_loading_info=True, **said)
+            assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+            back.eval()
+            found = (
+                back(image).last_hidden_state
+                if said
+                else back(image, output_hidden_states=True).logits[:, None]
+            )
+            assert difference(found, expected[:, : found.shape[1]].numpy()) < TOLERANCE
 
 
 def test_the_answer_of_a_distilled_deit_is_the_mean_of_both_heads(tmp_path: Path) -> None:

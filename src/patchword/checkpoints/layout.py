@@ -107,6 +107,10 @@ class Layout(ABC):
         """
         return card, tensors
 
+    def second_choice(self, card: ModelCard) -> bool:
+        """Of a family's formats that hold the model, one that the others go before."""
+        return False
+
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """The state dict as the origin wraps it, for containers that nest."""
         return tensors

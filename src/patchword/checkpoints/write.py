@@ -72,16 +72,22 @@ def write_as_first(
     Raises: CheckpointError with each one's reason where none can.
     """
     own = [layout for layout in layouts if source.layout is not None and layout.name == source.layout.name]
-    reasons: list[CheckpointError] = []
-    for layout in [*own, *(layout for layout in layouts if layout not in own)]:
+    others = sorted(
+        (o for o in layouts if o not in own), key=lambda layout: layout.second_choice(source.card)
+    )
+    reasons: dict[str, list[str]] = {}
+    for layout in [*own, *others]:
         try:
             return write_as(source, layout, out, accept=accept)
         except CheckpointError as error:
-            reasons.append(error)
+            if len(layouts) == 1:
+                raise
+            reason = error.message.removeprefix(f"{layout.title} ").removeprefix("has ")
+            reasons.setdefault(reason, []).append(layout.name)
     if len(reasons) == 1:
-        raise reasons[0]
-    listed = "; ".join(error.message for error in reasons[:4])
-    raise CheckpointError(f"none of the {len(reasons)} formats can hold this model: {listed}", reasons[0].fix)
+        reasons = {reason: ["each of them"] for reason in reasons}
+    listed = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+    raise CheckpointError(f"none of the {len(layouts)} formats can hold this model: {listed}", _ANOTHER)
 
 
 def written_tensors(

@@ -18,7 +18,7 @@ from patchword.checkpoints.layouts.transformers_preprocess import read_preproces
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
-from patchword.checkpoints.write import Written, layouts_named, write_as, written_tensors
+from patchword.checkpoints.write import Written, layouts_named, write_as, write_as_first, written_tensors
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess
@@ -253,7 +253,6 @@ def refused(name: str, to: str, tmp_path: Path, **changes: Any) -> str:
         ("clip", "transformers-siglip", "class token|tokens but"),
         ("deit_teacher", "transformers-vit", "distillation"),
         ("ijepa", "transformers-vit", "pooling"),
-        ("mae", "transformers-vit", "without both pooler and classifier"),
     ],
 )
 def test_what_a_type_cannot_hold_is_refused_by_name(name: str, to: str, telling: str, tmp_path: Path) -> None:
@@ -430,6 +429,29 @@ def test_a_rule_that_no_processor_has_is_refused() -> None:
     for rule in (Border(size=(64, 64)), Capped(shorter=64, longest=100)):
         with pytest.raises(CheckpointError, match=rule.kind):
             write_preprocess(Preprocess(image_size=(64, 64), resize=rule))
+
+
+def test_a_family_that_cannot_hold_a_model_gives_the_reason_of_each_of_its_formats(tmp_path: Path) -> None:
+    opened = open_foreign(small("dinov2"), Options())
+    config = replace(opened.card.config, head=replace(opened.card.config.head, pool=MeanPool()))
+    source = Source(card=replace(opened.card, config=config), tensors={})
+    layouts = layouts_named("transformers")
+    with pytest.raises(CheckpointError) as error:
+        write_as_first(source, layouts, tmp_path / "out")
+    assert all(layout.name in str(error.value) for layout in layouts)
+    assert error.value.message.count("no LayerScale") == 1
+
+
+def test_a_vit_without_a_pooler_goes_to_the_class_that_has_none_unless_named(tmp_path: Path) -> None:
+    opened = open_foreign(small("msn"), Options())
+    config = replace(opened.card.config, head=replace(opened.card.config.head, num_classes=0))
+    tensors = {n: t for n, t in read_tensors(opened).items() if not n.startswith("head.")}
+    source = Source(card=replace(opened.card, config=config, classes=()), tensors=tensors)
+    first = write_as_first(source, layouts_named("transformers"), tmp_path / "first")
+    assert first.reopened.layout.name == "transformers-msn"
+    named = write_as_first(source, layouts_named("transformers-vit"), tmp_path / "named")
+    assert named.reopened.layout.name == "transformers-vit"
+    assert not named.reopened.card.config.head.pre_logits
 
 
 @pytest.mark.parametrize("there", ["q", "v", "k", "qk"])

@@ -18,7 +18,6 @@ from patchword.checkpoints.layouts.transformers_preprocess import (
     usual_preprocess,
 )
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
-from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, Learned, MeanPool, Pool
@@ -150,10 +149,21 @@ class _Plain(TransformersLayout):
         }
         if config.head.pre_logits:
             values |= {"pooler_output_size": config.head.pre_logits, "pooler_act": "tanh"}
+        if self._lacks_pooler(config):
+            values |= {"id2label": {}, "label2id": {}}
         return values
 
     def architecture(self, config: ViTConfig) -> str:
-        return self.head_class if config.head.num_classes and self.head_class else self.bare
+        headed = config.head.num_classes or self._lacks_pooler(config)
+        return self.head_class if headed and self.head_class else self.bare
+
+    def second_choice(self, card: ModelCard) -> bool:
+        """AutoModel takes the bare class by the model's type; MSN's, the same ViT, has no pooler."""
+        return self._lacks_pooler(card.config)
+
+    def _lacks_pooler(self, config: ViTConfig) -> bool:
+        """Then the class of the bare model would draw one at random; that with a head has none, nor a head of no classes."""
+        return self.has_pooler and not config.head.pre_logits and not config.head.num_classes
 
     def check(self, config: ViTConfig) -> None:
         super().check(config)
@@ -202,17 +212,8 @@ class TransformersViT(_Plain):
     bare, head_class, head_prefix = "ViTModel", "ViTForImageClassification", "vit."
     has_pooler = True
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        if not config.head.pre_logits and not config.head.num_classes:
-            raise CheckpointError(
-                "transformers ViT has no class without both pooler and classifier: it would draw a pooler at random",
-                "write it as transformers-msn, the same ViT whose class has no pooler",
-            )
-
     def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
-        bare = not config.head.pre_logits and not config.head.num_classes
-        if checkpoint.config_json or not bare:
+        if checkpoint.config_json or config.head.pre_logits or config.head.num_classes:
             return ()
         return ("there is no config.json: were it MSN's, --eps 1e-6 would be right",)
 
