@@ -148,7 +148,7 @@ def test_the_encoder_of_mae_is_written_and_answers_the_same_with_nothing_hidden(
 
 
 def test_a_whole_model_gives_its_image_tower(tmp_path: Path) -> None:
-    for kind in ("CLIP", "Siglip"):
+    for kind in ("CLIP", "Siglip", "MetaClip2", "ChineseCLIP"):
         settings = {"vision_config": VISION, "text_config": TEXT}
         config = getattr(transformers, f"{kind}Config")(**settings)
         model = getattr(transformers, f"{kind}Model")(config).eval()

@@ -431,6 +431,17 @@ def test_a_rule_that_no_processor_has_is_refused() -> None:
             write_preprocess(Preprocess(image_size=(64, 64), resize=rule))
 
 
+@pytest.mark.parametrize("name", ["clip", "clip_classifier"])
+@pytest.mark.parametrize("kind", ["chinese_clip", "altclip", "metaclip_2"])
+def test_kin_of_clip_with_its_image_tower_are_read_as_clip(kind: str, name: str, tmp_path: Path) -> None:
+    whole = "classifier" in name
+    found = open_foreign(
+        changed(tmp_path, name, model_type=f"{kind}{'' if whole else '_vision_model'}"), Options()
+    )
+    assert found.layout.name == "transformers-clip"
+    assert found.card.config == open_foreign(small(name), Options()).card.config
+
+
 def test_a_family_that_cannot_hold_a_model_gives_the_reason_of_each_of_its_formats(tmp_path: Path) -> None:
     opened = open_foreign(small("dinov2"), Options())
     config = replace(opened.card.config, head=replace(opened.card.config.head, pool=MeanPool()))

@@ -73,12 +73,21 @@ class TransformersCLIP(_ImageTower):
     """`CLIPVisionModel`, `CLIPVisionModelWithProjection`, `CLIPForImageClassification`; of `CLIPModel` the image tower.
 
     The last norm is over the pooled class token alone; a classifier reads the mean of un-normed patches.
-    MetaCLIP 2 has the same names and is read too.
+    MetaCLIP 2, Chinese CLIP and AltCLIP have the same image tower and are read too.
     """
 
     name = "transformers-clip"
     title = "transformers CLIP"
-    types = ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model")
+    types = (
+        "clip",
+        "clip_vision_model",
+        "metaclip_2",
+        "metaclip_2_vision_model",
+        "chinese_clip",
+        "chinese_clip_vision_model",
+        "altclip",
+        "altclip_vision_model",
+    )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
     model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
     patch_bias = False

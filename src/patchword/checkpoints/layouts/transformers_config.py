@@ -18,12 +18,14 @@ from patchword.errors import CheckpointError
 
 Size = tuple[int, int]
 CONFIG = "config.json"
-# hidden_act of transformers → ours. "gelu_fast", "gelu_new" and "gelu_pytorch_tanh" are one formula.
+# hidden_act of transformers → ours. All of the "gelu_tanh" are one formula.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
     "silu": "silu",
