@@ -261,6 +261,14 @@ def test_what_a_type_cannot_hold_is_refused_by_name(name: str, to: str, telling:
     assert re.search(telling, refused(name, to, tmp_path))
 
 
+@pytest.mark.parametrize(
+    "name", ["dinov2", "dinov2_registers", "beit_class_token", "clip", "siglip", "siglip2_naflex"]
+)
+def test_an_oblong_grid_is_refused_where_the_class_cannot_run_it(name: str, tmp_path: Path) -> None:
+    to = open_foreign(small(name), Options()).layout.name
+    assert "oblong" in refused(name, to, tmp_path, image=ImageConfig(size=(8, 16)))
+
+
 def test_unusual_prefixes_are_refused_by_name(tmp_path: Path) -> None:
     tokens = refused("vit", "transformers-vit", tmp_path, tokens=TokensConfig(num_registers=2))
     assert "registers" in tokens

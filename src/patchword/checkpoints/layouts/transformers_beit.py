@@ -56,6 +56,8 @@ class TransformersBEiT(TransformersLayout):
     bias = "qv"
     # Of the class's names, and what stands before its backbone's tensors.
     classes, head_prefix = "Beit", "beit."
+    # Whether the bare class pools, where means are taken.
+    bare_pools = True
 
     def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         return None if prefix.endswith(_DATA2VEC) else self._evidence(checkpoint, prefix)
@@ -174,7 +176,7 @@ class TransformersBEiT(TransformersLayout):
             "use_absolute_position_embeddings": isinstance(config.added_positions, Learned),
             "use_relative_position_bias": shared is False,
             "use_shared_relative_position_bias": shared is True,
-            "use_mean_pooling": config.head.norm == "pooled",
+            "use_mean_pooling": config.head.norm != "tokens",
             "layer_scale_init_value": float(scale or 0.0),
             "drop_path_rate": config.block.drop_path,
         }
@@ -182,7 +184,13 @@ class TransformersBEiT(TransformersLayout):
     def check(self, config: ViTConfig) -> None:
         super().check(config)
         head, inner = config.head, config.inner_positions
-        pooled = head.pool == MeanPool() and head.norm == "pooled"
+        pooled = (
+            head.pool == MeanPool() and head.norm == "pooled" and (head.num_classes > 0 or self.bare_pools)
+        )
+        # With means, and nothing that takes them: the tokens as they leave the last block.
+        bare = (
+            head.norm == "none" and head.pool == ClassPool() and not head.num_classes and not self.bare_pools
+        )
         require(
             self.title,
             (isinstance(config.added_positions, Learned | NoPositions), f"{config.positions.kind!r} positions"),
@@ -192,6 +200,14 @@ class TransformersBEiT(TransformersLayout):
                 not isinstance(inner, RelativeBias) or config.grid_size[0] == config.grid_size[1],
                 "right answer with oblong windows: it takes their rows for columns (5.23)",
             ),
+            (
+                not isinstance(inner, RelativeBias) or config.patch.size[0] == config.patch.size[1],
+                "relative bias beside oblong patches (5.23)",
+            ),
+            (
+                not isinstance(config.added_positions, Learned) or config.grid_size[0] == config.grid_size[1],
+                "oblong grid of positions: it takes the root of their number for a side (5.23)",
+            ),
             (config.attention.bias == "qv", f"bias {config.attention.bias!r} (queries and values have one, keys none)"),
             (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
             (not config.block.entry_norm, "norm before the blocks"),
@@ -199,7 +215,7 @@ class TransformersBEiT(TransformersLayout):
             (config.tokens.names == ("class", "patches"), "tokens but the class token and the patches"),
             (not head.projection and not head.pre_logits, "projection or pre_logits"),
             (
-                pooled or (head.norm == "tokens" and head.pool == ClassPool()),
+                pooled or bare or (head.norm == "tokens" and head.pool == ClassPool()),
                 f"pooling by {head.pool.kind!r} with norm {head.norm!r}",
             ),
         )  # fmt: skip
@@ -212,6 +228,7 @@ class TransformersData2Vec(TransformersBEiT):
     title = "transformers Data2VecVision"
     types = ("data2vec-vision",)
     classes, head_prefix = "Data2VecVision", _DATA2VEC
+    bare_pools = False
 
     def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         """Without its prefix its tensors are BEiT's, which is read then: the answers are the same."""

@@ -57,6 +57,11 @@ class _ImageTower(TransformersLayout):
     def position_ids(self, prefix: str) -> Drop:
         return Drop(re.escape(prefix) + r"embeddings[.]position_ids", "a table of indices, which is computed")
 
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        (height, width), (rows, columns) = config.image.size, config.patch.size
+        require(self.title, (height == width and rows == columns, "oblong images or patches (5.23)"))
+
     def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
         """A head class reads the whole model's config, the others the tower's."""
         if not card.config.head.num_classes:

@@ -159,6 +159,10 @@ class TransformersDINOv2(TransformersLayout):
                 not isinstance(positions, Learned) or positions.covers != "all",
                 "positions of registers",
             ),
+            (
+                config.grid_size[0] == config.grid_size[1],
+                "oblong grid of positions: it takes the root of their number for a side (5.23)",
+            ),
             (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
             (not config.tokens.num_registers or self._has_registers, "registers"),
             (config.block.layer_scale is not None, "blocks without LayerScale"),
@@ -188,7 +192,8 @@ class TransformersDINOv2Registers(TransformersDINOv2):
 
 def mlp_ratio(config: ViTConfig) -> float:
     """The ratio from which the class computes this hidden width. Raises: CheckpointError where none gives it."""
-    for ratio in (4, config.mlp_dim / config.dim, *_swiglu_ratios(config)):
+    # 5.x takes whole numbers alone.
+    for ratio in (4, *range(1, 17), config.mlp_dim / config.dim, *_swiglu_ratios(config)):
         width = int(config.dim * ratio)
         if config.mlp.gated:
             width = (int(width * 2 / 3) + 7) // 8 * 8
