@@ -4,11 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchword.checkpoints.containers.folder import ENDINGS
 from patchword.checkpoints.native import is_native
 from patchword.errors import CheckpointError, near_text
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-_FOREIGN = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.npz", "*.index.json")
+_FOREIGN = (*(f"*{ending}" for ending in ENDINGS), "*.index.json")
 
 
 @dataclass(frozen=True, kw_only=True)

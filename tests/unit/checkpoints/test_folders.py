@@ -48,6 +48,13 @@ def test_parts_are_read_through_their_index(tmp_path: Path, ending: str) -> None
         open_stored(next(tmp_path.glob("*00001-of-*")))
 
 
+def test_parts_of_a_variant_are_read_through_its_index(tmp_path: Path) -> None:
+    tensors = sharded(tmp_path, "safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.rename(tmp_path / "model.safetensors.index.fp16.json")
+    assert_holds(open_stored(tmp_path), tensors)
+
+
 @pytest.mark.parametrize(
     ("listed", "words"),
     [

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.checkpoint import unwrap
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Drop
 from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.recognise import recognise
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
 from patchword.checkpoints.write import Written, layouts_named, write_as, write_as_first, written_tensors
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, UnknownLayout
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.images.resample import Resample
@@ -448,6 +450,22 @@ def test_kin_of_clip_with_its_image_tower_are_read_as_clip(kind: str, name: str,
     )
     assert found.layout.name == "transformers-clip"
     assert found.card.config == open_foreign(small(name), Options()).card.config
+
+
+@pytest.mark.parametrize("word", ["model.", "net.", "module.model."])
+def test_names_below_a_word_that_no_class_writes_are_of_no_layout_as_they_are(word: str) -> None:
+    """Else the classifier would lie outside of the model."""
+    found = unwrap(open_stored(small("vit")))
+    with pytest.raises(UnknownLayout):
+        recognise(replace(found, tensors={f"{word}{name}": entry for name, entry in found.tensors.items()}))
+
+
+def test_a_folder_of_a_trainer_with_one_checkpoint_is_read(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    shutil.copy(small("vit") / "config.json", tmp_path)
+    torch.save({"state_dict": load_file(small("vit") / "model.safetensors")}, tmp_path / "last.ckpt")
+    assert load(tmp_path, device="cpu").report.filled == 1
 
 
 def test_a_family_that_cannot_hold_a_model_gives_the_reason_of_each_of_its_formats(tmp_path: Path) -> None:

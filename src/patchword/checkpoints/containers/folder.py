@@ -10,7 +10,8 @@ from patchword.checkpoints.sniff import HEAD_BYTES, is_old_torch, refuse, zip_na
 from patchword.checkpoints.stored import Container, Entry, Stored, configs_beside, read_json
 from patchword.errors import CheckpointError, UnsafeFile
 
-INDEX = ".index.json"
+# As "model.safetensors.index.json", and of a variant "model.safetensors.index.fp16.json".
+_INDEX = re.compile(r"\.index(\.\w+)?\.json$")
 # In the order in which they are preferred where several copies of the same weights lie together.
 PREFERRED = (
     "model.safetensors",
@@ -38,7 +39,7 @@ def open_folder(folder: Path) -> Stored:
         raise CheckpointError(
             f"{folder}: cannot be read ({error.strerror or error})", "give a folder that can be read"
         ) from error
-    indices = [file for file in files if file.name.endswith(INDEX)]
+    indices = [file for file in files if _INDEX.search(file.name)]
     if len(indices) == 1:
         return open_file(indices[0], shown=folder)
     weights = [file for file in files if file.suffix in ENDINGS]
@@ -69,7 +70,7 @@ def open_file(path: Path, *, shown: Path | None = None, why: str = "") -> Stored
     """shown: what users are told. Raises: CheckpointError that says what the file is instead."""
     _check_whole(path)
     configs = configs_beside(path.parent)
-    if path.name.endswith(INDEX):
+    if _INDEX.search(path.name):
         container, tree, metadata, files, strangers = _shards(path)
     else:
         container, one, metadata, strangers = _one(path)

@@ -54,6 +54,17 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 PROCESSOR = "processor_config.json"
+# What classes with a head put before their backbone.
+PREFIXES = (
+    "vit.",
+    "deit.",
+    "ijepa.",
+    "beit.",
+    "data2vec_vision.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "vision_model.",
+)
 # Of the published sizes, by width: Ti S B L So400m H G; DINOv2's and DINOv3's largest.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 4096: 32}
 
@@ -288,8 +299,12 @@ class TransformersLayout(Layout):
         """The evidence where there is no config.json, None: another type's."""
 
     def prefix(self, checkpoint: Checkpoint) -> str | None:
+        """What stands before the tower's names: what its classes put there, or something that is before all names."""
         found = [name.removesuffix(self.anchor) for name in checkpoint.tensors if name.endswith(self.anchor)]
-        return found[0] if len(found) == 1 and (not found[0] or found[0].endswith(".")) else None
+        if len(found) != 1 or not (not found[0] or found[0].endswith(".")):
+            return None
+        theirs = found[0] in ("", *PREFIXES) or len(checkpoint.under(found[0])) == len(checkpoint.tensors)
+        return found[0] if theirs else None
 
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
         """The spelling that the file's first block is in."""
