@@ -223,6 +223,18 @@ PROCESSORS = (
     ("SiglipImageProcessor", {"size": {"height": 48, "width": 48}}),
     ("DINOv3ViTImageProcessor", {"size": {"height": 48, "width": 48}}),
     ("ViTImageProcessor", {"size": {"height": 48, "width": 48}, "do_normalize": False}),
+    (
+        "ViTImageProcessor",
+        {
+            "size": {"height": 55, "width": 55},
+            "do_center_crop": True,
+            "crop_size": {"height": 48, "width": 48},
+        },
+    ),
+    ("DeiTImageProcessor", {}),
+    ("ChineseCLIPImageProcessor", {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}),
+    ("ConvNextImageProcessor", {"size": {"shortest_edge": 48}, "crop_pct": 0.875}),
+    ("ConvNextImageProcessor", {"resample": 2}),
     ("CLIPImageProcessor", {"size": {"shortest_edge": 48}, "do_center_crop": False, "resample": 2}),
     ("ViTImageProcessor", {"size": {"height": 48, "width": 48}, "rescale_factor": 1 / 127.5}),
 )
@@ -235,10 +247,14 @@ def test_the_processor_that_is_read_gives_the_same_pixels(
     processor = getattr(transformers, name)(**settings)
     processor.save_pretrained(tmp_path)
     theirs = processor(photo(), return_tensors="np")["pixel_values"][0]
-    told = Told("test", json.loads((tmp_path / "preprocessor_config.json").read_text()))
-    ours = read_preprocess(told, "ViT", 3, (48, 48))
-    assert ours is not None
-    assert levels(read(photo(), ours), theirs, ours) <= 1 + 1e-3
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    for said in (
+        saved,
+        {"image_processor_type": name, **settings},
+    ):  # the second leaves the defaults to the class
+        ours = read_preprocess(Told("test", said), "ViT", 3, (48, 48))
+        assert ours is not None
+        assert levels(read(photo(), ours), theirs, ours) <= 1 + 1e-3
 
 
 def levels(mine: Any, theirs: Any, preprocess: Preprocess) -> float:

@@ -24,12 +24,13 @@ _FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear",
 class Processor:
     """What one image processor does where its file does not say.
 
-    number: what a `size` that is a plain number means. crop: None has no crop at all.
+    number: what a `size` that is a plain number means; "margin" is ConvNeXT's, a size that is cut out of a larger one.
+    crop: whether the centre is cut out.
     """
 
     size: int = 224
-    number: Literal["square", "shorter"] = "square"
-    crop: bool | None = None
+    number: Literal["square", "shorter", "margin"] = "square"
+    crop: bool = False
     crop_size: int = 224
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = HALF
@@ -40,14 +41,15 @@ class Processor:
 # Source: transformers 5.23, `image_processing_*.py`.
 PROCESSORS: dict[str, Processor] = {
     "ViT": Processor(interpolation="bilinear"),
-    "DeiT": Processor(size=256, crop=True, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    "Beit": Processor(size=256, crop=False),
+    "DeiT": Processor(size=256, crop=True),
+    "Beit": Processor(),
     "CLIP": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
+    "ChineseCLIP": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
     "Siglip": Processor(),
     "Siglip2": Processor(interpolation="bilinear"),
     "Bit": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
     "DINOv3ViT": Processor(interpolation="bilinear", rounding="none", mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    "ConvNext": Processor(interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "ConvNext": Processor(size=384, number="margin"),
 }
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 
@@ -92,9 +94,8 @@ def _processor_name(told: Told, usual: str) -> str:
 
 
 def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
-    crop = bool(processor.crop)
-    if processor.crop is not None and (said := told.flag("do_center_crop")) is not None:
-        crop = said
+    said = told.flag("do_center_crop")
+    crop = processor.crop if said is None else said
     cropped = told.size("crop_size") or (processor.crop_size, processor.crop_size)
     if told.flag("do_resize") is False:
         if crop:
@@ -103,12 +104,30 @@ def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRul
                 f"set do_resize in {FILE} to true",
             )
         return Keep(), image_size
+    if processor.number == "margin" and not crop:
+        return _with_margin(told, processor)
     rule = _resize(told, processor, image_size, crop=crop)
     if crop:
         return rule, cropped
     if isinstance(rule, Squash):
         return rule, rule.size
     return rule, image_size
+
+
+def _with_margin(told: Told, processor: Processor) -> tuple[ResizeRule, Size]:
+    """From 384 on the sides are squashed; below, the shorter one is brought to more, and the centre cut out."""
+    size = told.values.get("size")
+    edges = told.part("size").whole("shortest_edge") if isinstance(size, Mapping) else told.whole("size")
+    side = processor.size if size is None else edges
+    part = told.number("crop_pct") or 224 / 256
+    if not side or part <= 0:
+        raise told.wrong("size", "a shortest_edge, which crop_pct divides")
+    rule = (
+        Squash(size=(side, side), crop="floor")
+        if side >= 384
+        else Shorter(size=int(side / part), crop="floor")
+    )
+    return rule, (side, side)
 
 
 def _resize(told: Told, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
@@ -122,12 +141,14 @@ def _resize(told: Told, processor: Processor, image_size: Size, *, crop: bool) -
             return Capped(shorter=shorter, longest=longest or _NO_LIMIT, longer="exact")
         return Shorter(size=shorter, crop="floor")
     sides = told.size("size")
-    if processor.number == "shorter" and not isinstance(size, Mapping):
+    if processor.number != "square" and not isinstance(size, Mapping):
         shorter = min(sides) if sides else processor.size
         if not crop:
             return Capped(shorter=shorter, longest=_NO_LIMIT, longer="exact")
         return Shorter(size=shorter, crop="floor")
-    return Squash(size=sides or image_size, crop="floor")
+    # Without a crop the model's own size: what is cut out of has its margin.
+    usual = (processor.size, processor.size) if crop else image_size
+    return Squash(size=sides or usual, crop="floor")
 
 
 def _patches(told: Told, image_size: Size) -> tuple[ResizeRule, Size]:

@@ -226,6 +226,7 @@ class TransformersDeiT(_Plain):
     types = ("deit",)
     family = Family(eps=1e-12, processor="DeiT")
     bare, head_class, head_prefix = "DeiTModel", "DeiTForImageClassification", "deit."
+    mean_std = (IMAGENET_MEAN, IMAGENET_STD)
     has_pooler = True
 
     def tokens(self, tower: Tower) -> TokensConfig:
