@@ -452,6 +452,16 @@ def test_kin_of_clip_with_its_image_tower_are_read_as_clip(kind: str, name: str,
     assert found.card.config == open_foreign(small(name), Options()).card.config
 
 
+def test_without_a_config_a_file_is_taken_for_a_published_one_and_doubts_are_told() -> None:
+    def bare(name: str) -> Opened:
+        return understand(replace(open_stored(small(name)), configs={}), Options(num_heads=3))
+
+    assert bare("ijepa").card.config.norm.eps == 1e-6
+    assert any("LAION" in note for note in bare("clip").report.notes)
+    with_config = open_foreign(small("clip"), Options())
+    assert not any("LAION" in note for note in with_config.report.notes)
+
+
 @pytest.mark.parametrize("word", ["model.", "net.", "module.model."])
 def test_names_below_a_word_that_no_class_writes_are_of_no_layout_as_they_are(word: str) -> None:
     """Else the classifier would lie outside of the model."""

@@ -121,7 +121,10 @@ class TransformersCLIP(_ImageTower):
                 num_classes=classes,
             ),
         )
-        return tower.description(config, usual_preprocess("CLIP", channels, config.image.size))
+        usual = usual_preprocess("CLIP", channels, config.image.size)
+        open_act = not checkpoint.config_json and facts.options.act is None
+        notes = ("there is no config.json: were it LAION's, --act gelu would be right",) if open_act else ()
+        return tower.description(config, usual, notes=notes)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "vision_model.", "names": _NAMES}
@@ -195,7 +198,7 @@ class TransformersSigLIP(_ImageTower):
     name = "transformers-siglip"
     title = "transformers SigLIP"
     types = ("siglip", "siglip_vision_model")
-    family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip")
+    family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip", published_heads={1536: 16})
     model, head_class = "SiglipVisionModel", "SiglipForImageClassification"
     resample = Resample(antialias=False)
 

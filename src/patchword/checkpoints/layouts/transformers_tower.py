@@ -6,7 +6,7 @@ transformers 5 has its own in memory (`layers.N.attention.q_proj`) and writes it
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
@@ -65,13 +65,17 @@ PREFIXES = (
     "dinov2_with_registers.",
     "vision_model.",
 )
-# Of the published sizes, by width: Ti S B L So400m H G; DINOv2's and DINOv3's largest.
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 4096: 32}
+# Of the published sizes, by width: Ti S B L So400m H G; DINOv2's largest, CLIP's, DINOv3's.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a class of transformers takes where config.json does not say, and the processor it comes with."""
+    """What a class of transformers takes where config.json does not say, and the processor it comes with.
+
+    published_*: of the published files, where there is no config.json: their eps where the class's default is
+    another, and heads by width where the family has others than most.
+    """
 
     act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
     eps: float = 1e-12
@@ -79,6 +83,8 @@ class Family:
     heads: int = 12
     image: int = 224
     processor: str = "ViT"
+    published_eps: float | None = None
+    published_heads: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +135,7 @@ class Tower:
             dim,
             (self.told.whole("num_attention_heads"), CONFIG),
             (family.heads if usual else None, "the class's default"),
-            (HEADS.get(dim), "the published sizes"),
+            (family.published_heads.get(dim, HEADS.get(dim)), "the published sizes"),
         )
         bias: Literal["qkv", "qv", "none"] = "qkv" if "k" in self.biases else "qv" if self.biases else "none"
         out_bias = checkpoint.has(self.part(f"{self.names.out}.bias"))
@@ -152,8 +158,11 @@ class Tower:
         said = self.told.number("layer_norm_eps")
         if said is not None and said <= 0:
             raise self.told.wrong("layer_norm_eps", "above 0")
+        published = None if self.told.values else self.family.published_eps
         default = (self.family.eps, "the class's default")
-        return LayerNormConfig(eps=self.facts.take("eps", (said, CONFIG), default))
+        return LayerNormConfig(
+            eps=self.facts.take("eps", (said, CONFIG), (published, "its published files"), default)
+        )
 
     def scale(self) -> float | None:
         """What LayerScale began with is in no file where training is over; its presence is."""

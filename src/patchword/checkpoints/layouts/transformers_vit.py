@@ -273,7 +273,7 @@ class TransformersIJepa(_Plain):
     name = "transformers-ijepa"
     title = "transformers IJepa"
     types = ("ijepa",)
-    family = Family(eps=1e-12, processor="ViT")
+    family = Family(eps=1e-12, published_eps=1e-6, processor="ViT")
     bare, head_class, head_prefix = "IJepaModel", "IJepaForImageClassification", "ijepa."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
     pools = MeanPool()
