@@ -245,7 +245,15 @@ def _checked(
     accept: Sequence[str],
     told: Mapping[str, Any],
 ) -> Written:
-    reopened, told = _reopen(card, out, told)
+    try:
+        reopened, told = _reopen(card, out, told)
+    except CheckpointError as error:
+        # Its rules had a name for every tensor, and yet a reader would take them for something else.
+        why = error.message.removeprefix(f"{out}: ")
+        raise CheckpointError(
+            f"{layout.title} cannot hold this model, what would be written is refused when it is read back: {why}",
+            _ANOTHER,
+        ) from error
     if reopened.layout.name not in (layout.name, *layout.twins):
         raise CheckpointError(
             f"what would be written as {layout.title} reads as {reopened.layout.title}",

@@ -266,6 +266,17 @@ def test_what_a_format_cannot_hold_is_refused_by_name(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_would_not_be_read_back_is_told_as_the_limit_of_the_format(tmp_path: Path) -> None:
+    """No name of a file that is not there, and no advice about it."""
+    patches = like(
+        block=SCALED, tokens=TokensConfig(class_token=False), head=replace(HEADLESS, pool=MeanPool())
+    )
+    with pytest.raises(CheckpointError) as error:
+        write_as(source_of(patches), layout_named("dinov2"), tmp_path / "x.pth")
+    assert error.value.message.startswith("DINOv2") and "cannot hold this model" in error.value.message
+    assert str(tmp_path) not in str(error.value) and "choose another format" in error.value.fix
+
+
 # Whose a file is -------------------------------------------------------------------------
 
 
