@@ -49,7 +49,12 @@ def explicit(config: ViTConfig) -> ViTConfig:
     attention = replace(config.attention, head_dim=config.head_dim)
     mlp = replace(config.mlp, hidden=config.mlp_dim)
     positions = _explicit_positions(config)
-    return replace(config, attention=attention, mlp=mlp, positions=positions, head=_explicit_head(config))
+    # What becomes of an edge that is no whole patch: at the model's own size there may be none.
+    whole = not any(side % span for side, span in zip(config.image.size, config.patch_span, strict=True))
+    patch = replace(config.patch, edge="pad") if whole else config.patch
+    return replace(
+        config, patch=patch, attention=attention, mlp=mlp, positions=positions, head=_explicit_head(config)
+    )
 
 
 def _explicit_positions(config: ViTConfig) -> Positions:

@@ -236,7 +236,7 @@ class Tower:
         return ViTConfig(
             image=ImageConfig(size=image, channels=channels),
             # A convolution without padding: what fills no patch is left out.
-            patch=replace(patch, edge="cut" if is_ragged(image, patch.size) else "pad"),
+            patch=replace(patch, edge="cut"),
             dim=self.dim,
             depth=self.depth,
             tokens=tokens or TokensConfig(),
@@ -256,8 +256,6 @@ class Tower:
         channels = config.image.channels
         read = read_preprocess(said, self.family.processor, channels, config.image.size)
         preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
-        if is_ragged(preprocess.image_size, config.patch.size) and preprocess.fixed_size:
-            config = replace(config, patch=replace(config.patch, edge="cut"))
         return Description(
             config=config,
             preprocess=preprocess,
