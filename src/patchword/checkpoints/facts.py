@@ -123,10 +123,14 @@ class Facts:
         sizes = [(self.options.image_size, OPTION), *candidates]
         for size, source in sizes:
             if size is not None:
-                rows, columns = -(-size[0] // patch[0]), -(-size[1] // patch[1])
-                if rows * columns == count:
-                    self.say("grid", (rows, columns), source)
-                    return rows, columns
+                # With the patch at the edge that the image only begins, or without it.
+                for rows, columns in (
+                    (-(-size[0] // patch[0]), -(-size[1] // patch[1])),
+                    (size[0] // patch[0], size[1] // patch[1]),
+                ):
+                    if rows * columns == count:
+                        self.say("grid", (rows, columns), source)
+                        return rows, columns
         from patchword.checkpoints.checkpoint import square
 
         side = square(count)

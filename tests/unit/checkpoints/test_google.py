@@ -155,16 +155,27 @@ def test_every_spelling_gives_the_model_and_the_file_back(
     opened = opened_of(path, **needed(config))
     assert opened.report.filled == 1 and not opened.report.new
     found = opened.card.config
-    # How a table or kernel goes to another size is the layout's to say.
-    alike = replace(
-        found, positions=config.positions, patch=replace(found.patch, resample=config.patch.resample)
-    )
+    # How a table or kernel goes to another size, and what becomes of an edge there, is the layout's to say.
+    patch = replace(found.patch, resample=config.patch.resample, edge=config.patch.edge)
+    alike = replace(found, positions=config.positions, patch=patch)
     assert alike == config
     assert type(opened.card.config.positions) is type(config.positions)
     read = read_tensors(opened)
     assert same(read, tensors_of(config))
     back = written_tensors(opened.layout, opened.description, read)
     assert same(back, {name: tensor_of(entry) for name, entry in open_stored(path).tree.items()})
+
+
+@pytest.mark.parametrize("size", [(13, 19), (15, 18)], ids=["pixels left over", "columns left over"])
+def test_what_fills_no_patch_is_left_out(size: tuple[int, int], tmp_path: Path) -> None:
+    """Their convolution pads nothing: such an image answers as its whole patches do."""
+    config = replace(PLAIN, image=ImageConfig(size=(12, 16)))
+    opened = opened_of(written(tmp_path, config, Spelling()), image_size=size)
+    found = opened.card.config
+    assert found.grid_size == (3, 4) and found.image.size == size
+    vit = ViT(found)
+    image = torch.randn(1, config.image.channels, *size)
+    assert torch.equal(vit(image), vit(image[:, :, :12, :16]))
 
 
 def test_blocks_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

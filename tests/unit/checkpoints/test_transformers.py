@@ -507,7 +507,8 @@ def test_biases_that_dinov3_leaves_out_are_zeros_and_stay_out_when_written(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = changed(tmp_path, "dinov3", **{f"{n}_bias": n[0] in there for n in ("query", "key", "value")})
+    switches: dict[str, Any] = {f"{name}_bias": name[0] in there for name in ("query", "key", "value")}
+    folder = changed(tmp_path, "dinov3", **switches)
     tensors = load_file(folder / "model.safetensors")
     for name in [n for n in tensors if n.endswith(tuple(f"{part}_proj.bias" for part in "qv"))]:
         bias = tensors.pop(name)

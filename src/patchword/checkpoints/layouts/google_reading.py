@@ -92,7 +92,8 @@ class Reading:
         positions, grid = self._positions()
         return ViTConfig(
             image=ImageConfig(size=self._pixels(grid, self.patch), channels=self.channels),
-            patch=PatchConfig(size=self.patch, stem=self.stem, resample=FLEXIVIT),
+            # Their convolutions pad nothing: what fills no patch is left out.
+            patch=PatchConfig(size=self.patch, stem=self.stem, resample=FLEXIVIT, edge="cut"),
             dim=self.dim,
             depth=self._depth(),
             tokens=TokensConfig(class_token=class_token),
@@ -107,13 +108,10 @@ class Reading:
         )
 
     def fitted(self, config: ViTConfig, size: Size) -> ViTConfig:
-        """The config for images of `size` where that fills the stored grid; what fills no patch is cut off, as there."""
-        if not any(side % step for side, step in zip(size, config.patch_span, strict=True)):
+        """The config for images of `size` where that fills the stored grid."""
+        if config.grid_of(size) != config.grid_size:
             return config
-        cut = replace(config, patch=replace(config.patch, edge="cut"))
-        return (
-            replace(cut, image=replace(cut.image, size=size)) if cut.grid_of(size) == cut.grid_size else cut
-        )
+        return replace(config, image=replace(config.image, size=size))
 
     # Parts ---------------------------------------------------------------------------
 
@@ -215,7 +213,7 @@ class Reading:
         if not place:
             size: Size = self.facts.take("image_size")
             stride = self._stride(self.patch)
-            return SinCos2d(), (-(-size[0] // stride[0]), -(-size[1] // stride[1]))
+            return SinCos2d(), (size[0] // stride[0], size[1] // stride[1])
         rows, columns, _ = self._shape(place, 3)
         flexible = self.patch != self.stored_patch or self.spelling.flat_patches or self._flexivit()
         resample = AT_RUN_TIME if flexible else ON_LOAD
