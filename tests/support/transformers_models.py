@@ -84,6 +84,8 @@ SAMPLES = (
     _sample("vit_pooler", "ViTModel", "ViTConfig", hidden_act="gelu_new", pooler_output_size=10),
     _sample("vit_mim", "ViTForMaskedImageModeling", "ViTConfig", qkv_bias=False, encoder_stride=4),
     _sample("vit_oblong", "ViTForImageClassification", "ViTConfig", (8, 24), image_size=[8, 24], num_channels=1),
+    *(_sample(f"vit_{act}", "ViTModel", "ViTConfig", hidden_act=act)
+      for act in ("relu6", "leaky_relu", "hardswish", "mish", "sigmoid", "tanh", "gelu_accurate")),
     _sample("deit", "DeiTForImageClassification", "DeiTConfig"),
     _sample("deit_teacher", "DeiTForImageClassificationWithTeacher", "DeiTConfig"),
     _sample("deit_pooler", "DeiTModel", "DeiTConfig"),

@@ -13,6 +13,7 @@ from patchword.checkpoints.published import Release
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
+from patchword.model.config import Activation
 
 T = TypeVar("T")
 Size = tuple[int, int]
@@ -34,7 +35,7 @@ class Options:
     image_size: Size | None = None
     patch_size: Size | None = None
     pool: Literal["class", "first", "mean"] | None = None
-    act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] | None = None
+    act: Activation | None = None
     eps: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

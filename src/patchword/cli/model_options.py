@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError
+from patchword.model.config import Activation
 
 _KEPT = "patchword.model_options"
 Command = Callable[..., Any]
@@ -81,7 +82,7 @@ _FACTS = (
         "--act",
         "KIND",
         "gelu, gelu_tanh or quick_gelu, where no file says.",
-        type=click.Choice(("gelu", "gelu_tanh", "quick_gelu", "silu", "relu")),
+        type=click.Choice(get_args(Activation)),
     ),
     _option("--eps", "X", "Epsilon of the norms.", type=float),
     _option("--mean", "X,X,X", "Mean of the pixels, 0 to 1.", numbers),

@@ -133,7 +133,19 @@ class AttentionConfig:
         require_share("attention.dropout", self.dropout)
 
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+Activation = Literal[
+    "gelu",
+    "gelu_tanh",
+    "quick_gelu",
+    "silu",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "hard_swish",
+    "mish",
+    "sigmoid",
+    "tanh",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,12 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "quick_gelu": QuickGELU,
     "silu": nn.SiLU,
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "hard_swish": nn.Hardswish,
+    "mish": nn.Mish,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
 }
 
 

@@ -402,7 +402,7 @@ def test_a_training_file_names_its_architecture() -> None:
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "num_heads": "3"}}, "num_heads"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "img_size": "big"}}, "img_size"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "global_pool": "prr"}}, "prr"),
-        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "act_layer": "mish"}}, "mish"),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "act_layer": "prelu"}}, "prelu"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "norm_layer": "simplenorm"}}, "simplenorm"),
         ({"architecture": "vit_base_patch16_224", "model_args": {**SMALL, "init_values": "small"}}, "init_values"),
         ({"architecture": "vit_base_patch16_224", "model_args": SMALL, "pretrained_cfg": {"input_size": 5}}, "input_size"),

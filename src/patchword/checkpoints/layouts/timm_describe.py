@@ -44,6 +44,12 @@ _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "hard_swish": "hard_swish",
+    "mish": "mish",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
 }
 _NORMS = ("layernorm", "layernormfp32", "rmsnorm", "rmsnormfp32")
 _RES_POST = ("ResPostBlock", "ResPostRelPosBlock")

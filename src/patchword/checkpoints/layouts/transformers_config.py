@@ -31,8 +31,14 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "hardswish": "hard_swish",
+    "mish": "mish",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
 }
-_WRITTEN = {"gelu_tanh": "gelu_pytorch_tanh"}
+_WRITTEN = {"gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish"}
 
 
 @dataclass(frozen=True)
