@@ -478,6 +478,18 @@ def test_a_folder_of_a_trainer_with_one_checkpoint_is_read(tmp_path: Path) -> No
     assert load(tmp_path, device="cpu").report.filled == 1
 
 
+def test_relative_positions_twice_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = changed(tmp_path, "beit")
+    tensors = load_file(folder / "model.safetensors")
+    of_block = next(name for name in tensors if name.endswith("relative_position_bias_table"))
+    tensors["beit.encoder.relative_position_bias.relative_position_bias_table"] = tensors[of_block].clone()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="of all blocks and of each one"):
+        open_foreign(folder, Options())
+
+
 def test_a_family_that_cannot_hold_a_model_gives_the_reason_of_each_of_its_formats(tmp_path: Path) -> None:
     opened = open_foreign(small("dinov2"), Options())
     config = replace(opened.card.config, head=replace(opened.card.config.head, pool=MeanPool()))

@@ -236,12 +236,20 @@ class TransformersData2Vec(TransformersBEiT):
 
 
 def _table(tower: Tower) -> str | None:
-    """The name of a table without the prefix; None: the file has none."""
-    for names in (PUBLISHED, FIVE):
-        for name in (_OF_ALL[names], f"{names.layer.format(0)}{_OF_BLOCK[names]}"):
-            if tower.has(name):
-                return name
-    return None
+    """The name of a table without the prefix; None: the file has none. Raises: CheckpointError where it has both."""
+    places = [
+        name
+        for names in (PUBLISHED, FIVE)
+        for name in (_OF_ALL[names], f"{names.layer.format(0)}{_OF_BLOCK[names]}")
+        if tower.has(name)
+    ]
+    if len(places) > 1:
+        raise CheckpointError(
+            f"{tower.checkpoint.name}: it has relative positions of all blocks and of each one besides "
+            f"({', '.join(places)}), which the backbone does not have",
+            "use transformers for this model; no published one has both",
+        )
+    return places[0] if places else None
 
 
 def _positions(tower: Tower) -> Positions:
