@@ -60,9 +60,9 @@ def committed() -> Path:
 
 
 def folders() -> list[Path]:
-    """Where cases lie: those of the repository, then those of the folder that PATCHWORD_CASES names."""
+    """Where cases lie: the folder that PATCHWORD_CASES names, whose cases are whole, then the repository's."""
     named = os.environ.get("PATCHWORD_CASES")
-    return [committed(), *([Path(named)] if named else [])]
+    return [*([Path(named)] if named else []), committed()]
 
 
 def cases_in(folders: list[Path], kinds: set[str]) -> list[Case]:
