@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import patchword as pw
+from patchword.cli.main import run
 from support.parity import Case, cases_in, committed
 
 CASES = {c.name: c for c in cases_in([committed()], {"backbone"})}
@@ -44,6 +46,16 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
     plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 4, "--json").stdout)
     assert plain["filled"] == 1 and plain["config"]["dim"] == TORCHVISION.meta["config"]["dim"]
     assert {"name": "num_heads", "value": 4, "source": "option"} in plain["facts"]
+
+
+def test_inspect_says_what_is_resampled_for_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(CASES["dinov2_dinov2_518_to_224_odd"].path)
+    told = "positions from 10 x 10 to 4 x 4: bicubic, offset 0.1"
+    assert run(["inspect", path, "--num-heads", "2", "--image-size", "56", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resampled"] == [told]
+    assert run(["inspect", path, "--num-heads", "2", "--image-size", "140", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resampled"] == []
+    assert pw.load(path, num_heads=2, image_size=56).report.resampled == (told,)
 
 
 def test_inspect_imports_no_torch() -> None:

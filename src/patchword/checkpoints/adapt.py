@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.facts import sized_as
+from patchword.checkpoints.resampled import rule_text
 from patchword.errors import SettingsError, near_text
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import Learned, RelativeBias, Resample
+from patchword.model.kinds import Learned, RelativeBias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,7 +185,9 @@ class _Work:
                 "a norm over the pixels of a patch cannot be brought to another patch", "keep the patch size"
             )
         name, rule = "patch_embed.proj.weight", self.config.patch.resample
-        self._put(name, resample_kernel(self.tensors[name], size, rule), f"pseudo-inverse of {_words(rule)}")
+        self._put(
+            name, resample_kernel(self.tensors[name], size, rule), f"pseudo-inverse of {rule_text(rule)}"
+        )
         self._set(replace(self.config, patch=replace(self.config.patch, size=size)))
 
     def image(self, size: Size) -> None:
@@ -211,7 +214,7 @@ class _Work:
         added, inner = config.added_positions, config.inner_positions
         if isinstance(added, Learned):
             table = self.tensors["positions.grid"]
-            self._put("positions.grid", resample_grid(table, new, added.resample), _words(added.resample))
+            self._put("positions.grid", resample_grid(table, new, added.resample), rule_text(added.resample))
         if isinstance(inner, RelativeBias):
             for name in [n for n in self.tensors if n.startswith("attention_positions.tables.")]:
                 table = self.tensors[name]
@@ -297,12 +300,3 @@ def _channels_of(
 
 def _shape(tensor: "Tensor") -> str:
     return " x ".join(map(str, tensor.shape)) or "1"
-
-
-def _words(rule: Resample) -> str:
-    extras = [
-        word for word, on in (("antialias", rule.antialias), ("corners kept", rule.align_corners)) if on
-    ]
-    if rule.offset:
-        extras.append(f"offset {rule.offset:g}")
-    return ", ".join([rule.interpolation, *extras])

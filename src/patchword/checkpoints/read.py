@@ -15,6 +15,7 @@ from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.resampled import resampled
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
 from patchword.errors import CheckpointError, SettingsError
 
@@ -75,6 +76,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         tensors=plan.matched,
         parameters=cost(description.config).parameters,
         filled=plan.filled,
+        resampled=resampled(card.config, card.preprocess),
         dropped=plan.dropped,
         new=plan.missing,
         notes=(*_notes(checkpoint), *description.notes),

@@ -12,7 +12,8 @@ class LoadReport:
     """path: the file; why: why that one. layout: its format; evidence: how it was told.
 
     facts: what the model was built from, each with its source. tensors: of the file, used.
-    parameters: of the model. filled: share of the backbone's numbers that came from the file.
+    parameters: of the model. filled: share of the backbone's numbers that came from the file. resampled:
+    what is brought to the size of the images at run time, and how.
     new: tensors of the model that no file held. notes: anything else that was done or is doubtful.
     """
 
@@ -24,6 +25,7 @@ class LoadReport:
     tensors: int
     parameters: int
     filled: float = 1.0
+    resampled: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     new: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -31,6 +33,7 @@ class LoadReport:
     def __str__(self) -> str:
         head = f"{self.path}: {self.layout}, {self.tensors} tensors, {self.parameters:,} parameters"
         parts = [f"{head}, {self.filled:.0%} filled"]
+        parts += [f"resampled: {text}" for text in self.resampled]
         if self.dropped:
             parts.append(f"{sum(len(d.names) for d in self.dropped)} tensors dropped")
         if self.new:

@@ -18,5 +18,7 @@ def tell(report: "LoadReport") -> None:
     if report.new:
         shown = ", ".join(report.new[:3]) + (", …" if len(report.new) > 3 else "")
         click.echo(f"warning: drawn at random, for no file holds it: {shown}", err=True)
+    for text in report.resampled:
+        click.echo(f"resampled: {text}", err=True)
     for note in report.notes:
         click.echo(f"note: {note}", err=True)

@@ -11,6 +11,7 @@ from patchword.checkpoints.header import read_header
 from patchword.checkpoints.native import is_native, read_card
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.resampled import resampled
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import NoStem
 from patchword.settings import to_plain
@@ -86,6 +87,7 @@ class Inspected:
             ("fills", f"{report.filled:.0%} of the backbone, {report.tensors} tensors matched")
         ]
         rows += [("drops", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
+        rows += [("resamples", text) for text in report.resampled]
         if report.new:
             rows.append(("new", f"{_some(report.new)}: in no file, not trained"))
         classes = self.card.classes
@@ -116,6 +118,7 @@ class Inspected:
             "parameters": report.parameters,
             "tensors_matched": report.tensors,
             "filled": report.filled,
+            "resampled": list(report.resampled),
             "dropped": [{"reason": d.reason, "tensors": list(d.names)} for d in report.dropped],
             "new": list(report.new),
             "notes": list(report.notes),
@@ -143,6 +146,7 @@ def _native(found: Found) -> Inspected:
         evidence="its card",
         tensors=len(header.tensors),
         parameters=cost(card.config).parameters,
+        resampled=resampled(card.config, card.preprocess),
         new=card.untrained,
     )
     size = found.path.stat().st_size

@@ -11,6 +11,7 @@ from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.resampled import resampled
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,11 @@ def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
     from patchword.model.cost import cost
 
     report = LoadReport(
-        path=found.path, why=found.why, tensors=len(tensors), parameters=cost(card.config).parameters
+        path=found.path,
+        why=found.why,
+        tensors=len(tensors),
+        parameters=cost(card.config).parameters,
+        resampled=resampled(card.config, card.preprocess),
     )
     return _model(card, tensors, report, device)
 

@@ -1,0 +1,30 @@
+"""What a model resamples of its weights when images come in another size than they were stored for."""
+
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import Learned, RelativeBias, Resample
+
+
+def resampled(config: ViTConfig, preprocess: Preprocess) -> tuple[str, ...]:
+    """Each table of positions that is brought to another grid at run time, from what to what, by which rule."""
+    old, new = config.grid_size, config.grid_of(preprocess.image_size)
+    if preprocess.fixed_size and old == new:
+        return ()
+    there = f"{new[0]} x {new[1]}" if preprocess.fixed_size else "the grid of each image"
+    found = []
+    if isinstance(added := config.added_positions, Learned):
+        found.append(f"positions from {old[0]} x {old[1]} to {there}: {rule_text(added.resample)}")
+    if isinstance(inner := config.inner_positions, RelativeBias):
+        found.append(f"differences of places from {old[0]} x {old[1]} to {there}: {inner.rule}")
+    return tuple(found)
+
+
+def rule_text(rule: Resample) -> str:
+    """ "bicubic, antialias"."""
+    extras = {
+        "antialias": rule.antialias,
+        "corners kept": rule.align_corners,
+        f"offset {rule.offset:g}": rule.offset,
+        "aspect kept": rule.keep_aspect,
+    }
+    return ", ".join([rule.interpolation, *(words for words, on in extras.items() if on)])
