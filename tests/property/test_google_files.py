@@ -73,7 +73,7 @@ def models(draw: st.DrawFn) -> tuple[ViTConfig, Spelling]:
         image=ImageConfig(
             size=(grid[0] * patch[0] * stem.stride, grid[1] * patch[1] * stem.stride), channels=draw(counts)
         ),
-        patch=PatchConfig(size=patch, stem=stem),
+        patch=PatchConfig(size=patch, stem=stem, edge="cut"),
         dim=heads * width,
         depth=draw(counts),
         tokens=TokensConfig(class_token=class_token),
