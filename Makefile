@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests run side by side, one a core; more than four would ask for much memory.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo check test test-all test-oldest proof bench format clean
 
@@ -39,7 +41,7 @@ check: $(VENV)/dev  ## format, lint, types, order of imports
 	$(BIN)/lint-imports
 
 test: $(VENV)/dev  ## the tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not proof and not browser and not peers and not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not proof and not browser and not peers and not gpu"
 
 test-all: $(VENV)/browser $(VENV)/bench  ## also the slow ones, those in a browser (needs chromium, chromium-driver), those with the peers
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -m "not proof and not gpu"
@@ -54,7 +56,7 @@ test-oldest:  ## the tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
-	.venv-oldest/bin/python -m pytest -m "not slow and not proof and not browser and not peers and not gpu"
+	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not proof and not browser and not peers and not gpu"
 
 format: $(VENV)/dev  ## put the code into its form
 	$(BIN)/ruff format .

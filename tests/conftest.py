@@ -1,6 +1,6 @@
-"""Which examples the property tests draw.
+"""Which examples the property tests draw, and how tests that run side by side share the processor.
 
-`make test` draws the same ones each time, for what it decides (whether a change lands) must not hang on luck;
+`make test` draws the same examples each time, for what it decides (whether a change lands) must not hang on luck;
 `make test-all` draws new ones, and a failure prints the example to keep as a test of its own.
 """
 
@@ -11,3 +11,7 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+# One thread each: two that share a core with another's two take several times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

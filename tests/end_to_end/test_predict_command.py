@@ -73,13 +73,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_images_are_named_on_standard_output(model_file: Path, folder: Path) -> None:
-    said = patchword("predict", model_file, folder, "--top", 2)
+def test_images_are_named_on_standard_output(model_file: Path, folder: Path, tmp_path: Path) -> None:
+    """By their whole names, however long: who reads a pipe goes on with them."""
+    long = tmp_path / ("a long name " * 8 + ".png")
+    long.write_bytes((folder / "red.png").read_bytes())
+    said = patchword("predict", model_file, folder, long, "--top", 2)
     assert said.returncode == 0 and not said.stderr
     lines = said.stdout.decode().splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        [str(folder / f"{name}.png"), name] for name in ("blue", "green", "red")
+    assert [line.partition("   ")[0].rstrip() for line in lines] == [
+        *(str(folder / f"{name}.png") for name in ("blue", "green", "red")),
+        str(long),
     ]
+    assert [line.partition(".png")[2].split()[0] for line in lines] == ["blue", "green", "red", "red"]
 
 
 def test_a_bad_image_costs_one_row_and_exit_code_3(model_file: Path, folder: Path, tmp_path: Path) -> None:

@@ -65,16 +65,16 @@ def whole_file(path: Path, *, text: bool) -> Iterator[IO[Any]]:
 
 
 class LinesWriter:
-    """One line a picture, best class first, in columns."""
+    """One line a picture, best class first, in columns; a long name is cut on a terminal alone, never in a pipe or file."""
 
     def __init__(self, stream: IO[str], top: int, name_width: int) -> None:
         self.stream, self.top = stream, top
-        self.width = min(name_width, _LONGEST_NAME)
+        self.width, self.cuts = min(name_width, _LONGEST_NAME), stream.isatty()
         self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
 
     def add(self, prediction: Prediction) -> None:
         name = prediction.name
-        if len(name) > self.width:
+        if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
         if prediction.probabilities is None:
             answer = self._paint(f"no answer: {prediction.error}", "31")

@@ -14,11 +14,11 @@ from common import interleave, machine_facts, ratio_interval
 def test_every_system_runs_once_a_round_and_no_order_is_favoured() -> None:
     calls: list[str] = []
     systems = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    seconds = interleave(systems, rounds=40, warm_up=1)
-    assert {len(s) for s in seconds.values()} == {40}
+    seconds = interleave(systems, rounds=12, warm_up=1)
+    assert {len(s) for s in seconds.values()} == {12}
     rounds = [tuple(calls[i : i + 2]) for i in range(2, len(calls), 2)]
-    assert len(rounds) == 40 and all(set(r) == {"a", "b"} for r in rounds)
-    assert 8 < sum(r == ("a", "b") for r in rounds) < 32
+    assert len(rounds) == 12 and all(set(r) == {"a", "b"} for r in rounds)
+    assert 3 <= sum(r == ("a", "b") for r in rounds) <= 9
 
 
 def test_the_ratio_is_formed_inside_its_round_so_drift_cancels() -> None:
