@@ -15,7 +15,7 @@ from patchword.cli.main import run
 from support.parity import Case, cases_in, committed
 
 CASES = {c.name: c for c in cases_in([committed()], {"backbone"})}
-TORCHVISION = CASES["torchvision_vit_old_mlp_names"]
+TORCHVISION = CASES["torchvision_small_vit"]
 CLIP = CASES["openai_clip_visual_small_variance"]
 
 
@@ -32,7 +32,7 @@ def options(case: Case) -> list[object]:
 
 
 def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
-    told = patchword("inspect", TORCHVISION.path, "--num-heads", 4)
+    told = patchword("inspect", TORCHVISION.path, "--num-heads", 2)
     assert told.returncode == 0, told.stderr
     for words in (
         "torchvision VisionTransformer",
@@ -43,9 +43,9 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
     ):
         assert words in told.stdout
     assert max(map(len, told.stdout.splitlines()[1:])) <= 80
-    plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 4, "--json").stdout)
-    assert plain["filled"] == 1 and plain["config"]["dim"] == TORCHVISION.meta["config"]["dim"]
-    assert {"name": "num_heads", "value": 4, "source": "option"} in plain["facts"]
+    plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 2, "--json").stdout)
+    assert plain["filled"] == 1 and plain["config"]["dim"] == 8
+    assert {"name": "num_heads", "value": 2, "source": "option"} in plain["facts"]
 
 
 def test_inspect_says_what_is_resampled_for_the_images(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,7 @@ def test_inspect_imports_no_torch() -> None:
         "import sys; from patchword.cli.main import run; run(sys.argv[1:]); "
         "print([m for m in ('torch', 'numpy') if m in sys.modules], file=sys.stderr)"
     )
-    case = CASES["lucidrains_simple_vit_registers"]
+    case = CASES["lucidrains_small_simple_vit_register"]
     command = [sys.executable, "-c", code, "inspect", str(case.path), *map(str, options(case))]
     said = subprocess.run(command, capture_output=True, text=True)
     assert "vit-pytorch" in said.stdout and said.stderr.strip().splitlines()[-1] in ("[]", "['numpy']")
@@ -80,7 +80,7 @@ def test_predict_takes_any_layout(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (40, 30), (90, 120, 60)).save(picture)
-    told = patchword("predict", TORCHVISION.path, picture, "--num-heads", 4, "--json")
+    told = patchword("predict", TORCHVISION.path, picture, "--num-heads", 2, "--json")
     assert told.returncode == 0, told.stderr
     (row,) = json.loads(told.stdout)
     assert row["file"] == str(picture)
@@ -89,7 +89,7 @@ def test_predict_takes_any_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["transformers", "patchword"])
 def test_converted_the_model_answers_the_same(tmp_path: Path, to: str) -> None:
     out = tmp_path / ("folder" if to == "transformers" else "model.safetensors")
-    told = patchword("convert", TORCHVISION.path, "--num-heads", 4, "--to", to, "--out", out, "--json")
+    told = patchword("convert", TORCHVISION.path, "--num-heads", 2, "--to", to, "--out", out, "--json")
     assert told.returncode == 0, told.stderr
     done = json.loads(told.stdout)
     assert done["difference"] < 1e-5
@@ -156,14 +156,14 @@ def test_a_large_file_is_inspected_from_its_header(tmp_path: Path) -> None:
 
 def test_adapt_prints_what_became_of_each_tensor_and_the_result_loads(tmp_path: Path) -> None:
     out = tmp_path / "larger.safetensors"
-    told = patchword("adapt", TORCHVISION.path, "--num-heads", 4, "--to-image-size", 48, "--out", out)
+    told = patchword("adapt", TORCHVISION.path, "--num-heads", 2, "--to-image-size", 24, "--out", out)
     assert told.returncode == 0, told.stderr
     assert "positions.grid" in told.stdout and "4 x 4" in told.stdout and "6 x 6" in told.stdout
     assert max(map(len, told.stdout.splitlines()[:-1])) <= 80
     plain = json.loads(patchword("inspect", out, "--json").stdout)
-    assert plain["config"]["image"]["size"] == plain["preprocess"]["image_size"] == [48, 48]
+    assert plain["config"]["image"]["size"] == plain["preprocess"]["image_size"] == [24, 24]
     assert (
         plain["provenance"]["source_sha256"] and "positions.grid" in plain["provenance"]["facts"]["adapted"]
     )
-    nothing = patchword("adapt", TORCHVISION.path, "--num-heads", 4, "--out", tmp_path / "x")
+    nothing = patchword("adapt", TORCHVISION.path, "--num-heads", 2, "--out", tmp_path / "x")
     assert nothing.returncode == 2 and "nothing to change is given" in nothing.stderr

@@ -300,12 +300,12 @@ def converted(case: str, to: str, tmp_path: Path, **how: Any) -> Written:
 
 
 def test_a_norm_over_all_tokens_serves_the_class_token_alone(tmp_path: Path) -> None:
-    written = converted("open_clip_clip_training_file", "transformers-clip", tmp_path)
+    written = converted("open_clip_small_clip", "transformers-clip", tmp_path)
     assert written.reopened.card.config.head.norm == "pooled" and not written.changed
 
 
 def test_a_class_token_without_a_position_gets_zeros(tmp_path: Path) -> None:
-    written = converted("timm_vit_no_embed_class", "transformers-vit", tmp_path)
+    written = converted("timm_small_vit", "transformers-vit", tmp_path)
     assert [field for field, _, _ in written.restated] == ["positions.covers"]
     assert not read_tensors(written.reopened)["positions.prefix"].any()
 
