@@ -91,7 +91,8 @@ def _asked_again(settings: TrainSettings, by_recipe: TrainSettings, asked: Asked
     if asked.epochs is not None:
         schedule = dataclasses.replace(settings.schedule, epochs=asked.epochs)
         settings = dataclasses.replace(settings, schedule=schedule)
-    model, preprocess, run = settings.model, settings.preprocess, settings.run
+    model, preprocess = settings.model, settings.preprocess
+    augment, run = settings.augment, settings.run
     if asked.model is not None:
         model = by_recipe.model
     if asked.patch_size is not None:
@@ -100,7 +101,8 @@ def _asked_again(settings: TrainSettings, by_recipe: TrainSettings, asked: Asked
         preprocess = by_recipe.preprocess
         model = dataclasses.replace(model, image=by_recipe.model.image)
         run = dataclasses.replace(run, stored_size=by_recipe.run.stored_size)
-    return dataclasses.replace(settings, model=model, preprocess=preprocess, run=run)
+        augment = dataclasses.replace(augment, view=by_recipe.augment.view)
+    return dataclasses.replace(settings, model=model, preprocess=preprocess, augment=augment, run=run)
 
 
 def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:

@@ -6,11 +6,12 @@ from typing import Literal
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment import AugmentSettings
+from patchword.training.augment_settings import AugmentSettings
 from patchword.training.optim import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 
 Precision = Literal["float32", "bfloat16"]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +93,17 @@ class TrainSettings:
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, whose pictures differ in size",
                 "train with a resize that gives one size, as cover or squash",
             )
+
+    @property
+    def view_size(self) -> Size:
+        """(h, w) of what a step sees of a picture."""
+        return view_size(self.model, self.augment)
+
+
+def view_size(model: ViTConfig, augment: AugmentSettings) -> Size:
+    """augment.view of the model's image, in whole patches; all of it where that is 1."""
+    if augment.view == 1:
+        return model.image.size
+    sides = zip(model.image.size, model.patch_span, strict=True)
+    rows, columns = (max(round(augment.view * side / span), 1) * span for side, span in sides)
+    return rows, columns

@@ -32,7 +32,7 @@ def choose_precision(
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.model).flops)))
-    shape = (images_per_step, settings.model.image.channels, *settings.model.image.size)
+    shape = (images_per_step, settings.model.image.channels, *settings.view_size)
     images = torch.randn(shape, generator=generator)
     state = torch.get_rng_state()
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}

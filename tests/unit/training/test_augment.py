@@ -6,15 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchword.errors import SettingsError
-from patchword.training.augment import (
-    Augment,
-    AugmentSettings,
-    ColourSettings,
-    GeometrySettings,
-    MixSettings,
-    draw_geometry,
-    mix,
-)
+from patchword.training.augment import Augment, draw_geometry, mix
+from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 
 STRONG = AugmentSettings(
     geometry=GeometrySettings(

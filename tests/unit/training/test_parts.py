@@ -1,6 +1,7 @@
 """Schedule, averages, parameter groups and recipes by what they promise."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 
 from patchword import settings as tree
 from patchword.checkpoints.card import ModelCard
+from patchword.data.batches import TrainingBatch
+from patchword.data.open import open_data
 from patchword.errors import SettingsError
+from patchword.images.geometry import Cover
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
@@ -20,6 +24,8 @@ from patchword.training.optim import OptimSettings, make_optimiser, parameter_ta
 from patchword.training.recipes import RECIPES, recipe_named
 from patchword.training.recipes.facts import Asked, DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_share
+from patchword.training.tasks.classify import Classify
+from support.scans import write_scans
 
 facts = st.builds(
     DataFacts,
@@ -43,7 +49,40 @@ def test_from_scratch_attention_has_tokens_and_heads_have_channels(data: DataFac
     model = settings.model
     rows, columns = model.grid_size
     assert rows * columns >= 16 and model.head_dim >= 32 and choices
-    assert max(model.patch.size) * 4 <= min(model.image.size) + 3
+    assert max(model.patch.size) * 4 <= min(settings.view_size) + 3
+
+
+@given(facts)
+def test_a_training_view_is_whole_patches_of_a_smaller_image_unless_a_size_is_asked_for(
+    data: DataFacts,
+) -> None:
+    settings, _ = recipe_named("scratch")(data, Asked())
+    view, image, patch = settings.view_size, settings.model.image.size, settings.model.patch.size
+    if min(view) <= 16:
+        assert view == image and settings.preprocess.resize == Cover(size=image)
+    else:
+        assert all(v < i < 1.6 * v for v, i in zip(view, image, strict=True))
+        assert all(v % p == i % p == 0 for v, i, p in zip(view, image, patch, strict=True))
+    asked, _ = recipe_named("scratch")(data, Asked(image_size=(56, 48)))
+    assert asked.view_size == asked.model.image.size == (56, 48)
+
+
+def test_a_step_sees_views_and_the_evaluation_whole_images(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"train/0": 3, "train/1": 3, "val/0": 2, "val/1": 2})
+    dataset = open_data(tmp_path)
+    facts = dataclasses.replace(_digits(), size=(40, 40), num_classes=2)
+    settings, _ = recipe_named("scratch")(facts, Asked())
+    assert (settings.view_size, settings.model.image.size) == ((40, 40), (48, 48))
+    task = Classify(settings, dataset.evaluation, torch.device("cpu"), 1)
+    pixels = torch.zeros(2, 1, 60, 60, dtype=torch.uint8)
+    batch = TrainingBatch(images=pixels, labels=torch.tensor([0, 1]), names=[])
+    images, _ = task.inputs(batch, torch.Generator().manual_seed(0))
+    assert images.shape == (2, 1, 40, 40)
+    seen: list[torch.Size] = []
+    model = ViT(settings.model)
+    model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
+    task.evaluate(model)
+    assert seen == [(4, 1, 48, 48)]
 
 
 @given(facts)

@@ -20,10 +20,20 @@ from patchword.checkpoints.card import ModelCard
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment import AugmentSettings, ColourSettings, GeometrySettings
-from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
+from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings
+from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim import OptimSettings
-from patchword.training.recipes.common import decay_over, gentle, rate_for, safe_std, stored_size, strong
+from patchword.training.recipes.common import (
+    VIEW,
+    decay_over,
+    from_the_middle,
+    gentle,
+    is_tiny,
+    rate_for,
+    safe_std,
+    stored_size,
+    strong,
+)
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
 
@@ -46,7 +56,13 @@ def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Ch
             f"the model {asked.model} and weights are both asked for", "leave out --model: the weights say it"
         )
     model, why = _model(card, facts, asked)
-    return _settings(facts, asked, model, _preprocess(card, facts, model)), why
+    preprocess, augment = _preprocess(card, facts, model), _augment(facts, asked, model)
+    if augment.view != 1:
+        preprocess = from_the_middle(preprocess)
+        rows, columns = view_size(model, augment)
+        reason = "crops show things larger; --image-size sets one size for both"
+        why.append(Choice(what=f"{columns}x{rows} in training", why=reason))
+    return _settings(facts, asked, model, preprocess, augment), why
 
 
 def _model(card: ModelCard, facts: DataFacts, asked: Asked) -> tuple[ViTConfig, list[Choice]]:
@@ -88,20 +104,32 @@ def _preprocess(card: ModelCard, facts: DataFacts, model: ViTConfig) -> Preproce
     return replace(simple, resample=card.preprocess.resample)
 
 
-def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, preprocess: Preprocess) -> TrainSettings:
-    tiny, narrow = min(model.image.size) <= 16, model.dim < NARROW
+def _augment(facts: DataFacts, asked: Asked, model: ViTConfig) -> AugmentSettings:
+    if is_tiny(model.image.size):
+        return gentle()
+    if model.dim >= NARROW:
+        return _mild(facts)
+    return replace(strong(facts), view=VIEW if asked.image_size is None else 1.0)
+
+
+def _settings(
+    facts: DataFacts, asked: Asked, model: ViTConfig, preprocess: Preprocess, augment: AugmentSettings
+) -> TrainSettings:
+    narrow = model.dim < NARROW
     batch = max(min(_batch(model), facts.num_images // 4), 2)
     steps_per_epoch = max(facts.num_images // batch, 1)
     epochs = asked.epochs or _epochs(steps_per_epoch)
     return TrainSettings(
         model=model,
         preprocess=preprocess,
-        augment=gentle() if tiny else strong(facts) if narrow else _mild(facts),
+        augment=augment,
         optim=OptimSettings(lr=rate_for(model.dim) * (1 if narrow else 0.1)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(1.0, epochs / 10), final_lr=0.01),
         loss=LossSettings(label_smoothing=0.1),
         average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
-        run=RunSettings(batch_size=batch, stored_size=stored_size(model.image.size, tiny), recipe="finetune"),
+        run=RunSettings(
+            batch_size=batch, stored_size=stored_size(view_size(model, augment)), recipe="finetune"
+        ),
     )
 
 

@@ -26,9 +26,18 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import sized
-from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings
+from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim import OptimSettings
-from patchword.training.recipes.common import decay_over, gentle, rate_for, safe_std, stored_size, strong
+from patchword.training.recipes.common import (
+    decay_over,
+    from_the_middle,
+    gentle,
+    is_tiny,
+    rate_for,
+    safe_std,
+    stored_size,
+    strong,
+)
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
@@ -48,7 +57,7 @@ def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Ch
     if asked.model is not None:
         return _named(facts, asked)
     shape = shape_for(facts, asked)
-    return _settings(facts, asked, _model(facts, shape)), list(shape.why)
+    return _settings(facts, asked, _model(facts, shape), shape.view), list(shape.why)
 
 
 def _named(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
@@ -76,23 +85,27 @@ def _model(facts: DataFacts, shape: Shape) -> ViTConfig:
     )
 
 
-def _settings(facts: DataFacts, asked: Asked, model: ViTConfig) -> TrainSettings:
-    tiny = min(model.image.size) <= 16
+def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, view: float = 1.0) -> TrainSettings:
+    tiny = is_tiny(model.image.size)
+    augment = gentle() if tiny else replace(strong(facts), view=view)
+    preprocess = Preprocess.simple(
+        model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
+    )
     batch = 32 if facts.num_images < 3000 and tiny else 64
     batch = max(min(batch, facts.num_images // 4), 2)
     steps_per_epoch = max(facts.num_images // batch, 1)
     epochs = asked.epochs or _epochs(facts, steps_per_epoch)
     return TrainSettings(
         model=model,
-        preprocess=Preprocess.simple(
-            model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
-        ),
-        augment=gentle() if tiny else strong(facts),
+        preprocess=preprocess if view == 1 else from_the_middle(preprocess),
+        augment=augment,
         optim=OptimSettings(lr=rate_for(model.dim)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(5.0, epochs / 10), final_lr=0.01),
         loss=LossSettings(label_smoothing=0.1),
         average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
-        run=RunSettings(batch_size=batch, stored_size=stored_size(model.image.size, tiny), recipe="scratch"),
+        run=RunSettings(
+            batch_size=batch, stored_size=stored_size(view_size(model, augment)), recipe="scratch"
+        ),
     )
 
 

@@ -7,6 +7,7 @@ leaves four) and there is nothing to attend to; heads narrower than 32 cannot te
 import math
 from dataclasses import dataclass
 
+from patchword.training.recipes.common import VIEW, answered_size, is_tiny
 from patchword.training.recipes.facts import Asked, Choice, DataFacts, Size
 
 PATCHES = (1, 2, 4, 8, 12, 14, 16, 32)
@@ -16,9 +17,10 @@ HEAD_DIM = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What `shape_for` chose, and why."""
+    """What `shape_for` chose, and why. view: of each side of the image, the share that a training view has."""
 
     image_size: Size
+    view: float
     patch_size: Size
     dim: int
     depth: int
@@ -34,21 +36,27 @@ class Shape:
 def shape_for(facts: DataFacts, asked: Asked) -> Shape:
     """Image, patch, width and depth for these data, each with its reason."""
     why = []
-    size = asked.image_size
+    size, view = asked.image_size, 1.0
     if size is None:
         size, reason = _image_size(facts)
         why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
     patch = asked.patch_size
     if patch is None:
         patch = (_patch(min(size)),) * 2
+    dim, depth = _width_and_depth(facts, size)
+    if asked.image_size is None and not is_tiny(size):
+        size, view = answered_size(size, patch), VIEW
+        reason = "crops show things larger in training; --image-size sets one size for both"
+        why.append(Choice(what=f"{size[1]}x{size[0]} where it answers", why=reason))
     rows, columns = (-(-i // p) for i, p in zip(size, patch, strict=True))
     seen = f"each image becomes {rows} x {columns} = {rows * columns} tokens"
     why.append(Choice(what=f"patches of {patch[1]}x{patch[0]} pixels", why=seen))
-    dim, depth = _width_and_depth(facts, size)
     heads = dim // HEAD_DIM
     reason = f"{facts.num_images} training images; heads of {HEAD_DIM} channels"
     why.append(Choice(what=f"{dim} channels, {depth} blocks, {heads} heads", why=reason))
-    return Shape(image_size=size, patch_size=patch, dim=dim, depth=depth, num_heads=heads, why=tuple(why))
+    return Shape(
+        image_size=size, view=view, patch_size=patch, dim=dim, depth=depth, num_heads=heads, why=tuple(why)
+    )
 
 
 def _image_size(facts: DataFacts) -> tuple[Size, str]:
@@ -82,7 +90,7 @@ def _distance(side: int, patch: int) -> float:
 
 
 def _width_and_depth(facts: DataFacts, size: Size) -> tuple[int, int]:
-    if min(size) <= 16:
+    if is_tiny(size):
         return 64, 4
     if facts.num_images < 500:
         return 96, 4

@@ -42,7 +42,7 @@ class Classify:
         self, settings: TrainSettings, evaluation: Split, device: torch.device, workers: int
     ) -> None:
         self.settings, self.split, self.device, self.workers = settings, evaluation, device, workers
-        self.augment = Augment(settings.augment, settings.model.image.size)
+        self.augment = Augment(settings.augment, settings.view_size)
         shape = (1, settings.model.image.channels, 1, 1)
         channels = settings.model.image.channels
         mean, std = (

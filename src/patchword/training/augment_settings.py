@@ -1,0 +1,140 @@
+"""How training views are made, as settings; training/augment.py does it."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from patchword.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometrySettings:
+    """Where each training view is sampled; the defaults change nothing.
+
+    `crop_scale` is the range of the view's share of the image area and `crop_ratio` the range of its width to
+    height relative to the image's own (random-resized-crop: Szegedy et al. 2015, section 6). `degrees` and
+    `shear` (degrees) are drawn from -value..value, `translate` from -value..value as a share of the image's
+    width and height, `zoom` from 1-value..1+value (above 1 enlarges). `outside` says what lies past the border.
+    """
+
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    degrees: float = 0.0
+    translate: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    outside: Literal["reflection", "border", "zeros"] = "reflection"
+
+    def __post_init__(self) -> None:
+        _check_range("crop_scale", self.crop_scale, 1.0)
+        _check_range("crop_ratio", self.crop_ratio, math.inf)
+        _check_share("flip", self.flip)
+        _check_share("translate", self.translate)
+        for name in ("degrees", "shear"):
+            _check_limit(name, getattr(self, name), 180.0 if name == "degrees" else 80.0)
+        _check_limit("zoom", self.zoom, 0.9)
+
+    @property
+    def is_identity(self) -> bool:
+        """True where no setting moves a pixel."""
+        amounts = (self.flip, self.degrees, self.translate, self.shear, self.zoom)
+        return self.crop_scale == self.crop_ratio == (1.0, 1.0) and not any(amounts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourSettings:
+    """Colour jitter (Krizhevsky et al. 2012, section 4.1; Chen et al. 2020, appendix A).
+
+    `brightness`, `contrast` and `saturation` multiply by a factor from max(0, 1-value)..1+value; `hue` rotates
+    by -value..value turns (at most 0.5) about the grey axis; `grey` is the probability of dropping all colour.
+    Saturation, hue and grey need RGB: they are applied to 3-channel batches only and skipped for all others,
+    which have no agreed hue. Brightness and contrast apply to any number of channels.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            _check_limit(name, getattr(self, name), math.inf)
+        _check_limit("hue", self.hue, 0.5)
+        _check_share("grey", self.grey)
+
+    @property
+    def is_identity(self) -> bool:
+        """True where no setting changes a value."""
+        return not any((self.brightness, self.contrast, self.saturation, self.hue, self.grey))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixSettings:
+    """Mixing pairs of images and their targets.
+
+    `mixup` (Zhang et al. 2018) and `cutmix` (Yun et al. 2019) are the alphas of the Beta(alpha, alpha) that each
+    pair's share is drawn from; 0 turns the method off. `probability` is the share of images that are mixed at
+    all; where both methods are on, `cutmix_share` of those are cut and the others blended.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+    cutmix_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        # Above 2 the rejection sampler would run out of rounds too often; published values are 0.1 to 1.
+        _check_limit("mixup", self.mixup, 2.0)
+        _check_limit("cutmix", self.cutmix, 2.0)
+        _check_share("probability", self.probability)
+        _check_share("cutmix_share", self.cutmix_share)
+
+    @property
+    def is_identity(self) -> bool:
+        """True where nothing is ever mixed."""
+        return self.probability == 0 or not (self.mixup or self.cutmix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """All augmentation of one training run; the defaults change nothing.
+
+    `view` is the side of a training view as a share of the image's (rounded to whole patches): crops show things
+    larger than whole pictures do, so a model may answer at a larger size than it was trained at.
+    `erase` is the probability of random erasing (Zhong et al. 2020), `erase_area` the range of the erased share
+    of the view. The rectangle takes the view's mean, which after normalisation is nearly nothing.
+    """
+
+    geometry: GeometrySettings = field(default_factory=GeometrySettings)
+    colour: ColourSettings = field(default_factory=ColourSettings)
+    mixing: MixSettings = field(default_factory=MixSettings)
+    view: float = 1.0
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.33)
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.view <= 2:
+            raise SettingsError(
+                f"augment.view is {self.view}", "give a share of the image's side from 0.1 to 2"
+            )
+        _check_share("erase", self.erase)
+        _check_range("erase_area", self.erase_area, 1.0)
+
+
+def _check_share(name: str, value: float) -> None:
+    _check_limit(name, value, 1.0)
+
+
+def _check_limit(name: str, value: float, largest: float) -> None:
+    if not 0.0 <= value <= largest:
+        raise SettingsError(f"augment: {name} is {value}", f"give {name} between 0 and {largest:g}")
+
+
+def _check_range(name: str, bounds: tuple[float, float], largest: float) -> None:
+    low, high = bounds
+    if not 0.0 < low <= high <= largest:
+        raise SettingsError(
+            f"augment: {name} is {bounds}", f"give two rising numbers above 0, up to {largest:g}"
+        )
