@@ -128,6 +128,33 @@ def test_what_a_format_cannot_hold_is_refused_by_name_and_nothing_stays(tmp_path
     assert "near: 'timm'" in unknown.stderr and unknown.returncode == 2
 
 
+def test_names_of_classes_go_beside_a_format_that_has_no_place_for_them(tmp_path: Path) -> None:
+    names, out = tmp_path / "names", tmp_path / "out.pth"
+    names.write_text("ash\nred beech\ncedar\nelm\nfir\n")
+    facts = ("--num-heads", 2, "--class-names", names)
+    told = patchword("convert", TORCHVISION.path, *facts, "--to", "torchvision", "--out", out)
+    assert told.returncode == 0, told.stderr
+    beside = Path(f"{out}.classes.txt")
+    assert f"class_names = {beside}" in told.stdout and beside.read_text() == names.read_text()
+    classes = pw.load(out, num_heads=2, classes=tuple(beside.read_text().splitlines())).classes
+    assert classes == ("ash", "red beech", "cedar", "elm", "fir")
+    out.unlink()
+    Path(f"{out}.provenance.json").unlink()
+    again = patchword("convert", TORCHVISION.path, *facts, "--to", "torchvision", "--out", out)
+    assert again.returncode == 2 and f"{beside} exists" in again.stderr
+    assert set(tmp_path.iterdir()) == {names, beside}
+
+
+def test_what_readers_would_round_or_resample_otherwise_is_told(tmp_path: Path) -> None:
+    dino = CASES["dino_dino_linear_head_interleaved"]
+    done = patchword(
+        "convert", dino.path, "--num-heads", dino.meta["hints"]["num_heads"], "--to", "transformers",
+        "--out", tmp_path / "hf",
+    )  # fmt: skip
+    assert "resize (rounding alone, a pixel at most)" in done.stdout
+    assert "elsewhere  at another size positions are resampled by" in done.stdout
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "there.safetensors"
     out.write_bytes(b"mine")

@@ -19,6 +19,16 @@ def resampled(config: ViTConfig, preprocess: Preprocess) -> tuple[str, ...]:
     return tuple(found)
 
 
+def rules(config: ViTConfig) -> dict[str, str]:
+    """Each table that another size of image would resample: by which rule."""
+    found = {}
+    if isinstance(added := config.added_positions, Learned):
+        found["positions"] = rule_text(added.resample)
+    if isinstance(inner := config.inner_positions, RelativeBias):
+        found["differences of places"] = inner.rule
+    return found
+
+
 def rule_text(rule: Resample) -> str:
     """ "bicubic, antialias"."""
     extras = {

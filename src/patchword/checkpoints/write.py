@@ -17,6 +17,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.read import Opened, open_foreign
+from patchword.checkpoints.resampled import rules
 from patchword.checkpoints.source import Source
 from patchword.errors import CheckpointError, OutputError, near_text
 from patchword.images.geometry import Cover, ResizeRule, Shorter, Squash
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 
 _ANOTHER = "choose another format, or keep it as a patchword file"
+# Sizes of pictures, upright, lying and odd, whose cuts tell one rounding from another.
+PICTURES = tuple((480 + i, 641 - 7 * i) for i in range(0, 60, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class Written:
     changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
     prepared: the same of how images are prepared, which a format may have no place or no equal for.
     restated: fields that this format says in other words, with the same answers; likewise.
+    elsewhere: tables that this format's readers resample by another rule than ours for images of another size.
+    names: a file of the class names, one a line, where the format has no place for them.
     """
 
     path: Path
@@ -47,6 +52,8 @@ class Written:
     changed: tuple[tuple[str, Any, Any], ...]
     prepared: tuple[tuple[str, Any, Any], ...] = ()
     restated: tuple[tuple[str, Any, Any], ...] = ()
+    elsewhere: tuple[tuple[str, str, str], ...] = ()
+    names: Path | None = None
 
 
 def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
@@ -133,9 +140,7 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
     )
     companions = layout.beside(card, spelling)
     weights, head = layout.head_apart(written_tensors(layout, description, ours))
-    for path in [out, *([_head_path(out)] if head else [])]:
-        if path.exists():
-            raise OutputError(f"{path} exists", "choose another --out; nothing is overwritten")
+    refuse_taken(out)
     path = out / layout.file_name if companions else out
     try:
         files = [path, *_write_beside(companions, out)]
@@ -144,12 +149,21 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
         files += [*told.values(), *_write_provenance(layout, path, card)]
         written = _checked(card, layout, out, tuple(files), accept, told)
         restated = differences(explicit(source.card.config), explicit(card.config))
-        return replace(written, restated=tuple(restated))
+        names = _write_names(source.card.classes, written, out)
+        files += names
+        return replace(
+            written, restated=tuple(restated), files=tuple(files), names=names[0] if names else None
+        )
     except BaseException:
         remove(out)
-        if head:
-            _head_path(out).unlink(missing_ok=True)
         raise
+
+
+def refuse_taken(out: Path) -> None:
+    """Raises: OutputError where something stands that a conversion would write over."""
+    for path in [out, *_beside(out)]:
+        if path.exists():
+            raise OutputError(f"{path} exists", "choose another --out; nothing is overwritten")
 
 
 def remove(out: Path) -> None:
@@ -157,8 +171,30 @@ def remove(out: Path) -> None:
     if out.is_dir():
         shutil.rmtree(out, ignore_errors=True)
     else:
-        out.unlink(missing_ok=True)
-        _provenance_path(out).unlink(missing_ok=True)
+        for path in (out, *_beside(out)):
+            path.unlink(missing_ok=True)
+
+
+def _beside(out: Path) -> list[Path]:
+    """What a conversion into a single file may put beside it."""
+    return [_head_path(out), _provenance_path(out), _names_path(out)]
+
+
+def _names_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.classes.txt")
+
+
+def _write_names(classes: Sequence[str], written: Written, out: Path) -> list[Path]:
+    """A file for --class-names, where what was written has lost them. Raises: CheckpointError, OutputError."""
+    if not classes or written.reopened.card.classes == tuple(classes):
+        return []
+    broken = [name for name in classes if name.splitlines() != [name] or name.strip() != name]
+    if broken:
+        raise CheckpointError(
+            f"the class {broken[0]!r} has no place in this format, nor in a list of one a line", _ANOTHER
+        )
+    path = out / "classes.txt" if out.is_dir() else _names_path(out)
+    return [_write_text(path, "".join(f"{name}\n" for name in classes))]
 
 
 def _head_path(out: Path) -> Path:
@@ -219,14 +255,17 @@ def _write_provenance(layout: Layout, path: Path, card: ModelCard) -> list[Path]
     facts = provenance_of(card)
     if layout.container == "safetensors" or not facts:
         return []
-    beside = _provenance_path(path)
+    return [_write_text(_provenance_path(path), json.dumps(facts, indent=1) + "\n")]
+
+
+def _write_text(path: Path, text: str) -> Path:
     try:
-        beside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(
-            f"{beside}: cannot be written ({error.strerror or error})", "choose another place"
+            f"{path}: cannot be written ({error.strerror or error})", "choose another place"
         ) from error
-    return [beside]
+    return path
 
 
 # Read back -------------------------------------------------------------------------------
@@ -269,7 +308,17 @@ def _checked(
             f"choose another format, or pass --accept {field} and look at the difference that is printed",
         )
     prepared = tuple(preparations(card.preprocess, reopened.card.preprocess))
-    return Written(path=out, files=files, reopened=reopened, told=told, changed=changed, prepared=prepared)
+    ours, theirs = rules(card.config), rules(reopened.card.config)
+    elsewhere = tuple((k, ours[k], theirs[k]) for k in ours if k in theirs and ours[k] != theirs[k])
+    return Written(
+        path=out,
+        files=files,
+        reopened=reopened,
+        told=told,
+        changed=changed,
+        prepared=prepared,
+        elsewhere=elsewhere,
+    )
 
 
 def _sides(rule: ResizeRule) -> ResizeRule:
@@ -285,10 +334,7 @@ def _sides(rule: ResizeRule) -> ResizeRule:
 
 
 def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, Any]]:
-    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three.
-
-    How a side or an offset is rounded, at most one pixel, is not told.
-    """
+    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three."""
     found = []
     for name in ("image_size", "resize", "resample", "mean", "std"):
         mine, other = getattr(ours, name), getattr(theirs, name)
@@ -297,7 +343,13 @@ def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, A
         same = _sides(mine) == _sides(other) if name == "resize" else mine == other
         if not same:
             found.append((name, mine, other))
+        elif name == "resize" and _rounds_otherwise(ours, theirs):
+            found.append(("resize (rounding alone, a pixel at most)", mine, other))
     return found
+
+
+def _rounds_otherwise(ours: Preprocess, theirs: Preprocess) -> bool:
+    return any(ours.plan(size) != theirs.plan(size) for size in PICTURES)
 
 
 def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opened, Mapping[str, Any]]:

@@ -71,6 +71,8 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
         "prepared": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.prepared],
         "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],
+        "class_names": None if done.names is None else str(done.names),
+        "elsewhere": [{"table": t, "ours": a, "theirs": b} for t, a, b in done.elsewhere],
         "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
     }
 
@@ -85,8 +87,12 @@ def _print(done: "Conversion") -> None:
         click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
     for field, ours, theirs in done.prepared:
         click.echo(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}")
+    for table, ours, theirs in done.elsewhere:
+        click.echo(f"  elsewhere  at another size {table} are resampled by {theirs}, not by {ours}")
     for field, ours, theirs in done.restated:
         click.echo(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same")
     for name, value in done.told.items():
         click.echo(f"  tell       {name} = {value}: this format has no place for it")
+    if done.names is not None:
+        click.echo(f"  tell       class_names = {done.names}: this format has no place for it")
     click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")

@@ -9,8 +9,8 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.native import write_model
 from patchword.checkpoints.source import Source, read_source, refuse_partial
-from patchword.checkpoints.write import Written, layouts_named, remove, write_as_first
-from patchword.errors import CheckpointError, OutputError
+from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
+from patchword.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ class Conversion:
 
     prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
     restated: what this format says in other words, with the same answers; likewise.
+    elsewhere: what its readers resample by another rule for images of another size.
+    names: the file of the class names, where the format has no place for them.
     told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
     """
 
@@ -40,6 +42,8 @@ class Conversion:
     prepared: tuple[tuple[str, object, object], ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
     restated: tuple[tuple[str, object, object], ...] = ()
+    elsewhere: tuple[tuple[str, str, str], ...] = ()
+    names: Path | None = None
 
 
 def convert(
@@ -58,8 +62,7 @@ def convert(
     layouts = () if to == NATIVE else layouts_named(to)
     read, report = read_source(find_weights(source, offline=offline), options or Options())
     refuse_partial(report)
-    if out.exists():
-        raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
+    refuse_taken(out)
     written: Written | None = None
     try:
         if layouts:
@@ -84,6 +87,8 @@ def convert(
         told={} if written is None else dict(written.told),
         changed=() if written is None else written.changed,
         prepared=() if written is None else written.prepared,
+        elsewhere=() if written is None else written.elsewhere,
+        names=None if written is None else written.names,
         restated=() if written is None else written.restated,
         dropped=tuple((d.reason, len(d.names)) for d in report.dropped),
     )
