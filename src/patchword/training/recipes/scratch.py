@@ -7,9 +7,10 @@ Chosen on parts of the training images alone, from some fifteen runs of one seed
 standard error of 2.6 points), in two scripts and on two different hold-outs. All finished variants lay between 67 and
 72 %, so no single choice is shown to be better than another: 64 or 96 pixels, rotary or sine-cosine positions,
 mimetic initialisation, sharpness-aware steps, stronger colour and erasing. Learned positions, two heads, batches of 32
-and 192 channels were stopped before their end and say less still. Later, 15 runs of 40 to 139 rounds on three such hold-outs: drop
-path 0.1, weight decay 0.3, mixing half as often, harder crops or colours, 96 pixels, 192 channels, half the rate; again all
-between 69 and 72 %. What does help is to answer at a larger size than that of the training views (recipes/common.py).
+and 192 channels were stopped before their end and say less still. Later 19 runs of 40 or 139 rounds, on one such hold-out
+or on three: drop path 0.1, weight decay 0.3, mixing half as often, harder crops or colours, 96 pixels, 192 channels, half
+the rate; the variants' means lay between 70 and 73 %. What does help is to answer at a larger size than that of the
+training views (recipes/common.py).
 """
 
 import math
