@@ -3,6 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
 
 
 def patchword(*args: str) -> subprocess.CompletedProcess[str]:
@@ -40,3 +45,22 @@ def test_doctor_says_that_all_is_well_where_the_tests_run() -> None:
     assert said.returncode == 0 and facts["faults"] == [] and facts["mend"] == ""
     assert facts["torch"]["product"] == 8.0
     assert 1 <= facts["machine"]["threads_granted"] <= facts["machine"]["cores"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_answers_that_find_no_room_are_told_in_two_lines(options: tuple[str, ...]) -> None:
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "patchword.cli.main", "models", *options]
+        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert said.returncode == 2 and "Traceback" not in said.stderr
+    error, fix = said.stderr.splitlines()[-2:]
+    assert error.startswith("error: standard output cannot be written: ") and fix.startswith("  fix: ")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+def test_messages_that_find_no_room_do_not_end_the_work() -> None:
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "patchword.cli.main", "models"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert done.returncode == 0 and "ViT-B/16" in done.stdout

@@ -153,3 +153,28 @@ def test_training_in_python_is_one_line(data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == str(tmp_path / "run") and done.stdout.split()[-1] == "2"
+
+
+def _read_a_line_and_leave(*args: str | Path, of: str) -> tuple[int, bytes]:
+    """The exit code of a command whose reader takes one line of `of` and goes, and what it said else."""
+    command = [sys.executable, "-m", "patchword.cli.main", *map(str, args)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        read, kept = (running.stderr, running.stdout) if of == "stderr" else (running.stdout, running.stderr)
+        assert read is not None and kept is not None
+        assert read.readline()
+        read.close()
+        rest = kept.read()
+    return running.returncode, rest
+
+
+def test_a_training_goes_on_when_nobody_reads_its_messages(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "alone"
+    code, rest = _read_a_line_and_leave("train", data, "--out", out, *QUICK, of="stderr")
+    assert (code, rest.decode().strip()) == (0, str(out))
+    assert (out / "report.html").exists()
+
+
+def test_a_reader_that_has_had_enough_is_no_bug(run: Path, data: Path) -> None:
+    more_than_a_pipe_holds = [str(data / "d0" / "*.png")] * 40
+    for command in (["check", str(data)], ["predict", str(run), *more_than_a_pipe_holds, "--jsonl"]):
+        assert _read_a_line_and_leave(*command, of="stdout") == (0, b""), command[0]

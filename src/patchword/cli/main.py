@@ -1,13 +1,13 @@
 """The `patchword` command: finds the verb, runs it, turns errors into two lines and an exit code."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from patchword.cli.streams import ReaderLeft, guard_streams
 from patchword.cli.verbs import VERBS
 from patchword.errors import PatchwordError, near_text, nearest
 
@@ -64,6 +64,7 @@ def patchword() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of what happened (errors.py, docs)."""
+    guard_streams()
     sys.exit(run(args))
 
 
@@ -75,6 +76,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """
     try:
         answer = patchword.main(args=args, prog_name="patchword", standalone_mode=False)
+        sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
     except PatchwordError as error:
         return _say(error.message, error.fix, error.exit_code)
@@ -85,10 +87,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return _say(*_usage_message(error), USAGE_ERROR)
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", "", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has had enough: no error of ours. Python would
-        # complain once more when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderLeft:
         return 0
     except Exception:
         click.echo(
