@@ -274,7 +274,7 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
     if weights:
         from patchword.training.weights import read_start
 
-        return read_start(weights, request.options, offline=request.offline)
+        return read_start(weights, request.options, offline=request.offline, asked=request.wishes.asked)
     said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
     if said:
         raise SettingsError(

@@ -10,6 +10,7 @@
     │   │   ├── AmbiguousLayout    two layouts fit
     │   │   ├── KeyMismatch        tensors missing or left over
     │   │   ├── ShapeMismatch      a tensor of another shape than the model's
+    │   │   ├── FactUnsaid         what no file says of the model and the user must
     │   │   └── UnsafeFile         reading it would run code, or it points outside its folder
     │   ├── OutputError            the place for the answer: no space, no permission
     │   └── MissingExtra           an optional package is needed and absent
@@ -36,7 +37,7 @@ class PatchwordError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Decode workers send errors between processes; the default would lose `fix`.
         return type(self), (self.message, self.fix)
 
@@ -75,6 +76,17 @@ class KeyMismatch(CheckpointError):
 
 class ShapeMismatch(CheckpointError):
     pass
+
+
+class FactUnsaid(CheckpointError):
+    """fact: the field of `Options` that says it."""
+
+    def __init__(self, message: str, fix: str = "", fact: str = "") -> None:
+        super().__init__(message, fix)
+        self.fact = fact
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.message, self.fix, self.fact)
 
 
 class UnsafeFile(CheckpointError):

@@ -25,6 +25,8 @@ QUICK = ("--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
 STILL = ("--epochs", "1", "--lr", "1e-12", *QUICK)
 PARITY = cases_in([committed()], {"backbone"})
 TORCHVISION = next(case for case in PARITY if case.name == "torchvision_small_vit")
+# Its positions are computed from the grid, so no tensor tells the size of its images.
+SIZELESS = next(case for case in PARITY if case.name == "lucidrains_small_simple_vit_register")
 
 
 def patchword(*args: str | Path) -> subprocess.CompletedProcess[str]:
@@ -143,6 +145,18 @@ def test_another_size_and_another_programs_file(others: Path, tmp_path: Path) ->
     assert len(same) > 20
     for name in same:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-5)
+
+
+def test_a_size_that_no_file_says_is_the_one_asked_for(
+    others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = str(SIZELESS.meta["hints"]["num_heads"])
+    command = ["train", str(others), "--weights", str(SIZELESS.path), "--num-heads", heads, *STILL]
+    assert run([*command, "--out", str(tmp_path / "none")]) == 2
+    assert "the image size is in no file" in capsys.readouterr().err
+    assert run([*command, "--out", str(tmp_path / "run"), "--image-size", "32x48"]) == 0
+    assert "taken to be --image-size 32x48" in capsys.readouterr().err
+    assert read_card(tmp_path / "run" / "last.safetensors").config.image.size == (32, 48)
 
 
 def test_in_python(base: Path, others: Path, tmp_path: Path) -> None:

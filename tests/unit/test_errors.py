@@ -15,6 +15,8 @@ def test_an_error_says_what_and_what_to_do() -> None:
 def test_an_error_survives_the_way_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(errors.ImageError("a.jpg is empty", "remove it")))
     assert (type(error), error.message, error.fix) == (errors.ImageError, "a.jpg is empty", "remove it")
+    unsaid = pickle.loads(pickle.dumps(errors.FactUnsaid("no size", "give it", "image_size")))
+    assert (unsaid.fix, unsaid.fact) == ("give it", "image_size")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from patchword.checkpoints.published import Release
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, FactUnsaid
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import Activation
@@ -67,9 +67,10 @@ class Facts:
         """
         value = self.maybe(name, *candidates)
         if value is None:
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{self.name}: {_WORDS.get(name, name)} is in no file",
                 f"give {_flag(name)}",
+                name,
             )
         return value
 
@@ -138,9 +139,10 @@ class Facts:
         if side is None:
             said = [f"{s[0]} x {s[1]} ({source})" for s, source in sizes if s is not None]
             but = f"; {', '.join(said)} has another number of patches" if said else ""
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{self.name}: {count} patches are no square, so the sides of the grid are in no file{but}",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                "image_size",
             )
         self.say("grid", (side, side), "the square of its table")
         return side, side
@@ -186,6 +188,7 @@ class Facts:
 _WORDS = {
     "num_heads": "the number of attention heads",
     "image_size": "the image size",
+    "patch_size": "the patch size",
     "act": "the activation",
     "eps": "the epsilon of the norms",
     "pool": "the pooling",

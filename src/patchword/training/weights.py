@@ -1,7 +1,7 @@
 """Weights that a training begins from: read once, made to fit the data, remembered in the run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,12 +12,12 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source
-from patchword.errors import SettingsError
+from patchword.errors import FactUnsaid, SettingsError
 from patchword.model.config import ViTConfig
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
-from patchword.training.recipes.facts import Choice
+from patchword.training.recipes.facts import Asked, Choice, Size
 
 # Fields that training or the data decide, whatever the weights were made with.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
@@ -42,10 +42,34 @@ class Start:
         }
 
 
-def read_start(name: str, options: Options | None = None, *, offline: bool = False) -> Start:
-    """What `name` means: a run, a file in any layout, a name of the hub or of a release. Raises: CheckpointError."""
-    source, report = read_source(find_weights(name, offline=offline), options or Options())
-    return Start(name=name, source=source, report=report)
+def read_start(
+    name: str, options: Options | None = None, *, offline: bool = False, asked: Asked | None = None
+) -> Start:
+    """What `name` means: a run, a file in any layout, a name of the hub or of a release.
+
+    asked: what the new model shall have. A size that no file says of the old one is taken to be the same.
+    Raises: CheckpointError.
+    """
+    found = find_weights(name, offline=offline)
+    said, asked, notes = options or Options(), asked or Asked(), []
+    while True:
+        try:
+            source, report = read_source(found, said)
+        except FactUnsaid as error:
+            if error.fact == "image_size" and asked.image_size is not None and said.image_size is None:
+                said = replace(said, image_size=asked.image_size)
+                notes.append(_taken("--image-size", asked.image_size))
+            elif error.fact == "patch_size" and asked.patch_size is not None and said.patch_size is None:
+                said = replace(said, patch_size=asked.patch_size)
+                notes.append(_taken("--patch-size", asked.patch_size))
+            else:
+                raise
+            continue
+        return Start(name=name, source=source, report=replace(report, notes=(*report.notes, *notes)))
+
+
+def _taken(option: str, size: Size) -> str:
+    return f"no file says what the weights were made for, taken to be {option} {size[0]}x{size[1]}"
 
 
 def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, ...]) -> tuple[Change, ...]:

@@ -31,7 +31,7 @@ from patchword.checkpoints.layouts.original import (
 )
 from patchword.checkpoints.ops import Shape
 from patchword.checkpoints.stored import tensor_of
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, FactUnsaid
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import Combined, Learned, NoPositions, Positions, RelativeBias, Resample, Size
@@ -58,9 +58,10 @@ class RelativeIndex:
         """Raises: CheckpointError where it is not the one that the grid gives."""
         found = theirs[0]
         if not found.is_meta and not found[1].equal(self.write(())[0][1].to(found.dtype)):
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{INDEX} is not that of a grid of {self.grid[0]} x {self.grid[1]} patches",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                "image_size",
             )
         return []
 

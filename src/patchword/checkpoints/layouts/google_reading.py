@@ -8,7 +8,7 @@ from typing import Literal
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
 from patchword.checkpoints.layouts.google_rules import FLEXIVIT, PLACES, PREFIXES, Spelling
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, FactUnsaid
 from patchword.model.config import (
     AttentionConfig,
     HeadConfig,
@@ -156,10 +156,11 @@ class Reading:
             return dim, 3, (side, side)
         asked = self.facts.options.patch_size
         if asked is None or numbers % (asked[0] * asked[1]):
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{self.facts.name}: {numbers} numbers a patch are no square of three channels"
                 + ("" if asked is None else f", nor patches of {asked[0]} x {asked[1]}"),
                 "give --patch-size HEIGHTxWIDTH as it was trained",
+                "patch_size",
             )
         return dim, numbers // (asked[0] * asked[1]), asked
 

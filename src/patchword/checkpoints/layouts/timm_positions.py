@@ -7,7 +7,7 @@ from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts.timm_facts import Known, Size
 from patchword.checkpoints.layouts.timm_stem import resnet_names, resnet_of
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, FactUnsaid
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import (
     CentreCoordinates,
@@ -67,9 +67,10 @@ class Places:
         for candidate, _ in sizes:
             if candidate is not None and pixels % (candidate[0] * candidate[1]) == 0:
                 return pixels // (candidate[0] * candidate[1]), candidate
-        raise CheckpointError(
+        raise FactUnsaid(
             f"{self.facts.name}: a patch of {pixels} numbers has no shape that any file names",
             "give --patch-size",
+            "patch_size",
         )
 
     def _check_patch(self, found: Size) -> None:
@@ -101,9 +102,10 @@ class Places:
                 self.facts.say("grid", grid, source)
                 return grid, self._image_of(grid, size)
         if side is None:
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{self.facts.name}: its positions are those of no square, and the sides are in no file",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                "image_size",
             )
         self.facts.say("grid", (side, side), "the square of its table")
         return (side, side), (side * self.unit[0], side * self.unit[1])

@@ -15,7 +15,7 @@ from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, re
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.layouts.transformers_vit import FIVE, PUBLISHED
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, FactUnsaid
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import (
     ClassPool,
@@ -103,10 +103,11 @@ class TransformersBEiT(TransformersLayout):
                     return rows, columns
         side = math.isqrt(max(length, 0))
         if side * side != length or side % 2 == 0 or (said and not tower.facts.options.image_size):
-            raise CheckpointError(
+            raise FactUnsaid(
                 f"{tower.checkpoint.name}: {table} has {length} differences of places, "
                 f"which fit no square{f', nor the {said[0]} x {said[1]} pixels of {CONFIG}' if said else ''}",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                "image_size",
             )
         tower.facts.say("grid", ((side + 1) // 2,) * 2, "the square of its table")
         return (side + 1) // 2, (side + 1) // 2

@@ -139,7 +139,7 @@ def classes_of(told: Told, count: int) -> tuple[str, ...]:
     if set(map(str, labels)) != {str(i) for i in range(count)}:
         raise CheckpointError(
             f"{told.name}: {told.where} names {len(labels)} classes, the head has {count}",
-            "get config.json and the weights of one and the same model, or give --classes",
+            "get config.json and the weights of one and the same model",
         )
     names = {int(key): str(value) for key, value in labels.items()}
     counts = Counter(names.values())
