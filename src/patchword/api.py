@@ -1,7 +1,6 @@
 """What `import patchword as pw` offers in a line: composes the rooms, decides nothing itself."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
-from patchword.settings import from_plain
+from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -369,7 +368,7 @@ def _finish(
     from patchword.training.runfolder import RunFolder
 
     evaluation = replace(score(load(folder), dataset), data=dataset.path)
-    text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False)
+    text = to_json(evaluation.to_dict(), indent=1)
     RunFolder(folder).write_text("evaluation.json", text + "\n")
     write_report(folder)
     return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)

@@ -37,6 +37,10 @@ class PatchwordError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
+    def about(self, name: str) -> str:
+        """What was found, for a place where the name of what it was found in stands beside it."""
+        return self.message.removeprefix(f"{name}: ")
+
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Decode workers send errors between processes; the default would lose `fix`.
         return type(self), (self.message, self.fix)

@@ -9,6 +9,7 @@ fields: `positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.
 import copy
 import dataclasses
 import functools
+import json
 import math
 import tomllib
 import types
@@ -134,6 +135,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}", "mend the file; it must be TOML") from error
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def to_json(plain: Any, **how: Any) -> str:
+    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`."""
+    return as_utf8(json.dumps(plain, ensure_ascii=False, **how))
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from patchword.errors import CheckpointError, SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.settings import from_plain, to_plain
+from patchword.settings import from_plain, to_json, to_plain
 
 # Counted up when a file could no longer be read by this code; older ones stay readable for ever.
 CARD_VERSION = 1
@@ -84,7 +84,7 @@ def _check_classes(classes: tuple[str, ...], num_classes: int) -> None:
 
 def card_to_json(card: ModelCard) -> str:
     plain = {"version": CARD_VERSION, **to_plain(card)}
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return to_json(plain, allow_nan=False, separators=(",", ":"))
 
 
 def card_from_json(text: str, name: str) -> ModelCard:

@@ -1,11 +1,10 @@
 """`patchword check`: what is in a data set and what is wrong with it."""
 
-import json
-
 import click
 
 from patchword.cli.options import data_options, open_request
 from patchword.cli.progress import counting
+from patchword.settings import to_json
 
 
 @click.command()
@@ -36,7 +35,7 @@ def check(
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(dataset, workers=machine.granted_threads(), progress=progress)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        click.echo(to_json(report.to_dict(), indent=2))
     else:
         from patchword.cli.check_screen import print_report
 

@@ -1,6 +1,5 @@
 """`patchword evaluate`: how right a model is on labelled images."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import data_options, offline_option, open_request
 from patchword.cli.progress import counting
+from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.inference.evaluate import Evaluation
@@ -72,7 +72,7 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
-    text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
+    text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.cli.writers import whole_file
 

@@ -1,12 +1,12 @@
 """`patchword inspect`: what a checkpoint is and what loading it would do, from names and shapes alone."""
 
-import json
 from typing import Any
 
 import click
 
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
+from patchword.settings import to_json
 
 
 @click.command()
@@ -28,7 +28,7 @@ def inspect(model: str, offline: bool, as_json: bool) -> None:
 
     found = inspected(model, said(), offline=offline)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        click.echo(to_json(found.to_dict(), indent=2))
         return
     _print(found)
 

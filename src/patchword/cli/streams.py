@@ -1,4 +1,4 @@
-"""The command's standard output and standard error, where whoever reads them may leave and a disk may be full.
+"""The command's standard output and standard error: readers leave, disks are full, names are no text.
 
 Messages that reach nobody (`2>&1 | head`, a terminal that was closed, a log on a full disk) are no reason to end a
 training: they are dropped. Answers that nobody reads are the end of the command, and no error; answers that find
@@ -6,6 +6,7 @@ no room are one, of two lines. All this is decided below Python's own streams, b
 to them, each end the program in a way of their own, as a bug would.
 """
 
+import codecs
 import io
 import os
 import sys
@@ -14,6 +15,9 @@ from typing import Any, TextIO
 from patchword.errors import OutputError
 
 LEFT = (BrokenPipeError, ConnectionResetError)
+
+
+_SPELT = "patchword.spelt"
 
 
 class ReaderLeft(Exception):
@@ -50,11 +54,23 @@ def _lead_nowhere(file: io.FileIO) -> None:
 
 def guard_streams() -> None:
     """From here on `sys.stdout` raises ReaderLeft or OutputError, and `sys.stderr` drops what cannot be written."""
-    sys.stdout = _guarded(sys.stdout, _Answers)
-    sys.stderr = _guarded(sys.stderr, _Messages)
+    codecs.register_error(_SPELT, _spelt)
+    sys.stdout = _guarded(sys.stdout, _Answers, _SPELT)
+    sys.stderr = _guarded(sys.stderr, _Messages, "backslashreplace")
 
 
-def _guarded(stream: TextIO | None, kind: type[io.FileIO]) -> TextIO:
+def _spelt(error: UnicodeError) -> tuple[bytes, int]:
+    """What the stream's encoding lacks as JSON's escapes; bytes of a file name that are no text as those bytes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)).encode(), error.start + 1
+
+
+def _guarded(stream: TextIO | None, kind: type[io.FileIO], errors: str) -> TextIO:
     if stream is None:  # `2>&-`
         return open(os.devnull, "w", encoding="utf-8")
     # A console of Windows is written through a call of its own.
@@ -64,7 +80,7 @@ def _guarded(stream: TextIO | None, kind: type[io.FileIO]) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(kind(stream.fileno(), "wb", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors=errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -1,7 +1,6 @@
 """Where answers go: lines for people, JSON, CSV, Parquet; to standard output or, whole, to a file."""
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import IO, Any, Protocol
 
 from patchword.errors import OutputError, SettingsError, near_text
 from patchword.inference.prediction import Prediction
+from patchword.settings import as_utf8, to_json
 
 FORMATS = ("txt", "json", "jsonl", "csv", "parquet")
 _LONGEST_NAME = 48
@@ -51,7 +51,10 @@ def whole_file(path: Path, *, text: bool) -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open(
-            "w" if text else "wb", encoding="utf-8" if text else None, newline="" if text else None
+            "w" if text else "wb",
+            encoding="utf-8" if text else None,
+            errors="surrogateescape" if text else None,
+            newline="" if text else None,
         ) as f:
             yield f
         os.replace(temporary, path)
@@ -73,13 +76,14 @@ class LinesWriter:
         self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
 
     def add(self, prediction: Prediction) -> None:
-        name = prediction.name
+        name = _one_line(prediction.name)
         if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
         if prediction.probabilities is None:
-            answer = self._paint(f"no answer: {prediction.error}", "31")
+            answer = self._paint(f"no answer: {_one_line(prediction.error)}", "31")
         else:
-            best, *others = (f"{label} {share:.1%}" for label, share in prediction.top(self.top))
+            found = prediction.top(self.top)
+            best, *others = (f"{_one_line(label)} {share:.1%}" for label, share in found)
             answer = "   ".join([self._paint(best, "1"), *others])
         self.stream.write(f"{name:<{self.width}}   {answer}\n")
 
@@ -90,12 +94,20 @@ class LinesWriter:
         self.stream.flush()
 
 
+def _one_line(text: str) -> str:
+    """A name may hold line ends and a terminal's commands; bytes that are no text stay as they are."""
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 class JsonLinesWriter:
     def __init__(self, stream: IO[str], top: int) -> None:
         self.stream, self.top = stream, top
 
     def add(self, prediction: Prediction) -> None:
-        self.stream.write(json.dumps(prediction.to_dict(self.top), ensure_ascii=False) + "\n")
+        self.stream.write(to_json(prediction.to_dict(self.top)) + "\n")
 
     def close(self) -> None:
         self.stream.flush()
@@ -110,7 +122,7 @@ class JsonWriter:
     def add(self, prediction: Prediction) -> None:
         self.stream.write(",\n " if self.begun else "[\n ")
         self.begun = True
-        self.stream.write(json.dumps(prediction.to_dict(self.top), ensure_ascii=False))
+        self.stream.write(to_json(prediction.to_dict(self.top)))
 
     def close(self) -> None:
         self.stream.write("\n]\n" if self.begun else "[]\n")
@@ -163,7 +175,8 @@ class ParquetWriter:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, prediction: Prediction) -> None:
-        self.rows.append(row(prediction, self.top))
+        found = row(prediction, self.top)
+        self.rows.append({k: as_utf8(v) if isinstance(v, str) else v for k, v in found.items()})
         if len(self.rows) == self.ROWS:
             self._flush()
 

@@ -99,7 +99,7 @@ class Batches:
             if progress:
                 progress(index + 1, len(self.split))
         if not usable:
-            first = f", the first because {self.skipped[0][1]}" if self.skipped else ""
+            first = f", the first because {': '.join(self.skipped[0])}" if self.skipped else ""
             raise DataError(
                 f"not one of {len(self.split)} training images can be read{first}", "mend the images"
             )
@@ -159,7 +159,7 @@ class Batches:
                 max_pixels=self.split.max_pixels,
             )
         except ImageError as error:
-            return error.message
+            return error.about(self.split.names[index])
         return np.rint(values * 255).clip(0, 255).astype(np.uint8)
 
 

@@ -144,13 +144,13 @@ def _places(dataset: Dataset) -> list[tuple[Split, int]]:
 def _look(split: Split, index: int, channels: int) -> Look:
     try:
         source = split.source(index)
-        data = _bytes_of(source)
+        data = _bytes_of(source, split.names[index])
         request = Request(channels=channels, max_pixels=split.max_pixels, min_size=lambda size: LOOK_SIZE)
         loaded = load(data if data is not None else source, request, split.names[index])
     except ImageError as error:
-        return Look(split=split.name, index=index, reason=error.message)
+        return Look(split=split.name, index=index, reason=error.about(split.names[index]))
     except OSError as error:
-        return Look(split=split.name, index=index, reason=f"{split.names[index]}: {error.strerror or error}")
+        return Look(split=split.name, index=index, reason=error.strerror or str(error))
     pixels = np.asarray(loaded.picture)
     flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1).astype(np.float32)
     if pixels.dtype == np.uint8:
@@ -167,14 +167,14 @@ def _look(split: Split, index: int, channels: int) -> Look:
     )
 
 
-def _bytes_of(source: Source) -> bytes | None:
+def _bytes_of(source: Source, name: str) -> bytes | None:
     if isinstance(source, bytes):
         return source
     if isinstance(source, str):
         from patchword.images.limits import Limits
         from patchword.images.sources import read_bytes
 
-        return read_bytes(source, source, Limits())[0]
+        return read_bytes(source, name, Limits())[0]
     return None
 
 
@@ -255,7 +255,7 @@ def _fatal(message: str, fix: str) -> Problem:
 def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str, str]]) -> list[Problem]:
     problems = []
     if skipped:
-        shown = "; ".join(reason for _, reason in skipped[:LISTED])
+        shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:LISTED])
         more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
         severity: Severity = "error" if len(skipped) == len(looks) else "warning"
         message = f"{len(skipped)} of {len(looks)} images cannot be read: {shown}{more}"

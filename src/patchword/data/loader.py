@@ -77,7 +77,7 @@ def iterate(
             source = named.source() if callable(named.source) else named.source
             return index, named.name, read(source, preprocess, name=named.name, max_pixels=max_pixels)
         except ImageError as error:
-            return index, named.name, Failure(index=index, name=named.name, reason=error.message)
+            return index, named.name, Failure(index=index, name=named.name, reason=error.about(named.name))
 
     ahead = 2 * batch_size + max(workers, 1)
     batch: list[tuple[int, str, NDArray[np.float32]]] = []

@@ -14,6 +14,7 @@ from patchword.images.limits import MAX_PIXELS
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Feature, Model
 from patchword.inference.predict import raise_failures
+from patchword.settings import as_utf8
 
 _HEADER_BYTES = 128
 ENDINGS = (".npy", ".parquet")
@@ -133,7 +134,7 @@ class NpySink:
             )
         self.rows.write(vector.astype("<f4", copy=False).tobytes())
         # One line a row, whatever a file is called.
-        self.names.write(name.replace("\\", "\\\\").replace("\n", "\\n") + "\n")
+        self.names.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
         self.count += 1
 
     def close(self) -> None:
@@ -169,7 +170,7 @@ class ParquetSink:
             raise SettingsError(
                 "tokens are a table for each image, which Parquet's rows do not hold", "use .npy"
             )
-        self.names.append(name)
+        self.names.append(as_utf8(name))
         self.vectors.append(vector)
         if len(self.names) == self.ROWS:
             self._flush()

@@ -160,7 +160,7 @@ class _Tally:
     def add(self, answer: Answer) -> None:
         if answer.values is None:
             assert answer.error is not None
-            reason = answer.error.message.removeprefix(f"{answer.name}: ")
+            reason = answer.error.about(answer.name)
             self.unreadable.append({"name": answer.name, "reason": reason})
             return
         self.same.add(answer)

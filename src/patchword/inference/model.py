@@ -206,7 +206,7 @@ class Model(nn.Module):
         error, probabilities = "", None
         if answer.values is None:
             assert answer.error is not None
-            error = answer.error.message.removeprefix(f"{answer.name}: ")
+            error = answer.error.about(answer.name)
         else:
             probabilities = softmax(answer.values)
         return Prediction(

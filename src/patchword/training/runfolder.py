@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchword.errors import OutputError, UserError
+from patchword.settings import as_utf8
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
 EVALUATION = "evaluation.json"
@@ -15,8 +16,15 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 
 def free_folder(wanted: str | Path) -> Path:
-    """`wanted`, or the next name that is free: runs/flowers, runs/flowers-2, …"""
+    """`wanted`, or the next name that is free: runs/flowers, runs/flowers-2, …
+
+    Raises: OutputError for a name that is no UTF-8, under which weights could not be opened again.
+    """
     path = Path(wanted)
+    if as_utf8(str(wanted)) != str(wanted):
+        raise OutputError(
+            f"the run folder {as_utf8(str(wanted))} has a name that is no UTF-8", "give another with --out"
+        )
     number = 2
     while path.exists():
         path = Path(f"{wanted}-{number}")
@@ -58,7 +66,7 @@ class RunFolder:
         self.path = path
 
     def write_text(self, name: str, text: str) -> None:
-        write_whole(self.path / name, text.encode("utf-8"))
+        write_whole(self.path / name, text.encode("utf-8", "backslashreplace"))
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         self._append(METRICS, json.dumps(record) + "\n")
@@ -84,7 +92,7 @@ class RunFolder:
 
     def _append(self, name: str, text: str) -> None:
         try:
-            with open(self.path / name, "a", encoding="utf-8") as file:
+            with open(self.path / name, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError as error:
             raise cannot_write(self.path / name, error) from error

@@ -70,7 +70,7 @@ def start_run(
     chosen = _measured(chosen, model, device, progress)
     folder = runfolder.make_folder(out)
     folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
-    folder.write_text(runfolder.DATA, json.dumps(dict(facts), indent=1, ensure_ascii=False) + "\n")
+    folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
     state = _new_state(model.to(device), chosen.settings)
     # Written before the first step: finds a full disk now, and a run killed in its first
     # epoch can go on.

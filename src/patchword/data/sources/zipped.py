@@ -40,16 +40,17 @@ class ZipReader:
 
 def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
     """Raises: ImageError for a member that is damaged, encrypted, or far too large."""
-    name = f"{path}/{member}"
     try:
         size = archive.getinfo(member).file_size
         if size > LARGEST_MEMBER_BYTES:
-            raise ImageError(f"{name} unpacks to {size / 1e6:.0f} MB", "unpack the zip and look at that file")
+            raise ImageError(
+                f"{member}: unpacks to {size / 1e6:.0f} MB", "unpack the zip and look at that file"
+            )
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise ImageError(f"{name} is damaged in the zip ({error})", "make the zip again") from error
+        raise ImageError(f"{member}: damaged in {path} ({error})", "make the zip again") from error
     except RuntimeError as error:  # how zipfile says that a member is encrypted
-        raise ImageError(f"{name}: {error}", "make the zip again without a password") from error
+        raise ImageError(f"{member}: {error}", "make the zip again without a password") from error
 
 
 def open_zip(path: str) -> zipfile.ZipFile:
