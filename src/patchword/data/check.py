@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchword.data.dataset import Dataset, Problem, Severity, Split
+from patchword.data.dataset import Dataset, Problem, Split
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
 from patchword.errors import ImageError
@@ -254,14 +254,43 @@ def _fatal(message: str, fix: str) -> Problem:
 
 def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str, str]]) -> list[Problem]:
     problems = []
+    problems += _unreadable_parts(dataset, looks)
     if skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:LISTED])
         more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
-        severity: Severity = "error" if len(skipped) == len(looks) else "warning"
         message = f"{len(skipped)} of {len(looks)} images cannot be read: {shown}{more}"
         fix = "mend or remove them; training leaves them out"
-        problems.append(Problem(severity=severity, message=message, fix=fix))
+        problems.append(Problem(severity="warning", message=message, fix=fix))
     problems.extend(_duplicates(dataset, [look for look in looks if not look.reason]))
+    return problems
+
+
+def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
+    """Splits, and classes to train on, of which not one image can be read."""
+    problems = []
+    all_of, bad_of = (
+        Counter(look.split for look in looks),
+        Counter(look.split for look in looks if look.reason),
+    )
+    for name, count in all_of.items():
+        if bad_of[name] == count:
+            needed = name in ("train", dataset.evaluation.name)
+            message = f"not one of the {count} images of {name} can be read"
+            problems.append(
+                Problem(severity="error" if needed else "warning", message=message, fix="mend them")
+            )
+    training = [look for look in looks if look.split in ("train", "all")]
+    labels = dataset.splits[training[0].split].labels if training else ()
+    whole = Counter(int(labels[look.index]) for look in training)
+    bad = Counter(int(labels[look.index]) for look in training if look.reason)
+    for label, count in sorted(bad.items()):
+        if count == whole[label] and len(bad) < len(training):
+            message = (
+                f"not one of the {count} training images of the class {dataset.classes[label]!r} can be read"
+            )
+            problems.append(
+                Problem(severity="warning", message=message, fix="mend them, or remove the class")
+            )
     return problems
 
 
@@ -285,7 +314,8 @@ def _duplicates(dataset: Dataset, looks: list[Look]) -> list[Problem]:
         message = (
             f"{len(across)} images are in both splits, as {_pair(across[0])}: the score will be too good"
         )
-        problems.append(Problem(severity="warning", message=message, fix="remove them from train/"))
+        fix = "remove them from train/" if dataset.split_seed is None else "remove the copies"
+        problems.append(Problem(severity="warning", message=message, fix=fix))
     if labels:
         message = f"{len(labels)} images stand under two classes, as {_pair(labels[0])}"
         problems.append(Problem(severity="warning", message=message, fix="decide for one class"))

@@ -18,6 +18,8 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     """
     request = request or OpenRequest()
     text = str(path)
+    if not text:
+        raise DataError("the path of the data is empty", "give `digits`, a folder, a .zip or a table")
     for source in SOURCES:
         if source.recognises(text):
             return _limited(source.read(text, request), request.max_pixels)

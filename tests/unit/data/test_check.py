@@ -53,6 +53,21 @@ def test_unreadable_files_are_listed_with_their_reason(folder: Path) -> None:
     assert "1 of 33 images cannot be read" in _said(report, "warning")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_that_cannot_be_read_at_all_is_fatal(folder: Path, split: str) -> None:
+    for file in (folder / split).rglob("*.png"):
+        file.write_bytes(b"no image")
+    assert f"images of {split} can be read" in _said(_check(folder), "error")
+
+
+def test_a_class_that_cannot_be_read_at_all_is_told(folder: Path) -> None:
+    for file in (folder / "train" / "d1").iterdir():
+        file.write_bytes(b"no image")
+    report = _check(folder)
+    assert "12 training images of the class 'd1' can be read" in _said(report, "warning")
+    assert not report.fatal
+
+
 def test_imbalance_few_images_and_empty_classes_are_told(folder: Path) -> None:
     (folder / "train" / "d2").mkdir()
     write_scans(folder / "train", {"d3": 1})

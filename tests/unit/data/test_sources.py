@@ -140,6 +140,8 @@ def test_a_table_beside_flat_images_labels_them(tmp_path: Path) -> None:
         ("file,label\n", "no image"),
         ("file,label\na.png\n", "line 2"),
         ("file,label\nnot-there.png,a\n", "no row has both"),
+        ("file,label,label\na.png,x,y\n", "two columns 'label'"),
+        ('file,label\n"' + "never closed\n" * 20_000, "line"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, content: str, telling: str) -> None:
@@ -147,6 +149,53 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, content: str, tell
     with pytest.raises(DataError) as raised:
         open_data(tmp_path / "t.csv")
     assert telling in raised.value.message and raised.value.fix
+
+
+@pytest.mark.parametrize("labels", ["x y", "x|y"])
+def test_line_ends_and_delimiters_of_other_programs(tmp_path: Path, labels: str) -> None:
+    write_scans(tmp_path, {"flat0": 4})
+    mark = "|" if "|" in labels else ","
+    lines = [f"file{mark}label", *(f"{i}.png{mark}{'xy'[i % 2]}" for i in range(4))]
+    (tmp_path / "flat0" / "t.csv").write_text("\r".join(lines))
+    assert open_data(tmp_path / "flat0" / "t.csv").classes == ("x", "y")
+
+
+def test_labels_that_are_none_and_labels_that_are_several(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 5})
+    table = tmp_path / "flat0" / "t.jsonl"
+    rows = [{"image": f"{i}.png", "label": "xy"[i % 2]} for i in range(4)]
+    table.write_text("\n".join(json.dumps(row) for row in [*rows, {"image": "4.png", "label": float("nan")}]))
+    data = open_data(table)
+    assert data.classes == ("x", "y") and "1 rows have no label" in data.problems[0].message
+    table.write_text(json.dumps({"image": "0.png", "label": ["x", "y"]}))
+    with pytest.raises(DataError, match="not one class"):
+        open_data(table)
+
+
+def test_a_column_of_splits_that_is_not_used_is_told(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 6})
+    rows = "".join(f"{i}.png,{'xy'[i % 2]},fold{i % 3}\n" for i in range(6))
+    (tmp_path / "flat0" / "t.csv").write_text("file,label,split\n" + rows)
+    data = open_data(tmp_path / "flat0" / "t.csv")
+    assert set(data.splits) == {"train", "val"} and "is not used" in data.problems[0].message
+
+
+def test_each_column_of_a_parquet_file_has_its_own_class_names(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    write_scans(tmp_path / "scans", {"d0": 2})
+    content = [(tmp_path / "scans" / "d0" / f"{i}.png").read_bytes() for i in range(2)]
+    features = {"fine_label": {"names": ["oak", "rose"]}, "coarse_label": {"names": ["tree", "flower"]}}
+    table = pa.table({"image": content, "fine_label": [1, 0], "coarse_label": [1, 0]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert open_data(tmp_path / "t.parquet").classes == ("oak", "rose")
+    data = open_data(tmp_path / "t.parquet", OpenRequest(label_column="coarse_label"))
+    assert data.classes == ("tree", "flower")
+
+
+def test_an_empty_path_is_told_as_such() -> None:
+    with pytest.raises(DataError, match="is empty"):
+        open_data("")
 
 
 def test_an_asked_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Parquet:
 
     names: list[str]
     values: dict[str, Sequence[Any]]
-    class_names: list[str] | None
+    class_names: dict[str, list[str]]
     reader: Reader | None
 
 
@@ -58,14 +58,14 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _class_names(metadata: dict[bytes, bytes] | None) -> list[str] | None:
-    """The names that Hugging Face's datasets write beside a ClassLabel column."""
+def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names that Hugging Face's datasets write beside each ClassLabel column."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        found = [f["names"] for f in features.values() if isinstance(f, dict) and "names" in f]
+        found = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and "names" in f}
+        return {column: [str(name) for name in names] for column, names in found.items()}
     except (KeyError, ValueError, TypeError, AttributeError):
-        return None
-    return [str(name) for name in found[0]] if found else None
+        return {}
 
 
 class RowGroups:

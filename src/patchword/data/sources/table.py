@@ -7,8 +7,8 @@ them ({"bytes", "path"}), and a class by name or number; optionally the split.
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,12 +54,12 @@ SPLIT_COLUMNS = ("split", "subset", "set", "fold_name")
 class Columns:
     """A table as columns. images: one reference a row; bytes are read by `reader`.
 
-    class_names: for labels that are numbers, as Hugging Face's metadata give them.
+    class_names: by column, for labels that are numbers, as Hugging Face's metadata give them.
     """
 
     names: Sequence[str]
     values: dict[str, Sequence[Any]]
-    class_names: Sequence[str] | None = None
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reader: Reader | None = None
 
 
@@ -138,10 +138,19 @@ def _parse(name: str, content: bytes) -> Columns:
     if name.lower().endswith((".jsonl", ".ndjson")):
         return _parse_json_lines(name, text)
     delimiter = "\t" if name.lower().endswith(".tsv") else _delimiter(text)
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        raise DataError(
+            f"{name}, line {reader.line_num}: {error}", "look for a quote that is not closed"
+        ) from error
     if len(rows) < 2:
         raise DataError(f"{name} has {len(rows)} lines, no image", "give a header line and a line an image")
     header = [column.strip() for column in rows[0]]
+    twice = next((column for column in header if header.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(f"{name} has two columns {twice!r}", "give each a name of its own")
     ragged = next((i for i, row in enumerate(rows[1:], 2) if len(row) != len(header)), None)
     if ragged is not None:
         raise DataError(
@@ -153,7 +162,7 @@ def _parse(name: str, content: bytes) -> Columns:
 
 def _delimiter(text: str) -> str:
     header = text.partition("\n")[0]
-    return max(",;\t", key=header.count)
+    return max(",;\t|", key=header.count)
 
 
 def _parse_json_lines(name: str, text: str) -> Columns:
@@ -185,7 +194,8 @@ def _dataset(
     image = _column(path, columns, request.image_column, IMAGE_COLUMNS, "image", "--image-column")
     label = _column(path, columns, request.label_column, LABEL_COLUMNS, "label", "--label-column")
     split = next((c for c in columns.names if c.lower() in SPLIT_COLUMNS), None)
-    texts = _label_texts(columns.values[label], columns.class_names)
+    class_names = columns.class_names.get(label)
+    texts = _label_texts(path, columns.values[label], class_names)
     references = [None if v in (None, "") else str(v) for v in columns.values[image]]
     reader = columns.reader or make_reader([r or "" for r in references])
     good = [i for i, text in enumerate(texts) if text and references[i]]
@@ -199,11 +209,19 @@ def _dataset(
     rows = {
         name: [i for i in good if splits_of[i] == name] for name in dict.fromkeys(splits_of[i] for i in good)
     }
+    problems = []
     if set(rows) != {"all"} and ("train" not in rows or len(rows) == 1):
+        there = ", ".join(map(repr, list(rows)[:5]))
+        message = f"{path}: the column {split} holds {there} and is not used: it says not what to train on and what to score"
+        problems.append(Problem(severity="warning", message=message, fix="write train and val into it"))
         rows = {"all": good}
     training = rows.get("train") or rows["all"]
-    classes = tuple(columns.class_names or in_order(str(texts[i]) for i in training))
-    return _finish(path, kind, request, texts, references, reader, rows, classes, len(texts) - len(good))
+    classes = tuple(class_names or in_order(str(texts[i]) for i in training))
+    if len(good) < len(texts):
+        message = f"{path}: {len(texts) - len(good)} rows have no label, or an image that is not there"
+        problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
+    found = _finish(path, kind, request, texts, references, reader, rows, classes)
+    return found.with_problems(problems)
 
 
 def _finish(
@@ -215,7 +233,6 @@ def _finish(
     reader: Reader,
     rows: dict[str, list[int]],
     classes: tuple[str, ...],
-    left_out: int,
 ) -> Dataset:
     index = {name: i for i, name in enumerate(classes)}
     splits, problems = {}, []
@@ -238,9 +255,6 @@ def _finish(
             reader=reader,
             rows=np.array(known, dtype=np.int64),
         )
-    if left_out:
-        message = f"{path}: {left_out} rows have no label, or an image that is not there"
-        problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
     seed = None
     if set(splits) == {"all"} and request.split:
         splits, seed = split_in_two(splits["all"], request.seed), request.seed
@@ -266,13 +280,20 @@ def _column(
     )
 
 
-def _label_texts(values: Sequence[Any], class_names: Sequence[str] | None) -> list[str | None]:
-    """Each label as a class name; None where there is none. -1 is how Hugging Face says unlabelled."""
+def _label_texts(path: str, values: Sequence[Any], class_names: Sequence[str] | None) -> list[str | None]:
+    """Each label as a class name; None where there is none. -1 is how Hugging Face says unlabelled, NaN pandas.
+
+    Raises: DataError for a label that holds several.
+    """
     texts: list[str | None] = []
-    for value in values:
-        if value is None or value == "" or (class_names is not None and value == -1):
+    for row, value in enumerate(values, 1):
+        if isinstance(value, list | dict):
+            raise DataError(
+                f"{path}, row {row}: the label is {value!r}, not one class", "give each image one class"
+            )
+        if value is None or value == "" or value != value or (class_names is not None and value == -1):
             texts.append(None)
-        elif class_names is not None and isinstance(value, int) and value < len(class_names):
+        elif class_names is not None and isinstance(value, int) and 0 <= value < len(class_names):
             texts.append(class_names[value])
         else:
             texts.append(

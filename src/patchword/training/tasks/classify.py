@@ -12,6 +12,7 @@ from patchword import machine, metrics
 from patchword.data.batches import TrainingBatch
 from patchword.data.dataset import Split
 from patchword.data.loader import from_split, iterate
+from patchword.errors import DataError
 from patchword.training.augment import Augment, mix
 from patchword.training.config import TrainSettings
 from patchword.training.losses import soft_cross_entropy, soft_targets
@@ -79,6 +80,11 @@ class Classify:
         for images, some in self._evaluation_batches():
             logits.append(model(images.to(self.device)).float().cpu().numpy())
             labels.append(some)
+        if not logits:
+            raise DataError(
+                f"not one of {len(self.split)} images of {self.split.name} can be read any more",
+                "mend the images",
+            )
         return _scores(np.concatenate(logits), np.concatenate(labels))
 
     def _evaluation_batches(self) -> Any:
