@@ -275,7 +275,9 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
     for name, count in all_of.items():
         if bad_of[name] == count:
             needed = name in ("train", dataset.evaluation.name)
-            message = f"not one of the {count} images of {name} can be read"
+            first = next(look for look in looks if look.split == name)
+            why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
+            message = f"not one of the {count} images of {name} can be read, the first because {why}"
             problems.append(
                 Problem(severity="error" if needed else "warning", message=message, fix="mend them")
             )

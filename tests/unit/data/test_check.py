@@ -57,7 +57,8 @@ def test_unreadable_files_are_listed_with_their_reason(folder: Path) -> None:
 def test_a_split_that_cannot_be_read_at_all_is_fatal(folder: Path, split: str) -> None:
     for file in (folder / split).rglob("*.png"):
         file.write_bytes(b"no image")
-    assert f"images of {split} can be read" in _said(_check(folder), "error")
+    said = _said(_check(folder), "error")
+    assert f"images of {split} can be read" in said and f"{split}/d0/0.png: text" in said
 
 
 def test_a_class_that_cannot_be_read_at_all_is_told(folder: Path) -> None:

@@ -204,6 +204,16 @@ def test_an_asked_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> 
         open_data(tmp_path / "t.csv", OpenRequest(image_column="foto", label_column="kind"))
 
 
+@pytest.mark.parametrize("spelling", ["./{}/{}", "{}\\{}", "a wrapper/{}/{}"])
+def test_zips_of_other_programs(folder: Path, tmp_path: Path, spelling: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.writestr(spelling.format(file.parent.name, file.name), file.read_bytes())
+    data, plain = open_data(tmp_path / "x.zip"), open_data(folder)
+    assert data.classes == plain.classes
+    assert data.training.source(0) == Path(str(plain.training.source(0))).read_bytes()
+
+
 def test_a_broken_zip_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(DataError, match=r"x\.zip"):

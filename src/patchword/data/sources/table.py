@@ -102,7 +102,7 @@ def read_in_zip(
     table: str,
     content: bytes,
     files: Sequence[str],
-    reader: Callable[[str, Sequence[str]], Reader],
+    reader: Callable[[Sequence[str]], Reader],
     request: OpenRequest,
 ) -> Dataset:
     """A table that lies in a zip beside its images."""
@@ -113,7 +113,7 @@ def read_in_zip(
         return str(folder / file)
 
     def make_reader(names: Sequence[str]) -> Reader:
-        return reader(path, [inside(name) for name in names])
+        return reader([inside(name) for name in names])
 
     columns = _parse(f"{path}/{table}", content)
     return _dataset(path, "zip", columns, make_reader, lambda file: inside(file) in there, request)

@@ -3,7 +3,7 @@
 import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from patchword.data.dataset import Dataset
@@ -73,25 +73,33 @@ def _begins_as_zip(path: str) -> bool:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
+    entries: dict[str, str] = {}
+
+    def make_reader(files: Sequence[str]) -> ZipReader:
+        return ZipReader(path, [entries[file] for file in files])
+
     with open_zip(path) as archive:
         # The same name twice means that the last one counts, as for every zip program.
-        entries = dict.fromkeys(info.filename for info in archive.infolist())
+        entries |= {_tidy(info.filename): info.filename for info in archive.infolist()}
         listing = Listing(
             files=[e for e in entries if not e.endswith("/")],
             folders=sorted(_folders(entries)),
         )
         labels = table.labels_among(listing.files)
         if labels is not None:
-            content = read_member(archive, path, labels)
-            return table.read_in_zip(path, labels, content, listing.files, ZipReader, request)
-
-    def make_reader(files: Sequence[str]) -> ZipReader:
-        return ZipReader(path, files)
+            content = read_member(archive, path, entries[labels])
+            return table.read_in_zip(path, labels, content, listing.files, make_reader, request)
 
     return dataset_of(path, "zip", listing, make_reader, request)
 
 
-def _folders(entries: dict[str, None]) -> set[str]:
+def _tidy(name: str) -> str:
+    """An entry's path with "/" between its parts: some zips of Windows have "\\", some begin with "./"."""
+    parts = name if "/" in name else name.replace("\\", "/")
+    return parts.removeprefix("./")
+
+
+def _folders(entries: Iterable[str]) -> set[str]:
     """Folders of all entries; a zip need not list them."""
     found = set()
     for entry in entries:
