@@ -365,9 +365,9 @@ def _finish(
 ) -> Run:
     from patchword.inference.evaluate import evaluate as score
     from patchword.reports.html import write_report
-    from patchword.training.runfolder import RunFolder
+    from patchword.training.runfolder import LAST, RunFolder
 
-    evaluation = replace(score(load(folder), dataset), data=dataset.path)
+    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
     text = to_json(evaluation.to_dict(), indent=1)
     RunFolder(folder).write_text("evaluation.json", text + "\n")
     write_report(folder)

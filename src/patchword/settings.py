@@ -85,8 +85,11 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
             "set the whole part, as name={kind='…'}",
         )
     if head not in known:
+        # Who writes `lr` means optim.lr.
+        same = [leaf for leaf in leaves(settings) if leaf.rpartition(".")[2] == head]
+        near = f" (near: {', '.join(map(repr, same[:3]))})" if same else near_text(head, known)
         raise SettingsError(
-            f"{where}: unknown setting {path!r}{near_text(head, known)}",
+            f"{where}: unknown setting {path!r}{near}",
             f"use one of: {', '.join(sorted(known))}",
         )
     current = getattr(settings, head)
@@ -248,6 +251,8 @@ def _build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any
             f"{where}: {path} is {data!r}, which is no {_type_name(hint)}",
             f"give {path} a {_type_name(hint)}",
         )
+    if isinstance(data, float) and math.isnan(data):
+        raise SettingsError(f"{where}: {path} is no number (nan)", f"give {path} a number")
     return data
 
 

@@ -89,6 +89,8 @@ def test_an_option_sets_the_value_at_its_path(path: str, value: str, expected: T
         ("size", "7", "no list"),
         ("size", "[1.5, 2]", "whole number"),
         ("name.part", "x", "no parts"),
+        ("std", "1", "'positions.std'"),
+        ("positions.std", "nan", "no number"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_near(path: str, value: str, telling: str) -> None:

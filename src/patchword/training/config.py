@@ -61,6 +61,8 @@ class RunSettings:
                 f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}",
                 "give whole numbers from 1 (threads from 0)",
             )
+        if not 0 <= self.seed < 2**63:
+            raise SettingsError(f"run.seed is {self.seed}", "give a whole number from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """AdamW, and which parameters decay."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,10 @@ class OptimSettings:
     clip_grad: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or self.clip_grad < 0:
+        if not 0 < self.lr < math.inf or self.weight_decay < 0 or self.clip_grad < 0:
             raise SettingsError(
                 f"optim: lr {self.lr}, weight_decay {self.weight_decay}, clip_grad {self.clip_grad}",
-                "give lr above 0, the others from 0",
+                "give a finite lr above 0, the others from 0",
             )
 
 

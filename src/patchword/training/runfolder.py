@@ -18,18 +18,23 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 def free_folder(wanted: str | Path) -> Path:
     """`wanted`, or the next name that is free: runs/flowers, runs/flowers-2, …
 
-    Raises: OutputError for a name that is no UTF-8, under which weights could not be opened again.
+    Raises: OutputError where one may not look, and for a name that is no UTF-8, under which weights could not be opened again.
     """
     path = Path(wanted)
+    if path.name in ("", ".."):  # "." and the like: the names beside it are free, those in it are not meant
+        path = path.resolve()
     if as_utf8(str(wanted)) != str(wanted):
         raise OutputError(
             f"the run folder {as_utf8(str(wanted))} has a name that is no UTF-8", "give another with --out"
         )
-    number = 2
-    while path.exists():
-        path = Path(f"{wanted}-{number}")
-        number += 1
-    return path
+    free, number = path, 2
+    try:
+        while free.exists():
+            free = path.with_name(f"{path.name}-{number}")
+            number += 1
+    except OSError as error:
+        raise cannot_write(free, error) from error
+    return free
 
 
 def make_folder(path: Path) -> "RunFolder":

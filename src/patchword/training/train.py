@@ -136,6 +136,8 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
         raise UserError(
             f"{folder.path}/{runfolder.DATA} cannot be read ({error})", "start a new run"
         ) from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
+        raise UserError(f"{folder.path}/{runfolder.DATA} does not say where the data are", "start a new run")
     return settings, facts
 
 

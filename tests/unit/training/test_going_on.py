@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchword import api
-from patchword.errors import TrainingBroken, UserError
+from patchword.errors import OutputError, SettingsError, TrainingBroken, UserError
+from patchword.training.runfolder import free_folder
 from support.scans import write_scans
 
 TINY = {
@@ -35,6 +36,31 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     api.train(data, out=out, epochs=2, seed=3, settings=TINY)
     return out
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
+def test_facts_that_say_nothing_of_the_data_are_refused(trained: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "data.json").write_text(content)
+    with pytest.raises(UserError, match=r"data\.json"):
+        api.resume(tmp_path / "run")
+
+
+def test_the_next_free_folder_lies_beside_the_one_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    for wanted in (f"{tmp_path}/run", f"{tmp_path}/run/", "../run/", "."):
+        assert free_folder(wanted).resolve() == tmp_path / "run-2", wanted
+    with pytest.raises(OutputError, match="cannot be written"):
+        free_folder("x" * 5000)
+
+
+@pytest.mark.parametrize("said", [{"run.seed": -1}, {"run.seed": 2**64}, {"optim.lr": float("nan")}])
+def test_numbers_that_nothing_can_be_done_with_are_refused(data: Path, said: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        api.train(data, settings=said)
 
 
 @pytest.fixture
