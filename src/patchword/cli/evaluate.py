@@ -82,6 +82,8 @@ def evaluate(
         click.echo(text)
     else:
         _print(found, loaded.report.why)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
     if found.notice:
         click.echo(f"warning: {found.notice}", err=True)
     reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]

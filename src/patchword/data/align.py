@@ -18,7 +18,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
     unknown = [name for name in used if name not in index]
     if unknown and (not ignore_unknown or len(unknown) == len(used)):
-        raise _differ(dataset, unknown, classes)
+        raise _differ(dataset, unknown, classes, all_of_them=len(unknown) == len(used))
     new_label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
     splits: dict[str, Split] = {}
     left_out = 0
@@ -35,7 +35,9 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     return aligned.with_problems([Problem(severity="note", message=message)])
 
 
-def _differ(dataset: Dataset, unknown: list[str], classes: tuple[str, ...]) -> DataError:
+def _differ(
+    dataset: Dataset, unknown: list[str], classes: tuple[str, ...], *, all_of_them: bool
+) -> DataError:
     lines = []
     for name in unknown[:12]:
         near = nearest(name, classes, 1)
@@ -44,5 +46,6 @@ def _differ(dataset: Dataset, unknown: list[str], classes: tuple[str, ...]) -> D
     known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     return DataError(
         f"{dataset.path} has {len(unknown)} classes that the model does not know: {', '.join(lines)}{more}",
-        f"rename them to the model's ({known}), or pass --ignore-unknown-classes",
+        f"rename them to the model's ({known})"
+        + ("" if all_of_them else ", or pass --ignore-unknown-classes"),
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,13 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def _drop(file: IO[Any], path: Path) -> None:
+    with suppress(OSError):  # what it still holds need find no room
+        file.close()
+    with suppress(OSError):
+        _part(path).unlink()
+
+
 class NpySink:
     """Rows behind a header that is written last, when their number is known."""
 
@@ -150,9 +157,7 @@ class NpySink:
 
     def discard(self) -> None:
         for file, path in ((self.rows, self.path), (self.names, self.names_path)):
-            file.close()
-            with suppress(OSError):
-                _part(path).unlink()
+            _drop(file, path)
 
 
 class ParquetSink:
@@ -196,6 +201,4 @@ class ParquetSink:
         os.replace(_part(self.path), self.path)
 
     def discard(self) -> None:
-        self.file.close()
-        with suppress(OSError):
-            _part(self.path).unlink()
+        _drop(self.file, self.path)

@@ -44,7 +44,8 @@ class Evaluation:
     """The score of a model on a split; shares are of `scored` images, of `images` that there are.
 
     top5: None with five classes or fewer. loss: mean cross-entropy. confusion: true rows,
-    predicted columns. mistakes: the surest first. notice: what looks wrong with the model.
+    predicted columns. mistakes: the surest first. notice: what looks wrong with the model. notes: what was
+    found while listing the data, such as images of classes that the model has not, which are not among `images`.
     """
 
     data: str
@@ -62,6 +63,7 @@ class Evaluation:
     confusion: list[list[int]]
     mistakes: list[Mistake]
     notice: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluation.json` of a run folder has it."""
@@ -69,7 +71,7 @@ class Evaluation:
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
         plain["top1_interval"] = list(self.top1_interval)
-        for optional in ("top5", "notice"):
+        for optional in ("top5", "notice", "notes"):
             if not plain[optional]:
                 plain.pop(optional)
         return plain
@@ -90,6 +92,7 @@ def open_for(model: Model, data: str | Path, request: OpenRequest | None = None)
 
     Where the data has no split of its own and the model was trained on it, the images held
     out then are found again; any other data is scored whole.
+    Raises: DataError, also where images lie in no class, or in one that the data's own train/ has not.
     """
     request = request or OpenRequest()
     origin = model.provenance
@@ -97,9 +100,12 @@ def open_for(model: Model, data: str | Path, request: OpenRequest | None = None)
     dataset = open_data(
         data, dataclasses.replace(request, split=True, seed=seed if isinstance(seed, int) else 0)
     )
-    if dataset.split_seed is None or file_list_sha256(dataset) == origin.data_hash:
-        return dataset
-    return open_data(data, dataclasses.replace(request, split=False))
+    if dataset.split_seed is not None and file_list_sha256(dataset) != origin.data_hash:
+        dataset = open_data(data, dataclasses.replace(request, split=False))
+    fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
+    if fatal is not None:  # images that no split holds: a score would be of the others alone
+        raise DataError(fatal.message, fatal.fix)
+    return dataset
 
 
 def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None = None) -> Evaluation:
@@ -130,7 +136,8 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             + (f" ({tally.unreadable[0]['reason']})" if tally.unreadable else ""),
             "`patchword check` lists what is wrong with each",
         )
-    return tally.evaluation(dataset.path, str(model.report.path), model.preprocess.in_channels)
+    tallied = tally.evaluation(dataset.path, str(model.report.path), model.preprocess.in_channels)
+    return dataclasses.replace(tallied, notes=tuple(problem.message for problem in dataset.problems))
 
 
 def _choose(dataset: Dataset, name: str | None) -> Split:

@@ -58,6 +58,21 @@ def test_what_fails_leaves_an_older_file_as_it_was(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
+def test_a_full_disk_is_told_and_leaves_nothing(
+    model: Model, pictures: list[Path], tmp_path: Path, name: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            embed_to(model, pictures[:1], tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith((".v", "v."))]
+
+
 @pytest.mark.parametrize(("name", "error"), [("v.nyp", SettingsError), ("no/such/v.npy", OutputError)])
 def test_a_place_that_cannot_be_written_is_told(
     model: Model, pictures: list[Path], tmp_path: Path, name: str, error: type[Exception]

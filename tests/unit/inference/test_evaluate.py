@@ -33,6 +33,21 @@ def labelled(tmp_path: Path, pictures: list[Path]) -> Path:
     return tmp_path / "data"
 
 
+def test_images_that_are_not_scored_are_told_or_refused(model: Model, labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(labelled / NAMES[0], labelled / "unheard of")
+    found = evaluate(model, open_for(model, labelled), EvaluationRequest(ignore_unknown_classes=True))
+    assert found.images == 20 and "5 images of classes that the model has not" in found.notes[0]
+    for split in ("train", "val"):
+        shutil.copytree(labelled, tmp_path / "split" / split)
+    shutil.rmtree(tmp_path / "split" / "train" / "unheard of")
+    with pytest.raises(DataError, match="val has the class 'unheard of'"):
+        open_for(model, tmp_path / "split")
+    shutil.rmtree(tmp_path / "split" / "val" / "unheard of")
+    shutil.copy(next((labelled / NAMES[0]).iterdir()), tmp_path / "split" / "val" / "loose.png")
+    with pytest.raises(DataError, match="outside any class folder"):
+        open_for(model, tmp_path / "split")
+
+
 def test_evaluating_scores_the_answers_that_predicting_gives(model: Model, labelled: Path) -> None:
     found = evaluate(model, open_data(labelled, WHOLE))
     predictions = model.predict(labelled)
