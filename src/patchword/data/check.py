@@ -71,6 +71,7 @@ class CheckReport:
             "classes": list(dataset.classes),
             "splits": {
                 name: {"images": len(split), "per_class": split.counts(len(dataset.classes))}
+                | self._unreadable(split)
                 for name, split in dataset.splits.items()
             },
             "split_seed": dataset.split_seed,
@@ -86,6 +87,12 @@ class CheckReport:
             "modes": self.modes,
             "problems": [{"severity": p.severity, "message": p.message, "fix": p.fix} for p in self.problems],
         }
+
+    def _unreadable(self, split: Split) -> dict[str, list[int]]:
+        """Of each class, how many of the split's images nobody learns from or is scored on."""
+        names = {name for name, _ in self.skipped}
+        lost = split.subset([i for i, name in enumerate(split.names) if name in names])
+        return {"unreadable": lost.counts(len(self.dataset.classes))} if len(lost) else {}
 
 
 def check_data(

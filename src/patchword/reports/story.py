@@ -52,7 +52,7 @@ def progress(run: RunFiles) -> dict[str, Any]:
         "last": last,
         "best": best_epoch(run),
         "seconds": last.get("seconds"),
-        "train_images": (run.data.get("splits") or {}).get("train", {}).get("images"),
+        "train_images": sum(_split_counts(run.data, "train")) or None,
         "begun_from": (run.data.get("begun_from") or {}).get("name"),
     }
 
@@ -241,7 +241,11 @@ def _about_data(run: RunFiles) -> list[Markup]:
 
 
 def _split_counts(data: dict[str, Any], name: str) -> list[int]:
-    return list(((data.get("splits") or {}).get(name) or {}).get("per_class") or [])
+    """Images of each class that can be read."""
+    split = (data.get("splits") or {}).get(name) or {}
+    there = list(split.get("per_class") or [])
+    lost = list(split.get("unreadable") or [0] * len(there))
+    return [images - unreadable for images, unreadable in zip(there, lost, strict=False)]
 
 
 def _files(number: int) -> str:

@@ -36,6 +36,10 @@ class AverageSettings:
             raise SettingsError(f"average.decay is {self.decay}", "give 0 or more, below 1")
 
 
+# The library that computes ends the process where it cannot have as many as it is told.
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """seed: of weights, order, augmentation. device: as torch names it; "auto" takes CUDA where there
@@ -56,10 +60,15 @@ class RunSettings:
     weights: str = ""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.evaluate_every < 1 or self.threads < 0 or min(self.stored_size) < 1:
+        if (
+            self.batch_size < 1
+            or self.evaluate_every < 1
+            or not 0 <= self.threads <= MOST_THREADS
+            or min(self.stored_size) < 1
+        ):
             raise SettingsError(
                 f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}",
-                "give whole numbers from 1 (threads from 0)",
+                f"give whole numbers from 1 (threads from 0 to {MOST_THREADS})",
             )
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"run.seed is {self.seed}", "give a whole number from 0 to 2**63 - 1")

@@ -66,6 +66,7 @@ def test_a_class_that_cannot_be_read_at_all_is_told(folder: Path) -> None:
         file.write_bytes(b"no image")
     report = _check(folder)
     assert "12 training images of the class 'd1' can be read" in _said(report, "warning")
+    assert report.to_dict()["splits"]["train"]["unreadable"] == [0, 12]
     assert not report.fatal
 
 

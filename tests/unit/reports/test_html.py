@@ -212,6 +212,14 @@ def test_what_the_check_of_the_data_found_is_told(tmp_path: Path) -> None:
     assert "3 hidden files" in text
 
 
+def test_only_images_that_can_be_read_count_as_trained_on(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS)
+    data = data_of(FLOWERS)
+    data["splits"]["train"]["unreadable"] = [2, 0, 0, 1, 0]
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    assert "trained on 52 images" in " ".join(_page(tmp_path).text.split())
+
+
 def test_only_the_end_of_a_long_log_is_shown(tmp_path: Path) -> None:
     write_sample(tmp_path, FLOWERS)
     (tmp_path / "log.txt").write_text("".join(f"line {i} <b>\n" for i in range(100_000)))

@@ -57,7 +57,9 @@ def test_the_next_free_folder_lies_beside_the_one_that_exists(
         free_folder("x" * 5000)
 
 
-@pytest.mark.parametrize("said", [{"run.seed": -1}, {"run.seed": 2**64}, {"optim.lr": float("nan")}])
+@pytest.mark.parametrize(
+    "said", [{"run.seed": -1}, {"run.threads": 10**6}, {"run.seed": 2**64}, {"optim.lr": float("nan")}]
+)
 def test_numbers_that_nothing_can_be_done_with_are_refused(data: Path, said: dict[str, float]) -> None:
     with pytest.raises(SettingsError):
         api.train(data, settings=said)
