@@ -46,7 +46,7 @@ def shape_for(facts: DataFacts, asked: Asked) -> Shape:
     dim, depth = _width_and_depth(facts, size)
     if asked.image_size is None and not is_tiny(size):
         size, view = answered_size(size, patch), VIEW
-        reason = "crops show things larger in training; --image-size sets one size for both"
+        reason = "training crops show things larger; --image-size sets one size for both"
         why.append(Choice(what=f"{size[1]}x{size[0]} where it answers", why=reason))
     rows, columns = (-(-i // p) for i, p in zip(size, patch, strict=True))
     seen = f"each image becomes {rows} x {columns} = {rows * columns} tokens"
