@@ -12,7 +12,9 @@ from patchword.images.limits import Limits
 from patchword.images.stored import Meaning, Stored, ValueRange, scaled, wrong_channels
 
 _DESCR = re.compile(rb"'descr':\s*'[<>|=]?([A-Za-z?])\d{0,4}'")
-_SHAPE = re.compile(rb"'shape':\s*\(((?:\s*\d{1,18}L?\s*,?){0,8})\s*\)")
+# Possessive, and a comma after every number but the last: there is one way to read it, so nothing to try for ever.
+_SHAPE = re.compile(rb"'shape':\s*+\(\s*+((?:\d{1,18}+L?\s*+,\s*+){0,8}+(?:\d{1,18}+L?\s*+)?+)\)")
+_FORTRAN = re.compile(rb"'fortran_order':\s*+True")
 _LONGEST_HEADER = 10_000
 
 
@@ -84,7 +86,7 @@ def read_npy(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
         )
     limits.check_bytes(count * (dtype.itemsize + 4), name)
     flat = np.frombuffer(data, dtype, count=count, offset=start)
-    array = flat.reshape(sides, order="F" if b"'fortran_order': True" in header else "C")
+    array = flat.reshape(sides, order="F" if _FORTRAN.search(header) else "C")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 

@@ -6,6 +6,7 @@ Source: netpbm.sourceforge.net/doc (pbm, pgm, ppm, pam); pauldebevec.com/Researc
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from patchword.errors import ImageError
 from patchword.images.limits import Limits
 from patchword.images.stored import Meaning, Pixels, Stored, ValueRange, scaled
 
-_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*)*([^\s#]+)")
+# Possessive: a comment is never read a second way, which a header of nothing but "#" would make take for ever.
+_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+([^\s#]+)")
+_SPACE = re.compile(rb"\s")
+_LONGEST_HEADER = 1 << 16  # bytes: comments may be long
+_TOO_LONG = re.compile(rb"\d{19}")
+_ASCII_BLOCK = 1 << 20  # bytes of ASCII pixels read at once, not to hold 64 bits for every one
 _PAM_MEANING: dict[bytes, Meaning] = {
     b"BLACKANDWHITE": "grey",
     b"GRAYSCALE": "grey",
@@ -44,13 +50,13 @@ def read_netpbm(data: bytes, name: str, limits: Limits, value_range: ValueRange 
     if not 1 <= header.maxval <= 65535:
         raise _damaged(name, f"maxval {header.maxval}")
     itemsize = 1 if header.maxval < 256 else 2
-    # An ASCII sample takes eight bytes while it is being read.
-    limits.check(
-        header.width, header.height, header.channels, 8 if magic in (b"P1", b"P2", b"P3") else itemsize, name
-    )
+    limits.check(header.width, header.height, header.channels, itemsize, name)
     count = header.width * header.height * header.channels
     if magic in (b"P1", b"P2", b"P3"):
-        values = _ascii(data, header, count, name)
+        limits.check_bytes(
+            3 * len(data) + count * itemsize, name
+        )  # the text, and copies of it less comments, spaces
+        values = _ascii(data, header, count, np.dtype(f"u{itemsize}"), name)
     elif magic == b"P4":
         values = _packed_bits(data, header, name)
     else:
@@ -76,11 +82,13 @@ def _header(data: bytes, name: str) -> _Header:
     numbers: list[int] = []
     position = 2
     for _ in range(3 if has_maxval else 2):
-        match = _TOKEN.match(data, position, position + 1000)
+        match = _TOKEN.match(data, position, position + _LONGEST_HEADER)
         if match is None or not match[1].isdigit() or len(match[1]) > 10:
             raise _damaged(name, "its header")
         numbers.append(int(match[1]))
         position = match.end()
+    if data[position : position + 1] == b"#":  # a comment in place of the one space before the pixels
+        position = data.find(b"\n", position) % len(data)
     is_colour = data[1:2] in b"36"
     return _Header(
         width=numbers[0],
@@ -94,16 +102,13 @@ def _header(data: bytes, name: str) -> _Header:
 
 def _pam_header(data: bytes, name: str) -> _Header:
     end = data.find(b"ENDHDR\n", 0, 4096)
-    if end < 0:
+    lines = [line.split(None, 1) for line in data[3 : max(end, 0)].splitlines()]
+    fields = {line[0]: line[1].strip() for line in lines if len(line) == 2}
+    numbers = [fields.get(key, b"") for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")]
+    if not all(number.isdigit() and len(number) <= 10 for number in numbers):
         raise _damaged(name, "its header")
-    fields = dict(line.split(None, 1) for line in data[3:end].splitlines() if line.strip() and b" " in line)
-    try:
-        width, height, channels, maxval = (
-            int(fields[key]) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
-        )
-    except (KeyError, ValueError) as error:
-        raise _damaged(name, "its header") from error
-    meaning = _PAM_MEANING.get(fields.get(b"TUPLTYPE", b"").strip(), "bands")
+    width, height, channels, maxval = map(int, numbers)
+    meaning = _PAM_MEANING.get(fields.get(b"TUPLTYPE", b""), "bands")
     if meaning == "bands" and channels in (1, 3):
         meaning = "grey" if channels == 1 else "rgb"
     if channels < 1 or _CHANNELS.get(meaning, channels) != channels:
@@ -118,24 +123,44 @@ def _pam_header(data: bytes, name: str) -> _Header:
     )
 
 
-def _ascii(data: bytes, header: _Header, count: int, name: str) -> Pixels:
+def _ascii(data: bytes, header: _Header, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
     body = re.sub(rb"#[^\r\n]*", b"", data[header.start - 1 :])
     if data[1:2] == b"1":  # PBM digits may stand without a space between; 1 is black
-        digits = np.frombuffer(re.sub(rb"\s", b"", body), np.uint8)
-        values: Pixels = np.equal(digits[:count], ord("0")).astype(np.uint8)
-        if not np.isin(digits[:count], (48, 49)).all():
+        digits = np.frombuffer(re.sub(rb"\s", b"", body), np.uint8)[:count]
+        if not np.isin(digits, (48, 49)).all():
             raise _damaged(name, "something that is no 0 or 1 among its pixels")
+        values: Pixels = np.equal(digits, ord("0")).astype(np.uint8)
     else:
-        tokens = body.split(None, count)[:count]
-        try:
-            values = np.fromiter(map(int, tokens), np.int64, len(tokens))
-        except (ValueError, OverflowError) as error:
-            raise _damaged(name, "something that is no number among its pixels") from error
-        if values.size and values.min() < 0:
-            raise _damaged(name, "a negative value")
+        values = _numbers(body, header.maxval, count, dtype, name)
     if values.size < count:
         raise ImageError(f"{name}: the file is cut off ({values.size} of {count} values)", "get it again")
     return values
+
+
+def _numbers(body: bytes, maxval: int, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
+    """The first `count` numbers of a text, or as many as there are. What follows them is not looked at."""
+    values = np.empty(count, dtype)
+    have = start = 0
+    while start < len(body) and have < count:
+        gap = _SPACE.search(body, start + _ASCII_BLOCK)
+        end = gap.start() if gap else len(body)
+        block = body[start:end].strip()
+        if not _is_numbers(block):
+            block = b" ".join(block.split(None, count - have)[: count - have])
+            if not _is_numbers(block):
+                raise _damaged(name, "something that is no number among its pixels")
+        # Of an empty text numpy makes a zero.
+        numbers = np.fromstring(block or b"0", np.int64, sep=" ")[: count - have if block else 0]
+        if numbers.size and int(numbers.max()) > maxval:
+            raise _damaged(name, f"a value of {numbers.max()} over maxval {maxval}")
+        values[have : have + numbers.size] = numbers
+        have, start = have + numbers.size, end
+    return values[:have]
+
+
+def _is_numbers(text: bytes) -> bool:
+    """Digits and spaces only, no number beyond 64 bits."""
+    return not text.translate(None, b"0123456789 \t\r\n\v\f") and not _TOO_LONG.search(text)
 
 
 def _packed_bits(data: bytes, header: _Header, name: str) -> Pixels:

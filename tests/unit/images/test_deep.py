@@ -120,6 +120,18 @@ def npy(values: Any) -> bytes:
     return file.getvalue()
 
 
+def test_npy_in_columns_is_read_however_its_header_is_spaced() -> None:
+    data = npy(np.asfortranarray(RGB))
+    for spaced in (
+        data,
+        data.replace(b"'fortran_order': True", b"'fortran_order':  True").replace(b"  \n", b" \n"),
+    ):
+        np.testing.assert_array_equal(decode(spaced), RGB)
+    np.testing.assert_array_equal(
+        decode(data.replace(b"'fortran_order': True,", b"'fortran_order':True, ")), RGB
+    )
+
+
 @pytest.mark.parametrize("data", [png16(DEEP, 2), tiff(DEEP, photometric="rgb"), ppm(DEEP), npy(DEEP)])
 def test_16_bits_equal_their_8_bit_version(data: bytes) -> None:
     assert np.abs(decode(data) - EXACT).max() < 1 / 255
@@ -236,8 +248,20 @@ def test_netpbm_of_every_kind() -> None:
         (pfm, RGB),
         (b"P1 4 2\n0110\n1001", np.array([[255, 0, 0, 255], [0, 255, 255, 0]])[..., None]),
         (b"P4 4 2\n\x60\x90", np.array([[255, 0, 0, 255], [0, 255, 255, 0]])[..., None]),
+        (
+            b"P5\n#" + b"a long comment # " * 900 + b"\n2 1 255# another\n\xff\x00",
+            np.array([[255, 0]])[..., None],
+        ),
         (b"P5 2 1 1023\n\x03\xff\x00\x00", np.array([[255, 0]])[..., None]),
     ):
         pixels = decode(data)
         levels = pixels if pixels.dtype == np.uint8 else pixels * 255
         assert np.abs(levels - expected.astype(float)).max() < 1e-4, data[:20]
+
+
+@pytest.mark.parametrize(
+    "text", [b"P2 1 1 255 ", b"P2 1 1 255 \n \n", b"P2 2 1 255 7 ", b"P1 2 1 1 ", b"P5 1 1 255#"]
+)
+def test_a_netpbm_without_its_last_pixel_is_cut_off(text: bytes) -> None:
+    with pytest.raises(ImageError, match="cut off"):
+        decode(text)
