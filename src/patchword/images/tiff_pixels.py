@@ -16,6 +16,7 @@ from patchword.images.pillow import translated
 from patchword.images.stored import Meaning, Pixels, Stored, ValueRange, scaled
 from patchword.images.tiff import Tiff
 
+_BITS_BLOCK = 1 << 16  # bytes
 _ALPHA = (1, 2)  # extra samples: 1 associated (premultiplied), 2 unassociated; 0 is unspecified
 
 
@@ -207,10 +208,13 @@ def _unpacked_bits(
     stride = (columns * samples * bits + 7) // 8
     lines = np.frombuffer(segment, np.uint8).reshape(-1, stride)
     out = np.zeros((lines.shape[0], columns * samples), dtype)
-    for row, line in enumerate(lines):  # a row at a time: the bits take a byte each
-        digits = np.unpackbits(line)[: columns * samples * bits].reshape(-1, bits)
+    at_once = max(_BITS_BLOCK // stride, 1)  # some rows at a time: the bits take a byte each
+    for top in range(0, lines.shape[0], at_once):
+        block = out[top : top + at_once]
+        digits = np.unpackbits(lines[top : top + at_once], axis=1)[:, : columns * samples * bits]
         for digit in range(bits):
-            out[row] = (out[row] << 1) | digits[:, digit]
+            block <<= 1
+            block |= digits[:, digit::bits]
     return out.reshape(-1, columns, samples)
 
 

@@ -85,6 +85,12 @@ BOMBS = {
     + b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999, 99999, 3), }".ljust(70),
     "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 200, 0, 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0),
     "psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 99999, 99999, 8, 3) + bytes(40),
+    "ppm of comments": b"P5" + b"#" * 500,
+    "ppm of comments and spaces": b"P6\n" + b"# " * 500,
+    "pam without a number": b"P7\nWIDTH \nHEIGHT 2\nDEPTH 1\nMAXVAL 255\nENDHDR\n1234",
+    "pam of 10^400 channels": b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH " + b"9" * 400 + b"\nMAXVAL 255\nENDHDR\n",
+    "npy of digits": b"\x93NUMPY\1\0\xf4\1"
+    + (b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"1" * 200 + b"x").ljust(500),
     "sgi": b"\x01\xda\x01\x01" + struct.pack(">HHHH", 3, 65535, 65535, 3) + bytes(600),
 }
 
@@ -121,6 +127,31 @@ def test_a_bomb_is_refused_or_harmless_within_seconds(bomb: str) -> None:
         assert decode(BOMBS[bomb]).size <= 300
     except ImageError as error:
         assert error.fix
+
+
+def test_numbers_in_text_are_read_within_the_memory_of_the_picture() -> None:
+    text = b"P2 4000 3000 99 " + b"87 " * 12_000_000  # as objects of Python's, 500 MB
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LIMITED], input=text, capture_output=True, timeout=60
+    )
+    assert done.stdout.startswith(b"read (3000, 4000, 3)"), done.stdout + done.stderr
+
+
+def test_very_thin_deep_pictures_take_no_longer_than_others() -> None:
+    long = 300_000
+    rows = zlib.compress(b"\1\0\1\0\2\0\3" * long)
+    header = struct.pack(">IIBBBBB", 1, long, 16, 2, 0, 0, 0)
+    thin_png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    packed = zlib.compress(b"\x70" * long)
+    thin_tiff = bytearray(
+        tiff(t256=1, t257=long, t258=4, t259=8, t262=1, t273=0, t277=1, t278=long, t279=len(packed))
+    )
+    thin_tiff[10 + 5 * 12 + 8 : 10 + 6 * 12] = struct.pack("<I", len(thin_tiff))
+    for data, value in ((thin_png, 1 / 65535), (bytes(thin_tiff) + packed, 7 * 17)):
+        start = time.perf_counter()
+        pixels = decode(data)
+        assert pixels.shape == (long, 1, 3) and np.allclose(pixels[..., 0], value)
+        assert time.perf_counter() - start < 1
 
 
 def test_the_limit_on_pixels_is_checked_before_decoding_and_can_be_set() -> None:
