@@ -65,6 +65,7 @@ class Tiff:
     """The first directory. Offsets and counts are of strips or tiles, all planes in turn."""
 
     order: str  # "<" or ">"
+    is_big: bool = False  # BigTIFF: offsets of 64 bits
     width: int
     height: int
     bits: int
@@ -89,8 +90,9 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
     """Raises: ImageError for a directory that is damaged or cut off, or a size over the limits."""
     order = "<" if data[:2] == b"II" else ">"
     try:
-        tags = _read_tags(data, order, name)
-        tiff = _from_tags(tags, order, name)
+        is_big = data[2:4] in (b"+\0", b"\0+")
+        tags = _read_tags(data, order, is_big, name)
+        tiff = _from_tags(tags, order, is_big, name)
     except (struct.error, KeyError, IndexError, ValueError) as error:
         raise ImageError(
             f"{name}: the TIFF file is cut off or its directory is damaged", "get it again"
@@ -98,6 +100,11 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
     limits.check(tiff.width, tiff.height, tiff.samples, max(tiff.bits // 8, 1), name)
     rows, columns = tiff.segment
     limits.check_bytes(rows * columns * tiff.samples * max(tiff.bits // 8, 1), name)
+    if tiff.photometric == YCBCR and tiff.is_subsampled and tiff.compression == PLAIN:
+        raise ImageError(  # Pillow would say that it is cut off
+            f"{name}: TIFF of uncompressed YCbCr with its colours at a lower resolution, which is not read",
+            "save it as PNG",
+        )
     return tiff
 
 
@@ -108,18 +115,21 @@ def is_ordinary(tiff: Tiff) -> bool:
         return True  # JPEG, fax, CIELab…: Pillow's or nobody's
     if tiff.photometric == YCBCR:  # plain and whole, it is too much for Pillow 11.3
         return tiff.is_subsampled or tiff.bits != 8 or tiff.samples != 3
-    if tiff.sample_format != 1 or tiff.fill_order != 1:
+    if tiff.compression == PACKBITS and tiff.predictor != 1:
+        return False  # libtiff would give the differences
+    if tiff.sample_format != 1 or tiff.fill_order != 1 or (tiff.is_big and tiff.order == ">"):
         return False
-    if tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
+    if tiff.photometric == BLACK_IS_ZERO:
         return tiff.samples == 1 and tiff.bits in (1, 8)
     if tiff.bits != 8 or tiff.planes_apart:
         return False
-    usual = {RGB: 3, PALETTE: 1, CMYK: 4}[tiff.photometric]
+    # Not WHITE_IS_ZERO, a negative where its one plane is said to lie apart; nor palettes, black where their colours
+    # are numbers of 8 bits.
+    usual = {RGB: 3, CMYK: 4}.get(tiff.photometric)
     return tiff.samples == usual or (tiff.photometric == RGB and tiff.extra_samples == (2,))
 
 
-def _read_tags(data: bytes, order: str, name: str) -> dict[str, tuple[int, ...]]:
-    is_big = data[2:4] in (b"+\0", b"\0+")
+def _read_tags(data: bytes, order: str, is_big: bool, name: str) -> dict[str, tuple[int, ...]]:
     (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)
     start += 8 if is_big else 2
@@ -142,7 +152,7 @@ def _read_tags(data: bytes, order: str, name: str) -> dict[str, tuple[int, ...]]
     return tags
 
 
-def _from_tags(tags: dict[str, tuple[int, ...]], order: str, name: str) -> Tiff:
+def _from_tags(tags: dict[str, tuple[int, ...]], order: str, is_big: bool, name: str) -> Tiff:
     def one(tag: str, default: int) -> int:
         return tags[tag][0] if tags.get(tag) else default
 
@@ -160,6 +170,7 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, name: str) -> Tiff:
     orientation = one("orientation", 1)
     return Tiff(
         order=order,
+        is_big=is_big,
         width=width,
         height=height,
         bits=bits.pop(),

@@ -38,8 +38,9 @@ def _to_unit(values: NDArray[Any], tiff: Tiff, name: str, value_range: ValueRang
         pixels = scaled(values, name, value_range, top=2**tiff.bits - 1)
     else:
         pixels = scaled(values, name, value_range)
-    if tiff.photometric == t.WHITE_IS_ZERO:
-        pixels = (np.uint8(255) if pixels.dtype == np.uint8 else np.float32(1)) - pixels
+    if tiff.photometric == t.WHITE_IS_ZERO:  # the extra samples, alpha among them, are not turned round
+        white = np.uint8(255) if pixels.dtype == np.uint8 else np.float32(1)
+        pixels = np.concatenate([white - pixels[..., :1], pixels[..., 1:]], axis=2)
     return pixels
 
 
@@ -76,9 +77,9 @@ def _through_palette(values: NDArray[Any], tiff: Tiff, name: str) -> Stored:
     if tiff.samples != 1 or tiff.bits > 8 or len(tiff.colour_map) != 3 * colours:
         raise ImageError(f"{name}: damaged TIFF file (its palette)", "save it again as PNG")
     table = np.array(tiff.colour_map, np.uint16).reshape(3, colours).T
-    # Written in 16 bits; some programs put 8-bit numbers there.
-    table = table // 257 if table.max() > 255 else table
-    return Stored(pixels=table.astype(np.uint8)[values[..., 0]], meaning="rgb")
+    # Written in 16 bits, as 257 or 256 times the 8-bit number; some programs put the 8-bit numbers there.
+    colours_8bit = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
+    return Stored(pixels=colours_8bit[values[..., 0]], meaning="rgb")
 
 
 def _assemble(data: bytes, tiff: Tiff, name: str) -> NDArray[Any]:

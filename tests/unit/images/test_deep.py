@@ -180,6 +180,72 @@ def test_a_deep_tiff_is_turned_upright_as_an_8_bit_one(orientation: int) -> None
     assert np.abs(decode(deep) - decode(shallow) / 255).max() < 1e-6
 
 
+def raw_tiff(values: Any, bits: int, photometric: int, **tags: Any) -> bytes:
+    """One uncompressed strip, written apart from the reader. tags: t284=(2,), numbers of 16 bits."""
+    order, is_big = tags.pop("order", "<"), tags.pop("is_big", False)
+    height, width, samples = values.shape
+    digits = (values.reshape(height, -1)[..., None] >> np.arange(bits)[::-1]) & 1
+    body = np.packbits(digits.reshape(height, -1).astype(np.uint8), axis=1).tobytes()
+    entries: dict[int, tuple[int, ...]] = {
+        256: (width,),
+        257: (height,),
+        258: (bits,) * samples,
+        262: (photometric,),
+    }
+    entries |= {277: (samples,), 278: (height,), 279: (len(body),)}
+    entries |= {int(tag[1:]): value for tag, value in tags.items()}
+    entries[273] = (16 if is_big else 8,)
+    word, count, inline = ("Q", "Q", 8) if is_big else ("I", "H", 4)
+    start = entries[273][0] + len(body)
+    size = struct.calcsize("=" + count) + len(entries) * (20 if is_big else 12) + inline
+    directory, tables = struct.pack(order + count, len(entries)), b""
+    for tag, numbers in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        if len(packed) > inline:
+            place = struct.pack(order + word, start + size + len(tables))
+            tables, packed = tables + packed, place
+        directory += struct.pack(order + "HH" + word, tag, 3, len(numbers)) + packed.ljust(inline, b"\0")
+    head = {"<": b"II", ">": b"MM"}[order]
+    head += struct.pack(order + "HHHQ", 43, 8, 0, start) if is_big else struct.pack(order + "HI", 42, start)
+    return head + body + directory + bytes(inline) + tables
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("factor", [1, 256, 257])
+def test_a_tiff_palette_may_be_written_in_8_or_16_bits(bits: int, factor: int) -> None:
+    colours = np.random.default_rng(bits).integers(0, 256, (2**bits, 3))
+    index = (X + Y)[:9, :13] % 2**bits
+    data = raw_tiff(index[..., None], bits, 3, t320=tuple((colours.T * factor).ravel().tolist()))
+    np.testing.assert_array_equal(decode(data), colours[index])
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True])
+def test_white_is_zero_in_every_arrangement(bits: int, planar: int, order: str, is_big: bool) -> None:
+    values = (RGB[:9, :13, 1:2] > 20) * (2**bits - 1)
+    data = raw_tiff(values, bits, 0, t284=(planar,), order=order, is_big=is_big)
+    np.testing.assert_array_equal(decode(data, channels=1), 255 - values * (255 // (2**bits - 1)))
+
+
+def test_alpha_of_a_tiff_whose_white_is_zero_is_not_turned_round() -> None:
+    values = np.dstack([RGB[..., 0], (X * 4).astype(np.uint8)])
+    pixels = decode(raw_tiff(values, 8, 0, t338=(2,)), channels=1)[..., 0]
+    alpha = values[..., 1] / 255
+    np.testing.assert_allclose(pixels, (255.0 - values[..., 0]) * alpha + 255 * (1 - alpha), atol=1)
+
+
+def test_differences_packed_by_packbits_are_summed() -> None:
+    data = tiff(RGB, photometric="rgb", compression="packbits", predictor=True)
+    np.testing.assert_array_equal(decode(data), RGB)
+
+
+def test_uncompressed_colours_of_lower_resolution_are_refused_by_name() -> None:
+    with pytest.raises(ImageError, match="lower resolution"):
+        decode(raw_tiff(RGB.astype(int), 8, 6, t530=(2, 2)))
+
+
 def test_values_without_a_known_range_need_one() -> None:
     for values in (
         RGB.astype(np.int32),
