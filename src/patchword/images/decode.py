@@ -17,7 +17,7 @@ from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
 from patchword.images.geometry import Size
-from patchword.images.jpeg import with_end_marker
+from patchword.images.jpeg import refuse_grey_end, with_end_marker
 from patchword.images.limits import MAX_PIXELS, Limits
 from patchword.images.netpbm import read_netpbm
 from patchword.images.orientation import (
@@ -32,6 +32,7 @@ from patchword.images.orientation import (
 from patchword.images.png import is_deep_colour, parse_png, read_deep
 from patchword.images.sources import FileSource, name_of, read_bytes
 from patchword.images.stored import Pixels, Stored, ValueRange, to_channels, wrong_channels
+from patchword.images.tga import has_alpha
 from patchword.images.tiff import is_ordinary, parse_tiff
 
 Source = FileSource | BinaryIO | Image.Image | NDArray[Any]
@@ -126,7 +127,14 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         return _load_tiff(data, request, name, limits)
     if kind == "jpeg":
         data = with_end_marker(data, name, limits)
-    return _load_image(pillow.open_image(data, kind, name), kind, request, name, limits)
+    image = pillow.open_image(data, kind, name)
+    if kind == "tga" and not has_alpha(data):
+        pillow.check_size(image, limits, name)
+        image = pillow.without_alpha(image, kind, name)
+    loaded = _load_image(image, kind, request, name, limits)
+    if kind == "jpeg":
+        refuse_grey_end(image, data, name, limits)
+    return loaded
 
 
 def _load_png(data: bytes, request: Request, name: str, limits: Limits) -> Loaded:

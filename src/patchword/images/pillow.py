@@ -127,6 +127,12 @@ def translated(name: str, kind: str) -> Iterator[None]:
         ) from error
 
 
+def without_alpha(image: Image.Image, kind: str, name: str) -> Image.Image:
+    """Decoded, its fourth (or second) channel left out."""
+    with translated(name, kind):
+        return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
 def decode_image(
     image: Image.Image, kind: str, name: str, value_range: ValueRange | None
 ) -> Image.Image | Stored:
