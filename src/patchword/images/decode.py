@@ -17,6 +17,8 @@ from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
 from patchword.images.geometry import Size
+from patchword.images.gif import refuse_without_colours
+from patchword.images.icon import with_true_depths
 from patchword.images.jpeg import refuse_grey_end, with_end_marker
 from patchword.images.limits import MAX_PIXELS, Limits
 from patchword.images.netpbm import read_netpbm
@@ -127,10 +129,16 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         return _load_tiff(data, request, name, limits)
     if kind == "jpeg":
         data = with_end_marker(data, name, limits)
+    elif kind in ("ico", "cur"):
+        data, kind = with_true_depths(data), "ico"
+    elif kind == "gif":
+        refuse_without_colours(data, name)
     image = pillow.open_image(data, kind, name)
+    pillow.check_size(image, limits, name)
     if kind == "tga" and not has_alpha(data):
-        pillow.check_size(image, limits, name)
         image = pillow.without_alpha(image, kind, name)
+    elif kind == "gif":
+        pillow.fill_background(image, name)
     loaded = _load_image(image, kind, request, name, limits)
     if kind == "jpeg":
         refuse_grey_end(image, data, name, limits)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from patchword.errors import ImageError
 from patchword.images.limits import Limits
@@ -30,7 +30,6 @@ FORMATS = {
     "avif": ("AvifImagePlugin", "AvifImageFile"),
     "jpeg2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     "ico": ("IcoImagePlugin", "IcoImageFile"),
-    "cur": ("CurImagePlugin", "CurImageFile"),
     "dds": ("DdsImagePlugin", "DdsImageFile"),
     "qoi": ("QoiImagePlugin", "QoiImageFile"),
     "psd": ("PsdImagePlugin", "PsdImageFile"),
@@ -125,6 +124,22 @@ def translated(name: str, kind: str) -> Iterator[None]:
         raise ImageError(
             f"{name}: damaged {kind.upper()} file ({text})", "get it again, or leave it out"
         ) from error
+
+
+def fill_background(image: Image.Image, name: str) -> None:
+    """Decode the first picture of a GIF; what an opaque one leaves open of its canvas gets the file's background.
+
+    Pillow fills it with the first colour; where one colour is clear it leaves the rest clear.
+    """
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    places = [tile.extents for tile in tiles]
+    with translated(name, "gif"):
+        image.load()
+        colour = image.info.get("background")
+        if colour and places and places[0] != (0, 0, *image.size) and "transparency" not in image.info:
+            outside = Image.new("1", image.size, 1)
+            outside.paste(0, places[0])
+            image.paste(colour, mask=outside)
 
 
 def without_alpha(image: Image.Image, kind: str, name: str) -> Image.Image:
