@@ -75,7 +75,7 @@ def from_stream(reader: io.BufferedReader) -> bytes | Iterator[str]:
     Paths are read as they come, so that another program may still be finding them.
     """
     head = reader.peek(512)[:512]
-    if _is_picture(head):
+    if _is_picture(head) or not _are_paths(head):
         return reader.read()
     return _paths(reader, b"\0" if b"\0" in head else b"\n")
 
@@ -88,6 +88,12 @@ def _is_picture(head: bytes) -> bool:
     except ImageError:
         return False
     return bool(head)
+
+
+def _are_paths(head: bytes) -> bool:
+    """Whether a list of names may begin so: no page, drawing or binary file, whose pieces would each be a missing file."""
+    control = {byte for byte in head if byte < 32} - set(b"\0\t\r\n")
+    return not control and not head.lstrip().startswith((b"<", b"%PDF", b"%!PS", b"version https://git-lfs"))
 
 
 def _paths(reader: io.BufferedReader, end: bytes) -> Iterator[str]:

@@ -217,3 +217,17 @@ def test_standard_input_may_list_paths(content: bytes) -> None:
 def test_standard_input_may_be_one_image(pictures: list[Path]) -> None:
     content = pictures[0].read_bytes()
     assert from_stream(io.BufferedReader(io.BytesIO(content))) == content  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\n\n",
+        b"%PDF-1.7\n%\xe2\xe3\n1 0 obj\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'>\n</svg>\n",
+        b"\n<!DOCTYPE html>\n<html>\n",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    ],
+)
+def test_what_is_no_picture_on_standard_input_is_one_answer_not_a_list_of_names(content: bytes) -> None:
+    assert from_stream(io.BufferedReader(io.BytesIO(content))) == content  # type: ignore[arg-type]
