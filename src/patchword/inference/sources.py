@@ -7,13 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from patchword.errors import DataError, ImageError, near_text
+from patchword.images.suffixes import SUFFIXES
 
-# Endings by which a picture in a folder is known; a file that is named itself needs none.
-PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".avif"),
-    *(".tif", ".tiff", ".npy", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".pfm"),
-    *(".jp2", ".j2k", ".ico", ".tga", ".qoi", ".pcx", ".sgi"),
-)
 STDIN = "-"
 
 
@@ -25,7 +20,7 @@ def pictures_in(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        pictures = (f for f in files if not f.startswith(".") and f.lower().endswith(PICTURE_SUFFIXES))
+        pictures = (f for f in files if not f.startswith(".") and Path(f).suffix.lower() in SUFFIXES)
         found += [Path(place) / name for name in sorted(pictures)]
     if not found:
         raise DataError(

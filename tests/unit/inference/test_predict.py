@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patchword.data.sources.layout import Listing, arrange
 from patchword.errors import CheckpointError, DataError, ImageError, PartialFailure, SettingsError
 from patchword.images.preprocess import read
 from patchword.inference.answers import Answer, Plan, SameAnswers, _by_shape, make_plan
@@ -231,3 +232,26 @@ def test_standard_input_may_be_one_image(pictures: list[Path]) -> None:
 )
 def test_what_is_no_picture_on_standard_input_is_one_answer_not_a_list_of_names(content: bytes) -> None:
     assert from_stream(io.BufferedReader(io.BytesIO(content))) == content  # type: ignore[arg-type]
+
+
+def test_a_folder_scan_finds_the_pictures_that_training_finds_and_those_that_will_be_refused(
+    tmp_path: Path,
+) -> None:
+    names = [
+        "a.jpg",
+        "b.HEIC",
+        "c.svg",
+        "d.mpo",
+        "e.apng",
+        "f.qoi",
+        "g.pcx",
+        "h.sgi",
+        "i.j2k",
+        "j.txt",
+        "k",
+        "._l.jpg",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures_in(tmp_path)] == names[:9]
+    assert sorted(arrange(Listing(files=names, folders=[])).loose) == names[:9]

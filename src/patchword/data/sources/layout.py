@@ -13,42 +13,13 @@ from pathlib import PurePosixPath
 
 from patchword.data.dataset import Problem
 from patchword.errors import DataError, nearest
+from patchword.images.suffixes import SUFFIXES
 
 SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pfm",
-        ".pam",
-        ".npy",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".ico",
-        ".jp2",
-        ".mpo",
-        ".tga",
-    ]
-)
 _SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
 
 

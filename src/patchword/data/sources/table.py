@@ -16,10 +16,11 @@ import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
 from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import SPLITS, SUFFIXES, in_order
+from patchword.data.sources.layout import SPLITS, in_order
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.splits import split_in_two
 from patchword.errors import DataError, near_text
+from patchword.images.suffixes import SUFFIXES
 
 DESCRIPTION = "a .csv, .tsv, .jsonl or .parquet table of image and label"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
