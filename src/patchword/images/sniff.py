@@ -19,13 +19,14 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x4f\xff\x51", "jpeg2000"),
     (b"DDS ", "dds"),
     (b"qoif", "qoi"),
-    (b"8BPS", "psd"),
+    (b"8BPS\0\1", "psd"),
     (b"icns", "icns"),
     (b"\x01\xda", "sgi"),
     (b"\x59\xa6\x6a\x95", "sun"),
 )
 _NETPBM = tuple(b"P" + kind for kind in b"1 2 3 4 5 6 7 f F".split())
 _PNG_AGAIN = "save it as PNG or JPEG"
+_FLOATS = "save its numbers with numpy.save, and give their value_range"
 _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs",
@@ -44,6 +45,14 @@ _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "gzip-compressed, not an image", "unpack it"),
     (b"\xff\x0a", "JPEG XL, which cannot be decoded here", _PNG_AGAIN),
     (b"\0\0\0\x0cJXL ", "JPEG XL, which cannot be decoded here", _PNG_AGAIN),
+    (b"II\xbc", "JPEG XR, which cannot be decoded here", _PNG_AGAIN),
+    (b"\x76\x2f\x31\x01", "OpenEXR, which cannot be decoded here", _FLOATS),
+    (b"#?RADIANCE", "Radiance HDR, which cannot be decoded here", _FLOATS),
+    (b"#?RGBE", "Radiance HDR, which cannot be decoded here", _FLOATS),
+    (b"8BPS\0\2", "a large Photoshop file (PSB), which cannot be decoded here", _PNG_AGAIN),
+    (b"gimp xcf", "a file of GIMP's own (XCF), which cannot be decoded here", "export it as PNG"),
+    (b"/* XPM */", "XPM, which is not decoded here", _PNG_AGAIN),
+    (b"\xc5\xd0\xd3\xc6", "PostScript, which is not a raster format", "render its page to PNG"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, not an image", "save each picture with numpy.save"),
     (b"SIMPLE  =", "FITS, which cannot be decoded here", "save its array with numpy.save"),
     (b"\x1aE\xdf\xa3", "a video, not an image", "take frames out of it"),
