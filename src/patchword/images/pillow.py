@@ -54,6 +54,7 @@ _UNSUPPORTED = (
     "unknown pixel mode",
     "unsupported",
     "not supported",
+    "unrecognized raw mode",
     "support not installed",
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from patchword.checkpoints.containers.write import write_npz, write_safetensors, write_torch
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
@@ -30,6 +30,15 @@ def every_dtype(dtypes: list[torch.dtype] = DTYPES) -> Tensors:
     numbers = torch.arange(-3, 9).reshape(3, 4)
     found = {str(dtype).removeprefix("torch."): numbers.abs().to(dtype) for dtype in dtypes}
     return found | {"scalar": torch.tensor(2.5), "none": torch.empty(0, 3), "odd": torch.ones(3).bool()}
+
+
+def safetensors_writes(dtype: torch.dtype) -> bool:
+    """Before 0.6 it has no unsigned integers of more than 8 bits."""
+    try:
+        save({"x": torch.zeros(1, dtype=dtype)})
+    except KeyError:
+        return False
+    return True
 
 
 def same(entry: Entry, tensor: torch.Tensor) -> None:
@@ -53,7 +62,7 @@ def holds(stored: Stored, tensors: Tensors) -> None:
 
 
 def test_safetensors_give_what_was_saved(tmp_path: Path) -> None:
-    tensors = every_dtype(DTYPES + RARE[:5])
+    tensors = every_dtype(DTYPES + [dtype for dtype in RARE[:5] if safetensors_writes(dtype)])
     save_file(tensors, tmp_path / "m.safetensors", {"format": "pt"})
     stored = open_stored(tmp_path / "m.safetensors")
     holds(stored, tensors)
