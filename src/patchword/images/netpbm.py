@@ -53,9 +53,8 @@ def read_netpbm(data: bytes, name: str, limits: Limits, value_range: ValueRange 
     limits.check(header.width, header.height, header.channels, itemsize, name)
     count = header.width * header.height * header.channels
     if magic in (b"P1", b"P2", b"P3"):
-        limits.check_bytes(
-            3 * len(data) + count * itemsize, name
-        )  # the text, and copies of it less comments, spaces
+        # The text, and copies of it without comments and spaces.
+        limits.check_bytes(3 * len(data) + count * itemsize, name)
         values = _ascii(data, header, count, np.dtype(f"u{itemsize}"), name)
     elif magic == b"P4":
         values = _packed_bits(data, header, name)
@@ -88,7 +87,8 @@ def _header(data: bytes, name: str) -> _Header:
         numbers.append(int(match[1]))
         position = match.end()
     if data[position : position + 1] == b"#":  # a comment in place of the one space before the pixels
-        position = data.find(b"\n", position) % len(data)
+        newline = data.find(b"\n", position)
+        position = newline if newline >= 0 else len(data)
     is_colour = data[1:2] in b"36"
     return _Header(
         width=numbers[0],

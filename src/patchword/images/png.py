@@ -118,9 +118,8 @@ def read_deep(png: Png, name: str, limits: Limits, value_range: ValueRange | Non
 
 def _values(png: Png, name: str) -> NDArray[np.uint16]:
     """[H, W, channels], whole."""
-    if (
-        png.colour == 4
-    ):  # two bytes of grey and two of alpha are packed and filtered as four channels of a byte
+    if png.colour == 4:
+        # Two bytes of grey and two of alpha are packed and filtered as four channels of a byte.
         header = b"IHDR" + struct.pack(">IIBB", png.width, png.height, 8, 6) + png.data[26:29]
         data = b"".join([png.data[:12], header, struct.pack(">I", zlib.crc32(header)), png.data[33:]])
         return _decoded(data, None, name).view(">u2").astype(np.uint16)
