@@ -116,7 +116,7 @@ def load(
 def _sides(value: int | Sequence[int] | None, name: str) -> tuple[int, int] | None:
     if value is None:
         return None
-    sides = (value, value) if isinstance(value, int) else tuple(value)
+    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise SettingsError(f"{name} is {value!r}", "give pixels a side, or (rows, columns)")
     return sides[0], sides[1]

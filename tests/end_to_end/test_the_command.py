@@ -12,7 +12,7 @@ FULL = Path("/dev/full")
 
 def patchword(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "patchword.cli.main", *args], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "patchword", *args], capture_output=True, text=True, check=False
     )
 
 

@@ -69,11 +69,6 @@ def adapt(
         source=_numbers(source),
         classes=_classes_from(to_classes_from) if to_classes_from else names,
     )
-    if wanted == Wanted(how=how):
-        raise SettingsError(
-            "nothing to change is given",
-            "give --to-image-size, --to-patch-size, --to-channels or --to-classes",
-        )
     done = adapt_file(model, wanted, Path(out), options=said(), offline=offline)
     _print(done, out)
 

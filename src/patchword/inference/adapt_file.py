@@ -7,13 +7,18 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.native import write_model
 from patchword.checkpoints.source import read_source, refuse_partial
-from patchword.errors import OutputError
+from patchword.errors import OutputError, SettingsError
 
 
 def adapt_file(
     model: str | Path, wanted: Wanted, out: Path, *, options: Options | None = None, offline: bool = False
 ) -> Adapted:
     """Read, change, write with the source's licence and hash. Raises: SettingsError, CheckpointError, OutputError."""
+    if wanted == Wanted(how=wanted.how):
+        raise SettingsError(
+            "nothing to change is given",
+            "give --to-image-size, --to-patch-size, --to-channels or --to-classes (in Python without --to-)",
+        )
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     source, report = read_source(find_weights(model, offline=offline), options or Options())

@@ -24,7 +24,7 @@ from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, read
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    from torch import Tensor, device, dtype
 
 Array = NDArray[Any]
 _BATCH_CPU, _BATCH_GPU = 8, 64
@@ -80,12 +80,13 @@ def make_plan(num_items: int | None, device: "device", batch_size: int | None = 
 class Route:
     """From a picture to numbers: what feeds the model, and the function that it computes.
 
-    compute: [b, C, h, w] float32 → a tensor whose first axis is b.
+    compute: [b, C, h, w] of `dtype` on `device` → a tensor whose first axis is b.
     """
 
     preprocess: Preprocess
     compute: "Callable[[Tensor], Tensor]"
     device: "device"
+    dtype: "dtype"
     max_pixels: int = MAX_PIXELS
 
 
@@ -151,7 +152,7 @@ class _Worker:
         # One picture needs no copy into a batch.
         batch = torch.from_numpy(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
         with torch.inference_mode(), self.turn:
-            return self.route.compute(batch.to(self.route.device)).float().cpu().numpy()
+            return self.route.compute(batch.to(self.route.device, self.route.dtype)).float().cpu().numpy()
 
 
 def _by_shape(fed: dict[int, Array]) -> list[list[int]]:

@@ -28,6 +28,7 @@ from patchword.model.vit import ViT
 Feature = Literal["embedding", "class", "mean", "tokens"]
 FEATURES: tuple[Feature, ...] = ("embedding", "class", "mean", "tokens")
 Vectors = NDArray[np.float32]
+Picture = Source | Tensor
 Many = list[Any] | tuple[Any, ...] | Iterator[Any]
 
 
@@ -66,6 +67,10 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     def forward(self, images: Tensor) -> Tensor:
         if self.card.untrained:
             raise self._untrained()
@@ -78,12 +83,12 @@ class Model(nn.Module):
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, source: Source, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self, source: Picture, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> Prediction: ...
     def predict(
-        self, source: Source | Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self, source: Picture | Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
     ) -> Prediction | list[Prediction]:
-        """One picture (path, bytes, open file, array, PIL image) → Prediction; many → a list of them.
+        """One picture (path, bytes, open file, array, tensor, PIL image) → Prediction; many → a list of them.
 
         Many is a list, a tuple, an iterator, or the path of a folder.
         Raises: ImageError where a single picture cannot be read; among many, its own
@@ -95,7 +100,7 @@ class Model(nn.Module):
         (answer,) = self.answers([source], self.vit, max_pixels=max_pixels)
         if answer.error is not None:
             raise answer.error
-        return self._prediction(answer, typing.cast(Source, source))
+        return self._prediction(answer, typing.cast(Picture, source))
 
     def predict_each(
         self, sources: Iterable[Any], *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
@@ -115,7 +120,12 @@ class Model(nn.Module):
             yield answer, self._prediction(answer)
 
     def embed(
-        self, source: Source | Many, *, feature: Feature = "embedding", batch_size: int | None = None
+        self,
+        source: Picture | Many,
+        *,
+        feature: Feature = "embedding",
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Vectors:
         """One picture → its vector [D]; many → [images, D].
 
@@ -127,7 +137,9 @@ class Model(nn.Module):
         many = _as_many(source)
         sources = [source] if many is None else many
         rows: list[Vectors] = []
-        for answer in self.answers(sources, self.feature(feature), batch_size=batch_size):
+        for answer in self.answers(
+            sources, self.feature(feature), batch_size=batch_size, max_pixels=max_pixels
+        ):
             if answer.values is None:
                 assert answer.error is not None
                 raise answer.error
@@ -144,7 +156,7 @@ class Model(nn.Module):
         names = self.config.tokens.names
         if name not in FEATURES:
             raise SettingsError(
-                f"no feature {name!r}{near_text(name, FEATURES)}", f"use one of: {', '.join(FEATURES)}"
+                f"no feature {name!r}{near_text(str(name), FEATURES)}", f"use one of: {', '.join(FEATURES)}"
             )
         if name == "class" and "class" not in names:
             raise SettingsError("this model has no class token", "use the feature 'embedding' or 'mean'")
@@ -188,7 +200,9 @@ class Model(nn.Module):
 
         compute: images [b, C, h, w] → [b, …], such as `self.vit` or `self.feature(…)`. sources:
         pictures, or `Named` ones; count: how many, where the iterable cannot tell.
+        Raises: SettingsError for a batch_size or max_pixels below 1.
         """
+        _check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
         # Dropout and the like must not touch an answer, whatever mode a training loop left.
         was_training = self.training
         self.eval()
@@ -196,13 +210,17 @@ class Model(nn.Module):
             count = len(sources) if isinstance(sources, list | tuple) else count
             plan = make_plan(count, self.device, batch_size)
             route = Route(
-                preprocess=self.preprocess, compute=compute, device=self.device, max_pixels=max_pixels
+                preprocess=self.preprocess,
+                compute=compute,
+                device=self.device,
+                dtype=self.dtype,
+                max_pixels=max_pixels,
             )
             yield from answers(map(_named, sources), route, plan)
         finally:
             self.train(was_training)
 
-    def _prediction(self, answer: Answer, source: Source | None = None) -> Prediction:
+    def _prediction(self, answer: Answer, source: Picture | None = None) -> Prediction:
         error, probabilities = "", None
         if answer.values is None:
             assert answer.error is not None
@@ -210,7 +228,11 @@ class Model(nn.Module):
         else:
             probabilities = softmax(answer.values)
         return Prediction(
-            name=answer.name, classes=self.classes, probabilities=probabilities, error=error, source=source
+            name=answer.name,
+            classes=self.classes,
+            probabilities=probabilities,
+            error=error,
+            source=_untorched(source),
         )
 
 
@@ -221,11 +243,27 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     return shares
 
 
-def _named(source: Source | Named) -> Named:
-    return source if isinstance(source, Named) else Named(name=_name(source), source=source)
+def _check_at_least_one(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise SettingsError(f"{name} is {number!r}", "give a whole number from 1")
 
 
-def _name(source: Source) -> str:
+def _named(source: Picture | Named) -> Named:
+    if isinstance(source, Named):
+        return source
+    return Named(name=_name(source), source=_untorched(source))
+
+
+def _untorched(source: Any) -> Any:
+    """A tensor as an array, which is read by the same rules; anything else as it is."""
+    if not isinstance(source, Tensor):
+        return source
+    plain = source.detach().cpu()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def _name(source: Picture) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     own = getattr(source, "filename", None) or getattr(source, "name", None)

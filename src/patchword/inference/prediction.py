@@ -1,10 +1,12 @@
 """What a classifier says of one picture."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from patchword.errors import ImageError
 from patchword.images.decode import Source, decode
@@ -65,9 +67,7 @@ class Prediction:
         found = self.top(k)
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        # Those of an iterator are not kept; a file can be opened again by its name.
-        picture = decode(self.name if self.source is None else self.source, name=self.name)
-        left.imshow(picture)
+        left.imshow(self._picture())
         left.set_axis_off()
         left.set_title(self.name, fontsize=9)
         names, shares = [name for name, _ in found], [share for _, share in found]
@@ -79,6 +79,20 @@ class Prediction:
         right.set_xticks([])
         right.spines[["top", "right", "bottom"]].set_visible(False)
         return figure
+
+    def _picture(self) -> NDArray[Any]:
+        """[h, w, 3]. Raises: ImageError where it is nowhere any more."""
+        source = self.source
+        if source is None:  # those of an iterator are not kept; a file can be opened again by its name
+            if not Path(self.name).is_file():
+                raise ImageError(
+                    f"{self.name}: a picture that came from an iterator is not kept",
+                    "give `predict` a list, or files",
+                )
+            source = self.name
+        elif hasattr(source, "seek") and not isinstance(source, Image.Image):
+            source.seek(0)  # `predict` has read it to its end
+        return decode(source, name=self.name)
 
     def __repr__(self) -> str:
         if self.probabilities is None:

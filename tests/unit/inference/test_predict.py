@@ -1,8 +1,10 @@
 """Predictions: the same at any batch size, in order, a bad picture touching only its own row."""
 
+import copy
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +49,32 @@ def test_every_kind_of_source_gives_the_same_answer(model: Model, pictures: list
     path = pictures[0]
     image = Image.open(path)
     kinds = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, np.asarray(image)]
+    kinds += [torch.tensor(np.asarray(image)), torch.tensor(np.asarray(image)).permute(2, 0, 1)]
     expected = model.predict(path).probabilities
     for source in kinds:
-        assert np.array_equal(model.predict(source).probabilities, expected)
+        prediction = model.predict(source)
+        assert np.array_equal(prediction.probabilities, expected)
+        shown = prediction.plot().axes[0].images[0].get_array()
+        assert np.array_equal(shown, np.asarray(image))
+    assert np.abs(shares(model.predict(kinds[3:]))[-1] - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_of_another_dtype_answers_too(model: Model, pictures: list[Path], dtype: torch.dtype) -> None:
+    expected = model.predict(pictures[0]).probabilities
+    found = copy.deepcopy(model).to(dtype).predict(pictures[0]).probabilities
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 0.05
+    assert not np.array_equal(found, expected) or dtype == torch.float64
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "8"])
+def test_a_batch_or_limit_below_one_is_refused(model: Model, pictures: list[Path], number: Any) -> None:
+    for ask in (model.predict, model.embed):
+        with pytest.raises(SettingsError, match=f"batch_size is {number!r}"):
+            ask(pictures, batch_size=number)
+        with pytest.raises(SettingsError, match=f"max_pixels is {number!r}"):
+            ask(pictures[0], max_pixels=number)
 
 
 def test_lists_iterators_and_folders_give_lists_in_order(model: Model, pictures: list[Path]) -> None:
@@ -122,6 +147,9 @@ def test_a_plot_shows_picture_and_bars(model: Model, pictures: list[Path], tmp_p
     figure.savefig(tmp_path / "p.png")
     labels = [text.get_text() for text in figure.axes[1].get_yticklabels()]
     assert labels == [name for name, _ in model.predict(pictures[0]).top(3)]
+    (lost,) = model.predict(iter([np.asarray(Image.open(pictures[0]))]))
+    with pytest.raises(ImageError, match="is not kept"):
+        lost.plot()
 
 
 def test_an_untrained_head_never_answers(tmp_path: Path, pictures: list[Path]) -> None:
