@@ -1,5 +1,6 @@
 """What loading a file did: what it is, what was matched, resampled, dropped, and how much of the model it filled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ class LoadReport:
     parameters: of the model. filled: share of the backbone's numbers that came from the file. resampled:
     what is brought to the size of the images at run time, and how.
     new: tensors of the model that no file held. notes: anything else that was done or is doubtful.
+    stamps: the files that were read, and when each had last been written (ns), by which one that was changed
+    since is known.
     """
 
     path: Path
@@ -29,6 +32,7 @@ class LoadReport:
     dropped: tuple[Dropped, ...] = ()
     new: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stamps: tuple[tuple[Path, int], ...] = ()
 
     def __str__(self) -> str:
         head = f"{self.path}: {self.layout}, {self.tensors} tensors, {self.parameters:,} parameters"
@@ -39,3 +43,8 @@ class LoadReport:
         if self.new:
             parts.append(f"new: {', '.join(self.new[:3])}")
         return "; ".join([*parts, *([self.why] if self.why else []), *self.notes])
+
+
+def stamps_of(files: Sequence[Path]) -> tuple[tuple[Path, int], ...]:
+    """Each file and when it was last written, in nanoseconds."""
+    return tuple((file, file.stat().st_mtime_ns) for file in files)

@@ -12,7 +12,7 @@ from patchword.checkpoints.find import BEST, LAST, Found
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.native import is_native, read_model
 from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError
 from patchword.model.cost import cost
 
@@ -62,6 +62,16 @@ def refuse_partial(report: LoadReport) -> None:
             f"{report.path}: it does not fill {', '.join(report.new[:3])}; random weights are not written as its own",
             "give the whole file",
         )
+
+
+def origin_of_loaded(card: ModelCard, report: LoadReport) -> ModelCard:
+    """As `read_source` gives it, of a model that was loaded before; without a hash where its files changed since."""
+    files = [file for file, _ in report.stamps]
+    same = bool(files) and all(file.exists() for file in files) and stamps_of(files) == report.stamps
+    if same:
+        return _with_origin(card, files)
+    where = replace(card.provenance, source=card.provenance.source or report.path.name, source_sha256="")
+    return replace(card, provenance=where)
 
 
 def _with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:

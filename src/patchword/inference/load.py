@@ -10,7 +10,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
 from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.checkpoints.resampled import resampled
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def load(
 def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
     read_card(found.path)  # a wrong file is told before torch takes its seconds
     machine.watch()
+    stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
     from patchword.model.cost import cost
 
@@ -56,6 +57,7 @@ def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
         resampled=resampled(card.config, card.preprocess),
+        stamps=stamps,
     )
     return _model(card, tensors, report, device)
 

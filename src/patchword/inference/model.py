@@ -3,6 +3,7 @@
 import os
 import typing
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -72,7 +73,7 @@ class Model(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.card.untrained:
+        if self.card.untrained and not self.training:
             raise self._untrained()
         logits: Tensor = self.vit(images)
         return logits
@@ -184,8 +185,24 @@ class Model(nn.Module):
     def _untrained(self) -> CheckpointError:
         return CheckpointError(
             f"{self.report.path}: nobody trained its {', '.join(self.card.untrained)}; its answers would be noise",
-            "train it first, or use `patchword embed`",
+            "train it (in Python, `mark_trained` says that it is), or use `patchword embed`",
         )
+
+    def mark_trained(self) -> None:
+        """Say that all parts have been trained, a new head among them: it may answer, and be saved."""
+        self.card = replace(self.card, untrained=())
+        self.report = replace(self.report, new=())
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as they are now, with config, preprocessing, class names and origin, as one
+        .safetensors file that `load` and every command take. What the scores were is left out.
+
+        Raises: OutputError where `path` exists or cannot be written; CheckpointError for weights that are no
+        numbers, that do not fit `config`, or of which a part was drawn at random and never trained.
+        """
+        from patchword.inference.save import save_model
+
+        save_model(self, Path(path))
 
     def answers(
         self,
