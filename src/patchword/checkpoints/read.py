@@ -14,7 +14,7 @@ from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
-from patchword.checkpoints.report import LoadReport, stamps_of
+from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
 from patchword.errors import CheckpointError, SettingsError
@@ -80,7 +80,6 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         dropped=plan.dropped,
         new=plan.missing,
         notes=(*_notes(checkpoint), *description.notes),
-        stamps=stamps_of(stored.files),
     )
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report

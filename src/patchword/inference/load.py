@@ -41,7 +41,8 @@ def load(
     # A wrong file is told before torch takes its seconds.
     opened = open_foreign(found.path, options, found.source)
     machine.watch()
-    return _model(opened.card, read_tensors(opened), opened.report, device)
+    report = replace(opened.report, stamps=stamps_of(opened.checkpoint.stored.files))
+    return _model(opened.card, read_tensors(opened), report, device)
 
 
 def _load_native(found: Found, device: "str | torch.device | None") -> "Model":

@@ -43,7 +43,8 @@ def test_gradients_are_those_of_torch_once_and_twice(product: bool) -> None:
         return [*once, *twice]
 
     for ours, theirs in zip(gradients(linear), gradients(F.linear), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4)
+        # Of the largest: where large terms cancel, a small number has the error of the terms.
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 def test_a_frozen_layer_costs_no_gradient(product: bool) -> None:
