@@ -69,7 +69,7 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
         work.channels(wanted.channels, wanted.how, wanted.source)
     if wanted.patch_size is not None:
         work.patch(wanted.patch_size)
-    work.image(wanted.image_size or card.config.image.size)
+    work.image(wanted.image_size)
     if wanted.classes is not None:
         work.classes(wanted.classes, wanted.seed)
     changed = {change.part for change in work.changes}
@@ -190,8 +190,13 @@ class _Work:
         )
         self._set(replace(self.config, patch=replace(self.config.patch, size=size)))
 
-    def image(self, size: Size) -> None:
-        """Tables of positions to the grid of `size`; formulas and rotations need nothing."""
+    def image(self, wanted: Size | None) -> None:
+        """Tables of positions to the grid of that size; formulas and rotations need nothing.
+
+        None: the size that they are made for, and images prepared as before, which may be of another
+        (DINOv2: tables for 518 pixels, images of 224).
+        """
+        size = wanted or self.config.image.size
         if min(size) < 1:
             raise SettingsError(f"image_size is {size}", "give pixels of at least 1")
         old_grid, new_grid = self.stored_grid, self.config.grid_of(size)
@@ -201,7 +206,7 @@ class _Work:
         if old_grid != new_grid:
             self._resample(config, old_grid, new_grid)
         preprocess = self.card.preprocess
-        if preprocess.image_size != size:
+        if wanted is not None and preprocess.image_size != size:
             preprocess = sized_as(preprocess, size)
         self._set(config, preprocess)
 

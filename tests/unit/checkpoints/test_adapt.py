@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchword.checkpoints.adapt import Adapted, Wanted, adapt
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.facts import sized_as
 from patchword.errors import CheckpointError, SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.inference.load import model_of
@@ -49,6 +50,18 @@ def test_another_size_stored_answers_as_another_size_at_run_time(name: str) -> N
     x = images(2, 3, 40, 30)
     assert torch.allclose(after(done, x), answer(card, tensors, x), atol=1e-5)
     assert done.card.config.image.size == done.card.preprocess.image_size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    "wanted", [Wanted(classes=NAMES[:2]), Wanted(channels=4), Wanted(patch_size=(4, 4))], ids=str
+)
+def test_images_of_another_size_than_the_tables_stay_so_where_no_size_is_asked(wanted: Wanted) -> None:
+    card, tensors = made(tiny())
+    card = replace(card, preprocess=sized_as(card.preprocess, (40, 30)))
+    done = adapt(card, tensors, wanted)
+    assert done.card.preprocess.image_size == (40, 30)
+    assert done.card.preprocess.resize == card.preprocess.resize
+    assert done.card.config.image.size == card.config.image.size
 
 
 def test_its_own_size_changes_nothing() -> None:
