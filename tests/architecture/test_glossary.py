@@ -3,10 +3,12 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import patchword
+from patchword.model.kinds import Positions
 
 SOURCE = Path(patchword.__file__).parent
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
@@ -26,3 +28,8 @@ def test_every_term_is_where_the_glossary_says(file: str, name: str) -> None:
 
 def test_the_glossary_points_at_much_of_the_code() -> None:
     assert len(PLACES) > 20
+
+
+def test_every_kind_of_positions_has_a_row() -> None:
+    rows = re.findall(r"^\| (\w+) \|", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {part.kind for part in get_args(Positions)} <= set(rows)

@@ -15,7 +15,9 @@ from patchword.cli.verbs import VERBS
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEMPLATES = Path(patchword.__file__).parent / "reports" / "templates"
-PAGES = {p.name: p.read_text(encoding="utf-8") for p in [ROOT / "README.md", *sorted(TEMPLATES.glob("*.j2"))]}
+WRITTEN = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(TEMPLATES.glob("*.j2"))]
+PAGES = {p.name: p.read_text(encoding="utf-8") for p in GUIDES}
 # A place of the template stands for one word, as a path does.
 PLACE = re.compile(r"\{\{.*?\}\}")
 
@@ -66,12 +68,21 @@ def test_every_make_target_named_is_one() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"])
-def test_every_file_linked_is_there(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if "://" not in target:
-            assert ((ROOT / page).parent / target).exists(), target
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_every_place_linked_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        assert not heading or heading in _anchors(linked), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names that headings get on the web."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_is_short_and_its_picture_is_small() -> None:
