@@ -31,7 +31,7 @@ def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, st
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
     elif hasattr(source, "read"):
-        data = _read_stream(source, name, limits)
+        data = _read_stream(source, name)
     else:
         raise ImageError(
             f"{name}: {type(source).__name__} is no picture",
@@ -86,7 +86,7 @@ def _nearest_file(path: str | os.PathLike[str]) -> str:
     return f"give a file that is there{near}"
 
 
-def _read_stream(stream: BinaryIO, name: str, limits: Limits) -> bytes:
+def _read_stream(stream: BinaryIO, name: str) -> bytes:
     try:
         data = stream.read()
     except (OSError, ValueError) as error:

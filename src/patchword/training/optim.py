@@ -44,17 +44,3 @@ def make_optimiser(model: nn.Module, settings: OptimSettings) -> torch.optim.Ada
         {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
-
-
-def parameter_table(model: nn.Module, settings: OptimSettings) -> list[dict[str, Any]]:
-    """Groups with learning rate, decay and parameters; the parameters sum to the model's."""
-    named = list(model.named_parameters())
-    return [
-        {
-            "group": "decayed" if decayed else "not decayed",
-            "lr": settings.lr,
-            "weight_decay": settings.weight_decay if decayed else 0.0,
-            "parameters": sum(p.numel() for n, p in named if decays(n, p) is decayed),
-        }
-        for decayed in (True, False)
-    ]

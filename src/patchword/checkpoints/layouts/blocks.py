@@ -1,4 +1,4 @@
-"""The block that timm, DeiT, MAE, DINO, I-JEPA and BEiT all write under the same names."""
+"""What timm, DeiT, MAE, DINO, I-JEPA and BEiT all write under the same names."""
 
 from collections.abc import Iterable
 
@@ -38,16 +38,6 @@ def attention(their_block: str, our_block: str, config: ViTConfig) -> Iterable[R
         yield rule(f"{their_block}attn.q_bias", f"{our_block}attention.q_bias")
         yield rule(f"{their_block}attn.v_bias", f"{our_block}attention.v_bias")
     yield from both(f"{their_block}attn.proj", f"{our_block}attention.proj", config.attention.out_bias)
-
-
-def plain_block(index: int, config: ViTConfig) -> Iterable[Rule]:
-    """norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2 of `blocks.{index}`."""
-    theirs = ours = f"blocks.{index}."
-    yield from norm(f"{theirs}norm1", f"{ours}norm1", config)
-    yield from attention(theirs, ours, config)
-    yield from norm(f"{theirs}norm2", f"{ours}norm2", config)
-    yield from both(f"{theirs}mlp.fc1", f"{ours}mlp.fc1", config.mlp.bias)
-    yield from both(f"{theirs}mlp.fc2", f"{ours}mlp.fc2", config.mlp.bias)
 
 
 def layer_scale(index: int, names: tuple[str, str], config: ViTConfig) -> Iterable[Rule]:
