@@ -80,6 +80,8 @@ def _check_norm(config: "ViTConfig") -> None:
             widths["num_heads · head_dim"] = config.attention_dim
         if config.patch.norm_pixels:
             widths["the pixels of a patch"] = config.patch_pixels
+        if isinstance(config.head.pool, AttentionPool) and config.mlp.inner_norm:
+            widths["the attention pool's hidden width"] = config.head.pool.hidden or config.mlp_dim
         for name, width in widths.items():
             if groups < 1 or width % groups:
                 raise SettingsError(

@@ -4,7 +4,6 @@ What each averages over is its docstring's first line; all but RMSNorm take off 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.kinds import (
@@ -50,8 +49,12 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
-            return super().forward(x)
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+            return self._normed(x)
+        return self._normed(x.transpose(1, 2)).transpose(1, 2)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        # nn.GroupNorm's own forward refuses a single number a group, and only in a batch of one.
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class InstanceNorm(nn.Module):
@@ -67,8 +70,9 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.instance_norm(x.transpose(1, 2), weight=self.weight, bias=self.bias, eps=self.eps)
-        return normed.transpose(1, 2)
+        # An instance is a group of one channel; F.instance_norm refuses an image of one token.
+        channels = len(self.weight)
+        return torch.group_norm(x.transpose(1, 2), channels, self.weight, self.bias, self.eps).transpose(1, 2)
 
 
 def make_norm(config: Norm, dim: int) -> nn.Module:

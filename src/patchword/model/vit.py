@@ -9,7 +9,8 @@ Shapes: B images, C channels, N tokens (prefix first), D dim, H heads, h × w gr
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -303,19 +304,21 @@ class ViT(nn.Module):
         """The softmax weights of the asked layers: index → [B, H, N, N], rows sum to 1.
 
         layers, heads: None is all; negative layers count from the end. The model's own
-        answer goes through the fused kernel and is not touched by asking.
+        answer goes through the fused kernel and is not touched by asking. In training too they
+        are those of the model in use: without dropout, and no running average moves.
         Raises: SettingsError for a layer or head that is not there.
         """
         wanted = _indices(layers, self.config.depth, "layer")
         chosen = None if heads is None else _indices(heads, self.config.attention.num_heads, "head")
         maps: dict[int, Tensor] = {}
-        x, layout = self.embed_tokens(images)
-        for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
-            if index in wanted:
-                assert isinstance(block, Block)
-                weights = block.attention_weights(x, place)
-                maps[index] = weights if chosen is None else weights[:, chosen]
-            x = block(x, place)
+        with _in_use(self):
+            x, layout = self.embed_tokens(images)
+            for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
+                if index in wanted:
+                    assert isinstance(block, Block)
+                    weights = block.attention_weights(x, place)
+                    maps[index] = weights if chosen is None else weights[:, chosen]
+                x = block(x, place)
         return {index: maps[index] for index in wanted}
 
     # The steps, for those who wrap the model (MAE, detection).
@@ -437,6 +440,18 @@ def _indices(asked: Sequence[int] | None, count: int, what: str) -> list[int]:
         if not 0 <= index < count:
             raise SettingsError(f"there is no {what} {index}", f"ask for {what}s 0 to {count - 1}")
     return indices
+
+
+@contextlib.contextmanager
+def _in_use(model: nn.Module) -> Iterator[None]:
+    """In eval, and each module in its own mode again afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _has_hooks(module: nn.Module) -> bool:

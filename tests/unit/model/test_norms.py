@@ -84,3 +84,11 @@ def test_batch_norm_answers_with_running_statistics_in_eval() -> None:
 def test_pooled_vectors_are_normed_as_a_single_token(config: Norm) -> None:
     norm = make_norm(config, D).eval()
     assert torch.allclose(norm(X[:, 0]), norm(X[:, :1])[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [GroupNormConfig(num_groups=D), InstanceNormConfig()])
+def test_one_token_of_one_image_is_normed_as_among_others(config: Norm) -> None:
+    """A single number shares its mean with nobody: nought, in a batch of any size."""
+    norm = make_norm(config, D)
+    for x in (X[:, :1], X[:1, :1]):
+        assert norm(x).shape == x.shape and norm(x).abs().max() < 1e-3

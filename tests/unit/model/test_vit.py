@@ -1,13 +1,15 @@
 """The backbone: what the papers say of it holds for every kind of part."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from patchword.errors import SettingsError
-from patchword.model.config import AttentionConfig, BlockConfig, HeadConfig, ViTConfig
+from patchword.model.config import AttentionConfig, BlockConfig, HeadConfig, MLPConfig, ViTConfig
 from patchword.model.cost import cost
-from patchword.model.kinds import MeanPool, NoPositions
+from patchword.model.kinds import AttentionPool, BatchNormConfig, GroupNormConfig, MeanPool, NoPositions
 from patchword.model.sizes import sized
 from patchword.model.vit import PatchEmbed, ViT, cut_patches
 from support.vit_configs import ALL, NO_CLASS, NORMS, POSITIONS, REGISTERS, tiny
@@ -173,6 +175,17 @@ def test_attention_maps_are_the_weights_that_the_fused_kernel_applies(config: Vi
             assert close(block.attention(entered, place), by_hand)
 
 
+def test_asking_for_attention_maps_in_training_leaves_the_model_as_it_was() -> None:
+    model = build(tiny(norm=BatchNormConfig(), block=BlockConfig(drop_path=0.5, dropout=0.5))).train()
+    model.blocks[0].eval()  # frozen, say
+    x, before = images(model.config), copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    maps = model.attention_maps(x)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(model.eval().attention_maps(x)[1], maps[1])
+
+
 def _entering(model: ViT, x: Tensor, index: int) -> Tensor:
     """What the attention of block `index` is given."""
     seen: list[Tensor] = []
@@ -299,3 +312,9 @@ def test_contradictions_are_refused_with_what_mends_them() -> None:
     assert "mean" in caught.value.fix
     with pytest.raises(SettingsError, match="shared among 5"):
         tiny(attention=AttentionConfig(num_heads=5))
+    with pytest.raises(SettingsError, match="attention pool's hidden width, 30,"):
+        tiny(
+            norm=GroupNormConfig(num_groups=4),
+            mlp=MLPConfig(hidden=40, inner_norm=True),
+            head=HeadConfig(pool=AttentionPool(hidden=30), num_classes=5),
+        )
