@@ -19,7 +19,7 @@ from patchword.model.sizes import sized
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
-from patchword.training.losses import soft_targets
+from patchword.training.losses import soft_cross_entropy, soft_targets
 from patchword.training.optim import OptimSettings, make_optimiser
 from patchword.training.recipes import RECIPES, recipe_named
 from patchword.training.recipes.facts import Asked, DataFacts
@@ -114,6 +114,28 @@ def test_the_rate_rises_then_falls_and_stays_within_its_bounds(
     peak = shares.index(max(shares))
     assert all(0 < share <= 1 for share in shares)
     assert shares[:peak] == sorted(shares[:peak]) and shares[peak:] == sorted(shares[peak:], reverse=True)
+
+
+def test_the_learning_rate_ends_at_its_share_and_reaches_its_peak_in_any_run() -> None:
+    settings = ScheduleSettings(epochs=4, warmup_epochs=1.0, final_lr=0.25)
+    assert lr_share(4 * 50, 50, settings) == pytest.approx(0.25)
+    too_long = ScheduleSettings(epochs=2, warmup_epochs=9.0)
+    assert max(lr_share(step, 50, too_long) for step in range(100)) == pytest.approx(1.0)
+
+
+def test_the_loss_is_taken_in_float32_whatever_the_logits_are_in() -> None:
+    logits = torch.tensor([[3.0, 1.0, -2.0]])
+    targets = soft_targets(torch.tensor([1]), 3, 0.1)
+    exact = soft_cross_entropy(logits, targets)
+    assert torch.equal(soft_cross_entropy(logits.bfloat16(), targets), exact)
+
+
+def test_averaged_weights_carry_the_buffers_as_they_are() -> None:
+    model = torch.nn.BatchNorm1d(2)
+    average = AveragedWeights(model, 0.999)
+    model(torch.randn(8, 2) + 5)
+    average.update(1)
+    assert all(torch.equal(a, b) for a, b in zip(average.model.buffers(), model.buffers(), strict=True))
 
 
 def _model() -> ViT:
