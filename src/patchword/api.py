@@ -347,7 +347,9 @@ class _reported:
             return
         go_on = f"go on with `patchword train --resume {self.folder}`"
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("interrupted; the last whole epoch is kept", go_on) from error
+            kept = (self.folder / "last.safetensors").exists()
+            what = "the last whole epoch is kept" if kept else "no epoch was whole yet, there are no weights"
+            raise Interrupted(f"interrupted; {what}", go_on) from error
         if isinstance(error, PatchwordError) and (self.folder / "metrics.jsonl").exists():
             from patchword.reports.html import write_report
 

@@ -227,19 +227,21 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
         return [_fatal(f"{dataset.path} has one image", "give some images of each of two or more classes")]
-    if len(dataset.classes) < 2:
-        only = dataset.classes[0] if dataset.classes else ""
+    counts = np.array(training.counts(len(dataset.classes)))
+    if (counts > 0).sum() < 2 <= counts.sum() or len(dataset.classes) < 2:
+        only = dataset.classes[int(counts.argmax())] if dataset.classes else ""
         return [
             _fatal(
-                f"{dataset.path} has one class ({only!r}), so there is nothing to tell apart", "add another"
+                f"{dataset.path} has images of one class ({only!r}), so there is nothing to tell apart",
+                "add another",
             )
         ]
     problems = []
-    counts = np.array(training.counts(len(dataset.classes)))
-    if not any(len(split) for name, split in dataset.splits.items() if name != "train"):
-        problems.append(
-            _fatal(f"{dataset.path} has no images to evaluate on", "add images, or a val/ folder")
-        )
+    if not any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
+        others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
+        message = f"{dataset.path} has no images to evaluate on" + (f", but {others}" if others else "")
+        fix = "call that split val" if others else "add images to val, or remove it and a fifth is held out"
+        problems.append(_fatal(message, fix))
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]

@@ -1,8 +1,11 @@
 """The check finds what was planted, and nothing in sound data."""
 
+import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from patchword.data.align import align
@@ -99,3 +102,21 @@ def test_classes_are_matched_to_a_model_by_name(folder: Path) -> None:
     with pytest.raises(DataError, match="'d0s' is near"):
         align(data, ("d0s", "d1"))
     assert len(align(data, ("d1",), ignore_unknown=True).evaluation) == 4
+
+
+def test_splits_that_nothing_is_scored_on_are_fatal(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 4})
+    rows = "".join(f"flat0/{i}.png,{'ab'[i % 2]},{'train' if i < 2 else 'holdout'}\n" for i in range(4))
+    (tmp_path / "t.csv").write_text("path,label,split\n" + rows)
+    (problem,) = check_data(open_data(tmp_path / "t.csv")).fatal
+    assert "but holdout" in problem.message and "val" in problem.fix
+
+
+def test_a_name_without_images_makes_no_second_class(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 4})
+    features = {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}
+    table = pa.table({"path": [f"flat0/{i}.png" for i in range(4)], "label": [1, 1, 1, 1]})
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), tmp_path / "t.parquet")
+    (problem,) = check_data(open_data(tmp_path / "t.parquet")).fatal
+    assert "one class ('b')" in problem.message

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from patchword.data.batches import Batches
+from patchword.data.check import check_data
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
@@ -106,6 +107,60 @@ def test_split_folders_are_known_by_their_usual_names(tmp_path: Path, spelling: 
     assert len(data.training) == 6 and len(data.evaluation) == 3 and data.split_seed is None
 
 
+def test_split_folders_are_known_by_a_word_of_their_names(tmp_path: Path) -> None:
+    write_scans(tmp_path / "training_set", {"d0": 3, "d1": 3})
+    write_scans(tmp_path / "test_set", {"d0": 1, "d1": 2}, first=5)
+    data = open_data(tmp_path)
+    assert data.classes == ("d0", "d1")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 6, "test": 3}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"car0": 2, "plane1": 2, "train2": 2})
+    (tmp_path / "train2").rename(tmp_path / "train")
+    assert open_data(tmp_path).classes == ("car0", "plane1", "train")
+
+
+def test_a_folder_beside_train_that_is_no_split_is_told(tmp_path: Path) -> None:
+    write_scans(tmp_path / "train", {"d0": 3, "d1": 3})
+    write_scans(tmp_path / "vall", {"d0": 1, "d1": 2}, first=5)
+    (problem,) = open_data(tmp_path).problems
+    assert "vall is no split (near: 'val'" in problem.message and "(3)" in problem.message
+
+
+def test_a_folder_of_tables_names_one(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError) as raised:
+        open_data(tmp_path)
+    assert f"{tmp_path}/data/train.parquet" in raised.value.fix
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_image_of_a_table_that_is_not_there_is_one_that_cannot_be_read(
+    tmp_path: Path, zipped: bool
+) -> None:
+    write_scans(tmp_path, {"flat0": 2})
+    place = tmp_path / "flat0"
+    (place / "labels.csv").write_text("file,label\n0.png,a\n1.png,b\ngone.png,a\n")
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+            for file in place.iterdir():
+                archive.write(file, file.name)
+        place = tmp_path / "flat.zip"
+    report = check_data(open_data(place, OpenRequest(split=False)))
+    ((name, reason),) = report.skipped
+    assert report.images == 3 and name == "gone.png" and "no such file" in reason
+
+
+def test_hugging_faces_images_may_be_paths_alone(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"flat0": 2})
+    images = pa.array([{"bytes": None, "path": f"flat0/{i}.png"} for i in range(2)])
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"]}), tmp_path / "t.parquet")
+    report = check_data(open_data(tmp_path / "t.parquet", OpenRequest(split=False)))
+    assert report.images == 2 and not report.skipped
+
+
 def test_numbers_as_class_names_are_in_order_of_number(tmp_path: Path) -> None:
     write_scans(tmp_path, {"2": 2, "1": 2, "3": 2})
     (tmp_path / "3").rename(tmp_path / "10")
@@ -139,7 +194,10 @@ def test_a_table_beside_flat_images_labels_them(tmp_path: Path) -> None:
         ("file,thing\nx.png,2\n", "which column holds the label"),
         ("file,label\n", "no image"),
         ("file,label\na.png\n", "line 2"),
-        ("file,label\nnot-there.png,a\n", "no row has both"),
+        (
+            "file,label\nnot-there.png,a\n",
+            "not one image of the column file is there, the first is not-there.png",
+        ),
         ("file,label,label\na.png,x,y\n", "two columns 'label'"),
         ('file,label\n"' + "never closed\n" * 20_000, "line"),
     ],

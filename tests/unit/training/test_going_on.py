@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchword import api
-from patchword.errors import OutputError, SettingsError, TrainingBroken, UserError
+from patchword.api import _reported
+from patchword.errors import Interrupted, OutputError, SettingsError, TrainingBroken, UserError
 from patchword.training.runfolder import free_folder
 from support.scans import write_scans
 
@@ -159,3 +160,13 @@ def test_an_evaluation_that_is_no_number_is_no_score(data: Path, tmp_path: Path)
     with pytest.raises(TrainingBroken, match="not finite"):
         api.train(data, out=tmp_path / "run", epochs=3, settings=settings)
     assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_control_c_before_the_first_epoch_promises_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "0.pt").touch()
+    with pytest.raises(Interrupted, match="no weights"), _reported(tmp_path):
+        raise KeyboardInterrupt
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(Interrupted, match="is kept"), _reported(tmp_path):
+        raise KeyboardInterrupt

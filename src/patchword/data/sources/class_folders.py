@@ -14,6 +14,7 @@ from patchword.data.sources.layout import (
     in_order,
     refuse_without_classes,
 )
+from patchword.data.sources.table import TABLE_SUFFIXES
 from patchword.data.splits import split_in_two
 
 MakeReader = Callable[[Sequence[str]], Reader]
@@ -27,7 +28,8 @@ def dataset_of(
     Raises: DataError where no image lies in a class folder.
     """
     found = arrange(listing)
-    refuse_without_classes(found, path)
+    tables = [f for f in listing.files if f.lower().endswith(TABLE_SUFFIXES)] if kind == "folder" else []
+    refuse_without_classes(found, path, tables)
     training = found.members.get("train") or found.members.get("all") or {}
     classes = in_order(name for name, files in training.items() if files)
     if not classes:  # train/ is there and empty, val/ is not

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchword.data.dataset import Problem
-from patchword.errors import DataError, nearest
+from patchword.errors import DataError, near_text, nearest
 from patchword.images.suffixes import SUFFIXES
 
 SPLITS = {
@@ -21,6 +21,11 @@ SPLITS = {
     "test": ("test", "testing", "tst"),
 }
 _SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
+
+
+def split_order(name: str) -> tuple[int, str]:
+    """train, val, test, then all else by name."""
+    return (list(SPLITS).index(name) if name in SPLITS else len(SPLITS), name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +38,15 @@ class Listing:
 
 @dataclass(kw_only=True)
 class Found:
-    """members: split → class → files. loose: images outside any class folder."""
+    """members: split → class → files. loose: images outside any class folder.
+
+    beside: images in folders that are no split, beside one that is.
+    """
 
     members: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
     passed_by: Counter[str] = field(default_factory=Counter)
+    beside: Counter[str] = field(default_factory=Counter)
 
 
 def arrange(listing: Listing) -> Found:
@@ -54,6 +63,7 @@ def arrange(listing: Listing) -> Found:
         split, below = _split_of(file, splits)
         if split is None:
             found.passed_by["in no split folder"] += 1
+            found.beside[file[len(top) :].split("/")[0]] += 1
         elif len(below) == 1:
             found.loose.append(file)
         else:
@@ -81,6 +91,15 @@ def class_problems(found: Found, path: str, ignore_unknown: bool) -> list[Proble
                 severity="error",
                 message=f"{path} has {len(found.loose)} images outside any class folder, as {found.loose[0]}",
                 fix="move each into the folder of its class, or remove them",
+            )
+        )
+    for folder, count in sorted(found.beside.items()):
+        near = near_text(folder, [s for spellings in SPLITS.values() for s in spellings])
+        problems.append(
+            Problem(
+                severity="warning",
+                message=f"{path}: {folder} is no split{near}, its images ({count}) are left out",
+                fix="call it val or test if it is to score, or move it elsewhere",
             )
         )
     training = found.members.get("train", found.members.get("all", {}))
@@ -145,8 +164,8 @@ def _table(path: str, split: str, unknown: list[str], absent: list[str], known: 
     return f"{path}: {split} has {has} {', '.join(lines)}{more}, train does not"
 
 
-def refuse_without_classes(found: Found, path: str) -> None:
-    """Raises: DataError where no image lies in a class folder."""
+def refuse_without_classes(found: Found, path: str, tables: Sequence[str] = ()) -> None:
+    """Raises: DataError where no image lies in a class folder. tables: what may have been meant instead."""
     if any(files for classes in found.members.values() for files in classes.values()):
         return
     if found.loose:
@@ -159,7 +178,9 @@ def refuse_without_classes(found: Found, path: str) -> None:
     other = ", ".join(f"{count} {reason}" for reason, count in found.passed_by.items())
     raise DataError(
         f"{path} holds no images" + (f" ({other})" if other else ""),
-        "give a folder of class folders with images in them",
+        f"give a table itself, as {path}/{tables[0]}"
+        if tables
+        else "give a folder of class folders with images in them",
     )
 
 
@@ -196,9 +217,20 @@ def _wrapping_folder(images: Sequence[str], folders: Sequence[str]) -> str:
 
 def _split_folders(images: Sequence[str], folders: Sequence[str], top: str) -> dict[str, str]:
     """Split name → its folder; one split "all" when none is called so, or only one of them is there."""
+    below = sorted(set(_subfolders(folders, top)) | {f[len(top) :].split("/")[0] for f in images})
+    direct = {
+        f[len(top) :].split("/")[0] for f in images if f.startswith(top) and f[len(top) :].count("/") == 1
+    }
+    others = {folder for folder in direct if folder.lower() not in _SPLIT_OF}
+    split_of = {folder: _SPLIT_OF.get(folder.lower()) for folder in below}
+    if len(others) > 1:  # car/, plane/ and train/ hold images alike: a train is a class here
+        split_of = {folder: split for folder, split in split_of.items() if folder not in direct}
+    if not any(split_of.values()) and not direct:  # training_set/ and test_set/
+        by_word = {folder: _split_by_word(folder) for folder in below}
+        if len(below) > 1 and None not in by_word.values():
+            split_of = by_word
     named: dict[str, str] = {}
-    for folder in sorted(set(_subfolders(folders, top)) | {f[len(top) :].split("/")[0] for f in images}):
-        split = _SPLIT_OF.get(folder.lower())
+    for folder, split in split_of.items():
         if split is None:
             continue
         if split in named:
@@ -208,10 +240,16 @@ def _split_folders(images: Sequence[str], folders: Sequence[str], top: str) -> d
             )
         named[split] = f"{top}{folder}/"
     if "train" in named and len(named) > 1:
-        return named
+        return {name: named[name] for name in sorted(named, key=split_order)}
     if len(named) == 1:
         return {"all": next(iter(named.values()))}
     return {"all": top} if "train" not in named and not named else named
+
+
+def _split_by_word(folder: str) -> str | None:
+    """The split that a word of the name says, as in `seg_train` and `test-set`; None where none or several do."""
+    said = {_SPLIT_OF[word] for word in re.split(r"[^a-z]+", folder.lower()) if word in _SPLIT_OF}
+    return said.pop() if len(said) == 1 else None
 
 
 def _split_of(file: str, splits: dict[str, str]) -> tuple[str | None, list[str]]:

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 
 
 class RowGroups:
-    """The image bytes at a row; keeps the last few row groups, safe in threads."""
+    """The image bytes at a row, or its path where it has no bytes; keeps the last few row groups, safe in threads."""
 
     def __init__(self, path: str, column: str) -> None:
         self.path, self.column = path, column
@@ -81,11 +82,13 @@ class RowGroups:
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.column)
 
-    def __call__(self, row: int) -> bytes:
+    def __call__(self, row: int) -> bytes | str:
         with self._lock:
             values, start = self._group_of(row)
         value = values[row - start].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
+        if not data and isinstance(value, dict) and value.get("path"):
+            return str(Path(self.path).parent / value["path"])
         if not data:
             raise ImageError(f"{self.path}, row {row}: no image bytes", "remove that row")
         return bytes(data)

@@ -16,7 +16,7 @@ import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
 from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import SPLITS, in_order
+from patchword.data.sources.layout import SPLITS, in_order, split_order
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.splits import split_in_two
 from patchword.errors import DataError, near_text
@@ -200,15 +200,18 @@ def _dataset(
     references = [None if v in (None, "") else str(v) for v in columns.values[image]]
     reader = columns.reader or make_reader([r or "" for r in references])
     good = [i for i, text in enumerate(texts) if text and references[i]]
-    if columns.reader is None:
-        good = [i for i in good if is_there(str(references[i]))]
     if not good:
+        raise DataError(f"{path}: no row has both an image and a label", f"look at {image} and {label}")
+    # A file that is not there is an image that cannot be read, one of M; where none is, the column is wrong.
+    if columns.reader is None and not any(is_there(str(references[i])) for i in good):
         raise DataError(
-            f"{path}: no row has both an image that is there and a label", f"look at {image} and {label}"
+            f"{path}: not one image of the column {image} is there, the first is {references[good[0]]}",
+            "write paths as they are seen from the table's folder",
         )
     splits_of = ["all" if split is None else _split_name(columns.values[split][i]) for i in range(len(texts))]
     rows = {
-        name: [i for i in good if splits_of[i] == name] for name in dict.fromkeys(splits_of[i] for i in good)
+        name: [i for i in good if splits_of[i] == name]
+        for name in sorted({splits_of[i] for i in good}, key=split_order)
     }
     problems = []
     if set(rows) != {"all"} and ("train" not in rows or len(rows) == 1):
@@ -219,7 +222,7 @@ def _dataset(
     training = rows.get("train") or rows["all"]
     classes = tuple(class_names or in_order(str(texts[i]) for i in training))
     if len(good) < len(texts):
-        message = f"{path}: {len(texts) - len(good)} rows have no label, or an image that is not there"
+        message = f"{path}: {len(texts) - len(good)} rows have no label or no image"
         problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
     found = _finish(path, kind, request, texts, references, reader, rows, classes)
     return found.with_problems(problems)

@@ -39,7 +39,7 @@ class ZipReader:
 
 
 def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
-    """Raises: ImageError for a member that is damaged, encrypted, or far too large."""
+    """Raises: ImageError for a member that is not there, damaged, encrypted, or far too large."""
     try:
         size = archive.getinfo(member).file_size
         if size > LARGEST_MEMBER_BYTES:
@@ -49,6 +49,8 @@ def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         raise ImageError(f"{member}: damaged in {path} ({error})", "make the zip again") from error
+    except KeyError as error:
+        raise ImageError(f"{member}: no such file in {path}", "add it, or remove its row") from error
     except RuntimeError as error:  # how zipfile says that a member is encrypted
         raise ImageError(f"{member}: {error}", "make the zip again without a password") from error
 
@@ -76,7 +78,7 @@ def read(path: str, request: OpenRequest) -> Dataset:
     entries: dict[str, str] = {}
 
     def make_reader(files: Sequence[str]) -> ZipReader:
-        return ZipReader(path, [entries[file] for file in files])
+        return ZipReader(path, [entries.get(file, file) for file in files])
 
     with open_zip(path) as archive:
         # The same name twice means that the last one counts, as for every zip program.
