@@ -16,6 +16,7 @@ from PIL import Image
 from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
+from patchword.images.ends import ENDS, refuse_without_end
 from patchword.images.geometry import Size
 from patchword.images.gif import refuse_without_colours
 from patchword.images.icon import with_true_depths
@@ -133,6 +134,8 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         data, kind = with_true_depths(data), "ico"
     elif kind == "gif":
         refuse_without_colours(data, name)
+    elif kind in ENDS:
+        refuse_without_end(data, kind, name)
     image = pillow.open_image(data, kind, name)
     pillow.check_size(image, limits, name)
     if kind == "tga" and not has_alpha(data):
@@ -172,6 +175,8 @@ def _load_tiff(data: bytes, request: Request, name: str, limits: Limits) -> Load
 
 def _load_image(image: Image.Image, kind: str, request: Request, name: str, limits: Limits) -> Loaded:
     pillow.check_size(image, limits, name)
+    if kind != "jpeg":
+        pillow.load(image, kind, name)  # the EXIF of a PNG may stand behind its pixels
     orientation = _orientation(image) if request.apply_exif and kind != "tiff" else 1
     width, height = image.size
     box = None

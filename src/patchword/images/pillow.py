@@ -143,6 +143,12 @@ def fill_background(image: Image.Image, name: str) -> None:
             image.paste(colour, mask=outside)
 
 
+def load(image: Image.Image, kind: str, name: str) -> None:
+    """Decode the pixels, in place. Raises ImageError."""
+    with translated(name, kind):
+        image.load()
+
+
 def without_alpha(image: Image.Image, kind: str, name: str) -> Image.Image:
     """Decoded, its fourth (or second) channel left out."""
     with translated(name, kind):
@@ -153,8 +159,7 @@ def decode_image(
     image: Image.Image, kind: str, name: str, value_range: ValueRange | None
 ) -> Image.Image | Stored:
     """Any Pillow picture → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
-    with translated(name, kind):
-        image.load()
+    load(image, kind, name)
     if image.mode in _DEEP:
         return _deep(image, name, value_range)
     convert = _MODES.get(image.mode)

@@ -168,6 +168,7 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, is_big: bool, name:
     if is_tiled:
         segment = (tags["tile_height"][0], tags["tile_width"][0])
     orientation = one("orientation", 1)
+    compression = one("compression", PLAIN)
     return Tiff(
         order=order,
         is_big=is_big,
@@ -175,11 +176,11 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, is_big: bool, name:
         height=height,
         bits=bits.pop(),
         samples=samples,
-        compression=one("compression", PLAIN),
+        compression=compression,
         photometric=one("photometric", BLACK_IS_ZERO),
         sample_format=formats.pop(),
         planes_apart=one("planar", 1) == 2 and samples > 1,
-        predictor=one("predictor", 1),
+        predictor=one("predictor", 1) if compression != PLAIN else 1,  # as libtiff writes and reads it
         orientation=orientation if 1 <= orientation <= 8 else 1,
         fill_order=one("fill_order", 1),
         is_subsampled=tags.get("subsampling", (2, 2)) != (1, 1),

@@ -74,12 +74,16 @@ def _unmultiplied(pixels: Pixels) -> Pixels:
 
 def _through_palette(values: NDArray[Any], tiff: Tiff, name: str) -> Stored:
     colours = 2**tiff.bits
-    if tiff.samples != 1 or tiff.bits > 8 or len(tiff.colour_map) != 3 * colours:
+    has_alpha = tiff.samples == 2 and tiff.bits == 8 and tiff.extra_samples[:1] in ((1,), (2,))
+    if (tiff.samples != 1 and not has_alpha) or tiff.bits > 8 or len(tiff.colour_map) != 3 * colours:
         raise ImageError(f"{name}: damaged TIFF file (its palette)", "save it again as PNG")
     table = np.array(tiff.colour_map, np.uint16).reshape(3, colours).T
     # Written in 16 bits, as 257 or 256 times the 8-bit number; some programs put the 8-bit numbers there.
     colours_8bit = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
-    return Stored(pixels=colours_8bit[values[..., 0]], meaning="rgb")
+    pixels = colours_8bit[values[..., 0]]
+    if has_alpha:
+        return Stored(pixels=np.concatenate([pixels, values[..., 1:]], axis=2), meaning="rgb+alpha")
+    return Stored(pixels=pixels, meaning="rgb")
 
 
 def _assemble(data: bytes, tiff: Tiff, name: str) -> NDArray[Any]:
@@ -94,6 +98,7 @@ def _assemble(data: bytes, tiff: Tiff, name: str) -> NDArray[Any]:
         raise ImageError(f"{name}: damaged TIFF file ({len(tiff.offsets)} segments)", "get it again")
     samples = 1 if planes > 1 else tiff.samples
     dtype = _dtype(tiff, name)
+    _refuse_other_predictors(tiff, dtype, name)
     out = np.empty((tiff.height, tiff.width, tiff.samples), dtype.newbyteorder("="))
     for plane in range(planes):
         first = plane * per_plane
@@ -118,6 +123,18 @@ def _dtype(tiff: Tiff, name: str) -> np.dtype[Any]:
             "save it with 8-bit, 16-bit or float channels",
         )
     return np.dtype(f"{tiff.order}{kind}{tiff.bits // 8}")
+
+
+def _refuse_other_predictors(tiff: Tiff, dtype: np.dtype[Any], name: str) -> None:
+    """Differences of a kind that is not undone would be shown as if they were the picture."""
+    whole_bytes = tiff.bits % 8 == 0
+    fits = {1: True, 2: whole_bytes, 3: whole_bytes and dtype.kind == "f"}.get(tiff.predictor, False)
+    if not fits:
+        raise ImageError(
+            f"{name}: TIFF with predictor {tiff.predictor} for {tiff.bits}-bit channels of sample format "
+            f"{tiff.sample_format}, which is not read",
+            "save it without a predictor",
+        )
 
 
 def _unpack(data: bytes, tiff: Tiff, which: range, samples: int, name: str) -> list[bytes]:

@@ -244,6 +244,28 @@ def test_differences_packed_by_packbits_are_summed() -> None:
     np.testing.assert_array_equal(decode(raw_tiff(differences, 8, 2, t259=(32773,), t317=(2,))), RGB)
 
 
+@pytest.mark.parametrize(("bits", "predictor"), [(8, 3), (16, 3), (16, 4), (16, 34892), (4, 2)])
+def test_differences_that_cannot_be_undone_are_refused_by_name(bits: int, predictor: int) -> None:
+    with pytest.raises(ImageError, match=f"predictor {predictor}"):
+        decode(raw_tiff(RGB.astype(int) % 16, bits, 2, t259=(32773,), t317=(predictor,)))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_not_packed_has_no_predictor(bits: int) -> None:
+    values = RGB.astype(int) * (257 if bits == 16 else 1)
+    plain, told = (raw_tiff(values, bits, 2, t317=(predictor,)) for predictor in (1, 2))
+    np.testing.assert_array_equal(decode(told), decode(plain))
+
+
+def test_a_tiff_palette_with_alpha_goes_over_white() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3))
+    values = np.dstack([RGB[..., 0], (X * 4).astype(np.uint8)])
+    data = raw_tiff(values, 8, 3, t320=tuple((colours.T * 257).ravel().tolist()), t338=(2,))
+    alpha = values[..., 1:] / 255
+    expected = colours[values[..., 0]] * alpha + 255 * (1 - alpha)
+    np.testing.assert_allclose(decode(data), expected, atol=1)
+
+
 def test_uncompressed_colours_of_lower_resolution_are_refused_by_name() -> None:
     with pytest.raises(ImageError, match="lower resolution"):
         decode(raw_tiff(RGB.astype(int), 8, 6, t530=(2, 2)))

@@ -304,3 +304,19 @@ def test_damage_anywhere_raises_nothing_but_image_error(name: str) -> None:
         except ImageError:
             continue
         assert pixels.dtype in (np.uint8, np.float32) and pixels.shape[2] == 3
+
+
+def saved(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("tenths", range(1, 10))
+@pytest.mark.parametrize(("kind", "mode"), [("PCX", "P"), ("PCX", "L"), ("PCX", "RGB"), ("JPEG2000", "RGB")])
+def test_a_file_cut_off_behind_its_header_is_no_other_picture(kind: str, mode: str, tenths: int) -> None:
+    column = np.repeat(np.arange(17, dtype=np.uint8)[:, None, None] * 15, 3, axis=2)
+    data = saved(Image.fromarray(column).convert(mode), kind)
+    assert decode(data).shape == (17, 1, 3)
+    with pytest.raises(ImageError):
+        decode(data[: len(data) * tenths // 10])

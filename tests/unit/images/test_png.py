@@ -1,11 +1,13 @@
 """PNG whose chunks say more than their pixels, or less."""
 
+import io
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchword.errors import ImageError
 from patchword.images.decode import decode
@@ -62,3 +64,12 @@ def test_a_file_cut_anywhere_is_whole_or_an_error(depth: int, colour: int) -> No
         except ImageError:
             continue
         np.testing.assert_array_equal(pixels, whole)
+
+
+def test_an_orientation_behind_the_pixels_counts_in_an_open_picture_too() -> None:
+    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    data = png(X * 20 + Y, 8, 0)
+    data = data[:-12] + chunk(b"eXIf", exif) + data[-12:]
+    upright = (X * 20 + Y)[::-1].T
+    for source in (data, Image.open(io.BytesIO(data))):
+        np.testing.assert_array_equal(decode(source, channels=1)[..., 0], upright)
