@@ -64,9 +64,10 @@ def test_open_clips_file_name_tells_it_without_its_config() -> None:
 
 def test_a_bare_file_with_plain_gelu_norms_its_tokens_as_open_clip_does() -> None:
     norms = {
-        act: read(tensors(), num_heads=3, act=act).card.config.head.norm for act in ("gelu", "quick_gelu")
+        act: read(tensors(), num_heads=3, act=act).card.config.head.norm
+        for act in (None, "gelu", "quick_gelu")
     }
-    assert norms == {"gelu": "tokens", "quick_gelu": "pooled"}
+    assert norms == {None: "pooled", "gelu": "tokens", "quick_gelu": "tokens"}
 
 
 @pytest.mark.parametrize(

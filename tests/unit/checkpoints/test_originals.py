@@ -329,6 +329,14 @@ def test_the_same_tensors_are_told_apart_by_what_is_beside(
     assert any("taken for" in note for note in opened.report.notes) is guess
 
 
+def test_the_zero_row_of_maes_sines_tells_it_in_any_wrapper(tmp_path: Path) -> None:
+    tensors = theirs("dino", like(head=HEADLESS))
+    tensors["pos_embed"][:, 0] = 0
+    opened = saved(tensors, tmp_path / "backbone.pth", num_heads=3)
+    assert opened.layout.name == "mae"
+    assert not any("taken for" in note for note in opened.report.notes)
+
+
 @pytest.mark.parametrize(
     ("words", "family"), [({"norm_pix_loss": True}, "mae"), ({"distillation_type": "none"}, "deit")]
 )

@@ -159,8 +159,8 @@ class OpenAIClip(_Clip):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         config = self._describe(checkpoint, facts, {})
-        if facts.options.act == "gelu":
-            # OpenAI has no model with it: a bare file of open_clip, whose last norm runs over all tokens.
+        if facts.options.act is not None and not checkpoint.has("input_resolution"):
+            # OpenAI's files need no such word: a bare file of open_clip, whose last norm runs over all tokens.
             config = replace(config, head=replace(config.head, norm=OpenClip.norm))
         sure = checkpoint.has("input_resolution") or facts.options.act is not None
         doubt = (

@@ -7,6 +7,7 @@ how images are prepared. A guess is said to be one in the report.
 from dataclasses import dataclass
 
 from patchword.checkpoints.checkpoint import LINEAR_HEAD, Checkpoint
+from patchword.checkpoints.header import DTYPE_BYTES
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,13 @@ class Sign:
 
 def sign_of(checkpoint: Checkpoint) -> Sign:
     """The family of a file with the common block, a class token and nothing else of its own."""
-    return _by_tensors(checkpoint) or _by_name(checkpoint) or _by_beside(checkpoint) or _guessed(checkpoint)
+    return (
+        _by_tensors(checkpoint)
+        or _by_name(checkpoint)
+        or _by_beside(checkpoint)
+        or _by_positions(checkpoint)
+        or _guessed(checkpoint)
+    )
 
 
 def _by_tensors(checkpoint: Checkpoint) -> Sign | None:
@@ -53,6 +60,22 @@ def _by_beside(checkpoint: Checkpoint) -> Sign | None:
         if said is not None:
             return Sign(family, f"its training script's {said}")
     return None
+
+
+def _by_positions(checkpoint: Checkpoint) -> Sign | None:
+    """MAE's table is fixed sines, whose class row is exactly zero; a trained one never is."""
+    entry = checkpoint.tensors["pos_embed"]
+    size = entry.shape[-1] * DTYPE_BYTES[entry.dtype]
+    if entry.offset < 0 or entry.strides is not None or not entry.file.is_file():
+        return None
+    # Plain bytes: whoever only inspects a file need not wait for torch.
+    with entry.file.open("rb") as file:
+        file.seek(entry.offset)
+        row = file.read(size)
+    zeros = len(row) == size and not any(row)
+    return (
+        Sign("mae", "the class token's row of pos_embed, which is zero as in MAE's sines") if zeros else None
+    )
 
 
 _ARGUMENTS = {
