@@ -18,6 +18,7 @@ from patchword.checkpoints.layout import Description, Layout
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.beit import RelativeIndex
 from patchword.checkpoints.layouts.dinov3 import MaskedBias
+from patchword.checkpoints.layouts.periods import without_periods
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
@@ -249,14 +250,16 @@ def test_half_precision_stays_half() -> None:
         ("deit", like(norm=LayerNormConfig(eps=1e-5)), "norm.eps"),
         ("dinov2", MODELS["DeiT, distilled"][1], "distillation"),
         ("torchvision", MODELS["DeiT, distilled"][1], "positions.prefix"),
-        ("dinov2", DINOV3, "periods"),
+        ("torchvision", WIDE, "24 x 40 in patches of 8 x 8"),
+        ("dinov2", DINOV3, "no rotary positions"),
+        ("deit", like(positions=Rope2d()), "no rotary positions"),
         ("mae", like(mlp=replace(PLAIN.mlp, activation="gelu_tanh"), head=HEADLESS), "activation"),
         ("dino", PLAIN, "linear heads"),
         ("dinov2", like(block=SCALED), "linear head"),
         ("ijepa", like(head=HEADLESS), "reads as DINO"),
         ("beit", PLAIN, "reads as"),
     ],
-    ids=["query norms", "registers", "eps", "distilled", "two prefix tokens", "periods", "activation", "head", "head of one token", "class token", "no tables"],
+    ids=["query norms", "registers", "eps", "distilled", "two prefix tokens", "oblong", "periods", "rotary", "activation", "head", "head of one token", "class token", "no tables"],
 )  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused_by_name(
     to: str, config: ViTConfig, said: str, tmp_path: Path
@@ -264,6 +267,26 @@ def test_what_a_format_cannot_hold_is_refused_by_name(
     with pytest.raises(CheckpointError, match=said):
         write_as(source_of(config), layout_named(to), tmp_path / f"{to}_model.pth")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("theta", [100.0, 50.0])
+def test_periods_that_other_formats_compute_are_stored_in_dinov3s_file_and_left_out_again(
+    theta: float, tmp_path: Path
+) -> None:
+    source = source_of(replace(DINOV3, positions=Rope2d(theta=theta)))
+    written = write_as(source, layout_named("dinov3"), tmp_path / "x.pth")
+    assert [field for field, _, _ in written.restated if "theta" not in field] == ["positions.stored_periods"]
+    card, tensors = written.reopened.card, read_tensors(written.reopened)
+    image = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    ours, theirs = ViT(source.card.config), ViT(card.config)
+    ours.load_state_dict(source.tensors)
+    theirs.load_state_dict(tensors)
+    with torch.no_grad():
+        assert torch.equal(ours(image), theirs(image))
+    config, rest = without_periods(card.config, tensors)
+    # Only those that the code of the others computes from its own theta.
+    assert (config == replace(card.config, positions=Rope2d())) == (theta == 100)
+    assert (rest.keys() == source.tensors.keys()) == (theta == 100)
 
 
 def test_what_would_not_be_read_back_is_told_as_the_limit_of_the_format(tmp_path: Path) -> None:

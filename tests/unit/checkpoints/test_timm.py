@@ -200,7 +200,6 @@ CANNOT: dict[str, tuple[ViTConfig, str]] = {
         tiny(tokens=TokensConfig(num_registers=2, registers_last=True)),
         "registers behind",
     ),
-    "stored periods": (tiny(positions=Rope2d(stored_periods=True)), "stored periods"),
     "eps of 1e-12": (tiny(norm=LayerNormConfig(eps=1e-12)), "norm.eps"),
     "rope and quick GELU": (
         tiny(positions=Rope2d(), mlp=MLPConfig(hidden=40, activation="quick_gelu")),
@@ -215,6 +214,14 @@ def test_what_timm_cannot_hold_is_refused_by_name(name: str, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=word):
         write_as(source_of(config), Timm(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_periods_that_timm_would_not_compute_are_refused_and_others_left_to_it(tmp_path: Path) -> None:
+    source = source_of(tiny(positions=Rope2d(stored_periods=True)))
+    assert write_as(source, Timm(), tmp_path / "computed").restated
+    source.tensors["attention_positions.periods"].mul_(1.001)
+    with pytest.raises(CheckpointError, match="stored periods"):
+        write_as(source, Timm(), tmp_path / "rounded")
 
 
 def listed(

@@ -254,6 +254,7 @@ def refused(name: str, to: str, tmp_path: Path, **changes: Any) -> str:
         ("siglip", "transformers-vit", "pooling"),
         ("clip", "transformers-siglip", "class token|tokens but"),
         ("deit_teacher", "transformers-vit", "distillation"),
+        ("vit", "transformers-deit", "without a distillation token"),
         ("ijepa", "transformers-vit", "pooling"),
     ],
 )
@@ -340,7 +341,7 @@ def test_stored_periods_are_left_out_when_that_is_accepted(tmp_path: Path) -> No
     assert isinstance(opened.card.config.positions, Rope2d)
     stored = replace(opened.card.config, positions=replace(opened.card.config.positions, stored_periods=True))
     card = replace(opened.card, config=stored)
-    tensors = read_tensors(opened) | {"attention_positions.periods": torch.ones(1)}
+    tensors = read_tensors(opened) | {"attention_positions.periods": torch.full((1,), 1.5)}
     source = Source(card=card, tensors=tensors)
     with pytest.raises(CheckpointError, match="stored_periods"):
         write_as(source, opened.layout, tmp_path / "refused")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule, rule
@@ -26,6 +27,7 @@ from patchword.checkpoints.layouts.original import (
     pool_of,
     trunk,
 )
+from patchword.checkpoints.layouts.periods import PERIODS, with_periods
 from patchword.checkpoints.layouts.transformers_blocks import Zeros
 from patchword.checkpoints.ops import Shape
 from patchword.errors import CheckpointError
@@ -78,6 +80,7 @@ class DINOv3(Original):
 
     name = "dinov3"
     title = "DINOv3 (its authors' file)"
+    rotary = True
     constants = Constants(who="DINOv3's code", heads=_HEADS, eps=1e-5)
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
@@ -118,7 +121,7 @@ class DINOv3(Original):
         yield from front(config)
         if config.tokens.num_registers:
             yield token("storage_tokens", "prefix.registers", config, config.tokens.num_registers)
-        yield rule("rope_embed.periods", "attention_positions.periods")
+        yield rule("rope_embed.periods", PERIODS)
         for part in blocks(config, description.spelling):
             if part.ours[0].endswith("q_bias"):
                 yield _masked(part)
@@ -133,6 +136,12 @@ class DINOv3(Original):
         yield Drop(r"local_cls_norm\..*", "the norm of training's local crops")
         if config.attention.bias == "qv":
             yield Drop(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
+
+    def restated(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        config, tensors = with_periods(card.config, tensors)
+        return replace(card, config=config), tensors
 
     def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return head_apart(tensors)

@@ -88,6 +88,7 @@ class EVA(Original):
 
     name = "eva"
     title = "EVA (its authors' file)"
+    rotary = True
     constants = Constants(who="EVA's code", heads=USUAL_HEADS | {1408: 16})
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Layout, Rule, rule
@@ -35,6 +36,7 @@ from patchword.model.kinds import (
     NoPositions,
     Pool,
     Positions,
+    Rope2d,
     Size,
 )
 
@@ -61,6 +63,14 @@ class Original(Layout):
 
     container = "torch"
     file_name = "model.pth"
+    # Its code turns queries and keys: no tensor of a file would show that another's does not.
+    rotary = False
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        inner = card.config.inner_positions
+        if isinstance(inner, Rope2d) and not self.rotary:
+            raise CheckpointError(f"{self.title} has no rotary positions", "choose another format")
+        return {}
 
 
 # Which blocks ----------------------------------------------------------------------------

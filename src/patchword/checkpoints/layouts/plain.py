@@ -202,4 +202,4 @@ class DINO(Plain):
                 f"DINO's linear heads read class tokens of several blocks, or beside the mean, not {card.config.head.pool.kind!r}",
                 "choose another format, or convert the backbone without its head",
             )
-        return {}
+        return super().companions(card)

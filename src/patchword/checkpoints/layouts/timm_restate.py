@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from patchword.checkpoints.layouts.periods import without_periods
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import (
     ClassPool,
@@ -36,6 +37,7 @@ def restated(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
         _class_position_in_token,
         _sines_as_table,
         _zeros_for_biases,
+        without_periods,
     ):
         config, tensors = step(config, tensors)
     return config, tensors

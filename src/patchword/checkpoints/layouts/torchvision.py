@@ -11,6 +11,7 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, norm, patches, token
 from patchword.checkpoints.ops import Parted
+from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess, Reading
 from patchword.images.resample import Interpolation
@@ -71,6 +72,16 @@ class TorchvisionViT(Layout):
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"mlp": ("0", "3"), "head": _HEAD}
+
+    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+        """None; its class has one number for a side of the image and one for a patch, and no rest between them."""
+        (height, width), (rows, columns) = card.config.image.size, card.config.patch.size
+        if height != width or rows != columns or height % rows:
+            raise CheckpointError(
+                f"{self.title} has no images of {height} x {width} in patches of {rows} x {columns}: it takes squares of whole patches",
+                "choose another format, or bring the model to a square first: `patchword adapt --to-image-size`",
+            )
+        return {}
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         config = description.config

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from patchword.checkpoints.layouts.periods import without_periods
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import (
     ClassPool,
@@ -32,6 +33,7 @@ def restated(
     if isinstance(config.head.pool, FirstPool) and config.tokens.class_token:
         config = replace(config, head=replace(config.head, pool=ClassPool()))
     config, tensors = _sines_as_table(config, tensors)
+    config, tensors = without_periods(config, tensors)
     config, tensors = _zeros_for_positions(config, tensors)
     if bias == "any":
         return config, tensors

@@ -248,6 +248,13 @@ class TransformersDeiT(_Plain):
     def architecture(self, config: ViTConfig) -> str:
         return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled else ''}"
 
+    def check(self, config: ViTConfig) -> None:
+        super().check(config)
+        require(
+            self.title,
+            (config.tokens.distillation_token, "models without a distillation token: write it as ViT"),
+        )
+
 
 class TransformersMSN(_Plain):
     """`ViTMSNModel` and `ViTMSNForImageClassification`: ViT with eps 1e-6 and no pooler."""
