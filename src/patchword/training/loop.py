@@ -136,7 +136,7 @@ class Loop:
         images, targets = self.task.inputs(batch, state.generator)
         with self._precision():
             loss = self.task.loss(state.model, images, targets)
-        state.optimiser.zero_grad(set_to_none=True)
+        state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad or math.inf)
         value = loss.item()

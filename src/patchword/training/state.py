@@ -11,6 +11,7 @@ from torch import Generator, nn
 
 from patchword.errors import UserError
 from patchword.training.ema import AveragedWeights
+from patchword.training.optim import AdamW
 from patchword.training.runfolder import STATE, RunFolder, write_whole
 
 KEPT = 2
@@ -28,7 +29,7 @@ class TrainingState:
 
     model: nn.Module
     average: AveragedWeights
-    optimiser: torch.optim.Optimizer
+    optimiser: AdamW
     generator: Generator
     epoch: int = 0
     step: int = 0

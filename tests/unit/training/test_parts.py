@@ -1,6 +1,8 @@
 """Schedule, averages, parameter groups and recipes by what they promise."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,42 @@ def test_averaged_weights_carry_the_buffers_as_they_are() -> None:
 
 def _model() -> ViT:
     return ViT(recipe_named("scratch")(_digits(), Asked())[0].model)
+
+
+def test_a_step_is_that_of_torchs_adamw_also_after_a_restart() -> None:
+    torch.manual_seed(0)
+    settings = OptimSettings(lr=0.01, weight_decay=0.1)
+    ours, theirs = _model(), _model()
+    theirs.load_state_dict(ours.state_dict())
+    mine = make_optimiser(ours, settings)
+    groups = make_optimiser(theirs, settings).param_groups
+    reference = torch.optim.AdamW(groups, lr=0.01, betas=(settings.beta1, settings.beta2), fused=True)
+    for step in range(4):
+        if step == 2:
+            kept = mine.state_dict()
+            mine = make_optimiser(ours, settings)
+            mine.load_state_dict(kept)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        reference.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    mine.load_state_dict(reference.state_dict())  # runs from before this optimiser go on
+    assert mine.state_dict().keys() == reference.state_dict().keys()
+
+
+def test_a_training_step_imports_no_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from patchword.training.optim import OptimSettings, make_optimiser\n"
+        "model = torch.nn.Linear(2, 2)\n"
+        "optimiser = make_optimiser(model, OptimSettings())\n"
+        "model(torch.ones(1, 2)).sum().backward()\n"
+        "optimiser.step(), optimiser.zero_grad(), optimiser.load_state_dict(optimiser.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_groups_hold_every_parameter_once_and_decay_matrices_alone() -> None:
