@@ -62,6 +62,11 @@ def convert(
     layouts = () if to == NATIVE else layouts_named(to)
     read, report = read_source(find_weights(source, offline=offline), options or Options())
     refuse_partial(report)
+    if layouts and read.card.untrained:
+        raise CheckpointError(
+            f"{source}: nobody trained its {', '.join(read.card.untrained)}, and no other layout can say so",
+            "train it first, or use --to patchword",
+        )
     refuse_taken(out)
     written: Written | None = None
     try:

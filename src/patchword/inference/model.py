@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.plan import HEADS
 from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
 from patchword.errors import CheckpointError, SettingsError, near_text
@@ -73,7 +74,7 @@ class Model(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.card.untrained and not self.training:
+        if (self.card.untrained or self.report.new) and not self.training:
             raise self._untrained()
         logits: Tensor = self.vit(images)
         return logits
@@ -154,6 +155,8 @@ class Model(nn.Module):
 
         Raises: SettingsError for an unknown name, or a class token that the model has not.
         """
+        if self._drawn() and not self.training:
+            raise self._untrained()
         names = self.config.tokens.names
         if name not in FEATURES:
             raise SettingsError(
@@ -179,14 +182,25 @@ class Model(nn.Module):
                 f"{self.report.path}: a model without a classifier head, it has no names to give",
                 "use `patchword embed` for its vectors, or train a head on it",
             )
-        if self.card.untrained:
+        if self.card.untrained or self.report.new:
             raise self._untrained()
 
     def _untrained(self) -> CheckpointError:
+        if lost := self._drawn():
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            return CheckpointError(
+                f"{self.report.path}: {', '.join(lost[:3])}{more} was in no file and drawn at random; "
+                "what it answers would be noise",
+                "give the whole file, or train it (in Python, `mark_trained` says that it is)",
+            )
         return CheckpointError(
             f"{self.report.path}: nobody trained its {', '.join(self.card.untrained)}; its answers would be noise",
             "train it (in Python, `mark_trained` says that it is), or use `patchword embed`",
         )
+
+    def _drawn(self) -> list[str]:
+        """Tensors of the backbone that no file filled (`allow_partial`): vectors pass them too."""
+        return [name for name in self.report.new if not name.startswith(HEADS)]
 
     def mark_trained(self) -> None:
         """Say that all parts have been trained, a new head among them: it may answer, and be saved."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -182,6 +183,11 @@ def test_a_part_may_be_left_out_only_when_asked_for_and_is_then_told(tmp_path: P
         load(path, options=TOLD)
     model = load(path, options=replace(TOLD, allow_partial=True), device="cpu")
     assert model.report.new == ("blocks.1.mlp.fc2.bias",) and 0.99 < model.report.filled < 1
+    for answers in (model.predict, model.embed):  # nothing answers through what was drawn at random
+        with pytest.raises(CheckpointError, match=r"fc2\.bias was in no file"):
+            answers(np.zeros((48, 48, 3), np.uint8))
+    model.mark_trained()
+    assert model.embed(np.zeros((48, 48, 3), np.uint8)).size
 
 
 def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:

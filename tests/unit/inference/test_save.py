@@ -88,6 +88,9 @@ def test_a_new_head_trains_and_answers_once_it_is_said_to_be_trained(
             ask()
     model.save(tmp_path / "not-yet.safetensors")
     assert load(tmp_path / "not-yet.safetensors").card.untrained == ("head",)
+    with pytest.raises(CheckpointError, match="nobody trained its head"):  # other layouts cannot say it
+        pw.convert(tmp_path / "not-yet.safetensors", "timm", tmp_path / "timm")
+    assert not (tmp_path / "timm").exists()
     model.mark_trained()
     answer = model.predict(pictures[0])
     model.save(tmp_path / "trained.safetensors")
