@@ -31,7 +31,7 @@ def _page(names: list[str]) -> Page:
         return Page(write_report(folder).read_text(encoding="utf-8").replace(folder, "RUN"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(NAMES)
 def test_names_change_only_the_text(names: list[str]) -> None:
     page, plain = _page(names), _plain_page(len(names))

@@ -39,7 +39,7 @@ values = st.recursive(
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda folder: folder.name)
 @given(st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_value_is_taken_or_refused(folder: Path, data: st.DataObject) -> None:
     stored = open_stored(folder)
     config: dict[str, Any] = dict(stored.configs["config.json"])

@@ -26,7 +26,7 @@ def test_plain_dicts_and_toml_give_the_config_back(
     assert settings.from_plain(ViTConfig, settings.read_toml(file)) == config
 
 
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(max_examples=60)
 @given(
     positions=st.sampled_from(list(POSITIONS.values())),
     norm=st.sampled_from(list(NORMS.values())),
@@ -51,7 +51,7 @@ def test_any_mixture_of_parts_is_refused_in_words_or_costs_what_it_says(
 sides = st.integers(1, 40)
 
 
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 @given(
     image=st.tuples(sides, sides),
     patch=st.tuples(st.integers(1, 9), st.integers(1, 9)),
