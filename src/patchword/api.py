@@ -243,7 +243,6 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword import machine
     from patchword.training.choose import choose, wished_run
     from patchword.training.runfolder import free_folder
-    from patchword.training.weights import doubts
 
     machine.tune_allocator()
     early = wished_run(request.wishes)
@@ -261,6 +260,8 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         wishes = replace(wishes, asked=replace(wishes.asked, weights=start.source.card))
     chosen = choose(dataset, data_facts(report), wishes)
     if start is not None:
+        from patchword.training.weights import doubts
+
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
     out = request.out or f"runs/{Path(request.data).resolve().stem}"
     return Prepared(

@@ -27,7 +27,13 @@ def test_the_door_opens_without_heavy_packages(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["images.decode", "images.preprocess", "metrics", "model.config", "model.sizes"]
+    "room",
+    ["images.decode", "images.preprocess", "metrics", "model.config", "model.sizes", "training.choose"],
 )
 def test_rooms_that_must_not_need_torch_do_not(room: str) -> None:
     assert "torch" not in _imported_after(f"import patchword.{room}")
+
+
+def test_a_training_that_is_refused_did_not_wait_for_torch() -> None:
+    code = "from patchword.cli.main import run; assert run(['train', 'no-such-folder']) == 2"
+    assert "torch" not in _imported_after(code)

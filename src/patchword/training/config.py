@@ -7,7 +7,7 @@ from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.training.augment_settings import AugmentSettings
-from patchword.training.optim import OptimSettings
+from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 
 Precision = Literal["float32", "bfloat16"]

@@ -1,36 +1,16 @@
 """AdamW, and which parameters decay."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from patchword.errors import SettingsError
+from patchword.training.optim_settings import OptimSettings
 
 # Biases and norms have one axis; of the rest these are no matrices of a linear map.
 NOT_DECAYED = ("prefix.", "positions.", "attention_positions.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimSettings:
-    """lr: the peak. clip_grad: largest norm of all gradients together, 0 for no limit."""
-
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.999
-    clip_grad: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf or self.weight_decay < 0 or self.clip_grad < 0:
-            raise SettingsError(
-                f"optim: lr {self.lr}, weight_decay {self.weight_decay}, clip_grad {self.clip_grad}",
-                "give a finite lr above 0, the others from 0",
-            )
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

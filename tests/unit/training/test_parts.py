@@ -22,7 +22,8 @@ from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.losses import soft_cross_entropy, soft_targets
-from patchword.training.optim import OptimSettings, make_optimiser
+from patchword.training.optim import make_optimiser
+from patchword.training.optim_settings import OptimSettings
 from patchword.training.recipes import RECIPES, recipe_named
 from patchword.training.recipes.facts import Asked, DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_share

@@ -22,7 +22,7 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
-from patchword.training.optim import OptimSettings
+from patchword.training.optim_settings import OptimSettings
 from patchword.training.recipes.common import (
     VIEW,
     decay_over,

@@ -30,7 +30,7 @@ from patchword.model.config import (
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import sized
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
-from patchword.training.optim import OptimSettings
+from patchword.training.optim_settings import OptimSettings
 from patchword.training.recipes.common import (
     decay_over,
     from_the_middle,

@@ -1,0 +1,24 @@
+"""How far a step goes. No torch in here, for what a user asks is checked before torch is loaded."""
+
+import math
+from dataclasses import dataclass
+
+from patchword.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """lr: the peak. clip_grad: largest norm of all gradients together, 0 for no limit."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_grad: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf or self.weight_decay < 0 or self.clip_grad < 0:
+            raise SettingsError(
+                f"optim: lr {self.lr}, weight_decay {self.weight_decay}, clip_grad {self.clip_grad}",
+                "give a finite lr above 0, the others from 0",
+            )
