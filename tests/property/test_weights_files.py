@@ -20,7 +20,9 @@ from patchword.checkpoints.stored import Entry, open_stored, tensor_of
 from patchword.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(3).bfloat16(), "d": torch.tensor(7)}
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def saved(new: bool) -> bytes:
