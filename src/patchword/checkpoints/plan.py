@@ -37,6 +37,12 @@ class Plan:
         return sum(len(rule.theirs) for rule in self.rules if rule.ours)
 
     @property
+    def restated(self) -> tuple[str, ...]:
+        """Tensors of the file that say again what the config says, neither used nor dropped."""
+        dropped = {name for part in self.dropped for name in part.names}
+        return tuple(n for rule in self.rules if not rule.ours for n in rule.theirs if n not in dropped)
+
+    @property
     def filled(self) -> float:
         """Share of the backbone's numbers that the file fills; heads apart."""
         whole = {name: math.prod(s) for name, s in self.shapes.items() if not name.startswith(HEADS)}
