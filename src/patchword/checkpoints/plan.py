@@ -72,7 +72,7 @@ def make_plan(
         raise KeyMismatch(
             f"{checkpoint.name}: a {layout.title} file that lacks {lacks}{more}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
-            "get the whole file, or pass --allow-partial to draw what is missing at random",
+            "get the whole file; to train it further, pass --allow-partial: what is missing is drawn at random",
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 
