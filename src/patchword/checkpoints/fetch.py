@@ -6,6 +6,9 @@ from patchword.checkpoints.published import Release, find_release, is_release
 from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
 
+# Listed as published, and refused once their tensors are seen: hundreds of megabytes need not be fetched for that.
+_DETECTORS = ("DETR", "YOLOS")
+
 
 def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
     """The file of hf://org/name, or of a published release; None where the name is neither.
@@ -20,6 +23,11 @@ def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
 def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
     """The weights file of a published release. revision: its commit, or the sha256 that was checked."""
     place = release.place
+    if release.family in _DETECTORS:
+        raise CheckpointError(
+            f"{release.name}: a {release.family} detector; this patchword has no detection yet, and did not fetch it",
+            "use its authors' code or transformers until a later patchword reads it",
+        )
     if place.hub is not None:
         org, _, name = place.hub.partition("/")
         wanted = HubName(org=org, name=name, revision=place.revision or "", file=place.file or "")

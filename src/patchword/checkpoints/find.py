@@ -41,7 +41,7 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     if isinstance(given, str) and (found := _fetched(given, offline=offline)):
         return found
     raise CheckpointError(
-        f"{path}: no such weights file or run folder{_near(path)}",
+        f"{path}: no such weights file or run folder{_near(path) or _near_published(given)}",
         f"give a run folder or a weights file that exists{_on_the_hub(str(given))}",
     )
 
@@ -81,6 +81,14 @@ def _in_folder(folder: Path) -> Found:
     raise CheckpointError(
         f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
     )
+
+
+def _near_published(given: str | Path) -> str:
+    from patchword.checkpoints.published import near_releases
+
+    is_name = isinstance(given, str) and not given.lower().endswith(ENDINGS)
+    found = near_releases(str(given)) if is_name else []
+    return f" (near, of the published: {', '.join(map(repr, found))})" if found else ""
 
 
 def _on_the_hub(given: str) -> str:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchword.checkpoints.sniff import HEAD_BYTES, refuse
+from patchword.checkpoints.sniff import HEAD_BYTES, MAX_HEADER_BYTES, refuse, too_long_header
 from patchword.errors import CheckpointError
 
-# The format's own bound; a header of a ViT of any size has some hundred kilobytes.
-MAX_HEADER_BYTES = 100_000_000
 MOST_AXES = 64
 MOST_ELEMENTS = 2**60
 DTYPE_BYTES = {
@@ -73,10 +71,7 @@ def _other_kind(head: bytes) -> bool:
 
 def _check_length(path: Path, length: int, size: int) -> None:
     if length > MAX_HEADER_BYTES:
-        raise CheckpointError(
-            f"{path}: a header of {length:,} bytes, the format allows {MAX_HEADER_BYTES:,}: not safetensors",
-            "get the file again",
-        )
+        raise too_long_header(path, length)
     if length > size - 8:
         raise CheckpointError(
             f"{path}: truncated within its header ({size:,} bytes, the header alone has {length:,})",

@@ -37,6 +37,12 @@ class Plan:
         return sum(len(rule.theirs) for rule in self.rules if rule.ours)
 
     @property
+    def restated(self) -> tuple[str, ...]:
+        """Tensors of the file that say again what the config says, neither used nor dropped."""
+        dropped = {name for part in self.dropped for name in part.names}
+        return tuple(n for rule in self.rules if not rule.ours for n in rule.theirs if n not in dropped)
+
+    @property
     def filled(self) -> float:
         """Share of the backbone's numbers that the file fills; heads apart."""
         whole = {name: math.prod(s) for name, s in self.shapes.items() if not name.startswith(HEADS)}
@@ -66,7 +72,7 @@ def make_plan(
         raise KeyMismatch(
             f"{checkpoint.name}: a {layout.title} file that lacks {lacks}{more}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
-            "get the whole file, or pass --allow-partial to draw what is missing at random",
+            "get the whole file; to train it further, pass --allow-partial: what is missing is drawn at random",
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 

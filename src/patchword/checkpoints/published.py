@@ -184,11 +184,16 @@ def find_release(name: str) -> Release:
             f"{name!r} is the name of {len(meant)} releases:\n    " + "\n    ".join([*listed, *rest]),
             f"give one of the full names, such as {meant[0].name}",
         )
-    near = nearest(name, [*(r.name for r in releases()), *(b for r in releases() for b in r.bare_names)])
+    near = near_releases(name)
     clause = f" (near: {', '.join(near)})" if near else ""
     raise CheckpointError(
         f"no published release is called {name!r}{clause}", "`patchword models --published` lists them all"
     )
+
+
+def near_releases(name: str) -> list[str]:
+    """The names of releases, full or bare, that are most like this one."""
+    return nearest(name, [*(r.name for r in releases()), *(b for r in releases() for b in r.bare_names)])
 
 
 def is_release(name: str) -> bool:

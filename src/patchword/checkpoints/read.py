@@ -79,7 +79,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         resampled=resampled(card.config, card.preprocess),
         dropped=plan.dropped,
         new=plan.missing,
-        notes=(*_notes(checkpoint), *description.notes),
+        notes=(*_notes(checkpoint, plan), *description.notes),
     )
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report
@@ -140,8 +140,12 @@ def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ..
     return rule.op.read(theirs, [shapes[name] for name in rule.ours])
 
 
-def _notes(checkpoint: Checkpoint) -> list[str]:
+def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:
     notes = [f"taken from {checkpoint.wrapper}"] if checkpoint.wrapper else []
+    if plan.restated:
+        first, *others = plan.restated
+        more = f" and {len(others)} more" if others else ""
+        notes.append(f"checked and not needed: {first}{more}")
     beside = [left for left in checkpoint.left if left.tensors]
     if beside:
         notes.append(

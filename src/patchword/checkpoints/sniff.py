@@ -7,6 +7,8 @@ from pathlib import Path
 from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
 
 HEAD_BYTES = 512
+# The bound of safetensors itself; a header of a ViT of any size has some hundred kilobytes.
+MAX_HEADER_BYTES = 100_000_000
 _AGAIN = "get the file again"
 _OWN = "give a weights file (.safetensors, .pth, .bin, .pt, .npz), its folder, or a run folder"
 _LFS = b"version https://git-lfs.github.com/spec"
@@ -88,11 +90,20 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
 def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     if not head.strip(b"\0"):
         return CheckpointError(f"{path}: nothing but zeros: a download that was never finished", _AGAIN)
-    if size < 8:
+    if size < 9:
         return CheckpointError(f"{path}: truncated after {size} bytes", _AGAIN)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
         return CheckpointError(f"{path}: text, not weights", _OWN)
+    if head[8:9] == b"{":
+        return too_long_header(path, int.from_bytes(head[:8], "little"))
     return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
+
+
+def too_long_header(path: Path, length: int) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: a header of {length:,} bytes, the format allows {MAX_HEADER_BYTES:,}: not safetensors",
+        _AGAIN,
+    )
 
 
 def _no_safetensors(path: Path, what: str) -> CheckpointError:

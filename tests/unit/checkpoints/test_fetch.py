@@ -100,3 +100,15 @@ def test_offline_the_place_for_the_file_is_named_and_a_file_put_there_is_taken(h
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
     assert fetch_url(url, offline=True) == place and not hub.asked
+
+
+def test_a_mistyped_published_name_is_told_the_nearest() -> None:
+    with pytest.raises(CheckpointError, match="near, of the published: 'facebook/dinov2-base'"):
+        find_weights("facebook/dinov2-bse")
+
+
+@pytest.mark.parametrize("name", ["facebook/detr-resnet-50", "yolos-tiny", "facebookresearch/detr-r50"])
+def test_a_published_detector_is_refused_before_it_is_fetched(hub: Hub, name: str) -> None:
+    with pytest.raises(CheckpointError, match="no detection yet"):
+        find_weights(name)
+    assert not hub.asked

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
 from patchword.errors import CheckpointError, UnsafeFile
@@ -74,6 +74,15 @@ def test_an_index_that_does_not_fit_its_parts_is_told(
     with pytest.raises(CheckpointError) as refused:
         open_stored(tmp_path)
     assert words in refused.value.message and "index.json" in refused.value.message
+
+
+def test_a_tensor_that_two_parts_hold_is_told(tmp_path: Path) -> None:
+    sharded(tmp_path, "safetensors")
+    first, second = sorted(tmp_path.glob("model-*"))
+    both = load_file(second) | {name: tensor + 1 for name, tensor in load_file(first).items()}
+    save_file(both, second)
+    with pytest.raises(CheckpointError, match=f"lies in '{second.name}' and in '{first.name}'"):
+        open_stored(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -604,6 +604,13 @@ def test_what_pre_training_leaves_is_dropped_with_reasons() -> None:
     assert all(dropped.reason for dropped in opened.plan.dropped)
 
 
+def test_the_report_accounts_for_every_tensor_of_the_file() -> None:
+    tensors = theirs("beit2", replace(BEIT, positions=RelativeBias(shared=True)), index=True)
+    report = understand(listed({"model": tensors}), Options()).report
+    assert report.tensors == len(tensors) - 1
+    assert "checked and not needed: rel_pos_bias.relative_position_index" in report.notes
+
+
 def test_a_norm_of_class_tokens_alone_is_refused_by_name() -> None:
     tensors = theirs("dinov3", DINOV3) | {"cls_norm.weight": torch.ones(24), "cls_norm.bias": torch.ones(24)}
     with pytest.raises(UnknownLayout, match="cls_norm"):

@@ -68,6 +68,8 @@ WRONG = {
     "npz_cut": (npz()[:-40], "truncated or damaged"),
     "zip": (zipped("holiday.txt"), "a zip archive"),
     "noise": (bytes(range(128, 256)) * 3, "no weights file"),
+    "header_without_end": (struct.pack("<Q", 2**64 - 1) + b"{}", "a header of"),
+    "length_alone": (struct.pack("<Q", 61), "truncated after 8 bytes"),
     "header_too_large": (struct.pack("<Q", 2**40) + b"{" + bytes(50), "a header of"),
     "cut_in_header": (safetensors(ONE)[:20], "truncated within its header"),
     "cut_in_data": (safetensors(ONE, bytes(5)), "truncated: 5 of 8 bytes"),

@@ -165,6 +165,14 @@ def _shards(index: Path) -> tuple[Container, dict[str, Any], Mapping[str, str], 
                 f"{index}: {name!r} holds {extra[0]!r}, which the index does not name",
                 "get the whole folder again",
             )
+        twice = [
+            key for key in shard[1] if listed.get(key, name) != name and isinstance(shard[1][key], Entry)
+        ]
+        if twice:
+            raise CheckpointError(
+                f"{index}: {twice[0]!r} lies in {name!r} and in {listed[twice[0]]!r}",
+                "get the whole folder again",
+            )
     first = next(iter(shards.values()))
     strangers = set().union(*(shard[3] for shard in shards.values()))
     return first[0], tree, first[2], [index.parent / name for name in shards], strangers
