@@ -64,7 +64,7 @@ def make_plan(
         lacks = ", ".join(wanted.get(name, name) for name in backbone[:3])
         more = f" and {len(backbone) - 3} more" if len(backbone) > 3 else ""
         raise KeyMismatch(
-            f"{checkpoint.name}: a {layout.title} file that lacks {lacks}{more}"
+            f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}{more}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
             "get the whole file, or pass --allow-partial to draw what is missing at random",
         )

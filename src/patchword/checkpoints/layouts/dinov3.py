@@ -62,7 +62,7 @@ class MaskedBias:
         queries, keys, values = mask.chunk(3)
         if not mask.is_meta and not (bool((queries == 1).all() & (values == 1).all() & (keys == 0).all())):
             raise CheckpointError(
-                "attn.qkv.bias_mask is not ones, zeros, ones by thirds, and no other mask was published",
+                "this bias_mask is not ones, zeros, ones by thirds, and no other mask was published",
                 "get the file again; if it was changed on purpose, report it",
             )
         parts = bias.chunk(3)

@@ -235,7 +235,7 @@ class Reading(Places):
 
     def _pool(self, tokens: TokensConfig) -> Pool:
         over: Literal["patches", "all"] = "all" if self._pools_prefix(tokens) else "patches"
-        if self._has("attn_pool.latent"):
+        if self.checkpoint.under("attn_pool."):
             return self._attention_pool(over)
         said, source = self.known.text("global_pool")
         names = {"token": "class", "avg": "mean", "max": "max", "": None, None: None}

@@ -235,7 +235,7 @@ class Places:
         self._check_tables()
         for name, shared in tables.items():
             if self._has(name):
-                return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"), rule="linear")
+                return RelativeBias(shared=shared, prefix_rows=self._tokens().class_token, rule="linear")
         for stem, shared in ((f"{self.block}attn.rel_pos", False), ("shared_rel_pos", True)):
             if self._has(f"{stem}.mlp.fc1.weight"):
                 hidden = self.checkpoint.shape_of(f"{stem}.mlp.fc1.weight", 2)[0]
@@ -302,13 +302,13 @@ class Places:
         nowhere = not self._has(f"{self.stem}pos_embed")
         if nowhere and known.told.get("pos_embed", "") in ("none", None):
             return False
-        if nowhere and not any(self._in_block(name) for name in EVA_ONLY):
+        if nowhere:
             raise CheckpointError(
                 f"{self.facts.name}: it has no {self.stem}pos_embed; that is lost, or this is a model of timm's Eva class, "
                 "and which rotary positions it has is in no file",
                 "get the whole file; or put timm's config.json beside it, or name the file as timm names the architecture",
             )
-        if pe_core or pe_else or nowhere or any(self._in_block(name) for name in EVA_ONLY):
+        if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
                 f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
                 "put timm's config.json beside it, or name the file as timm names the architecture",
