@@ -70,7 +70,7 @@ def make_plan(
         lacks = ", ".join(wanted.get(name, name) for name in backbone[:3])
         more = f" and {len(backbone) - 3} more" if len(backbone) > 3 else ""
         raise KeyMismatch(
-            f"{checkpoint.name}: a {layout.title} file that lacks {lacks}{more}"
+            f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}{more}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
             "get the whole file; to train it further, pass --allow-partial: what is missing is drawn at random",
         )

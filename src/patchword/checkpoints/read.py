@@ -11,13 +11,14 @@ from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_hea
 from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
+from patchword.checkpoints.lost import lost_tensor
 from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
-from patchword.errors import CheckpointError, SettingsError
+from patchword.errors import CheckpointError, SettingsError, UnknownLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +55,12 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     checkpoint, layout, evidence = recognised(checkpoint)
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
-    description = _described(layout, checkpoint, facts)
-    facts.check_all_used()
-    plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
+    try:
+        description = _described(layout, checkpoint, facts)
+        facts.check_all_used()
+        plan = make_plan(checkpoint, layout, description, allow_partial=options.allow_partial)
+    except CheckpointError as error:
+        raise _with_what_is_lost(error, checkpoint) from error
     classes = options.classes
     if classes is None:
         classes = description.classes or _published_classes(release, description)
@@ -126,6 +130,16 @@ def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Descript
         raise CheckpointError(f"{checkpoint.name}: {error.message}", error.fix) from error
 
 
+def _with_what_is_lost(error: CheckpointError, checkpoint: Checkpoint) -> CheckpointError:
+    """What is left over, or cannot be described, may be so because a tensor is gone: then the message names that too."""
+    if (
+        type(error) not in (UnknownLayout, CheckpointError)
+        or (lost := lost_tensor(checkpoint.tensors)) is None
+    ):
+        return error
+    return type(error)(f"{error.message}; it lacks {lost}", f"get the whole file, with {lost}")
+
+
 def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
     """The tensors of the model that the file fills, in the file's dtype; mapped where they lie as the model has them."""
     found: dict[str, Tensor] = {}
@@ -137,7 +151,11 @@ def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
 def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> Sequence["Tensor"]:
     # What is copied anyway is read into memory of its own: mapped as well, it would be held twice.
     theirs = [tensor_of(checkpoint.tensors[name], fresh=not rule.op.views) for name in rule.theirs]
-    return rule.op.read(theirs, [shapes[name] for name in rule.ours])
+    try:
+        return rule.op.read(theirs, [shapes[name] for name in rule.ours])
+    except CheckpointError as error:  # an operation knows neither the file nor the block
+        error.message = f"{checkpoint.name}: {rule.theirs[-1]}: {error.message}"
+        raise
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:

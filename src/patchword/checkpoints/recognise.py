@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED
+from patchword.checkpoints.lost import lost_tensor
 from patchword.errors import AmbiguousLayout, UnknownLayout
 
 
@@ -43,6 +44,11 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
             "put the publisher's config.json beside it, or rename the file to its published name",
         )
     names = list(checkpoint.tensors)
+    if (lost := lost_tensor(names)) is not None:
+        raise UnknownLayout(
+            f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; it lacks {lost}",
+            f"get the whole file, with {lost}; docs/formats.md lists the layouts",
+        )
     shown = ", ".join(f"{n} {list(checkpoint.tensors[n].shape)}" for n in names[:3])
     raise UnknownLayout(
         f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows ({shown}, …)",

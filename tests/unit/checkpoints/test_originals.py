@@ -23,7 +23,7 @@ from patchword.checkpoints.read import Opened, open_foreign, read_tensors, under
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
 from patchword.checkpoints.write import layouts_named, write_as, written_tensors
-from patchword.errors import CheckpointError, PatchwordError, UnknownLayout
+from patchword.errors import CheckpointError, KeyMismatch, PatchwordError, UnknownLayout
 from patchword.images.geometry import Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -104,9 +104,8 @@ MODELS: dict[str, tuple[str, ViTConfig]] = {
         "deit",
         like(
             attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
-            patch=PatchConfig(size=(8, 4), bias=False),
+            patch=PatchConfig(size=(8, 4)),
             norm=LayerNormConfig(bias=False),
-            head=replace(PLAIN.head, bias=False),
             image=ImageConfig(size=(16, 16), channels=5),
             mlp=MLPConfig(hidden=40, bias=False),
         ),
@@ -232,6 +231,33 @@ def _heads(config: ViTConfig) -> dict[str, Any]:
 def _head(folder: Path) -> dict[str, Any]:
     found = list(folder.glob("*_linear_head.pth"))
     return {"head": found[0]} if found else {}
+
+
+def test_biases_that_the_authors_classes_have_are_written_as_zeros_and_missed_when_lost(
+    tmp_path: Path,
+) -> None:
+    bare = like(patch=PatchConfig(size=(8, 4), bias=False), head=replace(PLAIN.head, bias=False))
+    written = write_as(source_of(bare), layout_named("deit"), tmp_path / "deit_x.pth").reopened
+    for name in ("patch_embed.proj.bias", "head.bias"):
+        assert not tensor_of(written.checkpoint.tensors[name]).any()
+        left = {n: tensor_of(entry) for n, entry in written.checkpoint.tensors.items() if n != name}
+        with pytest.raises(KeyMismatch, match=f"lacks {name}"):
+            saved(left, tmp_path / "deit_y.pth", image_size=(16, 16), num_heads=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "config", "lost"),
+    [
+        ("dinov2_vits14_reg4_pretrain.pth", "dinov2", replace(DINOV2, tokens=REGISTERS), "register_tokens"),
+        ("dinov3_vits16_pretrain_lvd1689m-x.pth", "dinov3", DINOV3, "storage_tokens"),
+    ],
+)
+def test_registers_that_the_published_name_says_are_missed(
+    name: str, layout: str, config: ViTConfig, lost: str
+) -> None:
+    tree = {n: t for n, t in theirs(layout, config).items() if n != lost}
+    with pytest.raises(KeyMismatch, match=lost):
+        understand(listed(tree, name), Options(num_heads=3))
 
 
 def test_half_precision_stays_half() -> None:

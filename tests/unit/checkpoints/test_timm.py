@@ -311,6 +311,39 @@ def test_blocks_without_positions_may_be_of_those_that_rotate() -> None:
         read(listed(tiny(positions=NoPositions())), num_heads=3, image_size=(16, 24))
 
 
+def without(stored: Stored, name: str) -> Stored:
+    return replace(stored, tree={n: entry for n, entry in stored.tree.items() if n != name})
+
+
+VIT = {"architecture": "vit_base_patch16_224", "model_args": SMALL}
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "lost"),
+    [
+        ("plain", VIT, "pos_embed"),
+        ("plain", VIT, "cls_token"),
+        ("plain", VIT, "patch_embed.proj.bias"),
+        ("plain", VIT, "head.bias"),
+        ("plain", None, "pos_embed"),
+        ("plain", None, "patch_embed.proj.bias"),
+    ],
+)
+def test_what_the_architecture_has_for_certain_is_missed(model: str, words: Any, lost: str) -> None:
+    stored = listed(MODELS[model], words, name="x.pth")
+    if words is None:  # told to be timm's by its LayerScale beside a head
+        stored = listed(tiny(block=BlockConfig(layer_scale=0.1)))
+    with pytest.raises(CheckpointError, match=lost):
+        read(without(stored, lost), num_heads=3, image_size=(16, 24))
+
+
+def test_a_model_whose_arguments_leave_positions_and_class_token_out_is_whole() -> None:
+    args = {**SMALL, "pos_embed": "none", "class_token": False, "global_pool": "avg", "fc_norm": False}
+    bare = tiny(positions=NoPositions(), tokens=NO_CLASS, head=MEAN)
+    opened = read(listed(bare, {"architecture": "vit_base_patch16_224", "model_args": args}))
+    assert opened.card.config.positions == NoPositions() and not opened.card.config.tokens.class_token
+
+
 def test_an_architecture_of_a_later_timm_is_read_by_its_tensors_and_said_to_be_unknown() -> None:
     words = {"architecture": "vit_of_tomorrow", "model_args": SMALL}
     opened = read(listed(MODELS["plain"], words))

@@ -72,6 +72,8 @@ class _Clip(Layout):
         grid = facts.grid(rows - 1, patch, (size, CONFIG))
         block = f"{prefix}transformer.resblocks."
         width = told.get("head_width", _HEAD_WIDTH)
+        # Beside the text tower it answers in their common space; alone it may have been cut before that.
+        projects = any(map(checkpoint.has, (f"{prefix}proj", "text_projection", "token_embedding.weight")))
         return ViTConfig(
             image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
             patch=PatchConfig(size=patch, bias=False),
@@ -100,7 +102,7 @@ class _Clip(Layout):
             head=HeadConfig(
                 pool=self._pool(facts, told),
                 norm="pooled" if told.get("final_ln_after_pool") else self.norm,
-                projection=checkpoint.shape(f"{prefix}proj")[1] if checkpoint.has(f"{prefix}proj") else 0,
+                projection=checkpoint.shape_of(f"{prefix}proj", 2)[1] if projects else 0,
                 num_classes=0,
             ),
         )

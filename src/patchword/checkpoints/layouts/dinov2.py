@@ -1,5 +1,6 @@
 """DINOv2, with registers and without. Source: facebookresearch/dinov2 `models/vision_transformer.py`, `hub/`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,14 @@ MASK_REASON = "stands for hidden patches in pre-training alone"
 _LINEAR = {2: (1, True, False), 5: (4, True, False)}
 
 
+def _registers(checkpoint: Checkpoint) -> int:
+    """As in the file, or as its published name says, so that they are missed where they are lost."""
+    if checkpoint.has("register_tokens"):
+        return checkpoint.shape_of("register_tokens", 3)[1]
+    named = re.match(r"dinov2_\w*_reg(\d)_", checkpoint.path.name)
+    return int(named[1]) if named else 0
+
+
 class DINOv2(Original):
     """A flat state dict: `ls1.gamma`, `ls2.gamma`, `mask_token` [1, D]; the giant's gate is `mlp.w12`."""
 
@@ -61,7 +70,7 @@ class DINOv2(Original):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         dim, _, patch = patch_of(checkpoint)
-        registers = checkpoint.shape_of("register_tokens", 3)[1] if checkpoint.has("register_tokens") else 0
+        registers = _registers(checkpoint)
         rows = checkpoint.shape_of("pos_embed", 3)[1] - 1
         # What the published configurations of the hub say of the two kinds.
         resample = Resample() if registers else Resample(antialias=False, offset=0.1)

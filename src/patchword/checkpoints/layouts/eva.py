@@ -57,7 +57,7 @@ class RopeTable:
         found = theirs[0]
         if not found.is_meta and float((found[-1].float() - self.write(())[0][-1]).abs().max()) > 0.02:
             raise CheckpointError(
-                f"rope.freqs_{self.part} is not EVA-02's table for {self.grid[0]} x {self.grid[1]} patches",
+                f"this table is not EVA-02's for {self.grid[0]} x {self.grid[1]} patches",
                 "if the model was trained with another theta or grid, report the format",
             )
         return []

@@ -199,9 +199,8 @@ def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: 
         norm = "tokens"
     elif checkpoint.has(f"{spelling.head.removesuffix('.1')}.0.weight"):
         norm = "pooled"
-    classes = (
-        checkpoint.shape(f"{spelling.head}.weight")[0] if checkpoint.has(f"{spelling.head}.weight") else 0
-    )
+    headed = any(checkpoint.has(f"{spelling.head}.{part}") for part in ("weight", "bias"))
+    classes = checkpoint.shape(f"{spelling.head}.weight")[0] if headed else 0
     return HeadConfig(pool=pool, norm=norm, num_classes=classes)
 
 

@@ -5,8 +5,8 @@ Sources: facebookresearch/deit, mae, dino, dinov2, dinov3, ijepa; microsoft/unil
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ from patchword.model.config import (
 from patchword.model.kinds import (
     ClassPool,
     FirstPool,
+    JoinedPool,
     LayerNormConfig,
     MeanPool,
     NoPositions,
@@ -39,6 +40,10 @@ from patchword.model.kinds import (
     Rope2d,
     Size,
 )
+from patchword.model.shapes import shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -65,6 +70,20 @@ class Original(Layout):
     file_name = "model.pth"
     # Its code turns queries and keys: no tensor of a file would show that another's does not.
     rotary = False
+
+    def restated(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        """A bias of zeros on patches and head, where the authors' classes have one in any case."""
+        config = replace(card.config, patch=replace(card.config.patch, bias=True))
+        if not isinstance(config.head.pool, JoinedPool):  # of a head that is a file of its own
+            config = replace(config, head=replace(config.head, bias=True))
+        zeros = {
+            f"{name}.bias": tensors[f"{name}.weight"].new_zeros(len(tensors[f"{name}.weight"]))
+            for name in ("patch_embed.proj", "head", "head_distillation")
+            if f"{name}.weight" in tensors and f"{name}.bias" in shapes(config)
+        }
+        return replace(card, config=config), {**zeros, **tensors}
 
     def companions(self, card: ModelCard) -> Mapping[str, bytes]:
         inner = card.config.inner_positions
@@ -150,7 +169,7 @@ def trunk(
     scaled = any(checkpoint.has(f"{first}{name}") for name in ("gamma_1", "ls1.gamma"))
     return ViTConfig(
         image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
-        patch=PatchConfig(size=patch, bias=checkpoint.has("patch_embed.proj.bias")),
+        patch=PatchConfig(size=patch),
         dim=dim,
         depth=len(names),
         positions=NoPositions() if positions is None else positions,
@@ -205,10 +224,7 @@ def classifier(
     checkpoint: Checkpoint, pool: Pool, norm: Literal["tokens", "pooled"] = "tokens"
 ) -> HeadConfig:
     """`head`, where there is one."""
-    classes = classes_of(checkpoint)
-    return HeadConfig(
-        pool=pool, norm=norm, num_classes=classes, bias=not classes or checkpoint.has("head.bias")
-    )
+    return HeadConfig(pool=pool, norm=norm, num_classes=classes_of(checkpoint))
 
 
 def classes_of(checkpoint: Checkpoint, name: str = "head.weight") -> int:

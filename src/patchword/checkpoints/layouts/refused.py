@@ -51,7 +51,8 @@ def _shares_keys(checkpoint: Checkpoint) -> bool:
 
 
 def _scales_one_branch(checkpoint: Checkpoint) -> bool:
-    return checkpoint.has("blocks.0.gamma_1") and not checkpoint.has("blocks.0.gamma_2")
+    second = any(name.endswith(".gamma_2") for name in checkpoint.tensors)
+    return checkpoint.has("blocks.0.gamma_1") and not second
 
 
 REFUSED: tuple[Refusal, ...] = (

@@ -6,6 +6,7 @@ that name is there or is not. Checked against timm 1.0.31.
 
 from typing import Any, Literal, get_args
 
+from patchword.checkpoints.layouts import timm_expected as expected
 from patchword.checkpoints.layouts.timm_positions import DEFAULTS, Places
 from patchword.errors import CheckpointError
 from patchword.model.config import (
@@ -71,8 +72,10 @@ class Reading(Places):
             patch=PatchConfig(
                 size=self.patch,
                 stem=self.image_stem,
-                bias=self._has(f"{self._patches}.bias"),
-                norm_output=self._has(f"{self._patches.rpartition('.')[0]}.norm.weight"),
+                # timm leaves it out where a norm follows before the blocks, and nowhere else.
+                bias=self._has(f"{self._patches}.bias") or not self._has("norm_pre.weight"),
+                norm_output=self._has(f"{self._patches.rpartition('.')[0]}.norm.weight")
+                or bool(self.known.say("embed_norm_layer")[0]),
                 edge="cut" if ragged and not self.pads else "pad",
             ),
             dim=self.dim,
@@ -225,15 +228,14 @@ class Reading(Places):
         classes = self.checkpoint.shape_of("head.weight", 2)[0] if self._has("head.weight") else 0
         return HeadConfig(
             pool=self._pool(tokens),
-            norm="pooled" if after else "tokens" if before else "none",
+            norm="pooled" if after else "tokens" if before or expected.last_norm(self.known) else "none",
             num_classes=classes,
-            bias=self._has("head.bias") or not classes,
             distilled=self._has("head_dist.weight"),
         )
 
     def _pool(self, tokens: TokensConfig) -> Pool:
         over: Literal["patches", "all"] = "all" if self._pools_prefix(tokens) else "patches"
-        if self._has("attn_pool.latent"):
+        if self.checkpoint.under("attn_pool."):
             return self._attention_pool(over)
         said, source = self.known.text("global_pool")
         names = {"token": "class", "avg": "mean", "max": "max", "": None, None: None}

@@ -5,9 +5,10 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.layouts import timm_expected as expected
 from patchword.checkpoints.layouts.timm_facts import Known, Size
 from patchword.checkpoints.layouts.timm_stem import resnet_names, resnet_of
-from patchword.errors import CheckpointError, FactUnsaid
+from patchword.errors import CheckpointError, FactUnsaid, KeyMismatch
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import (
     CentreCoordinates,
@@ -136,12 +137,22 @@ class Places:
     # Tokens and positions ------------------------------------------------------------------
 
     def _tokens(self) -> TokensConfig:
+        """Those of the file and, so that the plan finds them lost, those that its architecture has."""
         registers = f"{self.stem}reg_token"
         return TokensConfig(
-            class_token=self._has(f"{self.stem}cls_token"),
-            distillation_token=self._has("dist_token"),
-            num_registers=self.checkpoint.shape_of(registers, 3)[1] if self._has(registers) else 0,
+            class_token=self._has(f"{self.stem}cls_token") or self._class_token_is_lost(),
+            distillation_token=self._has("dist_token") or self.known.kind == "VisionTransformerDistilled",
+            num_registers=self.checkpoint.shape_of(registers, 3)[1]
+            if self._has(registers)
+            else expected.registers(self.known),
         )
+
+    def _class_token_is_lost(self) -> bool:
+        """A file's name alone may be that of a changed model, whose positions are then those of the patches."""
+        if not expected.class_token(self.known):
+            return False
+        bare = self.known.flag("no_embed_class") or not self._has("pos_embed")
+        return self.known.certain or bare or square(self.checkpoint.shape_of("pos_embed", 3)[1]) is None
 
     def _positions(self, tokens: TokensConfig) -> tuple[Positions, Size]:
         """The positions, and the size of the images they are stored for."""
@@ -156,6 +167,8 @@ class Places:
             image, source = sizes[0] if sizes else (self.facts.take("image_size"), "option")
             image = self._image_of(self._grid_of(image), image)
             self.facts.say("image_size", image, source)
+        if added is None and expected.positions_added(self.known):
+            added = Learned()  # the plan finds its table lost
         if added is not None and inner is not None:
             return Combined(added=added, inner=inner), image
         return added or inner or NoPositions(), image
@@ -219,9 +232,10 @@ class Places:
             "rel_pos_bias.relative_position_bias_table": True,
             "shared_rel_pos.relative_position_bias_table": True,
         }
+        self._check_tables()
         for name, shared in tables.items():
             if self._has(name):
-                return RelativeBias(shared=shared, prefix_rows=self._has("cls_token"), rule="linear")
+                return RelativeBias(shared=shared, prefix_rows=self._tokens().class_token, rule="linear")
         for stem, shared in ((f"{self.block}attn.rel_pos", False), ("shared_rel_pos", True)):
             if self._has(f"{stem}.mlp.fc1.weight"):
                 hidden = self.checkpoint.shape_of(f"{stem}.mlp.fc1.weight", 2)[0]
@@ -229,6 +243,14 @@ class Places:
                     raise self._lacks("Swin's relative positions (rel_pos_type 'mlp-swin')")
                 return RelativeMLP(hidden=hidden, shared=shared)
         return None
+
+    def _check_tables(self) -> None:
+        lost = [name for name in expected.relative_tables(self.known) if not self._has(name)]
+        if lost:
+            raise KeyMismatch(
+                f"{self.facts.name}: it lacks {lost[0]}, which {self.known.architecture} has",
+                "get the whole file",
+            )
 
     def relative_table(self) -> str:
         """The first stored table of differences."""
@@ -278,7 +300,15 @@ class Places:
         pe_core = before and self._has("attn_pool.latent")
         pe_else = before and not self._has("norm.weight") and not self._has("fc_norm.weight")
         nowhere = not self._has(f"{self.stem}pos_embed")
-        if pe_core or pe_else or nowhere or any(self._in_block(name) for name in EVA_ONLY):
+        if nowhere and known.told.get("pos_embed", "") in ("none", None):
+            return False
+        if nowhere:
+            raise CheckpointError(
+                f"{self.facts.name}: it has no {self.stem}pos_embed; that is lost, or this is a model of timm's Eva class, "
+                "and which rotary positions it has is in no file",
+                "get the whole file; or put timm's config.json beside it, or name the file as timm names the architecture",
+            )
+        if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
                 f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
                 "put timm's config.json beside it, or name the file as timm names the architecture",

@@ -250,11 +250,20 @@ def _table(tower: Tower) -> str | None:
             f"({', '.join(places)}), which the backbone does not have",
             "use transformers for this model; no published one has both",
         )
-    return places[0] if places else None
+    if places:
+        return places[0]
+    for said, name in (
+        ("use_shared_relative_position_bias", _OF_ALL[tower.names]),
+        ("use_relative_position_bias", f"{tower.names.layer.format(0)}{_OF_BLOCK[tower.names]}"),
+    ):
+        if tower.told.values.get(said) is True:
+            tower.shape(name, 2)  # says that it is missing
+    return None
 
 
 def _positions(tower: Tower) -> Positions:
-    added = Learned(resample=Resample(antialias=False)) if tower.has(_POSITIONS) else None
+    learned = tower.has(_POSITIONS) or tower.told.values.get("use_absolute_position_embeddings") is True
+    added = Learned(resample=Resample(antialias=False)) if learned else None
     table = _table(tower)
     inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values(), rule="bilinear")
     if added is not None and inner is not None:

@@ -40,6 +40,9 @@ _TEXT = (
     Drop(r"logit_scale|logit_bias", "scale of image against text"),
 )
 
+# Classes whose image tower ends in the space that it shares with text.
+_PROJECTS = re.compile(r"(WithProjection|CLIPModel|Clip2Model)$")
+
 
 class _ImageTower(TransformersLayout):
     """What the three have in common. types: of the whole model, and of the image tower alone."""
@@ -101,13 +104,20 @@ class TransformersCLIP(_ImageTower):
         there = checkpoint.has(f"{prefix}embeddings.class_embedding")
         return "class_embedding" if there else None
 
+    def _projects(self, checkpoint: Checkpoint) -> bool:
+        """Whether the class, as config.json or the text tower tells it, has a projection."""
+        classes = checkpoint.config_json.get("architectures") or []
+        named = isinstance(classes, list) and any(_PROJECTS.search(str(name)) for name in classes)
+        return named or checkpoint.has("text_projection.weight")
+
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         tower = self.tower(checkpoint, facts, self.vision(checkpoint))
-        patch, channels = tower.patch(_KERNEL)
+        patch, channels = tower.patch(_KERNEL, bias=False)
         grid = tower.grid(tower.shape(_POSITIONS, 2)[0] - 1, patch.size)
         classes, projection = tower.classifier(), "visual_projection.weight"
         norm: Literal["none", "pooled"] = "none" if classes else "pooled"
-        width = checkpoint.shape_of(projection, 2)[0] if checkpoint.has(projection) and not classes else 0
+        projects = not classes and (checkpoint.has(projection) or self._projects(checkpoint))
+        width = checkpoint.shape_of(projection, 2)[0] if projects else 0
         config = tower.config(
             image=tower.image(grid, patch.size),
             channels=channels,
@@ -214,7 +224,8 @@ class TransformersSigLIP(_ImageTower):
         patch, channels = self._patch(tower)
         grid = self._grid(tower, patch)
         classes = tower.classifier()
-        probed = tower.has("head.probe") and not classes
+        # A half of the pool is no pool less: the plan finds what of it is lost.
+        probed = bool(checkpoint.under(f"{tower.prefix}head.")) and not classes
         config = tower.config(
             image=tower.image(grid, patch.size),
             channels=channels,

@@ -171,8 +171,8 @@ class Tower:
         said = self.told.number("layerscale_value") or self.told.number("layer_scale_init_value")
         return (said or 1e-5) if there else None
 
-    def patch(self, kernel: str) -> tuple[PatchConfig, int]:
-        """The patch and the channels of a convolution."""
+    def patch(self, kernel: str, *, bias: bool = True) -> tuple[PatchConfig, int]:
+        """The patch and the channels of a convolution. bias: the class has one in any case."""
         _, channels, *sides = self.shape(f"{kernel}.weight", 4)
         size = (sides[0], sides[1])
         said = self.told.size("patch_size")
@@ -181,7 +181,7 @@ class Tower:
                 f"{self.checkpoint.name}: {self.told.where} says patch_size {said}, {kernel}.weight says {size}",
                 "get config.json and the weights of one and the same model",
             )
-        return PatchConfig(size=size, bias=self.has(f"{kernel}.bias")), channels
+        return PatchConfig(size=size, bias=bias or self.has(f"{kernel}.bias")), channels
 
     def grid(self, count: int, patch: Size) -> Size:
         """Raises: CheckpointError where config.json's image size has another number of patches."""

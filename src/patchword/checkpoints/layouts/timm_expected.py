@@ -1,0 +1,50 @@
+"""What a model of timm's has for certain, by its class and arguments: where its tensor is gone, the file is torn.
+
+Read off the constructors of timm 1.0.31. An architecture that nobody names is told by its tensors alone.
+"""
+
+from patchword.checkpoints.layouts.timm_facts import Known
+
+_REGISTERS = {"VisionTransformer": "reg_tokens", "NaFlexVit": "reg_tokens", "Eva": "num_reg_tokens"}
+
+
+def positions_added(known: Known) -> bool:
+    """Whether a table of positions is added to the patches."""
+    match known.kind:
+        case "VisionTransformerDistilled":
+            return True
+        case "VisionTransformer" | "NaFlexVit":
+            if "pos_embed" in known.told and not known.told["pos_embed"]:
+                return False
+            return known.say("pos_embed")[0] in (None, "learn", "learned")
+        case "Eva" | "Beit":
+            return known.say("use_abs_pos_emb")[0] is not False
+    return False
+
+
+def class_token(known: Known) -> bool:
+    if known.kind in ("Beit", "VisionTransformerDistilled"):
+        return True
+    if known.kind in ("VisionTransformer", "Eva"):
+        return known.say("class_token")[0] is not False
+    return known.flag("class_token")
+
+
+def registers(known: Known) -> int:
+    name = _REGISTERS.get(known.kind)
+    return (known.integer(name)[0] or 0) if name and known.say(name)[0] else 0
+
+
+def last_norm(known: Known) -> bool:
+    return known.kind in ("VisionTransformer", "NaFlexVit") and known.say("final_norm")[0] is not False
+
+
+def relative_tables(known: Known) -> tuple[str, ...]:
+    """The first tensor of each kind of relative positions that the model has."""
+    if known.kind != "Beit":
+        return ()
+    tables = {
+        "use_shared_rel_pos_bias": "rel_pos_bias.relative_position_bias_table",
+        "use_rel_pos_bias": "blocks.0.attn.relative_position_bias_table",
+    }
+    return tuple(table for argument, table in tables.items() if known.flag(argument))
