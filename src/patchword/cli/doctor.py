@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from patchword.cli.console import make_console
+
 WRONG, FINE = 2, 0
 # In a process of its own: a broken torch can end the interpreter that imports it.
 _PROBE_TORCH = """
@@ -142,10 +144,9 @@ def _pip() -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("patchword", facts["patchword"])
     table.add_row("python", f"{facts['python']} on {facts['platform']}")
