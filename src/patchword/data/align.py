@@ -32,7 +32,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
         return aligned
     names = ", ".join(map(repr, unknown[:8]))
     message = (
-        f"{dataset.path}: {counted(left_out, 'image')} of classes that the model has not left out ({names})"
+        f"{dataset.path}: left out {counted(left_out, 'image')} of classes that the model has not ({names})"
     )
     return aligned.with_problems([Problem(severity="note", message=message)])
 
