@@ -344,7 +344,13 @@ class _reported:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or not any((self.folder / "state").glob("*.pt")):
+        if error is None:
+            return
+        if not any((self.folder / "state").glob("*.pt")):
+            if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
+                raise Interrupted(
+                    "interrupted before the training began; no run folder is left", "give the command again"
+                ) from error
             return
         go_on = f"go on with `patchword train --resume {self.folder}`"
         if isinstance(error, KeyboardInterrupt):

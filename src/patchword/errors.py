@@ -126,6 +126,24 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return [by_lower[candidate] for candidate in found]
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """ "1 image", "2 images"; more: the plural that is no added s."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+def is_near(name: str, known: Iterable[str]) -> str:
+    """ " ('b' is near)", or nothing; names that look alike and differ (é as one character or as two) are told apart."""
+    import unicodedata
+
+    known = list(known)
+    seen = unicodedata.normalize("NFKC", name)
+    for other in known:
+        if other != name and unicodedata.normalize("NFKC", other) == seen:
+            return f" (spelt {name!a}; {other!a} looks the same and is another name)"
+    likely = nearest(name, known, 1)
+    return f" ({likely[0]!r} is near)" if likely else ""
+
+
 def near_text(name: str, known: Iterable[str]) -> str:
     """A clause for a message: " (near: 'a', 'b')", or nothing when none is near."""
     found = nearest(name, known)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from support.scans import write_scans
+
 FULL = Path("/dev/full")
 
 
@@ -64,3 +66,13 @@ def test_messages_that_find_no_room_do_not_end_the_work() -> None:
         command = [sys.executable, "-m", "patchword.cli.main", "models"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
     assert done.returncode == 0 and "ViT-B/16" in done.stdout
+
+
+def test_a_pipe_gets_every_line_whole(tmp_path: Path) -> None:
+    name = "a class with a name of more than eighty characters, as people have who describe what they see"
+    write_scans(tmp_path, {name: 4, "b": 1})
+    shown = patchword("check", str(tmp_path)).stdout.splitlines()
+    assert any(line.startswith(name) and line.split()[-2:] == ["3", "1"] for line in shown)
+    assert not [line for line in shown if line != line.rstrip() and len(line) > 200]
+    assert shown[0] == f"{tmp_path}: folder, 2 classes, 5 images"
+    assert all(line.startswith(("warning: ", "note: ", "  fix: ")) for line in shown if name in line[1:])

@@ -1,6 +1,7 @@
 """Errors: two lines, an exit code, and nothing lost between processes."""
 
 import pickle
+import unicodedata
 
 import pytest
 
@@ -38,3 +39,12 @@ def test_the_nearest_names_ignore_case_and_leave_out_the_far() -> None:
     assert errors.nearest("VIT-TI/16", ["ViT-Ti/16", "ViT-S/16", "digits"])[0] == "ViT-Ti/16"
     assert errors.nearest("zebra", ["ViT-Ti/16"]) == []
     assert errors.near_text("tulip", ["tulips"]) == " (near: 'tulips')"
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d"])
+def test_names_that_look_the_same_are_told_apart(name: str) -> None:
+    parted = unicodedata.normalize("NFD", name)
+    said = errors.is_near(parted, ["zebra", name])
+    assert ascii(parted) in said and ascii(name) in said and "looks the same" in said
+    assert errors.is_near("tulip", ["tulips"]) == " ('tulips' is near)"
+    assert errors.is_near("zebra", [name]) == ""

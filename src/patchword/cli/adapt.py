@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from patchword.cli.console import make_console
 from patchword.cli.model_options import class_names, model_options, said, size
 from patchword.cli.options import offline_option
 from patchword.errors import SettingsError
@@ -94,10 +95,9 @@ def _classes_from(path: str) -> tuple[str, ...]:
 
 def _print(done: Any, out: str) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for title in ("tensor", "from", "to", "how"):
         table.add_column(title, overflow="fold", no_wrap=title == "tensor")

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from patchword.cli.console import make_console
+from patchword.errors import counted
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
@@ -14,10 +16,13 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def print_report(report: "CheckReport") -> None:
-    console = Console(highlight=False)
+    console = make_console()
     dataset = report.dataset
     console.print(
-        Text(f"{dataset.path}: {dataset.kind}, {len(dataset.classes)} classes, {report.images} images")
+        Text(
+            f"{dataset.path}: {dataset.kind}, {counted(len(dataset.classes), 'class', 'classes')}, "
+            f"{counted(report.images, 'image')}"
+        )
     )
     console.print(_counts(report))
     for line in _facts(report):

@@ -5,13 +5,17 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
+
+from patchword.cli.console import make_console
 
 WRONG, FINE = 2, 0
 # In a process of its own: a broken torch can end the interpreter that imports it.
@@ -47,9 +51,12 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     Exit code 0 when patchword can work, 2 when something must be mended first.
     """
     packages = required_packages()
+    own = own_package()
+    if own.fault:
+        packages = [own, *packages]
     torch_facts, torch_fault = probe_torch()
     facts: dict[str, Any] = {
-        "patchword": metadata.version("patchword"),
+        "patchword": own.found or "not installed",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": [asdict(p) for p in packages],
@@ -67,10 +74,23 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(WRONG if facts["faults"] else FINE)
 
 
+def own_package() -> Package:
+    """patchword itself: run from its source alone, nothing says its version or what it needs."""
+    try:
+        return Package(name="patchword", needed="", found=metadata.version("patchword"), fault="")
+    except metadata.PackageNotFoundError:
+        fault = "not installed, its source alone is on Python's path"
+        return Package(name="patchword", needed="", found="", fault=fault)
+
+
 def required_packages() -> list[Package]:
     """Each dependency that the installed patchword declares, against what is installed."""
     packages = []
-    for requirement in metadata.requires("patchword") or []:
+    try:
+        declared = metadata.requires("patchword") or []
+    except metadata.PackageNotFoundError:
+        return []
+    for requirement in declared:
         if "extra ==" in requirement:
             continue
         name, needed = _split_requirement(requirement)
@@ -131,6 +151,8 @@ def machine_facts() -> dict[str, Any]:
 
 def mending_command(packages: list[Package], torch_fault: str) -> str:
     """The one command that mends every fault, or "" when there is none."""
+    if any(p.name == "patchword" for p in packages):  # brings what it needs with it
+        return f"{_pip()} install {shlex.quote(str(Path(__file__).parents[3]))}"
     wanted = [f"{p.name}>={p.needed}" if p.needed else p.name for p in packages if p.fault]
     if torch_fault and not any(p.name == "torch" and p.fault for p in packages):
         return f"{_pip()} install --force-reinstall torch"
@@ -142,10 +164,9 @@ def _pip() -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("patchword", facts["patchword"])
     table.add_row("python", f"{facts['python']} on {facts['platform']}")
@@ -170,5 +191,5 @@ def _print(facts: dict[str, Any]) -> None:
         return
     console.print("\n[bold]To mend[/bold]")
     for fault in facts["faults"]:
-        console.print(f"  {fault}")
-    console.print(f"  fix: {facts['mend']}", soft_wrap=True)
+        console.print(f"  {fault}", markup=False)
+    console.print(f"  fix: {facts['mend']}", soft_wrap=True, markup=False)

@@ -9,6 +9,7 @@ from patchword import machine
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import max_pixels_option, offline_option
+from patchword.errors import counted
 
 
 @click.command()
@@ -71,7 +72,7 @@ def embed(
         progress=lambda _: progress.step(),
     )
     progress.close()
-    click.echo(f"{done.count - done.failed} vectors in {output}", err=True)
+    click.echo(f"{counted(done.count - done.failed, 'vector')} in {output}", err=True)
     if done.same.notice:
         click.echo(f"warning: {done.same.notice}", err=True)
     done.check()

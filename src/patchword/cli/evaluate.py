@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
+from patchword.cli.console import make_console
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import data_options, offline_option, open_request
@@ -91,11 +92,10 @@ def evaluate(
 
 
 def _print(found: "Evaluation", why: str) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     low, high = found.top1_interval
     of = "" if found.scored == found.images else f" of {found.images}"
     console.print(f"[bold]{escape(found.weights)}[/bold] on {escape(found.data)}, split {found.split}")

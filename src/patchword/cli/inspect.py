@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from patchword.cli.console import make_console
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
@@ -34,11 +35,10 @@ def inspect(model: str, offline: bool, as_json: bool) -> None:
 
 
 def _print(found: Any) -> None:
-    from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=False)
+    console = make_console()
     click.echo(found.title)
     for heading, rows in found.sections():
         if not rows:
@@ -51,4 +51,4 @@ def _print(found: Any) -> None:
             table.add_column(style="dim", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        console.print(Padding(table, (0, 0, 0, 2)))
+        console.print(Padding(table, (0, 0, 0, 2), expand=False))

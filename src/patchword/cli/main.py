@@ -43,9 +43,9 @@ class Verbs(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from patchword.cli.doctor import own_package
 
-        click.echo(f"patchword {version('patchword')}")
+        click.echo(f"patchword {own_package().found or '(not installed: run from its source)'}")
         ctx.exit()
 
 

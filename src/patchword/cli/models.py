@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
+from patchword.cli.console import make_console
 from patchword.errors import SettingsError
 
 IMAGE_SIZE = 224
@@ -121,10 +122,9 @@ def _read_size(text: str) -> tuple[int, int]:
 
 def _print(rows: list[Row]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for title in ("dim", "depth", "heads", "parameters", "GFLOPs", "tokens"):
@@ -141,10 +141,9 @@ def _print(rows: list[Row]) -> None:
         )
     console.print(table)
     height, width = rows[0].image_size
-    click.echo(
+    make_console(stderr=True).print(
         f"{height} x {width} pixels, {rows[0].classes} classes; GFLOPs: for one image, two a multiply-add, "
-        "attention\ncounted. --json has each one's paper.",
-        err=True,
+        "attention counted. --json has each one's paper."
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from patchword.cli.console import make_console
 
 if TYPE_CHECKING:
     from patchword.api import Prepared, Run
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from patchword.training.weights import Start
 
 PLAIN_EVERY_S = 15.0
-_console = Console(stderr=True, highlight=False)
+_console = make_console(stderr=True)
 
 
 @contextmanager

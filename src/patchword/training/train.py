@@ -1,6 +1,7 @@
 """Train a classifier into a run folder, or go on with one."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,13 +69,17 @@ def start_run(
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         facts = {**facts, BEGUN_FROM: start.facts()}
     chosen = _measured(chosen, model, device, progress)
-    folder = runfolder.make_folder(out)
-    folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
-    folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
     state = _new_state(model.to(device), chosen.settings)
-    # Written before the first step: finds a full disk now, and a run killed in its first
-    # epoch can go on.
-    state.save(folder)
+    folder = runfolder.make_folder(out)
+    try:
+        folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
+        folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
+        # Written before the first step: finds a full disk now, and a run killed in its first
+        # epoch can go on.
+        state.save(folder)
+    except BaseException:  # Ctrl-C too: a run that nobody can go on with must not take the name
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
     return _run(dataset, chosen.settings, state, folder, facts, progress)
 

@@ -224,7 +224,7 @@ def test_labels_that_are_none_and_labels_that_are_several(tmp_path: Path) -> Non
     rows = [{"image": f"{i}.png", "label": "xy"[i % 2]} for i in range(4)]
     table.write_text("\n".join(json.dumps(row) for row in [*rows, {"image": "4.png", "label": float("nan")}]))
     data = open_data(table)
-    assert data.classes == ("x", "y") and "1 rows have no label" in data.problems[0].message
+    assert data.classes == ("x", "y") and "has 1 row without a label" in data.problems[0].message
     table.write_text(json.dumps({"image": "0.png", "label": ["x", "y"]}))
     with pytest.raises(DataError, match="not one class"):
         open_data(table)
@@ -249,6 +249,13 @@ def test_each_column_of_a_parquet_file_has_its_own_class_names(tmp_path: Path) -
     assert open_data(tmp_path / "t.parquet").classes == ("oak", "rose")
     data = open_data(tmp_path / "t.parquet", OpenRequest(label_column="coarse_label"))
     assert data.classes == ("tree", "flower")
+    table = table.set_column(1, "fine_label", pa.array([1, 5]))
+    pq.write_table(table, tmp_path / "t.parquet")
+    said = open_data(tmp_path / "t.parquet").problems[0]
+    assert (
+        "has the class '5', its own list of 2 class names does not" in said.message
+        and "1 image out" in said.fix
+    )
 
 
 def test_an_empty_path_is_told_as_such() -> None:

@@ -13,6 +13,7 @@ from patchword import api
 from patchword.api import _reported
 from patchword.errors import Interrupted, OutputError, SettingsError, TrainingBroken, UserError
 from patchword.training.runfolder import free_folder
+from patchword.training.state import TrainingState
 from support.scans import write_scans
 
 TINY = {
@@ -170,3 +171,17 @@ def test_control_c_before_the_first_epoch_promises_no_weights(tmp_path: Path) ->
     (tmp_path / "last.safetensors").touch()
     with pytest.raises(Interrupted, match="is kept"), _reported(tmp_path):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, OutputError])
+def test_a_run_that_ends_before_its_first_state_leaves_no_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException]
+) -> None:
+    def end(*_: object) -> None:
+        raise ending("the disk is full")
+
+    monkeypatch.setattr(TrainingState, "save", end)
+    expected = "no run folder is left" if ending is KeyboardInterrupt else "the disk is full"
+    with pytest.raises((Interrupted, OutputError), match=expected):
+        api.train(data, out=tmp_path / "run", epochs=1, settings=TINY)
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchword.data.dataset import Problem
-from patchword.errors import DataError, near_text, nearest
+from patchword.errors import DataError, counted, is_near, near_text
 from patchword.images.suffixes import SUFFIXES
 
 SPLITS = {
@@ -89,7 +89,7 @@ def class_problems(found: Found, path: str, ignore_unknown: bool) -> list[Proble
         problems.append(
             Problem(
                 severity="error",
-                message=f"{path} has {len(found.loose)} images outside any class folder, as {found.loose[0]}",
+                message=f"{path} has {counted(len(found.loose), 'image')} outside any class folder, as {found.loose[0]}",
                 fix="move each into the folder of its class, or remove them",
             )
         )
@@ -155,10 +155,7 @@ def _differences(
 
 def _table(path: str, split: str, unknown: list[str], absent: list[str], known: set[str]) -> str:
     """Which classes differ, each with the one that was probably meant."""
-    lines = []
-    for name in unknown[:12]:
-        likely = nearest(name, absent, 1) or nearest(name, known, 1)
-        lines.append(f"{name!r} ({likely[0]!r} is near)" if likely else repr(name))
+    lines = [f"{name!r}{is_near(name, absent) or is_near(name, known)}" for name in unknown[:12]]
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     has = "the class" if len(unknown) == 1 else "the classes"
     return f"{path}: {split} has {has} {', '.join(lines)}{more}, train does not"
@@ -172,7 +169,7 @@ def refuse_without_classes(found: Found, path: str, tables: Sequence[str] = ()) 
         where = str(PurePosixPath(found.loose[0]).parent)
         place = path if where == "." else f"{path}/{where}"
         raise DataError(
-            f"{place} holds {len(found.loose)} images directly, where class folders should be",
+            f"{place} holds {counted(len(found.loose), 'image')} directly, where class folders should be",
             f"make a folder for each class, as {place}/CLASS/{PurePosixPath(found.loose[0]).name}",
         )
     other = ", ".join(f"{count} {reason}" for reason, count in found.passed_by.items())

@@ -19,7 +19,7 @@ from patchword.data.request import OpenRequest
 from patchword.data.sources.layout import SPLITS, in_order, split_order
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.splits import split_in_two
-from patchword.errors import DataError, near_text
+from patchword.errors import DataError, counted, is_near, near_text
 from patchword.images.suffixes import SUFFIXES
 
 DESCRIPTION = "a .csv, .tsv, .jsonl or .parquet table of image and label"
@@ -147,7 +147,9 @@ def _parse(name: str, content: bytes) -> Columns:
             f"{name}, line {reader.line_num}: {error}", "look for a quote that is not closed"
         ) from error
     if len(rows) < 2:
-        raise DataError(f"{name} has {len(rows)} lines, no image", "give a header line and a line an image")
+        raise DataError(
+            f"{name} has {counted(len(rows), 'line')}, no image", "give a header line and a line an image"
+        )
     header = [column.strip() for column in rows[0]]
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
@@ -221,10 +223,12 @@ def _dataset(
         rows = {"all": good}
     training = rows.get("train") or rows["all"]
     classes = tuple(class_names or in_order(str(texts[i]) for i in training))
+    known_to = f"its own list of {len(class_names)} class names does" if class_names else "train does"
     if len(good) < len(texts):
-        message = f"{path}: {len(texts) - len(good)} rows have no label or no image"
+        rows_have = f"{counted(len(texts) - len(good), 'row')} without a label or an image"
+        message = f"{path} has {rows_have}"
         problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
-    found = _finish(path, kind, request, texts, references, reader, rows, classes)
+    found = _finish(path, kind, request, texts, references, reader, rows, classes, known_to)
     return found.with_problems(problems)
 
 
@@ -237,6 +241,7 @@ def _finish(
     reader: Reader,
     rows: dict[str, list[int]],
     classes: tuple[str, ...],
+    known_to: str,
 ) -> Dataset:
     index = {name: i for i, name in enumerate(classes)}
     splits, problems = {}, []
@@ -244,12 +249,14 @@ def _finish(
         known = [i for i in members if texts[i] in index]
         unknown = sorted({str(texts[i]) for i in members} - set(index))
         if unknown:
-            near = "".join(near_text(u, classes) for u in unknown[:1])
+            listed = ", ".join(f"{u!r}{is_near(u, classes)}" for u in unknown[:8])
+            left_out = counted(len(members) - len(known), "image")
             problems.append(
                 Problem(
                     severity="note" if request.ignore_unknown_classes else "error",
-                    message=f"{path}: {name} has the classes {', '.join(map(repr, unknown[:8]))}, train does not{near}",
-                    fix=f"rename them, or pass --ignore-unknown-classes to leave {len(members) - len(known)} images out",
+                    message=f"{path}: {name} has the {'class' if len(unknown) == 1 else 'classes'} {listed}, {known_to} not",
+                    fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to leave "
+                    f"{left_out} out",
                 )
             )
         splits[name] = Split(
