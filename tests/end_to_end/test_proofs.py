@@ -22,14 +22,15 @@ def _weights(file: Path) -> dict[str, bytes]:
 
 def _epochs(run: Path) -> int:
     metrics = run / "metrics.jsonl"
-    return metrics.read_text(encoding="utf-8").count('"epoch"') if metrics.exists() else 0
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    return sum('"kind": "epoch"' in line for line in lines)
 
 
 def _run_and_kill(command: list[str], run: Path, drawn: random.Random) -> bool:
-    """Start; kill at a random moment after the run has got on a little; whether it finished before."""
+    """Start; kill at a random moment once more epochs are whole; whether it finished before."""
     begun = _epochs(run)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while running.poll() is None and _epochs(run) < begun + 8:
+        while running.poll() is None and _epochs(run) < begun + 3:
             time.sleep(0.05)
         try:
             return running.wait(timeout=drawn.uniform(0, 1.5)) == 0
