@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Files of tests run side by side, one a core; more than four would ask for much memory.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Hundreds of processes are started; where this is set each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo check test test-all test-oldest proof bench format clean
 
 help:  ## what can be made

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import interleave, ratio_interval, write_result
+from common import compile_source, interleave, ratio_interval, write_result
 
 OURS = """
 import sys, torch, patchword as pw
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--write", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    compile_source()
     if chosen.write:
         write(Path(chosen.write))
         return

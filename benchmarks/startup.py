@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import interleave, ratio_interval, write_result
+from common import compile_source, interleave, ratio_interval, write_result
 from peers import photographs, save_models
 
 TIMM = """
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()
+    compile_source()
     with tempfile.TemporaryDirectory() as place:
         models = save_models(Path(place), "Ti")
         photo = photographs(chosen.data, Path(place))[0]
