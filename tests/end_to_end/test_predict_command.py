@@ -228,6 +228,20 @@ def test_predicting_works_with_a_broken_torchvision_and_with_none(
     assert said.returncode == 0 and said.stdout.count(b".png") == 3
 
 
+@pytest.mark.parametrize(
+    "error", ["ImportError('libtorch_cpu.so: cannot open')", "ModuleNotFoundError('No torch', name='torch')"]
+)
+def test_a_torch_that_cannot_be_loaded_is_told_in_two_lines(
+    model_file: Path, folder: Path, tmp_path: Path, error: str
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise {error}\n")
+    said = patchword("predict", model_file, folder, path=tmp_path)
+    lines = said.stderr.decode().splitlines()
+    assert said.returncode == 2 and len(lines) == 2
+    assert "torch cannot be loaded" in lines[0] and "patchword doctor" in lines[1]
+
+
 def test_evaluating_prints_and_writes_the_score(
     model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,13 +89,32 @@ def run(args: Sequence[str] | None = None) -> int:
         return _say("interrupted", "", INTERRUPTED)
     except ReaderLeft:
         return 0
-    except Exception:
+    except Exception as error:
+        if _torch_cannot_load(error):
+            return _say(
+                f"torch cannot be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                "`patchword doctor` says what is installed, and the command that mends it",
+                USAGE_ERROR,
+            )
         click.echo(
             "error: this is a bug in patchword; the traceback below is for its authors\n"
             "  fix: report it with the command that you typed and the output of `patchword doctor`",
             err=True,
         )
         raise
+
+
+def _torch_cannot_load(error: Exception) -> bool:
+    """Whether `import torch` itself failed: it is missing, or what it needs of the system is. Then no module is left."""
+    if not isinstance(error, ImportError | OSError) or "torch" in sys.modules:
+        return False
+    frames = error.__traceback__
+    while frames is not None:
+        module = frames.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == "torch":
+            return True
+        frames = frames.tb_next
+    return isinstance(error, ModuleNotFoundError) and error.name == "torch"
 
 
 def _say(message: str, fix: str, exit_code: int) -> int:
