@@ -19,9 +19,9 @@ TORCHVISION = CASES["torchvision_small_vit"]
 CLIP = CASES["openai_clip_visual_small_variance"]
 
 
-def patchword(*arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
+def patchword(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "patchword.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": str(columns)})
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 def options(case: Case) -> list[object]:
@@ -42,7 +42,9 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
         "grid 4 x 4",
     ):
         assert words in told.stdout
-    assert max(map(len, told.stdout.splitlines()[1:])) <= 80
+    # What rich takes for a plain terminal of 80 columns.
+    shown = patchword("inspect", TORCHVISION.path, "--num-heads", 2, TTY_COMPATIBLE="1", TERM="dumb").stdout
+    assert max(map(len, shown.splitlines()[1:])) <= 80
     plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 2, "--json").stdout)
     assert plain["filled"] == 1 and plain["config"]["dim"] == 8
     assert {"name": "num_heads", "value": 2, "source": "option"} in plain["facts"]
