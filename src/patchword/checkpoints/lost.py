@@ -1,6 +1,7 @@
 """Which tensor a refused file has lost, told by its likes: the same part of the other blocks, the other half of a layer.
 
-Asked only where a file is refused anyhow, so that the message names what is missing and not what is left over.
+Asked only where a file is refused anyhow, so that the message names what is missing and not what is left over. What is
+missing for certain is told as such; of what such files mostly have, only that this one has it not.
 """
 
 import re
@@ -12,6 +13,36 @@ _HALVES = {
     "bias": ("weight", "kernel", "scale"),
     "in_proj_bias": ("in_proj_weight",),
 }
+# What never stands without another tensor: the one, and the other's name from what they share.
+_COMPANIONS = (
+    (r"(.*)relative_position_index", r"\1relative_position_bias_table"),
+    (r"(.*)freqs_sin", r"\1freqs_cos"),
+    (r"(.*)head_dist\.weight", r"\1dist_token"),
+    (r"(.*)storage_tokens", r"\1rope_embed.periods"),
+    (r"(.*MAPHead_0/)LayerNorm_0/scale", r"\1probe"),
+    (r"(.*)block1/unit1/conv1/kernel", r"\1conv_root/kernel"),
+    (r"(.*block\d+/unit\d+/)conv2/kernel", r"\1conv1/kernel"),
+)
+# A tensor of the blocks, and what stands before them in most files of such names; some have no class token, some have
+# sines for positions.
+_BEFORE_THE_BLOCKS = (
+    (r"blocks\.0\..*", ("patch_embed.proj.weight", "cls_token", "pos_embed")),
+    (r"transformer\.resblocks\.0\..*", ("conv1.weight", "class_embedding", "positional_embedding")),
+    (
+        r"encoder\.layers\.encoder_layer_0\..*",
+        ("conv_proj.weight", "class_token", "encoder.pos_embedding"),
+    ),
+    (
+        r"encoder\.layers?\.0\..*",
+        (
+            "embeddings.patch_embedding.weight",
+            "embeddings.class_embedding",
+            "embeddings.position_embedding.weight",
+        ),
+    ),
+    (r"transformer\.layers\.0\..*", ("cls_token", "pos_embedding")),
+    (r"Transformer/encoderblock(?:_0)?/.*", ("embedding/kernel", "cls", "pos_embedding")),
+)
 # Of the blocks of a transformer; stages of a ResNet differ among themselves. DINOv2 keeps blocks in chunks: two numbers.
 _BLOCK = re.compile(
     r"(?P<before>(?:[^.]+\.)*?(?:blocks|layers?|resblocks)\.|(?:.*/)?encoderblock_|(?:.*\.)?encoder_layer_)"
@@ -21,7 +52,32 @@ _BLOCK = re.compile(
 
 def lost_tensor(names: Collection[str]) -> str | None:
     """A tensor that is missing for certain; None where nothing tells."""
-    return _half(names) or _part_of_a_block(names)
+    return _half(names) or _companion(names) or _part_of_a_block(names)
+
+
+def mostly_there(names: Collection[str]) -> list[str]:
+    """What most files of such names have before their blocks, and this one has not; of two towers the likelier one.
+
+    An optimiser's copies of the tensors (opt/0/…) are no tower.
+    """
+    towers = []
+    for pattern, likely in _BEFORE_THE_BLOCKS:
+        for prefix in {
+            found[1] for name in names if (found := re.fullmatch(rf"((?!opt/\d)(?:.*[./])?){pattern}", name))
+        }:
+            ends = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            absent = [n for n in likely if not any(end == n or end.endswith(f"/{n}") for end in ends)]
+            towers.append([f"{prefix}{name}" for name in absent])
+    return min((absent for absent in towers if absent), key=len, default=[])
+
+
+def _companion(names: Collection[str]) -> str | None:
+    for name in names:
+        for pattern, companion in _COMPANIONS:
+            found = re.fullmatch(pattern, name)
+            if found is not None and (other := found.expand(companion)) not in names:
+                return other
+    return None
 
 
 def _half(names: Collection[str]) -> str | None:

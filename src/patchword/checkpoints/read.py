@@ -11,14 +11,21 @@ from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_hea
 from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
-from patchword.checkpoints.lost import lost_tensor
+from patchword.checkpoints.lost import lost_tensor, mostly_there
 from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
-from patchword.errors import CheckpointError, SettingsError, UnknownLayout
+from patchword.errors import (
+    CheckpointError,
+    FactUnsaid,
+    KeyMismatch,
+    SettingsError,
+    ShapeMismatch,
+    UnknownLayout,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,12 +139,16 @@ def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Descript
 
 def _with_what_is_lost(error: CheckpointError, checkpoint: Checkpoint) -> CheckpointError:
     """What is left over, or cannot be described, may be so because a tensor is gone: then the message names that too."""
-    if (
-        type(error) not in (UnknownLayout, CheckpointError)
-        or (lost := lost_tensor(checkpoint.tensors)) is None
-    ):
+    if type(error) not in (UnknownLayout, ShapeMismatch, FactUnsaid, CheckpointError):
         return error
-    return type(error)(f"{error.message}; it lacks {lost}", f"get the whole file, with {lost}")
+    if (lost := lost_tensor(checkpoint.tensors)) is not None:
+        kind = KeyMismatch if isinstance(error, FactUnsaid) else type(error)
+        return kind(f"{error.message}; it lacks {lost}", f"get the whole file, with {lost}")
+    if isinstance(error, FactUnsaid) and (absent := mostly_there(checkpoint.tensors)):
+        fix = f"{error.fix}; get the whole file if one of those is lost"
+        message = f"{error.message}; most such files have {', '.join(absent)} too"
+        return FactUnsaid(message, fix, error.fact)
+    return error
 
 
 def read_tensors(opened: Opened) -> dict[str, "Tensor"]:

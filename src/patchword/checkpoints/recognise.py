@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED
-from patchword.checkpoints.lost import lost_tensor
+from patchword.checkpoints.lost import lost_tensor, mostly_there
 from patchword.errors import AmbiguousLayout, UnknownLayout
 
 
@@ -48,6 +48,12 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
         raise UnknownLayout(
             f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; it lacks {lost}",
             f"get the whole file, with {lost}; docs/formats.md lists the layouts",
+        )
+    if absent := mostly_there(names):
+        raise UnknownLayout(
+            f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; "
+            f"most with blocks of such names have {', '.join(absent)} too",
+            "get the whole file if that is lost; else docs/formats.md lists the layouts",
         )
     shown = ", ".join(f"{n} {list(checkpoint.tensors[n].shape)}" for n in names[:3])
     raise UnknownLayout(

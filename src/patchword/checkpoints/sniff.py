@@ -56,19 +56,26 @@ def zip_names(path: Path) -> list[str]:
         ) from error
 
 
-def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
-    """The error for a file whose content is no safetensors; `head` holds its first bytes."""
+def left_in_its_place(path: Path, head: bytes, size: int) -> CheckpointError | None:
+    """What a download that went wrong leaves under the name of any file; None where it is something else."""
     if size == 0:
         return CheckpointError(f"{path}: the file is empty", _AGAIN)
     if head.startswith(_LFS):
         return CheckpointError(
-            f"{path}: a Git LFS pointer, not the weights themselves",
+            f"{path}: a Git LFS pointer, not the file itself",
             f"fetch them: git lfs pull --include {path.name!r}",
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
         return CheckpointError(
-            f"{path}: a web page (HTML), not weights", "download the file itself, not the page that shows it"
+            f"{path}: a web page (HTML), not the file", "download the file itself, not the page that shows it"
         )
+    return None
+
+
+def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
+    """The error for a file whose content is no safetensors; `head` holds its first bytes."""
+    if (known := left_in_its_place(path, head, size)) is not None:
+        return known
     if head.startswith(b"PK"):
         return _refuse_zip(path)
     for signature, what, fix in _SIGNATURES:

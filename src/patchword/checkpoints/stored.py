@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.header import DTYPE_BYTES
+from patchword.checkpoints.sniff import HEAD_BYTES, left_in_its_place
 from patchword.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ def read_json(file: Path) -> Mapping[str, Any]:
             raise CheckpointError(
                 f"{file}: {file.stat().st_size:,} bytes, too large for a config", "get it again"
             )
-        plain = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = file.read_bytes()
+        if (instead := left_in_its_place(file, content[:HEAD_BYTES], len(content))) is not None:
+            raise instead
+        plain = json.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: it cannot be read as JSON ({error})", "get the file again") from error
     if not isinstance(plain, dict):

@@ -207,6 +207,17 @@ def test_fifteen_patches_and_a_slot_are_no_square_of_sixteen(tmp_path: Path) -> 
     assert opened.card.config.num_prefix_positions == 1
 
 
+@pytest.mark.parametrize("lost", ["cls", "Transformer/posembed_input/pos_embedding"])
+def test_a_lost_class_token_is_no_square_grid_and_a_lost_table_no_sines(tmp_path: Path, lost: str) -> None:
+    config = replace(PLAIN, image=ImageConfig(size=(12, 20)))  # 3 x 5 and a slot: 16, a square
+    names = names_of(config, Spelling(), tensors_of(config))
+    del names[lost]
+    path = tmp_path / "torn.npz"
+    write_npz(path, names)
+    with pytest.raises(KeyMismatch, match=f"it lacks {lost}"):
+        opened_of(path, image_size=(12, 20))
+
+
 def test_without_the_image_size_a_grid_that_is_no_square_is_asked_for(tmp_path: Path) -> None:
     config = replace(PLAIN, image=ImageConfig(size=(12, 20)))
     with pytest.raises(CheckpointError, match="15 patches are no square") as error:

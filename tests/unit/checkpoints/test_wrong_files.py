@@ -96,6 +96,17 @@ def test_a_wrong_file_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None
     assert error.fix and "\n" not in str(error.message) + error.fix and "weights_only" not in str(error)
 
 
+@pytest.mark.parametrize("kind", ["empty", "page", "page_behind_a_mark", "lfs", "noise"])
+def test_a_wrong_config_beside_the_weights_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
+    content, words = WRONG[kind]
+    (tmp_path / "model.safetensors").write_bytes(safetensors(ONE, bytes(8)))
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError) as refused:
+        open_stored(tmp_path)
+    assert str(tmp_path / "config.json") in refused.value.message
+    assert ("cannot be read as JSON" if kind == "noise" else words) in refused.value.message
+
+
 def test_pickles_are_told_apart_by_safety(tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
     path.write_bytes(WRONG["pickle"][0])

@@ -7,8 +7,15 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layouts.google_rules import FLEXIVIT, PLACES, PREFIXES, Spelling
-from patchword.errors import CheckpointError, FactUnsaid
+from patchword.checkpoints.layouts.google_rules import (
+    FLEXIVIT,
+    INPUT_POSITIONS,
+    PLACES,
+    PREFIXES,
+    ROOT_POSITIONS,
+    Spelling,
+)
+from patchword.errors import CheckpointError, FactUnsaid, KeyMismatch
 from patchword.model.config import (
     AttentionConfig,
     HeadConfig,
@@ -212,6 +219,7 @@ class Reading:
     def _positions(self) -> tuple[Positions, Size]:
         place = self.spelling.positions
         if not place:
+            self._check_sines()
             size: Size = self.facts.take("image_size")
             stride = self._stride(self.patch)
             return SinCos2d(), (size[0] // stride[0], size[1] // stride[1])
@@ -223,8 +231,29 @@ class Reading:
             return Learned(covers=covers, resample=resample), (rows, columns)
         if self.spelling.slot and self._has("cls"):
             covers, columns = "all_but_registers", columns - 1
+        elif not self._has("cls"):
+            self._check_no_row_too_many(columns)
         grid = self.facts.grid(columns, self._stride(self.stored_patch))
         return Learned(covers=covers, resample=resample), grid
+
+    def _check_sines(self) -> None:
+        """big_vision's models may have sines for positions; those before it, and NaFlex, have a table."""
+        if self.spelling.numbered or self.spelling.flat_patches:
+            lost = f"{self.spelling.prefix}{INPUT_POSITIONS if self.spelling.numbered else ROOT_POSITIONS}"
+            raise KeyMismatch(
+                f"{self.facts.name}: it lacks {lost}, which every model of these names has",
+                "get the whole file",
+            )
+
+    def _check_no_row_too_many(self, rows: int) -> None:
+        """One row more than the size that was told has patches is a class token's, which is lost."""
+        asked, stride = self.facts.options.image_size, self._stride(self.stored_patch)
+        if asked is not None and rows == (asked[0] // stride[0]) * (asked[1] // stride[1]) + 1:
+            raise KeyMismatch(
+                f"{self.facts.name}: {rows} positions, and images of {asked[0]} x {asked[1]} have {rows - 1} patches: "
+                f"it lacks {self.spelling.prefix}cls",
+                "get the whole file; or, if it never had a class token, leave --image-size out",
+            )
 
     def _flexivit(self) -> bool:
         release = self.facts.release

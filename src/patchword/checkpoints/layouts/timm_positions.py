@@ -274,6 +274,11 @@ class Places:
         if not self._rotates():
             return None
         kind, _ = known.text("rope_type")
+        if kind == "mixed":
+            raise KeyMismatch(
+                f"{self.facts.name}: {known.say('rope_type')[1]} says mixed rotary positions, and it lacks rope.freqs",
+                "get the whole file",
+            )
         theta = known.number("rope_temperature")[0] or 10_000.0
         half = known.flag("rope_rotate_half")
         columns_first = known.text("rope_grid_indexing")[0] == "xy"
@@ -302,15 +307,17 @@ class Places:
         nowhere = not self._has(f"{self.stem}pos_embed")
         if nowhere and known.told.get("pos_embed", "") in ("none", None):
             return False
+        absent = [name for name in ("cls_token", f"{self.stem}pos_embed") if not self._has(name)]
         if nowhere:
             raise CheckpointError(
-                f"{self.facts.name}: it has no {self.stem}pos_embed; that is lost, or this is a model of timm's Eva class, "
+                f"{self.facts.name}: it has no {', no '.join(absent)}; that is lost, or this is a model of timm's Eva class, "
                 "and which rotary positions it has is in no file",
                 "get the whole file; or put timm's config.json beside it, or name the file as timm names the architecture",
             )
         if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
-                f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file",
+                f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file"
+                + (", and cls_token is not there" if absent else ""),
                 "put timm's config.json beside it, or name the file as timm names the architecture",
             )
         return False
