@@ -63,3 +63,16 @@ def test_a_removed_tensor_is_missed(case: Case) -> None:
                 unnamed.append(name)
     assert not [name for name in unnoticed if not any(re.fullmatch(spared, name) for spared in SPARED)]
     assert not unnamed
+
+
+def test_a_torn_layer_may_be_left_out_whole_and_is_told() -> None:
+    case = next(case for case in CASES if case.meta["family"] == "vit" and "transformers" in case.name)
+    options, stored = options_of(case.meta["hints"], case.folder), open_stored(case.path)
+    name = next(name for name in stored.tree if name.endswith("1.attention.attention.query.weight"))
+    torn = without(stored, "", name)
+    assert torn is not None
+    with pytest.raises(CheckpointError, match=re.escape(f"lacks {name}")):
+        understand(torn, options)
+    report = understand(torn, replace(options, allow_partial=True)).report
+    assert report.new == ("blocks.1.attention.qkv.weight",)
+    assert any(len(part.names) == 2 and f"lacks {name}" in part.reason for part in report.dropped)

@@ -5,6 +5,7 @@ is filled, or the share that is not is told. No tensor is read here, and no torc
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,7 +58,10 @@ def make_plan(
     expected = shapes(description.config)
     rules, drops = _sorted(layout.rules(description))
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
-    _check_no_torn_rule(checkpoint, rules, present)
+    torn = _torn(checkpoint, rules, present)
+    if torn and not allow_partial:
+        raise KeyMismatch(f"{checkpoint.name}: {torn[0].reason}", "get the whole file")
+    drops = [*drops, *torn]
     _check_names(checkpoint, layout, present, rules, drops)
     for rule in present:
         _check_shapes(checkpoint, rule, [expected[name] for name in rule.ours])
@@ -82,14 +86,17 @@ def _sorted(parts: Iterable[Rule | Drop]) -> tuple[list[Rule], list[Drop]]:
     return [p for p in all_parts if isinstance(p, Rule)], [p for p in all_parts if isinstance(p, Drop)]
 
 
-def _check_no_torn_rule(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> None:
-    """A rule of several tensors of which the file has some: say which one is lost."""
+def _torn(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> list[Drop]:
+    """What a file has of rules that take several tensors, where it lacks others of them; alone they fill nothing."""
     used = {name for rule in present for name in rule.theirs}
+    found = []
     for rule in rules:
         there = [name for name in rule.theirs if checkpoint.has(name) and name not in used]
         if there and rule not in present:
             lost = next(name for name in rule.theirs if not checkpoint.has(name))
-            raise KeyMismatch(f"{checkpoint.name}: it has {there[0]} and lacks {lost}", "get the whole file")
+            reason = f"it has {there[0]} and lacks {lost}"
+            found += [Drop(pattern=re.escape(name), reason=reason) for name in there]
+    return found
 
 
 def _check_names(

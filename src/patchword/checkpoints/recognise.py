@@ -1,12 +1,14 @@
 """Which layout a file is in: told from its tensors and the config beside it, never asked."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED
 from patchword.checkpoints.lost import lost_tensor, mostly_there
-from patchword.errors import AmbiguousLayout, UnknownLayout
+from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout
 
 
 def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
@@ -24,7 +26,25 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
                 return inner, *recognise(inner)
             except UnknownLayout:
                 inner = below_one_word(inner)
-        raise error
+        raise _with_what_is_beside(error, checkpoint) from error
+
+
+def _with_what_is_beside(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayout:
+    """A few tensors that stand beside the word before all others hide the layout: then the message names them."""
+    word, count = Counter(name.partition(".")[0] for name in checkpoint.tensors).most_common(1)[0]
+    beside = [name for name in checkpoint.tensors if not name.startswith(f"{word}.")]
+    if not 0 < len(beside) <= count / 10:
+        return error
+    rest = {name: entry for name, entry in checkpoint.tensors.items() if name not in beside}
+    try:
+        _, layout, _ = recognised(replace(checkpoint, tensors=rest))
+    except CheckpointError:
+        return error
+    shown = ", ".join(f"{name} {list(checkpoint.shape(name))}" for name in beside)
+    return UnknownLayout(
+        f"{checkpoint.name}: {layout.title} below {word!r}, and no rule of it names {shown}",
+        "if the model was changed, take these tensors out of the file; else report the format",
+    )
 
 
 def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:

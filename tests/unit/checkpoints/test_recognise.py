@@ -116,7 +116,7 @@ def test_a_word_before_a_part_of_the_tensors_is_no_wrapper(tmp_path: Path) -> No
     plain = torch.load(torchvision_file(tmp_path))
     whole = {f"backbone.{n}": x for n, x in plain.items()} | {"decode.weight": torch.ones(3, 3)}
     torch.save(whole, tmp_path / "segmenter.pth")
-    with pytest.raises(UnknownLayout, match=r"backbone\.class_token"):
+    with pytest.raises(UnknownLayout, match=r"names decode\.weight"):
         open_foreign(tmp_path / "segmenter.pth", TOLD)
 
 
@@ -188,6 +188,16 @@ def test_a_part_may_be_left_out_only_when_asked_for_and_is_then_told(tmp_path: P
             answers(np.zeros((48, 48, 3), np.uint8))
     model.mark_trained()
     assert model.embed(np.zeros((48, 48, 3), np.uint8)).size
+
+
+def test_a_tensor_beside_the_word_before_all_others_is_named(tmp_path: Path) -> None:
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        inner = {f"net.{name}": tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors |= inner | {"surplus": torch.ones(3)}
+
+    with pytest.raises(UnknownLayout, match=r"no rule of it names surplus \[3\]"):
+        open_foreign(torchvision_file(tmp_path, spoil), TOLD)
 
 
 def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:
