@@ -1,6 +1,7 @@
 """The same images are the same data set, however they lie."""
 
 import csv
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from patchword.data.batches import Batches
 from patchword.data.check import check_data
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.sources import digits
 from patchword.errors import DataError
 from patchword.images.decode import decode
 from patchword.images.preprocess import Preprocess
@@ -97,6 +101,23 @@ def test_the_digits_are_always_split_alike() -> None:
     data = open_data("digits")
     assert (len(data.training), len(data.evaluation), data.classes[3]) == (1437, 360, "3")
     assert data.training.counts(10)[0] == 142
+
+
+def test_the_digits_and_their_split_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits_file = load_digits()
+    rows = np.arange(len(digits_file.target))
+    train, test = train_test_split(rows, test_size=0.2, random_state=0, stratify=digits_file.target)
+    data = open_data("digits")
+    for split, chosen in ((data.training, np.sort(train)), (data.evaluation, np.sort(test))):
+        assert split.names == tuple(f"digits/{row}" for row in chosen)
+        assert np.array_equal(split.labels, digits_file.target[chosen])
+        shown = np.stack([np.asarray(split.source(i)) for i in range(len(split))])
+        assert np.array_equal(shown[..., 0], np.rint(digits_file.images[chosen] * 255 / 16))
+    # The same where scikit-learn keeps its file elsewhere.
+    seen = digits._table()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for ours, theirs in zip(digits._table(), seen, strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("spelling", ["val", "valid", "validation", "Val", "test"])

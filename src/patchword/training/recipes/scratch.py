@@ -48,6 +48,9 @@ from patchword.training.schedule import ScheduleSettings
 DESCRIPTION = "from scratch, sized to the data"
 # A small ViT leaves chance after some hundred steps and needs thousands.
 FEWEST_STEPS, MOST_STEPS = 2500, 30_000
+# Pictures of few pixels are learned in fewer. Digits, five folds of the training images, batches of 64: 60 rounds gave
+# 98.1 % (loss 0.168), twice the steps in batches of 32 98.3 % (0.160) in 1.7 times the time.
+FEWEST_TINY = 1250
 NAMED_MODEL_SIZE = (224, 224)
 
 
@@ -94,10 +97,9 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, view: float = 1.
     preprocess = Preprocess.simple(
         model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
     )
-    batch = 32 if facts.num_images < 3000 and tiny else 64
-    batch = max(min(batch, facts.num_images // 4), 2)
+    batch = max(min(64, facts.num_images // 4), 2)
     steps_per_epoch = max(facts.num_images // batch, 1)
-    epochs = asked.epochs or _epochs(facts, steps_per_epoch)
+    epochs = asked.epochs or _epochs(facts, steps_per_epoch, FEWEST_TINY if tiny else FEWEST_STEPS)
     return TrainSettings(
         model=model,
         preprocess=preprocess if view == 1 else from_the_middle(preprocess),
@@ -112,8 +114,8 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, view: float = 1.
     )
 
 
-def _epochs(facts: DataFacts, steps_per_epoch: int) -> int:
+def _epochs(facts: DataFacts, steps_per_epoch: int, fewest_steps: int) -> int:
     """Many rounds over few images, fewer over many."""
     wanted = 60 if facts.num_images < 3000 else 100
-    fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
+    fewest, most = fewest_steps / steps_per_epoch, MOST_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(wanted, fewest), most)))
