@@ -9,7 +9,6 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
-from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.checkpoints.resampled import resampled
 
@@ -38,6 +37,9 @@ def load(
     found = find_weights(path, offline=offline)
     if is_native(found.path):
         return _load_native(found, device)
+    # Not needed for patchword's own files, and every layout comes with it.
+    from patchword.checkpoints.read import open_foreign, read_tensors
+
     # A wrong file is told before torch takes its seconds.
     opened = open_foreign(found.path, options, found.source)
     machine.watch()
