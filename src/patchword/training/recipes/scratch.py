@@ -1,8 +1,8 @@
 """From scratch: a small plain ViT, strong augmentation, averaged weights.
 
 Reached on two cores of an AMD EPYC, November 2026 (benchmarks/results/ has every run):
-    digits    `python benchmarks/digits.py`    99.3 %, mean of five seeds (98.6 to 99.7), 47 to 65 s
-    flowers5  `python benchmarks/flowers.py`   74.9 %, mean of three seeds (74.3 to 75.7), 412 to 503 s
+    digits    `python benchmarks/digits.py`    98.9 %, mean of five seeds (97.8 to 99.7), 75 to 78 s with AVX2 alone
+    flowers5  `python benchmarks/flowers.py`   74.9 %, mean of three seeds (74.3 to 75.7), 412 to 503 s with AVX-512
 Chosen on parts of the training images alone, from some fifteen runs of one seed each on hold-outs of 300 images (a
 standard error of 2.6 points), in two scripts and on two different hold-outs. All finished variants lay between 67 and
 72 %, so no single choice is shown to be better than another: 64 or 96 pixels, rotary or sine-cosine positions,
