@@ -139,6 +139,18 @@ def test_standard_input_gives_paths_or_one_image(
 
 
 @pytest.mark.parametrize(
+    ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "stands alone")]
+)
+def test_standard_input_with_nothing_on_it_or_beside_files_is_told(
+    model_file: Path, folder: Path, given: list[str], words: str
+) -> None:
+    said = patchword("predict", model_file, *(folder if name == "more" else name for name in given))
+    lines = said.stderr.decode().splitlines()
+    assert said.returncode == 2 and not said.stdout
+    assert len(lines) == 2 and words in lines[0] and lines[1].startswith("  fix: ")
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"<!DOCTYPE html><title>Not found</title>", "web page"),

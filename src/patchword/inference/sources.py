@@ -34,8 +34,13 @@ def expand(given: Iterable[str]) -> list[str]:
 
     A file that is not there stays in the list, for a row of its own that says so, unless none
     of them is there: then nothing was meant as typed.
-    Raises: DataError naming the nearest file, or a pattern that fits nothing.
+    Raises: DataError naming the nearest file, a pattern that fits nothing, or - among others.
     """
+    given = tuple(given)
+    if STDIN in given:
+        raise DataError(
+            "- is standard input, and stands alone", f"give it by itself; a file of that name is ./{STDIN}"
+        )
     found: list[str] = []
     missing: list[str] = []
     for name in given:
@@ -68,8 +73,13 @@ def from_stream(reader: io.BufferedReader) -> bytes | Iterator[str]:
     """What standard input holds: the bytes of one image, or paths, one a line (or between zeros).
 
     Paths are read as they come, so that another program may still be finding them.
+    Raises: DataError where there is nothing on it.
     """
     head = reader.peek(512)[:512]
+    if not head:
+        raise DataError(
+            "standard input (-) is empty", "put an image on it, or the paths of images, one a line"
+        )
     if _is_picture(head) or not _are_paths(head):
         return reader.read()
     return _paths(reader, b"\0" if b"\0" in head else b"\n")
