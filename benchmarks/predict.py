@@ -203,7 +203,7 @@ def bare(model: str, files: list[str]) -> tuple[Run, str]:
     import torch
 
     from patchword import machine
-    from patchword.images.preprocess import read
+    from patchword.images.prepare import read
     from patchword.inference.load import load
 
     machine.tune_allocator()

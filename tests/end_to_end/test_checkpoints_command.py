@@ -60,15 +60,16 @@ def test_inspect_says_what_is_resampled_for_the_images(capsys: pytest.CaptureFix
     assert pw.load(path, num_heads=2, image_size=56).report.resampled == (told,)
 
 
-def test_inspect_imports_no_torch() -> None:
+@pytest.mark.parametrize("name", ["lucidrains_small_simple_vit_register", "transformers_small_vit"])
+def test_inspect_imports_neither_torch_nor_numpy(name: str) -> None:
     code = (
         "import sys; from patchword.cli.main import run; run(sys.argv[1:]); "
-        "print([m for m in ('torch', 'numpy') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules], file=sys.stderr)"
     )
-    case = CASES["lucidrains_small_simple_vit_register"]
+    case = CASES[name]
     command = [sys.executable, "-c", code, "inspect", str(case.path), *map(str, options(case))]
     said = subprocess.run(command, capture_output=True, text=True)
-    assert "vit-pytorch" in said.stdout and said.stderr.strip().splitlines()[-1] in ("[]", "['numpy']")
+    assert "100% of the backbone" in said.stdout and said.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_a_fact_in_no_file_is_named_with_its_option() -> None:

@@ -16,7 +16,7 @@ import patchword as pw
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.native import read_card
 from patchword.cli.main import run
-from patchword.images.preprocess import read
+from patchword.images.prepare import read
 from support.parity import cases_in, committed
 from support.scans import write_scans
 

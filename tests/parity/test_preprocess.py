@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from patchword.images.geometry import Border, Capped, Patches, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading, read
-from patchword.images.resample import Resample
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.settings import from_plain, to_plain
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "preprocess"

@@ -9,7 +9,7 @@ import pytest
 
 from patchword.checkpoints.layouts.transformers_config import Told
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess
-from patchword.images.preprocess import read
+from patchword.images.prepare import read
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "preprocess"
 FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]

@@ -18,8 +18,8 @@ from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.write import layouts_named, write_as
 from patchword.images.geometry import Keep, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, read
-from patchword.images.resample import Resample
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess, Resample
 from patchword.inference.load import load
 from support.parity import answers, difference
 from support.transformers_models import SAMPLES, TEXT, VISION, Sample, picture

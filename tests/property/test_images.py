@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from patchword.images.decode import decode
 from patchword.images.geometry import Patches
 from patchword.images.orientation import read_orientation
-from patchword.images.preprocess import Preprocess, read
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess
 
 sides = st.integers(4, 30)
 pictures = st.tuples(sides, sides, st.sampled_from([1, 3])).flatmap(

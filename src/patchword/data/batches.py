@@ -14,7 +14,8 @@ from patchword import machine
 from patchword.data.dataset import Split
 from patchword.data.pool import in_order
 from patchword.errors import DataError, ImageError
-from patchword.images.preprocess import Preprocess, read
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor

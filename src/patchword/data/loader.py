@@ -16,7 +16,8 @@ from patchword.data.pool import in_order
 from patchword.errors import ImageError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
-from patchword.images.preprocess import Preprocess, read
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor

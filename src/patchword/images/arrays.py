@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from patchword.errors import ImageError
 from patchword.images.limits import Limits
-from patchword.images.stored import Meaning, Stored, ValueRange, scaled, wrong_channels
+from patchword.images.preprocess import ValueRange
+from patchword.images.stored import Meaning, Stored, scaled, wrong_channels
 
 _DESCR = re.compile(rb"'descr':\s*'[<>|=]?([A-Za-z?])\d{0,4}'")
 # Possessive, and a comma after every number but the last: there is one way to read it, so nothing to try for ever.

@@ -33,8 +33,9 @@ from patchword.images.orientation import (
     upright_image,
 )
 from patchword.images.png import is_deep_colour, parse_png, read_deep
+from patchword.images.preprocess import ValueRange
 from patchword.images.sources import FileSource, name_of, read_bytes
-from patchword.images.stored import Pixels, Stored, ValueRange, to_channels, wrong_channels
+from patchword.images.stored import Pixels, Stored, to_channels, wrong_channels
 from patchword.images.tga import has_alpha
 from patchword.images.tiff import is_ordinary, parse_tiff
 

@@ -8,8 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from patchword.errors import SettingsError
 
 Size = tuple[int, int]  # height, width
@@ -65,6 +63,8 @@ class Shorter:
         if self.longer == "truncate":
             other = int(self.size * long / short)
         else:
+            import numpy as np
+
             factor = np.float32(self.size) / np.float32(short)
             other = int(np.rint(np.float32(long) * factor))
         height, width = size

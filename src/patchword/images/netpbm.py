@@ -12,7 +12,8 @@ import numpy as np
 
 from patchword.errors import ImageError
 from patchword.images.limits import Limits
-from patchword.images.stored import Meaning, Pixels, Stored, ValueRange, scaled
+from patchword.images.preprocess import ValueRange
+from patchword.images.stored import Meaning, Pixels, Stored, scaled
 
 # Possessive: a comment is never read a second way, which a header of nothing but "#" would make take for ever.
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+([^\s#]+)")

@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 
 from patchword.errors import ImageError
 from patchword.images.limits import Limits
-from patchword.images.stored import Stored, ValueRange, scaled
+from patchword.images.preprocess import ValueRange
+from patchword.images.stored import Stored, scaled
 
 FORMATS = {
     "jpeg": ("JpegImagePlugin", "JpegImageFile"),

@@ -19,7 +19,8 @@ from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.limits import Limits
 from patchword.images.orientation import read_orientation
-from patchword.images.stored import Meaning, Stored, ValueRange, scaled
+from patchword.images.preprocess import ValueRange
+from patchword.images.stored import Meaning, Stored, scaled
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")

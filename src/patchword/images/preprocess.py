@@ -1,30 +1,52 @@
 """From a picture to what the model is fed, as settings that travel in the weights file.
 
-`Preprocess` says every choice that changes a number. `read` is the one route from a file to the
-model's input: evaluation, prediction and embedding all take it, so their answers cannot differ.
+`Preprocess` says every choice that changes a number; `images/prepare.py` does what it says. Settings alone: a
+checkpoint is described with them, and that takes neither NumPy nor Pillow.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from patchword.errors import SettingsError
+from patchword.images.geometry import VARIABLE_SIZE, Cover, Plan, ResizeRule, Size
 
-from patchword.errors import ImageError, SettingsError
-from patchword.images.decode import Box, Loaded, Request, Source, load
-from patchword.images.geometry import (
-    MAX_RESIZED_PIXELS,
-    VARIABLE_SIZE,
-    Cover,
-    Plan,
-    ResizeRule,
-    Size,
-)
-from patchword.images.limits import MAX_PIXELS
-from patchword.images.resample import Interpolation, Resample, resize
-from patchword.images.stored import Pixels, ValueRange
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+ValueRange = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resample:
+    """interpolation, antialias: images/resample.py says what each filter is. "area" is the exact mean over each target pixel's rectangle.
+
+    rounding: "uint8" rounds to 8 bits as Pillow does, "torch-uint8" as torch's kernel for 8-bit tensors (torchvision
+    on tensors: its weights have fewer bits, a value in a hundred is one level off Pillow's), "truncate" cuts to 8 bits (a TensorFlow
+    cast), "none" stays in float (vision_transformer; DINOv3 in transformers, which rescales first).
+    Float and 16-bit pictures stay in float under "uint8", but are clipped to 0..1 as 8 bits would be.
+    """
+
+    interpolation: Interpolation = "bicubic"
+    antialias: bool = True
+    rounding: Literal["uint8", "torch-uint8", "truncate", "none"] = "uint8"
+
+    def __post_init__(self) -> None:
+        if not self.antialias and self.interpolation == "lanczos":
+            raise SettingsError(
+                "preprocess: lanczos without antialias is defined nowhere",
+                "use antialias=true, or bilinear, bicubic, nearest or area",
+            )
+        if self.rounding == "torch-uint8" and not (
+            self.antialias and self.interpolation in ("bilinear", "bicubic")
+        ):
+            raise SettingsError(
+                f"preprocess: torch-uint8 rounding of {self.interpolation}, antialias={self.antialias}",
+                "use it with antialiased bilinear or bicubic",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,92 +148,12 @@ class Preprocess:
         """The resize and crop of an upright picture of `size` = (h, w)."""
         return self.resize.plan(size, self.image_size)
 
-    def __call__(self, picture: Pixels | Image.Image, name: str = "image") -> NDArray[np.float32]:
+    def __call__(self, picture: "NDArray[Any] | Image.Image", name: str = "image") -> "NDArray[np.float32]":
         """An upright picture, [H, W, C] uint8 or float32 in 0..1 (as `decode` gives) → [C, h, w] float32.
 
-        Anything else (other layouts, modes, files) goes through `read`.
+        Anything else (other layouts, modes, files) goes through `prepare.read`.
         Raises: ImageError where the picture has not `in_channels` channels.
         """
-        height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
-        whole = (0.0, 0.0, float(width), float(height))
-        return self._apply(Loaded(picture=picture, size=(height, width), box=whole), name)
+        from patchword.images.prepare import prepare
 
-    def _apply(self, loaded: Loaded, name: str) -> NDArray[np.float32]:
-        picture = loaded.picture
-        channels = len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
-        if channels != self.in_channels:
-            raise ImageError(
-                f"{name}: {channels} channels, the model takes {self.in_channels}",
-                f"decode it with channels={self.in_channels}",
-            )
-        plan, box = self.plan(loaded.size), loaded.box
-        if plan.resized[0] * plan.resized[1] > MAX_RESIZED_PIXELS and min(plan.top, plan.left) >= 0:
-            plan, box = _kept_part(plan, box)
-        resized = resize(picture, plan.resized, self.resample, box)
-        return self._normalise(_cut(resized, plan, self._fill(resized.dtype)))
-
-    def _fill(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The colour of padding: the mean, rounded to 8 bits as timm does; black where a crop is too large."""
-        if self.resize.kind != "border":
-            return np.zeros(self.in_channels, dtype)
-        mean = np.broadcast_to(np.asarray(self.mean), (self.in_channels,))
-        levels = np.rint(mean * 255)
-        fill: NDArray[Any] = levels if dtype == np.uint8 else levels / 255
-        return fill.astype(dtype)
-
-    def _normalise(self, pixels: Pixels) -> NDArray[np.float32]:
-        """[h, w, C] → [C, h, w], in the order of torchvision's arithmetic: /255, - mean, / std, each in float32."""
-        planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.float32)
-        planes[...] = pixels.transpose(2, 0, 1)
-        if pixels.dtype == np.uint8:
-            planes /= np.float32(255)
-        planes -= np.array(self.mean, np.float32)[:, None, None]
-        planes /= np.array(self.std, np.float32)[:, None, None]
-        return planes
-
-
-def read(
-    source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
-) -> NDArray[np.float32]:
-    """A file, bytes, array or PIL image → what the model is fed, [C, h, w] float32.
-
-    THE one route for evaluation, prediction and embedding. Raises: ImageError naming the picture and why.
-    """
-
-    margin = preprocess.reading.draft_margin
-
-    def min_size(size: Size) -> Size:
-        height, width = preprocess.plan(size).resized
-        return math.ceil(height * margin), math.ceil(width * margin)
-
-    request = Request(
-        channels=preprocess.in_channels,
-        max_pixels=max_pixels,
-        min_size=min_size if margin else None,
-        apply_exif=preprocess.reading.apply_exif,
-        value_range=preprocess.reading.value_range,
-    )
-    loaded = load(source, request, name)
-    return preprocess._apply(loaded, name or "image")
-
-
-def _kept_part(plan: Plan, box: Box) -> tuple[Plan, Box]:
-    """The plan of a very thin picture: resize only what the crop keeps."""
-    across, down = (box[2] - box[0]) / plan.resized[1], (box[3] - box[1]) / plan.resized[0]
-    left, top = box[0] + plan.left * across, box[1] + plan.top * down
-    kept = (left, top, left + plan.output[1] * across, top + plan.output[0] * down)
-    return Plan(resized=plan.output, output=plan.output), kept
-
-
-def _cut(pixels: Pixels, plan: Plan, fill: NDArray[Any]) -> Pixels:
-    """The plan's rectangle of [H, W, C]; what lies outside is `fill`."""
-    height, width = plan.output
-    top, left = max(plan.top, 0), max(plan.left, 0)
-    inside = pixels[top : plan.top + height, left : plan.left + width]
-    if inside.shape[:2] == plan.output:
-        return inside
-    out = np.empty((height, width, pixels.shape[2]), pixels.dtype)
-    out[:] = fill
-    row, column = max(-plan.top, 0), max(-plan.left, 0)
-    out[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
-    return out
+        return prepare(self, picture, name)

@@ -5,18 +5,16 @@ pixels are computed in fixed point and rounded, the two passes apart. `antialias
 half-pixel centres without widening, as TensorFlow and torch's `interpolate(align_corners=False)`.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchword.errors import SettingsError
 from patchword.images.geometry import Size
+from patchword.images.preprocess import Resample
 from patchword.images.stored import Pixels
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Half the width of the antialiased filters, in source pixels when enlarging.
@@ -27,33 +25,6 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resample:
-    """interpolation, antialias: above. "area" is the exact mean over each target pixel's rectangle.
-
-    rounding: "uint8" rounds to 8 bits as Pillow does, "torch-uint8" as torch's kernel for 8-bit tensors (torchvision
-    on tensors: its weights have fewer bits, a value in a hundred is one level off Pillow's), "truncate" cuts to 8 bits (a TensorFlow
-    cast), "none" stays in float (vision_transformer; DINOv3 in transformers, which rescales first).
-    Float and 16-bit pictures stay in float under "uint8", but are clipped to 0..1 as 8 bits would be.
-    """
-
-    interpolation: Interpolation = "bicubic"
-    antialias: bool = True
-    rounding: Literal["uint8", "torch-uint8", "truncate", "none"] = "uint8"
-
-    def __post_init__(self) -> None:
-        if not self.antialias and self.interpolation == "lanczos":
-            raise SettingsError(
-                "preprocess: lanczos without antialias is defined nowhere",
-                "use antialias=true, or bilinear, bicubic, nearest or area",
-            )
-        if self.rounding == "torch-uint8" and not (self.antialias and self.interpolation in _SUPPORT):
-            raise SettingsError(
-                f"preprocess: torch-uint8 rounding of {self.interpolation}, antialias={self.antialias}",
-                "use it with antialiased bilinear or bicubic",
-            )
 
 
 def resize(picture: Image.Image | Pixels, size: Size, how: Resample, box: Box) -> Pixels:

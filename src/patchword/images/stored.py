@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchword.errors import ImageError
+from patchword.images.preprocess import ValueRange
 
 Pixels = NDArray[Any]  # [H, W, C], uint8 or float32 in 0..1
 # "rgb+band": a fourth channel that the file says is no alpha. "bands": channels of no stated meaning.
 Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", "bands"]
-ValueRange = tuple[float, float]
 
 # ITU-R BT.601 luma, the weights of Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

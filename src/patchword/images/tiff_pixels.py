@@ -13,7 +13,8 @@ from patchword.errors import ImageError
 from patchword.images import tiff as t
 from patchword.images.limits import Limits
 from patchword.images.pillow import translated
-from patchword.images.stored import Meaning, Pixels, Stored, ValueRange, scaled
+from patchword.images.preprocess import ValueRange
+from patchword.images.stored import Meaning, Pixels, Stored, scaled
 from patchword.images.tiff import Tiff
 
 _BITS_BLOCK = 1 << 16  # bytes

@@ -21,7 +21,8 @@ from patchword.data.loader import Named
 from patchword.data.pool import in_order
 from patchword.errors import CheckpointError, DataError, ImageError
 from patchword.images.limits import MAX_PIXELS
-from patchword.images.preprocess import Preprocess, read
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, device, dtype

@@ -23,8 +23,7 @@ from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
 from patchword.checkpoints.write import Written, layouts_named, write_as, write_as_first, written_tensors
 from patchword.errors import CheckpointError, UnknownLayout
 from patchword.images.geometry import Border, Capped, Keep, Patches, Shorter, Squash
-from patchword.images.preprocess import Preprocess
-from patchword.images.resample import Resample
+from patchword.images.preprocess import Preprocess, Resample
 from patchword.inference.load import load
 from patchword.model.config import AttentionConfig, ImageConfig, MLPConfig, PatchConfig, TokensConfig
 from patchword.model.kinds import ClassPool, JoinedPool, MeanPool, Rope2d, SinCos2d

@@ -15,8 +15,8 @@ from PIL import Image
 from patchword.errors import ImageError, SettingsError
 from patchword.images.decode import decode
 from patchword.images.geometry import Border, Capped, Cover, Keep, Patches, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading, read
-from patchword.images.resample import Resample
+from patchword.images.prepare import read
+from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.settings import from_plain, to_plain
 
 Y, X = np.mgrid[:90, :140]

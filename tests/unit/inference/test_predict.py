@@ -13,7 +13,7 @@ from PIL import Image
 
 from patchword.data.sources.layout import Listing, arrange
 from patchword.errors import CheckpointError, DataError, ImageError, PartialFailure, SettingsError
-from patchword.images.preprocess import read
+from patchword.images.prepare import read
 from patchword.inference.answers import Answer, Plan, SameAnswers, _by_shape, make_plan
 from patchword.inference.load import load
 from patchword.inference.model import Model

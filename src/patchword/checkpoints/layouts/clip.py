@@ -18,7 +18,7 @@ from patchword.checkpoints.ops import Parted, transposed
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Resample as PixelResample
+from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import (
     AttentionConfig,
     BlockConfig,

@@ -33,8 +33,7 @@ from patchword.checkpoints.layouts.transformers_blocks import Zeros
 from patchword.checkpoints.ops import Shape
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Resample
+from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import Rope2d
 

@@ -6,8 +6,7 @@ SigLIP notebooks and `pp/proj/image_text/ops_naflex.py`.
 
 from patchword.checkpoints.layouts.google_rules import INPUT_POSITIONS, Spelling
 from patchword.images.geometry import Cover, Patches, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Resample
+from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.model.config import ViTConfig
 
 MAX_PATCHES = 256  # of the published NaFlex models

@@ -17,7 +17,7 @@ from patchword.checkpoints.ops import Joined, Parted
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Squash
 from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Resample as PixelResample
+from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, MLPConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import LayerNormConfig, Learned, NoStem, Resample, ResNetStem, Stem
 

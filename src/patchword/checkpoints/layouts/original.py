@@ -18,7 +18,7 @@ from patchword.checkpoints.ops import Joined, Parted, Same
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Resample as PixelResample
+from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import (
     AttentionConfig,
     BlockConfig,

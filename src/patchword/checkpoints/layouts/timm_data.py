@@ -16,9 +16,8 @@ from patchword.checkpoints.layouts.timm_facts import Known, Size, table
 from patchword.checkpoints.layouts.timm_write import Target
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Cover, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Interpolation
-from patchword.images.resample import Resample as PixelResample
+from patchword.images.preprocess import Interpolation, Preprocess, Reading
+from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import ViTConfig
 
 

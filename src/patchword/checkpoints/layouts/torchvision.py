@@ -13,9 +13,8 @@ from patchword.checkpoints.layouts.blocks import both, norm, patches, token
 from patchword.checkpoints.ops import Parted
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Interpolation
-from patchword.images.resample import Resample as PixelResample
+from patchword.images.preprocess import Interpolation, Preprocess, Reading
+from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, MLPConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import Learned, Resample
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 from patchword.checkpoints.layouts.transformers_config import Size, Told, written
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Capped, Cover, Keep, Patches, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.resample import Interpolation, Resample
+from patchword.images.preprocess import Interpolation, Preprocess, Reading, Resample
 
 FILE = "preprocessor_config.json"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
