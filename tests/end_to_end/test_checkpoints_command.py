@@ -43,7 +43,7 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
     ):
         assert words in told.stdout
     # What rich takes for a plain terminal of 80 columns.
-    shown = patchword("inspect", TORCHVISION.path, "--num-heads", 2, TTY_COMPATIBLE="1", TERM="dumb").stdout
+    shown = patchword("inspect", TORCHVISION.path, "--num-heads", 2, FORCE_COLOR="1", TERM="dumb").stdout
     assert max(map(len, shown.splitlines()[1:])) <= 80
     plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 2, "--json").stdout)
     assert plain["filled"] == 1 and plain["config"]["dim"] == 8

@@ -66,7 +66,9 @@ def models(draw: st.DrawFn) -> tuple[ViTConfig, Spelling]:
     pool = draw(st.sampled_from([ClassPool(), MeanPool(), AttentionPool(), AttentionPool(hidden=3)]))
     class_token = isinstance(pool, ClassPool)
     positions: Positions = SinCos2d()
-    if spelling.positions:
+    if not spelling.positions:  # sines came with big_vision, after the numbers
+        spelling = replace(spelling, numbered=False)
+    else:
         positions = Learned(covers="all_but_registers" if spelling.slot and class_token else "patches")
     towers = spelling.two_towers
     config = ViTConfig(

@@ -315,8 +315,9 @@ def saved(image: Image.Image, kind: str) -> bytes:
 @pytest.mark.parametrize("tenths", range(1, 10))
 @pytest.mark.parametrize(("kind", "mode"), [("PCX", "P"), ("PCX", "L"), ("PCX", "RGB"), ("JPEG2000", "RGB")])
 def test_a_file_cut_off_behind_its_header_is_no_other_picture(kind: str, mode: str, tenths: int) -> None:
-    column = np.repeat(np.arange(17, dtype=np.uint8)[:, None, None] * 15, 3, axis=2)
-    data = saved(Image.fromarray(column).convert(mode), kind)
-    assert decode(data).shape == (17, 1, 3)
+    # Two wide: Pillow 11 cannot read its own PCX of one column.
+    columns = np.tile(np.arange(17, dtype=np.uint8)[:, None, None] * 15, (1, 2, 3))
+    data = saved(Image.fromarray(columns).convert(mode), kind)
+    assert decode(data).shape == (17, 2, 3)
     with pytest.raises(ImageError):
         decode(data[: len(data) * tenths // 10])

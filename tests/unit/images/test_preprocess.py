@@ -200,7 +200,7 @@ def test_a_very_thin_picture_is_resized_only_where_it_is_kept(shape: tuple[int, 
 def test_the_kept_part_equals_the_crop_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     preprocess = Preprocess.simple((40, 24), mean=(0.0,), std=(1 / 255,))
     whole = read(RGB, preprocess)
-    monkeypatch.setattr("patchword.images.preprocess.MAX_RESIZED_PIXELS", 0)
+    monkeypatch.setattr("patchword.images.prepare.MAX_RESIZED_PIXELS", 0)
     assert np.abs(read(RGB, preprocess) - whole).max() <= 1
 
 
