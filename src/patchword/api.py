@@ -374,10 +374,12 @@ def _finish(
 ) -> Run:
     from patchword.inference.evaluate import evaluate as score
     from patchword.reports.html import write_report
-    from patchword.training.runfolder import LAST, RunFolder
+    from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
     evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
     text = to_json(evaluation.to_dict(), indent=1)
-    RunFolder(folder).write_text("evaluation.json", text + "\n")
+    # A report of a run on its way is no report of the finished one: killed here, it can still go on.
+    (folder / REPORT).unlink(missing_ok=True)
+    RunFolder(folder).write_text(EVALUATION, text + "\n")
     write_report(folder)
     return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)

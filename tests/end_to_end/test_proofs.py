@@ -27,13 +27,17 @@ def _epochs(run: Path) -> int:
 
 
 def _run_and_kill(command: list[str], run: Path, drawn: random.Random) -> bool:
-    """Start; kill at a random moment once more epochs are whole; whether it finished before."""
+    """Start; kill at a random moment once more epochs are whole; whether nothing was left to do.
+
+    A run may be killed after its last file is written; then it says that it is finished.
+    """
     begun = _epochs(run)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
         while running.poll() is None and _epochs(run) < begun + 3:
             time.sleep(0.05)
         try:
-            return running.wait(timeout=drawn.uniform(0, 1.5)) == 0
+            _, said = running.communicate(timeout=drawn.uniform(0, 1.5))
+            return running.returncode == 0 or b"is finished" in said
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGKILL)
             return False

@@ -24,8 +24,8 @@ from patchword.reports import curves, story
 from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
+from patchword.training.runfolder import REPORT
 
-REPORT = "report.html"
 # A matrix of more columns than this is no longer read, only scrolled through.
 LARGEST_MATRIX = 40
 MOST_PAIRS = 25

@@ -11,7 +11,7 @@ from patchword.errors import OutputError, UserError
 from patchword.settings import as_utf8
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
-EVALUATION = "evaluation.json"
+EVALUATION, REPORT = "evaluation.json", "report.html"
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 

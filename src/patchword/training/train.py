@@ -87,7 +87,7 @@ def start_run(
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
     """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
 
-    A run that was stopped after its last epoch, before it was scored, is only handed back.
+    A run that was stopped after its last epoch, before it was scored and told, is only handed back.
     Raises: UserError where the run is finished, or the data or settings are other ones.
     """
     settings, facts = read_run(folder)
@@ -101,7 +101,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
     state.restore(folder)
     _refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
-        if not (folder.path / runfolder.EVALUATION).exists():
+        if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
             skipped = tuple((entry["name"], entry["reason"]) for entry in facts.get("skipped", []))
             return RunResult(folder=folder.path, settings=settings, skipped=skipped)
         raise UserError(

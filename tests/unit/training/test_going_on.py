@@ -97,6 +97,24 @@ def test_a_run_that_was_stopped_before_its_score_is_scored(trained: Path, tmp_pa
         api.resume(run)
 
 
+def test_a_run_that_was_killed_between_its_score_and_its_report_is_told(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "evaluation.json").unlink()  # as after Ctrl-C: the report is one of a run on its way
+
+    def killed(folder: Path) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr("patchword.reports.html.write_report", killed)
+        api.resume(run)
+    assert (run / "evaluation.json").exists() and not (run / "report.html").exists()
+    api.resume(run)
+    assert (run / "report.html").exists()
+
+
 def test_settings_that_were_edited_on_the_way_are_refused(stopped: Path) -> None:
     config = stopped / "config.toml"
     config.write_text(re.sub(r"(?m)^lr = \S+", "lr = 0.5", config.read_text()))
