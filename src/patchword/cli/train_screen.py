@@ -154,6 +154,7 @@ def show_choices(prepared: "Prepared") -> None:
     shown = {
         "schedule.epochs": settings.schedule.epochs,
         "run.batch_size": settings.run.batch_size,
+        "optim.method": settings.optim.method,
         "optim.lr": settings.optim.lr,
         "run.seed": settings.run.seed,
     }

@@ -21,6 +21,7 @@ ASKED_FOR = (
     "model.image.size",
     "model.patch.size",
     "model.positions.kind",
+    "optim.method",
     "optim.lr",
     "optim.weight_decay",
     "schedule.epochs",

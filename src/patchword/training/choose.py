@@ -119,7 +119,7 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
         why = f"narrower than {HEAD_DIM} they cannot tell tokens apart; take fewer heads"
         found.append(Choice(what=f"warning: heads of {model.head_dim} channels", why=why))
     if settings.optim.lr > 10 * by_recipe.optim.lr:
-        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; AdamW on a ViT breaks or answers one class"
+        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; a ViT breaks or answers one class"
         found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
     padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if any(padded):

@@ -1,12 +1,13 @@
-"""AdamW, and which parameters decay."""
+"""Which parameters decay, and which optimiser moves which."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim.adamw import adamw
+from torch import nn
 
+from patchword.model.attention import Attention
+from patchword.model.mlp import MLP
+from patchword.training.adamw import AdamW
+from patchword.training.muon import Muon
 from patchword.training.optim_settings import OptimSettings
 
 # Biases and norms have one axis; of the rest these are no matrices of a linear map.
@@ -18,77 +19,34 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.startswith(NOT_DECAYED)
 
 
-class AdamW:
-    """torch's AdamW without what stands around it: the first touch of `torch.optim.Optimizer` imports the
-    compiler, which takes longer than torch itself, and no run here compiles its steps.
-
-    The arithmetic is torch's own function, fused: one pass over memory for each tensor. `state_dict` has the
-    form of torch's class. Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
-    """
-
-    def __init__(self, groups: Sequence[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
-        self.param_groups = [{"lr": lr, "betas": betas, "eps": 1e-8, **group} for group in groups]
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            moved = [p for p in group["params"] if p.grad is not None]
-            states = [self._state_of(p) for p in moved]
-            adamw(
-                moved,
-                [p.grad for p in moved if p.grad is not None],
-                [s["exp_avg"] for s in states],
-                [s["exp_avg_sq"] for s in states],
-                [],
-                [s["step"] for s in states],
-                fused=True,
-                amsgrad=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
-
-    def zero_grad(self) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        numbers = {p: i for i, p in enumerate(self._parameters())}
-        groups = [{**g, "params": [numbers[p] for p in g["params"]]} for g in self.param_groups]
-        return {"state": {numbers[p]: s for p, s in self.state.items()}, "param_groups": groups}
-
-    def load_state_dict(self, stored: dict[str, Any]) -> None:
-        parameters = self._parameters()
-        for group, kept in zip(self.param_groups, stored["param_groups"], strict=True):
-            group.update({key: value for key, value in kept.items() if key in group and key != "params"})
-        self.state = {
-            parameters[number]: {name: value.to(parameters[number].device) for name, value in state.items()}
-            for number, state in stored["state"].items()
-        }
-
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
-
-    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        if parameter not in self.state:
-            self.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            }
-        return self.state[parameter]
-
-
 def make_optimiser(model: nn.Module, settings: OptimSettings) -> AdamW:
-    """Two groups: what decays, and what does not."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    """AdamW in two groups, what decays and what does not; with Muon the matrices of the blocks are groups before them."""
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    by_muon = _matrices_of_blocks(model) if settings.method == "muon" else {}
     groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": settings.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {
+            "params": [named[n] for n, maps in by_muon.items() if maps == count and n in named],
+            "weight_decay": settings.weight_decay,
+            "matrices": count,
+        }
+        for count in sorted(set(by_muon.values()))
     ]
-    return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    rest = {n: p for n, p in named.items() if n not in by_muon}
+    groups += [
+        {"params": [p for n, p in rest.items() if decays(n, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for n, p in rest.items() if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    kind = Muon if settings.method == "muon" else AdamW
+    return kind(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+
+
+def _matrices_of_blocks(model: nn.Module) -> dict[str, int]:
+    """Name of each linear layer's weight in a block → how many maps of equal height stand in it."""
+    maps = {}
+    for name, module in model.named_modules():
+        if name.startswith("blocks.") and isinstance(module, nn.Linear):
+            part = model.get_submodule(name.rpartition(".")[0])
+            three = isinstance(part, Attention) and module is part.qkv
+            two = isinstance(part, MLP) and part.gated and module is part.fc1
+            maps[f"{name}.weight"] = 3 if three else 2 if two else 1
+    return maps

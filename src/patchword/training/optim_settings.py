@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from patchword.errors import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """lr: the peak. clip_grad: largest norm of all gradients together, 0 for no limit."""
+    """method: "muon" moves the matrices of the blocks by Muon (muon.py) and the rest by AdamW. lr: the peak. clip_grad:
+    largest norm of all gradients together, 0 for no limit."""
 
+    method: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05
     beta1: float = 0.9

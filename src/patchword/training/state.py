@@ -10,8 +10,8 @@ import torch
 from torch import Generator, nn
 
 from patchword.errors import UserError
+from patchword.training.adamw import AdamW
 from patchword.training.ema import AveragedWeights
-from patchword.training.optim import AdamW
 from patchword.training.runfolder import STATE, RunFolder, write_whole
 
 KEPT = 2

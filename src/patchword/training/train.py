@@ -115,7 +115,9 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
 
 def _refuse_other_settings(settings: TrainSettings, begun_with: str, folder: RunFolder) -> None:
     """config.toml is a file that anybody can edit; half a run of each settings is no run of either."""
-    now, before = _flat(tree.to_plain(settings)), _flat(json.loads(begun_with))
+    # Read as settings, so that what did not exist yet when the run began stands at its default.
+    before = _flat(tree.to_plain(tree.from_plain(TrainSettings, json.loads(begun_with), runfolder.STATE)))
+    now = _flat(tree.to_plain(settings))
     changed = [path for path in {**before, **now} if now.get(path) != before.get(path)]
     if changed:
         shown = ", ".join(f"{p} is {now.get(p)}, it was {before.get(p)}" for p in changed[:3])

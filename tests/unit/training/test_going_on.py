@@ -1,11 +1,14 @@
 """Going on with a run: what is taken up, what is refused, what is kept when numbers break."""
 
+import hashlib
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -120,6 +123,18 @@ def test_settings_that_were_edited_on_the_way_are_refused(stopped: Path) -> None
     config.write_text(re.sub(r"(?m)^lr = \S+", "lr = 0.5", config.read_text()))
     with pytest.raises(UserError, match=r"optim\.lr is 0\.5, it was 0\.00"):
         api.resume(stopped)
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on_at_its_default(stopped: Path) -> None:
+    for path in (stopped / "state").glob("*.pt"):
+        stored = torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)
+        begun_with = json.loads(stored["settings"])
+        del begun_with["optim"]["beta2"]
+        content = io.BytesIO()
+        torch.save(stored | {"settings": json.dumps(begun_with)}, content)
+        path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+    api.resume(stopped)
+    assert (stopped / "report.html").exists()
 
 
 def test_images_that_changed_under_the_same_names_are_refused(

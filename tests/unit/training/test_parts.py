@@ -22,6 +22,7 @@ from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.losses import soft_cross_entropy, soft_targets
+from patchword.training.muon import orthogonal
 from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.recipes import RECIPES, recipe_named
@@ -141,8 +142,9 @@ def test_averaged_weights_carry_the_buffers_as_they_are() -> None:
     assert all(torch.equal(a, b) for a, b in zip(average.model.buffers(), model.buffers(), strict=True))
 
 
-def _model() -> ViT:
-    return ViT(recipe_named("scratch")(_digits(), Asked())[0].model)
+def _model(*, gated: bool = False) -> ViT:
+    config = recipe_named("scratch")(_digits(), Asked())[0].model
+    return ViT(dataclasses.replace(config, mlp=dataclasses.replace(config.mlp, gated=gated)))
 
 
 def test_a_step_is_that_of_torchs_adamw_also_after_a_restart() -> None:
@@ -230,3 +232,55 @@ def test_channels_are_kept_where_the_weights_can_see_the_data(data: int, weights
     settings, _ = recipe_named("finetune")(facts, Asked(weights=card))
     assert settings.model.image.channels == settings.preprocess.in_channels == taken
     assert len(settings.preprocess.mean) in (1, taken)
+
+
+def test_muons_step_is_torchs_for_each_map_also_after_a_restart() -> None:
+    torch.manual_seed(0)
+    settings = OptimSettings(method="muon", lr=0.01, weight_decay=0.1)
+    model = _model()
+    mine = make_optimiser(model, settings)
+    qkv, fc1 = model.blocks[0].attention.qkv.weight, model.blocks[0].mlp.fc1.weight
+    maps = [part.detach().clone().requires_grad_() for part in (*qkv.chunk(3), fc1)]
+    reference = torch.optim.Muon(maps, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    before = torch.cat([part.detach() for part in maps])
+    for step in range(4):
+        if step == 2:
+            kept = mine.state_dict()
+            mine = make_optimiser(model, settings)
+            mine.load_state_dict(kept)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for part, gradient in zip(maps, (*qkv.grad.chunk(3), fc1.grad), strict=True):
+            part.grad = gradient.clone()
+        mine.step()
+        reference.step()
+    moved, theirs = torch.cat([*qkv.chunk(3), fc1]) - before, torch.cat(maps) - before
+    # Torch rounds to bfloat16 on its way.
+    assert (moved - theirs).norm() < 0.02 * theirs.norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 128, 32), (2, 32, 256)])
+def test_orthogonal_keeps_the_directions_and_evens_out_their_lengths(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
+    along = u.mT @ orthogonal(matrices) @ vt.mT
+    lengths = along.diagonal(dim1=-2, dim2=-1)
+    assert 0.65 < lengths.median() < 1.25 and lengths.max() < 1.3
+    assert (along - torch.diag_embed(lengths)).abs().max() < 1e-3
+    assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    for gated in (False, True):
+        model = _model(gated=gated)
+        groups = make_optimiser(model, OptimSettings(method="muon")).param_groups
+        names = {p: name for name, p in model.named_parameters()}
+        assert sorted(names[p] for group in groups for p in group["params"]) == sorted(names.values())
+        maps = {
+            names[p]: group["matrices"] for group in groups if "matrices" in group for p in group["params"]
+        }
+        assert set(maps) == {
+            n for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2
+        }
+        assert maps["blocks.0.attention.qkv.weight"] == 3 and maps["blocks.0.attention.proj.weight"] == 1
+        assert maps["blocks.0.mlp.fc1.weight"] == (2 if gated else 1) and maps["blocks.0.mlp.fc2.weight"] == 1
