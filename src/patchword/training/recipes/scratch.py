@@ -1,7 +1,7 @@
 """From scratch: a small plain ViT, strong augmentation, averaged weights.
 
 Reached on two cores of an AMD EPYC, November 2026 (benchmarks/results/ has every run):
-    digits    `python benchmarks/digits.py`    98.9 %, mean of five seeds (97.8 to 99.7), 75 to 78 s with AVX2 alone
+    digits    `python benchmarks/digits.py`    99.2 %, mean of five seeds (98.6 to 99.7), 64 to 73 s with AVX2 alone
     flowers5  `python benchmarks/flowers.py`   76.2 %, mean of three seeds (75.7 to 76.7), 590 to 650 s with AVX2 alone
 Chosen with AdamW on parts of the training images alone, from some fifteen runs of one seed each on hold-outs of 300 images (a
 standard error of 2.6 points), in two scripts and on two different hold-outs. All finished variants lay between 67 and
