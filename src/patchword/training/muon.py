@@ -61,8 +61,8 @@ class Muon(AdamW):
 def orthogonal(matrices: Tensor) -> Tensor:
     """matrices [n, rows, columns] → the same shape, singular values between 0.7 and 1.2, same singular vectors.
 
-    By Newton and Schulz's iteration; on a GPU in bfloat16, where that costs a sixteenth and the spread is anyway wider
-    than its rounding.
+    By Newton and Schulz's iteration; on a GPU in bfloat16, as its authors do: the spread is wider than
+    its rounding.
     """
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices
