@@ -31,6 +31,8 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     offline: of what is fetched, look at the cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
     """
+    if given == "":  # as a path it would be the current folder
+        raise CheckpointError("an empty path", "give a run folder or a weights file")
     path = Path(given).expanduser()
     if path.is_dir():
         return _in_folder(path)

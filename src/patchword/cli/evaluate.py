@@ -9,9 +9,9 @@ from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, offline_option, open_request, value_range_option
 from patchword.cli.progress import counting
-from patchword.errors import counted
+from patchword.errors import SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @offline_option
 @model_options
 @data_options
+@value_range_option
 def evaluate(
     model: str,
     data: str,
@@ -44,6 +45,7 @@ def evaluate(
     label_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
@@ -51,10 +53,16 @@ def evaluate(
     MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
+    \b
+    patchword evaluate runs/flowers flowers/
+    patchword evaluate runs/flowers flowers.zip --split val --json
+
     Classes are matched by name. Images that cannot be read are listed and not scored; the exit
     code is then 3.
     """
     machine.watch()
+    if output is not None:
+        _check_output(output)
     machine.tune_allocator()
     from patchword.inference.load import load
 
@@ -71,12 +79,13 @@ def evaluate(
             split=split,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
+            value_range=value_range,
             progress=progress,
         )
         found = score(loaded, dataset, request)
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
-        from patchword.cli.writers import whole_file
+        from patchword.inference.output import whole_file
 
         with whole_file(Path(output), text=True) as file:
             file.write(text + "\n")
@@ -89,7 +98,16 @@ def evaluate(
     if found.notice:
         say(f"warning: {found.notice}")
     reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
-    raise_failures(len(reasons), found.images, reasons[:3])
+    raise_failures(len(reasons), found.images, reasons[:3], "scored")
+
+
+def _check_output(output: str) -> None:
+    """Raises: SettingsError for an ending of another format than JSON; OutputError for a place."""
+    from patchword.inference.output import check_place
+
+    if Path(output).suffix.lower() != ".json":
+        raise SettingsError(f"--output {output}: a score is written as JSON", "end it in .json")
+    check_place(Path(output))
 
 
 def _print(found: "Evaluation", why: str) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from patchword.errors import PartialFailure
+from patchword.errors import PartialFailure, counted
 from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Model
 from patchword.inference.prediction import Prediction
@@ -24,10 +25,13 @@ class Predictions:
         model: Model,
         sources: Iterable[Any],
         *,
+        value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._found = model.answer_each(sources, batch_size=batch_size, max_pixels=max_pixels)
+        self._found = model.answer_each(
+            sources, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels
+        )
         self._same = SameAnswers()
         self._first_failures: list[str] = []
         self.count = self.failed = 0
@@ -51,12 +55,13 @@ class Predictions:
         raise_failures(self.failed, self.count, self._first_failures)
 
 
-def raise_failures(failed: int, count: int, reasons: list[str]) -> None:
-    """Raises: PartialFailure where any failed; `reasons` holds the first few."""
+def raise_failures(failed: int, count: int, reasons: list[str], done: str = "answered") -> None:
+    """Raises: PartialFailure if any failed; `reasons` holds the first few. done: what became of the others."""
     if not failed:
         return
     more = f"; and {failed - len(reasons)} more" if failed > len(reasons) else ""
+    others = f"; the others are {done}" if failed < count else ""
     raise PartialFailure(
-        f"{failed} of {count} images could not be read: {'; '.join(reasons)}{more}",
-        "mend or leave out these files; the others are answered",
+        f"{failed} of {counted(count, 'image')} could not be read: {'; '.join(reasons)}{more}",
+        f"fix or remove {'this file' if failed == 1 else 'these files'}{others}",
     )
