@@ -197,6 +197,11 @@ _WORDS = {
 }
 
 
+def flag_of(option: str) -> str:
+    """The command's option for a field of `Options`."""
+    return "--class-names" if option == "classes" else f"--{option.replace('_', '-')}"
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')} (in Python {name}=…)"
 
