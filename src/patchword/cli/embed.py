@@ -16,7 +16,14 @@ from patchword.errors import counted
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", required=True, metavar="FILE", help="Where to: .npy (names beside it) or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    metavar="FILE",
+    help="Where to: .npy (names beside it) or .parquet.",
+)
 @click.option(
     "--feature",
     type=click.Choice(("embedding", "class", "mean", "tokens")),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--output", metavar="FILE", help="Also write the JSON to FILE.")
+@click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )

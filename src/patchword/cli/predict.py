@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 @click.option("--json", "kind", flag_value="json", help="Print one JSON array.")
 @click.option("--jsonl", "kind", flag_value="jsonl", help="Print a JSON object a line, as they come.")
 @click.option("--csv", "kind", flag_value="csv", help="Print CSV with a header.")
-@click.option("--output", metavar="FILE", help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    metavar="FILE",
+    help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
@@ -102,9 +108,7 @@ def _kind(kind: str | None, output: str | None) -> str:
     from patchword.cli.writers import format_of
 
     if kind is not None and kind != format_of(output):
-        raise SettingsError(
-            f"--{kind} and --output {output} ask for different formats", f"leave out --{kind}"
-        )
+        raise SettingsError(f"--{kind} and --out {output} ask for different formats", f"leave out --{kind}")
     return format_of(output)
 
 

@@ -12,8 +12,13 @@ from patchword.errors import UserError
 if TYPE_CHECKING:
     from patchword.api import Run, TrainRequest
 
-# Options that set one leaf of the settings each.
+# Options that set one path of the settings each.
 LEAVES = {
+    "recipe": "run.recipe",
+    "model": "model",
+    "image_size": "model.image.size",
+    "patch_size": "model.patch.size",
+    "epochs": "schedule.epochs",
     "batch_size": "run.batch_size",
     "lr": "optim.lr",
     "seed": "run.seed",
@@ -90,37 +95,21 @@ def _request(
     if data is None:
         raise UserError("no DATA is given", "give `digits`, a folder or .zip of class folders, or a table")
     from patchword.api import TrainRequest
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.training.overlay import make_overlay
 
-    asked = Asked(
-        image_size=_size(given, "image_size"),
-        patch_size=_size(given, "patch_size"),
-        model=given["model"],
-        epochs=given["epochs"],
-    )
-    options = [
-        (path, f"--{name.replace('_', '-')}", given[name])
-        for name, path in LEAVES.items()
-        if given[name] is not None
-    ]
-    wishes = Wishes(
-        asked=asked,
-        recipe=given["recipe"],
-        config_file=given["config"],
-        options=tuple(options),
-        overrides=overrides,
-    )
+    options: list[tuple[str, str, Any]] = []
+    for name, path in LEAVES.items():
+        if given[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            is_size = name in ("image_size", "patch_size")
+            options.append((path, flag, size(flag, given[name]) if is_size else given[name]))
+    overlay = make_overlay(given["config"], options, overrides)
     opening = open_request(
         given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
     )
     return TrainRequest(
-        data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]
+        data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]
     )
-
-
-def _size(given: dict[str, Any], name: str) -> tuple[int, int] | None:
-    return None if given[name] is None else size(f"--{name.replace('_', '-')}", given[name])
 
 
 def _refuse_settings() -> None:

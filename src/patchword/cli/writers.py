@@ -28,7 +28,7 @@ def format_of(output: str) -> str:
     ending = Path(output).suffix.lower().lstrip(".")
     if ending not in FORMATS:
         raise SettingsError(
-            f"--output {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
+            f"--out {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
             f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
         )
     return ending
