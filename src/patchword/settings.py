@@ -179,8 +179,16 @@ def as_utf8(text: str) -> str:
 
 
 def to_json(plain: Any, **how: Any) -> str:
-    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`."""
-    return as_utf8(json.dumps(plain, ensure_ascii=False, **how))
+    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`.
+
+    What would command a terminal is escaped, so that the text can be printed.
+    """
+    lines = as_utf8(json.dumps(plain, ensure_ascii=False, **how)).split("\n")
+    return "\n".join(line if line.isprintable() else _printable(line) for line in lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:

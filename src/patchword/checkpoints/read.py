@@ -93,7 +93,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         resampled=resampled(card.config, card.preprocess),
         dropped=plan.dropped,
         new=plan.missing,
-        notes=(*_notes(checkpoint, plan), *description.notes),
+        notes=(*_notes(checkpoint, plan), *facts.inferred(), *description.notes),
     )
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report

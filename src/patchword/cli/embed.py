@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import device_option, max_pixels_option, offline_option
@@ -79,7 +80,7 @@ def embed(
         progress=lambda _: progress.step(),
     )
     progress.close()
-    click.echo(f"{counted(done.count - done.failed, 'vector')} in {output}", err=True)
+    say(f"{counted(done.count - done.failed, 'vector')} in {output}")
     if done.same.notice:
-        click.echo(f"warning: {done.same.notice}", err=True)
+        say(f"warning: {done.same.notice}")
     done.check()

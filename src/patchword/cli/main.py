@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from patchword.cli.console import say
 from patchword.cli.streams import ReaderLeft, guard_streams
 from patchword.cli.verbs import VERBS
 from patchword.errors import PatchwordError, near_text, nearest
@@ -120,8 +121,9 @@ def _torch_cannot_load(error: Exception) -> bool:
 
 
 def _say(message: str, fix: str, exit_code: int) -> int:
-    lines = f"error: {message}" + (f"\n  fix: {fix}" if fix else "")
-    click.echo(lines, err=True)
+    say(f"error: {message}")
+    if fix:
+        say(f"  fix: {fix}")
     return exit_code
 
 

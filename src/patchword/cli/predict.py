@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import device_option, max_pixels_option, offline_option
@@ -80,9 +81,9 @@ def predict(
             progress.step()
     progress.close()
     if loaded.report.why:
-        click.echo(f"model: {loaded.report.path} ({loaded.report.why})", err=True)
+        say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
-        click.echo(f"warning: {found.notice}", err=True)
+        say(f"warning: {found.notice}")
     found.check()
 
 

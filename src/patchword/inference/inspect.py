@@ -85,7 +85,7 @@ class Inspected:
     def _loading(self) -> list[Row]:
         report = self.report
         rows: list[Row] = [
-            ("fills", f"{report.filled:.0%} of the backbone, {report.tensors} tensors matched")
+            ("fills", f"{100 * report.filled:.0f} % of the backbone, {report.tensors} tensors matched")
         ]
         rows += [("drops", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
         rows += [("resamples", text) for text in report.resampled]

@@ -18,7 +18,7 @@ def test_a_model_knows_how_it_is_built_fed_and_named(model: Model, model_file: P
     assert model.classes == NAMES and not model.training
     assert model.report.path == model_file and model.report.filled == 1
     assert model.report.parameters == sum(p.numel() for p in model.parameters())
-    assert str(model_file) in str(model.report) and "100%" in str(model.report)
+    assert str(model_file) in str(model.report) and "100 %" in str(model.report)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, len(NAMES))
 
 
