@@ -248,10 +248,12 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
-    overlay, known = request.overlay, ("seed", "weights")
+    overlay, known = request.overlay, ("seed", "weights", "device")
     # The seed decides which images are held out, the weights what the recipe starts from.
     given = {name: value for name in known if (value := overlay.get(f"run.{name}")) is not None}
     early = RunSettings(**given)
+    if early.device not in ("auto", "cpu"):
+        machine.find_device(early.device)  # before every image is decoded
     opening = replace(request.opening, seed=early.seed)
     dataset = open_data(request.data, opening)
     start = _start(request, early.weights)

@@ -118,12 +118,12 @@ class Interrupted(PatchwordError):
     exit_code = 130
 
 
-def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
     return [by_lower[candidate] for candidate in found]
 
 

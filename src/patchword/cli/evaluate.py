@@ -9,7 +9,7 @@ from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, device_option, offline_option, open_request
 from patchword.cli.progress import counting
 from patchword.errors import counted
 from patchword.settings import to_json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @data_options

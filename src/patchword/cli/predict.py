@@ -12,7 +12,7 @@ from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import max_pixels_option, offline_option
+from patchword.cli.options import device_option, max_pixels_option, offline_option
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Writer
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @max_pixels_option

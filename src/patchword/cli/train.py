@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, device_option, offline_option, open_request
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LEAVES = {
     "lr": "optim.lr",
     "seed": "run.seed",
     "threads": "run.threads",
+    "device": "run.device",
     "weights": "run.weights",
 }
 
@@ -42,6 +43,7 @@ LEAVES = {
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Of weights, order, augmentation and split; 0 unless given.")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
+@device_option
 @click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")

@@ -88,7 +88,7 @@ def _model(
     if report.new:
         tensors = tensors | _drawn(card, report.new)
     fill(vit, tensors, str(report.path))
-    return Model(vit, card, report).to(_device(device))
+    return Model(vit, card, report).to(machine.find_device(device))
 
 
 def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "Model":
@@ -107,19 +107,3 @@ def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
 
     whole = ViT(card.config, torch.Generator().manual_seed(0)).state_dict()
     return {name: whole[name] for name in names}
-
-
-def _device(asked: "str | torch.device | None") -> "torch.device":
-    import torch
-
-    from patchword.errors import SettingsError
-
-    if asked is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"device {str(asked)!r} cannot be used: {reason}", "use --device cpu") from error
-    return device
