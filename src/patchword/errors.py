@@ -39,8 +39,11 @@ class PatchwordError(Exception):
 
     def about(self, name: str) -> str:
         """The reason and its fix on one line, for a list that already shows `name`."""
-        reason = self.message.removeprefix(f"{name}: ")
-        return f"{reason}; fix: {self.fix}" if self.fix else reason
+        return f"{self.reason(name)}; fix: {self.fix}" if self.fix else self.reason(name)
+
+    def reason(self, name: str) -> str:
+        """The message without `name` before it."""
+        return self.message.removeprefix(f"{name}: ")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Decode workers send errors between processes; the default would lose `fix`.
@@ -118,12 +121,12 @@ class Interrupted(PatchwordError):
     exit_code = 130
 
 
-def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
     return [by_lower[candidate] for candidate in found]
 
 

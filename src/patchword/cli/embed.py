@@ -9,7 +9,7 @@ from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import image_set_options, offline_option, open_request
+from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 from patchword.cli.predict import Images
 from patchword.errors import counted
 
@@ -17,7 +17,14 @@ from patchword.errors import counted
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", required=True, metavar="FILE", help="Where to: .npy (names beside it) or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    metavar="FILE",
+    help="Where to: .npy (names beside it) or .parquet.",
+)
 @click.option(
     "--feature",
     type=click.Choice(("embedding", "class", "mean", "tokens")),
@@ -28,7 +35,7 @@ from patchword.errors import counted
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @image_set_options
@@ -54,7 +61,7 @@ def embed(
             - reads paths, or one image, from standard input
 
     \b
-    patchword embed runs/flowers garden/ flowers.zip --output vectors.npy
+    patchword embed runs/flowers garden/ flowers.zip --out vectors.npy
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
     vector. An image that cannot be read has no row and is named; the exit code is then 3.

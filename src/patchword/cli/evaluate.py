@@ -9,9 +9,15 @@ from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, offline_option, open_request, value_range_option
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.cli.progress import counting
-from patchword.errors import SettingsError, counted
+from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -23,11 +29,11 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--output", metavar="FILE", help="Also write the JSON to FILE.")
+@click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @data_options
@@ -70,7 +76,7 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import raise_failures
+    from patchword.inference.predict import Failures
 
     opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
@@ -97,8 +103,10 @@ def evaluate(
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-    reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
-    raise_failures(len(reasons), found.images, reasons[:3], "scored")
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
 
 
 def _check_output(output: str) -> None:
@@ -106,7 +114,7 @@ def _check_output(output: str) -> None:
     from patchword.inference.output import check_place
 
     if Path(output).suffix.lower() != ".json":
-        raise SettingsError(f"--output {output}: a score is written as JSON", "end it in .json")
+        raise SettingsError(f"--out {output}: a score is written as JSON", "end it in .json")
     check_place(Path(output))
 
 

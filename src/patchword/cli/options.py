@@ -38,6 +38,9 @@ offline_option = click.option(
 )
 
 
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+
+
 def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None

@@ -12,7 +12,7 @@ from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import image_set_options, offline_option, open_request
+from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Writer
@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, as they come.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header.")
-@click.option("--output", metavar="FILE", help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    metavar="FILE",
+    help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @image_set_options
@@ -62,7 +68,7 @@ def predict(
 
     \b
     patchword predict runs/flowers photo.jpg garden/
-    patchword predict runs/flowers flowers.zip --split val --output answers.csv
+    patchword predict runs/flowers flowers.zip --split val --out answers.csv
 
     A file that cannot be read gets a row that says why; the exit code is then 3.
     """
@@ -152,7 +158,7 @@ def _kind(asked: dict[str, bool], output: str | None) -> str:
     kind = format_of(output)
     if kinds and kinds[0] != kind:
         raise SettingsError(
-            f"--{kinds[0]} and --output {output} ask for different formats", f"leave out --{kinds[0]}"
+            f"--{kinds[0]} and --out {output} ask for different formats", f"leave out --{kinds[0]}"
         )
     check_place(Path(output))
     return kind

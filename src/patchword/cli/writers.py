@@ -25,8 +25,9 @@ def format_of(output: str) -> str:
     """The format that a file's ending asks for. Raises: SettingsError naming those there are."""
     ending = Path(output).suffix.lower().lstrip(".")
     if ending not in FORMATS:
+        unknown = f"unknown ending '.{ending}'" if ending else "a name without an ending"
         raise SettingsError(
-            f"--output {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
+            f"--out {output}: {unknown}{near_text(ending, FORMATS)}",
             f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
         )
     return ending

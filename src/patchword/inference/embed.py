@@ -13,7 +13,7 @@ from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Feature, Model
 from patchword.inference.output import NewFile, check_place
-from patchword.inference.predict import raise_failures
+from patchword.inference.predict import Failures
 from patchword.settings import as_utf8
 
 _HEADER_BYTES = 128
@@ -34,13 +34,17 @@ class Embedded:
     """What became of a stream of pictures: how many, how many failed, and what to say of it."""
 
     def __init__(self) -> None:
-        self.count = self.failed = 0
-        self.first_failures: list[str] = []
+        self.count = 0
+        self.failures = Failures()
         self.same = SameAnswers()
 
     def check(self) -> None:
         """Raises: PartialFailure naming the pictures that could not be read."""
-        raise_failures(self.failed, self.count, self.first_failures)
+        self.failures.check(self.count, "embedded")
+
+    @property
+    def failed(self) -> int:
+        return self.failures.count
 
 
 def embed_to(
@@ -69,10 +73,8 @@ def embed_to(
         ):
             done.count += 1
             if answer.values is None:
-                done.failed += 1
                 assert answer.error is not None
-                reason = f"{answer.name}: {answer.error.about(answer.name)}"
-                done.first_failures += [reason] if len(done.first_failures) < 3 else []
+                done.failures.add(answer.name, answer.error)
             else:
                 done.same.add(answer)
                 sink.add(answer.name, answer.values)
@@ -80,9 +82,8 @@ def embed_to(
                 progress(answer.index + 1)
         if done.count == done.failed:
             raise DataError(
-                f"cannot read any of the {counted(done.count, 'image')}"
-                + (f"; {'; '.join(done.first_failures)}" if done.first_failures else ""),
-                "fix or replace these files",
+                f"cannot read any of the {counted(done.count, 'image')}: {done.failures.listed}",
+                done.failures.fix,
             )
         sink.close()
     finally:
@@ -94,9 +95,8 @@ def check_output(output: Path) -> None:
     """Raises: SettingsError for an ending that cannot be written; OutputError for a place."""
     ending = output.suffix.lower()
     if ending not in ENDINGS:
-        raise SettingsError(
-            f"{output}: unknown ending {ending!r}{near_text(ending, ENDINGS)}", "end it in .npy or .parquet"
-        )
+        unknown = f"unknown ending {ending!r}" if ending else "a name without an ending"
+        raise SettingsError(f"{output}: {unknown}{near_text(ending, ENDINGS)}", "end it in .npy or .parquet")
     check_place(output)
 
 

@@ -84,6 +84,7 @@ def expand(given: Iterable[str | os.PathLike[str]], reading: Reading | None = No
 def as_many(source: str | os.PathLike[str], reading: Reading) -> Given | None:
     """The images of a folder, data set, list or pattern; None for the path of one image."""
     name = os.fspath(source)
+    _check_reach(name)
     many = os.path.isdir(name) or is_data_set(name) or _listed(name) or not name
     pattern = not os.path.lexists(name) and glob.has_magic(name)
     if many or pattern or reading.split is not None:
@@ -156,6 +157,7 @@ class _Collected:
     def _add(self, name: str) -> None:
         if not name:
             raise DataError("an empty path", "give the path of an image, a folder or a data set")
+        _check_reach(name)
         if os.path.isdir(name) or is_data_set(name):
             if self.reading.split is not None:
                 self._add_split(name, self.reading.split)
@@ -217,6 +219,18 @@ class _Collected:
             raise error
 
         self.parts.append(Named(name=name or '""', source=fail))
+
+
+def _check_reach(name: str) -> None:
+    """Raises: DataError for a path behind a folder that may not be entered: nobody can say whether it is there."""
+    try:
+        os.lstat(name)
+    except PermissionError as error:
+        raise DataError(
+            f"{name}: no permission to read it", "change the permissions of its folder"
+        ) from error
+    except (OSError, ValueError):
+        pass
 
 
 def _refuse_split(name: str, split: str) -> NoReturn:

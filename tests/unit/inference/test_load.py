@@ -54,7 +54,7 @@ def test_a_loaded_model_can_be_trained_on_without_touching_its_file(model_file: 
 
 
 def test_a_device_that_is_not_there_is_named(model_file: Path) -> None:
-    with pytest.raises(SettingsError, match="device 'warp'"):
+    with pytest.raises(SettingsError, match="no device 'warp'"):
         load(model_file, device="warp")
 
 
