@@ -83,7 +83,8 @@ def _below(checkpoint: Checkpoint, below: str) -> Checkpoint:
     words |= Counter(name.partition(".")[0] for name in checkpoint.tensors)
     shown = ", ".join(f"{word} ({count})" for word, count in words.most_common(6))
     raise CheckpointError(
-        f"{checkpoint.name}: no tensor's name begins with {prefix!r}; the first words are: {shown}",
+        f"{checkpoint.name}: no tensor's name begins with {prefix!r}{near_text(below.rstrip('.'), words)}; "
+        f"the first words are: {shown}",
         "give --below one of them, or longer first words of a name",
     )
 

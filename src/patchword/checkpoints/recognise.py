@@ -64,6 +64,17 @@ def _with_siblings(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayou
     )
 
 
+def refuse_own_without_card(checkpoint: Checkpoint) -> None:
+    """Raises: Refused for patchword's own tensors in a file that has lost its card."""
+    ours = ("patch_embed.proj.weight", "blocks.0.attention.qkv.weight", "blocks.0.mlp.fc1.weight")
+    if checkpoint.has(*ours):
+        raise Refused(
+            f"{checkpoint.name}: a patchword file whose card is gone: it was saved again without its metadata, so how the "
+            "model is built and fed is not known",
+            "give the file that patchword wrote; from Python, model.save(PATH) keeps the card",
+        )
+
+
 def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:
     """The layout and the evidence for it.
 
@@ -72,6 +83,7 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
     for refusal in REFUSED:
         refusal.check(checkpoint)
     refuse_timm(checkpoint)
+    refuse_own_without_card(checkpoint)
     found = [(layout, why) for layout in layouts if (why := layout.recognise(checkpoint)) is not None]
     if len(found) == 1:
         return found[0]

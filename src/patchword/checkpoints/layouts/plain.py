@@ -167,8 +167,8 @@ class MAE(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         yield from super().rules(description)
-        yield Drop(r"decoder_.*", "the decoder; `patchword pretrain` will read it")
-        yield Drop(r"mask_token", "the decoder's token for hidden patches; `patchword pretrain` will read it")
+        yield Drop(r"decoder_.*", "the decoder of masked-image pre-training")
+        yield Drop(r"mask_token", "the token for hidden patches")
 
 
 class DINO(Plain):

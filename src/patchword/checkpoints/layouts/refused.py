@@ -41,6 +41,10 @@ def _yolos(checkpoint: Checkpoint) -> bool:
     )
 
 
+def _adapter_alone(checkpoint: Checkpoint) -> bool:
+    return all("lora_" in name or "modules_to_save" in name for name in checkpoint.tensors)
+
+
 def _patches_span_time(checkpoint: Checkpoint) -> bool:
     kernel = re.compile(
         r"(.*\.)?(patch_embed(dings)?(\.patch_embeddings)?\.(proj|projection)|conv_proj|conv1)\.weight"
@@ -69,6 +73,14 @@ def _scales_one_branch(checkpoint: Checkpoint) -> bool:
 
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
+        "a model with LoRA weights that are not merged into it",
+        lambda c: (
+            any(re.search(r"lora_(A|B|up|down|embedding)|\.base_layer\.", name) for name in c.tensors)
+            and not _adapter_alone(c)
+        ),
+        "merge them and save again (peft: merge_and_unload()); or read it without them: --drop '*lora_*'",
+    ),
+    Refusal(
         "a video or multi-temporal ViT: its patches span time or depth (3-D kernels, as in Prithvi, VideoMAE and V-JEPA), "
         "which the backbone does not have",
         _patches_span_time,
@@ -77,12 +89,12 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "a DETR detector: a ResNet and a Transformer that answers with boxes; this patchword has no detection yet",
         _detr,
-        "a later patchword reads it with `patchword predict`; until then use its authors' code or transformers",
+        "use its authors' code or transformers",
     ),
     Refusal(
         "a YOLOS detector: a ViT with detection tokens that answers with boxes; this patchword has no detection yet",
         _yolos,
-        "a later patchword reads it with `patchword predict`; until then use its authors' code or transformers",
+        "use its authors' code or transformers",
     ),
     Refusal(
         "a DeiT-code model with parallel attention branches (attn1 beside attn), which the backbone does not have",
