@@ -28,7 +28,7 @@ def print_report(report: "CheckReport") -> None:
     for line in _facts(report):
         console.print(Text(line))
     if not report.problems:
-        console.print("[green]nothing wrong was found[/green]")
+        console.print("[green]no problems found[/green]")
     for problem in report.problems:
         console.print(Text(f"{problem.severity}: {problem.message}", style=COLOURS[problem.severity]))
         if problem.fix:
@@ -51,7 +51,7 @@ def _counts(report: "CheckReport") -> Table:
 
 
 def _facts(report: "CheckReport") -> list[str]:
-    facts = []
+    facts = list(report.dataset.readings)
     if report.dataset.split_seed is not None:
         facts.append(f"split 80/20 by class here, seed {report.dataset.split_seed}")
     if report.sizes:
@@ -62,7 +62,9 @@ def _facts(report: "CheckReport") -> list[str]:
             " ".join(f"{v:.4f}" for v in values) for values in (report.channel_mean, report.channel_std)
         )
         facts.append(f"mean {mean}   std {std}   (of 0..1, training images)")
-    facts.append(f"decoded: {report.looked_at} of {report.images}, unreadable: {len(report.skipped)}")
+    facts.append(f"readable: {report.looked_at - len(report.skipped)} of {report.looked_at}")
     if report.dataset.passed_by:
-        facts.append("passed by: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items()))
+        facts.append(
+            "skipped files: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items())
+        )
     return facts

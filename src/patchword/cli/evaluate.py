@@ -41,6 +41,7 @@ def evaluate(
     offline: bool,
     image_column: str | None,
     label_column: str | None,
+    class_level: int | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
 ) -> None:
@@ -63,7 +64,7 @@ def evaluate(
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures
 
-    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    opening = open_request(image_column, label_column, class_level, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(

@@ -112,7 +112,11 @@ def _request(
         overrides=overrides,
     )
     opening = open_request(
-        given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
+        given["image_column"],
+        given["label_column"],
+        given["class_level"],
+        given["ignore_unknown_classes"],
+        given["max_pixels"],
     )
     return TrainRequest(
         data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]

@@ -132,6 +132,9 @@ class Terminal:
 
 
 def show_problems(report: "CheckReport") -> None:
+    """How the data were read, if it might surprise, and what is wrong with them."""
+    for line in report.dataset.readings:
+        _console.print(Text(f"data: {line}"))
     for problem in report.problems:
         _console.print(Text(f"{problem.severity}: {problem.message}"))
         if problem.fix and problem.severity != "note":

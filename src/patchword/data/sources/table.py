@@ -16,8 +16,8 @@ import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
 from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import SPLITS, in_order, split_order
 from patchword.data.sources.parquet import read_parquet
+from patchword.data.sources.split_names import SPLITS, in_order, split_order
 from patchword.data.splits import split_in_two
 from patchword.errors import DataError, counted, is_near, near_text
 from patchword.images.suffixes import SUFFIXES

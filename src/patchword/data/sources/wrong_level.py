@@ -1,0 +1,62 @@
+"""Folders that look like classes and are not: parts, versions and folds of one data set, pictures and their masks."""
+
+from collections import Counter
+
+from patchword.data.sources.listing import Folder
+from patchword.data.sources.split_names import SPLITS, are_parts, in_order, is_generic
+from patchword.errors import DataError, nearest
+
+LEVEL = "--class-level"
+
+
+def refuse_containers(place: Folder, path: str, table: str | None) -> None:
+    """place: where the class folders would lie. table: one that lists the images.
+
+    Raises: DataError where telling those folders apart would be meaningless.
+    """
+    if len(place.filled) < 2:
+        return
+    _refuse_the_same_below_each(place, path)
+    names = [folder.name for folder in place.filled]
+    listed = ", ".join(in_order(names)[:5]) + (" …" if len(names) > 5 else "")
+    here = f"{path}/{place.path}" if place.path else path
+    if are_parts(names):
+        _refuse(f"{here}: {listed} look like parts of one data set, not like classes", table, path)
+    if all(is_generic(name) for name in names):
+        _refuse(f"{here}: {listed} look like kinds of files, not like classes", table, path)
+
+
+def _refuse(message: str, table: str | None, path: str) -> None:
+    if table is not None:
+        raise DataError(
+            f"{message}; {table} next to them lists the images",
+            f"give {path}/{table}, or pass {LEVEL} 1 if these folders are the classes",
+        )
+    raise DataError(
+        message, f"make a folder for each class, or pass {LEVEL} 1 if these folders are the classes"
+    )
+
+
+def _refuse_the_same_below_each(place: Folder, path: str) -> None:
+    """color/healthy, color/rust beside grayscale/healthy, grayscale/rust; or trian/cat beside vall/cat."""
+    deep = [folder for folder in place.filled if not folder.is_flat]
+    if len(deep) < 2 or 2 * len(deep) < len(place.filled):
+        return
+    below = {folder.name: {f.name for f in folder.filled} for folder in deep}
+    times = Counter(name for names in below.values() for name in names)
+    again = in_order(name for name in times if times[name] > 1)
+    if len(again) < 2 or any(2 * len(names & set(again)) < len(names) for names in below.values()):
+        return
+    containers = ", ".join(in_order(below)[:5]) + (" …" if len(below) > 5 else "")
+    inside = ", ".join(again[:5]) + (" …" if len(again) > 5 else "")
+    here = f"{path}/{place.path}" if place.path else path
+    spelt = {name: near[0] for name in below if (near := nearest(name, SPLITS, 1))}
+    if spelt:
+        fix = f"rename {' and '.join(f'{name} to {split}' for name, split in spelt.items())}"
+    else:
+        fix = f"give one of them, as {here}/{deep[0].name}, or pass {LEVEL} 2 to join them"
+    raise DataError(
+        f"{here}: {containers} look like {'splits' if spelt else 'versions of one data set'}, not like classes: "
+        f"the same folders recur in each ({inside})",
+        f"{fix}; pass {LEVEL} 1 if {containers} are the classes",
+    )
