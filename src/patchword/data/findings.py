@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from patchword.data.dataset import Dataset, Problem
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 # A finding about this share of the images is a warning, about fewer a note.
 LARGE_SHARE = 0.05
 LISTED = 8
+_ENCODING = "how their characters are encoded"
+_OVERLOOKED: dict[str, Callable[[str], str]] = {
+    _ENCODING: lambda name: unicodedata.normalize("NFKC", name),
+    "letter case": str.casefold,
+    "blanks": lambda name: "".join(name.split()),
+    "hyphens or underscores": lambda name: name.translate({ord("-"): None, ord("_"): None}),
+}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -22,39 +29,32 @@ def listed(names: Sequence[str]) -> str:
 
 
 def look_alikes(classes: Sequence[str]) -> list[Problem]:
-    """Classes whose names a person would read as one, each pair with how they differ."""
+    """Classes whose names a person would read as one, with how they differ."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        groups["".join(c for c in _plain(name) if c.isalnum()) or name].append(name)
+        groups[_without(name)].append(name)
     problems = []
     for names in groups.values():
-        for other in names[1:]:
-            how = _difference(names[0], other)
-            if how:
-                message = f"the classes {names[0]!a} and {other!a} differ in {how} alone"
-                if names[0].isascii() or how == "letter case":
-                    message = f"the classes {names[0]!r} and {other!r} differ in {how} alone"
-                fix = "if they are one class, give it one name"
-                problems.append(Problem(severity="warning", message=message, fix=fix))
+        for i, other in enumerate(names[1:], 1):
+            how, one = min(((_differences(one, other), one) for one in names[:i]), key=lambda x: len(x[0]))
+            show = ascii if _ENCODING in how else repr
+            message = f"the classes {show(one)} and {show(other)} differ in {' and '.join(how)} alone"
+            problems.append(
+                Problem(severity="warning", message=message, fix="if they are one class, give it one name")
+            )
     return problems
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+def _without(name: str, kept: str = "") -> str:
+    """The name without all that is easily overlooked, but for what is kept."""
+    for what, strip in _OVERLOOKED.items():
+        name = name if what == kept else strip(name)
+    return name
 
 
-def _difference(one: str, other: str) -> str:
-    """How two names that look alike differ; "" if a reader tells them apart (C and C++)."""
-    if one.casefold() == other.casefold():
-        return "letter case"
-    if "".join(one.split()).casefold() == "".join(other.split()).casefold():
-        return "blanks"
-    if _plain(one) == _plain(other):
-        return "how their characters are encoded"
-    separators = str.maketrans("", "", "-_ ")
-    if _plain(one).translate(separators) == _plain(other).translate(separators):
-        return "blanks, hyphens or underscores"
-    return ""
+def _differences(one: str, other: str) -> list[str]:
+    """How two names differ that are equal without all that is easily overlooked."""
+    return [what for what in _OVERLOOKED if _without(one, what) != _without(other, what)]
 
 
 def unscored_classes(dataset: Dataset) -> list[Problem]:

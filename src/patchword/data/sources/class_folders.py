@@ -45,7 +45,7 @@ def dataset_of(
     seed = None
     if set(splits) == {"all"} and request.split:
         splits, seed = split_in_two(splits["all"], request.seed), request.seed
-    problems = [*class_problems(found, tree, path, request.ignore_unknown_classes)]
+    problems = class_problems(found, tree, path, kind, request.ignore_unknown_classes)
     problems += skipped_problems(tree, path)
     if table is not None:
         message = f"{path}: {table} lists these images and is not used"

@@ -70,7 +70,7 @@ def _no_images(tree: Tree, path: str) -> DataError:
     )
 
 
-def class_problems(found: Found, tree: Tree, path: str, ignore_unknown: bool) -> list[Problem]:
+def class_problems(found: Found, tree: Tree, path: str, kind: str, ignore_unknown: bool) -> list[Problem]:
     """Loose images, folders left out, empty classes, and classes that only val or test has."""
     problems = []
     if found.loose:
@@ -79,7 +79,7 @@ def class_problems(found: Found, tree: Tree, path: str, ignore_unknown: bool) ->
         )
         fix = f"move {'it' if len(found.loose) == 1 else 'each'} into the folder of its class, or remove {'it' if len(found.loose) == 1 else 'them'}"
         problems.append(Problem(severity="error", message=message, fix=fix))
-    problems += _left_out(found, path)
+    problems += _left_out(found, path, kind)
     for split, members in found.members.items():
         for name in sorted(c for c, files in members.items() if not files):
             problems.append(_empty(found, tree, path, split, name))
@@ -88,12 +88,13 @@ def class_problems(found: Found, tree: Tree, path: str, ignore_unknown: bool) ->
     return problems
 
 
-def _left_out(found: Found, path: str) -> list[Problem]:
+def _left_out(found: Found, path: str, kind: str) -> list[Problem]:
     problems = []
     for folder, count in sorted(found.unlabelled.items()):
         where = f"{folder}/ has" if folder else "next to the split folders lie"
         message = f"{path}: {where} {counted(count, 'image')} without class folders, left out as unlabelled"
-        fix = f"`patchword predict RUN {path}/{folder}` classifies {'it' if count == 1 else 'them'}"
+        them = "it" if count == 1 else "them"
+        fix = f"`patchword predict RUN {path}/{folder}` classifies {them}" if kind == "folder" else ""
         problems.append(Problem(severity="note", message=message, fix=fix))
     for folder, count in sorted(found.beside.items()):
         near = near_text(PurePosixPath(folder).name, SPELLINGS)
