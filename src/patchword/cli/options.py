@@ -39,6 +39,9 @@ offline_option = click.option(
 )
 
 
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+
+
 def data_options(command: F) -> F:
     """The options that say how DATA is read."""
     for option in reversed((*_DATA_OPTIONS, max_pixels_option)):
