@@ -42,9 +42,11 @@ def _counts(report: "CheckReport") -> Table:
         table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
     for i, name in enumerate(dataset.classes[:MOST_CLASSES]):
-        table.add_row(line(name), *(str(counts[split][i]) for split in dataset.splits))
+        # Blanks around a name would not be seen.
+        shown = name if name == name.strip() else repr(name)
+        table.add_row(line(shown), *(str(counts[split][i]) for split in dataset.splits))
     if len(dataset.classes) > MOST_CLASSES:
-        table.add_row(f"… {len(dataset.classes) - MOST_CLASSES} more classes")
+        table.add_row(f"… {counted(len(dataset.classes) - MOST_CLASSES, 'more class', 'more classes')}")
     table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
     return table
 

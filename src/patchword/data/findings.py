@@ -38,7 +38,7 @@ def look_alikes(classes: Sequence[str]) -> list[Problem]:
         for i, other in enumerate(names[1:], 1):
             how, one = min(((_differences(one, other), one) for one in names[:i]), key=lambda x: len(x[0]))
             show = ascii if _ENCODING in how else repr
-            message = f"the classes {show(one)} and {show(other)} differ in {' and '.join(how)} alone"
+            message = f"the classes {show(one)} and {show(other)} differ only in {' and '.join(how)}"
             problems.append(
                 Problem(severity="warning", message=message, fix="if they are one class, give it one name")
             )

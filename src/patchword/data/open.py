@@ -36,7 +36,9 @@ def _unknown(path: str) -> DataError:
     """Names what a single file is that holds no data set, by its name or content."""
     suffix = Path(path).suffix.lower()
     if suffix in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"):
-        return DataError(f"{path} is an archive that patchword does not read", "unpack it and give the folder")
+        return DataError(
+            f"{path} is an archive that patchword does not read", "unpack it and give the folder"
+        )
     if suffix in SUFFIXES:
         return DataError(
             f"{path} is one image, not a data set",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
-from patchword.data.request import OpenRequest
+from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import SPLITS, in_order, split_order
 from patchword.data.splits import split_in_two
@@ -81,6 +81,7 @@ def labels_among(files: Sequence[str]) -> str | None:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
+    refuse_folder_options(request, f"{path} is a table")
     if path.lower().endswith(".parquet"):
         parquet = read_parquet(
             path, IMAGE_COLUMNS if request.image_column is None else (request.image_column,)
@@ -107,6 +108,7 @@ def read_in_zip(
     request: OpenRequest,
 ) -> Dataset:
     """A table that lies in a zip beside its images."""
+    refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     there = set(files)
 

@@ -18,6 +18,9 @@ DESCRIPTION = "a .zip of class folders"
 # A picture of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
 LARGEST_MEMBER_BYTES = 600_000_000
 
+# Files that are zips inside and hold no pictures of their own.
+ZIPS_OF_PROGRAMS = (".xlsx", ".ods", ".numbers", ".docx", ".npz", ".pt", ".pth", ".keras")
+
 
 class ZipReader:
     """Members of a zip. Each thread has its own handle, since a ZipFile's is not for two."""
@@ -93,7 +96,10 @@ def _instead_of_a_zip(path: str) -> str:
 
 
 def recognises(path: str) -> bool:
-    return Path(path).is_file() and (path.lower().endswith(".zip") or _begins_as_zip(path))
+    suffix = Path(path).suffix.lower()
+    return Path(path).is_file() and (
+        suffix == ".zip" or (suffix not in ZIPS_OF_PROGRAMS and _begins_as_zip(path))
+    )
 
 
 def _begins_as_zip(path: str) -> bool:
