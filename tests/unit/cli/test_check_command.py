@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from patchword.cli.main import run
+from patchword.cli.train_screen import show_problems
+from patchword.data.check import check_data
+from patchword.data.open import open_data
 from support.scans import scans_of, write_scans
 
 Output = pytest.CaptureFixture[str]
@@ -44,6 +47,14 @@ def test_what_the_text_says_the_json_says(tmp_path: Path, capsys: Output) -> Non
     for problem in found["problems"]:  # type: ignore[attr-defined]
         assert problem["message"] in text and problem["fix"] in text
     assert "seg_pred/ has 3 images without class folders" in text and "predict RUN" in text
+
+
+def test_train_begins_with_how_the_data_were_read(tmp_path: Path, capsys: Output) -> None:
+    write_scans(tmp_path / "images", {"d0": 2, "d1": 2})
+    (tmp_path / "meta").mkdir()
+    show_problems(check_data(open_data(tmp_path)))
+    said = capsys.readouterr().err
+    assert "data: class folders: images\n" in said and "data: not used, no images in: meta\n" in said
 
 
 def test_equal_images_are_counted_each_and_a_data_set_of_one_is_refused(
@@ -92,7 +103,7 @@ def test_a_class_of_files_that_are_not_read_is_not_called_empty(tmp_path: Path, 
     _, said = _check(capsys, tmp_path)
     assert "the class folder 'c' holds no image, but 10 .dcm files (DICOM)" in said and "empty" not in said
     assert "warning: " in said and "skipped 12 files without a file extension (PNG), as d1/again0" in said
-    assert "give them the file extension .png" in said
+    assert "change their file extension to .png" in said
     assert "skipped files: 12 no file extension (PNG), 10 .dcm (DICOM)" in said
 
 

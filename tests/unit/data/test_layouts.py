@@ -80,6 +80,11 @@ READ: dict[str, tuple[dict[str, int | bytes | str], dict[str, dict[str, int]]]] 
         {"cat/train": 4, "dog/train": 3, "cat/test": 2, "dog/test": 1},
         TWO,
     ),
+    "splits and a folder below the classes": (
+        {"cat/train/images": 4, "dog/train/images": 3, "cat/test/images": 2, "dog/test/images": 1},
+        TWO,
+    ),
+    "trainval": (_split("trainval", "test"), TWO),
     # Folders without labels.
     "kaggle's test": (_split("train", "validation") | {"test": 6}, VAL),
     "kaggle's test, no val": ({"train/cat": 4, "train/dog": 3, "test": 6}, {"all": CATS}),
@@ -111,6 +116,7 @@ READ: dict[str, tuple[dict[str, int | bytes | str], dict[str, dict[str, int]]]] 
         {"train_station": 4, "bus_station": 3},
         {"all": {"train_station": 4, "bus_station": 3}},
     ),
+    "classes with numbers": ({"class1": 4, "class2": 3}, {"all": {"class1": 4, "class2": 3}}),
     # Folders below the class folders.
     "people": ({"cat/ann": 2, "cat/bob": 2, "dog/cleo": 3}, {"all": CATS}),
     "one folder in each class": ({"cat/images": 4, "dog/images": 3}, {"all": CATS}),
@@ -163,11 +169,16 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
         ("color, grayscale", "healthy, rust, scab"),
         ("/color", "--class-level 2", "--class-level 1"),
     ),
-    "sizes": ({f"{c}/{k}": 3 for c in ("64", "128") for k in "ab"}, ("64, 128", "recur"), ("/128",)),
+    "sizes": ({f"{c}/{k}": 3 for c in ("64", "128") for k in "ab"}, ("64, 128", "recur"), ("/64",)),
     "sizes of splits": (
         {f"{c}/{s}/{k}": 3 for c in ("64", "128") for s in ("train", "test") for k in "ab"},
         ("64, 128", "test, train"),
-        ("/128",),
+        ("/64",),
+    ),
+    "office-31": (
+        {f"{c}/images/{k}": 2 for c in ("amazon", "dslr") for k in ("bike", "mug")},
+        ("amazon, dslr", "bike, mug"),
+        ("--class-level 3",),
     ),
     "folds": ({f"fold{i}/{k}": 2 for i in range(1, 6) for k in "ab"}, ("fold1, fold2",), ("/fold1",)),
     "one class less": (
@@ -201,6 +212,11 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
         {"images": 4, "masks": 4},
         ("images, masks look like kinds of files",),
         ("--class-level 1",),
+    ),
+    "a split that nobody calls so": (
+        _split("train", "holdout"),
+        ("train split", "holdout next to it"),
+        ("rename holdout to val",),
     ),
     "two splits of one name": (
         _split("val", "validation") | {"train/cat": 1, "train/dog": 1},
@@ -238,6 +254,7 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
         (),
     ),
     "voc": ({"JPEGImages": 4, **VOC}, ("detection", "VOC", "Annotations/000.xml"), ()),
+    "voc with masks": ({"JPEGImages": 4, "SegmentationClass": 4, **VOC}, ("detection", "VOC"), ()),
     "coco": (
         {"train2017": 4, "val2017": 2, "annotations/instances.json": COCO},
         ("detection", "COCO", "annotations/instances.json"),

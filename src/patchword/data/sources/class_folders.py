@@ -33,7 +33,7 @@ def dataset_of(
     refuse_without_classes(found, tree, path, table, request.class_level)
     if request.class_level is None:
         for place in {place.path: place for place in found.places.values()}.values():
-            refuse_containers(place, path, table)
+            refuse_containers(place, tree, path, table)
     classes = in_order(name for name, files in found.training.items() if files)
     if not classes:  # train/ is there and empty, val/ is not
         classes = in_order(c for members in found.members.values() for c, files in members.items() if files)

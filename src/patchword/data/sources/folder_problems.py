@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 from patchword.data.dataset import Problem
 from patchword.data.sources.layout import Found, Members
 from patchword.data.sources.listing import Folder, Tree
-from patchword.data.sources.neighbours import archives, detection_format
+from patchword.data.sources.neighbours import archives, refuse_detection
 from patchword.data.sources.skipped import skipped_in
-from patchword.data.sources.split_names import SPELLINGS, is_generic
-from patchword.errors import DataError, counted, is_near, near_text
+from patchword.data.sources.split_names import is_generic, misspelt_split
+from patchword.errors import DataError, counted, is_near
 
 
 def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | None, level: int | None) -> None:
@@ -20,12 +20,7 @@ def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | Non
         return
     if not tree.root.num_images:
         raise _no_images(tree, path)
-    boxes = detection_format(tree)
-    if boxes is not None:
-        raise DataError(
-            f"{path} is a detection data set ({boxes}); patchword classifies whole images",
-            "give a folder for each class, or a table with an image and a class a row",
-        )
+    refuse_detection(tree, path)
     flat = _flat_folder(found, tree)
     here = f"{path}/{flat.path}" if flat.path else path
     message = f"{here} holds {counted(len(flat.images), 'image')} directly, where class folders should be"
@@ -97,7 +92,8 @@ def _left_out(found: Found, path: str, kind: str) -> list[Problem]:
         fix = f"`patchword predict RUN {path}/{folder}` classifies {them}" if kind == "folder" else ""
         problems.append(Problem(severity="note", message=message, fix=fix))
     for folder, count in sorted(found.beside.items()):
-        near = near_text(PurePosixPath(folder).name, SPELLINGS)
+        meant = misspelt_split(PurePosixPath(folder).name)
+        near = f" (near: {meant!r})" if meant else ""
         message = f"{path}: {folder} is not a split{near}; its {counted(count, 'image')} {'is' if count == 1 else 'are'} left out"
         fix = "call it val or test if it is to be evaluated on, or move it elsewhere"
         problems.append(Problem(severity="warning", message=message, fix=fix))

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from patchword.data.sources.listing import Folder
 from patchword.data.sources.split_names import (
-    SPELLINGS,
     is_generic,
     is_unlabelled,
+    misspelt_split,
     split_called,
     split_order,
     splits_among,
 )
-from patchword.errors import DataError, nearest
+from patchword.errors import DataError
 
 Members = dict[str, list[str]]
 
@@ -164,7 +164,7 @@ def _refuse_a_class_called_as_a_split(splits: dict[str, Folder], others: list[Fo
     ((split, folder),) = splits.items()
     names = set(_below_wrappers(folder).folders)
     same = [f for f in others if names & set(_below_wrappers(f).folders)]
-    if not same or (split == "train" and all(nearest(f.name, SPELLINGS) for f in same)):
+    if not same or (split == "train" and all(misspelt_split(f.name) for f in same)):
         return
     has = f"{path} has a folder {folder.name}, which is read as the {split} split"
     listed = ", ".join(f.name for f in same[:5])
@@ -198,7 +198,7 @@ def _has_splits_in_classes(top: Folder) -> bool:
         and None not in splits
         and "train" in splits
         and len(splits) > 1
-        and all(f.is_flat for folders in below for f in folders)
+        and not any(has_classes(f) for folders in below for f in folders)
     )
 
 
@@ -216,7 +216,7 @@ def _take_splits_in_classes(top: Folder, found: Found) -> None:
 
 def _say_places(found: Found) -> None:
     """What a person might not expect: splits and classes that are not at the top."""
-    if any(place.path != ("" if split == "all" else split) for split, place in found.places.items()):
+    if any(place.path.lower() != ("" if split == "all" else split) for split, place in found.places.items()):
         where = ", ".join(
             f"{'class folders' if split == 'all' else split}: {place.path or '.'}"
             for split, place in found.places.items()

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 from patchword.images.suffixes import SUFFIXES, is_hidden
 
@@ -77,7 +77,7 @@ def tree_of(listing: Listing) -> Tree:
         folder = _folder_at(place, places)
         if folder is None or is_hidden(name):
             counts["hidden"] += 1
-        elif PurePosixPath(name).suffix.lower() in SUFFIXES:
+        elif splitext(name)[1].lower() in SUFFIXES:
             folder.images.append(file)
         else:
             folder.others.append(file)

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import PurePosixPath
+from posixpath import basename, splitext
 
 from patchword.data.sources.listing import Folder, Head, Tree
 from patchword.data.sources.split_names import words
-from patchword.errors import ImageError
+from patchword.errors import DataError, ImageError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 LOOKED_AT = 1 << 16
@@ -17,8 +18,8 @@ def labelling_table(tree: Tree) -> str | None:
     tables = [file for folder in tree.root.walk() for file in folder.others if file.lower().endswith(TABLES)]
     if not tables:
         return None
-    names = {PurePosixPath(image).name for image in tree.root.all_images()}
-    names |= {PurePosixPath(name).stem for name in names}
+    names = {basename(image) for image in tree.root.all_images()}
+    names |= {splitext(name)[0] for name in names}
     # What labels the training images comes first; a list of the test images is there for answers.
     tables = sorted(tables, key=lambda file: (file.count("/"), file))[:MOST_FILES]
     counts = {file: _count_listed(tree.head, file, names) for file in tables}
@@ -42,10 +43,20 @@ def _count_listed(head: Head, file: str, names: set[str]) -> int:
     return len(listed) if 2 * len(listed) >= len(lines) else 0
 
 
-def detection_format(tree: Tree) -> str | None:
-    """The layout of boxes next to the images and one of its files, if there are such."""
+def refuse_detection(tree: Tree, path: str) -> None:
+    """Raises: DataError if boxes lie next to the images."""
+    boxes = _boxes(tree)
+    if boxes is not None:
+        raise DataError(
+            f"{path} is a detection data set ({boxes}); patchword classifies whole images",
+            "give a folder for each class, or a table with an image and a class a row",
+        )
+
+
+def _boxes(tree: Tree) -> str | None:
+    """The layout of boxes and one of its files, if there are such."""
     others = [file for folder in tree.root.walk() for file in folder.others]
-    stems = {PurePosixPath(image).stem for image in tree.root.all_images()}
+    stems = {splitext(basename(image))[0] for image in tree.root.all_images()}
     for suffix, pattern, name in (
         (".txt", r"\A\d+( +[-+.\deE]+){4,}\s*$", "YOLO"),
         (".xml", r"<annotation|<object>", "VOC"),

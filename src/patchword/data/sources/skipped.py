@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 from patchword.data.dataset import Problem
 from patchword.data.sources.listing import Folder, Head, Tree
+from patchword.data.sources.neighbours import archives
 from patchword.errors import ImageError, counted
 from patchword.images.sniff import HEAD, sniff
 
@@ -55,7 +56,7 @@ def skipped_in(folder: Folder, head: Head) -> list[Skipped]:
     by_ending: dict[str, list[str]] = defaultdict(list)
     for place in folder.walk():
         for file in place.others:
-            by_ending[PurePosixPath(file).suffix.lower()].append(file)
+            by_ending[splitext(file)[1].lower()].append(file)
     most = sorted(by_ending.items(), key=lambda item: (-len(item[1]), item[0]))
     return [
         Skipped(ending=ending, files=files, what=what, fix=fix)
@@ -79,7 +80,7 @@ def _what(ending: str, files: Sequence[str], head: Head) -> tuple[str, str]:
         except OSError:
             continue
         if kind not in ("tga", "pcx", "cur"):  # known by a few bytes that other files may begin with
-            return kind.upper(), f"give them the file extension .{'jpg' if kind == 'jpeg' else kind}"
+            return kind.upper(), f"change their file extension to .{'jpg' if kind == 'jpeg' else kind}"
     return "", ""
 
 
@@ -97,4 +98,8 @@ def skipped_problems(tree: Tree, path: str) -> list[Problem]:
                 fix=found.fix,
             )
         )
+    packed = archives(tree.root)
+    if packed:
+        message = f"{path}: skipped {counted(len(packed), 'archive')}, as {packed[0]}"
+        problems.append(Problem(severity="note", message=message, fix="unpack what holds images"))
     return problems

@@ -1,25 +1,27 @@
 """The names by which folders are known to be splits, or to be no classes."""
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
 
 SPLITS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
+    "train": ("train", "training", "trn", "trainval"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "tst"),
 }
 _SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
-SPELLINGS = tuple(_SPLIT_OF)
 # What may stand beside the word of a split, as in training_set, imgs_train and seg_test.
 _BESIDE_A_SPLIT = "set sets data dataset images image imgs img pics folder split seg jpg jpeg png"
 _IMAGES = "images image imgs img pictures pics photos frames jpeg jpegs jpg png files samples data dataset"
-_MASKS = "masks mask labels annotations segmentation segmentations segmented gt truth ground class object"
+_MASKS = "masks mask labels annotations segmentation segmentations segmented gt groundtruth"
 _VERSIONS = "originals original raw resized cropped augmented augmentation thumbnails thumbs previews preview"
+_BESIDE_A_KIND = "class object ground truth"  # as in SegmentationClass
 _NO_LABEL = "unlabeled unlabelled unknown pred predict prediction submission all"
 _PART = "part parts batch chunk fold folds shard images image imgs img pictures photos volume disk folder"
 _NEUTRAL = frozenset(_BESIDE_A_SPLIT.split())
 _GENERIC = frozenset([*_IMAGES.split(), *_MASKS.split(), *_VERSIONS.split()])
+_WITH_GENERIC = _GENERIC | frozenset(_BESIDE_A_KIND.split())
 _UNLABELLED = frozenset(_NO_LABEL.split())
 _PARTS = frozenset(_PART.split())
 
@@ -40,6 +42,12 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 def split_called(name: str) -> str | None:
     """The split that is called exactly so, in any case of letters."""
     return _SPLIT_OF.get(name.lower())
+
+
+def misspelt_split(name: str) -> str | None:
+    """The split that was probably meant by "trian" or "vall"; None for names that are no nearer than extra is to train."""
+    near = difflib.get_close_matches(name.lower(), _SPLIT_OF, n=1, cutoff=0.75)
+    return _SPLIT_OF[near[0]] if near else None
 
 
 def splits_among(names: Iterable[str]) -> dict[str, str]:
@@ -83,7 +91,7 @@ def words(name: str) -> list[str]:
 def is_generic(name: str) -> bool:
     """Whether a folder so called holds pictures of whatever class: images, masks, JPEGImages, resized."""
     found = words(name)
-    return bool(found) and all(word in _GENERIC for word in found)
+    return any(word in _GENERIC for word in found) and all(word in _WITH_GENERIC for word in found)
 
 
 def is_unlabelled(name: str) -> bool:

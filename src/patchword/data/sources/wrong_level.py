@@ -2,14 +2,15 @@
 
 from collections import Counter
 
-from patchword.data.sources.listing import Folder
-from patchword.data.sources.split_names import SPLITS, are_parts, in_order, is_generic
-from patchword.errors import DataError, nearest
+from patchword.data.sources.listing import Folder, Tree
+from patchword.data.sources.neighbours import refuse_detection
+from patchword.data.sources.split_names import are_parts, in_order, is_generic, misspelt_split, splits_among
+from patchword.errors import DataError
 
 LEVEL = "--class-level"
 
 
-def refuse_containers(place: Folder, path: str, table: str | None) -> None:
+def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -> None:
     """place: where the class folders would lie. table: one that lists the images.
 
     Raises: DataError where telling those folders apart would be meaningless.
@@ -23,6 +24,7 @@ def refuse_containers(place: Folder, path: str, table: str | None) -> None:
     if are_parts(names):
         _refuse(f"{here}: {listed} look like parts of one data set, not like classes", table, path)
     if all(is_generic(name) for name in names):
+        refuse_detection(tree, path)
         _refuse(f"{here}: {listed} look like kinds of files, not like classes", table, path)
 
 
@@ -42,21 +44,33 @@ def _refuse_the_same_below_each(place: Folder, path: str) -> None:
     deep = [folder for folder in place.filled if not folder.is_flat]
     if len(deep) < 2 or 2 * len(deep) < len(place.filled):
         return
-    below = {folder.name: {f.name for f in folder.filled} for folder in deep}
+    inside = {folder.name: _inside(folder) for folder in deep}
+    below = {name: {f.name for f in folder.filled} for name, folder in inside.items()}
     times = Counter(name for names in below.values() for name in names)
     again = in_order(name for name in times if times[name] > 1)
     if len(again) < 2 or any(2 * len(names & set(again)) < len(names) for names in below.values()):
         return
-    containers = ", ".join(in_order(below)[:5]) + (" …" if len(below) > 5 else "")
-    inside = ", ".join(again[:5]) + (" …" if len(again) > 5 else "")
+    names = in_order(below)
+    containers = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    recurring = ", ".join(again[:5]) + (" …" if len(again) > 5 else "")
     here = f"{path}/{place.path}" if place.path else path
-    spelt = {name: near[0] for name in below if (near := nearest(name, SPLITS, 1))}
-    if spelt:
-        fix = f"rename {' and '.join(f'{name} to {split}' for name, split in spelt.items())}"
+    meant = {name: misspelt_split(name) for name in names}
+    if all(meant.values()):
+        fix = f"rename {' and '.join(f'{name} to {split}' for name, split in meant.items())}"
     else:
-        fix = f"give one of them, as {here}/{deep[0].name}, or pass {LEVEL} 2 to join them"
+        fix = f"give one of them, as {here}/{names[0]}"
+        levels = {folder.path.count("/") - deep[0].path.count("/") + 2 for folder in inside.values()}
+        if len(levels) == 1 and not splits_among(again):
+            fix += f", or pass {LEVEL} {levels.pop()} to join them"
     raise DataError(
-        f"{here}: {containers} look like {'splits' if spelt else 'versions of one data set'}, not like classes: "
-        f"the same folders recur in each ({inside})",
+        f"{here}: {containers} look like {'splits' if all(meant.values()) else 'versions of one data set'}, "
+        f"not like classes: the same folders recur in each ({recurring})",
         f"{fix}; pass {LEVEL} 1 if {containers} are the classes",
     )
+
+
+def _inside(folder: Folder) -> Folder:
+    """The folder, or the one in it that holds all the others: amazon/images/bike and webcam/images/bike recur too."""
+    while not folder.images and len(folder.filled) == 1 and not folder.filled[0].is_flat:
+        folder = folder.filled[0]
+    return folder
