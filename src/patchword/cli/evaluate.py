@@ -49,6 +49,7 @@ def evaluate(
     offline: bool,
     image_column: str | None,
     label_column: str | None,
+    class_level: int | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
     value_range: tuple[float, float] | None,
@@ -78,7 +79,7 @@ def evaluate(
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import Failures
 
-    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    opening = open_request(image_column, label_column, class_level, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(

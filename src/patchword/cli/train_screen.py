@@ -85,6 +85,9 @@ class Terminal:
 
 
 def show_problems(report: "CheckReport") -> None:
+    """How the data were read, if it might surprise, and what is wrong with them."""
+    for reading in report.dataset.readings:
+        _console.print(line(f"data: {reading}"))
     for problem in report.problems:
         _console.print(line(f"{problem.severity}: {problem.message}"))
         if problem.fix and problem.severity != "note":
