@@ -157,13 +157,14 @@ def unwrap(stored: Stored) -> Checkpoint:
         left.append(
             Left(what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(kept))
         )
-        tensors = kept
-        wrapper = "base_encoder: MoCo's encoder, which its linear probe reads"
+        tensors, wrapper = kept, "base_encoder: MoCo's encoder, which its linear probe reads"
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a whole training file of DINOv2 has both networks under `model`
         left.append(Left(what="student", tensors=len(tensors) - len(teacher)))
-        tensors = without_prefix(teacher)
-        wrapper = "teacher: the teacher, which the authors of DINO use"
+        tensors, wrapper = (
+            dict(without_prefix(teacher)),
+            "teacher: the teacher, which the authors of DINO use",
+        )
     kept, dropped = _backbone_of(tensors, wrapper)
     return Checkpoint(
         name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside
