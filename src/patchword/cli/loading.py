@@ -12,7 +12,7 @@ def tell(report: "LoadReport") -> None:
     """On standard error: the format of a file that another program wrote, and whatever is doubtful in it."""
     if report.layout == "patchword":
         for text in report.resampled if report.facts else ():
-            click.echo(f"resampled: {text}", err=True)
+            say(f"resampled: {text}")
         return
     dropped = sum(len(part.names) for part in report.dropped)
     left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""
