@@ -13,7 +13,7 @@ from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_words import in_python
-from patchword.runs import Run, TrainRequest, prepare, resume_folder, run
+from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -323,7 +323,7 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
 
 
-def _show_beginning(prepared: "Prepared", shown: "Progress") -> None:
+def _show_beginning(prepared: Prepared, shown: "Progress") -> None:
     shown.message(f"training {prepared.dataset.path} into {prepared.out}")
     for reading in prepared.dataset.readings:
         shown.message(f"data: {reading}")
