@@ -77,9 +77,10 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import Failures
 
-    opening = open_request(image_column, label_column, class_level, ignore_unknown_classes, max_pixels)
+    opening = open_request(
+        image_column, label_column, ignore_unknown_classes, max_pixels, class_level=class_level
+    )
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(
@@ -90,6 +91,11 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
+    _write(found, output, as_json, loaded.report.why)
+    _fail_for_unreadable(found)
+
+
+def _write(found: "Evaluation", output: str | None, as_json: bool, why: str) -> None:
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.inference.output import whole_file
@@ -99,11 +105,17 @@ def evaluate(
     if as_json:
         click.echo(text)
     else:
-        _print(found, loaded.report.why)
+        _print(found, why)
     for note in found.notes:
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
+
+
+def _fail_for_unreadable(found: "Evaluation") -> None:
+    """Raises: PartialFailure naming images that could not be scored."""
+    from patchword.inference.predict import Failures
+
     failures = Failures()
     for bad in found.unreadable:  # their reasons have the fix in them
         failures.add(bad["name"], ImageError(bad["reason"]))

@@ -89,9 +89,10 @@ def data_options(command: F) -> F:
 def open_request(
     image_column: str | None,
     label_column: str | None,
-    class_level: int | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    *,
+    class_level: int | None = None,
 ) -> OpenRequest:
     return OpenRequest(
         image_column=image_column,

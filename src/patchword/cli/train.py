@@ -94,9 +94,9 @@ def _request(
     opening = open_request(
         given["image_column"],
         given["label_column"],
-        given["class_level"],
         given["ignore_unknown_classes"],
         given["max_pixels"],
+        class_level=given["class_level"],
     )
     return TrainRequest(
         data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]
