@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 
 
@@ -20,3 +21,7 @@ class OpenRequest:
     label_column: str | None = None
     ignore_unknown_classes: bool = False
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise SettingsError(f"max_pixels is {self.max_pixels}", "give a whole number from 1")
