@@ -9,9 +9,15 @@ from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, device_option, offline_option, open_request
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.cli.progress import counting
-from patchword.errors import counted
+from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 @offline_option
 @model_options
 @data_options
+@value_range_option
 def evaluate(
     model: str,
     data: str,
@@ -44,6 +51,7 @@ def evaluate(
     label_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
@@ -51,10 +59,16 @@ def evaluate(
     MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
+    \b
+    patchword evaluate runs/flowers flowers/
+    patchword evaluate runs/flowers flowers.zip --split val --json
+
     Classes are matched by name. Images that cannot be read are listed and not scored; the exit
     code is then 3.
     """
     machine.watch()
+    if output is not None:
+        _check_output(output)
     machine.tune_allocator()
     from patchword.inference.load import load
 
@@ -62,7 +76,7 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import raise_failures
+    from patchword.inference.predict import Failures
 
     opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
@@ -71,12 +85,13 @@ def evaluate(
             split=split,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
+            value_range=value_range,
             progress=progress,
         )
         found = score(loaded, dataset, request)
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
-        from patchword.cli.writers import whole_file
+        from patchword.inference.output import whole_file
 
         with whole_file(Path(output), text=True) as file:
             file.write(text + "\n")
@@ -88,8 +103,19 @@ def evaluate(
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-    reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
-    raise_failures(len(reasons), found.images, reasons[:3])
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
+
+
+def _check_output(output: str) -> None:
+    """Raises: SettingsError for an ending of another format than JSON; OutputError for a place."""
+    from patchword.inference.output import check_place
+
+    if Path(output).suffix.lower() != ".json":
+        raise SettingsError(f"--out {output}: a score is written as JSON", "end it in .json")
+    check_place(Path(output))
 
 
 def _print(found: "Evaluation", why: str) -> None:
