@@ -15,7 +15,7 @@ from PIL import Image
 from patchword.data.dataset import Dataset, Problem, Split
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
-from patchword.errors import ImageError
+from patchword.errors import ImageError, counted
 from patchword.images.decode import Request, Source, load
 
 # More than this and a sample is looked at instead.
@@ -61,6 +61,15 @@ class CheckReport:
     def fatal(self) -> tuple[Problem, ...]:
         """Problems that make training meaningless."""
         return tuple(p for p in self.problems if p.severity == "error")
+
+    def __repr__(self) -> str:
+        found = Counter(problem.severity for problem in self.problems)
+        problems = ", ".join(counted(found[s], s) for s in ("error", "warning", "note") if found[s])
+        data = self.dataset
+        return (
+            f"CheckReport({data.path!r}: {counted(self.images, 'image')}, "
+            f"{counted(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As written to data.json."""
