@@ -2,6 +2,7 @@
 
 import inspect as signatures
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +45,8 @@ def load(
     head: str | Path | None = None,
     classes: Sequence[str] | None = None,
     allow_partial: bool = False,
+    below: str | None = None,
+    drop: Sequence[str] = (),
 ) -> "Model":
     """The model in a run folder, a weights file or folder in any layout, of the hub (hf://org/name[@revision]), or of
     a published name.
@@ -51,6 +54,8 @@ def load(
     offline: open no socket; take what is in the cache. The others tell what no file says, as num_heads
     of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels a side, or (rows,
     columns). head: the file of a linear head. allow_partial: draw what the file lacks at random.
+    below: read only the tensors whose names begin so ("model."). drop: names or patterns of tensors to
+    leave out ("head.*"); each is listed in the report.
     Raises: CheckpointError; for a fact that is in no file it names the fact and the option.
     """
     from patchword.inference.load import load as load_model
@@ -67,8 +72,14 @@ def load(
         head=None if head is None else Path(head),
         classes=None if classes is None else tuple(classes),
         allow_partial=allow_partial,
+        below=below,
+        drop=_patterns(drop),
     )
     return load_model(path, device=device, options=said, offline=offline)
+
+
+def _patterns(drop: Sequence[str]) -> tuple[str, ...]:
+    return (drop,) if isinstance(drop, str) else tuple(drop)
 
 
 def _sides(value: Sides, name: str) -> tuple[int, int] | None:
@@ -81,11 +92,23 @@ def _sides(value: Sides, name: str) -> tuple[int, int] | None:
 
 
 @in_python
-def inspect(model: str | Path, *, options: Options | None = None, offline: bool = False) -> "Inspected":
+def inspect(
+    model: str | Path,
+    *,
+    options: Options | None = None,
+    below: str | None = None,
+    drop: Sequence[str] = (),
+    offline: bool = False,
+) -> "Inspected":
     """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
-    return inspected(model, options or Options(), offline=offline)
+    return inspected(model, _part_of(options, below, drop), offline=offline)
+
+
+def _part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
+    said = options or Options()
+    return replace(said, below=below or said.below, drop=_patterns(drop) or said.drop)
 
 
 @in_python
@@ -96,6 +119,8 @@ def convert(
     *,
     options: Options | None = None,
     accept: Sequence[str] = (),
+    below: str | None = None,
+    drop: Sequence[str] = (),
     offline: bool = False,
 ) -> "Conversion":
     """Write a model in the layout `to` ("timm", "google", …), read it back and compare one image through both.
@@ -105,7 +130,9 @@ def convert(
     """
     from patchword.inference.convert import convert as run_conversion
 
-    return run_conversion(model, to, Path(out), options=options, accept=accept, offline=offline)
+    return run_conversion(
+        model, to, Path(out), options=_part_of(options, below, drop), accept=accept, offline=offline
+    )
 
 
 @in_python
