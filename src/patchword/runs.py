@@ -95,6 +95,10 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         machine.find_device(early.device)  # before every image is decoded
     opening = replace(request.opening, seed=early.seed)
     dataset = open_data(request.data, opening)
+    if early.weights == "" and overlay.is_option("run.weights"):
+        raise SettingsError(
+            "the name of the weights is empty", "give --weights NAME, or leave it out to begin from nothing"
+        )
     start = _start(request, early.weights)
     report = check_data(
         dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
@@ -107,7 +111,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         from patchword.training.weights import doubts
 
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
-    out = request.out or f"runs/{Path(request.data).resolve().stem}"
+    out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
     return Prepared(
         dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
     )

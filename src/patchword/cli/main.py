@@ -156,6 +156,8 @@ def _advice(option: str, command: click.Command) -> str:
     name = option.lstrip("-").replace("-", "_").lower()
     known = {flag.lstrip("-").replace("-", "_"): flag for flag in _options(command)}
     settings = _settings() if "-o" in known.values() else {}
+    if name in known:
+        return f"did you mean {known[name]}? "
     elsewhere = _ELSEWHERE.get(name, "")
     if elsewhere in known.values() or (elsewhere and settings):
         return f"give {elsewhere}; "

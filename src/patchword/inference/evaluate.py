@@ -65,6 +65,14 @@ class Evaluation:
     notice: str = ""
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        low, high = (100 * share for share in self.top1_interval)
+        warned = f"; warning: {self.notice}" if self.notice else ""
+        return (
+            f"Evaluation({self.weights!r} on {self.scored} of {counted(self.images, 'image')} of {self.split} of "
+            f"{self.data!r}: top-1 {100 * self.top1:.1f} %, {low:.1f} to {high:.1f}{warned})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As `evaluation.json` of a run folder has it."""
         plain = dataclasses.asdict(self)

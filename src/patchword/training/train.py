@@ -138,7 +138,7 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
     path = folder.path / runfolder.CONFIG
     settings = tree.from_plain(TrainSettings, tree.read_toml(path), str(path))
     try:
-        facts = json.loads((folder.path / runfolder.DATA).read_text(encoding="utf-8"))
+        facts = json.loads((folder.path / runfolder.DATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder.path}/{runfolder.DATA} cannot be read ({error})", "start a new run"
