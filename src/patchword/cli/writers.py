@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from patchword.cli.console import percent
-from patchword.errors import SettingsError, counted, near_text, one_line
+from patchword.errors import SettingsError, as_utf8, counted, near_text, one_line
 from patchword.inference.prediction import Prediction
-from patchword.settings import as_utf8, to_json
+from patchword.settings import to_json
 
 FORMATS = ("txt", "json", "jsonl", "csv", "parquet")
 _LONGEST_NAME = 48
