@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchword.checkpoints.containers.folder import ENDINGS
+from patchword.checkpoints.containers.others import other_folder
 from patchword.checkpoints.native import is_native
 from patchword.errors import CheckpointError, near_text
 
@@ -86,6 +87,8 @@ def _in_folder(folder: Path) -> Found:
             f"{folder}: a folder of {len(inside)} runs ({', '.join(inside[:4])})",
             f"name one of them, such as {folder / inside[-1]}",
         )
+    if (other := other_folder(folder)) is not None:
+        raise CheckpointError(f"{folder}: {other[0]}, which patchword does not read", other[1])
     raise CheckpointError(
         f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
     )

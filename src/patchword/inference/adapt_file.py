@@ -17,7 +17,7 @@ def adapt_file(
     if wanted == Wanted(how=wanted.how):
         raise SettingsError(
             "nothing to change is given",
-            "give --to-image-size, --to-patch-size, --to-channels or --to-classes (in Python without --to-)",
+            "give --to-image-size, --to-patch-size, --to-channels or --to-classes",
         )
     check_suffix(out)
     if out.exists():
