@@ -207,12 +207,14 @@ def evaluate(
     image_column: str | None = None,
     label_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> "Evaluation":
     """Score a model (or what `load` takes) on data, classes matched by name.
 
     split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
-    offline: how the model is loaded. Images that cannot be read are in `unreadable` and not scored.
+    offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
+    Images that cannot be read are in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
@@ -229,7 +231,10 @@ def evaluate(
         max_pixels=max_pixels,
     )
     request = scoring.EvaluationRequest(
-        split=split, batch_size=batch_size, ignore_unknown_classes=ignore_unknown_classes
+        split=split,
+        batch_size=batch_size,
+        ignore_unknown_classes=ignore_unknown_classes,
+        value_range=value_range,
     )
     return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
 

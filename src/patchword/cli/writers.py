@@ -123,7 +123,10 @@ class CsvWriter:
         self.table.writeheader()
 
     def add(self, prediction: Prediction) -> None:
-        self.table.writerow(row(prediction, self.top))
+        values = row(prediction, self.top)
+        if self.stream.isatty():  # a file and a pipe get the names exact
+            values = {k: one_line(v) if isinstance(v, str) else v for k, v in values.items()}
+        self.table.writerow(values)
 
     def close(self) -> None:
         self.stream.flush()
