@@ -89,6 +89,15 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
+    _give(found, as_json=as_json, output=output, why=loaded.report.why)
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
+
+
+def _give(found: "Evaluation", *, as_json: bool, output: str | None, why: str) -> None:
+    """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.inference.output import whole_file
@@ -98,15 +107,11 @@ def evaluate(
     if as_json:
         click.echo(text)
     else:
-        _print(found, loaded.report.why)
+        _print(found, why)
     for note in found.notes:
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-    failures = Failures()
-    for bad in found.unreadable:  # their reasons have the fix in them
-        failures.add(bad["name"], ImageError(bad["reason"]))
-    failures.check(found.images, "scored")
 
 
 def _check_output(output: str) -> None:
