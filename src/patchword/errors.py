@@ -135,6 +135,11 @@ def counted(number: int, one: str, more: str = "") -> str:
     return f"{number} {one if number == 1 else more or one + 's'}"
 
 
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 # Needed inside words of Persian, of Indic scripts and inside emoji; they move nothing on a screen.
 _JOINERS = "\u200c\u200d"
 

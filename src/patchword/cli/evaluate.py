@@ -91,11 +91,15 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
-    _write(found, output, as_json, loaded.report.why)
-    _fail_for_unreadable(found)
+    _give(found, as_json=as_json, output=output, why=loaded.report.why)
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
 
 
-def _write(found: "Evaluation", output: str | None, as_json: bool, why: str) -> None:
+def _give(found: "Evaluation", *, as_json: bool, output: str | None, why: str) -> None:
+    """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.inference.output import whole_file
@@ -110,16 +114,6 @@ def _write(found: "Evaluation", output: str | None, as_json: bool, why: str) -> 
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-
-
-def _fail_for_unreadable(found: "Evaluation") -> None:
-    """Raises: PartialFailure naming images that could not be scored."""
-    from patchword.inference.predict import Failures
-
-    failures = Failures()
-    for bad in found.unreadable:  # their reasons have the fix in them
-        failures.add(bad["name"], ImageError(bad["reason"]))
-    failures.check(found.images, "scored")
 
 
 def _check_output(output: str) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchword.errors import OutputError, UserError, one_line
-from patchword.settings import as_utf8
+from patchword.errors import OutputError, UserError, as_utf8, one_line
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
 EVALUATION, REPORT = "evaluation.json", "report.html"
