@@ -216,14 +216,10 @@ def evaluate(
 ) -> "Evaluation":
     """Score a model (or what `load` takes) on data, classes matched by name.
 
-        split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
-    <<<<<<< HEAD
-        offline: how the model is loaded. value_range: (lowest, highest) of float, 16- and 32-bit images. Images that cannot be read are in `unreadable` and not scored.
-    =======
-        offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
-        Images that cannot be read are in `unreadable` and not scored.
-    >>>>>>> outputs
-        Raises: DataError, CheckpointError, SettingsError.
+    split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
+    offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
+    Images that cannot be read are in `unreadable` and not scored.
+    Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
     from patchword.inference.load import load as load_model

@@ -92,6 +92,8 @@ def evaluate(
         )
         found = score(loaded, dataset, request)
     _give(found, as_json=as_json, output=output, why=loaded.report.why)
+    from patchword.inference.predict import Failures
+
     failures = Failures()
     for bad in found.unreadable:  # their reasons have the fix in them
         failures.add(bad["name"], ImageError(bad["reason"]))
