@@ -11,6 +11,7 @@ from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import data_options, offline_option, open_request
 from patchword.cli.progress import counting
+from patchword.metrics import percent
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def evaluate(
     else:
         _print(found, loaded.report.why)
     for note in found.notes:
+        if note in loaded.report.notes:  # said when it was loaded
+            continue
         click.echo(f"note: {note}", err=True)
     if found.notice:
         click.echo(f"warning: {found.notice}", err=True)
@@ -101,9 +104,11 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(f"[bold]{escape(found.weights)}[/bold] on {escape(found.data)}, split {found.split}")
     if why:
         console.print(f"[dim]{escape(why)}[/dim]")
-    console.print(f"\n[bold]top-1  {found.top1:.1%}[/bold]   95 % interval {low:.1%} to {high:.1%}")
+    over = f" {found.coverage}" if found.coverage else ""
+    top1, low_end, high_end = (percent(share) for share in (found.top1, low, high))
+    console.print(f"\n[bold]top-1  {top1}[/bold]{over}   95 % interval {low_end} to {high_end}")
     if found.top5 is not None:
-        console.print(f"top-5  {found.top5:.1%}")
+        console.print(f"top-5  {percent(found.top5)}")
     console.print(f"loss   {found.loss:.4f}\nscored {found.scored}{of} images\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
@@ -120,7 +125,7 @@ def _print(found: "Evaluation", why: str) -> None:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else percent(value)
 
 
 def _taken_for(row: list[int], index: int, names: tuple[str, ...]) -> str:

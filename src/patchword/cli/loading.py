@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 def tell(report: "LoadReport") -> None:
     """On standard error: the format of a file that another program wrote, and whatever is doubtful in it."""
     if report.layout == "patchword":
+        for note in report.notes:
+            click.echo(f"warning: {note}", err=True)
         return
     dropped = sum(len(part.names) for part in report.dropped)
     left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""

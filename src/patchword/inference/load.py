@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword import machine
-from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.card import ModelCard, broken_notes
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
@@ -54,12 +54,14 @@ def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
     card, tensors = read_model(found.path)
     from patchword.model.cost import cost
 
+    notes = broken_notes(card)
     report = LoadReport(
         path=found.path,
-        why=found.why,
+        why=f"{found.path.name}, the last weights of a run that broke" if found.why and notes else found.why,
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
         resampled=resampled(card.config, card.preprocess),
+        notes=notes,
         stamps=stamps,
     )
     return _model(card, tensors, report, device)

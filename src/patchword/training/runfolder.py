@@ -80,20 +80,29 @@ class RunFolder:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._append(LOG, f"{stamp}  {message}\n")
 
+    def broken(self) -> dict[str, Any] | None:
+        """The record of a run that broke, None for any other."""
+        records = [record for _, record in self._metrics()]
+        return next((record for record in reversed(records) if record.get("kind") == "broken"), None)
+
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the records of epochs after `epoch`: a resumed run writes them again."""
+        if (self.path / METRICS).exists():
+            kept = [line for line, record in self._metrics() if record.get("epoch", 0) <= epoch]
+            self.write_text(METRICS, "".join(line + "\n" for line in kept))
+
+    def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
+        """Each whole line of the metrics and what it says."""
         path = self.path / METRICS
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 record = json.loads(line)
             except ValueError:  # the last line of a run that was killed while it wrote
                 continue
-            if record.get("epoch", 0) <= epoch:
-                kept.append(line)
-        self.write_text(METRICS, "".join(line + "\n" for line in kept))
+            if isinstance(record, dict):
+                found.append((line, record))
+        return found
 
     def _append(self, name: str, text: str) -> None:
         try:

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.native import write_model
+from patchword.checkpoints.card import BROKEN, ModelCard, Provenance
+from patchword.checkpoints.native import read_model, write_model
 from patchword.data.batches import Batches
 from patchword.data.dataset import Dataset
 from patchword.data.splits import file_list_sha256
@@ -22,6 +22,7 @@ from patchword.errors import TrainingBroken, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.training import runfolder
+from patchword.training.broken import Break
 from patchword.training.choose import Chosen, resolved
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
@@ -88,9 +89,14 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
     """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
 
     A run that was stopped after its last epoch, before it was scored and told, is only handed back.
-    Raises: UserError where the run is finished, or the data or settings are other ones.
+    Raises: UserError where the run is finished or broke, or the data or settings are other ones.
     """
     settings, facts = read_run(folder)
+    if (record := folder.broken()) is not None:
+        raise UserError(
+            f"{folder.path} cannot be resumed: {record.get('summary', 'training broke')}; the same steps would follow",
+            str(record.get("fix") or "start a new run with a lower --lr"),
+        )
     if facts.get("file_list_sha256") != file_list_sha256(dataset):
         raise UserError(
             f"{dataset.path} is not what {folder.path} was trained on: its list of images has changed",
@@ -252,6 +258,7 @@ class _Writer:
         self, dataset: Dataset, settings: TrainSettings, folder: RunFolder, facts: Mapping[str, Any]
     ) -> None:
         self.dataset, self.settings, self.folder, self.facts = dataset, settings, folder, facts
+        self.broken = ""
 
     def keep(self, state: TrainingState, is_best: bool, scores: dict[str, float]) -> None:
         self._write(runfolder.LAST, state, scores)
@@ -264,10 +271,16 @@ class _Writer:
         self._write(runfolder.LAST, state, {})
         self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
 
-    def keep_broken(self, state: TrainingState) -> None:
-        """The last whole epoch's weights stay. Before the first there are none: then what is still finite."""
-        whole = (self.folder.path / runfolder.LAST).exists()
-        if not whole and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
+    def keep_broken(self, state: TrainingState, found: Break) -> None:
+        """The last whole epoch's weights stay, marked. If there are none, keep what is still finite."""
+        self.broken = str(found)
+        kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]
+        for path in kept:
+            card, tensors = read_model(path)
+            facts = {**card.provenance.facts, BROKEN: self.broken}
+            where = replace(card.provenance, facts=facts)
+            write_model(path, tensors, replace(card, provenance=where))
+        if not kept and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
             self._write(runfolder.LAST, state, {})
 
     def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
@@ -293,6 +306,7 @@ class _Writer:
                     "step": state.step,
                     "weights": "averaged",
                     "chosen": chosen_by,
+                    **({BROKEN: self.broken} if self.broken else {}),
                 },
             ),
         )

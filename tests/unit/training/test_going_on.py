@@ -186,6 +186,18 @@ def test_when_numbers_break_the_last_whole_epoch_stays(data: Path, tmp_path: Pat
     kept = re.search(r"weights of epoch (\d+)", caught.value.message)
     assert kept and api.load(tmp_path / "run").provenance.facts["epoch"] == int(kept[1])
     assert "stopped: " in (tmp_path / "run" / "log.txt").read_text()
+    # Never above the recipe's 4e-3 or 2e-3, whatever rate blew up.
+    advised = float(re.search(r"--lr (\S+)", caught.value.fix)[1])  # type: ignore[index]
+    assert 0 < advised <= 4e-3
+    for weights in ("last.safetensors", "best.safetensors"):
+        (note,) = api.load(tmp_path / "run" / weights).report.notes
+        assert re.search(
+            r"from a training run that broke: the \w+ is not finite in epoch \d+, step \d+", note
+        )
+    with pytest.raises(UserError, match=r"cannot be resumed: the .* is not finite"):
+        api.resume(tmp_path / "run")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Training broke" in report and "interrupted" not in report
 
 
 def test_an_evaluation_that_is_no_number_is_no_score(data: Path, tmp_path: Path) -> None:
