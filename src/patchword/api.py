@@ -11,7 +11,14 @@ from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
+from patchword.errors import (
+    DataError,
+    Interrupted,
+    OutputError,
+    PatchwordError,
+    SettingsError,
+    is_out_of_memory,
+)
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
@@ -242,6 +249,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     """
     from patchword import machine
     from patchword.training.choose import choose, wished_run
+    from patchword.training.memory import refuse_too_large
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
@@ -259,6 +267,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     if start is not None:
         wishes = replace(wishes, asked=replace(wishes.asked, weights=start.source.card))
     chosen = choose(dataset, data_facts(report), wishes)
+    refuse_too_large(chosen.settings, len(dataset.training))
     if start is not None:
         from patchword.training.weights import doubts
 
@@ -313,8 +322,11 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
 
     # A run that goes on must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
-    with _reported(prepared.out):
-        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start)
+    reported = _reported(prepared.out, prepared.chosen.settings)
+    with reported:
+        result = start_run(
+            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+        )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
 
@@ -326,10 +338,10 @@ def resume(folder: str | Path, *, data: str | None = None, progress: "Progress |
 
     machine.tune_allocator()
     run_folder = open_folder(folder)
-    _, facts = read_run(run_folder)
+    settings, facts = read_run(run_folder)
     opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
     dataset = open_data(data or facts["path"], opening)
-    with _reported(run_folder.path):
+    with _reported(run_folder.path, settings):
         result = resume_run(dataset, run_folder, progress)
         return _finish(result.folder, result.settings, dataset, result.skipped)
 
@@ -337,7 +349,10 @@ def resume(folder: str | Path, *, data: str | None = None, progress: "Progress |
 class _reported:
     """Writes the report also of a run that was stopped, and says how to go on with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: "TrainSettings | None" = None) -> None:
+        self.folder, self.settings = folder, settings
+
+    def moved(self, folder: Path) -> None:
         self.folder = folder
 
     def __enter__(self) -> None:
@@ -346,6 +361,10 @@ class _reported:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             return
+        if self.settings is not None and is_out_of_memory(error):
+            from patchword.training.memory import out_of_memory
+
+            raise out_of_memory(self.settings) from error
         if not any((self.folder / "state").glob("*.pt")):
             if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
                 raise Interrupted(

@@ -21,7 +21,7 @@ from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess
-from patchword.inference.answers import Answer, Route, answers, make_plan
+from patchword.inference.answers import Answer, Route, answers, fitted, make_plan
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import pictures_in
 from patchword.model.config import ViTConfig
@@ -240,6 +240,8 @@ class Model(nn.Module):
         try:
             count = len(sources) if isinstance(sources, list | tuple) else count
             plan = make_plan(count, self.device, batch_size)
+            if self.device.type == "cpu":
+                plan = fitted(plan, self.config, self.config.image.size, batch_size)
             route = Route(
                 preprocess=self.preprocess,
                 compute=compute,

@@ -1,17 +1,21 @@
 """The folder that a run leaves: where it is, what is appended to it, what is replaced in it."""
 
+import contextlib
 import json
 import os
+import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from patchword.errors import OutputError, UserError
 from patchword.settings import as_utf8
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+LOCK = "lock"
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 
@@ -37,14 +41,66 @@ def free_folder(wanted: str | Path) -> Path:
     return free
 
 
-def make_folder(path: Path) -> "RunFolder":
-    """Raises: OutputError where it can't be made or written."""
+def make_folder(wanted: Path) -> "RunFolder":
+    """A new run folder: `wanted`, or the next free name if another run took it a moment ago.
+
+    Raises: OutputError where it can't be made or written.
+    """
+    path = wanted
     try:
-        path.mkdir(parents=True)
-        (path / STATE).mkdir()
+        while True:
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True, exist_ok=True)
+                (path / STATE).mkdir()  # whoever makes this owns the folder
+                return RunFolder(path)
+            path = free_folder(wanted)
     except OSError as error:
         raise cannot_write(path, error) from error
-    return RunFolder(path)
+
+
+@contextlib.contextmanager
+def locked(folder: "RunFolder") -> Iterator[None]:
+    """Hold the run folder: only one process may train in it.
+
+    The system drops the lock when the process ends, however it ends, so a crash leaves nothing to clear;
+    copies of the folder and other hosts inherit no lock. Raises: UserError if another process holds it.
+    """
+    path = folder.path / STATE / LOCK
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        if not _take(file):
+            file.seek(0)
+            by = file.read(200).strip()
+            raise UserError(
+                f"{folder.path} is being trained{by and f' by {by}'}",
+                "wait for it to end, or stop it, then resume",
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock the open file; False if another process has. A file system without locks is used without."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 20)  # not the text, which others read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def open_folder(path: str | Path) -> "RunFolder":

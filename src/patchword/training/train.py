@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,7 @@ from patchword.training.choose import Chosen, resolved
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.loop import Hooks, Loop
+from patchword.training.memory import refuse_too_large
 from patchword.training.optim import make_optimiser
 from patchword.training.precision import choose_precision
 from patchword.training.progress import Progress, Silent
@@ -55,14 +56,17 @@ def start_run(
     out: Path,
     progress: Progress | None = None,
     start: Start | None = None,
+    claimed: Callable[[Path], None] | None = None,
 ) -> RunResult:
-    """Train from the beginning, or from the weights `start`, into the new folder `out`. facts: for data.json.
+    """Train from the beginning, or from the weights `start`, into the new folder `out`, or the next free name if
+    another run takes it meanwhile; `claimed` gets the folder. facts: for data.json.
 
     Raises: OutputError where `out` can't be written, SettingsError where the settings are not of the
     model that `start` is, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
     device = _device(chosen.settings.run.device)
+    _refuse_too_large(chosen.settings, dataset, device)
     progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
     if start is not None:
@@ -72,6 +76,19 @@ def start_run(
     chosen = _measured(chosen, model, device, progress)
     state = _new_state(model.to(device), chosen.settings)
     folder = runfolder.make_folder(out)
+    if folder.path != out:
+        progress.message(f"another run took {out}; this one goes to {folder.path}")
+    if claimed is not None:
+        claimed(folder.path)
+    with runfolder.locked(folder):
+        _write_beginning(folder, chosen, facts, state)
+        folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
+        return _run(dataset, chosen.settings, state, folder, facts, progress)
+
+
+def _write_beginning(
+    folder: RunFolder, chosen: Chosen, facts: Mapping[str, Any], state: TrainingState
+) -> None:
     try:
         folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
@@ -81,8 +98,6 @@ def start_run(
     except BaseException:  # Ctrl-C too: a run that nobody can go on with must not take the name
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
-    folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
-    return _run(dataset, chosen.settings, state, folder, facts, progress)
 
 
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
@@ -91,6 +106,11 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
     A run that was stopped after its last epoch, before it was scored and told, is only handed back.
     Raises: UserError where the run is finished or broke, or the data or settings are other ones.
     """
+    with runfolder.locked(folder):
+        return _resume(dataset, folder, progress or Silent())
+
+
+def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResult:
     settings, facts = read_run(folder)
     if (record := folder.broken()) is not None:
         raise UserError(
@@ -103,6 +123,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
             "restore the data, or start a new run",
         )
     device = _device(settings.run.device)
+    _refuse_too_large(settings, dataset, device)
     state = _new_state(_new_model(settings).to(device), settings)
     state.restore(folder)
     _refuse_other_settings(settings, state.settings, folder)
@@ -116,7 +137,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
         )
     folder.keep_metrics_until(state.epoch)
     folder.log(f"resumed after epoch {state.epoch}")
-    return _run(dataset, settings, state, folder, facts, progress or Silent())
+    return _run(dataset, settings, state, folder, facts, progress)
 
 
 def _refuse_other_settings(settings: TrainSettings, begun_with: str, folder: RunFolder) -> None:
@@ -165,6 +186,12 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"run.device is {name!r}: {reason}", "pass -o run.device=cpu") from error
     return device
+
+
+def _refuse_too_large(settings: TrainSettings, dataset: Dataset, device: torch.device) -> None:
+    """Once more than when the settings were chosen: now torch is loaded, and the device is known."""
+    left = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+    refuse_too_large(settings, len(dataset.training), left=left)
 
 
 def _described(device: torch.device) -> str:
