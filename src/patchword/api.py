@@ -364,7 +364,8 @@ class _reported:
         if self.settings is not None and is_out_of_memory(error):
             from patchword.training.memory import out_of_memory
 
-            raise out_of_memory(self.settings) from error
+            trained = (self.folder / "state" / f"{self.settings.schedule.epochs:06d}.pt").exists()
+            raise out_of_memory(self.settings, str(self.folder) if trained else "") from error
         if not any((self.folder / "state").glob("*.pt")):
             if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
                 raise Interrupted(

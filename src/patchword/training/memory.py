@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from patchword import machine
 from patchword.data.batches import CACHE_SHARE
-from patchword.errors import NotEnoughMemory, PatchwordError
+from patchword.errors import NotEnoughMemory, PatchwordError, counted
 from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.training.config import TrainSettings, view_size
@@ -57,15 +57,19 @@ def refuse_too_large(settings: TrainSettings, num_images: int, *, left: int | No
     )
 
 
-def out_of_memory(settings: TrainSettings) -> NotEnoughMemory:
-    """For an allocation that failed while training."""
+def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory:
+    """For an allocation that failed in a run. trained: the run folder, if only its evaluation or report is missing."""
+    if trained:
+        return NotEnoughMemory(
+            "not enough memory to evaluate the trained model and write its report",
+            f"free memory, then finish with `patchword train --resume {trained}`",
+        )
     size = "x".join(map(str, reversed(settings.view_size)))
-    smaller = max(settings.run.batch_size // 2, 1)
+    batch = settings.run.batch_size
+    smaller = f"a smaller batch, such as --batch-size {batch // 2}, or " if batch > 1 else ""
     return NotEnoughMemory(
-        f"not enough memory to train on batches of {settings.run.batch_size} images of {size} pixels",
-        f"start a new run with a smaller batch, such as --batch-size {smaller}, or a smaller --image-size"
-        if settings.run.batch_size > 1
-        else "start a new run with a smaller --image-size or --model",
+        f"not enough memory to train on batches of {counted(batch, 'image')} of {size} pixels",
+        f"start a new run with {smaller}a smaller --image-size or --model",
     )
 
 

@@ -14,7 +14,14 @@ from safetensors.numpy import load_file
 
 from patchword import api
 from patchword.api import _reported
-from patchword.errors import Interrupted, OutputError, SettingsError, TrainingBroken, UserError
+from patchword.errors import (
+    Interrupted,
+    NotEnoughMemory,
+    OutputError,
+    SettingsError,
+    TrainingBroken,
+    UserError,
+)
 from patchword.training.runfolder import free_folder
 from patchword.training.state import TrainingState
 from support.scans import write_scans
@@ -110,7 +117,7 @@ def test_a_run_that_was_killed_between_its_score_and_its_report_is_told(
     def killed(folder: Path) -> None:
         raise MemoryError
 
-    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+    with monkeypatch.context() as patched, pytest.raises(NotEnoughMemory, match="--resume"):
         patched.setattr("patchword.reports.html.write_report", killed)
         api.resume(run)
     assert (run / "evaluation.json").exists() and not (run / "report.html").exists()
