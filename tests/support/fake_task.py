@@ -12,9 +12,10 @@ from patchword.data.batches import TrainingBatch
 from patchword.training.ema import AveragedWeights
 from patchword.training.loop import Hooks, Loop
 from patchword.training.optim import make_optimiser
+from patchword.training.overlay import PATHS, make_overlay
 from patchword.training.progress import Silent
 from patchword.training.recipes import recipe_named
-from patchword.training.recipes.facts import Asked, DataFacts
+from patchword.training.recipes.facts import DataFacts
 from patchword.training.state import TrainingState
 
 
@@ -64,7 +65,9 @@ class Seen:
 def run_loop(task: FakeTask, **settings: dict[str, float]) -> tuple[TrainingState, Seen]:
     """Train to the end of the task's scores. settings: changes of a part, as optim={"clip_grad": 0.1}."""
     facts = DataFacts(num_images=8, num_classes=2, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
-    chosen, _ = recipe_named("scratch")(facts, Asked(epochs=len(task.scores)))
+    chosen, _ = recipe_named("scratch")(
+        facts, make_overlay(None, [(PATHS["epochs"], "epochs", len(task.scores))])
+    )
     parts = {name: dataclasses.replace(getattr(chosen, name), **new) for name, new in settings.items()}
     chosen = dataclasses.replace(chosen, **parts)
     model, seen = nn.Linear(3, 1), Seen()

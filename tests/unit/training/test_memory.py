@@ -16,16 +16,26 @@ from patchword.cli.main import run
 from patchword.errors import NotEnoughMemory, is_out_of_memory
 from patchword.inference.answers import fitted, make_plan
 from patchword.model.sizes import sized
+from patchword.training.config import TrainSettings
 from patchword.training.memory import needed, refuse_too_large
+from patchword.training.overlay import PATHS, make_overlay
 from patchword.training.recipes import recipe_named
-from patchword.training.recipes.facts import Asked, DataFacts
+from patchword.training.recipes.facts import DataFacts
 from support.scans import write_scans
 
 FACTS = DataFacts(num_images=500, num_classes=2, channels=3, size=(300, 300), mean=(0.5,), std=(0.2,))
 
 
+def _settings(side: int) -> TrainSettings:
+    given = {"image_size": (side, side), "patch_size": (4, 4)}
+    settings, _ = recipe_named("scratch")(
+        FACTS, make_overlay(None, [(PATHS[n], n, v) for n, v in given.items()])
+    )
+    return settings
+
+
 def test_a_batch_that_cannot_fit_is_refused_with_one_that_can() -> None:
-    settings, _ = recipe_named("scratch")(FACTS, Asked(image_size=(448, 448), patch_size=(4, 4)))
+    settings = _settings(448)
     refuse_too_large(settings, 500, left=2**50)
     left = 3 * 2**30
     with pytest.raises(
@@ -34,7 +44,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_can() -> None:
         refuse_too_large(settings, 500, left=left)
     batch, side = map(int, re.search(r"--batch-size (\d+) or --image-size (\d+)", found.value.fix).groups())  # type: ignore[union-attr]
     fewer = dataclasses.replace(settings, run=dataclasses.replace(settings.run, batch_size=batch))
-    smaller, _ = recipe_named("scratch")(FACTS, Asked(image_size=(side, side), patch_size=(4, 4)))
+    smaller = _settings(side)
     for advised in (fewer, smaller):
         refuse_too_large(advised, 500, left=left)
         assert needed(advised, 500, cache=False).total < left / 1.5, "with room to spare"
