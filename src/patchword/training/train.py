@@ -26,6 +26,7 @@ from patchword.training.broken import Break
 from patchword.training.choose import Chosen, resolved
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
+from patchword.training.expected import expectation
 from patchword.training.loop import Hooks, Loop
 from patchword.training.memory import refuse_too_large
 from patchword.training.optim import make_optimiser
@@ -75,6 +76,8 @@ def start_run(
         facts = {**facts, BEGUN_FROM: start.facts()}
     chosen = _measured(chosen, model, device, progress)
     state = _new_state(model.to(device), chosen.settings)
+    if text := expectation(chosen.settings, len(dataset.training)):
+        progress.message(f"note: {text}")
     folder = runfolder.make_folder(out)
     if folder.path != out:
         progress.message(f"another run took {out}; this one goes to {folder.path}")
