@@ -113,7 +113,8 @@ def _give(found: "Evaluation", *, as_json: bool, output: str | None, why: str) -
     else:
         _print(found, why)
     for note in found.notes:
-        say(f"note: {note}")
+        if note not in loaded.report.notes:  # those were said when it was loaded
+            say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
 
@@ -138,7 +139,10 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(heading)
     if why:
         console.print(line(why, "dim"))
-    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
+    top1 = line(f"\ntop-1  {percent(found.top1)}", "bold")
+    over = f" {found.coverage}" if found.coverage else ""
+    top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
+    console.print(top1)
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"
