@@ -119,7 +119,7 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
         from patchword.training.weights import read_start
 
         return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
-    said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
+    said = [name for name, value in asdict(request.options).items() if value not in (None, False, ())]
     if said:
         raise SettingsError(
             f"{', '.join(said)}: said of weights to begin from, and none are given",
