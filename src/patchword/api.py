@@ -185,12 +185,7 @@ def check(
     """
     from patchword import machine
 
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-    )
+    opening = _opening(image_column, label_column, ignore_unknown_classes, max_pixels)
     return check_data(open_data(data, opening), workers=machine.granted_threads())
 
 
@@ -223,12 +218,7 @@ def evaluate(
         model = load_model(model, device=device, options=options, offline=offline)
     elif device is not None or options is not None:
         raise SettingsError("a loaded model is on a device and has its facts", "leave out device and options")
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-    )
+    opening = _opening(image_column, label_column, ignore_unknown_classes, max_pixels)
     request = scoring.EvaluationRequest(
         split=split,
         batch_size=batch_size,
@@ -265,19 +255,17 @@ def train(
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train a classifier and score it, as `patchword train` does: from scratch, sized to the data, or from `weights`.
+    """Train a classifier and score it, as `patchword train` does: from scratch or from `weights`.
 
     resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
     config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
     a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
     silence, or an object of your own.
-    Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
-    Interrupted.
+    Raises: PatchwordError; TrainingBroken and Interrupted once it runs.
     """
-    shown = _progress(progress)
     if resume is not None:
         _refuse_beside_resume(locals())
-        return resume_folder(resume, data=None if data is None else str(data), progress=shown)
+        return resume_folder(resume, data=None if data is None else str(data), progress=_progress(progress))
     if data is None:
         raise UserError("no data is given", 'give "digits", a folder or .zip of class folders, or a table')
     given = {
@@ -293,20 +281,29 @@ def train(
         "device": device,
         "weights": None if weights is None else str(weights),
     }
-    opening = OpenRequest(
+    request = TrainRequest(
+        data=str(data),
+        overlay=_overlay(config, given, settings),
+        out=None if out is None else str(out),
+        opening=_opening(image_column, label_column, ignore_unknown_classes, max_pixels),
+        options=options or Options(),
+        offline=offline,
+    )
+    return _prepared_and_run(request, _progress(progress))
+
+
+def _opening(
+    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, max_pixels: int
+) -> OpenRequest:
+    return OpenRequest(
         image_column=image_column,
         label_column=label_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    request = TrainRequest(
-        data=str(data),
-        overlay=_overlay(config, given, settings),
-        out=None if out is None else str(out),
-        opening=opening,
-        options=options or Options(),
-        offline=offline,
-    )
+
+
+def _prepared_and_run(request: TrainRequest, shown: "Progress") -> Run:
     prepared = prepare(request, shown)
     shown.message(f"training {prepared.dataset.path} into {prepared.out}")
     for problem in prepared.report.problems:
