@@ -272,14 +272,13 @@ def train(
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train a classifier and score it, as `patchword train` does: from scratch, sized to the data, or from `weights`.
+    """Train a classifier and score it, as `patchword train` does: from scratch or from `weights`.
 
     resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
     config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
     a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
     silence, or an object of your own.
-    Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
-    Interrupted.
+    Raises: PatchwordError; TrainingBroken and Interrupted once it runs.
     """
     asked = locals()
     shown = _progress(progress)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options
+from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -132,7 +132,8 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
         from patchword.training.weights import read_start
 
         return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
-    said = [name for name, value in asdict(request.options).items() if value not in (None, False, (), "")]
+    unset = asdict(Options())
+    said = [flag_of(name) for name, value in asdict(request.options).items() if value != unset[name]]
     if said:
         raise SettingsError(
             f"{', '.join(said)}: said of weights to begin from, and none are given",

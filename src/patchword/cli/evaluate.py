@@ -21,6 +21,7 @@ from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from patchword.checkpoints.report import LoadReport
     from patchword.inference.evaluate import Evaluation
 
 
@@ -91,7 +92,7 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
-    _give(found, as_json=as_json, output=output, why=loaded.report.why)
+    _give(found, loaded.report, as_json=as_json, output=output)
     from patchword.inference.predict import Failures
 
     failures = Failures()
@@ -100,7 +101,7 @@ def evaluate(
     failures.check(found.images, "scored")
 
 
-def _give(found: "Evaluation", *, as_json: bool, output: str | None, why: str) -> None:
+def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
     """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
@@ -111,9 +112,9 @@ def _give(found: "Evaluation", *, as_json: bool, output: str | None, why: str) -
     if as_json:
         click.echo(text)
     else:
-        _print(found, why)
+        _print(found, report.why)
     for note in found.notes:
-        if note not in loaded.report.notes:  # those were said when it was loaded
+        if note not in report.notes:  # those were said when it was loaded
             say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
