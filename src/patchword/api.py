@@ -246,8 +246,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
     machine.tune_allocator()
     early = wished_run(request.wishes)
-    # One seed for all: whatever says it (option, file), the same images are held out.
-    opening = replace(request.opening, seed=early.seed)
+    opening = replace(request.opening, split_seed=early.split_seed)
     dataset = open_data(request.data, opening)
     start = _start(request, early.weights)
     report = check_data(

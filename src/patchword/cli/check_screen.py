@@ -27,7 +27,7 @@ def print_report(report: "CheckReport") -> None:
     console.print(_counts(report))
     for line in _facts(report):
         console.print(Text(line))
-    if not report.problems:
+    if all(problem.severity == "note" for problem in report.problems):
         console.print("[green]nothing wrong was found[/green]")
     for problem in report.problems:
         console.print(Text(f"{problem.severity}: {problem.message}", style=COLOURS[problem.severity]))
@@ -53,7 +53,9 @@ def _counts(report: "CheckReport") -> Table:
 def _facts(report: "CheckReport") -> list[str]:
     facts = []
     if report.dataset.split_seed is not None:
-        facts.append(f"split 80/20 by class here, seed {report.dataset.split_seed}")
+        seed = report.dataset.split_seed
+        another = f", split seed {seed}" if seed else ""
+        facts.append(f"split here: about a fifth of each class is held out, chosen by name{another}")
     if report.sizes:
         low, middle, high = (f"{w}x{h}" for h, w in (report.sizes[k] for k in ("min", "median", "max")))
         facts.append(f"sizes: {low} .. {high}, median {middle} (width x height)")

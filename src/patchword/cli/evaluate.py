@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
+@click.option(
+    "--include-trained",
+    is_flag=True,
+    help="Score images that MODEL was trained on too (they are left out otherwise).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
@@ -34,6 +39,7 @@ def evaluate(
     model: str,
     data: str,
     split: str | None,
+    include_trained: bool,
     as_json: bool,
     output: str | None,
     batch_size: int | None,
@@ -41,6 +47,7 @@ def evaluate(
     offline: bool,
     image_column: str | None,
     label_column: str | None,
+    split_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
 ) -> None:
@@ -50,7 +57,7 @@ def evaluate(
     MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
-    Classes are matched by name. Images that cannot be read are listed and not scored; the exit
+    Classes are matched by name. Images that MODEL was trained on are left out. Images that cannot be read are listed and not scored; the exit
     code is then 3.
     """
     machine.watch()
@@ -63,11 +70,12 @@ def evaluate(
     from patchword.inference.evaluate import evaluate as score
     from patchword.inference.predict import raise_failures
 
-    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    opening = open_request(image_column, label_column, split_column, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(
             split=split,
+            include_trained=include_trained,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
             progress=progress,
@@ -101,6 +109,8 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(f"[bold]{escape(found.weights)}[/bold] on {escape(found.data)}, split {found.split}")
     if why:
         console.print(f"[dim]{escape(why)}[/dim]")
+    if found.trained_on is not None and found.trained_on.images:
+        console.print(f"[yellow]{found.trained_on.text}[/yellow]")
     console.print(f"\n[bold]top-1  {found.top1:.1%}[/bold]   95 % interval {low:.1%} to {high:.1%}")
     if found.top5 is not None:
         console.print(f"top-5  {found.top5:.1%}")

@@ -14,6 +14,9 @@ _DATA_OPTIONS = (
     click.option("--image-column", metavar="NAME", help="Column of the image, where DATA is a table."),
     click.option("--label-column", metavar="NAME", help="Column of the class, where DATA is a table."),
     click.option(
+        "--split-column", metavar="NAME", help="Column of train, val and test, where DATA is a table."
+    ),
+    click.option(
         "--ignore-unknown-classes",
         is_flag=True,
         help="Leave images out whose class is not known, and say how many.",
@@ -41,11 +44,16 @@ def data_options(command: F) -> F:
 
 
 def open_request(
-    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, max_pixels: int
+    image_column: str | None,
+    label_column: str | None,
+    split_column: str | None,
+    ignore_unknown_classes: bool,
+    max_pixels: int,
 ) -> OpenRequest:
     return OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )

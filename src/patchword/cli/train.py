@@ -17,6 +17,7 @@ LEAVES = {
     "batch_size": "run.batch_size",
     "lr": "optim.lr",
     "seed": "run.seed",
+    "split_seed": "run.split_seed",
     "threads": "run.threads",
     "weights": "run.weights",
 }
@@ -35,7 +36,8 @@ LEAVES = {
 @click.option("--epochs", type=click.IntRange(min=1), help="Rounds over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--seed", type=int, help="Of weights, order, augmentation and split; 0 unless given.")
+@click.option("--seed", type=int, help="Random seed (weights, data order, augmentation). [default: 0]")
+@click.option("--split-seed", type=int, help="Another number holds out other images. [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
 @click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
@@ -112,7 +114,11 @@ def _request(
         overrides=overrides,
     )
     opening = open_request(
-        given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
+        given["image_column"],
+        given["label_column"],
+        given["split_column"],
+        given["ignore_unknown_classes"],
+        given["max_pixels"],
     )
     return TrainRequest(
         data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]

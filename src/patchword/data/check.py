@@ -5,7 +5,7 @@ import io
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ class CheckReport:
                 | self._unreadable(split)
                 for name, split in dataset.splits.items()
             },
+            **({} if dataset.columns is None else {"columns": asdict(dataset.columns)}),
             "split_seed": dataset.split_seed,
             # By name, so that anybody can see which images were held out here.
             "held_out": [] if dataset.split_seed is None else list(dataset.evaluation.names),

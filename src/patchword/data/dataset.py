@@ -34,6 +34,22 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenColumns:
+    """Of a table: the columns that were used, and `others` that were not."""
+
+    image: str
+    label: str
+    split: str | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        also = f" (also: {', '.join(self.others)})" if self.others else ""
+        split = f", split from `{self.split}`" if self.split else ""
+        return f"image from `{self.image}`, label from `{self.label}`{split}{also}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """Some images of a data set, in a fixed order.
 
@@ -77,7 +93,7 @@ class Dataset:
 
     passed_by: files that are no images of the data set, counted by reason. problems: what
     was found while listing; `check_data` adds what only a look into the images shows.
-    split_seed: the seed of an 80/20 split made here, None when the data came split.
+    columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
     """
 
     path: str
@@ -87,6 +103,7 @@ class Dataset:
     passed_by: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     split_seed: int | None = None
+    columns: TakenColumns | None = None
 
     @property
     def training(self) -> Split:

@@ -11,12 +11,13 @@ import numpy as np
 
 from patchword import metrics
 from patchword.data.align import align
+from patchword.data.contents import seen_in, unpack
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.splits import file_list_sha256
-from patchword.errors import DataError, near_text
+from patchword.errors import DataError, counted, near_text
 from patchword.inference.answers import Answer, SameAnswers
 from patchword.inference.model import Model, softmax
 from patchword.inference.thumbnail import thumbnail
@@ -25,6 +26,10 @@ WORST_SHOWN = 24
 # Of no more than this many classes, "in the top five" would say next to nothing.
 TOP5_ABOVE = 5
 _SURE_OF_ONE_ANSWER = 20
+NOT_RECORDED = (
+    "these weights do not record which images they were trained on; if some of these are among them, "
+    "the score is too good"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +45,31 @@ class Mistake:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Of the `of` images of a split, `images` are ones that the model was trained on. scored: with the others."""
+
+    images: int
+    of: int
+    scored: bool
+
+    @property
+    def text(self) -> str:
+        are = "is one" if self.images == 1 else "are ones"
+        said = f"{self.images} of these {counted(self.of, 'image')} {are} that this model was trained on"
+        if self.scored:
+            return f"{said}, so the score is too good"
+        return f"{said}; the score is of the other {self.of - self.images}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The score of a model on a split; shares are of `scored` images, of `images` that there are.
 
     top5: None with five classes or fewer. loss: mean cross-entropy. confusion: true rows,
     predicted columns. mistakes: the surest first. notice: what looks wrong with the model. notes: what was
     found while listing the data, such as images of classes that the model has not, which are not among `images`.
+    trained_on: how many of the split the model was trained on, None where the weights do not record it; unless they
+    are scored, they are not among `images` either.
     """
 
     data: str
@@ -64,6 +88,7 @@ class Evaluation:
     mistakes: list[Mistake]
     notice: str = ""
     notes: tuple[str, ...] = ()
+    trained_on: Overlap | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluation.json` of a run folder has it."""
@@ -71,7 +96,7 @@ class Evaluation:
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
         plain["top1_interval"] = list(self.top1_interval)
-        for optional in ("top5", "notice", "notes"):
+        for optional in ("top5", "notice", "notes", "trained_on"):
             if not plain[optional]:
                 plain.pop(optional)
         return plain
@@ -79,9 +104,13 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """split: by name; None takes val, else test, else all. progress: called with (done, of all)."""
+    """split: by name; None takes val, else test, else all. progress: called with (done, of all).
+
+    include_trained: score images that the model was trained on too; asking for the split "train" does.
+    """
 
     split: str | None = None
+    include_trained: bool = False
     batch_size: int | None = None
     ignore_unknown_classes: bool = False
     progress: Callable[[int, int], None] | None = None
@@ -90,17 +119,18 @@ class EvaluationRequest:
 def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
     """The data set as this model should be scored on it.
 
-    Where the data has no split of its own and the model was trained on it, the images held
-    out then are found again; any other data is scored whole.
+    Where the data has no split of its own and the model was trained on exactly this list of images, those held
+    out then are found again; any other data is scored whole, but for what `evaluate` leaves out.
     Raises: DataError, also where images lie in no class, or in one that the data's own train/ has not.
     """
     request = request or OpenRequest()
     origin = model.provenance
-    seed = origin.facts.get("split_seed", origin.seed)
-    dataset = open_data(
-        data, dataclasses.replace(request, split=True, seed=seed if isinstance(seed, int) else 0)
-    )
-    if dataset.split_seed is not None and file_list_sha256(dataset) != origin.data_hash:
+    seed = origin.facts.get("split_seed", 0)
+    dataset = None
+    if origin.data_hash:
+        again = dataclasses.replace(request, split=True, split_seed=seed if isinstance(seed, int) else 0)
+        dataset = open_data(data, again)
+    if dataset is None or (dataset.split_seed is not None and file_list_sha256(dataset) != origin.data_hash):
         dataset = open_data(data, dataclasses.replace(request, split=False))
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
     if fatal is not None:  # images that no split holds: a score would be of the others alone
@@ -111,13 +141,17 @@ def open_for(model: Model, data: str | Path, request: OpenRequest | None = None)
 def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None = None) -> Evaluation:
     """Score the model on one split of the data, its classes matched by name.
 
+    Images whose files the model was trained on, under whatever name, are left out and counted.
     Raises: DataError where classes are not the model's, there is no such split, or nothing in
-    it can be read; CheckpointError for a model that has no trained head.
+    it can be read or is new to the model; CheckpointError for a model that has no trained head.
     """
     request = request or EvaluationRequest()
     model.check_can_predict()
     dataset = align(dataset, model.classes, ignore_unknown=request.ignore_unknown_classes)
-    split = _choose(dataset, request.split)
+    chosen = _choose(dataset, request.split)
+    split, overlap = _without_trained(
+        dataset, chosen, model, keep=request.include_trained or request.split == "train"
+    )
     tally = _Tally(split, model.classes)
     found = model.answers(
         from_split(split),
@@ -137,7 +171,29 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             "`patchword check` lists what is wrong with each",
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path), model.preprocess.in_channels)
-    return dataclasses.replace(tallied, notes=tuple(problem.message for problem in dataset.problems))
+    notes = [problem.message for problem in dataset.problems]
+    if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
+        notes.append(NOT_RECORDED)
+    return dataclasses.replace(tallied, notes=tuple(notes), trained_on=overlap)
+
+
+def _without_trained(
+    dataset: Dataset, split: Split, model: Model, *, keep: bool
+) -> tuple[Split, Overlap | None]:
+    """The split without the images that the model was trained on, if it is known which; all of it with `keep`."""
+    trained = unpack(model.provenance.trained_on)
+    if not trained:
+        return split, None
+    seen = set(seen_in(split, trained))
+    if keep or not seen:
+        return split, Overlap(images=len(seen), of=len(split), scored=bool(seen))
+    if len(seen) == len(split):
+        raise DataError(
+            f"{dataset.path}: this model was trained on all {len(split)} images of {split.name}",
+            "give images that it has not seen, or score these all the same with --include-trained",
+        )
+    rest = [i for i in range(len(split)) if i not in seen]
+    return split.subset(rest), Overlap(images=len(seen), of=len(split), scored=False)
 
 
 def _choose(dataset: Dataset, name: str | None) -> Split:

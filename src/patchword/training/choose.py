@@ -68,12 +68,12 @@ def _said(wishes: Wishes) -> list[tuple[str, Any, str]]:
 
 
 def wished_run(wishes: Wishes) -> RunSettings:
-    """With the seed and the weights that the settings will have, all else at its default.
+    """With the seed of the split and the weights that the settings will have, all else at its default.
 
     They are wanted before the rest: one decides which images are held out, the other what the
     recipe starts from. Raises: SettingsError where they are of another type.
     """
-    early = ("seed", "weights")
+    early = ("split_seed", "weights")
     settings = RunSettings()
     if wishes.config_file:
         run = tree.read_toml(wishes.config_file).get("run", {})

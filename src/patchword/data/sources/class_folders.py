@@ -41,7 +41,11 @@ def dataset_of(
     }
     seed = None
     if set(splits) == {"all"} and request.split:
-        splits, seed = split_in_two(splits["all"], request.seed), request.seed
+        whole, seed = splits["all"], request.split_seed
+        keys = [
+            below_root(file, classes[label]) for file, label in zip(whole.names, whole.labels, strict=True)
+        ]
+        splits = split_in_two(whole, seed, keys)
     return Dataset(
         path=path,
         kind=kind,
@@ -51,6 +55,12 @@ def dataset_of(
         problems=tuple(_problems(found, path, request)),
         split_seed=seed,
     )
+
+
+def below_root(file: str, class_name: str) -> str:
+    """The path from the class folder on: what stands above it changes when data are moved, wrapped or zipped."""
+    at = f"/{file}".find(f"/{class_name}/")
+    return file if at < 0 else file[at:]
 
 
 def _problems(found: Found, path: str, request: OpenRequest) -> list[Problem]:
