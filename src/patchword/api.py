@@ -182,21 +182,42 @@ def adapt(
     return adapt_file(model, wanted, Path(out), options=options, offline=offline)
 
 
-def check(data: str | Path) -> CheckReport:
-    """What is in a data set and what is wrong with it. Raises: DataError where there is none."""
+def check(
+    data: str | Path,
+    *,
+    split_column: str | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> CheckReport:
+    """What is in a data set and what is wrong with it. Raises: DataError where there is none.
+
+    split_column: of a table. value_range: lowest and highest value of float, 16- and 32-bit images.
+    """
     from patchword import machine
 
-    return check_data(open_data(data), workers=machine.granted_threads())
+    dataset = open_data(data, OpenRequest(split_column=split_column))
+    return check_data(dataset, workers=machine.granted_threads(), value_range=value_range)
 
 
 def evaluate(
-    model: "Model | str | Path", data: str | Path, *, split: str | None = None, offline: bool = False
+    model: "Model | str | Path",
+    data: str | Path,
+    *,
+    split: str | None = None,
+    split_column: str | None = None,
+    include_trained: bool = False,
+    offline: bool = False,
 ) -> "Evaluation":
-    """Score a model (or what `load` takes) on data, classes matched by name. Raises: DataError."""
+    """Score a model (or what `load` takes) on data, classes matched by name.
+
+    split_column: of a table. include_trained: score images that the model was trained on too.
+    Raises: DataError.
+    """
     from patchword.inference import evaluate as scoring
 
     loaded = load(model, offline=offline) if isinstance(model, str | Path) else model
-    return scoring.evaluate(loaded, scoring.open_for(loaded, data), scoring.EvaluationRequest(split=split))
+    dataset = scoring.open_for(loaded, data, OpenRequest(split_column=split_column))
+    request = scoring.EvaluationRequest(split=split, include_trained=include_trained)
+    return scoring.evaluate(loaded, dataset, request)
 
 
 def train(
@@ -206,6 +227,7 @@ def train(
     weights: str | Path | None = None,
     epochs: int | None = None,
     seed: int = 0,
+    split_column: str | None = None,
     settings: Mapping[str, Any] | None = None,
     options: Options | None = None,
     offline: bool = False,
@@ -213,7 +235,7 @@ def train(
 ) -> Run:
     """Train a classifier and score it: from scratch, sized to the data, or from `weights`, which is what `load` takes.
 
-    settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. options, offline: how the
+    split_column: of a table. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. options, offline: how the
     weights are read.
     Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
     Interrupted.
@@ -229,6 +251,7 @@ def train(
         data=str(data),
         wishes=Wishes(asked=Asked(epochs=epochs), options=tuple(said)),
         out=None if out is None else str(out),
+        opening=OpenRequest(split_column=split_column),
         options=options or Options(),
         offline=offline,
     )
@@ -241,7 +264,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     Raises: DataError for the first thing that makes training meaningless, CheckpointError.
     """
     from patchword import machine
-    from patchword.training.choose import choose, wished_run
+    from patchword.training.choose import choose, wished_range, wished_run
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
@@ -250,7 +273,12 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     dataset = open_data(request.data, opening)
     start = _start(request, early.weights)
     report = check_data(
-        dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
+        dataset,
+        workers=machine.granted_cores(),
+        value_range=wished_range(
+            request.wishes, start.source.card.preprocess.reading.value_range if start else None
+        ),
+        progress=progress.reading if progress else None,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)

@@ -1,11 +1,13 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from patchword.data.request import OpenRequest
+from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +35,28 @@ max_pixels_option = click.option(
 )
 offline_option = click.option(
     "--offline", is_flag=True, help="Open no socket: what would be fetched must be in the cache."
+)
+
+
+def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+        if not -math.inf < low < high < math.inf:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(
+            f"--value-range is {text!r}", "write the lowest and the highest value, as 0,255"
+        ) from None
+    return low, high
+
+
+value_range_option = click.option(
+    "--value-range",
+    metavar="LOW,HIGH",
+    callback=_range,
+    help="Lowest and highest value of float, 16- and 32-bit images. [the model's own]",
 )
 
 

@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, offline_option, open_request, value_range_option
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ LEAVES = {
     "split_seed": "run.split_seed",
     "threads": "run.threads",
     "weights": "run.weights",
+    "value_range": "preprocess.reading.value_range",
 }
 
 
@@ -43,6 +44,7 @@ LEAVES = {
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
 @data_options
+@value_range_option
 @start_options
 @offline_option
 def train(

@@ -9,6 +9,7 @@ from typing import Any
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError
+from patchword.images.preprocess import Reading, ValueRange
 from patchword.training.config import RunSettings, TrainSettings
 from patchword.training.recipes import default_recipe, recipe_named
 from patchword.training.recipes.facts import Asked, Choice, DataFacts
@@ -84,6 +85,24 @@ def wished_run(wishes: Wishes) -> RunSettings:
         if room == "run" and name in early:
             settings = tree.replace_at(settings, name, value, option)
     return settings
+
+
+def wished_range(wishes: Wishes, of_weights: ValueRange | None) -> ValueRange | None:
+    """The range that images will be read with: the data are checked and measured with it.
+
+    of_weights: that of the weights to begin from.
+    """
+    reading = Reading(value_range=of_weights)
+    if wishes.config_file:
+        given: Any = tree.read_toml(wishes.config_file)
+        for name in ("preprocess", "reading"):
+            given = given.get(name) if isinstance(given, Mapping) else None
+        if isinstance(given, Mapping) and "value_range" in given:
+            reading = tree.replace_at(reading, "value_range", given["value_range"], wishes.config_file)
+    for path, value, option in _said(wishes):
+        if path == "preprocess.reading.value_range":
+            reading = tree.replace_at(reading, "value_range", value, option)
+    return reading.value_range
 
 
 def _asked_again(settings: TrainSettings, by_recipe: TrainSettings, asked: Asked) -> TrainSettings:

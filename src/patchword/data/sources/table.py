@@ -65,7 +65,7 @@ def read(path: str, request: OpenRequest) -> Dataset:
         columns = read_parquet(path)
     else:
         columns = parse_text(path, _content(path), is_there)
-    place = Place(folder, is_there, lambda: files_below(folder))
+    place = Place("the table's folder" if folder == "." else folder, is_there, lambda: files_below(folder))
     origin = Origin(path, "table", folder, place, lambda files: PathReader(folder, tuple(files)))
     return _dataset(origin, columns, request)
 

@@ -43,7 +43,7 @@ def is_image_name(text: str) -> bool:
 def locate(path: str, column: str, cells: Sequence[str | None], place: Place) -> Located:
     """The files that the cells of the image column mean.
 
-    A cell may differ from the file's path in blanks around it, backslashes, "./" and the form of é. A file that
+    A cell may differ from the file's path in blanks around it, backslashes, "./" and how é is written. A file that
     is not at its path is looked for below `place` by name: in sub-folders, without the folders of another
     machine, with the ending that the cell lacks. That is done only if no image is at its path, and a file is taken
     only if there is one of the name, and only for one cell.
@@ -58,6 +58,10 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: Place) ->
             "download the images and write their paths into the table",
         )
     direct = {cell: _direct(cell, place) for cell in dict.fromkeys(given)}
+    accented = [cell for cell, file in direct.items() if file is None and not cell.isascii()]
+    if accented:
+        by_composed = {_composed(file): file for file in place.files()}
+        direct |= {cell: by_composed.get(_composed(_plain(cell))) for cell in accented}
     missing = [cell for cell, file in direct.items() if file is None]
     # Where some are at their path, the others are gone: a file of the same name elsewhere is another image.
     found = _searched(missing, place) if len(missing) == len(direct) else {}
@@ -67,9 +71,10 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: Place) ->
     problems = []
     if found:
         cell, file = next(iter(found.items()))
+        are = "is" if len(found) == 1 else "are"
         message = (
-            f"{path}: {counted(len(found), 'image')} of {len(direct)} not found at the path in the column {column}, "
-            f"but by name below {place.name}; {cell!r} is read from {file}"
+            f"{path}: {len(found)} of {counted(len(direct), 'image')} {are} not at the path in the column {column} "
+            f"and {are} found by name below {place.name}; {cell!r} is read from {file}"
         )
         problems.append(Problem(severity="note", message=message))
     elif missing:
@@ -91,10 +96,15 @@ def _direct(cell: str, place: Place) -> str | None:
     """The cell, or the spelling of it that is there."""
     if place.is_there(cell):
         return cell
-    slashed = cell.strip().replace("\\", "/")
-    plain = posixpath.normpath(slashed) if slashed else slashed
-    forms = (cell.strip(), slashed, plain, *(unicodedata.normalize(f, plain) for f in ("NFC", "NFD")))
+    plain = _plain(cell)
+    forms = (cell.strip(), plain, *(unicodedata.normalize(f, plain) for f in ("NFC", "NFD")))
     return next((form for form in dict.fromkeys(forms) if form != cell and place.is_there(form)), None)
+
+
+def _plain(cell: str) -> str:
+    """Without blanks around it, with "/" between its parts, without "./"."""
+    slashed = cell.strip().replace("\\", "/")
+    return posixpath.normpath(slashed) if slashed else slashed
 
 
 def _searched(missing: Iterable[str], place: Place) -> dict[str, str]:
@@ -144,7 +154,7 @@ def _by_end(cell: str, by_name: dict[str, list[str]], by_stem: dict[str, list[st
 def _other_case(path: str, missing: Sequence[str], place: Place) -> list[Problem]:
     """A warning for cells that differ from a file in the case of letters alone."""
     by_lower = {_composed(file).lower(): file for file in place.files()}
-    slashed = {cell: posixpath.normpath(_composed(cell.strip()).replace("\\", "/")) for cell in missing}
+    slashed = {cell: _composed(_plain(cell)) for cell in missing}
     near = {cell: by_lower[text.lower()] for cell, text in slashed.items() if text.lower() in by_lower}
     if not near:
         return []
