@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
     from patchword.model.config import Activation
-    from patchword.training.choose import Chosen, Wishes
+    from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
+    from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
     from patchword.training.weights import Start
@@ -63,7 +64,7 @@ class TrainRequest:
     """
 
     data: str
-    wishes: "Wishes"
+    overlay: "Overlay"
     out: str | None = None
     opening: OpenRequest = field(default_factory=OpenRequest)
     options: Options = field(default_factory=Options)
@@ -240,16 +241,17 @@ def train(
     Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
     Interrupted.
     """
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.training.overlay import make_overlay
 
     said: list[tuple[str, str, Any]] = [("run.seed", "seed", seed)]
+    if epochs is not None:
+        said.append(("schedule.epochs", "epochs", epochs))
     if weights is not None:
         said.append(("run.weights", "weights", str(weights)))
     said += [(path, "settings", value) for path, value in (settings or {}).items()]
     request = TrainRequest(
         data=str(data),
-        wishes=Wishes(asked=Asked(epochs=epochs), options=tuple(said)),
+        overlay=make_overlay(options=said),
         out=None if out is None else str(out),
         opening=OpenRequest(split_column=split_column),
         options=options or Options(),
@@ -264,28 +266,30 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     Raises: DataError for the first thing that makes training meaningless, CheckpointError.
     """
     from patchword import machine
-    from patchword.training.choose import choose, wished_range, wished_run
+    from patchword.training.choose import choose
+    from patchword.training.config import RunSettings
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
-    early = wished_run(request.wishes)
+    overlay, known = request.overlay, ("split_seed", "weights", "device")
+    # The seed of the split decides which images are held out, the weights what the recipe starts from.
+    given = {name: value for name in known if (value := overlay.get(f"run.{name}")) is not None}
+    early = RunSettings(**given)
+    if early.device not in ("auto", "cpu"):
+        machine.find_device(early.device)  # before every image is decoded
     opening = replace(request.opening, split_seed=early.split_seed)
     dataset = open_data(request.data, opening)
     start = _start(request, early.weights)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
-        value_range=wished_range(
-            request.wishes, start.source.card.preprocess.reading.value_range if start else None
-        ),
+        value_range=overlay.get("preprocess.reading.value_range") or (start and start.value_range),
         progress=progress.reading if progress else None,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    wishes = request.wishes
-    if start is not None:
-        wishes = replace(wishes, asked=replace(wishes.asked, weights=start.source.card))
-    chosen = choose(dataset, data_facts(report), wishes)
+    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    chosen = choose(dataset, facts, overlay)
     if start is not None:
         from patchword.training.weights import doubts
 
@@ -301,7 +305,7 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
     if weights:
         from patchword.training.weights import read_start
 
-        return read_start(weights, request.options, offline=request.offline, asked=request.wishes.asked)
+        return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
     said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
     if said:
         raise SettingsError(

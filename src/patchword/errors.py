@@ -38,8 +38,9 @@ class PatchwordError(Exception):
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
     def about(self, name: str) -> str:
-        """What was found, for a place where the name of what it was found in stands beside it."""
-        return self.message.removeprefix(f"{name}: ")
+        """The reason and its fix on one line, for a list that already shows `name`."""
+        reason = self.message.removeprefix(f"{name}: ")
+        return f"{reason}; fix: {self.fix}" if self.fix else reason
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Decode workers send errors between processes; the default would lose `fix`.
@@ -117,18 +118,38 @@ class Interrupted(PatchwordError):
     exit_code = 130
 
 
-def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
     return [by_lower[candidate] for candidate in found]
 
 
 def counted(number: int, one: str, more: str = "") -> str:
     """ "1 image", "2 images"; more: the plural that is no added s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+# Needed inside words of Persian, of Indic scripts and inside emoji; they move nothing on a screen.
+_JOINERS = "\u200c\u200d"
+
+
+def one_line(text: str) -> str:
+    r"""`text` as a terminal can show it: line ends, escape codes and bidirectional controls as \n, \x1b, \u202e.
+
+    Every name that a user's data or checkpoint brings goes through here on its way to a screen. Bytes that are not
+    text (Python's \udc80 to \udcff) stay, except those that an 8-bit terminal takes as commands.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c
+        if c.isprintable() or c in _JOINERS or "\udca0" <= c <= "\udcff"
+        else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
 
 
 def is_near(name: str, known: Iterable[str]) -> str:

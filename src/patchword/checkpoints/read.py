@@ -12,6 +12,7 @@ from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.lost import lost_tensor, mostly_there
+from patchword.checkpoints.own_options import check_names
 from patchword.checkpoints.plan import Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
@@ -69,7 +70,9 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     except CheckpointError as error:
         raise _with_what_is_lost(error, checkpoint) from error
     classes = options.classes
-    if classes is None:
+    if classes is not None:
+        check_names(classes, description.config.head.num_classes, checkpoint.name)
+    else:
         classes = description.classes or _published_classes(release, description)
     untrained = description.untrained
     card = ModelCard(
@@ -90,7 +93,7 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         resampled=resampled(card.config, card.preprocess),
         dropped=plan.dropped,
         new=plan.missing,
-        notes=(*_notes(checkpoint, plan), *description.notes),
+        notes=(*_notes(checkpoint, plan), *facts.inferred(), *description.notes),
     )
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report

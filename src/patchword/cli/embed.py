@@ -6,16 +6,24 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import max_pixels_option, offline_option
+from patchword.cli.options import device_option, max_pixels_option, offline_option
 from patchword.errors import counted
 
 
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", required=True, metavar="FILE", help="Where to: .npy (names beside it) or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    metavar="FILE",
+    help="Where to: .npy (names beside it) or .parquet.",
+)
 @click.option(
     "--feature",
     type=click.Choice(("embedding", "class", "mean", "tokens")),
@@ -26,7 +34,7 @@ from patchword.errors import counted
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @max_pixels_option
@@ -72,7 +80,7 @@ def embed(
         progress=lambda _: progress.step(),
     )
     progress.close()
-    click.echo(f"{counted(done.count - done.failed, 'vector')} in {output}", err=True)
+    say(f"{counted(done.count - done.failed, 'vector')} in {output}")
     if done.same.notice:
-        click.echo(f"warning: {done.same.notice}", err=True)
+        say(f"warning: {done.same.notice}")
     done.check()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, device_option, offline_option, open_request
 from patchword.cli.progress import counting
+from patchword.errors import counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     help="Score images that MODEL was trained on too (they are left out otherwise).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--output", metavar="FILE", help="Also write the JSON to FILE.")
+@click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @data_options
@@ -92,45 +93,42 @@ def evaluate(
     else:
         _print(found, loaded.report.why)
     for note in found.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     if found.notice:
-        click.echo(f"warning: {found.notice}", err=True)
+        say(f"warning: {found.notice}")
     reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
     raise_failures(len(reasons), found.images, reasons[:3])
 
 
 def _print(found: "Evaluation", why: str) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     console = make_console()
-    low, high = found.top1_interval
+    low, high = map(percent, found.top1_interval)
     of = "" if found.scored == found.images else f" of {found.images}"
-    console.print(f"[bold]{escape(found.weights)}[/bold] on {escape(found.data)}, split {found.split}")
+    heading = line(found.weights, "bold")
+    heading.append_text(line(f" on {found.data}, split {found.split}", "not bold"))
+    console.print(heading)
     if why:
-        console.print(f"[dim]{escape(why)}[/dim]")
+        console.print(line(why, "dim"))
     if found.trained_on is not None and found.trained_on.images:
-        console.print(f"[yellow]{found.trained_on.text}[/yellow]")
-    console.print(f"\n[bold]top-1  {found.top1:.1%}[/bold]   95 % interval {low:.1%} to {high:.1%}")
+        console.print(line(found.trained_on.text, "yellow"))
+    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
     if found.top5 is not None:
-        console.print(f"top-5  {found.top5:.1%}")
-    console.print(f"loss   {found.loss:.4f}\nscored {found.scored}{of} images\n")
+        console.print(f"top-5  {percent(found.top5)}")
+    images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"
+    console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for heading in ("images", "precision", "recall", "F1", "taken for"):
-        table.add_column(heading, justify="left" if heading == "taken for" else "right")
+    for title in ("images", "precision", "recall", "F1", "taken for"):
+        table.add_column(title, justify="left" if title == "taken for" else "right")
     for index, (name, c) in enumerate(zip(found.class_names, found.classes, strict=True)):
         if not c.images and c.precision is None:
             continue
         taken = _taken_for(found.confusion[index], index, found.class_names)
-        table.add_row(
-            escape(name), str(c.images), *(_share(x) for x in (c.precision, c.recall, c.f1)), escape(taken)
-        )
+        shares = ("–" if x is None else percent(x) for x in (c.precision, c.recall, c.f1))
+        table.add_row(line(name), str(c.images), *shares, line(taken))
     console.print(table)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def _taken_for(row: list[int], index: int, names: tuple[str, ...]) -> str:

@@ -58,6 +58,7 @@ value_range_option = click.option(
     callback=_range,
     help="Lowest and highest value of float, 16- and 32-bit images. [the model's own]",
 )
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
 
 
 def data_options(command: F) -> F:

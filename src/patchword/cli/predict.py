@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import max_pixels_option, offline_option
+from patchword.cli.options import device_option, max_pixels_option, offline_option
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Writer
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
 @click.option("--json", "kind", flag_value="json", help="Print one JSON array.")
 @click.option("--jsonl", "kind", flag_value="jsonl", help="Print a JSON object a line, as they come.")
 @click.option("--csv", "kind", flag_value="csv", help="Print CSV with a header.")
-@click.option("--output", metavar="FILE", help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    metavar="FILE",
+    help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @max_pixels_option
@@ -74,9 +81,9 @@ def predict(
             progress.step()
     progress.close()
     if loaded.report.why:
-        click.echo(f"model: {loaded.report.path} ({loaded.report.why})", err=True)
+        say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
-        click.echo(f"warning: {found.notice}", err=True)
+        say(f"warning: {found.notice}")
     found.check()
 
 
@@ -101,9 +108,7 @@ def _kind(kind: str | None, output: str | None) -> str:
     from patchword.cli.writers import format_of
 
     if kind is not None and kind != format_of(output):
-        raise SettingsError(
-            f"--{kind} and --output {output} ask for different formats", f"leave out --{kind}"
-        )
+        raise SettingsError(f"--{kind} and --out {output} ask for different formats", f"leave out --{kind}")
     return format_of(output)
 
 

@@ -6,19 +6,31 @@ import click
 from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
-from patchword.cli.options import data_options, offline_option, open_request, value_range_option
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
     from patchword.api import Run, TrainRequest
 
-# Options that set one leaf of the settings each.
+# Options that set one path of the settings each.
 LEAVES = {
+    "recipe": "run.recipe",
+    "model": "model",
+    "image_size": "model.image.size",
+    "patch_size": "model.patch.size",
+    "epochs": "schedule.epochs",
     "batch_size": "run.batch_size",
     "lr": "optim.lr",
     "seed": "run.seed",
     "split_seed": "run.split_seed",
     "threads": "run.threads",
+    "device": "run.device",
     "weights": "run.weights",
     "value_range": "preprocess.reading.value_range",
 }
@@ -40,6 +52,7 @@ LEAVES = {
 @click.option("--seed", type=int, help="Random seed (weights, data order, augmentation). [default: 0]")
 @click.option("--split-seed", type=int, help="Another number holds out other images. [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
+@device_option
 @click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
@@ -94,27 +107,15 @@ def _request(
     if data is None:
         raise UserError("no DATA is given", "give `digits`, a folder or .zip of class folders, or a table")
     from patchword.api import TrainRequest
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.training.overlay import make_overlay
 
-    asked = Asked(
-        image_size=_size(given, "image_size"),
-        patch_size=_size(given, "patch_size"),
-        model=given["model"],
-        epochs=given["epochs"],
-    )
-    options = [
-        (path, f"--{name.replace('_', '-')}", given[name])
-        for name, path in LEAVES.items()
-        if given[name] is not None
-    ]
-    wishes = Wishes(
-        asked=asked,
-        recipe=given["recipe"],
-        config_file=given["config"],
-        options=tuple(options),
-        overrides=overrides,
-    )
+    options: list[tuple[str, str, Any]] = []
+    for name, path in LEAVES.items():
+        if given[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            is_size = name in ("image_size", "patch_size")
+            options.append((path, flag, size(flag, given[name]) if is_size else given[name]))
+    overlay = make_overlay(given["config"], options, overrides)
     opening = open_request(
         given["image_column"],
         given["label_column"],
@@ -123,12 +124,8 @@ def _request(
         given["max_pixels"],
     )
     return TrainRequest(
-        data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]
+        data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]
     )
-
-
-def _size(given: dict[str, Any], name: str) -> tuple[int, int] | None:
-    return None if given[name] is None else size(f"--{name.replace('_', '-')}", given[name])
 
 
 def _refuse_settings() -> None:

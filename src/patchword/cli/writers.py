@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from patchword.errors import OutputError, SettingsError, near_text
+from patchword.cli.console import percent
+from patchword.errors import OutputError, SettingsError, near_text, one_line
 from patchword.inference.prediction import Prediction
 from patchword.settings import as_utf8, to_json
 
@@ -27,7 +28,7 @@ def format_of(output: str) -> str:
     ending = Path(output).suffix.lower().lstrip(".")
     if ending not in FORMATS:
         raise SettingsError(
-            f"--output {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
+            f"--out {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
             f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
         )
     return ending
@@ -76,14 +77,14 @@ class LinesWriter:
         self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
 
     def add(self, prediction: Prediction) -> None:
-        name = _one_line(prediction.name)
+        name = one_line(prediction.name)
         if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
         if prediction.probabilities is None:
-            answer = self._paint(f"no answer: {_one_line(prediction.error)}", "31")
+            answer = self._paint(f"no answer: {one_line(prediction.error)}", "31")
         else:
             found = prediction.top(self.top)
-            best, *others = (f"{_one_line(label)} {share:.1%}" for label, share in found)
+            best, *others = (f"{one_line(label)} {percent(share)}" for label, share in found)
             answer = "   ".join([self._paint(best, "1"), *others])
         self.stream.write(f"{name:<{self.width}}   {answer}\n")
 
@@ -92,14 +93,6 @@ class LinesWriter:
 
     def close(self) -> None:
         self.stream.flush()
-
-
-def _one_line(text: str) -> str:
-    """A name may hold line ends and a terminal's commands; bytes that are no text stay as they are."""
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class JsonLinesWriter:

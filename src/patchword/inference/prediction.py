@@ -72,7 +72,7 @@ class Prediction:
         left.set_title(self.name, fontsize=9)
         names, shares = [name for name, _ in found], [share for _, share in found]
         bars = right.barh(range(len(found)), shares, color="#4269d0")
-        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3)
+        right.bar_label(bars, [f"{100 * share:.1f} %" for share in shares], padding=3)
         right.set_yticks(range(len(found)), names)
         right.invert_yaxis()
         right.set_xlim(0, 1.15)

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchword.errors import OutputError, SettingsError
+from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
 from patchword.reports import curves, story
 from patchword.reports.model_facts import ModelFacts, model_facts
@@ -62,12 +62,20 @@ def render(run: RunFiles) -> str:
     )
 
 
+def _without_controls(value: object) -> object:
+    """Names as the terminal shows them; the lines of a log stay lines."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(map(one_line, value.split("\n")))
+    return value
+
+
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("patchword.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchword.errors import OutputError, UserError
+from patchword.errors import OutputError, UserError, one_line
 from patchword.settings import as_utf8
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
@@ -78,7 +78,7 @@ class RunFolder:
 
     def log(self, message: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._append(LOG, f"{stamp}  {message}\n")
+        self._append(LOG, f"{stamp}  {one_line(message)}\n")
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the records of epochs after `epoch`: a resumed run writes them again."""

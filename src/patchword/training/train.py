@@ -63,7 +63,7 @@ def start_run(
     model that `start` is, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
-    device = _device(chosen.settings.run.device)
+    device = machine.find_device(chosen.settings.run.device)
     progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
     if start is not None:
@@ -99,7 +99,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
             f"{dataset.path} is not what {folder.path} was trained on: its images have changed",
             "restore the data, or start a new run",
         )
-    device = _device(settings.run.device)
+    device = machine.find_device(settings.run.device)
     state = _new_state(_new_model(settings).to(device), settings)
     state.restore(folder)
     _refuse_other_settings(settings, state.settings, folder)
@@ -149,19 +149,6 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
     if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
         raise UserError(f"{folder.path}/{runfolder.DATA} does not say where the data are", "start a new run")
     return settings, facts
-
-
-def _device(name: str) -> torch.device:
-    """Raises: UserError for a device that torch does not know or that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"run.device is {name!r}: {reason}", "pass -o run.device=cpu") from error
-    return device
 
 
 def _described(device: torch.device) -> str:

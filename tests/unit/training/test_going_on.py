@@ -149,15 +149,14 @@ def test_images_that_changed_under_the_same_names_are_refused(
 
 def test_a_table_is_opened_again_as_it_was(data: Path, tmp_path: Path) -> None:
     from patchword.data.request import OpenRequest
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.training.overlay import make_overlay
 
     rows = [f"{d}/{i}.png,{d},{'odd' if d == 'd1' else 'even'}" for d in ("d0", "d1") for i in range(12)]
     (data / "list.csv").write_text("file,digit,parity\n" + "\n".join(rows) + "\n")
-    options = tuple((path, "settings", value) for path, value in TINY.items())
+    options = [(path, "settings", value) for path, value in (TINY | {"schedule.epochs": 1}).items()]
     request = api.TrainRequest(
         data=str(data / "list.csv"),
-        wishes=Wishes(asked=Asked(epochs=1), options=options),
+        overlay=make_overlay(options=options),
         out=str(tmp_path / "run"),
         opening=OpenRequest(image_column="file", label_column="parity"),
     )
@@ -168,10 +167,12 @@ def test_a_table_is_opened_again_as_it_was(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_saved_settings_hold_the_same_images_out(trained: Path, data: Path, tmp_path: Path) -> None:
-    from patchword.training.choose import Wishes
+    from patchword.training.overlay import make_overlay
 
-    wishes = Wishes(config_file=str(trained / "config.toml"))
-    again = api.run(api.prepare(api.TrainRequest(data=str(data), wishes=wishes, out=str(tmp_path / "again"))))
+    overlay = make_overlay(trained / "config.toml")
+    again = api.run(
+        api.prepare(api.TrainRequest(data=str(data), overlay=overlay, out=str(tmp_path / "again")))
+    )
     first, second = (json.loads((run / "data.json").read_text()) for run in (trained, again.folder))
     assert first["held_out"] == second["held_out"] and first["split_seed"] == second["split_seed"] == 0
     ours, theirs = (load_file(run / "last.safetensors") for run in (again.folder, trained))

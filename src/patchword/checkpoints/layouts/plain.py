@@ -35,7 +35,7 @@ from patchword.checkpoints.layouts.original_signs import sign_of
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import JoinedPool, Learned, Resample
+from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
 
 # Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
@@ -105,7 +105,11 @@ class Plain(Original):
 
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
         head = classifier(checkpoint, pool_of(facts, "class", self.constants.who))
-        return replace(head, distilled=checkpoint.has("head_dist.weight"))
+        # Without a head its authors' class, and timm's, answer by the mean of both tokens.
+        by_class = isinstance(head.pool, ClassPool)
+        return replace(
+            head, distilled=checkpoint.has("head_dist.weight") or (by_class and checkpoint.has("dist_token"))
+        )
 
     def spelled(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
         return {}
@@ -121,7 +125,7 @@ class Plain(Original):
         yield positions(config)
         yield from blocks(config, description.spelling)
         yield from back(config)
-        if config.head.distilled:
+        if config.head.distilled and config.head.num_classes:
             yield from both("head_dist", "head_distillation", config.head.bias)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -129,8 +129,8 @@ class Timm(Layout):
 def _doubts(words: Known) -> tuple[str, ...]:
     if not words.architecture:
         return (
-            "nothing names its architecture in timm: activation, eps and the order of norms were taken as usual, and "
-            "rotary positions beside learned ones leave no trace (put timm's config.json beside it)",
+            "nothing names its architecture in timm: the order of norms is inferred (before each branch), and rotary "
+            "positions next to learned ones leave no trace; put timm's config.json next to it",
         )
     if words.kind:
         return ()

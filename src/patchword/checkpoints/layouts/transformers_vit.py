@@ -239,14 +239,14 @@ class TransformersDeiT(_Plain):
         return super().head(tower)
 
     def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
-        if config.head.distilled:
+        if config.head.distilled and config.head.num_classes:
             yield from both("cls_classifier", "head")
             yield from both("distillation_classifier", "head_distillation")
         else:
             yield from super().head_rules(config)
 
     def architecture(self, config: ViTConfig) -> str:
-        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled else ''}"
+        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled and config.head.num_classes else ''}"
 
     def check(self, config: ViTConfig) -> None:
         super().check(config)
