@@ -84,7 +84,12 @@ def start_run(
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
-    return _run(dataset, chosen.settings, state, folder, facts, progress)
+    try:
+        return _run(dataset, chosen.settings, state, folder, facts, progress)
+    except DataError:
+        if not (folder.path / runfolder.LAST).exists():  # found before the first step
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
@@ -254,7 +259,8 @@ def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], N
         raise DataError(
             f"all {len(split)} images of {split.name} are ones that the model is trained on, "
             "here or in the weights it begins from, so none is left to score it",
-            "add images to it that are new to the model",
+            "add images to it that are new to the model"
+            + (", or leave out --split-seed" if dataset.split_seed else ""),
         )
     warn(
         f"{len(seen)} of the {len(split)} images of {split.name} are ones that the model is trained on, here or "

@@ -155,7 +155,10 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     problems += found
     if class_names is None:
         problems += several_labels(path, taken.label, texts)
-    problems += contradicting_rows(path, rows.names, texts)
+    if rows.keys is not None:
+        problems += contradicting_rows(
+            path, rows.keys, [t if n else None for t, n in zip(texts, rows.names, strict=True)]
+        )
     good = [i for i, text in enumerate(texts) if text and rows.names[i]]
     if not good:
         raise DataError(
