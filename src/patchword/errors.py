@@ -39,8 +39,11 @@ class PatchwordError(Exception):
 
     def about(self, name: str) -> str:
         """The reason and its fix on one line, for a list that already shows `name`."""
-        reason = self.message.removeprefix(f"{name}: ")
-        return f"{reason}; fix: {self.fix}" if self.fix else reason
+        return f"{self.reason(name)}; fix: {self.fix}" if self.fix else self.reason(name)
+
+    def reason(self, name: str) -> str:
+        """The message without `name` before it."""
+        return self.message.removeprefix(f"{name}: ")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Decode workers send errors between processes; the default would lose `fix`.
@@ -136,20 +139,28 @@ def counted(number: int, one: str, more: str = "") -> str:
 _JOINERS = "\u200c\u200d"
 
 
-def one_line(text: str) -> str:
-    r"""`text` as a terminal can show it: line ends, escape codes and bidirectional controls as \n, \x1b, \u202e.
+def is_control(char: str) -> bool:
+    """Whether a terminal may act on the character rather than show it: controls, line ends, bidirectional formats.
 
-    Every name that a user's data or checkpoint brings goes through here on its way to a screen. Bytes that are not
-    text (Python's \udc80 to \udcff) stay, except those that an 8-bit terminal takes as commands.
+    Of bytes that are not text (Python's \\udc80 to \\udcff) only those that an 8-bit terminal takes as commands.
+    """
+    import unicodedata
+
+    if char.isprintable() or char in _JOINERS:
+        return False
+    if "\udca0" <= char <= "\udcff":
+        return False
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def one_line(text: str) -> str:
+    r"""`text` as a terminal can show it: line ends, escape codes and bidirectional formats as \n, \x1b, \u202e.
+
+    Every name that a user's data or checkpoint brings goes through here on its way to a screen.
     """
     if text.isprintable():
         return text
-    return "".join(
-        c
-        if c.isprintable() or c in _JOINERS or "\udca0" <= c <= "\udcff"
-        else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
+    return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
 def is_near(name: str, known: Iterable[str]) -> str:

@@ -81,6 +81,11 @@ def busy_beside(first: Look, last: Look) -> float:
     return max(others / passed, 0.0)
 
 
+def hardware_threads() -> int:
+    """How many threads can run at once on the processors granted."""
+    return len(_usable_cpus())
+
+
 def threads_beside(cores: int, hardware_threads: int, busy: float) -> int:
     """Cores left when `busy` of the hardware threads are taken; half a core counts as free."""
     return max(1, min(cores, int(hardware_threads - busy + 0.5)))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchword.errors import SettingsError, near_text
+from patchword.errors import SettingsError, is_control, near_text
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ def to_json(plain: Any, **how: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return "".join(json.dumps(c)[1:-1] if is_control(c) else c for c in text)
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:

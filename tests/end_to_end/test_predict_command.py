@@ -194,7 +194,7 @@ def test_a_mistake_is_told_in_two_lines(
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--device", "warp"), "no device 'warp'"), (("--output", "none/x.csv"), "cannot be written")],
+    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "no folder none")],
 )
 def test_what_shows_late_is_told_in_two_lines_too(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str

@@ -34,7 +34,8 @@ class Options:
     image_size: (h, w) of the images; also tells the grid of a table that no file lays out.
     patch_size: to use the model with another patch (FlexiViT). head: file of a linear head.
     classes: names in the order of the head's outputs. allow_partial: take a file that does
-    not fill the whole backbone.
+    not fill the whole backbone. below: read only the tensors whose names begin so. drop: patterns of
+    tensors to leave out.
     """
 
     num_heads: int | None = None
@@ -48,6 +49,8 @@ class Options:
     head: Path | None = None
     classes: tuple[str, ...] | None = None
     allow_partial: bool = False
+    below: str | None = None
+    drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

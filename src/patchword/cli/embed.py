@@ -9,7 +9,8 @@ from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import device_option, max_pixels_option, offline_option
+from patchword.cli.options import device_option, image_set_options, offline_option, open_request
+from patchword.cli.predict import Images
 from patchword.errors import counted
 
 
@@ -37,7 +38,7 @@ from patchword.errors import counted
 @device_option
 @offline_option
 @model_options
-@max_pixels_option
+@image_set_options
 def embed(
     model: str,
     files: tuple[str, ...],
@@ -46,35 +47,46 @@ def embed(
     batch_size: int | None,
     device: str | None,
     offline: bool,
+    split: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    value_range: tuple[float, float] | None,
     max_pixels: int,
 ) -> None:
     """Write a vector for each image.
 
     \b
     MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
-    FILES…  images, folders, patterns; - reads paths, or one image, from standard input
+    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns, lists of paths (.txt);
+            - reads paths, or one image, from standard input
+
+    \b
+    patchword embed runs/flowers garden/ flowers.zip --out vectors.npy
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
     vector. An image that cannot be read has no row and is named; the exit code is then 3.
     """
     machine.watch()
-    from patchword.cli.predict import given_sources
+    from patchword.inference.sources import Reading
 
-    sources, total, _ = given_sources(files)
+    reading = Reading(split=split, opening=open_request(image_column, label_column, False, max_pixels))
+    given = Images(files, reading)
     machine.tune_allocator()
     from patchword.cli.writers import Progress
-    from patchword.inference.embed import check_ending, embed_to
+    from patchword.inference.embed import check_output, embed_to
     from patchword.inference.load import load
 
-    check_ending(Path(output))
+    check_output(Path(output))
     loaded = load(model, device=device, options=said(), offline=offline)
     tell(loaded.report)
-    progress = Progress(total)
+    sources = given.known_to(loaded)
+    progress = Progress(given.total)
     done = embed_to(
         loaded,
         sources,
         Path(output),
         feature=feature,
+        value_range=value_range,
         batch_size=batch_size,
         max_pixels=max_pixels,
         progress=lambda _: progress.step(),

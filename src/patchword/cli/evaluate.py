@@ -9,9 +9,15 @@ from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, device_option, offline_option, open_request
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.cli.progress import counting
-from patchword.errors import counted
+from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 @offline_option
 @model_options
 @data_options
+@value_range_option
 def evaluate(
     model: str,
     data: str,
@@ -51,6 +58,7 @@ def evaluate(
     split_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
@@ -58,10 +66,16 @@ def evaluate(
     MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
-    Classes are matched by name. Images that MODEL was trained on are left out. Images that cannot be read are listed and not scored; the exit
-    code is then 3.
+    \b
+    patchword evaluate runs/flowers flowers/
+    patchword evaluate runs/flowers flowers.zip --split val --json
+
+    Classes are matched by name. Images that MODEL was trained on are left out and counted, unreadable
+    ones are listed (exit code 3).
     """
     machine.watch()
+    if output is not None:
+        _check_output(output)
     machine.tune_allocator()
     from patchword.inference.load import load
 
@@ -69,7 +83,6 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import raise_failures
 
     opening = open_request(image_column, label_column, split_column, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
@@ -79,25 +92,48 @@ def evaluate(
             include_trained=include_trained,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
+            value_range=value_range,
             progress=progress,
         )
         found = score(loaded, dataset, request)
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
-        from patchword.cli.writers import whole_file
-
-        with whole_file(Path(output), text=True) as file:
-            file.write(text + "\n")
+        _write(Path(output), text)
     if as_json:
         click.echo(text)
     else:
         _print(found, loaded.report.why)
+    _tell(found)
+
+
+def _tell(found: "Evaluation") -> None:
+    """Notes and the warning, on standard error. Raises: PartialFailure where an image could not be read."""
+    from patchword.inference.predict import Failures
+
     for note in found.notes:
         say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-    reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
-    raise_failures(len(reasons), found.images, reasons[:3])
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
+
+
+def _write(path: Path, text: str) -> None:
+    from patchword.inference.output import whole_file
+
+    with whole_file(path, text=True) as file:
+        file.write(text + "\n")
+
+
+def _check_output(output: str) -> None:
+    """Raises: SettingsError for an ending of another format than JSON; OutputError for a place."""
+    from patchword.inference.output import check_place
+
+    if Path(output).suffix.lower() != ".json":
+        raise SettingsError(f"--out {output}: a score is written as JSON", "end it in .json")
+    check_place(Path(output))
 
 
 def _print(found: "Evaluation", why: str) -> None:

@@ -89,6 +89,14 @@ _FACTS = (
     _option("--std", "X,X,X", "Standard deviation of the pixels.", numbers),
     _option("--head", "FILE", "A linear head's own file (DINO).", lambda name, value: Path(value)),
     _option("--class-names", "FILE", "Names of the classes, one a line.", class_names),
+    _option("--below", "PREFIX", "Read only the tensors whose names begin with PREFIX."),
+    _option(
+        "--drop",
+        "PATTERN",
+        "Leave out tensors of this name or pattern ('head.*'); repeatable.",
+        lambda name, value: tuple(value),
+        multiple=True,
+    ),
     click.option(
         "--allow-partial",
         is_flag=True,

@@ -12,9 +12,12 @@ from patchword.images.limits import MAX_PIXELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DATA_OPTIONS = (
+_TABLE_OPTIONS = (
     click.option("--image-column", metavar="NAME", help="Column of the image, where DATA is a table."),
     click.option("--label-column", metavar="NAME", help="Column of the class, where DATA is a table."),
+)
+_DATA_OPTIONS = (
+    *_TABLE_OPTIONS,
     click.option(
         "--split-column", metavar="NAME", help="Column of train, val and test, where DATA is a table."
     ),
@@ -38,6 +41,9 @@ offline_option = click.option(
 )
 
 
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+
+
 def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
@@ -58,7 +64,16 @@ value_range_option = click.option(
     callback=_range,
     help="Lowest and highest value of float, 16- and 32-bit images. [the model's own]",
 )
-device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+
+
+def image_set_options(command: F) -> F:
+    """The options that say which images of a data set are read, by commands that need no labels."""
+    split = click.option(
+        "--split", metavar="NAME", help="Only this split of a data set, such as val. [all images]"
+    )
+    for option in reversed((split, *_TABLE_OPTIONS, value_range_option, max_pixels_option)):
+        command = option(command)
+    return command
 
 
 def data_options(command: F) -> F:

@@ -16,24 +16,7 @@ from patchword.cli.options import (
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
-    from patchword.api import Run, TrainRequest
-
-# Options that set one path of the settings each.
-LEAVES = {
-    "recipe": "run.recipe",
-    "model": "model",
-    "image_size": "model.image.size",
-    "patch_size": "model.patch.size",
-    "epochs": "schedule.epochs",
-    "batch_size": "run.batch_size",
-    "lr": "optim.lr",
-    "seed": "run.seed",
-    "split_seed": "run.split_seed",
-    "threads": "run.threads",
-    "device": "run.device",
-    "weights": "run.weights",
-    "value_range": "preprocess.reading.value_range",
-}
+    from patchword.runs import Run, TrainRequest
 
 
 @click.command()
@@ -79,9 +62,9 @@ def train(
     with screen() as progress:
         if resume is not None:
             _refuse_settings()
-            from patchword import api
+            from patchword.runs import resume_folder
 
-            result = api.resume(resume, data=data, progress=progress)
+            result = resume_folder(resume, data=data, progress=progress)
         else:
             result = _start(_request(data, out, overrides, given), progress)
     show_result(result)
@@ -89,16 +72,16 @@ def train(
 
 
 def _start(request: "TrainRequest", progress: Any) -> "Run":
-    from patchword import api
+    from patchword import runs
     from patchword.cli.loading import tell
     from patchword.cli.train_screen import show_choices, show_problems
 
-    prepared = api.prepare(request, progress)
+    prepared = runs.prepare(request, progress)
     show_problems(prepared.report)
     if prepared.start is not None:
         tell(prepared.start.report)
     show_choices(prepared)
-    return api.run(prepared, progress)
+    return runs.run(prepared, progress)
 
 
 def _request(
@@ -106,11 +89,11 @@ def _request(
 ) -> "TrainRequest":
     if data is None:
         raise UserError("no DATA is given", "give `digits`, a folder or .zip of class folders, or a table")
-    from patchword.api import TrainRequest
-    from patchword.training.overlay import make_overlay
+    from patchword.runs import TrainRequest
+    from patchword.training.overlay import PATHS, make_overlay
 
     options: list[tuple[str, str, Any]] = []
-    for name, path in LEAVES.items():
+    for name, path in PATHS.items():
         if given[name] is not None:
             flag = f"--{name.replace('_', '-')}"
             is_size = name in ("image_size", "patch_size")

@@ -1,7 +1,6 @@
 """What a training shows: choices, a live line on a terminal, a line now and then elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from patchword.cli.console import line, make_console, say
+from patchword.cli.console import line, make_console
+from patchword.training.progress import Lines, clock, epoch_line
 
 if TYPE_CHECKING:
-    from patchword.api import Prepared, Run
     from patchword.data.check import CheckReport
+    from patchword.runs import Prepared, Run
     from patchword.training.progress import Pace
     from patchword.training.weights import Start
 
-PLAIN_EVERY_S = 15.0
 _console = make_console(stderr=True)
 
 
@@ -31,52 +30,6 @@ def screen() -> Iterator["Terminal | Lines"]:
         yield shown
     finally:
         shown.close()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:07:10."""
-    whole = int(seconds + 0.5)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def epoch_line(record: dict[str, Any]) -> str:
-    """An epoch in less than 80 columns."""
-    text = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
-    if "val_top1" in record:
-        text += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
-    return f"{text}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"
-
-
-class Lines:
-    """For files and pipes."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def message(self, text: str) -> None:
-        say(text)
-
-    def pace(self, pace: "Pace") -> None:
-        if time.monotonic() - self._last < PLAIN_EVERY_S:
-            return
-        self._last = time.monotonic()
-        self.message(
-            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {pace.loss:.3f}  "
-            f"{pace.images_per_s:.0f} images/s  {clock(pace.seconds_left)} left"
-        )
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        is_last = record["epoch"] == record["epochs"]
-        if is_last or time.monotonic() - self._last >= PLAIN_EVERY_S:
-            self._last = time.monotonic()
-            self.message(epoch_line(record))
-
-    def reading(self, done: int, total: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Terminal:

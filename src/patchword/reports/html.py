@@ -54,19 +54,14 @@ def render(run: RunFiles) -> str:
     environment = _environment()
     script = _template_text(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    text = environment.get_template("report.html.j2").render(
         script=Markup(script),
         style=Markup(_template_text(environment, "report.css")),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **page(run),
     )
-
-
-def _without_controls(value: object) -> object:
-    """Names as the terminal shows them; the lines of a log stay lines."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(one_line, value.split("\n")))
-    return value
+    # Names as the terminal shows them: a bidirectional format in one would turn the text around it.
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 @functools.cache
@@ -75,7 +70,6 @@ def _environment() -> Environment:
         loader=PackageLoader("patchword.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_without_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
-from patchword.errors import SettingsError
+from patchword.errors import SettingsError, counted
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import default_recipe, recipe_named
@@ -61,6 +62,11 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
     if settings.optim.lr > 10 * by_recipe.optim.lr:
         why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; a ViT breaks or answers one class"
         found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
+    if settings.run.threads > (granted := machine.granted_cores()):
+        why = (
+            f"this machine grants {counted(granted, 'core')}, and more threads than that wait for each other"
+        )
+        found.append(Choice(what=f"warning: {settings.run.threads} threads", why=why))
     padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if any(padded):
         why = "the patch does not divide the image, so zeros fill up the right and the bottom"

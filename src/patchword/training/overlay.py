@@ -8,6 +8,22 @@ from typing import Any
 from patchword import settings as tree
 from patchword.training.config import TrainSettings
 
+# The options of the command, and parameters in Python, that set one path of the settings each.
+PATHS = {
+    "recipe": "run.recipe",
+    "model": "model",
+    "image_size": "model.image.size",
+    "patch_size": "model.patch.size",
+    "epochs": "schedule.epochs",
+    "batch_size": "run.batch_size",
+    "lr": "optim.lr",
+    "seed": "run.seed",
+    "split_seed": "run.split_seed",
+    "threads": "run.threads",
+    "device": "run.device",
+    "weights": "run.weights",
+    "value_range": "preprocess.reading.value_range",
+}
 # A named model and an image size set these too; an older file's values would contradict them.
 _FOLLOW_FROM = {
     "model": ("preprocess", "run.stored_size", "augment.view"),

@@ -180,6 +180,10 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
 def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
     """Fill in what depends on this machine: threads and precision."""
     threads = chosen.settings.run.threads or machine.granted_threads()
+    if threads > (there := machine.hardware_threads()):
+        progress.message(
+            f"warning: {threads} threads on a machine with {there}: training will be slower than with --threads {there}"
+        )
     torch.set_num_threads(threads)
     here = {"threads": threads, "device": str(device)}
     who = tree.source_of("run.precision", chosen.sources)

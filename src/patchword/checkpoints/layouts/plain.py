@@ -39,6 +39,7 @@ from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
 
 # Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
+_MOCO = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
 _OTHERS = (
     "attn.q_bias",
     "attn.relative_position_bias_table",
@@ -78,27 +79,29 @@ class Plain(Original):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         _, _, patch = patch_of(checkpoint)
+        sign = sign_of(checkpoint)
+        constants = _MOCO if sign.moco else self.constants
         tokens = TokensConfig(distillation_token=checkpoint.has("dist_token"))
         rows = checkpoint.shape_of("pos_embed", 3)[1] - tokens.num_prefix
         config = trunk(
             checkpoint,
             facts,
-            self.constants,
+            constants,
             grid=facts.grid(rows, patch),
             tokens=tokens,
             positions=Learned(resample=self.resample),
             head=self.head(checkpoint, facts),
         )
-        sign = sign_of(checkpoint)
+        usual = self.preprocess(config)
+        if sign.moco:
+            usual = replace(usual, resample=replace(usual.resample, interpolation="bilinear"))
         guess = (
-            f"taken for {self.title} by {sign.why}; DeiT's, MAE's and DINO's files have the same tensors, and differ in "
-            "how positions are resized and images are prepared",
+            f"taken for {self.title} by {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
+            "They differ in how positions are resized and images are prepared (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess(
-                evaluated(self.preprocess(config), f"{self.constants.who}: its evaluation")
-            ),
+            preprocess=facts.preprocess(evaluated(usual, f"{constants.who}: its evaluation")),
             spelling=self.spelled(checkpoint),
             notes=guess if sign.guess else (),
         )
@@ -164,8 +167,8 @@ class MAE(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         yield from super().rules(description)
-        yield Drop(r"decoder_.*", "the decoder; `patchword pretrain` will read it")
-        yield Drop(r"mask_token", "the decoder's token for hidden patches; `patchword pretrain` will read it")
+        yield Drop(r"decoder_.*", "the decoder of masked-image pre-training")
+        yield Drop(r"mask_token", "the token for hidden patches")
 
 
 class DINO(Plain):

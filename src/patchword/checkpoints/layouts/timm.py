@@ -72,6 +72,7 @@ TOGETHER: tuple[tuple[str, Callable[[Checkpoint], bool]], ...] = (
     ("a classifier and no class token", lambda c: not c.has("cls_token") and _classifies(c)),
     ("a gate packed in mlp.fc1", _gate_is_packed),
     ("blocks of ViT without any positions", _has_no_positions),
+    ("a ResNet before the patches", lambda c: bool(c.under("patch_embed.backbone."))),
     ("a class token without a place in pos_embed", _spares_the_class_token),
 )  # fmt: skip
 

@@ -303,5 +303,5 @@ class TransformersMAE(_Plain):
         yield from super().rules(description)
         yield Drop(
             r"decoder[.](mask_token|decoder_.*)",
-            "the decoder; `patchword pretrain` will read it",
+            "the decoder of masked-image pre-training",
         )

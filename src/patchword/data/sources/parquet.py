@@ -35,6 +35,7 @@ def read_parquet(path: str) -> Columns:
         raise DataError(f"{path} cannot be read as Parquet ({error})", "make or download it again") from error
     return Columns(
         names=schema.names,
+        num_rows=file.metadata.num_rows,
         values={name: table.column(name).to_pylist() for name in plain},
         lists=examples,
         pictures={name: RowGroups(path, name) for name in pictures},

@@ -15,7 +15,7 @@ from patchword.data.dataset import Dataset, Problem, Reader, Split
 from patchword.data.request import OpenRequest
 from patchword.data.sources.layout import in_order, split_order
 from patchword.data.sources.parquet import read_parquet
-from patchword.data.sources.table_columns import Columns, choose_columns
+from patchword.data.sources.table_columns import Columns, choose_columns, image_column
 from patchword.data.sources.table_labels import contradicting_rows, label_texts, several_labels
 from patchword.data.sources.table_paths import Place, files_below, key_of, locate
 from patchword.data.sources.table_text import parse_text
@@ -56,18 +56,8 @@ class Origin:
 
 def read(path: str, request: OpenRequest) -> Dataset:
     """Raises: DataError where the table cannot be read or used."""
-    folder = str(Path(path).parent)
-
-    def is_there(file: str) -> bool:
-        return os.path.isfile(os.path.join(folder, file))
-
-    if path.lower().endswith(".parquet"):
-        columns = read_parquet(path)
-    else:
-        columns = parse_text(path, _content(path), is_there)
-    place = Place("the table's folder" if folder == "." else folder, is_there, lambda: files_below(folder))
-    origin = Origin(path, "table", folder, place, lambda files: PathReader(folder, tuple(files)))
-    return _dataset(origin, columns, request)
+    origin = _origin(path)
+    return _dataset(origin, _columns(path, origin), request)
 
 
 def _content(path: str) -> bytes:
@@ -77,6 +67,31 @@ def _content(path: str) -> bytes:
         raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})", "copy it again") from error
+
+
+def _origin(path: str) -> Origin:
+    folder = str(Path(path).parent)
+
+    def is_there(file: str) -> bool:
+        return os.path.isfile(os.path.join(folder, file))
+
+    place = Place("the table's folder" if folder == "." else folder, is_there, lambda: files_below(folder))
+    return Origin(path, "table", folder, place, lambda files: PathReader(folder, tuple(files)))
+
+
+def _columns(path: str, origin: Origin) -> Columns:
+    if path.lower().endswith(".parquet"):
+        return read_parquet(path)
+    return parse_text(path, _content(path), origin.place.is_there)
+
+
+def read_images(path: str, request: OpenRequest) -> tuple[Sequence[str | None], Reader]:
+    """What each row calls its image (None where it has none), and a reader of them; no label is needed."""
+    origin = _origin(path)
+    columns = _columns(path, origin)
+    column = image_column(path, columns, request.image_column)
+    rows, _ = _images(origin, columns, column, columns.num_rows)
+    return rows.names, rows.reader
 
 
 def read_in_zip(
@@ -126,8 +141,17 @@ class PathReader:
 
 
 @dataclass(frozen=True)
+class _Images:
+    """The image of each row. keys: see `split_in_two`; None where images have no names."""
+
+    names: Sequence[str | None]
+    keys: Sequence[str] | None
+    reader: Reader
+
+
+@dataclass(frozen=True)
 class _Rows:
-    """Rows that have an image and a label. keys: see `split_in_two`; None where images have no names."""
+    """The image and the label of each row."""
 
     names: Sequence[str | None]
     texts: Sequence[str | None]
@@ -151,7 +175,8 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     class_names = columns.class_names.get(taken.label)
     texts = label_texts(path, columns.values[taken.label], class_names)
     problems = [*choice.problems]
-    rows, found = _images(origin, columns, taken.image, texts)
+    images, found = _images(origin, columns, taken.image, len(texts))
+    rows = _Rows(images.names, texts, images.keys, images.reader)
     problems += found
     if class_names is None:
         problems += several_labels(path, taken.label, texts)
@@ -188,14 +213,12 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     )
 
 
-def _images(
-    origin: Origin, columns: Columns, column: str, texts: Sequence[str | None]
-) -> tuple[_Rows, list[Problem]]:
+def _images(origin: Origin, columns: Columns, column: str, num_rows: int) -> tuple[_Images, list[Problem]]:
     """The images of the rows, and what was noted while finding them."""
     if column in columns.pictures:
         # Names for people: row numbers, since the bytes need not carry a path.
-        names = [f"row {row}" for row in range(len(texts))]
-        return _Rows(names, texts, None, columns.pictures[column]), []
+        names = [f"row {row}" for row in range(num_rows)]
+        return _Images(names, None, columns.pictures[column]), []
     if column not in columns.values:
         raise DataError(
             f"{origin.path}: the column {column} holds lists or records without image bytes",
@@ -208,7 +231,7 @@ def _images(
     located = locate(origin.path, column, cells, origin.place)
     files = [file or "" for file in located.files]
     keys = [key_of(file, origin.folder) for file in files]
-    return _Rows(located.files, texts, keys, origin.make_reader(files)), located.problems
+    return _Images(located.files, keys, origin.make_reader(files)), located.problems
 
 
 def _by_split(

@@ -73,6 +73,7 @@ class Columns:
     """
 
     names: Sequence[str]
+    num_rows: int
     values: Mapping[str, Sequence[Any]]
     lists: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, Reader] = field(default_factory=dict)
@@ -98,7 +99,7 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
 
     Raises: DataError where a column is not there, or nobody knows which is meant; it lists all columns.
     """
-    image = _image(path, columns, request.image_column)
+    image = image_column(path, columns, request.image_column)
     label = _label(path, columns, request.label_column, image)
     if label in columns.lists:
         raise DataError(
@@ -115,7 +116,8 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
     return Choice(taken=taken, splits=splits, problems=tuple(problems))
 
 
-def _image(path: str, columns: Columns, asked: str | None) -> str:
+def image_column(path: str, columns: Columns, asked: str | None) -> str:
+    """The column of images. Raises: DataError where it is not there, or nobody knows which is meant."""
     if asked is not None:
         return _asked(path, columns, asked)
     # Bytes are images beyond doubt; a path beside them says where they once were.

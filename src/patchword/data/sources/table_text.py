@@ -52,7 +52,11 @@ def parse_text(name: str, content: bytes, is_there: Callable[[str], bool]) -> Co
             f"{name}, line {ragged}: {len(rows[ragged - 1])} values, the header has {len(header)}",
             "mend that line",
         )
-    return Columns(names=header, values={c: [row[i] for row in rows[1:]] for i, c in enumerate(header)})
+    return Columns(
+        names=header,
+        num_rows=len(rows) - 1,
+        values={c: [row[i] for row in rows[1:]] for i, c in enumerate(header)},
+    )
 
 
 def _decoded(name: str, content: bytes) -> str:
@@ -114,4 +118,4 @@ def _parse_json_lines(name: str, text: str) -> Columns:
     names = list(dict.fromkeys(key for row in rows for key in row))
     if not rows:
         raise DataError(f"{name} has no rows", "give a JSON object a line")
-    return Columns(names=names, values={c: [row.get(c) for row in rows] for c in names})
+    return Columns(names=names, num_rows=len(rows), values={c: [row.get(c) for row in rows] for c in names})
