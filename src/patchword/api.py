@@ -177,12 +177,15 @@ def check(
     image_column: str | None = None,
     label_column: str | None = None,
     class_level: int | None = None,
+    split_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
+    value_range: tuple[float, float] | None = None,
 ) -> CheckReport:
     """What is in a data set and what is wrong with it.
 
-    image_column, label_column: of a table. class_level: how many folders deep the class folders lie.
+    image_column, label_column, split_column: of a table. class_level: how many folders deep the class folders lie.
+    value_range: lowest and highest value of float, 16- and 32-bit images.
     Raises: DataError where there is no data set.
     """
     from patchword import machine
@@ -191,10 +194,11 @@ def check(
         image_column=image_column,
         label_column=label_column,
         class_level=class_level,
+        split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    return check_data(open_data(data, opening), workers=machine.granted_threads())
+    return check_data(open_data(data, opening), workers=machine.granted_threads(), value_range=value_range)
 
 
 @in_python
@@ -203,6 +207,7 @@ def evaluate(
     data: str | Path,
     *,
     split: str | None = None,
+    include_trained: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
     options: Options | None = None,
@@ -210,6 +215,7 @@ def evaluate(
     image_column: str | None = None,
     label_column: str | None = None,
     class_level: int | None = None,
+    split_column: str | None = None,
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -218,7 +224,7 @@ def evaluate(
 
     split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
     offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
-    Images that cannot be read are in `unreadable` and not scored.
+    Images that the model was trained on are left out and counted, unless `include_trained`. Images that cannot be read are in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
@@ -232,6 +238,7 @@ def evaluate(
         image_column=image_column,
         label_column=label_column,
         class_level=class_level,
+        split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
@@ -240,6 +247,7 @@ def evaluate(
         batch_size=batch_size,
         ignore_unknown_classes=ignore_unknown_classes,
         value_range=value_range,
+        include_trained=include_trained,
     )
     return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
 
@@ -258,6 +266,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
+    split_seed: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     recipe: str | None = None,
@@ -266,8 +275,10 @@ def train(
     image_column: str | None = None,
     label_column: str | None = None,
     class_level: int | None = None,
+    split_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
+    value_range: tuple[float, float] | None = None,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,
@@ -291,6 +302,7 @@ def train(
         image_column=image_column,
         label_column=label_column,
         class_level=class_level,
+        split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
@@ -318,7 +330,9 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "batch_size",
         "lr",
         "seed",
+        "split_seed",
         "threads",
+        "value_range",
         "device",
     )
     given = {name: asked[name] for name in names}

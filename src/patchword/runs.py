@@ -95,13 +95,13 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
-    overlay, known = request.overlay, ("seed", "weights", "device")
-    # The seed decides which images are held out, the weights what the recipe starts from.
+    overlay, known = request.overlay, ("split_seed", "weights", "device")
+    # The seed of the split decides which images are held out, the weights what the recipe starts from.
     given = {name: value for name in known if (value := overlay.get(f"run.{name}")) is not None}
     early = RunSettings(**given)
     if early.device not in ("auto", "cpu"):
         machine.find_device(early.device)  # before every image is decoded
-    opening = replace(request.opening, seed=early.seed)
+    opening = replace(request.opening, split_seed=early.split_seed)
     dataset = open_data(request.data, opening)
     if early.weights == "" and overlay.is_option("run.weights"):
         raise SettingsError(
@@ -109,7 +109,11 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         )
     start = _start(request, early.weights)
     report = check_data(
-        dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
+        dataset,
+        workers=machine.granted_cores(),
+        value_range=overlay.get("preprocess.reading.value_range")
+        or (None if start is None else start.value_range),
+        progress=progress.reading if progress else None,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)

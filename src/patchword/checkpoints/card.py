@@ -26,7 +26,8 @@ BROKEN = "broken"
 class Provenance:
     """Where weights come from. All may be empty: a file from elsewhere may not say.
 
-    created: UTC, ISO 8601. data_hash: of the list of training files. source, source_sha256:
+    created: UTC, ISO 8601. data_hash: of the list of training files. trained_on: the contents of the images that
+    the weights were trained on, as `data.contents.pack` writes them. source, source_sha256:
     the weights that these were made from. metrics: shares and losses, as {"top1": 0.93}.
     facts: anything else a reader may want, as {"epoch": 30, "weights": "averaged"}.
     """
@@ -35,6 +36,7 @@ class Provenance:
     patchword: str = ""
     data: str = ""
     data_hash: str = ""
+    trained_on: str = ""
     seed: int | None = None
     recipe: str = ""
     source: str = ""
@@ -42,6 +44,11 @@ class Provenance:
     licence: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    @property
+    def num_trained_on(self) -> int:
+        """Images in `trained_on`, which takes eight characters for each."""
+        return len(self.trained_on) // 8
 
 
 @dataclass(frozen=True, kw_only=True)

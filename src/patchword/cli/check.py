@@ -2,7 +2,7 @@
 
 import click
 
-from patchword.cli.options import data_options, open_request
+from patchword.cli.options import data_options, open_request, value_range_option
 from patchword.cli.progress import counting
 from patchword.settings import to_json
 
@@ -11,6 +11,7 @@ from patchword.settings import to_json
 @click.argument("data")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @data_options
+@value_range_option
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -19,8 +20,10 @@ def check(
     image_column: str | None,
     label_column: str | None,
     class_level: int | None,
+    split_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Say what is in DATA and what is wrong with it; nothing is changed.
 
@@ -32,11 +35,18 @@ def check(
     from patchword.data.open import open_data
 
     opening = open_request(
-        image_column, label_column, ignore_unknown_classes, max_pixels, class_level=class_level
+        image_column,
+        label_column,
+        split_column=split_column,
+        class_level=class_level,
+        ignore_unknown_classes=ignore_unknown_classes,
+        max_pixels=max_pixels,
     )
     dataset = open_data(data, opening)
     with counting("checking images", quiet=as_json) as progress:
-        report = check_data(dataset, workers=machine.granted_threads(), progress=progress)
+        report = check_data(
+            dataset, workers=machine.granted_threads(), value_range=value_range, progress=progress
+        )
     if as_json:
         click.echo(to_json(report.to_dict(), indent=2))
     else:

@@ -26,7 +26,7 @@ def print_report(report: "CheckReport") -> None:
     console.print(_counts(report))
     for fact in _facts(report):
         console.print(line(fact))
-    if not report.problems:
+    if all(problem.severity == "note" for problem in report.problems):
         console.print("[green]no problems found[/green]")
     for problem in report.problems:
         console.print(line(f"{problem.severity}: {problem.message}", COLOURS[problem.severity]))
@@ -54,7 +54,9 @@ def _counts(report: "CheckReport") -> Table:
 def _facts(report: "CheckReport") -> list[str]:
     facts = list(report.dataset.readings)
     if report.dataset.split_seed is not None:
-        facts.append(f"split 80/20 by class here, seed {report.dataset.split_seed}")
+        seed = report.dataset.split_seed
+        another = f", split seed {seed}" if seed else ""
+        facts.append(f"split here: about a fifth of each class is held out, chosen by name{another}")
     if report.sizes:
         low, middle, high = (f"{w}x{h}" for h, w in (report.sizes[k] for k in ("min", "median", "max")))
         facts.append(f"sizes: {low} .. {high}, median {middle} (width x height)")

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
+@click.option(
+    "--include-trained",
+    is_flag=True,
+    help="Score images that MODEL was trained on too (they are left out otherwise).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
@@ -43,6 +48,7 @@ def evaluate(
     model: str,
     data: str,
     split: str | None,
+    include_trained: bool,
     as_json: bool,
     output: str | None,
     batch_size: int | None,
@@ -51,6 +57,7 @@ def evaluate(
     image_column: str | None,
     label_column: str | None,
     class_level: int | None,
+    split_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
     value_range: tuple[float, float] | None,
@@ -65,8 +72,8 @@ def evaluate(
     patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
 
-    Classes are matched by name. Images that cannot be read are listed and not scored; the exit
-    code is then 3.
+    Classes are matched by name. Images that MODEL was trained on are left out and counted, unreadable
+    ones are listed (exit code 3).
     """
     machine.watch()
     if output is not None:
@@ -80,12 +87,18 @@ def evaluate(
     from patchword.inference.evaluate import evaluate as score
 
     opening = open_request(
-        image_column, label_column, ignore_unknown_classes, max_pixels, class_level=class_level
+        image_column,
+        label_column,
+        split_column=split_column,
+        class_level=class_level,
+        ignore_unknown_classes=ignore_unknown_classes,
+        max_pixels=max_pixels,
     )
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(
             split=split,
+            include_trained=include_trained,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
             value_range=value_range,
@@ -105,10 +118,7 @@ def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: s
     """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
-        from patchword.inference.output import whole_file
-
-        with whole_file(Path(output), text=True) as file:
-            file.write(text + "\n")
+        _write(Path(output), text)
     if as_json:
         click.echo(text)
     else:
@@ -118,6 +128,13 @@ def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: s
             say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
+
+
+def _write(path: Path, text: str) -> None:
+    from patchword.inference.output import whole_file
+
+    with whole_file(path, text=True) as file:
+        file.write(text + "\n")
 
 
 def _check_output(output: str) -> None:
@@ -144,6 +161,9 @@ def _print(found: "Evaluation", why: str) -> None:
     over = f" {found.coverage}" if found.coverage else ""
     top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
     console.print(top1)
+    if found.trained_on is not None and found.trained_on.images:
+        console.print(line(found.trained_on.text, "yellow"))
+    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"

@@ -25,6 +25,9 @@ _DATA_OPTIONS = (
         help="How many folders deep the class folders lie.",
     ),
     click.option(
+        "--split-column", metavar="NAME", help="Column of train, val and test, where DATA is a table."
+    ),
+    click.option(
         "--ignore-unknown-classes",
         is_flag=True,
         help="Leave images out whose class is not known, and say how many.",
@@ -89,15 +92,17 @@ def data_options(command: F) -> F:
 def open_request(
     image_column: str | None,
     label_column: str | None,
-    ignore_unknown_classes: bool,
-    max_pixels: int,
     *,
+    max_pixels: int,
+    split_column: str | None = None,
     class_level: int | None = None,
+    ignore_unknown_classes: bool = False,
 ) -> OpenRequest:
     return OpenRequest(
         image_column=image_column,
         label_column=label_column,
         class_level=class_level,
+        split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )

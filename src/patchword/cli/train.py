@@ -6,7 +6,13 @@ import click
 from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
-from patchword.cli.options import data_options, device_option, offline_option, open_request
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,13 +32,15 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Rounds over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--seed", type=int, help="Of weights, order, augmentation and split; 0 unless given.")
+@click.option("--seed", type=int, help="Random seed (weights, data order, augmentation). [default: 0]")
+@click.option("--split-seed", type=int, help="Another number holds out other images. [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
 @device_option
 @click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
 @data_options
+@value_range_option
 @start_options
 @offline_option
 def train(
@@ -94,9 +102,10 @@ def _request(
     opening = open_request(
         given["image_column"],
         given["label_column"],
-        given["ignore_unknown_classes"],
-        given["max_pixels"],
+        split_column=given["split_column"],
         class_level=given["class_level"],
+        ignore_unknown_classes=given["ignore_unknown_classes"],
+        max_pixels=given["max_pixels"],
     )
     return TrainRequest(
         data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]

@@ -4,18 +4,21 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchword import machine
+from patchword.data.contents import fetched, hash_of
 from patchword.data.dataset import Split
 from patchword.data.pool import in_order
 from patchword.errors import DataError, ImageError
-from patchword.images.prepare import read
+from patchword.images.decode import Source
+from patchword.images.prepare import read_pixels
 from patchword.images.preprocess import Preprocess
+from patchword.images.stored import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBatch:
-    """images [B, C, h, w] uint8, labels [B] int64, names of the images for messages."""
+    """images [B, C, h, w], uint8 or float32 in 0..1, labels [B] int64, names of the images for messages."""
 
     images: "Tensor"
     labels: "Tensor"
@@ -36,11 +39,11 @@ class TrainingBatch:
 
 
 class Batches:
-    """The images of a split as uint8, decoded to one size, epoch after epoch.
+    """The images of a split, decoded to one size, epoch after epoch.
 
-    They are kept in memory when they fit in a quarter of what the machine grants, and
-    decoded anew each epoch when not; the pixels are the same. Pictures deeper than 8 bits
-    are rounded to 8 here (augmentation moves them by more); evaluation keeps their depth.
+    They are kept in memory if they fit in a quarter of what the machine grants, and decoded anew each epoch
+    otherwise; the pixels are the same. 8-bit pictures are kept as uint8. A split with a picture deeper than that
+    is kept as float32 in 0..1, four times as large, so that no level is lost.
     An image that cannot be read is left out, never replaced, and listed in `skipped`.
     """
 
@@ -49,14 +52,15 @@ class Batches:
     ) -> None:
         """preprocess: how the stored picture is made; its mean and std are not applied.
 
-        fingerprint: of what `prepare` read, "" before.
+        fingerprint: of the pixels that `prepare` read, "" before. contents: the hashes of their files.
         """
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.workers = workers
-        self.preprocess = _without_statistics(preprocess)
+        self.preprocess = preprocess
         self.skipped: list[tuple[str, str]] = []
         self.waited_s = 0.0
         self.fingerprint = ""
+        self.contents: frozenset[bytes] = frozenset()
         self._usable = np.arange(len(split))
         self._cache: Tensor | None = None
 
@@ -70,10 +74,9 @@ class Batches:
         """Whole batches; the one that is left over is dropped, unless it is the only one."""
         return max(self.num_images // self.batch_size, 1)
 
-    @property
-    def fits_in_memory(self) -> bool:
+    def fits_in_memory(self, value_bytes: int) -> bool:
         height, width = self.preprocess.image_size
-        needed = len(self.split) * self.preprocess.in_channels * height * width
+        needed = len(self.split) * self.preprocess.in_channels * height * width * value_bytes
         return needed <= CACHE_SHARE * machine.memory_limit_bytes()
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -81,21 +84,21 @@ class Batches:
 
         Raises: DataError where not one image can be read.
         """
-        import torch
-
-        height, width = self.preprocess.image_size
-        keep = self.fits_in_memory
-        shape = (len(self.split) if keep else 0, self.preprocess.in_channels, height, width)
-        cache = torch.empty(shape, dtype=torch.uint8)
+        cache = self._new_cache(np.dtype(np.uint8))
         usable: list[int] = []
+        contents: set[bytes] = set()
         digest = hashlib.blake2b(digest_size=16)
-        for index, answer in enumerate(in_order(self._read, range(len(self.split)), self.workers, 64)):
+        for index, answer in enumerate(in_order(self._read_hashed, range(len(self.split)), self.workers, 64)):
             if isinstance(answer, str):
                 self.skipped.append((self.split.names[index], answer))
             else:
-                digest.update(f"{index} {zlib.crc32(answer.tobytes())}\n".encode())
-                if keep:
-                    cache[len(usable)] = torch.from_numpy(answer)
+                pixels, content = answer
+                digest.update(f"{index} {zlib.crc32(pixels.tobytes())}\n".encode())
+                contents.add(content)
+                if cache is not None and cache.dtype != pixels.dtype:
+                    cache, pixels = self._deepened(cache, len(usable)), as_unit_float(pixels)
+                if cache is not None:
+                    cache[len(usable)] = pixels
                 usable.append(index)
             if progress:
                 progress(index + 1, len(self.split))
@@ -104,9 +107,29 @@ class Batches:
             raise DataError(
                 f"not one of {len(self.split)} training images can be read{first}", "mend the images"
             )
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint, self.contents = digest.hexdigest(), frozenset(contents)
         self._usable = np.array(usable)
-        self._cache = cache[: len(usable)] if keep else None
+        self._keep(cache)
+
+    def _new_cache(self, dtype: np.dtype[Any]) -> Pixels | None:
+        """Room for every image; None where they do not fit."""
+        if not self.fits_in_memory(dtype.itemsize):
+            return None
+        return np.empty((len(self.split), self.preprocess.in_channels, *self.preprocess.image_size), dtype)
+
+    def _deepened(self, cache: Pixels, filled: int) -> Pixels | None:
+        """The first picture deeper than 8 bits was found: what is there so far, as float32."""
+        if cache.dtype == np.float32:
+            return cache
+        deep = self._new_cache(np.dtype(np.float32))
+        if deep is not None:
+            deep[:filled] = as_unit_float(cache[:filled])
+        return deep
+
+    def _keep(self, cache: Pixels | None) -> None:
+        import torch
+
+        self._cache = None if cache is None else torch.from_numpy(cache[: len(self._usable)])
 
     def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
         """The batches of an epoch, in an order that only (seed, epoch) decides."""
@@ -141,7 +164,7 @@ class Batches:
                 if isinstance(answer, str):
                     self.skipped.append((self.split.names[self._usable[chunk[i]]], answer))
             if good:
-                images = torch.from_numpy(np.stack([np.asarray(answers[i]) for i in good]))
+                images = torch.from_numpy(_stacked([answers[i] for i in good]))
                 yield self._labelled(images, self._usable[chunk[good]])
 
     def _labelled(self, images: "Tensor", indices: NDArray[np.int64]) -> TrainingBatch:
@@ -150,20 +173,35 @@ class Batches:
         labels = torch.from_numpy(self.split.labels[indices])
         return TrainingBatch(images=images, labels=labels, names=[self.split.names[i] for i in indices])
 
-    def _read(self, index: int) -> NDArray[np.uint8] | str:
+    def _read(self, index: int) -> Pixels | str:
         """[C, h, w], or why it cannot be read."""
         try:
-            values = read(
-                self.split.source(index),
-                self.preprocess,
-                name=self.split.names[index],
-                max_pixels=self.split.max_pixels,
-            )
+            return self._pixels(self.split.source(index), index)
         except ImageError as error:
             return error.about(self.split.names[index])
-        return np.rint(values * 255).clip(0, 255).astype(np.uint8)
+
+    def _read_hashed(self, index: int) -> tuple[Pixels, bytes] | str:
+        """As `_read`, with the hash of the file."""
+        name = self.split.names[index]
+        try:
+            source = fetched(self.split.source(index), name, self.split.max_pixels)
+            return self._pixels(source, index), hash_of(source)
+        except ImageError as error:
+            return error.about(name)
+
+    def _pixels(self, source: Source, index: int) -> Pixels:
+        name, most = self.split.names[index], self.split.max_pixels
+        pixels = read_pixels(source, self.preprocess, name=name, max_pixels=most)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _without_statistics(preprocess: Preprocess) -> Preprocess:
+def as_unit_float(pixels: Pixels) -> Pixels:
+    """Pixels as float32 in 0..1, the numbers that augmentation makes of uint8 too."""
+    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
 
-    return replace(preprocess, mean=(0.0,), std=(1.0,))
+
+def _stacked(pictures: list[Any]) -> Pixels:
+    """One array of one dtype; uint8 where all are."""
+    if any(picture.dtype != np.uint8 for picture in pictures):
+        pictures = [as_unit_float(picture) for picture in pictures]
+    return np.stack(pictures)

@@ -5,7 +5,7 @@ import io
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
 from patchword.errors import ImageError, counted
 from patchword.images.decode import Request, Source, load
+from patchword.images.preprocess import ValueRange
 
 # More than this and a sample is looked at instead.
 MOST_IMAGES = 50_000
@@ -26,6 +27,8 @@ LOOK_SIZE = (128, 128)
 IMBALANCE = 10.0
 FEW_PER_CLASS = 10
 LISTED = 5
+# Of the range of a deep picture: no more than this, and its values probably have fewer bits than the file.
+_SMALL_PART = 0.25
 Progress = Callable[[int, int], None]
 
 
@@ -34,6 +37,7 @@ class Look:
     """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
 
     plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
+    deepest: the highest value of a picture deeper than 8 bits.
     """
 
     split: str
@@ -43,10 +47,12 @@ class Look:
     bytes_hash: bytes = b""
     pixels_hash: bytes = b""
     pixels: int = 0
+    deepest: float | None = None
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
     plain: bool = False
     paged: bool = False
     reason: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,7 @@ class CheckReport:
                 | self._unreadable(split)
                 for name, split in dataset.splits.items()
             },
+            **({} if dataset.columns is None else {"columns": asdict(dataset.columns)}),
             "split_seed": dataset.split_seed,
             # By name, so that anybody can see which images were held out here.
             "held_out": [] if dataset.split_seed is None else list(dataset.evaluation.names),
@@ -113,17 +120,23 @@ class CheckReport:
 
 
 def check_data(
-    dataset: Dataset, *, channels: int | None = None, workers: int = 2, progress: Progress | None = None
+    dataset: Dataset,
+    *,
+    channels: int | None = None,
+    value_range: ValueRange | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Decode every image (a sample beyond 50,000) and say what is there and what is wrong.
 
-    channels: as the model will read them; None is 3, or 1 where the data are grey by nature.
+    channels, value_range: as the model will read them; None is 3, or 1 where the data are grey by nature, and the
+    range of the files' type.
     """
     places = _places(dataset)
     channels = channels or natural_channels(dataset)
 
     def work(place: tuple[Split, int]) -> Look:
-        return _look(*place, channels)
+        return _look(*place, channels, value_range)
 
     looks = []
     for look in in_order(work, places, workers, 64):
@@ -136,6 +149,8 @@ def check_data(
     # Of the images to train on alone: what scores a model must not shape its input.
     mean, std = _statistics([look for look in good if look.split in ("train", "all")] or good)
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
+    if value_range is None:
+        problems += _unused_range(good)
     if len(places) < total:
         problems.append(Problem(severity="note", message=f"{len(places)} of {total} images were looked at"))
     order = {"error": 0, "warning": 1, "note": 2}
@@ -165,14 +180,19 @@ def _places(dataset: Dataset) -> list[tuple[Split, int]]:
     return [places[i] for i in np.sort(chosen)]
 
 
-def _look(split: Split, index: int, channels: int) -> Look:
+def _look(split: Split, index: int, channels: int, value_range: ValueRange | None) -> Look:
     try:
         source = split.source(index)
         data = _bytes_of(source, split.names[index])
-        request = Request(channels=channels, max_pixels=split.max_pixels, min_size=lambda size: LOOK_SIZE)
+        request = Request(
+            channels=channels,
+            max_pixels=split.max_pixels,
+            min_size=lambda size: LOOK_SIZE,
+            value_range=value_range,
+        )
         loaded = load(data if data is not None else source, request, split.names[index])
     except ImageError as error:
-        return Look(split=split.name, index=index, reason=error.about(split.names[index]))
+        return Look(split=split.name, index=index, reason=error.about(split.names[index]), fix=error.fix)
     except OSError as error:
         return Look(split=split.name, index=index, reason=error.strerror or str(error))
     mode, paged = _mode_and_pages(source, data)
@@ -190,6 +210,7 @@ def _look(split: Split, index: int, channels: int) -> Look:
         bytes_hash=hashlib.blake2b(data if data is not None else pixels.tobytes(), digest_size=16).digest(),
         pixels_hash=hashlib.blake2b(pixels.tobytes() + repr(loaded.size).encode(), digest_size=16).digest(),
         pixels=len(flat),
+        deepest=float(flat.max()) if pixels.dtype != np.uint8 else None,
         sums=np.stack([flat.sum(0, dtype=np.float64), np.square(flat).sum(0, dtype=np.float64)]),
     )
 
@@ -230,6 +251,21 @@ def _statistics(looks: list[Look]) -> tuple[list[float], list[float]]:
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
+def _unused_range(looks: list[Look]) -> list[Problem]:
+    """A warning where 16-bit pictures use a small part of their range, as 12-bit values in a 16-bit file do."""
+    deepest = max((look.deepest for look in looks if look.deepest is not None), default=1.0)
+    if deepest == 0 or deepest > _SMALL_PART:
+        return []
+    value = round(deepest * 65535)
+    top = 2 ** max(value.bit_length(), 1) - 1
+    message = (
+        f"the highest value of the images deeper than 8 bits is {deepest:.4f} of their range ({value} of 65535), "
+        "so the model sees them almost black"
+    )
+    fix = f"if {top} is white, pass --value-range 0,{top}"
+    return [Problem(severity="warning", message=message, fix=fix)]
+
+
 def _sizes(looks: list[Look]) -> dict[str, list[int]]:
     if not looks:
         return {}
@@ -259,6 +295,17 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
             )
         ]
     problems = []
+    if dataset.columns is not None and len(dataset.classes) > 2 and counts.max() == 1:
+        column = dataset.columns.label
+        message = (
+            f"{dataset.path}: each of the {len(dataset.classes)} labels in the column {column} stands in one "
+        )
+        fix = "name the column of the class with --label-column"
+        return [
+            _fatal(
+                f"{message}training row, such as {dataset.classes[0]!r}: a number or an id, not a class", fix
+            )
+        ]
     if not any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
         others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
         message = f"{dataset.path} has no images to evaluate on" + (f", but {others}" if others else "")
@@ -316,7 +363,9 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
             why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
             message = f"none of the {counted(count, 'image')} of {name} can be read; the first: {why}"
             problems.append(
-                Problem(severity="error" if needed else "warning", message=message, fix="fix them")
+                Problem(
+                    severity="error" if needed else "warning", message=message, fix=first.fix or "mend them"
+                )
             )
     training = [look for look in looks if look.split in ("train", "all")]
     labels = dataset.splits[training[0].split].labels if training else ()

@@ -34,6 +34,22 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenColumns:
+    """Of a table: the columns that were used, and `others` that were not."""
+
+    image: str
+    label: str
+    split: str | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        also = f" (also: {', '.join(self.others)})" if self.others else ""
+        split = f", split from `{self.split}`" if self.split else ""
+        return f"image from `{self.image}`, label from `{self.label}`{split}{also}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """Some images of a data set, in a fixed order.
 
@@ -78,7 +94,7 @@ class Dataset:
     passed_by: skipped files, counted by reason. readings: what was decided about folders or columns that
     a person might not expect, a line each. problems: what was found while listing; `check_data` adds what
     only a look into the images shows.
-    split_seed: the seed of an 80/20 split made here, None when the data came split.
+    columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
     """
 
     path: str
@@ -89,6 +105,7 @@ class Dataset:
     readings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     split_seed: int | None = None
+    columns: TakenColumns | None = None
 
     @property
     def training(self) -> Split:

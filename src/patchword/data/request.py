@@ -6,25 +6,31 @@ from patchword.errors import DataError, SettingsError
 from patchword.images.limits import MAX_PIXELS
 
 # Field → the option that sets it, of those that mean something for one kind of data alone.
-TABLE_OPTIONS = {"image_column": "--image-column", "label_column": "--label-column"}
+TABLE_OPTIONS = {
+    "image_column": "--image-column",
+    "label_column": "--label-column",
+    "split_column": "--split-column",
+}
 FOLDER_OPTIONS = {"class_level": "--class-level"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRequest:
-    """split: make an 80/20 split by `seed` where the data has none; else one split "all".
+    """split: hold out a fifth where the data has no split; else one split "all".
 
-    image_column, label_column: of a table; None takes the usual names. ignore_unknown_classes:
-    leave images out of the evaluation split whose class training has not, instead of refusing.
-    class_level: how many folders deep the class folders lie, below the data or their split folder;
-    None finds out, and refuses what can be read in two ways.
-    max_pixels: larger images are refused.
+    split_seed: another number gives another split; the seed of the training changes nothing, so that two
+    trainings on the same data hold out the same images. image_column, label_column, split_column: of a table;
+    None takes the usual names. ignore_unknown_classes: leave images out of the evaluation split whose class
+    training has not, instead of refusing. class_level: how many folders deep the class folders lie, below the data
+    or their split folder; None finds out, and refuses what can be read in two ways. max_pixels: larger images are
+    refused.
     """
 
     split: bool = True
-    seed: int = 0
+    split_seed: int = 0
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
     ignore_unknown_classes: bool = False
     class_level: int | None = None
     max_pixels: int = MAX_PIXELS

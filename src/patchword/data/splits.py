@@ -1,38 +1,95 @@
-"""Splitting a data set in two, the same way for the same seed."""
+"""Holding out a part of the images, so that each keeps its side when others come or go."""
 
 import hashlib
+import unicodedata
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from patchword.data.contents import equal_files, hashes_of
 from patchword.data.dataset import Dataset, Split
 
 HELD_OUT = 0.2
 
 
-def stratified(
-    labels: NDArray[np.int64], seed: int, share: float = HELD_OUT
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and indices held out, in ascending order.
+def place_of(key: str, seed: int) -> float:
+    """A number in 0..1 that looks random and that only (key, seed) decides.
 
-    Of each class `share` is held out, rounded, at least one image and never all; the one
-    image of a class that has no other stays in training.
+    é as one character or as two is the same name: file systems and zip programs change it.
     """
-    drawn = np.random.default_rng(seed)
-    held: list[int] = []
+    text = f"{seed}\0{unicodedata.normalize('NFC', key)}"
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest()
+    return int.from_bytes(digest, "big") / 2**56
+
+
+def held_out(
+    labels: NDArray[np.int64],
+    keys: Sequence[str],
+    seed: int,
+    *,
+    contents: Sequence[Hashable] | None = None,
+    share: float = HELD_OUT,
+) -> NDArray[np.bool_]:
+    """Which images are held out of training: those whose key's place is below `share`.
+
+    keys: names; images with the same key are on one side. contents: images that share one are copies and are on
+    one side, held out only if every copy's key would be.
+
+    A class with two or more images (copies counted once) has some on both sides: where chance leaves one side
+    empty, the image with the lowest place is held out, or the one with the highest is trained on. A picture that
+    stands under two classes may then be trained on although it was the only one held out of a class.
+
+    An image's side depends on its own name, but for that rule. So:
+    - Adding images never moves one from training to the held-out side, if its class had two images before and one
+      of them a place of at least `share` (all but 0.2**n of the classes of n images). A new copy of the only
+      image held out of a class is the other exception.
+    - Removing images moves one to the held-out side only if its class has lost all its held-out images, or a copy.
+    """
+    places = np.array([place_of(key, seed) for key in keys], dtype=np.float64)
+    groups = None if contents is None else np.unique(_numbered(contents), return_inverse=True)[1]
+    if groups is not None and len(groups):
+        highest = np.zeros(groups.max() + 1)
+        np.maximum.at(highest, groups, places)
+        places = highest[groups]
+    held = places < share
     for label in np.unique(labels):
-        members = drawn.permutation(np.flatnonzero(labels == label))
-        count = min(max(round(share * len(members)), 1), len(members) - 1)
-        held.extend(members[:count].tolist())
-    mask = np.zeros(len(labels), dtype=bool)
-    mask[held] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
+        members = np.flatnonzero(labels == label)
+        there = np.unique(places[members])
+        if len(there) < 2:
+            held[members] = False
+        elif not held[members].any():
+            held[members] = places[members] == there[0]
+        elif held[members].all():
+            held[members] = places[members] < there[-1]
+    if groups is not None and len(groups):
+        trained = np.zeros(groups.max() + 1, dtype=bool)
+        trained[groups[~held]] = True
+        held &= ~trained[groups]
+    return held
 
 
-def split_in_two(whole: Split, seed: int) -> dict[str, Split]:
-    """`whole` as "train" and "val", 80/20 by class."""
-    train, held = stratified(whole.labels, seed)
-    return {"train": whole.subset(train, "train"), "val": whole.subset(held, "val")}
+def _numbered(contents: Sequence[Hashable]) -> NDArray[np.int64]:
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(content, len(number)) for content in contents], dtype=np.int64)
+
+
+def split_in_two(whole: Split, seed: int, keys: Sequence[str] | None = None) -> dict[str, Split]:
+    """`whole` as "train" and "val", about 80/20 in every class, by the rules of `held_out`.
+
+    keys: a name for each image that moving or zipping the data does not change; None places the images by their
+    content, for those that have no name.
+    """
+    if keys is None:
+        found = hashes_of(whole)
+        keys = [name if h is None else h.hex() for name, h in zip(whole.names, found, strict=True)]
+        mask = held_out(whole.labels, keys, seed)
+    else:
+        mask = held_out(whole.labels, keys, seed, contents=equal_files(whole))
+    return {
+        "train": whole.subset(np.flatnonzero(~mask), "train"),
+        "val": whole.subset(np.flatnonzero(mask), "val"),
+    }
 
 
 def file_list_sha256(dataset: Dataset) -> str:

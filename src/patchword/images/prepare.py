@@ -27,7 +27,13 @@ def read(
 
     THE one route for evaluation, prediction and embedding. Raises: ImageError naming the picture and why.
     """
+    return _normalised(preprocess, read_pixels(source, preprocess, name=name, max_pixels=max_pixels))
 
+
+def read_pixels(
+    source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """As `read`, before mean and std: [h, w, C], uint8 or, for pictures deeper than 8 bits, float32 in 0..1."""
     margin = preprocess.reading.draft_margin
 
     def min_size(size: Size) -> Size:
@@ -42,17 +48,19 @@ def read(
         value_range=preprocess.reading.value_range,
     )
     loaded = load(source, request, name)
-    return _applied(preprocess, loaded, name or "image")
+    return _fitted(preprocess, loaded, name or "image")
 
 
 def prepare(preprocess: Preprocess, picture: Pixels | Image.Image, name: str) -> NDArray[np.float32]:
     """As `Preprocess.__call__`."""
     height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
     whole = (0.0, 0.0, float(width), float(height))
-    return _applied(preprocess, Loaded(picture=picture, size=(height, width), box=whole), name)
+    loaded = Loaded(picture=picture, size=(height, width), box=whole)
+    return _normalised(preprocess, _fitted(preprocess, loaded, name))
 
 
-def _applied(preprocess: Preprocess, loaded: Loaded, name: str) -> NDArray[np.float32]:
+def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
+    """Resized and cut to what the model takes."""
     picture = loaded.picture
     channels = len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
     if channels != preprocess.in_channels:
@@ -64,7 +72,7 @@ def _applied(preprocess: Preprocess, loaded: Loaded, name: str) -> NDArray[np.fl
     if plan.resized[0] * plan.resized[1] > MAX_RESIZED_PIXELS and min(plan.top, plan.left) >= 0:
         plan, box = _kept_part(plan, box)
     resized = resize(picture, plan.resized, preprocess.resample, box)
-    return _normalised(preprocess, _cut(resized, plan, _fill(preprocess, resized.dtype)))
+    return _cut(resized, plan, _fill(preprocess, resized.dtype))
 
 
 def _kept_part(plan: Plan, box: Box) -> tuple[Plan, Box]:

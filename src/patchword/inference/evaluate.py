@@ -12,6 +12,7 @@ import numpy as np
 from patchword import metrics
 from patchword.checkpoints.card import broken_notes
 from patchword.data.align import align
+from patchword.data.contents import seen_in, unpack
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
 from patchword.data.request import OpenRequest
@@ -27,6 +28,10 @@ WORST_SHOWN = 24
 TOP5_ABOVE = 5
 _SURE_OF_ONE_ANSWER = 20
 _LOST_NAMED = 3
+NOT_RECORDED = (
+    "these weights do not record which images they were trained on; if some of these are among them, "
+    "the score is too good"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,23 @@ class Mistake:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Of the `of` images of a split, `images` are ones that the model was trained on. scored: with the others."""
+
+    images: int
+    of: int
+    scored: bool
+
+    @property
+    def text(self) -> str:
+        are = "is one" if self.images == 1 else "are ones"
+        said = f"{self.images} of these {counted(self.of, 'image')} {are} that this model was trained on"
+        if self.scored:
+            return f"{said}, so the score is too good"
+        return f"{said}; the score is of the other {self.of - self.images}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The score of a model on a split; shares are of `scored` images, of `images` that there are.
 
@@ -49,6 +71,8 @@ class Evaluation:
     predicted columns. mistakes: the surest first. notice: what looks wrong with the model. notes: what was
     found while listing the data, such as images of classes that the model has not, which are not among `images`.
     majority: the class that most of the scored images belong to, and what always predicting it would score.
+    trained_on: how many of the split the model was trained on, None where the weights do not record it; unless they
+    are scored, they are not among `images` either.
     """
 
     data: str
@@ -68,6 +92,7 @@ class Evaluation:
     notice: str = ""
     notes: tuple[str, ...] = ()
     majority: metrics.Majority | None = None
+    trained_on: Overlap | None = None
 
     @property
     def coverage(self) -> str:
@@ -92,7 +117,7 @@ class Evaluation:
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
         plain["top1_interval"] = list(self.top1_interval)
-        for optional in ("top5", "notice", "notes", "majority"):
+        for optional in ("top5", "notice", "notes", "majority", "trained_on"):
             if not plain[optional]:
                 plain.pop(optional)
         return plain
@@ -102,10 +127,12 @@ class Evaluation:
 class EvaluationRequest:
     """split: by name; None takes val, else test, else all. progress: called with (done, of all).
 
+    include_trained: score images that the model was trained on too; asking for the split "train" does.
     value_range: (lowest, highest) of float, 16- and 32-bit images; None takes the model's own.
     """
 
     split: str | None = None
+    include_trained: bool = False
     batch_size: int | None = None
     ignore_unknown_classes: bool = False
     value_range: ValueRange | None = None
@@ -115,8 +142,8 @@ class EvaluationRequest:
 def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
     """The data set as this model should be scored on it.
 
-    Where the data has no split of its own and the model was trained on it, the images held
-    out then are found again; any other data is scored whole.
+    Where the data has no split of its own and the model was trained on exactly this list of images, those held
+    out then are found again; any other data is scored whole, but for what `evaluate` leaves out.
     Raises: DataError, also where images lie in no class, or in one that the data's own train/ has not.
     """
     dataset = open_as_trained(model.provenance, data, request or OpenRequest())
@@ -129,13 +156,16 @@ def open_for(model: Model, data: str | Path, request: OpenRequest | None = None)
 def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None = None) -> Evaluation:
     """Score the model on one split of the data, its classes matched by name.
 
+    Images whose files the model was trained on, under whatever name, are left out and counted.
     Raises: DataError where classes are not the model's, there is no such split, or nothing in
-    it can be read; CheckpointError for a model that has no trained head.
+    it can be read or is new to the model; CheckpointError for a model that has no trained head.
     """
     request = request or EvaluationRequest()
     model.check_can_predict()
     dataset = align(dataset, model.classes, ignore_unknown=request.ignore_unknown_classes)
-    split = choose_split(dataset, request.split)
+    chosen = choose_split(dataset, request.split)
+    keep = request.include_trained or request.split == "train"
+    split, overlap = _without_trained(dataset, chosen, model, keep=keep)
     tally = _Tally(split, model, request.value_range)
     found = model.answers(
         from_split(split),
@@ -160,10 +190,11 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             "fix the images, or choose another split",
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path))
-    found_first = tuple(problem.message for problem in dataset.problems)
-    return dataclasses.replace(
-        tallied, notes=(*broken_notes(model.card), *found_first, *_not_held_out(dataset, split))
-    )
+    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    notes += _not_held_out(dataset, split)
+    if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
+        notes.append(NOT_RECORDED)
+    return dataclasses.replace(tallied, notes=tuple(notes), trained_on=overlap)
 
 
 def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
@@ -177,6 +208,25 @@ def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
     shown = ", ".join(map(repr, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     of = f"{len(dataset.classes) - len(lost)} of {len(dataset.classes)} classes"
     return (f"no image of {shown} is held out, because there are too few: the score is over {of}",)
+
+
+def _without_trained(
+    dataset: Dataset, split: Split, model: Model, *, keep: bool
+) -> tuple[Split, Overlap | None]:
+    """The split without the images that the model was trained on, if it is known which; all of it with `keep`."""
+    trained = unpack(model.provenance.trained_on)
+    if not trained:
+        return split, None
+    seen = set(seen_in(split, trained))
+    if keep or not seen:
+        return split, Overlap(images=len(seen), of=len(split), scored=bool(seen))
+    if len(seen) == len(split):
+        raise DataError(
+            f"{dataset.path}: this model was trained on all {len(split)} images of {split.name}",
+            "give images that it has not seen, or score these all the same with --include-trained",
+        )
+    rest = [i for i in range(len(split)) if i not in seen]
+    return split.subset(rest), Overlap(images=len(seen), of=len(split), scored=False)
 
 
 class _Tally:

@@ -64,6 +64,7 @@ class Inspected:
             "source": where.source,
             "licence": where.licence,
             "trained on": where.data,
+            "training images": f"{where.num_trained_on:,} recorded" if where.trained_on else "",
             "written": where.created,
         }
         return [(name, value) for name, value in shown.items() if value and value != str(self.report.path)]
@@ -115,7 +116,9 @@ class Inspected:
             "config": to_plain(self.card.config),
             "preprocess": to_plain(self.card.preprocess),
             "classes": list(self.card.classes),
-            "provenance": to_plain(self.card.provenance),
+            # The record itself is for programs alone, and long.
+            "provenance": to_plain(self.card.provenance)
+            | {"trained_on": self.card.provenance.num_trained_on},
             "facts": [
                 {"name": f.name, "value": plain_value(f.value), "source": f.source} for f in report.facts
             ],

@@ -114,8 +114,10 @@ def open_as_trained(origin: Provenance, data: str | Path, request: OpenRequest) 
     If the data has no split of its own and the model was trained on it, the images held out then are found
     again; any other data is one split "all".
     """
-    seed = origin.facts.get("split_seed", origin.seed)
-    dataset = open_data(data, replace(request, split=True, seed=seed if isinstance(seed, int) else 0))
+    if not origin.data_hash:
+        return open_data(data, replace(request, split=False))
+    seed = origin.facts.get("split_seed", 0)
+    dataset = open_data(data, replace(request, split=True, split_seed=seed if isinstance(seed, int) else 0))
     if dataset.split_seed is not None and file_list_sha256(dataset) != origin.data_hash:
         dataset = open_data(data, replace(request, split=False))
     return dataset

@@ -46,11 +46,13 @@ class RunSettings:
     is one, else the CPU. stored_size: (h, w) of the decoded pictures that are
     augmented. threads: 0 takes what the machine grants at the start, and the run keeps it, since
     sums in another order end in other digits. evaluate_every: epochs. weights: what the run begins
-    from, as `patchword.load` takes it; "" is from scratch.
+    from, as `patchword.load` takes it; "" is from scratch. split_seed: another number holds out other images,
+    where the data have no split of their own.
     """
 
     batch_size: int = 64
     seed: int = 0
+    split_seed: int = 0
     precision: Precision = "float32"
     device: str = "auto"
     threads: int = 0

@@ -18,9 +18,11 @@ PATHS = {
     "batch_size": "run.batch_size",
     "lr": "optim.lr",
     "seed": "run.seed",
+    "split_seed": "run.split_seed",
     "threads": "run.threads",
     "device": "run.device",
     "weights": "run.weights",
+    "value_range": "preprocess.reading.value_range",
 }
 # A named model and an image size set these too; an older file's values would contradict them.
 _FOLLOW_FROM = {

@@ -16,9 +16,10 @@ from patchword import settings as tree
 from patchword.checkpoints.card import BROKEN, ModelCard, Provenance
 from patchword.checkpoints.native import read_model, write_model
 from patchword.data.batches import Batches
-from patchword.data.dataset import Dataset
+from patchword.data.contents import pack, seen_in, unpack
+from patchword.data.dataset import Dataset, Split
 from patchword.data.splits import file_list_sha256
-from patchword.errors import TrainingBroken, UserError
+from patchword.errors import DataError, TrainingBroken, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.training import runfolder
@@ -37,8 +38,9 @@ from patchword.training.state import TrainingState
 from patchword.training.tasks.classify import Classify
 from patchword.training.weights import Start, fill
 
-# In data.json: what the weights of the run were made from.
+# In data.json: what the weights of the run were made from, and the images that those were trained on.
 BEGUN_FROM = "begun_from"
+TRAINED_BEFORE = "trained_before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ def start_run(
     if start is not None:
         for change in fill(model, start, chosen.settings, dataset.classes):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
-        facts = {**facts, BEGUN_FROM: start.facts()}
+        before = start.source.card.provenance.trained_on
+        facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
     chosen = _measured(chosen, model, device, progress)
     state = _new_state(model.to(device), chosen.settings)
     if text := expectation(chosen.settings, len(dataset.training)):
@@ -86,7 +89,12 @@ def start_run(
     with runfolder.locked(folder):
         _write_beginning(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
-        return _run(dataset, chosen.settings, state, folder, facts, progress)
+        try:
+            return _run(dataset, chosen.settings, state, folder, facts, progress)
+        except DataError:
+            if not (folder.path / runfolder.LAST).exists():  # found before the first step
+                shutil.rmtree(folder.path, ignore_errors=True)
+            raise
 
 
 def _write_beginning(
@@ -122,7 +130,7 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
         )
     if facts.get("file_list_sha256") != file_list_sha256(dataset):
         raise UserError(
-            f"{dataset.path} is not what {folder.path} was trained on: its list of images has changed",
+            f"{dataset.path} is not what {folder.path} was trained on: its images have changed",
             "restore the data, or start a new run",
         )
     device = machine.find_device(settings.run.device)
@@ -232,7 +240,10 @@ def _run(
 ) -> RunResult:
     torch.set_num_threads(settings.run.threads)
     workers = machine.granted_cores()
-    stored = Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels)
+    stored = replace(
+        Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels),
+        reading=settings.preprocess.reading,
+    )
     batches = Batches(
         dataset.training, stored, batch_size=settings.run.batch_size, seed=settings.run.seed, workers=workers
     )
@@ -245,13 +256,16 @@ def _run(
     state.images = batches.fingerprint
     for name, reason in batches.skipped:
         folder.log(f"skipped {name}: {reason}")
-    device = next(state.model.parameters()).device
-    task = Classify(settings, dataset.evaluation, device, workers)
-    writer = _Writer(dataset, settings, folder, facts)
 
     def warn(text: str) -> None:
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
+
+    trained = batches.contents | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    evaluation = _unseen(dataset, trained, warn)
+    device = next(state.model.parameters()).device
+    task = Classify(settings, evaluation, device, workers)
+    writer = _Writer(dataset, settings, folder, facts, pack(trained))
 
     hooks = Hooks(
         record=folder.append_metrics,
@@ -272,14 +286,43 @@ def _run(
     return RunResult(folder=folder.path, settings=settings, skipped=tuple(batches.skipped))
 
 
+def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], None]) -> Split:
+    """The evaluation images that the weights are not trained on, here or before.
+
+    Raises: DataError where there are none.
+    """
+    split = dataset.evaluation
+    seen = set(seen_in(split, trained))
+    if not seen:
+        return split
+    if len(seen) == len(split):
+        raise DataError(
+            f"all {len(split)} images of {split.name} are ones that the model is trained on, "
+            "here or in the weights it begins from, so none is left to score it",
+            "add images to it that are new to the model"
+            + (", or leave out --split-seed" if dataset.split_seed else ""),
+        )
+    warn(
+        f"{len(seen)} of the {len(split)} images of {split.name} are ones that the model is trained on, here or "
+        f"in the weights it begins from (such as {split.names[min(seen)]}); they are left out of the score"
+    )
+    return split.subset([i for i in range(len(split)) if i not in seen])
+
+
 class _Writer:
-    """Writes state and weights files of a run, with their cards."""
+    """Writes state and weights files of a run, with their cards. trained_on: as the card has it."""
 
     def __init__(
-        self, dataset: Dataset, settings: TrainSettings, folder: RunFolder, facts: Mapping[str, Any]
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        folder: RunFolder,
+        facts: Mapping[str, Any],
+        trained_on: str,
     ) -> None:
         self.dataset, self.settings, self.folder, self.facts = dataset, settings, folder, facts
         self.broken = ""
+        self.trained_on = trained_on
 
     def keep(self, state: TrainingState, is_best: bool, scores: dict[str, float]) -> None:
         self._write(runfolder.LAST, state, scores)
@@ -317,6 +360,7 @@ class _Writer:
                 patchword=metadata.version("patchword"),
                 data=self.dataset.path,
                 data_hash=str(self.facts.get("file_list_sha256", "")),
+                trained_on=self.trained_on,
                 seed=self.settings.run.seed,
                 recipe=self.settings.run.recipe,
                 **self._origin(),

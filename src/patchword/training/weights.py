@@ -13,6 +13,7 @@ from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source
 from patchword.errors import FactUnsaid, SettingsError
+from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
@@ -34,6 +35,11 @@ class Start:
     name: str
     source: Source
     report: LoadReport
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The range that the weights read deep images with."""
+        return self.source.card.preprocess.reading.value_range
 
     def facts(self) -> dict[str, str]:
         """What every file of the run says of where it began."""

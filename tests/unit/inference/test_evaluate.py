@@ -117,7 +117,7 @@ def test_a_split_that_is_not_there_is_named(model: Model, labelled: Path) -> Non
 
 
 def test_images_that_training_held_out_are_found_again(model: Model, labelled: Path) -> None:
-    training = open_data(labelled, OpenRequest(seed=5))
+    training = open_data(labelled, OpenRequest(split_seed=5))
     origin = replace(model.provenance, data_hash=file_list_sha256(training), facts={"split_seed": 5})
     model.card = replace(model.card, provenance=origin)
     assert open_for(model, labelled).evaluation.names == training.evaluation.names

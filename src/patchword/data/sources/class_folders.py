@@ -44,7 +44,11 @@ def dataset_of(
     }
     seed = None
     if set(splits) == {"all"} and request.split:
-        splits, seed = split_in_two(splits["all"], request.seed), request.seed
+        whole, seed = splits["all"], request.split_seed
+        keys = [
+            below_root(file, classes[label]) for file, label in zip(whole.names, whole.labels, strict=True)
+        ]
+        splits = split_in_two(whole, seed, keys)
     problems = class_problems(found, tree, path, kind, request.ignore_unknown_classes)
     problems += skipped_problems(tree, path)
     if table is not None:
@@ -68,6 +72,12 @@ def _passed_by(found: Found, tree: Tree) -> dict[str, int]:
     counts["images in no split"] = sum(found.beside.values())
     counts["images without a class"] = sum(found.unlabelled.values())
     return {reason: count for reason, count in counts.items() if count}
+
+
+def below_root(file: str, class_name: str) -> str:
+    """The path from the class folder on: what stands above it changes when data are moved, wrapped or zipped."""
+    at = f"/{file}".find(f"/{class_name}/")
+    return file if at < 0 else file[at:]
 
 
 def _split(

@@ -3,52 +3,54 @@
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from patchword.data.dataset import Reader
+from patchword.data.sources.table_columns import Columns
 from patchword.errors import DataError, ImageError
 
 # Row groups that stay in memory; images are read in order or nearly so.
 KEPT_GROUPS = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parquet:
-    """All columns but the image bytes; `reader` gives those, None where images are paths."""
-
-    names: list[str]
-    values: dict[str, Sequence[Any]]
-    class_names: dict[str, list[str]]
-    reader: Reader | None
-
-
-def read_parquet(path: str, image_columns: Sequence[str]) -> Parquet:
-    """Raises: DataError where the file is no Parquet."""
+def read_parquet(path: str) -> Columns:
+    """All columns but image bytes and lists. Raises: DataError where the file is no Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path, memory_map=True)
         schema = file.schema_arrow
-        images = [
-            c for c in schema.names if c.lower() in image_columns and _holds_bytes(schema.field(c).type)
-        ]
-        plain = [c for c in schema.names if c not in images and not pa.types.is_nested(schema.field(c).type)]
+        kinds = {name: schema.field(name).type for name in schema.names}
+        pictures = [name for name, kind in kinds.items() if _holds_bytes(kind)]
+        lists = [name for name, kind in kinds.items() if pa.types.is_nested(kind) and name not in pictures]
+        plain = [name for name in kinds if name not in pictures and name not in lists]
         table = file.read(columns=plain)
+        examples = {name: _first(file, name) for name in lists}
+    except PermissionError as error:
+        raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error})", "make or download it again") from error
-    values: dict[str, Sequence[Any]] = {c: table.column(c).to_pylist() for c in plain}
-    if images:
-        # Names for people: row numbers, since the bytes need not carry a path.
-        values[images[0]] = [f"row {row}" for row in range(file.metadata.num_rows)]
-    reader = RowGroups(path, images[0]) if images else None
-    names = [c for c in schema.names if c in values]
-    return Parquet(names=names, values=values, class_names=_class_names(schema.metadata), reader=reader)
+    return Columns(
+        names=schema.names,
+        num_rows=file.metadata.num_rows,
+        values={name: table.column(name).to_pylist() for name in plain},
+        lists=examples,
+        pictures={name: RowGroups(path, name) for name in pictures},
+        class_names=_class_names(schema.metadata),
+    )
+
+
+def _first(file: Any, name: str) -> str:
+    """The first value of a column of lists, as text."""
+    for batch in file.iter_batches(
+        batch_size=1, row_groups=[0] if file.num_row_groups else [], columns=[name]
+    ):
+        text = repr(batch.column(0)[0].as_py())
+        return text if len(text) <= 60 else text[:60] + "…"
+    return "[]"
 
 
 def _holds_bytes(kind: Any) -> bool:

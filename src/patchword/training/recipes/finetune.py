@@ -107,7 +107,8 @@ def _preprocess(card: ModelCard, facts: DataFacts, model: ViTConfig) -> Preproce
         mean=card.preprocess.mean if same else facts.mean,
         std=card.preprocess.std if same else safe_std(facts.std),
     )
-    return replace(simple, resample=card.preprocess.resample)
+    reading = replace(simple.reading, value_range=card.preprocess.reading.value_range)
+    return replace(simple, resample=card.preprocess.resample, reading=reading)
 
 
 def _augment(facts: DataFacts, overlay: Overlay, model: ViTConfig) -> AugmentSettings:
