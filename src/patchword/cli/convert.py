@@ -1,6 +1,7 @@
 """`patchword convert`: a model from any layout into any other, with the proof."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def convert(
     \b
     MODEL   a weights file or folder in any layout, a run folder
     patchword convert B_16.npz --to timm --out b16/
-    patchword convert runs/flowers --to transformers --out for-hub/
+    patchword convert runs/flowers --to timm --out for-hub/
 
     The same rules write that read. What was written is read back, one image goes through both, and
     the largest difference is printed. What the format cannot hold is refused by name.
@@ -73,6 +74,8 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],
         "class_names": None if done.names is None else str(done.names),
         "elsewhere": [{"table": t, "ours": a, "theirs": b} for t, a, b in done.elsewhere],
+        "notes": list(done.notes),
+        "reader": None if done.reader is None else asdict(done.reader),
         "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
     }
 
@@ -81,6 +84,8 @@ def _print(done: "Conversion") -> None:
     click.echo(f"{done.path}: {done.layout}")
     for file in done.files:
         click.echo(f"  wrote      {file}")
+    for note in done.notes:
+        click.echo(f"  note       {note}")
     for reason, count in done.dropped:
         click.echo(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}")
     for field, ours, theirs in done.changed:
@@ -96,3 +101,5 @@ def _print(done: "Conversion") -> None:
     if done.names is not None:
         click.echo(f"  tell       class_names = {done.names}: this format has no place for it")
     click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")
+    if done.reader is not None:
+        click.echo(f"  opened     {done.reader.reader}: largest difference {done.reader.difference:.2g}")
