@@ -65,9 +65,9 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"
-_READ_TYPES = re.compile(
-    r"(vit|deit|vit_msn|ijepa|vit_mae|beit|data2vec-vision|dinov2|dinov2_with_registers|dinov3_vit"
-    r"|clip|clip_vision_model|chinese_clip|siglip|siglip_vision_model|siglip2|siglip2_vision_model)"
+# The types of the layouts of transformers; a test holds this list to them.
+READ_TYPES = frozenset(
+    ["vit", "deit", "vit_msn", "ijepa", "vit_mae", "beit", "data2vec-vision", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model", "chinese_clip", "chinese_clip_vision_model", "altclip", "altclip_vision_model", "siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model", "timm_wrapper"]
 )
 
 
@@ -97,7 +97,7 @@ def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
         return f"a {name} of diffusers (_class_name in config.json), not a ViT backbone", _OTHER_PROGRAM
     kind, classes = config.get("model_type"), config.get("architectures")
     shown = f" ({', '.join(map(str, classes[:2]))})" if isinstance(classes, list) and classes else ""
-    if isinstance(kind, str) and not _READ_TYPES.fullmatch(kind):
+    if isinstance(kind, str) and kind not in READ_TYPES:
         return (
             f"by config.json a transformers model of the type {kind!r}{shown}, which patchword does not read",
             _OTHER_PROGRAM,

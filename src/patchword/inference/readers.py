@@ -129,7 +129,7 @@ def _inputs(model_type: str, config: ViTConfig, image: "Tensor") -> dict[str, "T
         return {"pixel_values": image}
     (rows, columns), (height, width) = config.grid_size, config.patch.size
     whole = image[:, :, : rows * height, : columns * width]
-    patches = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 3, 5, 1)
+    patches = whole.reshape(*whole.shape[:2], rows, height, columns, width).permute(0, 2, 4, 3, 5, 1)
     return {
         "pixel_values": patches.flatten(3).flatten(1, 2),
         "pixel_attention_mask": torch.ones(len(image), rows * columns, dtype=torch.int64),

@@ -195,14 +195,15 @@ def mlp_ratio(config: ViTConfig) -> int:
 
     Raises: CheckpointError where none gives it.
     """
-    for ratio in (4, *range(1, 65)):
-        width = config.dim * ratio
+    for ratio in [4, *range(1, 65)]:
+        width: int = config.dim * ratio
         if config.mlp.gated:
             width = (int(width * 2 / 3) + 7) // 8 * 8
         if width == config.mlp_dim:
             return ratio
     raise CheckpointError(
-        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} at a width of {config.dim} (its mlp_ratio is a whole number)",
+        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
+        f"width {config.dim} (its mlp_ratio is a whole number)",
         "choose another format",
     )
 
