@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.facts import Options
+from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -114,13 +114,9 @@ def load(
         classes=None if classes is None else tuple(classes),
         allow_partial=allow_partial,
         below=below,
-        drop=_patterns(drop),
+        drop=patterns(drop),
     )
     return load_model(path, device=device, options=said, offline=offline)
-
-
-def _patterns(drop: Sequence[str]) -> tuple[str, ...]:
-    return (drop,) if isinstance(drop, str) else tuple(drop)
 
 
 def _sides(value: int | Sequence[int] | None, name: str) -> tuple[int, int] | None:
@@ -143,12 +139,7 @@ def inspect(
     """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
-    return inspected(model, _part_of(options, below, drop), offline=offline)
-
-
-def _part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
-    said = options or Options()
-    return replace(said, below=below or said.below, drop=_patterns(drop) or said.drop)
+    return inspected(model, part_of(options, below, drop), offline=offline)
 
 
 def convert(
@@ -170,7 +161,7 @@ def convert(
     from patchword.inference.convert import convert as run_conversion
 
     return run_conversion(
-        model, to, Path(out), options=_part_of(options, below, drop), accept=accept, offline=offline
+        model, to, Path(out), options=part_of(options, below, drop), accept=accept, offline=offline
     )
 
 
