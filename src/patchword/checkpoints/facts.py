@@ -226,6 +226,11 @@ _WORDS = {
 }
 
 
+def flag_of(option: str) -> str:
+    """The command's option for a field of `Options`."""
+    return "--class-names" if option == "classes" else f"--{option.replace('_', '-')}"
+
+
 def _shown(fact: Fact) -> str:
     if isinstance(fact.value, Preprocess):
         numbers = [", ".join(f"{n:g}" for n in values) for values in (fact.value.mean, fact.value.std)]

@@ -32,12 +32,20 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     offline: of what is fetched, look at the cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
     """
+    if given == "":  # as a path it would be the current folder
+        raise CheckpointError("an empty path", "give a run folder or a weights file")
     path = Path(given).expanduser()
-    if path.is_dir():
+    try:
+        is_dir, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{path}: no permission to read it", "change the permissions of its folder"
+        ) from error
+    if is_dir:
         return _in_folder(path)
-    if path.is_file():
+    if is_file:
         return Found(path=path)
-    if path.exists():
+    if exists:
         raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a weights file")
     if isinstance(given, str) and (found := _fetched(given, offline=offline)):
         return found

@@ -14,6 +14,7 @@ from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import Refused
 from patchword.checkpoints.lost import lost_tensor, mostly_there
 from patchword.checkpoints.own import cut, with_head_named, without_metrics
+from patchword.checkpoints.own_options import check_names
 from patchword.checkpoints.plan import Dropped, Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
@@ -87,7 +88,9 @@ def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source
     except CheckpointError as error:
         raise _with_what_is_lost(error, checkpoint) from error
     classes = options.classes
-    if classes is None:
+    if classes is not None:
+        check_names(classes, description.config.head.num_classes, checkpoint.name)
+    else:
         classes = description.classes or _published_classes(release, description)
     untrained = description.untrained
     card = ModelCard(

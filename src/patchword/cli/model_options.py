@@ -47,7 +47,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 def class_names(name: str, path: str) -> tuple[str, ...]:
     """The lines of a file, one class each, in the order of the head."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{name} {path}: cannot be read ({error})", "give a text file, one name a line"

@@ -9,7 +9,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.request import OpenRequest
 from patchword.data.sources import table
 from patchword.data.sources.class_folders import dataset_of
-from patchword.data.sources.layout import Listing
+from patchword.data.sources.listing import Listing
 from patchword.errors import DataError
 
 DESCRIPTION = "a folder of class folders, with train/ and val/ or to be split"
@@ -42,10 +42,11 @@ def read(path: str, request: OpenRequest) -> Dataset:
     return dataset_of(path, "folder", listing, make_reader, request)
 
 
-def list_folder(root: str) -> Listing:
+def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
     """All files and folders below `root`, links to folders followed, each real folder once.
 
-    Raises: DataError where a folder may not be read.
+    unreadable: takes the error of each folder that cannot be read.
+    Raises: DataError for such a folder where no `unreadable` is given.
     """
     files: list[str] = []
     folders: list[str] = []
@@ -56,7 +57,9 @@ def list_folder(root: str) -> Listing:
             f"{error.filename}: {error.strerror}", "give yourself the right to read it"
         ) from error
 
-    for here, below, names in os.walk(root, followlinks=True, onerror=refuse):
+    for here, below, names in os.walk(
+        root, followlinks=True, onerror=refuse if unreadable is None else unreadable.append
+    ):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             below.clear()
@@ -67,4 +70,12 @@ def list_folder(root: str) -> Listing:
         prefix = "" if inside == "." else f"{inside}/"
         folders.extend(prefix + name for name in below)
         files.extend(prefix + name for name in sorted(names))
-    return Listing(files=files, folders=folders)
+
+    def head(file: str, size: int) -> bytes:
+        place = os.path.join(root, file)
+        if not os.path.isfile(place):  # opening a FIFO would wait for ever
+            return b""
+        with open(place, "rb") as opened:
+            return opened.read(size)
+
+    return Listing(files=files, folders=folders, head=head)

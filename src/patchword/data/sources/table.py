@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
-from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import SPLITS, in_order, split_order
+from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
+from patchword.data.sources.split_names import SPLITS, in_order, split_order
 from patchword.data.splits import split_in_two
 from patchword.errors import DataError, counted, is_near, near_text
 from patchword.images.suffixes import SUFFIXES
@@ -81,21 +81,33 @@ def labels_among(files: Sequence[str]) -> str | None:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
-    if path.lower().endswith(".parquet"):
-        parquet = read_parquet(
-            path, IMAGE_COLUMNS if request.image_column is None else (request.image_column,)
-        )
-        columns = Columns(
-            names=parquet.names, values=parquet.values, class_names=parquet.class_names, reader=parquet.reader
-        )
-    else:
-        columns = _parse(path, Path(path).read_bytes())
-    folder = Path(path).parent
+    refuse_folder_options(request, f"{path} is a table")
+    columns, folder = _columns(path, request), Path(path).parent
 
     def make_reader(files: Sequence[str]) -> Reader:
         return PathReader(str(folder), tuple(files))
 
     return _dataset(path, "table", columns, make_reader, lambda file: (folder / file).is_file(), request)
+
+
+def read_images(path: str, request: OpenRequest) -> tuple[list[str | None], Reader]:
+    """What each row calls its image (None where it has none), and a reader of them; no label is needed."""
+    columns = _columns(path, request)
+    image = _column(path, columns, request.image_column, IMAGE_COLUMNS, "image", "--image-column")
+    references = [None if v in (None, "") else str(v) for v in columns.values[image]]
+    reader = columns.reader or PathReader(str(Path(path).parent), tuple(r or "" for r in references))
+    return references, reader
+
+
+def _columns(path: str, request: OpenRequest) -> Columns:
+    if path.lower().endswith(".parquet"):
+        parquet = read_parquet(
+            path, IMAGE_COLUMNS if request.image_column is None else (request.image_column,)
+        )
+        return Columns(
+            names=parquet.names, values=parquet.values, class_names=parquet.class_names, reader=parquet.reader
+        )
+    return _parse(path, Path(path).read_bytes())
 
 
 def read_in_zip(
@@ -107,6 +119,7 @@ def read_in_zip(
     request: OpenRequest,
 ) -> Dataset:
     """A table that lies in a zip beside its images."""
+    refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     there = set(files)
 
