@@ -201,12 +201,14 @@ def evaluate(
     label_column: str | None = None,
     class_level: int | None = None,
     ignore_unknown_classes: bool = False,
+    value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> "Evaluation":
     """Score a model (or what `load` takes) on data, classes matched by name.
 
     split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
-    offline: how the model is loaded. Images that cannot be read are in `unreadable` and not scored.
+    offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
+    Images that cannot be read are in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
@@ -224,7 +226,10 @@ def evaluate(
         max_pixels=max_pixels,
     )
     request = scoring.EvaluationRequest(
-        split=split, batch_size=batch_size, ignore_unknown_classes=ignore_unknown_classes
+        split=split,
+        batch_size=batch_size,
+        ignore_unknown_classes=ignore_unknown_classes,
+        value_range=value_range,
     )
     return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
 
@@ -257,14 +262,13 @@ def train(
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train a classifier and score it, as `patchword train` does: from scratch, sized to the data, or from `weights`.
+    """Train a classifier and score it, as `patchword train` does: from scratch or from `weights`.
 
     resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
     config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
     a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
     silence, or an object of your own.
-    Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
-    Interrupted.
+    Raises: PatchwordError; TrainingBroken and Interrupted once it runs.
     """
     asked = locals()
     shown = _progress(progress)

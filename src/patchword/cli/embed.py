@@ -69,7 +69,7 @@ def embed(
     machine.watch()
     from patchword.inference.sources import Reading
 
-    reading = Reading(split=split, opening=open_request(image_column, label_column, None, False, max_pixels))
+    reading = Reading(split=split, opening=open_request(image_column, label_column, False, max_pixels))
     given = Images(files, reading)
     machine.tune_allocator()
     from patchword.cli.writers import Progress

@@ -21,6 +21,7 @@ from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from patchword.checkpoints.report import LoadReport
     from patchword.inference.evaluate import Evaluation
 
 
@@ -91,11 +92,17 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
-    _write(found, output, as_json, loaded.report.why)
-    _fail_for_unreadable(found)
+    _give(found, loaded.report, as_json=as_json, output=output)
+    from patchword.inference.predict import Failures
+
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
 
 
-def _write(found: "Evaluation", output: str | None, as_json: bool, why: str) -> None:
+def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
+    """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.inference.output import whole_file
@@ -105,21 +112,12 @@ def _write(found: "Evaluation", output: str | None, as_json: bool, why: str) -> 
     if as_json:
         click.echo(text)
     else:
-        _print(found, why)
+        _print(found, report.why)
     for note in found.notes:
-        say(f"note: {note}")
+        if note not in report.notes:  # those were said when it was loaded
+            say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-
-
-def _fail_for_unreadable(found: "Evaluation") -> None:
-    """Raises: PartialFailure naming images that could not be scored."""
-    from patchword.inference.predict import Failures
-
-    failures = Failures()
-    for bad in found.unreadable:  # their reasons have the fix in them
-        failures.add(bad["name"], ImageError(bad["reason"]))
-    failures.check(found.images, "scored")
 
 
 def _check_output(output: str) -> None:
@@ -142,7 +140,10 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(heading)
     if why:
         console.print(line(why, "dim"))
-    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
+    top1 = line(f"\ntop-1  {percent(found.top1)}", "bold")
+    over = f" {found.coverage}" if found.coverage else ""
+    top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
+    console.print(top1)
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"

@@ -76,7 +76,7 @@ def predict(
     kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
     from patchword.inference.sources import Reading
 
-    reading = Reading(split=split, opening=open_request(image_column, label_column, None, False, max_pixels))
+    reading = Reading(split=split, opening=open_request(image_column, label_column, False, max_pixels))
     given = Images(files, reading)
 
     machine.tune_allocator()

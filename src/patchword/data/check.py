@@ -68,6 +68,15 @@ class CheckReport:
         """Problems that make training meaningless."""
         return tuple(p for p in self.problems if p.severity == "error")
 
+    def __repr__(self) -> str:
+        found = Counter(problem.severity for problem in self.problems)
+        problems = ", ".join(counted(found[s], s) for s in ("error", "warning", "note") if found[s])
+        data = self.dataset
+        return (
+            f"CheckReport({data.path!r}: {counted(self.images, 'image')}, "
+            f"{counted(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As written to data.json."""
         dataset = self.dataset

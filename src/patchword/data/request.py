@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from patchword.errors import DataError
+from patchword.errors import DataError, SettingsError
 from patchword.images.limits import MAX_PIXELS
 
 # Field → the option that sets it, of those that mean something for one kind of data alone.
@@ -28,6 +28,10 @@ class OpenRequest:
     ignore_unknown_classes: bool = False
     class_level: int | None = None
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise SettingsError(f"max_pixels is {self.max_pixels}", "give a whole number from 1")
 
 
 def refuse_table_options(request: OpenRequest, what: str) -> None:
