@@ -195,8 +195,9 @@ def mlp_ratio(config: ViTConfig) -> int:
 
     Raises: CheckpointError where none gives it.
     """
-    for ratio in [4, *range(1, 65)]:
-        width: int = config.dim * ratio
+    ratios: tuple[int, ...] = (4, *range(1, 65))
+    for ratio in ratios:
+        width = config.dim * ratio
         if config.mlp.gated:
             width = (int(width * 2 / 3) + 7) // 8 * 8
         if width == config.mlp_dim:
