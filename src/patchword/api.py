@@ -2,11 +2,10 @@
 
 import inspect as signatures
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.facts import Options
+from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
@@ -73,13 +72,9 @@ def load(
         classes=None if classes is None else tuple(classes),
         allow_partial=allow_partial,
         below=below,
-        drop=_patterns(drop),
+        drop=patterns(drop),
     )
     return load_model(path, device=device, options=said, offline=offline)
-
-
-def _patterns(drop: Sequence[str]) -> tuple[str, ...]:
-    return (drop,) if isinstance(drop, str) else tuple(drop)
 
 
 def _sides(value: Sides, name: str) -> tuple[int, int] | None:
@@ -103,12 +98,7 @@ def inspect(
     """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
-    return inspected(model, _part_of(options, below, drop), offline=offline)
-
-
-def _part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
-    said = options or Options()
-    return replace(said, below=below or said.below, drop=_patterns(drop) or said.drop)
+    return inspected(model, part_of(options, below, drop), offline=offline)
 
 
 @in_python
@@ -131,7 +121,7 @@ def convert(
     from patchword.inference.convert import convert as run_conversion
 
     return run_conversion(
-        model, to, Path(out), options=_part_of(options, below, drop), accept=accept, offline=offline
+        model, to, Path(out), options=part_of(options, below, drop), accept=accept, offline=offline
     )
 
 

@@ -44,6 +44,23 @@ def test_every_command_is_one_and_takes_its_options(line: str) -> None:
     command.make_parser(click.Context(command)).parse_args(rest)
 
 
+def _said_in_source() -> list[tuple[str, str]]:
+    """(file, verb) of each `patchword VERB` in a text of the source: messages, docstrings, help."""
+    found = []
+    for file in sorted(Path(patchword.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                verbs = re.findall(r"(?:`|^ *|: )patchword ([a-z]+)(?=[ `])", node.value, re.MULTILINE)
+                found += [(file.name, verb) for verb in verbs]
+    return found
+
+
+def test_every_command_that_the_source_names_exists() -> None:
+    said = _said_in_source()
+    assert len(said) > 10
+    assert [(file, verb) for file, verb in said if verb not in VERBS] == []
+
+
 def test_every_command_of_patchword_is_named() -> None:
     assert {line.split()[1] for line in _commands()} >= set(VERBS)
 

@@ -53,6 +53,17 @@ class Options:
     drop: tuple[str, ...] = ()
 
 
+def patterns(drop: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of `drop`; one may stand alone."""
+    return (drop,) if isinstance(drop, str) else tuple(drop)
+
+
+def part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
+    """The options with the part of the file that is meant."""
+    said = options or Options()
+    return replace(said, below=below or said.below, drop=patterns(drop) or said.drop)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fact:
     name: str

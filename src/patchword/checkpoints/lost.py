@@ -52,12 +52,13 @@ _BLOCK = re.compile(
 
 # A block of a plain ViT, below any words but those of stages and other towers.
 _PLAIN = re.compile(
-    r"(?:(?!stages|layers?\b|features|text|roberta|decoder|down|up)[A-Za-z_]+\.)*"
+    r"(?:(?!stages|layers?\b|features|text|roberta|decoder|down|up)[A-Za-z_]\w*\.)*"
     r"(?:blocks\.(?:\d+\.)?\d+\.attn\.(?:qkv|q_proj|proj)\.weight"
     r"|(?:transformer\.)?resblocks\.\d+\.attn\.in_proj_weight"
     r"|encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight"
     r"|(?:encoder\.)?layers?\.\d+\.attention\.attention\.query\.weight"
     r"|(?:encoder\.)?layers?\.\d+\.(?:layer_norm1|layernorm_before)\.weight"
+    r"|(?:encoder\.)?layer\.\d+\.(?:(?:norm1|attention_norm|ffn_norm)\.weight|layer_scale1\.lambda1)"
     r"|transformer\.layers\.\d+\.0\.(?:fn\.)?(?:fn\.)?to_qkv\.weight)"
     r"|(?:.*/)?(?:Transformer|encoder|Encoder_0)/encoderblock(?:_\d+)?/.*"
 )

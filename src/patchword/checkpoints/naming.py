@@ -14,7 +14,7 @@ _OTHER_PROGRAM = "use the program that wrote it; docs/formats.md lists the forma
 
 # Well-known models by their tensors: every pattern must match the whole of some name (below any prefix).
 _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("a YOLO detector (Ultralytics)", (r"\d+\.conv\.weight", r"\d+\.(cv\d|m)\..*\.conv\.weight")),
+    ("a YOLO detector (Ultralytics)", (r"\d+\.conv\.weight", r"\d+\.(cv\d|m)\.(.*\.)?conv\.weight")),
     ("a U-Net of a diffusion model", (r"down_blocks\.\d+\.resnets\.0\.conv1\.weight", r"up_blocks\..*")),
     ("an autoencoder (VAE) of a diffusion model", (r"(encoder|decoder)\.(down_blocks|up|down)\.0\..*", r"(post_)?quant_conv\.weight")),
     ("a latent diffusion model", (r"(model\.diffusion_model\.)?input_blocks\.0\.0\.weight", r".*middle_block\..*")),
@@ -65,9 +65,33 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"
-_READ_TYPES = re.compile(
-    r"(vit|deit|vit_msn|ijepa|vit_mae|beit|data2vec-vision|dinov2|dinov2_with_registers|dinov3_vit"
-    r"|clip|clip_vision_model|chinese_clip|siglip|siglip_vision_model|siglip2|siglip2_vision_model)"
+# The types of the layouts of transformers; a test holds this list to them.
+READ_TYPES = frozenset(
+    [
+        "vit",
+        "deit",
+        "vit_msn",
+        "ijepa",
+        "vit_mae",
+        "beit",
+        "data2vec-vision",
+        "dinov2",
+        "dinov2_with_registers",
+        "dinov3_vit",
+        "clip",
+        "clip_vision_model",
+        "metaclip_2",
+        "metaclip_2_vision_model",
+        "chinese_clip",
+        "chinese_clip_vision_model",
+        "altclip",
+        "altclip_vision_model",
+        "siglip",
+        "siglip_vision_model",
+        "siglip2",
+        "siglip2_vision_model",
+        "timm_wrapper",
+    ]
 )
 
 
@@ -97,7 +121,7 @@ def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
         return f"a {name} of diffusers (_class_name in config.json), not a ViT backbone", _OTHER_PROGRAM
     kind, classes = config.get("model_type"), config.get("architectures")
     shown = f" ({', '.join(map(str, classes[:2]))})" if isinstance(classes, list) and classes else ""
-    if isinstance(kind, str) and not _READ_TYPES.fullmatch(kind):
+    if isinstance(kind, str) and kind not in READ_TYPES:
         return (
             f"by config.json a transformers model of the type {kind!r}{shown}, which patchword does not read",
             _OTHER_PROGRAM,
@@ -129,15 +153,13 @@ def _by_classes(checkpoint: Checkpoint) -> tuple[str, str] | None:
 def by_tensors(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """A well-known model that has these tensor names."""
     names = list(checkpoint.tensors)
-    if (flat := _projector(checkpoint)) is not None:
-        return flat
     for what, patterns in _BY_TENSORS:
         if all(any(re.fullmatch(_PREFIX + pattern, name) for name in names) for pattern in patterns):
             return (
                 f"by its tensor names {what}, which patchword does not read",
                 _OTHER_PROGRAM,
             )
-    return None
+    return _projector(checkpoint)
 
 
 def _projector(checkpoint: Checkpoint) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """`patchword convert`: a model from any layout into any other, with the proof."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def convert(
     \b
     MODEL   a weights file or folder in any layout, a run folder
     patchword convert B_16.npz --to timm --out b16/
-    patchword convert runs/flowers --to transformers --out for-hub/
+    patchword convert runs/flowers --to timm --out for-hub/
 
     The same rules write that read. What was written is read back, one image goes through both, and
     the largest difference is printed. What the format cannot hold is refused by name.
@@ -74,6 +75,8 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],
         "class_names": None if done.names is None else str(done.names),
         "elsewhere": [{"table": t, "ours": a, "theirs": b} for t, a, b in done.elsewhere],
+        "notes": list(done.notes),
+        "reader": None if done.reader is None else asdict(done.reader),
         "dropped": [{"reason": reason, "tensors": count} for reason, count in done.dropped],
     }
 
@@ -82,6 +85,8 @@ def _print(done: "Conversion") -> None:
     say(f"{done.path}: {done.layout}", err=False)
     for file in done.files:
         say(f"  wrote      {file}", err=False)
+    for note in done.notes:
+        say(f"  note       {note}", err=False)
     for reason, count in done.dropped:
         say(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}", err=False)
     for field, ours, theirs in done.changed:
@@ -97,3 +102,6 @@ def _print(done: "Conversion") -> None:
     if done.names is not None:
         say(f"  tell       class_names = {done.names}: this format has no place for it", err=False)
     say(f"  compared   {done.compared}: largest difference {done.difference:.2g}", err=False)
+    if done.reader is not None:
+        reader = done.reader
+        say(f"  opened     {reader.reader}: largest difference {reader.difference:.2g}", err=False)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.holders import formats_that_hold
+from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.native import check_suffix, write_model
 from patchword.checkpoints.source import Source, read_source, refuse_partial
 from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
 from patchword.errors import CheckpointError
+from patchword.inference.readers import Opened, open_with_reader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 NATIVE = "patchword"
 # Two orders of the same sums in float32; measured differences are below 1e-5.
 MOST_DIFFERENCE = 1e-4
+# Another program may sum in another order throughout.
+MOST_READER_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class Conversion:
     restated: what this format says in other words, with the same answers; likewise.
     elsewhere: what its readers resample by another rule for images of another size.
     names: the file of the class names, where the format has no place for them.
+    notes: what is inferred or doubtful in the source. reader: the program that the format is for, opened once.
     told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
     """
 
@@ -44,6 +50,8 @@ class Conversion:
     restated: tuple[tuple[str, object, object], ...] = ()
     elsewhere: tuple[tuple[str, str, str], ...] = ()
     names: Path | None = None
+    notes: tuple[str, ...] = ()
+    reader: Opened | None = None
 
 
 def convert(
@@ -73,10 +81,10 @@ def convert(
     written: Written | None = None
     try:
         if layouts:
-            written = write_as_first(read, layouts, out, accept=accept)
+            written = _written(read, layouts, out, accept)
         else:
             write_model(out, read.tensors, read.card)
-        difference, compared = _compared(read, out, written)
+        difference, compared, reader = _compared(read, out, written)
         if difference > MOST_DIFFERENCE and not (written and written.changed):
             raise CheckpointError(
                 f"{out}: one image gives answers {difference:.2g} apart after conversion, {MOST_DIFFERENCE:g} is allowed",
@@ -98,11 +106,29 @@ def convert(
         names=None if written is None else written.names,
         restated=() if written is None else written.restated,
         dropped=tuple((d.reason, len(d.names)) for d in report.dropped),
+        notes=report.notes,
+        reader=reader,
     )
 
 
-def _compared(source: Source, out: Path, written: Written | None) -> tuple[float, str]:
-    """The largest difference of what both answer to one image of noise from a fixed seed."""
+def _written(source: Source, layouts: Sequence[Layout], out: Path, accept: Sequence[str]) -> Written:
+    """Raises: CheckpointError that lists the formats that can hold the model."""
+    try:
+        return write_as_first(source, layouts, out, accept=accept)
+    except CheckpointError as error:
+        holders = formats_that_hold(source.card)
+        if holders:
+            error.fix = f"--to {', '.join(holders)} can hold this model, and --to {NATIVE}" + (
+                f"; or {error.fix}" if "--accept" in error.fix else ""
+            )
+        raise
+
+
+def _compared(source: Source, out: Path, written: Written | None) -> tuple[float, str, Opened | None]:
+    """The largest difference of what both answer to one image of noise from a fixed seed; then the format's own reader's.
+
+    Raises: CheckpointError if that reader refuses the files, or answers otherwise.
+    """
     import torch
 
     from patchword.inference.load import load, model_of
@@ -114,7 +140,18 @@ def _compared(source: Source, out: Path, written: Written | None) -> tuple[float
     with torch.inference_mode():
         first, second = before.vit(image), after.vit(image)
     kind = "logits" if source.card.config.head.num_classes else "embedding"
-    return _relative(second, first), f"{kind} of one image of {size.size[0]} x {size.size[1]} pixels"
+    compared = f"{kind} of one image of {size.size[0]} x {size.size[1]} pixels"
+    if written is None:
+        return _relative(second, first), compared, None
+    # What was accepted answers as it was read back, so that is what the reader is held to.
+    opened = open_with_reader(written.reopened.layout.name, out, after.config, image, second)
+    if opened is not None and opened.difference > MOST_READER_DIFFERENCE:
+        raise CheckpointError(
+            f"{out}: {opened.reader} reads what would be written, and its output is {opened.difference:.2g} from ours; "
+            "nothing was kept",
+            "choose another format, or keep it as a patchword file; please report this",
+        )
+    return _relative(second, first), compared, opened
 
 
 def _relative(ours: "Tensor", theirs: "Tensor") -> float:

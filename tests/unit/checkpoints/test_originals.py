@@ -499,7 +499,7 @@ def test_maes_decoder_is_left_with_a_reason() -> None:
     tree = {"model": theirs("mae", like(head=HEADLESS)) | decoder}
     opened = understand(listed(tree), Options(num_heads=3))
     assert opened.layout.name == "mae"
-    assert any("pretrain" in dropped.reason for dropped in opened.plan.dropped)
+    assert any("pre-training" in dropped.reason for dropped in opened.plan.dropped)
 
 
 def test_blocks_in_chunks_count_through_the_whole_stack(tmp_path: Path) -> None:

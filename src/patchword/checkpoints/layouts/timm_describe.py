@@ -262,7 +262,8 @@ class Reading(Places):
             default = None  # each token would be classified; without a head only the embedding is a choice
         if not self.known.kind and self._has("fc_norm.weight"):
             default = "mean"
-        kind: Any = self.facts.take("pool", (names[said], source), (default, self._custom))
+        custom = Inferred("the model's tokens, since global_pool is ''") if said == "" else self._custom
+        kind: Any = self.facts.take("pool", (names[said], source), (default, custom))
         if kind == "class":
             return ClassPool()
         return MaxPool(over=over) if kind == "max" else MeanPool(over=over)

@@ -33,6 +33,8 @@ _NAMES = Names(
     first=("mlp.fc1",),
     second="mlp.fc2",
 )
+# AltCLIP's, as transformers 5 writes it.
+_SINGULAR = replace(_NAMES, layer="encoder.layer.{}.")
 _KERNEL = "embeddings.patch_embedding"
 _POSITIONS = "embeddings.position_embedding.weight"
 _TEXT = (
@@ -48,7 +50,7 @@ class _ImageTower(TransformersLayout):
     """What the three have in common. types: of the whole model, and of the image tower alone."""
 
     anchor = f"{_KERNEL}.weight"
-    spellings = (_NAMES,)
+    spellings: tuple[Names, ...] = (_NAMES,)
     head_class: str
     model: str
 
@@ -97,6 +99,7 @@ class TransformersCLIP(_ImageTower):
         "altclip_vision_model",
     )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
+    spellings = (_NAMES, _SINGULAR)
     model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
     patch_bias = False
 

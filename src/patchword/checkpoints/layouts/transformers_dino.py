@@ -190,26 +190,23 @@ class TransformersDINOv2Registers(TransformersDINOv2):
     )
 
 
-def mlp_ratio(config: ViTConfig) -> float:
-    """The ratio from which the class computes this hidden width. Raises: CheckpointError where none gives it."""
-    # 5.x takes whole numbers alone.
-    for ratio in (4, *range(1, 17), config.mlp_dim / config.dim, *_swiglu_ratios(config)):
-        width = int(config.dim * ratio)
+def mlp_ratio(config: ViTConfig) -> int:
+    """The whole number from which the class computes this hidden width: transformers 5 takes no fraction.
+
+    Raises: CheckpointError where none gives it.
+    """
+    ratios: tuple[int, ...] = (4, *range(1, 65))
+    for ratio in ratios:
+        width = config.dim * ratio
         if config.mlp.gated:
             width = (int(width * 2 / 3) + 7) // 8 * 8
         if width == config.mlp_dim:
-            return int(ratio) if ratio == int(ratio) else ratio
+            return ratio
     raise CheckpointError(
-        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim}",
+        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
+        f"width {config.dim} (its mlp_ratio is a whole number)",
         "choose another format",
     )
-
-
-def _swiglu_ratios(config: ViTConfig) -> Iterable[float]:
-    width = config.mlp_dim
-    yield (width + 0.5) / config.dim
-    for whole in range(width * 3 // 2 - 12, width * 3 // 2 + 2):
-        yield (whole + 0.5) / config.dim
 
 
 def _bit(config: ViTConfig) -> Preprocess:

@@ -11,11 +11,13 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Drop, Rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.transformers_blocks import Names, block_rules, mask_token, position_rule
-from patchword.checkpoints.layouts.transformers_config import labels, require, sizes
+from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes, written
 from patchword.checkpoints.layouts.transformers_preprocess import (
+    FILE,
     IMAGENET_MEAN,
     IMAGENET_STD,
     usual_preprocess,
+    write_preprocess,
 )
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.images.preprocess import Preprocess
@@ -44,6 +46,8 @@ FIVE = replace(
     first=("mlp.fc1",),
     second="mlp.fc2",
 )
+# What ViTMAE's class is told of pre-training.
+_MAE_WORDS = ("mask_ratio", "norm_pix_loss")
 _KERNEL = "embeddings.patch_embeddings.projection"
 _POSITIONS = "embeddings.position_embeddings"
 
@@ -305,3 +309,14 @@ class TransformersMAE(_Plain):
             r"decoder[.](mask_token|decoder_.*)",
             "the decoder of masked-image pre-training",
         )
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        found = super().describe(checkpoint, facts)
+        said = {key: checkpoint.config_json[key] for key in _MAE_WORDS if key in checkpoint.config_json}
+        return replace(found, spelling={**found.spelling, "said": said})
+
+    def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """The source's share of hidden patches; of a model from elsewhere none are hidden, so that the class answers as ours."""
+        self.check(card.config)
+        values = {**self.config_json(card), "mask_ratio": 0.0, **spelling.get("said", {})}
+        return {CONFIG: written(values), FILE: write_preprocess(card.preprocess)}

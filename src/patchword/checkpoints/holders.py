@@ -1,0 +1,33 @@
+"""Which formats can hold a model: tried with one block of its shape, so that a large model costs little."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.layouts import LAYOUTS
+from patchword.checkpoints.source import Source
+from patchword.checkpoints.write import write_as
+from patchword.errors import PatchwordError
+from patchword.model.kinds import JoinedPool
+
+
+def formats_that_hold(card: ModelCard) -> list[str]:
+    """Names for `convert --to`, sorted."""
+    import torch
+
+    from patchword.model.vit import ViT
+
+    pool = card.config.head.pool
+    depth = pool.class_layers if isinstance(pool, JoinedPool) else 1
+    small = replace(card, config=replace(card.config, depth=min(depth, card.config.depth)))
+    tensors = ViT(small.config, torch.Generator().manual_seed(0)).state_dict()
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for layout in LAYOUTS:
+            try:
+                write_as(Source(card=small, tensors=tensors), layout, Path(folder) / layout.name)
+            except PatchwordError:
+                continue
+            found.append(layout.name)
+    return sorted(found)
