@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.card import CARD_VERSION, ModelCard, Provenance
 from patchword.checkpoints.native import fill, read_card, read_model, write_model
 from patchword.errors import CheckpointError, KeyMismatch, OutputError, ShapeMismatch, UnknownLayout
 from patchword.images.preprocess import Preprocess
@@ -193,6 +193,7 @@ def rewrite_card(path: Path, change: object) -> None:
     ("change", "words"),
     [
         (lambda c: c.update(version=99), "version 99"),
+        (lambda c: c.update(version=CARD_VERSION + 1), f"version {CARD_VERSION + 1}"),
         (lambda c: c.pop("version"), "no version"),
         (lambda c: c.pop("config"), "lacks config"),
         (lambda c: c.update(novelty=1), "unknown parts: novelty"),
