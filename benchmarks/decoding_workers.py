@@ -99,6 +99,14 @@ def systems(
     yield f"{workers} processes that run already, shared memory", lambda: by_shared_memory(warm, paths, side)
 
 
+def cpu_seconds(run: Callable[[], Any]) -> float:
+    """Of this process and of those that it started and that have ended."""
+    before = os.times()
+    run()
+    after = os.times()
+    return sum(after[:4]) - sum(before[:4])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,13 +124,19 @@ def main() -> None:
         expected = by_threads(paths, chosen.side, chosen.workers)
         for name, run in all_of_them.items():
             assert np.array_equal(run(), expected), name
-        seconds = interleave(all_of_them, chosen.rounds, warm_up=0)
+        spent: dict[str, list[float]] = {name: [] for name in all_of_them}
+        counted = {
+            name: (lambda name=name, run=run: spent[name].append(cpu_seconds(run)))
+            for name, run in all_of_them.items()
+        }
+        seconds = interleave(counted, chosen.rounds, warm_up=0)
     ours = seconds[f"{chosen.workers} threads"]
-    rows = ["| system | images/s | takes, times our threads |", "|---|---|---|"]
+    rows = ["| system | images/s | takes, times our threads | CPU seconds in all |", "|---|---|---|---|"]
     for name, taken in seconds.items():
         ratio, low, high = ratio_interval(ours, taken)
         rate = len(paths) / statistics.median(taken)
-        rows.append(f"| {name} | {rate:.0f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |")
+        cpu = "–" if "already" in name else f"{statistics.median(spent[name]):.1f}"
+        rows.append(f"| {name} | {rate:.0f} | {ratio:.2f} [{low:.2f}, {high:.2f}] | {cpu} |")
     rows += [
         "",
         f"{len(paths)} photographs to {chosen.side} x {chosen.side}; a process that is started imports NumPy, Pillow and "
@@ -131,7 +145,11 @@ def main() -> None:
     ]
     table = "\n".join(rows)
     print(table)
-    print(write_result("decoding-workers", {"seconds": seconds, "images": len(paths)}, table))
+    print(
+        write_result(
+            "decoding-workers", {"seconds": seconds, "cpu_seconds": spent, "images": len(paths)}, table
+        )
+    )
 
 
 if __name__ == "__main__":
