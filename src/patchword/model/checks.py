@@ -115,11 +115,9 @@ def _check_head(config: "ViTConfig") -> None:
             f"dim {config.dim} cannot be shared among the attention pool's heads",
             "set head.pool.num_heads to a divisor of dim",
         )
-    if head.distilled and not (
-        tokens.distillation_token and isinstance(head.pool, ClassPool) and head.num_classes
-    ):
+    if head.distilled and not (tokens.distillation_token and isinstance(head.pool, ClassPool)):
         raise SettingsError(
-            "a distilled head needs a distillation token, classes, and pooling by class token",
+            "a distilled head needs a distillation token and pooling by class token",
             "set tokens.distillation_token = true and head.pool = {kind = 'class'}",
         )
     if head.projection_bias and not head.projection:

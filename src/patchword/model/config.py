@@ -200,7 +200,7 @@ class HeadConfig:
     pre_logits: width of a linear layer with tanh after pooling, 0 for none. projection:
     width of a linear layer after that (CLIP, without bias; LiT, with), 0 for none. num_classes 0: the
     answer is the embedding. distilled: a second head reads the distillation token and the
-    answer is the mean of both (DeiT).
+    answer is the mean of both (DeiT); without classes, the mean of both tokens.
     """
 
     pool: Pool = field(default_factory=ClassPool)

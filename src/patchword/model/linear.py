@@ -72,7 +72,9 @@ def _onednn(
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.is_cpu
+        # First, so that a compiler traces nothing of what follows: the cached function below would break its graph.
+        not torch.compiler.is_compiling()
+        and x.is_cpu
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and onednn_is_faster()
@@ -80,7 +82,6 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         # Subclasses (fake tensors, sharded ones) have rules of their own.
         and type(x) in (Tensor, nn.Parameter)
         and type(weight) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()

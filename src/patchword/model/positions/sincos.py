@@ -1,6 +1,8 @@
 """Fixed sines, one dimension or two, added to the patches; nothing learned, any grid."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +45,8 @@ class SinCos2dPositions(nn.Module):
 
 
 def sincos_1d(grid: Grid, dim: int, temperature: float) -> Tensor:
-    index = torch.arange(grid[0] * grid[1], dtype=torch.float64)
-    frequency = temperature ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    index = torch.arange(grid[0] * grid[1], dtype=torch.float64, device="cpu")
+    frequency = temperature ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
     angle = index[:, None] * frequency
     return torch.stack((angle.sin(), angle.cos()), -1).flatten(1).float()
 
@@ -52,18 +54,23 @@ def sincos_1d(grid: Grid, dim: int, temperature: float) -> Tensor:
 def sincos_2d(grid: Grid, dim: int, temperature: float, last_included: bool) -> Tensor:
     quarter = dim // 4
     steps = max(quarter - 1, 1) if last_included else quarter
-    frequency = temperature ** (-torch.arange(quarter, dtype=torch.float64) / steps)
-    row, column = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    frequency = temperature ** (-torch.arange(quarter, dtype=torch.float64, device="cpu") / steps)
+    row, column = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float64, device="cpu") for n in grid), indexing="ij"
+    )
     x, y = column.reshape(-1, 1) * frequency, row.reshape(-1, 1) * frequency
     return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), 1).float()
 
 
 # A buffer would be lost on the `meta` device, where models are built before their weights
 # are mapped in; computing anew costs 1 % of a ViT-Ti forward. So the last few are kept.
-_last = functools.lru_cache(maxsize=8)(lambda rule, *facts: rule(*facts))
+@functools.lru_cache(maxsize=8)
+def _last(rule: Callable[..., Tensor], *facts: Any) -> Tensor:
+    return rule(*facts)
 
 
-def _kept(rule: object, *facts: object) -> Tensor:
-    with torch.inference_mode(False), torch.device("cpu"):
-        table: Tensor = _last(rule, *facts)
-    return table
+def _kept(rule: Callable[..., Tensor], *facts: object) -> Tensor:
+    if torch.compiler.is_compiling():  # a cached function would break the graph; the compiler folds constants
+        return rule(*facts)
+    with torch.inference_mode(False):
+        return _last(rule, *facts)
