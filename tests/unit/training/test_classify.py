@@ -9,16 +9,17 @@ from patchword.data.batches import Batches
 from patchword.data.open import open_data
 from patchword.images.prepare import read
 from patchword.training.augment_settings import AugmentSettings
+from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.common import rate_for
-from patchword.training.recipes.facts import Asked, DataFacts
+from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.classify import Classify
 
 DIGITS = DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
 
 
 def test_without_augmentation_a_training_image_is_the_image_that_is_scored() -> None:
-    settings, _ = recipe_named("scratch")(DIGITS, Asked())
+    settings, _ = recipe_named("scratch")(DIGITS, Overlay())
     settings = replace(settings, augment=AugmentSettings())
     split = open_data("digits").evaluation.subset(range(8))
     batches = Batches(split, settings.preprocess, batch_size=8, seed=0, workers=1)
