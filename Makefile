@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Hundreds of processes are started; where this is set each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo check test test-all test-oldest proof bench format clean
+.PHONY: help demo check test test-all test-oldest mutants proof bench format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -48,6 +48,9 @@ test: $(VENV)/dev  ## the tests, under five minutes on two cores
 
 test-all: $(VENV)/browser $(VENV)/bench  ## also the slow ones, those in a browser (needs chromium, chromium-driver), those with the peers
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -m "not proof and not gpu"
+
+mutants: $(VENV)/dev  ## break the source in some seventy places, one at a time: do the tests see it?
+	$(BIN)/python tests/mutants/run.py
 
 proof: $(VENV)/dev  ## long trainings and kills
 	$(BIN)/python -m pytest -m proof --timeout 3600

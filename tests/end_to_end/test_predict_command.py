@@ -110,7 +110,7 @@ def test_every_format_tells_the_same(
     given = ("predict", model_file, folder, "--top", 2)
     rows = json.loads(inside(capsys, *given, "--json"))
     lines = [json.loads(line) for line in inside(capsys, *given, "--jsonl").splitlines()]
-    assert rows == lines and len(rows) == 3
+    assert rows == lines and [len(row["predictions"]) for row in rows] == [2, 2, 2]
     table = list(csv.DictReader(io.StringIO(inside(capsys, *given, "--csv"))))
     assert [r["class_1"] for r in table] == [r["predictions"][0]["class"] for r in rows]
     for ending in ("json", "csv", "parquet"):

@@ -88,6 +88,7 @@ def test_an_option_sets_the_value_at_its_path(path: str, value: str, expected: T
         ("size", "[1]", "1 values, 2 are needed"),
         ("size", "7", "no list"),
         ("size", "[1.5, 2]", "whole number"),
+        ("size", "[true, 2]", "whole number"),
         ("name.part", "x", "no parts"),
         ("std", "1", "'positions.std'"),
         ("positions.std", "nan", "no number"),

@@ -120,11 +120,12 @@ def test_a_word_before_a_part_of_the_tensors_is_no_wrapper(tmp_path: Path) -> No
         open_foreign(tmp_path / "segmenter.pth", TOLD)
 
 
-def test_averaged_weights_go_before_those_of_a_state_dict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["model_ema", "state_dict_ema"])
+def test_averaged_weights_go_before_those_of_a_state_dict(tmp_path: Path, key: str) -> None:
     plain = torch.load(torchvision_file(tmp_path))
     averaged = {f"module.{n}": x for n, x in plain.items()}
     last = {n: torch.zeros_like(x) for n, x in plain.items()}
-    torch.save({"state_dict": last, "model_ema": averaged}, tmp_path / "last.pth.tar")
+    torch.save({"state_dict": last, key: averaged}, tmp_path / "last.pth.tar")
     found = read_tensors(open_foreign(tmp_path / "last.pth.tar", TOLD))
     assert torch.equal(found["head.weight"], plain["heads.head.weight"])
 

@@ -17,6 +17,8 @@ from patchword.images.decode import decode
 
 COMMITTED = Path(__file__).parents[2] / "data" / "awkward"
 Row = dict[str, str]
+# What the pack's bomb of 169 megapixels is to be refused by.
+MOST_PIXELS = 100_000_000
 
 
 def _pack() -> dict[str, tuple[bytes, Row]]:
@@ -37,32 +39,33 @@ def _numbers(text: str) -> Any:
     return np.array([float(number) for number in text.split(";")])
 
 
-def _unit(pixels: Any) -> Any:
-    return pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
+def _mean(pixels: Any) -> Any:
+    """Of each channel, in 0..1; of a gigapixel without a copy in floats."""
+    return pixels.mean((0, 1), dtype=np.float64) / (255 if pixels.dtype == np.uint8 else 1)
 
 
 @pytest.mark.parametrize("file", PACK)
 def test_a_file_comes_out_as_its_manifest_says(file: str) -> None:
     data, row = PACK[file]
     try:
-        pixels = _unit(decode(data, name=file))
+        pixels = decode(data, name=file, max_pixels=MOST_PIXELS)
     except ImageError as error:
         assert row["expect"] in ("error", "either"), error
         assert file in error.message and error.fix
         return
-    assert row["expect"] in ("ok", "either"), f"read as {pixels.shape}, mean {pixels.mean((0, 1))}"
+    assert row["expect"] in ("ok", "either"), f"read as {pixels.shape}, mean {_mean(pixels)}"
     height, width, tolerance = int(row["height"]), int(row["width"]), float(row["tol"])
     assert pixels.shape == (height, width, 3)
     corner = pixels[: max(height // 2, 1), : max(width // 2, 1)]
-    assert np.abs(pixels.mean((0, 1)) - _numbers(row["mean_rgb"])).max() <= tolerance
-    assert np.abs(corner.mean((0, 1)) - _numbers(row["topleft_rgb"])).max() <= 2 * tolerance
+    assert np.abs(_mean(pixels) - _numbers(row["mean_rgb"])).max() <= tolerance
+    assert np.abs(_mean(corner) - _numbers(row["topleft_rgb"])).max() <= 2 * tolerance
 
 
 @pytest.mark.parametrize("file", [name for name, (_, row) in PACK.items() if int(row["channels"] or 0) > 4])
 def test_many_channels_come_as_they_are_when_asked_for(file: str) -> None:
     data, row = PACK[file]
-    pixels = _unit(decode(data, name=file, channels=int(row["channels"])))
-    assert np.abs(pixels.mean((0, 1)) - _numbers(row["raw_channels_mean"])).max() <= 0.001
+    pixels = decode(data, name=file, channels=int(row["channels"]))
+    assert np.abs(_mean(pixels) - _numbers(row["raw_channels_mean"])).max() <= 0.001
 
 
 @pytest.mark.parametrize("file", [name for name, (_, row) in PACK.items() if row["expect"] == "ok"])

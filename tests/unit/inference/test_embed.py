@@ -30,6 +30,12 @@ def test_a_parquet_file_holds_names_and_vectors(model: Model, pictures: list[Pat
     )
 
 
+def test_each_feature_is_the_part_of_the_tokens_that_it_names(model: Model, pictures: list[Path]) -> None:
+    tokens = model.embed(pictures[:3], feature="tokens")
+    assert np.allclose(model.embed(pictures[:3], feature="class"), tokens[:, 0], atol=1e-5)
+    assert np.allclose(model.embed(pictures[:3], feature="mean"), tokens[:, 1:].mean(1), atol=1e-5)
+
+
 def test_tokens_keep_their_places(model: Model, pictures: list[Path], tmp_path: Path) -> None:
     embed_to(model, pictures[:3], tmp_path / "t.npy", feature="tokens")
     assert np.load(tmp_path / "t.npy").shape == (3, 5, 24)  # the class token and 2 x 2 patches

@@ -94,6 +94,13 @@ def test_crop_enlarges_a_part() -> None:
     assert views[:, 0, 0, 0].std() > 0.02
 
 
+def test_images_move_by_up_to_the_share_that_is_asked_for() -> None:
+    ramp = torch.linspace(0, 1, 65).expand(400, 1, 65, 65)
+    settings = GeometrySettings(translate=0.25, outside="zeros")
+    middle = Augment(AugmentSettings(geometry=settings), 65)(ramp, seeded())[:, 0, 32, 32] - 0.5
+    assert 0.24 < middle.max() <= 0.255 and -0.255 <= middle.min() < -0.24
+
+
 def test_quarter_turn_on_an_image_that_is_not_square() -> None:
     settings = GeometrySettings(degrees=180)
     matrices = draw_geometry(500, (30, 60), settings, seeded())

@@ -16,6 +16,14 @@ def test_gradients_are_clipped_to_the_norm_that_is_set() -> None:
         assert norm == pytest.approx(expected, rel=1e-3) if expected else norm > 100
 
 
+def test_the_averaged_weights_are_scored_not_those_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = []
+    task = FakeTask([FakeScores(0.5)])
+    monkeypatch.setattr(task, "evaluate", lambda model: scored.append(model) or FakeScores(0.5))
+    state, _ = run_loop(task)
+    assert scored and all(model is state.average.model for model in scored)
+
+
 def test_of_equal_scores_the_first_is_the_best() -> None:
     _, seen = run_loop(FakeTask([FakeScores(s) for s in (0.5, 0.5, 0.4, 0.6, 0.6)]))
     assert seen.best == [True, False, False, True, False]

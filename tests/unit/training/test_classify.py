@@ -1,0 +1,38 @@
+"""The task of classification: what a model is trained on is what it is scored on."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from patchword.data.batches import Batches
+from patchword.data.open import open_data
+from patchword.images.prepare import read
+from patchword.training.augment_settings import AugmentSettings
+from patchword.training.overlay import Overlay
+from patchword.training.recipes import recipe_named
+from patchword.training.recipes.common import rate_for
+from patchword.training.recipes.facts import DataFacts
+from patchword.training.tasks.classify import Classify
+
+DIGITS = DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
+
+
+def test_without_augmentation_a_training_image_is_the_image_that_is_scored() -> None:
+    settings, _ = recipe_named("scratch")(DIGITS, Overlay())
+    settings = replace(settings, augment=AugmentSettings())
+    split = open_data("digits").evaluation.subset(range(8))
+    batches = Batches(split, settings.preprocess, batch_size=8, seed=0, workers=1)
+    batches.prepare()
+    (batch,) = batches.epoch(0)
+    task = Classify(settings, split, torch.device("cpu"), workers=1)
+    images, _ = task.inputs(batch, torch.Generator().manual_seed(0))
+    for image, name in zip(images, batch.names, strict=True):
+        scored = read(split.source(split.names.index(name)), settings.preprocess)
+        np.testing.assert_allclose(image.numpy(), scored, atol=1e-5)
+
+
+def test_wider_models_take_smaller_steps() -> None:
+    rates = [rate_for(dim) for dim in (64, 128, 192, 384, 768)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[1] > rates[2]
