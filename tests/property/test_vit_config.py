@@ -13,7 +13,7 @@ from patchword.errors import SettingsError
 from patchword.model.config import ImageConfig, PatchConfig, ViTConfig
 from patchword.model.cost import cost
 from patchword.model.vit import ViT
-from support.vit_configs import ALL, NORMS, OTHERS, POSITIONS
+from support.vit_configs import ALL, NORMS, OTHERS, POOLS, POSITIONS
 
 
 @pytest.mark.parametrize("config", ALL.values(), ids=list(ALL))
@@ -30,7 +30,7 @@ def test_plain_dicts_and_toml_give_the_config_back(
 @given(
     positions=st.sampled_from(list(POSITIONS.values())),
     norm=st.sampled_from(list(NORMS.values())),
-    other=st.sampled_from(list(OTHERS.values())),
+    other=st.sampled_from([*OTHERS.values(), *POOLS.values()]),
 )
 def test_any_mixture_of_parts_is_refused_in_words_or_costs_what_it_says(
     positions: ViTConfig, norm: ViTConfig, other: ViTConfig

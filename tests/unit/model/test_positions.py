@@ -107,7 +107,7 @@ def test_differences_resampled_keep_the_middle_and_the_farthest() -> None:
     assert torch.allclose(new[0, -1], old[0, -1], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rope2d", "rope2d, EVA", "rope2d, mixed", "rope2d, stored"])
+@pytest.mark.parametrize("name", ["rope2d", "rope2d, EVA", "rope2d_mixed", "rope2d, stored"])
 def test_a_rotation_keeps_lengths_and_leaves_the_prefix_alone(name: str) -> None:
     from patchword.model.vit import ViT
 

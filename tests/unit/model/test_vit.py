@@ -277,17 +277,17 @@ def test_names_of_the_rarer_parts_stay_as_they_are() -> None:
         for name in (
             "distilled",
             "qv bias",
-            "relative bias",
+            "relative_bias",
             "rope2d, stored",
-            "rope2d, mixed",
+            "rope2d_mixed",
             "layer scale",
         )
     }
     assert {"prefix.distillation_token", "head_distillation.weight"} <= rare["distilled"]
     assert {"blocks.0.attention.q_bias", "blocks.0.attention.v_bias"} <= rare["qv bias"]
-    assert {"attention_positions.tables.0", "attention_positions.tables.1"} <= rare["relative bias"]
+    assert {"attention_positions.tables.0", "attention_positions.tables.1"} <= rare["relative_bias"]
     assert {"attention_positions.periods"} <= rare["rope2d, stored"]
-    assert {"attention_positions.frequencies"} <= rare["rope2d, mixed"]
+    assert {"attention_positions.frequencies"} <= rare["rope2d_mixed"]
     assert {"blocks.0.scale1.weight", "blocks.1.scale2.weight"} <= rare["layer scale"]
 
 
