@@ -61,12 +61,29 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
 def replace_all(settings: T, changes: Iterable[tuple[str, Any, str]]) -> T:
     """The same tree with several (path, value, where) changed, checked once they are all in.
 
-    Two that fit only each other (a width and its heads) can so be given in any order.
-    Raises: SettingsError as `replace_at`.
+    Two that fit only each other (a width and its heads, a kind and its fields) can so be given in any
+    order. Raises: SettingsError as `replace_at`.
     """
-    for path, value, where in changes:
+    for path, value, where in _kinds_first(changes):
         settings = _put(settings, path, value, where, _unchecked_replace)
     return from_plain(type(settings), to_plain(settings))
+
+
+def _kinds_first(changes: Iterable[tuple[str, Any, str]]) -> list[tuple[str, Any, str]]:
+    """A kind before the fields of that part that came from the same place, all else in its order."""
+    ordered: list[tuple[str, Any, str]] = []
+    for change in changes:
+        part, _, last = change[0].rpartition(".")
+        at = len(ordered)
+        if last == "kind":
+            below = (
+                i
+                for i, (path, _, where) in enumerate(ordered)
+                if where == change[2] and path.startswith(f"{part}.")
+            )
+            at = next(below, at)
+        ordered.insert(at, change)
+    return ordered
 
 
 def _unchecked_replace(settings: Any, **values: Any) -> Any:
@@ -81,8 +98,8 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
     known = {f.name: f for f in dataclasses.fields(settings)}
     if head == "kind" and not rest:
         raise SettingsError(
-            f"{where}: a kind cannot be changed by itself ({path!r})",
-            "set the whole part, as name={kind='…'}",
+            f"{where}: there is no part whose kind could be set here ({path!r})",
+            "write the part's name in front, as model.positions.kind",
         )
     if head not in known:
         # Who writes `lr` means optim.lr.
@@ -93,16 +110,37 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
             f"use one of: {', '.join(sorted(known))}",
         )
     current = getattr(settings, head)
-    if rest:
+    kinds = _kinds_of(_hints(typing.cast(Any, type(settings)))[head])
+    if rest == "kind" and kinds:
+        same = getattr(type(current), "kind", None) == value
+        new = current if same else _build_kind(kinds, {"kind": value}, where, head)
+    elif rest:
         if not dataclasses.is_dataclass(current):
             raise SettingsError(
                 f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself"
             )
+        _check_kind_has(current, kinds, head, rest.partition(".")[0], where)
         new = _put(current, rest, value, where, replace)
     else:
         hint = _hints(typing.cast(Any, type(settings)))[head]
         new = _build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
     return replace(settings, **{head: new})
+
+
+def _kinds_of(hint: Any) -> list[Any]:
+    """The dataclasses with a `kind` among the options of a union."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
+    return [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) is not None]
+
+
+def _check_kind_has(current: Any, kinds: list[Any], part: str, field: str, where: str) -> None:
+    """Raises: SettingsError for a field that only other kinds of this part have."""
+    having = [kind for kind in kinds if field in {f.name for f in dataclasses.fields(kind)}]
+    if having and type(current) not in having:
+        raise SettingsError(
+            f"{where}: {part} of kind {type(current).kind!r} has no {field!r}",
+            f"set {part}.kind to {' or '.join(repr(kind.kind) for kind in having)} as well",
+        )
 
 
 def parse_override(text: str) -> tuple[str, str]:
@@ -187,10 +225,16 @@ def _line(name: str, value: Any, path: str, sources: Mapping[str, str]) -> str:
 
 
 def source_of(path: str, sources: Mapping[str, str]) -> str:
-    """Who chose the leaf at `path`: its own entry, or the nearest one above it."""
+    """Who chose the leaf at `path`: its own entry, or the nearest one above it.
+
+    Who chose a part's kind chose that kind's defaults with it.
+    """
     while True:
         if path in sources:
             return sources[path]
+        kind = f"{path.rpartition('.')[0]}.kind"
+        if kind in sources:
+            return sources[kind]
         if "." not in path:
             return sources.get("", "")
         path = path.rpartition(".")[0]

@@ -172,7 +172,7 @@ def _check_numbers(values: Array, name: str) -> None:
 
 
 class SameAnswers:
-    """Notices a model that says the same of every picture (needs-list N31).
+    """Notices a model that says the same of every picture.
 
     Feed it every answer; `notice` is a sentence once it is sure, else "".
     """

@@ -258,7 +258,7 @@ def _check_positions(config: ViTConfig) -> None:
     if config.depth == 1 and alone and reads_prefix:
         raise SettingsError(
             f"in a single block {inner.kind} positions do not reach the token that is pooled",
-            "set depth to at least 2, or head.pool = {kind = 'mean'}",
+            "set depth to at least 2, or head.pool.kind = 'mean'",
         )
 
 
@@ -287,7 +287,7 @@ def _check_norm(config: ViTConfig) -> None:
         raise SettingsError(
             f"{norm.kind} norm gives each channel the same mean over the tokens of every image, "
             f"so {head.pool.kind!r} pooling would give every image the same answer",
-            "set norm = {kind = 'layer'}, or head.pool = {kind = 'class'} or {kind = 'max'}",
+            "set norm.kind = 'layer', or head.pool.kind = 'max'",
         )
 
 
@@ -296,7 +296,7 @@ def _check_head(config: ViTConfig) -> None:
     if head.pool.needs_class_token and not tokens.class_token:
         raise SettingsError(
             f"pooling {head.pool.kind!r} needs a class token, and there is none",
-            "set tokens.class_token = true, or head.pool = {kind = 'mean'}",
+            "set tokens.class_token = true, or head.pool.kind = 'mean'",
         )
     head.pool.check(config)
     if head.distilled and not (
@@ -304,7 +304,7 @@ def _check_head(config: ViTConfig) -> None:
     ):
         raise SettingsError(
             "a distilled head needs a distillation token, classes, and pooling by class token",
-            "set tokens.distillation_token = true and head.pool = {kind = 'class'}",
+            "set tokens.distillation_token = true and head.pool.kind = 'class'",
         )
     if head.projection_bias and not head.projection:
         raise SettingsError(

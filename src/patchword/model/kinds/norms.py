@@ -95,9 +95,9 @@ class GroupNormConfig(NormKind):
                 f"{name}, {width}, cannot be parted into {self.num_groups} groups for group norm",
                 "set norm.num_groups to a divisor",
             )
-        if alone and width == self.num_groups:
+        if alone and width <= 2 * self.num_groups:
             raise SettingsError(
-                f"group norm of one vector ({name}) in groups of one channel is always zero",
+                f"group norm of one vector ({name}) in groups of {width // self.num_groups} leaves at most signs",
                 "set norm.num_groups to a smaller divisor",
             )
 
@@ -125,7 +125,7 @@ class InstanceNormConfig(NormKind):
         if alone:
             raise SettingsError(
                 f"instance norm of one vector ({name}) is always zero",
-                "pool by class token or max, with head.norm = 'tokens', or set norm = {kind = 'layer'}",
+                "set norm.kind = 'layer', or head.norm = 'tokens' and head.pool.kind = 'max'",
             )
 
     def levels_tokens(self, width: int) -> bool:
