@@ -13,6 +13,7 @@ from typing import Any
 
 _PLACES = {
     "Model": "patchword.inference.model",
+    "Options": "patchword.checkpoints.facts",
     "PatchwordError": "patchword.errors",
     "Prediction": "patchword.inference.prediction",
     "Preprocess": "patchword.images.preprocess",
@@ -25,6 +26,7 @@ _PLACES = {
     "inspect": "patchword.api",
     "load": "patchword.api",
     "sized": "patchword.model.sizes",
+    "resume": "patchword.api",
     "train": "patchword.api",
 }
 

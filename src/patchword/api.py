@@ -1,18 +1,19 @@
 """What `import patchword as pw` offers in a line: composes the rooms, decides nothing itself."""
 
-import contextlib
+import inspect as signatures
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.facts import Options
-from patchword.data.check import CheckReport, check_data, natural_channels
-from patchword.data.dataset import Dataset
+from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
-from patchword.settings import from_plain, to_json
+from patchword.errors import SettingsError, UserError
+from patchword.images.limits import MAX_PIXELS
+from patchword.python_words import in_python
+from patchword.runs import Run, TrainRequest, prepare, resume_folder, run
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -21,63 +22,21 @@ if TYPE_CHECKING:
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
     from patchword.model.config import Activation
-    from patchword.training.choose import Chosen, Wishes
-    from patchword.training.config import TrainSettings
+    from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
-    from patchword.training.recipes.facts import DataFacts
-    from patchword.training.weights import Start
+
+Sides = int | Sequence[int] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished training. evaluation: of last.safetensors. skipped: images that could not be read."""
-
-    folder: Path
-    settings: "TrainSettings"
-    evaluation: "Evaluation"
-    skipped: tuple[tuple[str, str], ...]
-
-    @property
-    def model(self) -> "Model":
-        """The last averaged weights, ready to predict."""
-        return load(self.folder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A checked data set, how it was opened, the weights to begin from, and the settings chosen, ready to train."""
-
-    dataset: Dataset
-    report: CheckReport
-    chosen: "Chosen"
-    opening: OpenRequest
-    out: Path
-    start: "Start | None" = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name.
-
-    options, offline: how the weights of `run.weights` are read, where there are any.
-    """
-
-    data: str
-    wishes: "Wishes"
-    out: str | None = None
-    opening: OpenRequest = field(default_factory=OpenRequest)
-    options: Options = field(default_factory=Options)
-    offline: bool = False
-
-
+@in_python
 def load(
     path: str | Path,
     *,
     device: str | None = None,
     offline: bool = False,
     num_heads: int | None = None,
-    image_size: int | Sequence[int] | None = None,
-    patch_size: int | Sequence[int] | None = None,
+    image_size: Sides = None,
+    patch_size: Sides = None,
     pool: Literal["class", "first", "mean"] | None = None,
     act: "Activation | None" = None,
     eps: float | None = None,
@@ -86,6 +45,8 @@ def load(
     head: str | Path | None = None,
     classes: Sequence[str] | None = None,
     allow_partial: bool = False,
+    below: str | None = None,
+    drop: Sequence[str] = (),
 ) -> "Model":
     """The model in a run folder, a weights file or folder in any layout, of the hub (hf://org/name[@revision]), or of
     a published name.
@@ -93,6 +54,8 @@ def load(
     offline: open no socket; take what is in the cache. The others tell what no file says, as num_heads
     of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels a side, or (rows,
     columns). head: the file of a linear head. allow_partial: draw what the file lacks at random.
+    below: read only the tensors whose names begin so ("model."). drop: names or patterns of tensors to
+    leave out ("head.*"); each is listed in the report.
     Raises: CheckpointError; for a fact that is in no file it names the fact and the option.
     """
     from patchword.inference.load import load as load_model
@@ -109,11 +72,17 @@ def load(
         head=None if head is None else Path(head),
         classes=None if classes is None else tuple(classes),
         allow_partial=allow_partial,
+        below=below,
+        drop=_patterns(drop),
     )
     return load_model(path, device=device, options=said, offline=offline)
 
 
-def _sides(value: int | Sequence[int] | None, name: str) -> tuple[int, int] | None:
+def _patterns(drop: Sequence[str]) -> tuple[str, ...]:
+    return (drop,) if isinstance(drop, str) else tuple(drop)
+
+
+def _sides(value: Sides, name: str) -> tuple[int, int] | None:
     if value is None:
         return None
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
@@ -122,13 +91,27 @@ def _sides(value: int | Sequence[int] | None, name: str) -> tuple[int, int] | No
     return sides[0], sides[1]
 
 
-def inspect(model: str | Path, *, options: Options | None = None, offline: bool = False) -> "Inspected":
+@in_python
+def inspect(
+    model: str | Path,
+    *,
+    options: Options | None = None,
+    below: str | None = None,
+    drop: Sequence[str] = (),
+    offline: bool = False,
+) -> "Inspected":
     """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
-    return inspected(model, options or Options(), offline=offline)
+    return inspected(model, _part_of(options, below, drop), offline=offline)
 
 
+def _part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
+    said = options or Options()
+    return replace(said, below=below or said.below, drop=_patterns(drop) or said.drop)
+
+
+@in_python
 def convert(
     model: str | Path,
     to: str,
@@ -136,6 +119,8 @@ def convert(
     *,
     options: Options | None = None,
     accept: Sequence[str] = (),
+    below: str | None = None,
+    drop: Sequence[str] = (),
     offline: bool = False,
 ) -> "Conversion":
     """Write a model in the layout `to` ("timm", "google", …), read it back and compare one image through both.
@@ -145,15 +130,18 @@ def convert(
     """
     from patchword.inference.convert import convert as run_conversion
 
-    return run_conversion(model, to, Path(out), options=options, accept=accept, offline=offline)
+    return run_conversion(
+        model, to, Path(out), options=_part_of(options, below, drop), accept=accept, offline=offline
+    )
 
 
+@in_python
 def adapt(
     model: str | Path,
     out: str | Path,
     *,
-    image_size: int | Sequence[int] | None = None,
-    patch_size: int | Sequence[int] | None = None,
+    image_size: Sides = None,
+    patch_size: Sides = None,
     channels: int | None = None,
     how: Literal["inflate", "average", "map"] = "inflate",
     source: Sequence[int] = (),
@@ -182,204 +170,177 @@ def adapt(
     return adapt_file(model, wanted, Path(out), options=options, offline=offline)
 
 
-def check(data: str | Path) -> CheckReport:
-    """What is in a data set and what is wrong with it. Raises: DataError where there is none."""
-    from patchword import machine
-
-    return check_data(open_data(data), workers=machine.granted_threads())
-
-
-def evaluate(
-    model: "Model | str | Path", data: str | Path, *, split: str | None = None, offline: bool = False
-) -> "Evaluation":
-    """Score a model (or what `load` takes) on data, classes matched by name. Raises: DataError."""
-    from patchword.inference import evaluate as scoring
-
-    loaded = load(model, offline=offline) if isinstance(model, str | Path) else model
-    return scoring.evaluate(loaded, scoring.open_for(loaded, data), scoring.EvaluationRequest(split=split))
-
-
-def train(
+@in_python
+def check(
     data: str | Path,
     *,
-    out: str | Path | None = None,
-    weights: str | Path | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    ignore_unknown_classes: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> CheckReport:
+    """What is in a data set and what is wrong with it.
+
+    image_column, label_column: of a table. Raises: DataError where there is no data set.
+    """
+    from patchword import machine
+
+    opening = OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        ignore_unknown_classes=ignore_unknown_classes,
+        max_pixels=max_pixels,
+    )
+    return check_data(open_data(data, opening), workers=machine.granted_threads())
+
+
+@in_python
+def evaluate(
+    model: "Model | str | Path",
+    data: str | Path,
+    *,
+    split: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
     options: Options | None = None,
     offline: bool = False,
-    progress: "Progress | None" = None,
-) -> Run:
-    """Train a classifier and score it: from scratch, sized to the data, or from `weights`, which is what `load` takes.
+    image_column: str | None = None,
+    label_column: str | None = None,
+    ignore_unknown_classes: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> "Evaluation":
+    """Score a model (or what `load` takes) on data, classes matched by name.
 
-    settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. options, offline: how the
-    weights are read.
+    split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
+    offline: how the model is loaded. Images that cannot be read are in `unreadable` and not scored.
+    Raises: DataError, CheckpointError, SettingsError.
+    """
+    from patchword.inference import evaluate as scoring
+    from patchword.inference.load import load as load_model
+
+    if isinstance(model, str | Path):
+        model = load_model(model, device=device, options=options, offline=offline)
+    elif device is not None or options is not None:
+        raise SettingsError("a loaded model is on a device and has its facts", "leave out device and options")
+    opening = OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        ignore_unknown_classes=ignore_unknown_classes,
+        max_pixels=max_pixels,
+    )
+    request = scoring.EvaluationRequest(
+        split=split, batch_size=batch_size, ignore_unknown_classes=ignore_unknown_classes
+    )
+    return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
+
+
+@in_python
+def train(
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    weights: str | Path | None = None,
+    model: str | None = None,
+    image_size: Sides = None,
+    patch_size: Sides = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    ignore_unknown_classes: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    options: Options | None = None,
+    offline: bool = False,
+    progress: "Progress | bool" = True,
+) -> Run:
+    """Train a classifier and score it, as `patchword train` does: from scratch, sized to the data, or from `weights`.
+
+    resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
+    config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
+    a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
+    silence, or an object of your own.
     Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
     Interrupted.
     """
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
-
-    said: list[tuple[str, str, Any]] = [("run.seed", "seed", seed)]
-    if weights is not None:
-        said.append(("run.weights", "weights", str(weights)))
-    said += [(path, "settings", value) for path, value in (settings or {}).items()]
+    shown = _progress(progress)
+    if resume is not None:
+        _refuse_beside_resume(locals())
+        return resume_folder(resume, data=None if data is None else str(data), progress=shown)
+    if data is None:
+        raise UserError("no data is given", 'give "digits", a folder or .zip of class folders, or a table')
+    given = {
+        "recipe": recipe,
+        "model": model,
+        "image_size": _sides(image_size, "image_size"),
+        "patch_size": _sides(patch_size, "patch_size"),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "threads": threads,
+        "device": device,
+        "weights": None if weights is None else str(weights),
+    }
+    opening = OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        ignore_unknown_classes=ignore_unknown_classes,
+        max_pixels=max_pixels,
+    )
     request = TrainRequest(
         data=str(data),
-        wishes=Wishes(asked=Asked(epochs=epochs), options=tuple(said)),
+        overlay=_overlay(config, given, settings),
         out=None if out is None else str(out),
+        opening=opening,
         options=options or Options(),
         offline=offline,
     )
-    return run(prepare(request, progress), progress)
+    prepared = prepare(request, shown)
+    shown.message(f"training {prepared.dataset.path} into {prepared.out}")
+    for problem in prepared.report.problems:
+        if problem.severity != "note":
+            shown.message(f"{problem.severity}: {problem.message}")
+    return run(prepared, shown)
 
 
-def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
-    """Open and check the data, read the weights to begin from, choose the settings; nothing is written yet.
+def _overlay(
+    config: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> "Overlay":
+    from patchword.training.overlay import PATHS, make_overlay
 
-    Raises: DataError for the first thing that makes training meaningless, CheckpointError.
-    """
-    from patchword import machine
-    from patchword.training.choose import choose, wished_run
-    from patchword.training.runfolder import free_folder
-
-    machine.tune_allocator()
-    early = wished_run(request.wishes)
-    # One seed for all: whatever says it (option, file), the same images are held out.
-    opening = replace(request.opening, seed=early.seed)
-    dataset = open_data(request.data, opening)
-    start = _start(request, early.weights)
-    report = check_data(
-        dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
-    )
-    if report.fatal:
-        raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    wishes = request.wishes
-    if start is not None:
-        wishes = replace(wishes, asked=replace(wishes.asked, weights=start.source.card))
-    chosen = choose(dataset, data_facts(report), wishes)
-    if start is not None:
-        from patchword.training.weights import doubts
-
-        chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
-    out = request.out or f"runs/{Path(request.data).resolve().stem}"
-    return Prepared(
-        dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
-    )
+    said = [(PATHS[name], name, value) for name, value in given.items() if value is not None]
+    said += [(path, f"settings[{path!r}]", value) for path, value in (settings or {}).items()]
+    return make_overlay(config, said)
 
 
-def _start(request: TrainRequest, weights: str) -> "Start | None":
-    """The weights to begin from. Raises: SettingsError for options of weights where there are none."""
-    if weights:
-        from patchword.training.weights import read_start
+def _progress(asked: "Progress | bool") -> "Progress":
+    from patchword.training.progress import Lines, Silent
 
-        return read_start(weights, request.options, offline=request.offline, asked=request.wishes.asked)
-    said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
-    if said:
-        raise SettingsError(
-            f"{', '.join(said)}: said of weights to begin from, and none are given",
-            "give --weights, or leave it out",
+    if isinstance(asked, bool):
+        return Lines() if asked else Silent()
+    return asked
+
+
+def _refuse_beside_resume(given: Mapping[str, Any]) -> None:
+    """A resumed run keeps its settings; other ones must not pass in silence."""
+    defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
+    free = ("data", "resume", "progress")
+    others = [n for n, default in defaults.items() if n not in free and given[n] != default]
+    if others:
+        raise UserError(
+            f"resume goes on with the run's own settings, so {', '.join(others)} would change nothing",
+            "leave them out, or start a new run",
         )
-    return None
 
 
-def data_facts(report: CheckReport) -> "DataFacts":
-    """What recipes look at, from what the check found."""
-    from patchword.training.recipes.facts import DataFacts
-
-    dataset = report.dataset
-    unreadable = {name for name, _ in report.skipped}
-    height, width = report.sizes["median"]
-    return DataFacts(
-        num_images=sum(name not in unreadable for name in dataset.training.names),
-        num_classes=len(dataset.classes),
-        channels=natural_channels(dataset),
-        size=(height, width),
-        mean=tuple(report.channel_mean),
-        std=tuple(report.channel_std),
-        mirrors=not _written_signs(dataset.classes),
-    )
-
-
-def _written_signs(classes: tuple[str, ...]) -> bool:
-    """Classes called by one character or a number look like letters and digits, which a mirror spoils."""
-    return all(len(name) == 1 or name.isdecimal() for name in classes)
-
-
-def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
-    """Train what `prepare` made ready, score the last averaged weights, write the report."""
-    from patchword.training.train import start_run
-
-    # A run that goes on must find the same images again.
-    facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
-    with _reported(prepared.out):
-        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start)
-        return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
-
-
-def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
-    """Go on with an interrupted run from its last whole epoch. data: where the images are now, if moved."""
-    from patchword import machine
-    from patchword.training.runfolder import open_folder
-    from patchword.training.train import read_run, resume_run
-
-    machine.tune_allocator()
-    run_folder = open_folder(folder)
-    _, facts = read_run(run_folder)
-    opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
-    dataset = open_data(data or facts["path"], opening)
-    with _reported(run_folder.path):
-        result = resume_run(dataset, run_folder, progress)
-        return _finish(result.folder, result.settings, dataset, result.skipped)
-
-
-class _reported:
-    """Writes the report also of a run that was stopped, and says how to go on with it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None:
-            return
-        if not any((self.folder / "state").glob("*.pt")):
-            if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
-                raise Interrupted(
-                    "interrupted before the training began; no run folder is left", "give the command again"
-                ) from error
-            return
-        go_on = f"go on with `patchword train --resume {self.folder}`"
-        if isinstance(error, KeyboardInterrupt):
-            kept = (self.folder / "last.safetensors").exists()
-            what = "the last whole epoch is kept" if kept else "no epoch was whole yet, there are no weights"
-            raise Interrupted(f"interrupted; {what}", go_on) from error
-        if isinstance(error, PatchwordError) and (self.folder / "metrics.jsonl").exists():
-            from patchword.reports.html import write_report
-
-            # A report that cannot be written must not hide why the run ended.
-            with contextlib.suppress(PatchwordError):
-                write_report(self.folder)
-        if isinstance(error, Interrupted):
-            raise Interrupted(error.message, go_on) from error
-        if isinstance(error, OutputError):
-            raise OutputError(error.message, f"make room, then {go_on}") from error
-
-
-def _finish(
-    folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
-) -> Run:
-    from patchword.inference.evaluate import evaluate as score
-    from patchword.reports.html import write_report
-    from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
-
-    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
-    text = to_json(evaluation.to_dict(), indent=1)
-    # A report of a run on its way is no report of the finished one: killed here, it can still go on.
-    (folder / REPORT).unlink(missing_ok=True)
-    RunFolder(folder).write_text(EVALUATION, text + "\n")
-    write_report(folder)
-    return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)
+def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | bool" = True) -> Run:
+    """As `train(data, resume=folder)`."""
+    return train(data, resume=folder, progress=progress)

@@ -38,7 +38,11 @@ class PatchwordError(Exception):
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
     def about(self, name: str) -> str:
-        """What was found, for a place where the name of what it was found in stands beside it."""
+        """The reason and its fix on one line, for a list that already shows `name`."""
+        return f"{self.reason(name)}; fix: {self.fix}" if self.fix else self.reason(name)
+
+    def reason(self, name: str) -> str:
+        """The message without `name` before it."""
         return self.message.removeprefix(f"{name}: ")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
@@ -117,18 +121,46 @@ class Interrupted(PatchwordError):
     exit_code = 130
 
 
-def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
     return [by_lower[candidate] for candidate in found]
 
 
 def counted(number: int, one: str, more: str = "") -> str:
     """ "1 image", "2 images"; more: the plural that is no added s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+# Needed inside words of Persian, of Indic scripts and inside emoji; they move nothing on a screen.
+_JOINERS = "\u200c\u200d"
+
+
+def is_control(char: str) -> bool:
+    """Whether a terminal may act on the character rather than show it: controls, line ends, bidirectional formats.
+
+    Of bytes that are not text (Python's \\udc80 to \\udcff) only those that an 8-bit terminal takes as commands.
+    """
+    import unicodedata
+
+    if char.isprintable() or char in _JOINERS:
+        return False
+    if "\udca0" <= char <= "\udcff":
+        return False
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def one_line(text: str) -> str:
+    r"""`text` as a terminal can show it: line ends, escape codes and bidirectional formats as \n, \x1b, \u202e.
+
+    Every name that a user's data or checkpoint brings goes through here on its way to a screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
 def is_near(name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchword.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # Shorter looks see too few of the kernel's ticks (100 a second) to tell busy from idle.
@@ -75,6 +81,11 @@ def busy_beside(first: Look, last: Look) -> float:
     return max(others / passed, 0.0)
 
 
+def hardware_threads() -> int:
+    """How many threads can run at once on the processors granted."""
+    return len(_usable_cpus())
+
+
 def threads_beside(cores: int, hardware_threads: int, busy: float) -> int:
     """Cores left when `busy` of the hardware threads are taken; half a core counts as free."""
     return max(1, min(cores, int(hardware_threads - busy + 0.5)))
@@ -133,6 +144,33 @@ def _cpu_quota() -> float | None:
             if int(quota) > 0:
                 quotas.append(int(quota) / int((folder / "cpu.cfs_period_us").read_text()))
     return min(quotas, default=None)
+
+
+def find_device(name: "str | torch.device | None" = None) -> "torch.device":
+    """The device of that name to compute on; None and "auto" take a CUDA GPU where there is one, else the CPU.
+
+    Raises: SettingsError for a device that this machine has not, with those that it has.
+    """
+    import torch
+
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    try:
+        device = torch.device(name)
+        # Nothing can be read back from "meta", where torch makes tensors without values.
+        works = device.type != "meta" and torch.empty(0, device=device).device.type == device.type
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
+        works = False
+    if not works:
+        raise SettingsError(
+            f"no device {str(name)!r}; this machine has: {', '.join(there)}", f"give --device {there[-1]}"
+        )
+    return device
 
 
 def memory_limit_bytes() -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchword.errors import SettingsError, near_text
+from patchword.errors import SettingsError, is_control, near_text
 
 T = TypeVar("T")
 
@@ -84,6 +84,39 @@ def _kinds_first(changes: Iterable[tuple[str, Any, str]]) -> list[tuple[str, Any
             at = next(below, at)
         ordered.insert(at, change)
     return ordered
+
+
+def typed(cls: type, path: str, value: Any, where: str) -> Any:
+    """`value` in the type that the dotted `path` has below `cls`; text is read as an option's is.
+
+    Raises: SettingsError for a value of another type.
+    """
+    *parts, name = path.split(".")
+    owner: Any = cls
+    for part in parts:
+        owner = _hints(owner)[part]
+    plain = _from_text(value) if isinstance(value, str) else value
+    return _build(_hints(owner)[name], plain, where, path, text=value)
+
+
+def merged(base: Any, given: Any) -> Any:
+    """Plain `base` with `given` laid over it: tables key by key, but a part of another kind as a whole.
+
+    None is left out, as TOML has none: an absent key takes its default, which is None for every such field.
+    """
+    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
+        return given
+    if given.get("kind", base.get("kind")) != base.get("kind"):
+        return given
+    keys = {**base, **given}
+    both = {k: merged(base.get(k), given[k]) if k in given else _without_none(base[k]) for k in keys}
+    return _without_none(both)
+
+
+def _without_none(plain: Any) -> Any:
+    if isinstance(plain, Mapping):
+        return {k: _without_none(v) for k, v in plain.items() if v is not None}
+    return plain
 
 
 def _unchecked_replace(settings: Any, **values: Any) -> Any:
@@ -168,7 +201,7 @@ def leaves(settings: Any, prefix: str = "") -> dict[str, Any]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as nested dicts. Raises SettingsError naming file and line."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         siblings = [p.name for p in Path(path).parent.glob("*.toml")]
         raise SettingsError(
@@ -184,8 +217,16 @@ def as_utf8(text: str) -> str:
 
 
 def to_json(plain: Any, **how: Any) -> str:
-    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`."""
-    return as_utf8(json.dumps(plain, ensure_ascii=False, **how))
+    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`.
+
+    What would command a terminal is escaped, so that the text can be printed.
+    """
+    lines = as_utf8(json.dumps(plain, ensure_ascii=False, **how)).split("\n")
+    return "\n".join(line if line.isprintable() else _printable(line) for line in lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(json.dumps(c)[1:-1] if is_control(c) else c for c in text)
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:

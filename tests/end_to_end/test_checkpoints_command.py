@@ -36,7 +36,7 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
     assert told.returncode == 0, told.stderr
     for words in (
         "torchvision VisionTransformer",
-        "100% of the backbone",
+        "100 % of the backbone",
         "num_heads",
         "option",
         "grid 4 x 4",
@@ -69,7 +69,7 @@ def test_inspect_imports_neither_torch_nor_numpy(name: str) -> None:
     case = CASES[name]
     command = [sys.executable, "-c", code, "inspect", str(case.path), *map(str, options(case))]
     said = subprocess.run(command, capture_output=True, text=True)
-    assert "100% of the backbone" in said.stdout and said.stderr.strip().splitlines()[-1] == "[]"
+    assert "100 % of the backbone" in said.stdout and said.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_a_fact_in_no_file_is_named_with_its_option() -> None:

@@ -194,7 +194,7 @@ def test_a_mistake_is_told_in_two_lines(
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--device", "warp"), "device 'warp'"), (("--output", "none/x.csv"), "cannot be written")],
+    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "no folder none")],
 )
 def test_what_shows_late_is_told_in_two_lines_too(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str
@@ -265,7 +265,7 @@ def test_evaluating_prints_and_writes_the_score(
     score = json.loads(inside(capsys, *given, "--json", "--output", tmp_path / "score.json"))
     assert score == json.loads((tmp_path / "score.json").read_text())
     assert score["top1"] == 1 and score["scored"] == 8 and "top5" not in score
-    assert "100.0%" in inside(capsys, *given)
+    assert "100.0 %" in inside(capsys, *given)
     (tmp_path / "data" / "red" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert run([str(g) for g in given]) == 3
     said = capsys.readouterr()

@@ -60,6 +60,7 @@ def test_the_table_is_what_this_timm_says() -> None:
     assert ours["source"] == f"timm {timm.__version__}", "make the table again for this timm"
     assert ours["architectures"] == timm_architectures.architectures()
     assert ours["renamed"] == timm_architectures.renamed()
+    assert ours["others"] == timm_architectures.others(ours["architectures"])
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -10,12 +10,14 @@ import dataclasses
 import functools
 import inspect
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import timm
 import torch
 from timm.models import beit, deit, eva, naflexvit, vision_transformer, vision_transformer_relpos
-from timm.models._registry import _module_to_deprecated_models
+from timm.models._registry import _model_to_module, _module_to_deprecated_models
 from timm.models.resnetv2 import ResNetV2
 
 CLASSES = (
@@ -138,10 +140,20 @@ def renamed() -> dict[str, str]:
     }
 
 
+def others(known: Iterable[str]) -> dict[str, list[str]]:
+    """timm's architectures that are not read, by module."""
+    read, found = set(known), defaultdict(list)
+    for name in timm.list_models():
+        if name not in read:
+            found[_model_to_module[name]].append(name)
+    return dict(sorted(found.items()))
+
+
 def table() -> str:
     """One architecture a line, so that a change of timm shows as the lines it touches."""
-    lines = [f'  "{name}": {json.dumps(entry)}' for name, entry in architectures().items()]
-    head = {"source": f"timm {timm.__version__}", "data": DATA, "renamed": renamed()}
+    known = architectures()
+    lines = [f'  "{name}": {json.dumps(entry)}' for name, entry in known.items()]
+    head = {"source": f"timm {timm.__version__}", "data": DATA, "renamed": renamed(), "others": others(known)}
     said = "".join(f' "{key}": {json.dumps(value)},\n' for key, value in head.items())
     return "{\n" + said + ' "architectures": {\n' + ",\n".join(lines) + "\n }\n}\n"
 

@@ -11,6 +11,8 @@ from patchword.checkpoints.stored import Entry, Stored
 from patchword.errors import CheckpointError
 
 Shape = tuple[int, ...]
+# How the wrapper of a part that the user named ends.
+PART = ": as --below says"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class Left:
 class Checkpoint:
     """name: for messages. wrapper: where in the file the tensors lay, "" at its top, and why these.
 
-    beside: what the file holds that is no tensor of the model (epoch, args…).
+    beside: what the file holds that is no tensor of the model (epoch, args…). removed: tensors left out, by reason.
+    notes: what was decided on the way.
     """
 
     name: str
@@ -34,6 +37,13 @@ class Checkpoint:
     wrapper: str = ""
     left: tuple[Left, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
+    removed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the user named a part of the file (--below); a config next to it is then of the whole."""
+        return self.wrapper.endswith(PART)
 
     @property
     def path(self) -> Path:
@@ -71,7 +81,8 @@ class Checkpoint:
         shape = self.shape(name)
         if len(shape) != axes or not all(shape):
             raise CheckpointError(
-                f"{self.name}: {name} is {list(shape)}, {axes} axes were expected", "get the file again"
+                f"{self.name}: {name} is {list(shape)}; {axes} axes were expected",
+                "if the model was changed, use the program that wrote it",
             )
         return shape
 
@@ -123,24 +134,37 @@ def unwrap(stored: Stored) -> Checkpoint:
     tree, name = stored.tree, str(stored.path)
     taken, wrapper = "", ""
     for key, why in _WRAPPERS:
-        if key == "model_ema" and "model" in tree:
-            continue  # the scripts of torchvision and DeiT save both, and evaluate the model
         inner = tree.get(key)
-        if isinstance(inner, Mapping) and _flat(inner):
+        if key == "model_ema" and "model" in tree:
+            # Both scripts save both: DeiT's evaluates the model; torchvision's, whose average counts, the average.
+            if not (isinstance(inner, Mapping) and "n_averaged" in inner):
+                continue
+            why = "its averaged weights, which torchvision's script evaluates"
+        if isinstance(inner, Mapping) and flat_tensors(inner):
             tree, taken, wrapper = inner, key, f"{key}: {why}" if why else key
             break
-    tensors: Mapping[str, Entry] = _flat(tree)
+    tensors: Mapping[str, Entry] = flat_tensors(tree)
     if not tensors:
         raise CheckpointError(
             f"{name}: it holds no tensors{_what_else(stored.tree)}", "give the file that holds the weights"
         )
-    tensors = _without_prefix(tensors)
+    tensors = without_prefix(tensors)
     beside = {k: v for k, v in stored.tree.items() if taken and k != taken}
-    left = [Left(what=k, tensors=len(_flat(v))) for k, v in beside.items()]
+    left = [Left(what=k, tensors=len(flat_tensors(v))) for k, v in beside.items()]
+    moco = {n.removeprefix("base_encoder."): e for n, e in tensors.items() if n.startswith("base_encoder.")}
+    if moco and any(n.startswith("momentum_encoder.") for n in tensors):
+        kept = {n: e for n, e in moco.items() if not n.startswith("head.")}
+        left.append(
+            Left(what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(kept))
+        )
+        tensors, wrapper = kept, "base_encoder: MoCo's encoder, which its linear probe reads"
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a whole training file of DINOv2 has both networks under `model`
         left.append(Left(what="student", tensors=len(tensors) - len(teacher)))
-        tensors, wrapper = _without_prefix(teacher), "teacher: the teacher, which the authors of DINO use"
+        tensors, wrapper = (
+            dict(without_prefix(teacher)),
+            "teacher: the teacher, which the authors of DINO use",
+        )
     kept, dropped = _backbone_of(tensors, wrapper)
     return Checkpoint(
         name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside
@@ -169,7 +193,7 @@ def with_linear_head(checkpoint: Checkpoint, head: Stored) -> Checkpoint:
     return replace(checkpoint, tensors=tensors)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Entry]:
+def flat_tensors(tree: Any, prefix: str = "") -> dict[str, Entry]:
     """The tensors of a state dict and of dicts in it, names joined by dots; of anything else none."""
     if isinstance(tree, Entry):
         return {prefix.rstrip("."): tree}
@@ -178,12 +202,14 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for key, value in tree.items():
         found |= (
-            _flat(value, f"{prefix}{key}.") if not isinstance(value, Entry) else {f"{prefix}{key}": value}
+            flat_tensors(value, f"{prefix}{key}.")
+            if not isinstance(value, Entry)
+            else {f"{prefix}{key}": value}
         )
     return found
 
 
-def _without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
+def without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
     # A counter of averaged weights stands beside the prefixed names and belongs to none of them.
     tensors = {name: entry for name, entry in tensors.items() if name != "n_averaged"}
     changed = True
@@ -240,7 +266,7 @@ def below_one_word(checkpoint: Checkpoint) -> Checkpoint | None:
     wrapper = f"{checkpoint.wrapper.partition(':')[0]}.{word}".lstrip(".")
     return replace(
         checkpoint,
-        tensors={**_without_prefix(inside), **head},
+        tensors={**without_prefix(inside), **head},
         wrapper=wrapper,
         left=(*checkpoint.left, *others),
     )

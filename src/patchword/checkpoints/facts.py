@@ -21,6 +21,12 @@ OPTION = "option"
 RELEASE = "published.toml"
 
 
+class Inferred(str):
+    """The source of a fact that no file states: a width, a custom, a missing name. Loading notes every such fact."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a user may say of a model that no file says. None: not said.
@@ -28,7 +34,8 @@ class Options:
     image_size: (h, w) of the images; also tells the grid of a table that no file lays out.
     patch_size: to use the model with another patch (FlexiViT). head: file of a linear head.
     classes: names in the order of the head's outputs. allow_partial: take a file that does
-    not fill the whole backbone.
+    not fill the whole backbone. below: read only the tensors whose names begin so. drop: patterns of
+    tensors to leave out.
     """
 
     num_heads: int | None = None
@@ -42,6 +49,8 @@ class Options:
     head: Path | None = None
     classes: tuple[str, ...] | None = None
     allow_partial: bool = False
+    below: str | None = None
+    drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,15 @@ class Facts:
                     + ("; `patchword adapt` changes the patch" if name == "patch_size" else ""),
                 )
 
+    def inferred(self) -> list[str]:
+        """A note for each fact that no file states."""
+        return [
+            f"{_shown(fact)} {'are' if fact.name == 'preprocess' else 'is'} inferred from {fact.source}: no file states "
+            f"{_overridden(fact.name)}"
+            for fact in self.found
+            if isinstance(fact.source, Inferred)
+        ]
+
     def _source(self, name: str) -> str:
         return next((fact.source for fact in self.found if fact.name == name), "")
 
@@ -195,6 +213,24 @@ _WORDS = {
     "mean": "the mean of the pixels",
     "std": "the standard deviation of the pixels",
 }
+
+
+def flag_of(option: str) -> str:
+    """The command's option for a field of `Options`."""
+    return "--class-names" if option == "classes" else f"--{option.replace('_', '-')}"
+
+
+def _shown(fact: Fact) -> str:
+    if isinstance(fact.value, Preprocess):
+        numbers = [", ".join(f"{n:g}" for n in values) for values in (fact.value.mean, fact.value.std)]
+        return f"mean ({numbers[0]}) and std ({numbers[1]})"
+    return f"{fact.name} {fact.value:g}" if isinstance(fact.value, float) else f"{fact.name} {fact.value}"
+
+
+def _overridden(name: str) -> str:
+    if name == "preprocess":
+        return "them (--mean and --std override them)"
+    return f"it ({_flag(name).split(' ')[0]} overrides it)"
 
 
 def _flag(name: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchword.checkpoints.containers.folder import ENDINGS
+from patchword.checkpoints.containers.others import other_folder
 from patchword.checkpoints.native import is_native
 from patchword.errors import CheckpointError, near_text
 
@@ -31,12 +32,20 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     offline: of what is fetched, look at the cache alone and open no socket.
     Raises: CheckpointError naming what is there instead, or the nearest name that is.
     """
+    if given == "":  # as a path it would be the current folder
+        raise CheckpointError("an empty path", "give a run folder or a weights file")
     path = Path(given).expanduser()
-    if path.is_dir():
+    try:
+        is_dir, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{path}: no permission to read it", "change the permissions of its folder"
+        ) from error
+    if is_dir:
         return _in_folder(path)
-    if path.is_file():
+    if is_file:
         return Found(path=path)
-    if path.exists():
+    if exists:
         raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a weights file")
     if isinstance(given, str) and (found := _fetched(given, offline=offline)):
         return found
@@ -78,6 +87,8 @@ def _in_folder(folder: Path) -> Found:
             f"{folder}: a folder of {len(inside)} runs ({', '.join(inside[:4])})",
             f"name one of them, such as {folder / inside[-1]}",
         )
+    if (other := other_folder(folder)) is not None:
+        raise CheckpointError(f"{folder}: {other[0]}, which patchword does not read", other[1])
     raise CheckpointError(
         f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
     )

@@ -76,6 +76,11 @@ class Layout(ABC):
 
     name: str
     title: str
+    # What other models have the same tensors, and what then differs; "" where none has. Loading notes it for a file
+    # that nothing but its tensors tells: published_names and wrappers of the origin's own do.
+    doubt: str = ""
+    published_names: tuple[str, ...] = ()
+    own_wrappers: tuple[str, ...] = ()
     # Layouts whose files have the same tensors, told apart by a file's name or not at all.
     twins: tuple[str, ...] = ()
     container: Container = "safetensors"

@@ -50,6 +50,24 @@ _BLOCK = re.compile(
 )
 
 
+# A block of a plain ViT, below any words but those of stages and other towers.
+_PLAIN = re.compile(
+    r"(?:(?!stages|layers?\b|features|text|roberta|decoder|down|up)[A-Za-z_]+\.)*"
+    r"(?:blocks\.(?:\d+\.)?\d+\.attn\.(?:qkv|q_proj|proj)\.weight"
+    r"|(?:transformer\.)?resblocks\.\d+\.attn\.in_proj_weight"
+    r"|encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight"
+    r"|(?:encoder\.)?layers?\.\d+\.attention\.attention\.query\.weight"
+    r"|(?:encoder\.)?layers?\.\d+\.(?:layer_norm1|layernorm_before)\.weight"
+    r"|transformer\.layers\.\d+\.0\.(?:fn\.)?(?:fn\.)?to_qkv\.weight)"
+    r"|(?:.*/)?(?:Transformer|encoder|Encoder_0)/encoderblock(?:_\d+)?/.*"
+)
+
+
+def is_plain_vit(names: Collection[str]) -> bool:
+    """Whether the blocks are named as a plain ViT's; of others nobody here knows what they lack."""
+    return any(_PLAIN.fullmatch(name) for name in names)
+
+
 def lost_tensor(names: Collection[str]) -> str | None:
     """A tensor that is missing for certain; None where nothing tells."""
     return _half(names) or _companion(names) or _part_of_a_block(names)
@@ -63,7 +81,9 @@ def mostly_there(names: Collection[str]) -> list[str]:
     towers = []
     for pattern, likely in _BEFORE_THE_BLOCKS:
         for prefix in {
-            found[1] for name in names if (found := re.fullmatch(rf"((?!opt/\d)(?:.*[./])?){pattern}", name))
+            found[1]
+            for name in names
+            if (found := re.fullmatch(rf"((?!opt/\d|.*stages\.)(?:.*[./])?){pattern}", name))
         }:
             ends = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
             absent = [n for n in likely if not any(end == n or end.endswith(f"/{n}") for end in ends)]
@@ -101,7 +121,7 @@ def _part_of_a_block(names: Collection[str]) -> str | None:
     blocks: dict[str, list[str]] = defaultdict(list)
     parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for name in names:
-        if (found := _BLOCK.fullmatch(name)) is not None:
+        if (found := _BLOCK.fullmatch(name)) is not None and "stages." not in found["before"]:
             before, number = found["before"], found["number"]
             if number not in blocks[before]:
                 blocks[before].append(number)

@@ -13,6 +13,7 @@ from patchword.checkpoints.header import Header, read_header
 from patchword.errors import (
     CheckpointError,
     KeyMismatch,
+    OutputError,
     ShapeMismatch,
     UnknownLayout,
     near_text,
@@ -20,6 +21,17 @@ from patchword.errors import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises: OutputError for a name that promises another format than safetensors."""
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        what = f"the ending {path.suffix!r}" if path.suffix else "no ending"
+        raise OutputError(
+            f"{path}: {what}, and patchword's own format is safetensors",
+            f"call it {path.with_suffix('.safetensors').name}, or use `convert` for another format",
+        )
 
 
 def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCard) -> None:

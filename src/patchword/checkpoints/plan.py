@@ -111,8 +111,15 @@ def _check_names(
         raise UnknownLayout(
             f"{checkpoint.name}: read as {layout.title}, and no rule of it names {shown}{more}"
             f"{near_text(unknown[0], known)}",
-            "if the model was changed, take these tensors out of the file; else report the format",
+            f"if the model can do without them, pass --drop '{_pattern(unknown)}' (or --below PREFIX for a part of the file)",
         )
+
+
+def _pattern(names: list[str]) -> str:
+    """A pattern for --drop that fits the first name and its like."""
+    first = names[0]
+    alike = [name for name in names if name.partition(".")[0] == first.partition(".")[0]]
+    return f"{first.partition('.')[0]}.*" if len(alike) == len(names) > 1 and "." in first else first
 
 
 def _check_shapes(checkpoint: Checkpoint, rule: Rule, ours: list[tuple[int, ...]]) -> None:

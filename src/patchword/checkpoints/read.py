@@ -11,8 +11,11 @@ from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_hea
 from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
+from patchword.checkpoints.layouts import Refused
 from patchword.checkpoints.lost import lost_tensor, mostly_there
-from patchword.checkpoints.plan import Plan, make_plan
+from patchword.checkpoints.own import cut, with_head_named, without_metrics
+from patchword.checkpoints.own_options import check_names
+from patchword.checkpoints.plan import Dropped, Plan, make_plan
 from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
@@ -54,11 +57,27 @@ def open_foreign(path: Path, options: Options | None = None, source: str = "") -
 
 def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     """As `open_foreign`, for what is already listed."""
-    from patchword.model.cost import cost
-
-    checkpoint = unwrap(stored)
+    checkpoint = cut(unwrap(stored), options.below, options.drop)
     if options.head is not None:
         checkpoint = with_linear_head(checkpoint, open_stored(options.head))
+    checkpoint = without_metrics(checkpoint)
+    try:
+        return _understood(checkpoint, stored, options, source)
+    except Refused:
+        raise
+    except UnknownLayout as error:
+        named = with_head_named(checkpoint) if options.head is None else None
+        if named is None:
+            raise
+        try:
+            return _understood(named, stored, options, source)
+        except UnknownLayout:
+            raise error from None
+
+
+def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source: str) -> Opened:
+    from patchword.model.cost import cost
+
     checkpoint, layout, evidence = recognised(checkpoint)
     release = _release(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
@@ -69,7 +88,9 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
     except CheckpointError as error:
         raise _with_what_is_lost(error, checkpoint) from error
     classes = options.classes
-    if classes is None:
+    if classes is not None:
+        check_names(classes, description.config.head.num_classes, checkpoint.name)
+    else:
         classes = description.classes or _published_classes(release, description)
     untrained = description.untrained
     card = ModelCard(
@@ -88,9 +109,15 @@ def understand(stored: Stored, options: Options, source: str = "") -> Opened:
         parameters=cost(description.config).parameters,
         filled=plan.filled,
         resampled=resampled(card.config, card.preprocess),
-        dropped=plan.dropped,
+        dropped=(*(Dropped(names=n, reason=r) for r, n in checkpoint.removed), *plan.dropped),
         new=plan.missing,
-        notes=(*_notes(checkpoint, plan), *description.notes),
+        notes=(
+            *_notes(checkpoint, plan),
+            *checkpoint.notes,
+            *facts.inferred(),
+            *_doubt(layout, checkpoint, release, evidence),
+            *description.notes,
+        ),
     )
     return Opened(
         checkpoint=checkpoint, layout=layout, description=description, plan=plan, card=card, report=report
@@ -167,6 +194,15 @@ def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ..
     except CheckpointError as error:  # an operation knows neither the file nor the block
         error.message = f"{checkpoint.name}: {rule.theirs[-1]}: {error.message}"
         raise
+
+
+def _doubt(layout: Layout, checkpoint: Checkpoint, release: Release | None, evidence: str) -> list[str]:
+    """What else a file may be that only its tensors tell."""
+    named = checkpoint.path.name.lower().startswith(layout.published_names or ("\0",))
+    wrapped = checkpoint.wrapper.split(":")[0] in layout.own_wrappers
+    if not layout.doubt or release is not None or named or wrapped or checkpoint.config_json:
+        return []
+    return [f"taken for {layout.title} by its tensors ({evidence}); {layout.doubt}"]
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:

@@ -2,13 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
-from patchword.checkpoints.layouts import LAYOUTS, REFUSED
-from patchword.checkpoints.lost import lost_tensor, mostly_there
+from patchword.checkpoints.layouts import LAYOUTS, REFUSED, Refused, refuse_timm
+from patchword.checkpoints.lost import is_plain_vit, lost_tensor, mostly_there
+from patchword.checkpoints.naming import by_config, named
 from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout
+
+# A model has more tensors than this; of the parts of a file so many are tried.
+_FEWEST_TENSORS, _MOST_WORDS = 8, 6
 
 
 def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
@@ -19,32 +24,55 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
     """
     try:
         return checkpoint, *recognise(checkpoint)
+    except Refused:
+        raise
     except UnknownLayout as error:
+        if by_config(checkpoint) is not None:
+            raise
         inner = below_one_word(checkpoint)
         while inner is not None:
             try:
                 return inner, *recognise(inner)
+            except Refused:
+                raise
             except UnknownLayout:
                 inner = below_one_word(inner)
-        raise _with_what_is_beside(error, checkpoint) from error
+        raise _with_siblings(error, checkpoint) from error
 
 
-def _with_what_is_beside(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayout:
-    """A few tensors that stand beside the word before all others hide the layout: then the message names them."""
-    word, count = Counter(name.partition(".")[0] for name in checkpoint.tensors).most_common(1)[0]
-    beside = [name for name in checkpoint.tensors if not name.startswith(f"{word}.")]
-    if not 0 < len(beside) <= count / 10:
+def _with_siblings(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayout:
+    """A model below one word among others (a projector, a text tower, an average) is named with its option."""
+    counts = Counter(name.partition(".")[0] for name in checkpoint.tensors)
+    found: dict[str, str] = {}
+    for word, count in counts.most_common(_MOST_WORDS):
+        inside = {
+            n.removeprefix(f"{word}."): e for n, e in checkpoint.tensors.items() if n.startswith(f"{word}.")
+        }
+        if count >= _FEWEST_TENSORS and len(inside) == count and len(counts) > 1:
+            with suppress(CheckpointError):
+                found[word] = recognised(replace(checkpoint, tensors=inside))[1].title
+    if not found:
         return error
-    rest = {name: entry for name, entry in checkpoint.tensors.items() if name not in beside}
-    try:
-        _, layout, _ = recognised(replace(checkpoint, tensors=rest))
-    except CheckpointError:
-        return error
-    shown = ", ".join(f"{name} {list(checkpoint.shape(name))}" for name in beside)
+    beside = [name for name in checkpoint.tensors if name.partition(".")[0] not in found]
+    shown = ", ".join(f"{name} {list(checkpoint.shape(name))}" for name in beside[:4])
+    more = f" and {len(beside) - 4} more" if len(beside) > 4 else ""
+    models = ", ".join(f"{title} below {word!r} ({counts[word]} tensors)" for word, title in found.items())
+    rest = f"; no rule names {shown}{more}" if beside else ""
     return UnknownLayout(
-        f"{checkpoint.name}: {layout.title} below {word!r}, and no rule of it names {shown}",
-        "if the model was changed, take these tensors out of the file; else report the format",
+        f"{checkpoint.name}: it holds {models}{rest}",
+        " or ".join(f"pass --below {word}" for word in found) + ", if the model can do without the rest",
     )
+
+
+def refuse_own_without_card(checkpoint: Checkpoint) -> None:
+    """Raises: Refused for patchword's own tensors in a file that has lost its card."""
+    ours = ("patch_embed.proj.weight", "blocks.0.attention.qkv.weight", "blocks.0.mlp.fc1.weight")
+    if checkpoint.has(*ours):
+        raise Refused(
+            f"{checkpoint.name}: a patchword file whose card is gone: it was saved again without its metadata, so how the "
+            "model is built and fed is not known",
+            "give the file that patchword wrote; from Python, model.save(PATH) keeps the card",
+        )
 
 
 def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:
@@ -54,6 +82,8 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
     """
     for refusal in REFUSED:
         refusal.check(checkpoint)
+    refuse_timm(checkpoint)
+    refuse_own_without_card(checkpoint)
     found = [(layout, why) for layout in layouts if (why := layout.recognise(checkpoint)) is not None]
     if len(found) == 1:
         return found[0]
@@ -64,12 +94,15 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
             "put the publisher's config.json beside it, or rename the file to its published name",
         )
     names = list(checkpoint.tensors)
-    if (lost := lost_tensor(names)) is not None:
+    if (said := named(checkpoint)) is not None:
+        raise said
+    plain = is_plain_vit(names)
+    if plain and (lost := lost_tensor(names)) is not None:
         raise UnknownLayout(
             f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; it lacks {lost}",
             f"get the whole file, with {lost}; docs/formats.md lists the layouts",
         )
-    if absent := mostly_there(names):
+    if plain and (absent := mostly_there(names)):
         raise UnknownLayout(
             f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; "
             f"most with blocks of such names have {', '.join(absent)} too",

@@ -36,7 +36,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         head = f"{self.path}: {self.layout}, {self.tensors} tensors, {self.parameters:,} parameters"
-        parts = [f"{head}, {self.filled:.0%} filled"]
+        parts = [f"{head}, {100 * self.filled:.0f} % filled"]
         parts += [f"resampled: {text}" for text in self.resampled]
         if self.dropped:
             parts.append(f"{sum(len(d.names) for d in self.dropped)} tensors dropped")

@@ -4,6 +4,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+from patchword.checkpoints.containers.others import other_content, other_name, zip_of_others
 from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
 
 HEAD_BYTES = 512
@@ -20,7 +21,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image, not weights", "give MODEL first, then the images"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image, not weights", "give MODEL first, then the images"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras writes these)", _OWN),
-    (b"GGUF", "a GGUF file", _OWN),
     (b"\x1f\x8b", "compressed with gzip", "unpack it"),
     (b"\x93NUMPY", "a NumPy array, not weights", _OWN),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
@@ -74,6 +74,8 @@ def left_in_its_place(path: Path, head: bytes, size: int) -> CheckpointError | N
 
 def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
     """The error for a file whose content is no safetensors; `head` holds its first bytes."""
+    if (other := other_content(path, head)) is not None:
+        return CheckpointError(f"{path}: {other[0]}, which patchword does not read", other[1])
     if (known := left_in_its_place(path, head, size)) is not None:
         return known
     if head.startswith(b"PK"):
@@ -85,12 +87,16 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
         return _no_safetensors(path, "a PyTorch file")
     # Protocols 2 to 5 begin so; protocol 0 cannot be told from text and is not written by torch.
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        other = other_name(path)
+        what = f"{other[0]}, " if other and "pickle" not in other[0] else ""
         return UnsafeFile(
-            f"{path}: a Python pickle, which could run any code and is not opened",
+            f"{path}: {what}a Python pickle, which could run any code and is not opened",
             "have whoever made it save the tensors as .safetensors",
         )
     if head[257:262] == b"ustar":
         return CheckpointError(f"{path}: a tar archive", "unpack it")
+    if size > 8 and head[8:9] != b"{" and head.strip(b"\0") and (other := other_name(path)) is not None:
+        return CheckpointError(f"{path}: {other[0]}, which patchword does not read", other[1])
     return _refuse_shapeless(path, head, size)
 
 
@@ -100,6 +106,10 @@ def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     if size < 9:
         return CheckpointError(f"{path}: truncated after {size} bytes", _AGAIN)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
+        if path.suffix == ".json":
+            return CheckpointError(
+                f"{path}: JSON text, not weights", "give the folder that it lies in, or the weights file"
+            )
         return CheckpointError(f"{path}: text, not weights", _OWN)
     if head[8:9] == b"{":
         return too_long_header(path, int.from_bytes(head[:8], "little"))
@@ -125,6 +135,8 @@ def _refuse_zip(path: Path) -> CheckpointError:
         return error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
         return _no_safetensors(path, "a PyTorch file")
+    if (other := zip_of_others(names)) is not None:
+        return CheckpointError(f"{path}: {other}, which patchword does not read", _OWN)
     if names and all(name.endswith(".npy") for name in names):
         return _no_safetensors(path, "NumPy arrays (.npz)")
     return CheckpointError(f"{path}: a zip archive, not weights", "unpack it")

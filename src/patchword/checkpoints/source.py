@@ -11,6 +11,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import BEST, LAST, Found
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.native import is_native, read_model
+from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError
@@ -41,8 +42,13 @@ def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
     path = found.path
     if is_native(path):
         card, tensors = read_model(path)
+        card, facts = with_options(card, options, str(path))
         report = LoadReport(
-            path=path, why=found.why, tensors=len(tensors), parameters=cost(card.config).parameters
+            path=path,
+            why=found.why,
+            facts=facts,
+            tensors=len(tensors),
+            parameters=cost(card.config).parameters,
         )
         return Source(card=_with_origin(card, [path]), tensors=tensors), report
     opened = open_foreign(path, options, found.source)

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 Container = Literal["safetensors", "torch", "torchscript", "npz"]
 MOST_CONFIG_BYTES = 16_000_000
-CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
+CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+    "adapter_config.json",
+)
 WIDTHS = DTYPE_BYTES
 # Names of dtypes: safetensors' and torch's.
 TORCH_DTYPES = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console, say
 from patchword.cli.model_options import class_names, model_options, said, size
 from patchword.cli.options import offline_option
-from patchword.errors import SettingsError
+from patchword.errors import SettingsError, counted
 
 
 @click.command()
@@ -102,9 +102,12 @@ def _print(done: Any, out: str) -> None:
     for title in ("tensor", "from", "to", "how"):
         table.add_column(title, overflow="fold", no_wrap=title == "tensor")
     for change in done.changes:
-        table.add_row(change.part, change.before, change.after, change.how)
+        table.add_row(*map(line, (change.part, change.before, change.after, change.how)))
     if done.changes:
         console.print(table)
-    click.echo(f"{len(done.changes)} tensors changed, {done.kept} kept as they are; written to {out}")
+    say(
+        f"{counted(len(done.changes), 'tensor')} changed, {done.kept} kept as they are; written to {out}",
+        err=False,
+    )
     for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")

@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console
 from patchword.errors import counted
 
 if TYPE_CHECKING:
@@ -19,20 +18,20 @@ def print_report(report: "CheckReport") -> None:
     console = make_console()
     dataset = report.dataset
     console.print(
-        Text(
+        line(
             f"{dataset.path}: {dataset.kind}, {counted(len(dataset.classes), 'class', 'classes')}, "
             f"{counted(report.images, 'image')}"
         )
     )
     console.print(_counts(report))
-    for line in _facts(report):
-        console.print(Text(line))
+    for fact in _facts(report):
+        console.print(line(fact))
     if not report.problems:
         console.print("[green]nothing wrong was found[/green]")
     for problem in report.problems:
-        console.print(Text(f"{problem.severity}: {problem.message}", style=COLOURS[problem.severity]))
+        console.print(line(f"{problem.severity}: {problem.message}", COLOURS[problem.severity]))
         if problem.fix:
-            console.print(Text(f"  fix: {problem.fix}"))
+            console.print(line(f"  fix: {problem.fix}"))
 
 
 def _counts(report: "CheckReport") -> Table:
@@ -40,10 +39,10 @@ def _counts(report: "CheckReport") -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="fold")
     for name in dataset.splits:
-        table.add_column(name, justify="right")
+        table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
     for i, name in enumerate(dataset.classes[:MOST_CLASSES]):
-        table.add_row(Text(name), *(str(counts[split][i]) for split in dataset.splits))
+        table.add_row(line(name), *(str(counts[split][i]) for split in dataset.splits))
     if len(dataset.classes) > MOST_CLASSES:
         table.add_row(f"… {len(dataset.classes) - MOST_CLASSES} more classes")
     table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")

@@ -1,13 +1,14 @@
 """`patchword convert`: a model from any layout into any other, with the proof."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from patchword.cli.console import say
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
+from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.inference.convert import Conversion
@@ -55,7 +56,7 @@ def convert(
 
     done = run(model, to, Path(out), options=said(), accept=accept, offline=offline)
     if as_json:
-        click.echo(json.dumps(to_dict(done), indent=2))
+        click.echo(to_json(to_dict(done), indent=2))
     else:
         _print(done)
 
@@ -78,21 +79,21 @@ def to_dict(done: "Conversion") -> dict[str, object]:
 
 
 def _print(done: "Conversion") -> None:
-    click.echo(f"{done.path}: {done.layout}")
+    say(f"{done.path}: {done.layout}", err=False)
     for file in done.files:
-        click.echo(f"  wrote      {file}")
+        say(f"  wrote      {file}", err=False)
     for reason, count in done.dropped:
-        click.echo(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}")
+        say(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}", err=False)
     for field, ours, theirs in done.changed:
-        click.echo(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}")
+        say(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}", err=False)
     for field, ours, theirs in done.prepared:
-        click.echo(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}")
+        say(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}", err=False)
     for table, ours, theirs in done.elsewhere:
-        click.echo(f"  elsewhere  at another size {table} are resampled by {theirs}, not by {ours}")
+        say(f"  elsewhere  at another size {table} are resampled by {theirs}, not by {ours}", err=False)
     for field, ours, theirs in done.restated:
-        click.echo(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same")
+        say(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same", err=False)
     for name, value in done.told.items():
-        click.echo(f"  tell       {name} = {value}: this format has no place for it")
+        say(f"  tell       {name} = {value}: this format has no place for it", err=False)
     if done.names is not None:
-        click.echo(f"  tell       class_names = {done.names}: this format has no place for it")
-    click.echo(f"  compared   {done.compared}: largest difference {done.difference:.2g}")
+        say(f"  tell       class_names = {done.names}: this format has no place for it", err=False)
+    say(f"  compared   {done.compared}: largest difference {done.difference:.2g}", err=False)

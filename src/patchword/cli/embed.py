@@ -6,16 +6,25 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import max_pixels_option, offline_option
+from patchword.cli.options import device_option, image_set_options, offline_option, open_request
+from patchword.cli.predict import Images
 from patchword.errors import counted
 
 
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", required=True, metavar="FILE", help="Where to: .npy (names beside it) or .parquet.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    metavar="FILE",
+    help="Where to: .npy (names beside it) or .parquet.",
+)
 @click.option(
     "--feature",
     type=click.Choice(("embedding", "class", "mean", "tokens")),
@@ -26,10 +35,10 @@ from patchword.errors import counted
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
-@max_pixels_option
+@image_set_options
 def embed(
     model: str,
     files: tuple[str, ...],
@@ -38,41 +47,52 @@ def embed(
     batch_size: int | None,
     device: str | None,
     offline: bool,
+    split: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    value_range: tuple[float, float] | None,
     max_pixels: int,
 ) -> None:
     """Write a vector for each image.
 
     \b
     MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
-    FILES…  images, folders, patterns; - reads paths, or one image, from standard input
+    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns, lists of paths (.txt);
+            - reads paths, or one image, from standard input
+
+    \b
+    patchword embed runs/flowers garden/ flowers.zip --out vectors.npy
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
     vector. An image that cannot be read has no row and is named; the exit code is then 3.
     """
     machine.watch()
-    from patchword.cli.predict import given_sources
+    from patchword.inference.sources import Reading
 
-    sources, total, _ = given_sources(files)
+    reading = Reading(split=split, opening=open_request(image_column, label_column, False, max_pixels))
+    given = Images(files, reading)
     machine.tune_allocator()
     from patchword.cli.writers import Progress
-    from patchword.inference.embed import check_ending, embed_to
+    from patchword.inference.embed import check_output, embed_to
     from patchword.inference.load import load
 
-    check_ending(Path(output))
+    check_output(Path(output))
     loaded = load(model, device=device, options=said(), offline=offline)
     tell(loaded.report)
-    progress = Progress(total)
+    sources = given.known_to(loaded)
+    progress = Progress(given.total)
     done = embed_to(
         loaded,
         sources,
         Path(output),
         feature=feature,
+        value_range=value_range,
         batch_size=batch_size,
         max_pixels=max_pixels,
         progress=lambda _: progress.step(),
     )
     progress.close()
-    click.echo(f"{counted(done.count - done.failed, 'vector')} in {output}", err=True)
+    say(f"{counted(done.count - done.failed, 'vector')} in {output}")
     if done.same.notice:
-        click.echo(f"warning: {done.same.notice}", err=True)
+        say(f"warning: {done.same.notice}")
     done.check()

@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import (
+    data_options,
+    device_option,
+    offline_option,
+    open_request,
+    value_range_option,
+)
 from patchword.cli.progress import counting
+from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -22,14 +29,15 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--output", metavar="FILE", help="Also write the JSON to FILE.")
+@click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
 @data_options
+@value_range_option
 def evaluate(
     model: str,
     data: str,
@@ -43,6 +51,7 @@ def evaluate(
     label_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
 
@@ -50,10 +59,16 @@ def evaluate(
     MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
     DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
 
+    \b
+    patchword evaluate runs/flowers flowers/
+    patchword evaluate runs/flowers flowers.zip --split val --json
+
     Classes are matched by name. Images that cannot be read are listed and not scored; the exit
     code is then 3.
     """
     machine.watch()
+    if output is not None:
+        _check_output(output)
     machine.tune_allocator()
     from patchword.inference.load import load
 
@@ -61,7 +76,7 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import raise_failures
+    from patchword.inference.predict import Failures
 
     opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
     dataset = open_for(loaded, data, opening)
@@ -70,12 +85,13 @@ def evaluate(
             split=split,
             batch_size=batch_size,
             ignore_unknown_classes=ignore_unknown_classes,
+            value_range=value_range,
             progress=progress,
         )
         found = score(loaded, dataset, request)
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
-        from patchword.cli.writers import whole_file
+        from patchword.inference.output import whole_file
 
         with whole_file(Path(output), text=True) as file:
             file.write(text + "\n")
@@ -84,43 +100,51 @@ def evaluate(
     else:
         _print(found, loaded.report.why)
     for note in found.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     if found.notice:
-        click.echo(f"warning: {found.notice}", err=True)
-    reasons = [f"{u['name']}: {u['reason']}" for u in found.unreadable]
-    raise_failures(len(reasons), found.images, reasons[:3])
+        say(f"warning: {found.notice}")
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
+
+
+def _check_output(output: str) -> None:
+    """Raises: SettingsError for an ending of another format than JSON; OutputError for a place."""
+    from patchword.inference.output import check_place
+
+    if Path(output).suffix.lower() != ".json":
+        raise SettingsError(f"--out {output}: a score is written as JSON", "end it in .json")
+    check_place(Path(output))
 
 
 def _print(found: "Evaluation", why: str) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     console = make_console()
-    low, high = found.top1_interval
+    low, high = map(percent, found.top1_interval)
     of = "" if found.scored == found.images else f" of {found.images}"
-    console.print(f"[bold]{escape(found.weights)}[/bold] on {escape(found.data)}, split {found.split}")
+    heading = line(found.weights, "bold")
+    heading.append_text(line(f" on {found.data}, split {found.split}", "not bold"))
+    console.print(heading)
     if why:
-        console.print(f"[dim]{escape(why)}[/dim]")
-    console.print(f"\n[bold]top-1  {found.top1:.1%}[/bold]   95 % interval {low:.1%} to {high:.1%}")
+        console.print(line(why, "dim"))
+    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
     if found.top5 is not None:
-        console.print(f"top-5  {found.top5:.1%}")
-    console.print(f"loss   {found.loss:.4f}\nscored {found.scored}{of} images\n")
+        console.print(f"top-5  {percent(found.top5)}")
+    images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"
+    console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for heading in ("images", "precision", "recall", "F1", "taken for"):
-        table.add_column(heading, justify="left" if heading == "taken for" else "right")
+    for title in ("images", "precision", "recall", "F1", "taken for"):
+        table.add_column(title, justify="left" if title == "taken for" else "right")
     for index, (name, c) in enumerate(zip(found.class_names, found.classes, strict=True)):
         if not c.images and c.precision is None:
             continue
         taken = _taken_for(found.confusion[index], index, found.class_names)
-        table.add_row(
-            escape(name), str(c.images), *(_share(x) for x in (c.precision, c.recall, c.f1)), escape(taken)
-        )
+        shares = ("–" if x is None else percent(x) for x in (c.precision, c.recall, c.f1))
+        table.add_row(line(name), str(c.images), *shares, line(taken))
     console.print(table)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def _taken_for(row: list[int], index: int, names: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console, say
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
@@ -39,7 +39,7 @@ def _print(found: Any) -> None:
     from rich.table import Table
 
     console = make_console()
-    click.echo(found.title)
+    say(found.title, err=False)
     for heading, rows in found.sections():
         if not rows:
             continue
@@ -50,5 +50,5 @@ def _print(found: Any) -> None:
         if any(len(row) > 2 for row in rows):
             table.add_column(style="dim", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(line, row))
         console.print(Padding(table, (0, 0, 0, 2), expand=False))

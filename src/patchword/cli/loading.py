@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import click
+from patchword.cli.console import percent, say
 
 if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 def tell(report: "LoadReport") -> None:
     """On standard error: the format of a file that another program wrote, and whatever is doubtful in it."""
     if report.layout == "patchword":
+        for text in report.resampled if report.facts else ():
+            say(f"resampled: {text}")
         return
     dropped = sum(len(part.names) for part in report.dropped)
     left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""
-    click.echo(f"read as {report.layout} ({report.filled:.0%} of the backbone{left})", err=True)
+    say(f"read as {report.layout} ({percent(report.filled, 0)} of the backbone{left})")
     if report.new:
         shown = ", ".join(report.new[:3]) + (", …" if len(report.new) > 3 else "")
-        click.echo(f"warning: drawn at random, for no file holds it: {shown}", err=True)
+        say(f"warning: drawn at random, for no file holds it: {shown}")
     for text in report.resampled:
-        click.echo(f"resampled: {text}", err=True)
+        say(f"resampled: {text}")
     for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from patchword.cli.console import say
 from patchword.cli.streams import ReaderLeft, guard_streams
 from patchword.cli.verbs import VERBS
 from patchword.errors import PatchwordError, near_text, nearest
@@ -22,12 +23,7 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        module, _, attribute = VERBS[name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return _command(name) if name in VERBS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -39,6 +35,13 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in VERBS.items()])
+
+
+def _command(verb: str) -> click.Command:
+    module, _, attribute = VERBS[verb][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return command
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -118,8 +121,9 @@ def _torch_cannot_load(error: Exception) -> bool:
 
 
 def _say(message: str, fix: str, exit_code: int) -> int:
-    lines = f"error: {message}" + (f"\n  fix: {fix}" if fix else "")
-    click.echo(lines, err=True)
+    say(f"error: {message}")
+    if fix:
+        say(f"  fix: {fix}")
     return exit_code
 
 
@@ -128,11 +132,55 @@ def _usage_message(error: click.UsageError) -> tuple[str, str]:
     context = error.ctx
     command = context.command_path if context else "patchword"
     if isinstance(error, click.NoSuchOption):
-        known = _options(context.command) if context else []
-        near = nearest(error.option_name, known)
-        fix = f"did you mean {near[0]}? " if near else ""
-        return f"{command} has no option {error.option_name}", f"{fix}`{command} --help` lists them"
+        advice = _advice(error.option_name, context.command) if context else ""
+        return f"{command} has no option {error.option_name}", f"{advice}`{command} --help` lists them"
     return error.format_message().rstrip("."), f"`{command} --help` shows how to call it"
+
+
+# What other programs call an option or a setting of ours that has no name like theirs.
+_ELSEWHERE = {
+    "learning_rate": "--lr",
+    "wd": "-o optim.weight_decay=VALUE",
+    "momentum": "-o optim.beta1=VALUE",
+    "optimizer": "-o optim.method=VALUE",
+    "optimiser": "-o optim.method=VALUE",
+    "ema": "-o average.decay=VALUE",
+    "pretrained": "--weights",
+    "gpu": "--device",
+}
+_NEAR = 0.7
+
+
+def _advice(option: str, command: click.Command) -> str:
+    """What the user may have meant: an option like this one, or a setting of this name (`--weight-decay`)."""
+    name = option.lstrip("-").replace("-", "_").lower()
+    known = {flag.lstrip("-").replace("-", "_"): flag for flag in _options(command)}
+    settings = _settings() if "-o" in known.values() else {}
+    elsewhere = _ELSEWHERE.get(name, "")
+    if elsewhere in known.values() or (elsewhere and settings):
+        return f"give {elsewhere}; "
+    if same := [text for leaf, text in settings.items() if name == leaf or name in leaf.split("_")]:
+        return f"give {' or '.join(same[:3])}; "
+    if near := nearest(name, {**settings, **known}, 1, _NEAR):
+        return f"did you mean {known.get(near[0]) or settings[near[0]]}? "
+    others = [verb for verb in VERBS if option in _options(_command(verb))]
+    return f"`patchword {others[0]}` has it; " if others else ""
+
+
+def _settings() -> dict[str, str]:
+    """The last part of each setting's path → how to set it, for a model that is trained from scratch."""
+    from patchword.images.preprocess import Preprocess
+    from patchword.model.config import ViTConfig
+    from patchword.model.kinds import Rope2d
+    from patchword.settings import leaves
+    from patchword.training.config import TrainSettings
+
+    usual = TrainSettings(model=ViTConfig(positions=Rope2d()), preprocess=Preprocess.simple(224))
+    found: dict[str, str] = {}
+    for path in leaves(usual):
+        leaf, text = path.rpartition(".")[2], f"-o {path}=VALUE"
+        found[leaf] = f"{found[leaf]} or {text}" if leaf in found else text
+    return found
 
 
 def _options(command: click.Command) -> list[str]:

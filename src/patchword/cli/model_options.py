@@ -47,7 +47,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 def class_names(name: str, path: str) -> tuple[str, ...]:
     """The lines of a file, one class each, in the order of the head."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{name} {path}: cannot be read ({error})", "give a text file, one name a line"
@@ -89,6 +89,14 @@ _FACTS = (
     _option("--std", "X,X,X", "Standard deviation of the pixels.", numbers),
     _option("--head", "FILE", "A linear head's own file (DINO).", lambda name, value: Path(value)),
     _option("--class-names", "FILE", "Names of the classes, one a line.", class_names),
+    _option("--below", "PREFIX", "Read only the tensors whose names begin with PREFIX."),
+    _option(
+        "--drop",
+        "PATTERN",
+        "Leave out tensors of this name or pattern ('head.*'); repeatable.",
+        lambda name, value: tuple(value),
+        multiple=True,
+    ),
     click.option(
         "--allow-partial",
         is_flag=True,

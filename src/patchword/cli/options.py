@@ -1,18 +1,23 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from patchword.data.request import OpenRequest
+from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DATA_OPTIONS = (
+_TABLE_OPTIONS = (
     click.option("--image-column", metavar="NAME", help="Column of the image, where DATA is a table."),
     click.option("--label-column", metavar="NAME", help="Column of the class, where DATA is a table."),
+)
+_DATA_OPTIONS = (
+    *_TABLE_OPTIONS,
     click.option(
         "--ignore-unknown-classes",
         is_flag=True,
@@ -31,6 +36,41 @@ max_pixels_option = click.option(
 offline_option = click.option(
     "--offline", is_flag=True, help="Open no socket: what would be fetched must be in the cache."
 )
+
+
+device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+
+
+def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+        if not -math.inf < low < high < math.inf:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(
+            f"--value-range is {text!r}", "write the lowest and the highest value, as 0,255"
+        ) from None
+    return low, high
+
+
+value_range_option = click.option(
+    "--value-range",
+    metavar="LOW,HIGH",
+    callback=_range,
+    help="Lowest and highest value of float, 16- and 32-bit images. [the model's own]",
+)
+
+
+def image_set_options(command: F) -> F:
+    """The options that say which images of a data set are read, by commands that need no labels."""
+    split = click.option(
+        "--split", metavar="NAME", help="Only this split of a data set, such as val. [all images]"
+    )
+    for option in reversed((split, *_TABLE_OPTIONS, value_range_option, max_pixels_option)):
+        command = option(command)
+    return command
 
 
 def data_options(command: F) -> F:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.console import say
 from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
-from patchword.cli.options import max_pixels_option, offline_option
+from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Writer
+    from patchword.inference.sources import Reading
 
 
 @click.command()
@@ -23,39 +25,59 @@ if TYPE_CHECKING:
 @click.option(
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes named for each image."
 )
-@click.option("--json", "kind", flag_value="json", help="Print one JSON array.")
-@click.option("--jsonl", "kind", flag_value="jsonl", help="Print a JSON object a line, as they come.")
-@click.option("--csv", "kind", flag_value="csv", help="Print CSV with a header.")
-@click.option("--output", metavar="FILE", help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, as they come.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header.")
+@click.option(
+    "--out",
+    "--output",
+    "output",
+    metavar="FILE",
+    help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
 )
-@click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+@device_option
 @offline_option
 @model_options
-@max_pixels_option
+@image_set_options
 def predict(
     model: str,
     files: tuple[str, ...],
     top: int,
-    kind: str | None,
+    as_json: bool,
+    as_jsonl: bool,
+    as_csv: bool,
     output: str | None,
     batch_size: int | None,
     device: str | None,
     offline: bool,
+    split: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    value_range: tuple[float, float] | None,
     max_pixels: int,
 ) -> None:
     """Name what is in images.
 
     \b
     MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
-    FILES…  images, folders, patterns; - reads paths, or one image, from standard input
+    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns, lists of paths (.txt);
+            - reads paths, or one image, from standard input
+
+    \b
+    patchword predict runs/flowers photo.jpg garden/
+    patchword predict runs/flowers flowers.zip --split val --out answers.csv
 
     A file that cannot be read gets a row that says why; the exit code is then 3.
     """
     machine.watch()
-    sources, total, width = given_sources(files)
-    kind = _kind(kind, output)
+    kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
+    from patchword.inference.sources import Reading
+
+    reading = Reading(split=split, opening=open_request(image_column, label_column, False, max_pixels))
+    given = Images(files, reading)
 
     machine.tune_allocator()
     from patchword.inference.load import load
@@ -63,53 +85,89 @@ def predict(
     loaded = load(model, device=device, options=said(), offline=offline)
     tell(loaded.report)
     loaded.check_can_predict()
+    sources = given.known_to(loaded)
     from patchword.cli.writers import Progress
     from patchword.inference.predict import Predictions
 
-    found = Predictions(loaded, sources, batch_size=batch_size, max_pixels=max_pixels)
-    progress = Progress(total, quiet=output is None and sys.stdout.isatty())
-    with _writer(kind, output, min(top, len(loaded.classes)), width) as writer:
+    found = Predictions(
+        loaded, sources, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels
+    )
+    progress = Progress(given.total, quiet=output is None and sys.stdout.isatty())
+    with _writer(kind, output, min(top, len(loaded.classes)), given.width) as writer:
         for prediction in found:
             writer.add(prediction)
             progress.step()
     progress.close()
     if loaded.report.why:
-        click.echo(f"model: {loaded.report.path} ({loaded.report.why})", err=True)
+        say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
-        click.echo(f"warning: {found.notice}", err=True)
+        say(f"warning: {found.notice}")
     found.check()
 
 
-def given_sources(files: tuple[str, ...]) -> tuple[Any, int | None, int]:
-    """The sources, how many there are if that is known, and the width of the longest name."""
-    from patchword.inference.sources import STDIN, expand, from_stream
+class Images:
+    """What was named on the command line. Mistakes are told before a model is loaded, where they can be.
 
-    if files != (STDIN,):
-        found = expand(files)
-        return found, len(found), max(map(len, found))
-    given = from_stream(sys.stdin.buffer)  # type: ignore[arg-type]
-    if isinstance(given, bytes):
-        return [given], 1, len("image")
-    return given, None, 40
+    total: how many images, if that is known. width: of the longest name.
+    """
+
+    def __init__(self, files: tuple[str, ...], reading: "Reading") -> None:
+        self.files, self.reading = files, reading
+        self.total: int | None = None
+        self.width = 40
+        self._sources = self._read() if reading.split is None else None
+
+    def known_to(self, model: Any) -> Any:
+        """The sources; a split is the one that the training of this model made."""
+        from dataclasses import replace
+
+        if self._sources is None:
+            self.reading = replace(self.reading, origin=model.provenance)
+            self._sources = self._read()
+        return self._sources
+
+    def _read(self) -> Any:
+        from patchword.inference.sources import STDIN, expand, from_stream
+
+        if self.files != (STDIN,) or self.reading.split is not None:
+            found = expand(self.files, self.reading)
+            for note in found.notes:
+                say(f"note: {note}")
+            self.total, self.width = len(found), found.longest_name
+            return found
+        given = from_stream(sys.stdin.buffer)  # type: ignore[arg-type]
+        if isinstance(given, bytes):
+            self.total, self.width = 1, len("image")
+            return [given]
+        return given
 
 
-def _kind(kind: str | None, output: str | None) -> str:
+def _kind(asked: dict[str, bool], output: str | None) -> str:
+    """The one format. Raises: SettingsError for two, or one that the file's ending contradicts."""
     from patchword.errors import SettingsError
 
+    kinds = [kind for kind, is_asked in asked.items() if is_asked]
+    if len(kinds) > 1:
+        both = " and ".join(f"--{kind}" for kind in kinds)
+        raise SettingsError(f"{both} ask for different formats", "give one of them")
     if output is None:
-        return kind or "txt"
+        return kinds[0] if kinds else "txt"
     from patchword.cli.writers import format_of
+    from patchword.inference.output import check_place
 
-    if kind is not None and kind != format_of(output):
+    kind = format_of(output)
+    if kinds and kinds[0] != kind:
         raise SettingsError(
-            f"--{kind} and --output {output} ask for different formats", f"leave out --{kind}"
+            f"--{kinds[0]} and --out {output} ask for different formats", f"leave out --{kinds[0]}"
         )
-    return format_of(output)
+    check_place(Path(output))
+    return kind
 
 
 @contextmanager
 def _writer(kind: str, output: str | None, top: int, width: int) -> "Iterator[Writer]":
-    from patchword.cli.writers import make_writer, whole_file
+    from patchword.cli.writers import make_writer
+    from patchword.inference.output import whole_file
 
     if output is None:
         writer = make_writer(kind, sys.stdout, top, width)

@@ -6,20 +6,11 @@ import click
 from click.core import ParameterSource
 
 from patchword.cli.model_options import said, size, start_options
-from patchword.cli.options import data_options, offline_option, open_request
+from patchword.cli.options import data_options, device_option, offline_option, open_request
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
-    from patchword.api import Run, TrainRequest
-
-# Options that set one leaf of the settings each.
-LEAVES = {
-    "batch_size": "run.batch_size",
-    "lr": "optim.lr",
-    "seed": "run.seed",
-    "threads": "run.threads",
-    "weights": "run.weights",
-}
+    from patchword.runs import Run, TrainRequest
 
 
 @click.command()
@@ -37,6 +28,7 @@ LEAVES = {
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Of weights, order, augmentation and split; 0 unless given.")
 @click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
+@device_option
 @click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
 @click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
@@ -62,9 +54,9 @@ def train(
     with screen() as progress:
         if resume is not None:
             _refuse_settings()
-            from patchword import api
+            from patchword.runs import resume_folder
 
-            result = api.resume(resume, data=data, progress=progress)
+            result = resume_folder(resume, data=data, progress=progress)
         else:
             result = _start(_request(data, out, overrides, given), progress)
     show_result(result)
@@ -72,16 +64,16 @@ def train(
 
 
 def _start(request: "TrainRequest", progress: Any) -> "Run":
-    from patchword import api
+    from patchword import runs
     from patchword.cli.loading import tell
     from patchword.cli.train_screen import show_choices, show_problems
 
-    prepared = api.prepare(request, progress)
+    prepared = runs.prepare(request, progress)
     show_problems(prepared.report)
     if prepared.start is not None:
         tell(prepared.start.report)
     show_choices(prepared)
-    return api.run(prepared, progress)
+    return runs.run(prepared, progress)
 
 
 def _request(
@@ -89,38 +81,22 @@ def _request(
 ) -> "TrainRequest":
     if data is None:
         raise UserError("no DATA is given", "give `digits`, a folder or .zip of class folders, or a table")
-    from patchword.api import TrainRequest
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.runs import TrainRequest
+    from patchword.training.overlay import PATHS, make_overlay
 
-    asked = Asked(
-        image_size=_size(given, "image_size"),
-        patch_size=_size(given, "patch_size"),
-        model=given["model"],
-        epochs=given["epochs"],
-    )
-    options = [
-        (path, f"--{name.replace('_', '-')}", given[name])
-        for name, path in LEAVES.items()
-        if given[name] is not None
-    ]
-    wishes = Wishes(
-        asked=asked,
-        recipe=given["recipe"],
-        config_file=given["config"],
-        options=tuple(options),
-        overrides=overrides,
-    )
+    options: list[tuple[str, str, Any]] = []
+    for name, path in PATHS.items():
+        if given[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            is_size = name in ("image_size", "patch_size")
+            options.append((path, flag, size(flag, given[name]) if is_size else given[name]))
+    overlay = make_overlay(given["config"], options, overrides)
     opening = open_request(
         given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
     )
     return TrainRequest(
-        data=data, wishes=wishes, out=out, opening=opening, options=said(), offline=given["offline"]
+        data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]
     )
-
-
-def _size(given: dict[str, Any], name: str) -> tuple[int, int] | None:
-    return None if given[name] is None else size(f"--{name.replace('_', '-')}", given[name])
 
 
 def _refuse_settings() -> None:

@@ -1,7 +1,6 @@
 """What a training shows: choices, a live line on a terminal, a line now and then elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from patchword.cli.console import make_console
+from patchword.cli.console import line, make_console
+from patchword.training.progress import Lines, clock, epoch_line
 
 if TYPE_CHECKING:
-    from patchword.api import Prepared, Run
     from patchword.data.check import CheckReport
+    from patchword.runs import Prepared, Run
     from patchword.training.progress import Pace
     from patchword.training.weights import Start
 
-PLAIN_EVERY_S = 15.0
 _console = make_console(stderr=True)
 
 
@@ -31,52 +30,6 @@ def screen() -> Iterator["Terminal | Lines"]:
         yield shown
     finally:
         shown.close()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:07:10."""
-    whole = int(seconds + 0.5)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def epoch_line(record: dict[str, Any]) -> str:
-    """An epoch in less than 80 columns."""
-    line = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
-    if "val_top1" in record:
-        line += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
-    return f"{line}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"
-
-
-class Lines:
-    """For files and pipes."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def message(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def pace(self, pace: "Pace") -> None:
-        if time.monotonic() - self._last < PLAIN_EVERY_S:
-            return
-        self._last = time.monotonic()
-        self.message(
-            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {pace.loss:.3f}  "
-            f"{pace.images_per_s:.0f} images/s  {clock(pace.seconds_left)} left"
-        )
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        is_last = record["epoch"] == record["epochs"]
-        if is_last or time.monotonic() - self._last >= PLAIN_EVERY_S:
-            self._last = time.monotonic()
-            self.message(epoch_line(record))
-
-    def reading(self, done: int, total: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Terminal:
@@ -100,7 +53,7 @@ class Terminal:
         return table
 
     def message(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._live.console.print(line(text))
 
     def reading(self, done: int, total: int) -> None:
         self._bar.update(self._task, description="reading images", completed=done, total=total)
@@ -133,9 +86,9 @@ class Terminal:
 
 def show_problems(report: "CheckReport") -> None:
     for problem in report.problems:
-        _console.print(Text(f"{problem.severity}: {problem.message}"))
+        _console.print(line(f"{problem.severity}: {problem.message}"))
         if problem.fix and problem.severity != "note":
-            _console.print(Text(f"  fix: {problem.fix}"))
+            _console.print(line(f"  fix: {problem.fix}"))
 
 
 def show_choices(prepared: "Prepared") -> None:
@@ -144,13 +97,13 @@ def show_choices(prepared: "Prepared") -> None:
     from patchword.settings import source_of
 
     settings, sources = prepared.chosen.settings, prepared.chosen.sources
-    _console.print(Text(f"training {prepared.report.dataset.path} into {prepared.out}"))
+    _console.print(line(f"training {prepared.report.dataset.path} into {prepared.out}"))
     if prepared.start is not None:
-        _console.print(Text(f"  begins from {_origin(prepared.start)}"))
+        _console.print(line(f"  begins from {_origin(prepared.start)}"))
     for choice in prepared.chosen.choices:
-        _console.print(Text(f"  {choice.what}: {choice.why}"))
+        _console.print(line(f"  {choice.what}: {choice.why}"))
     price = cost(settings.model)
-    _console.print(Text(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs an image"))
+    _console.print(line(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs an image"))
     shown = {
         "schedule.epochs": settings.schedule.epochs,
         "run.batch_size": settings.run.batch_size,
@@ -159,7 +112,7 @@ def show_choices(prepared: "Prepared") -> None:
         "run.seed": settings.run.seed,
     }
     values = (f"{path} {value} ({source_of(path, sources)})" for path, value in shown.items())
-    _console.print(Text("  " + ", ".join(values) + "; all in config.toml"))
+    _console.print(line("  " + ", ".join(values) + "; all in config.toml"))
 
 
 def _origin(start: "Start") -> str:
@@ -174,13 +127,13 @@ def show_result(run: "Run") -> None:
     evaluation = run.evaluation
     low, high = evaluation.top1_interval
     _console.print(
-        Text(
+        line(
             f"top-1 {100 * evaluation.top1:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
             f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, last averaged weights"
         )
     )
     for name, reason in run.skipped[:5]:
-        _console.print(Text(f"left out of training: {name}: {reason}"))
+        _console.print(line(f"left out of training: {name}: {reason}"))
     if len(run.skipped) > 5:
-        _console.print(Text(f"left out of training: {len(run.skipped)} in all, see log.txt"))
-    _console.print(Text(f"report: {run.folder / 'report.html'}"))
+        _console.print(line(f"left out of training: {len(run.skipped)} in all, see log.txt"))
+    _console.print(line(f"report: {run.folder / 'report.html'}"))

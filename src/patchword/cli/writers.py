@@ -3,12 +3,11 @@
 import csv
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from patchword.errors import OutputError, SettingsError, near_text
+from patchword.cli.console import percent
+from patchword.errors import SettingsError, counted, near_text, one_line
 from patchword.inference.prediction import Prediction
 from patchword.settings import as_utf8, to_json
 
@@ -26,8 +25,9 @@ def format_of(output: str) -> str:
     """The format that a file's ending asks for. Raises: SettingsError naming those there are."""
     ending = Path(output).suffix.lower().lstrip(".")
     if ending not in FORMATS:
+        unknown = f"unknown ending '.{ending}'" if ending else "a name without an ending"
         raise SettingsError(
-            f"--output {output}: unknown ending {'.' + ending!r}{near_text(ending, FORMATS)}",
+            f"--out {output}: {unknown}{near_text(ending, FORMATS)}",
             f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
         )
     return ending
@@ -45,28 +45,6 @@ def make_writer(kind: str, stream: IO[Any], top: int, name_width: int) -> Writer
     return LinesWriter(stream, top, name_width)
 
 
-@contextmanager
-def whole_file(path: Path, *, text: bool) -> Iterator[IO[Any]]:
-    """A file that appears under its name only when all is written. Raises: OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open(
-            "w" if text else "wb",
-            encoding="utf-8" if text else None,
-            errors="surrogateescape" if text else None,
-            newline="" if text else None,
-        ) as f:
-            yield f
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", "make room, or choose another place"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
 class LinesWriter:
     """One line a picture, best class first, in columns; a long name is cut on a terminal alone, never in a pipe or file."""
 
@@ -76,14 +54,14 @@ class LinesWriter:
         self.colour = stream.isatty() and not os.environ.get("NO_COLOR")
 
     def add(self, prediction: Prediction) -> None:
-        name = _one_line(prediction.name)
+        name = one_line(prediction.name)
         if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
         if prediction.probabilities is None:
-            answer = self._paint(f"no answer: {_one_line(prediction.error)}", "31")
+            answer = self._paint(f"no answer: {one_line(prediction.error)}", "31")
         else:
             found = prediction.top(self.top)
-            best, *others = (f"{_one_line(label)} {share:.1%}" for label, share in found)
+            best, *others = (f"{one_line(label)} {percent(share)}" for label, share in found)
             answer = "   ".join([self._paint(best, "1"), *others])
         self.stream.write(f"{name:<{self.width}}   {answer}\n")
 
@@ -92,14 +70,6 @@ class LinesWriter:
 
     def close(self) -> None:
         self.stream.flush()
-
-
-def _one_line(text: str) -> str:
-    """A name may hold line ends and a terminal's commands; bytes that are no text stay as they are."""
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class JsonLinesWriter:
@@ -214,7 +184,8 @@ class Progress:
         self.shown = now
         rate = self.count / (now - self.started)
         of = f" of {self.total}" if self.total else ""
-        text = f"{self.count}{of} images, {rate:.1f} images/s"
+        images = counted(self.total or self.count, "image").partition(" ")[2]
+        text = f"{self.count}{of} {images}, {rate:.1f} images/s"
         if self.total:
             text += f", {(self.total - self.count) / rate:.0f} s left"
         sys.stderr.write(f"\r\x1b[K{text}" if self.terminal else f"{text}\n")

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from patchword.errors import ImageError
 
-MAX_PIXELS = 100_000_000
-# Bytes that one picture may hold at its peak, for each pixel allowed: enough for an RGB picture of
-# MAX_PIXELS in 8 bits (Pillow's 4 bytes a pixel and a copy), or a quarter of that in float RGB.
-_BYTES_PER_PIXEL = 16
+# Phones take photos of 12000 x 9000 and of 16320 x 12240 pixels.
+MAX_PIXELS = 200_000_000
+# Bytes that one image may hold at its peak, for each pixel allowed: enough for an RGB image of MAX_PIXELS in
+# 8 bits (Pillow's 4 bytes a pixel and a copy), or less than half of that in 16-bit or float RGB.
+_BYTES_PER_PIXEL = 8
 
 
 @dataclass(frozen=True)

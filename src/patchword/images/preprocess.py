@@ -5,7 +5,7 @@ checkpoint is described with them, and that takes neither NumPy nor Pillow.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from patchword.errors import SettingsError
@@ -143,6 +143,20 @@ class Preprocess:
     def fixed_size(self) -> bool:
         """Whether every picture comes out as `image_size`, so that a batch can be stacked."""
         return not isinstance(self.resize, VARIABLE_SIZE)
+
+    def with_range(self, value_range: ValueRange | None) -> "Preprocess":
+        """The same, reading deep images by another range; None changes nothing. Raises: SettingsError."""
+        if value_range is None:
+            return self
+        try:
+            low, high = (float(value) for value in value_range)
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError
+        except (TypeError, ValueError):
+            raise SettingsError(
+                f"value_range is {value_range!r}", "give the lowest and the highest value, such as (0, 255)"
+            ) from None
+        return replace(self, reading=replace(self.reading, value_range=(low, high)))
 
     def plan(self, size: Size) -> Plan:
         """The resize and crop of an upright picture of `size` = (h, w)."""

@@ -26,7 +26,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 _NETPBM = tuple(b"P" + kind for kind in b"1 2 3 4 5 6 7 f F".split())
 _PNG_AGAIN = "save it as PNG or JPEG"
-_FLOATS = "save its numbers with numpy.save, and give their value_range"
+_FLOATS = "save its numbers with numpy.save, and give their range with --value-range (in Python value_range)"
 _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs",

@@ -22,6 +22,7 @@ Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
 _ROUNDING = 1e-6
+_GIVE_RANGE = "give the lowest and highest value of your data: --value-range LOW,HIGH (in Python value_range)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top:
         return _in_range(values, 0.0, 1.0, name, "0..1")
     raise ImageError(
         f"{name}: {values.dtype} values ({values.min()} to {values.max()}), whose range is not known",
-        "give value_range=(lowest, highest), or save it as uint8, uint16 or float 0..1",
+        f"{_GIVE_RANGE}, or save it as uint8, uint16 or float 0..1",
     )
 
 
@@ -135,7 +136,7 @@ def _in_range(values: NDArray[Any], low: float, high: float, name: str, known: s
     if least < low - slack or most > high + slack:
         raise ImageError(
             f"{name}: values from {least:g} to {most:g} lie outside {known}",
-            "give value_range=(lowest, highest) of your data",
+            _GIVE_RANGE,
         )
     if low == 0:
         unit: Pixels = np.multiply(values, 1 / high, dtype=np.float32, casting="unsafe")

@@ -9,3 +9,35 @@ _ENDINGS = """
     ico cur icns tga qoi pcx sgi dds psd heic heif hif jxl svg
 """
 SUFFIXES = frozenset("." + ending for ending in _ENDINGS.split())
+
+# Folders and files that systems and programs leave beside a person's own. Names that begin with a dot (.ipynb_checkpoints,
+# .DS_Store, macOS's ._x.jpg) are hidden as everywhere.
+_LEFT_BY_SYSTEMS = frozenset(
+    name.lower()
+    for name in (
+        "__MACOSX",
+        "@eaDir",  # Synology: thumbnails under the names of the pictures
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "@__thumb",  # QNAP
+        "@Recycle",
+        "@Recently-Snapshot",
+        "$RECYCLE.BIN",
+        "RECYCLER",
+        "System Volume Information",
+        "lost+found",
+        "Network Trash Folder",
+        "Temporary Items",
+        "__pycache__",
+        "Thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "Icon\r",
+    )
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name was put there by a system rather than by a person."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS

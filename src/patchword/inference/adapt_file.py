@@ -5,7 +5,7 @@ from pathlib import Path
 from patchword.checkpoints.adapt import Adapted, Wanted, adapt
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import write_model
+from patchword.checkpoints.native import check_suffix, write_model
 from patchword.checkpoints.source import read_source, refuse_partial
 from patchword.errors import OutputError, SettingsError
 
@@ -17,8 +17,9 @@ def adapt_file(
     if wanted == Wanted(how=wanted.how):
         raise SettingsError(
             "nothing to change is given",
-            "give --to-image-size, --to-patch-size, --to-channels or --to-classes (in Python without --to-)",
+            "give --to-image-size, --to-patch-size, --to-channels or --to-classes",
         )
+    check_suffix(out)
     if out.exists():
         raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
     source, report = read_source(find_weights(model, offline=offline), options or Options())

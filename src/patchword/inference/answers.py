@@ -20,6 +20,7 @@ from patchword import machine
 from patchword.data.loader import Named
 from patchword.data.pool import in_order
 from patchword.errors import CheckpointError, DataError, ImageError
+from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess
@@ -38,7 +39,7 @@ class Answer:
     """What the model said of one picture, or why it said nothing.
 
     values: the model's output for it. brightness: mean of what the model was fed, by which
-    equal pictures are told from equal answers.
+    equal pictures are told from equal answers. again: fetches the image once more, where its name alone does not.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Answer:
     values: Array | None = None
     brightness: float = 0.0
     error: ImageError | DataError | None = None
+    again: Callable[[], Source] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +140,17 @@ class _Worker:
             except (ImageError, DataError) as error:
                 found[index] = Answer(index=index, name=item.name, error=error)
         names = {index: item.name for index, item in chunk}
+        again = {index: item.source if callable(item.source) else None for index, item in chunk}
         # Preprocessing that keeps the aspect gives pictures of several sizes: equal ones go together.
         for same in _by_shape(fed):
             for index, values in zip(same, self._compute([fed[i] for i in same]), strict=True):
                 _check_numbers(values, names[index])
                 found[index] = Answer(
-                    index=index, name=names[index], values=values, brightness=float(fed[index].mean())
+                    index=index,
+                    name=names[index],
+                    values=values,
+                    brightness=float(fed[index].mean()),
+                    again=again[index],
                 )
         return [found[index] for index, _ in chunk]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import write_model
+from patchword.checkpoints.native import check_suffix, write_model
 from patchword.checkpoints.source import Source, read_source, refuse_partial
 from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
 from patchword.errors import CheckpointError
@@ -60,6 +60,8 @@ def convert(
     Raises: CheckpointError naming what the format cannot hold, or where the answers part; OutputError.
     """
     layouts = () if to == NATIVE else layouts_named(to)
+    if not layouts:
+        check_suffix(out)
     read, report = read_source(find_weights(source, offline=offline), options or Options())
     refuse_partial(report)
     if layouts and read.card.untrained:

@@ -1,19 +1,19 @@
 """Vectors of many pictures into one file, as they are computed."""
 
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.errors import DataError, OutputError, SettingsError, near_text
+from patchword.errors import DataError, OutputError, SettingsError, counted, near_text
 from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Feature, Model
-from patchword.inference.predict import raise_failures
+from patchword.inference.output import NewFile, check_place
+from patchword.inference.predict import Failures
 from patchword.settings import as_utf8
 
 _HEADER_BYTES = 128
@@ -34,13 +34,17 @@ class Embedded:
     """What became of a stream of pictures: how many, how many failed, and what to say of it."""
 
     def __init__(self) -> None:
-        self.count = self.failed = 0
-        self.first_failures: list[str] = []
+        self.count = 0
+        self.failures = Failures()
         self.same = SameAnswers()
 
     def check(self) -> None:
         """Raises: PartialFailure naming the pictures that could not be read."""
-        raise_failures(self.failed, self.count, self.first_failures)
+        self.failures.check(self.count, "embedded")
+
+    @property
+    def failed(self) -> int:
+        return self.failures.count
 
 
 def embed_to(
@@ -50,6 +54,7 @@ def embed_to(
     *,
     feature: Feature = "embedding",
     batch_size: int | None = None,
+    value_range: ValueRange | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Any = None,
 ) -> Embedded:
@@ -63,12 +68,13 @@ def embed_to(
     sink = _sink(output)
     done = Embedded()
     try:
-        for answer in model.answers(sources, compute, batch_size=batch_size, max_pixels=max_pixels):
+        for answer in model.answers(
+            sources, compute, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+        ):
             done.count += 1
             if answer.values is None:
-                done.failed += 1
                 assert answer.error is not None
-                done.first_failures += [answer.error.message] if len(done.first_failures) < 3 else []
+                done.failures.add(answer.name, answer.error)
             else:
                 done.same.add(answer)
                 sink.add(answer.name, answer.values)
@@ -76,58 +82,40 @@ def embed_to(
                 progress(answer.index + 1)
         if done.count == done.failed:
             raise DataError(
-                f"none of the {done.count} images could be read"
-                + (f": {done.first_failures[0]}" if done.first_failures else ""),
-                "`patchword predict` says for each what is wrong",
+                f"cannot read any of the {counted(done.count, 'image')}: {done.failures.listed}",
+                done.failures.fix,
             )
         sink.close()
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written ({error.strerror or error})", "make room, or choose another place"
-        ) from error
     finally:
         sink.discard()
     return done
 
 
-def check_ending(output: Path) -> None:
-    """Raises: SettingsError where the file's ending is none that can be written."""
+def check_output(output: Path) -> None:
+    """Raises: SettingsError for an ending that cannot be written; OutputError for a place."""
     ending = output.suffix.lower()
     if ending not in ENDINGS:
-        raise SettingsError(
-            f"{output}: unknown ending {ending!r}{near_text(ending, ENDINGS)}", "end it in .npy or .parquet"
-        )
+        unknown = f"unknown ending {ending!r}" if ending else "a name without an ending"
+        raise SettingsError(f"{output}: {unknown}{near_text(ending, ENDINGS)}", "end it in .npy or .parquet")
+    check_place(output)
 
 
 def _sink(output: Path) -> Sink:
-    check_ending(output)
-    try:
-        return NpySink(output) if output.suffix.lower() == ".npy" else ParquetSink(output)
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written ({error.strerror or error})", "make room, or choose another place"
-        ) from error
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _drop(file: IO[Any], path: Path) -> None:
-    with suppress(OSError):  # what it still holds need find no room
-        file.close()
-    with suppress(OSError):
-        _part(path).unlink()
+    check_output(output)
+    return NpySink(output) if output.suffix.lower() == ".npy" else ParquetSink(output)
 
 
 class NpySink:
     """Rows behind a header that is written last, when their number is known."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.names_path = path, path.with_suffix(".names.txt")
-        self.rows = _part(path).open("wb")
-        self.rows.write(bytes(_HEADER_BYTES))
-        self.names = _part(self.names_path).open("w", encoding="utf-8", errors="surrogateescape")
+        self.rows = NewFile(path)
+        self.rows.stream.write(bytes(_HEADER_BYTES))
+        try:
+            self.names = NewFile(path.with_suffix(".names.txt"), text=True)
+        except OutputError:
+            self.rows.discard()
+            raise
         self.shape: tuple[int, ...] | None = None
         self.count = 0
 
@@ -137,35 +125,33 @@ class NpySink:
             raise DataError(
                 f"{name}: {list(vector.shape)} tokens, the images before have {list(self.shape)}; one array "
                 "holds only equal ones",
-                "use --feature embedding, or one call for each size of image",
+                "use the feature 'embedding', or embed images of each size by themselves",
             )
-        self.rows.write(vector.astype("<f4", copy=False).tobytes())
+        self.rows.stream.write(vector.astype("<f4", copy=False).tobytes())
         # One line a row, whatever a file is called.
-        self.names.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
+        self.names.stream.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
         self.count += 1
 
     def close(self) -> None:
         shape = (self.count, *(self.shape or ()))
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}".encode()
         space = _HEADER_BYTES - 10 - len(text) - 1
-        self.rows.seek(0)
+        self.rows.stream.seek(0)
         length = (_HEADER_BYTES - 10).to_bytes(2, "little")
-        self.rows.write(b"\x93NUMPY\x01\x00" + length + text + b" " * space + b"\n")
-        for file, path in ((self.rows, self.path), (self.names, self.names_path)):
-            file.close()
-            os.replace(_part(path), path)
+        self.rows.stream.write(b"\x93NUMPY\x01\x00" + length + text + b" " * space + b"\n")
+        self.rows.close()
+        self.names.close()
 
     def discard(self) -> None:
-        for file, path in ((self.rows, self.path), (self.names, self.names_path)):
-            _drop(file, path)
+        self.rows.discard()
+        self.names.discard()
 
 
 class ParquetSink:
     ROWS = 1024
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = _part(path).open("wb")
+        self.file = NewFile(path)
         self.writer: Any = None
         self.names: list[str] = []
         self.vectors: list[NDArray[np.float32]] = []
@@ -189,7 +175,7 @@ class ParquetSink:
         stacked = np.stack(self.vectors)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(stacked.reshape(-1)), stacked.shape[1])
         table = pa.table({"file": pa.array(self.names, pa.string()), "vector": vectors})
-        self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
+        self.writer = self.writer or pq.ParquetWriter(self.file.stream, table.schema)
         self.writer.write_table(table)
         self.names, self.vectors = [], []
 
@@ -198,7 +184,6 @@ class ParquetSink:
         if self.writer is not None:
             self.writer.close()
         self.file.close()
-        os.replace(_part(self.path), self.path)
 
     def discard(self) -> None:
-        _drop(self.file, self.path)
+        self.file.discard()

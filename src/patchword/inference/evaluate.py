@@ -13,12 +13,12 @@ from patchword import metrics
 from patchword.data.align import align
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
-from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.data.splits import file_list_sha256
-from patchword.errors import DataError, near_text
+from patchword.errors import DataError, counted
+from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import Answer, SameAnswers
 from patchword.inference.model import Model, softmax
+from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 
 WORST_SHOWN = 24
@@ -79,11 +79,15 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """split: by name; None takes val, else test, else all. progress: called with (done, of all)."""
+    """split: by name; None takes val, else test, else all. progress: called with (done, of all).
+
+    value_range: (lowest, highest) of float, 16- and 32-bit images; None takes the model's own.
+    """
 
     split: str | None = None
     batch_size: int | None = None
     ignore_unknown_classes: bool = False
+    value_range: ValueRange | None = None
     progress: Callable[[int, int], None] | None = None
 
 
@@ -94,14 +98,7 @@ def open_for(model: Model, data: str | Path, request: OpenRequest | None = None)
     out then are found again; any other data is scored whole.
     Raises: DataError, also where images lie in no class, or in one that the data's own train/ has not.
     """
-    request = request or OpenRequest()
-    origin = model.provenance
-    seed = origin.facts.get("split_seed", origin.seed)
-    dataset = open_data(
-        data, dataclasses.replace(request, split=True, seed=seed if isinstance(seed, int) else 0)
-    )
-    if dataset.split_seed is not None and file_list_sha256(dataset) != origin.data_hash:
-        dataset = open_data(data, dataclasses.replace(request, split=False))
+    dataset = open_as_trained(model.provenance, data, request or OpenRequest())
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
     if fatal is not None:  # images that no split holds: a score would be of the others alone
         raise DataError(fatal.message, fatal.fix)
@@ -117,14 +114,15 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
     request = request or EvaluationRequest()
     model.check_can_predict()
     dataset = align(dataset, model.classes, ignore_unknown=request.ignore_unknown_classes)
-    split = _choose(dataset, request.split)
-    tally = _Tally(split, model.classes)
+    split = choose_split(dataset, request.split)
+    tally = _Tally(split, model, request.value_range)
     found = model.answers(
         from_split(split),
         model.vit,
         count=len(split),
         batch_size=request.batch_size,
         max_pixels=split.max_pixels,
+        value_range=request.value_range,
     )
     for answer in found:
         tally.add(answer)
@@ -132,30 +130,24 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             request.progress(answer.index + 1, len(split))
     if not tally.true:
         raise DataError(
-            f"{dataset.path}: none of the {len(split)} images of {split.name} can be read"
-            + (f" ({tally.unreadable[0]['reason']})" if tally.unreadable else ""),
-            "`patchword check` lists what is wrong with each",
+            f"{dataset.path}: cannot read any of the {counted(len(split), 'image')} of {split.name}"
+            + (
+                f"; {tally.unreadable[0]['name']}: {tally.unreadable[0]['reason']}"
+                if tally.unreadable
+                else ""
+            ),
+            "fix the images, or choose another split",
         )
-    tallied = tally.evaluation(dataset.path, str(model.report.path), model.preprocess.in_channels)
+    tallied = tally.evaluation(dataset.path, str(model.report.path))
     return dataclasses.replace(tallied, notes=tuple(problem.message for problem in dataset.problems))
-
-
-def _choose(dataset: Dataset, name: str | None) -> Split:
-    if name is None:
-        return dataset.evaluation
-    if name not in dataset.splits:
-        raise DataError(
-            f"{dataset.path} has no split {name!r}{near_text(name, dataset.splits)}",
-            f"use one of: {', '.join(dataset.splits)}",
-        )
-    return dataset.splits[name]
 
 
 class _Tally:
     """What is kept of each answer: a few numbers, and the worst mistakes."""
 
-    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
-        self.split, self.classes = split, classes
+    def __init__(self, split: Split, model: Model, value_range: ValueRange | None) -> None:
+        self.split, self.classes = split, model.classes
+        self.preprocess = model.preprocess.with_range(value_range)
         self.true: list[int] = []
         self.predicted: list[int] = []
         self.ranks: list[int] = []
@@ -185,7 +177,7 @@ class _Tally:
             keep = heapq.heappush if len(self.worst) < WORST_SHOWN else heapq.heappushpop
             keep(self.worst, entry)
 
-    def evaluation(self, data: str, weights: str, channels: int) -> Evaluation:
+    def evaluation(self, data: str, weights: str) -> Evaluation:
         ranks, scored, num_classes = np.array(self.ranks), len(self.true), len(self.classes)
         counts = metrics.confusion(np.array(self.true), np.array(self.predicted), num_classes)
         right = int((ranks == 0).sum())
@@ -203,11 +195,11 @@ class _Tally:
             class_names=self.classes,
             classes=metrics.per_class(counts),
             confusion=counts.tolist(),
-            mistakes=[self._mistake(*entry, channels) for entry in sorted(self.worst, reverse=True)],
+            mistakes=[self._mistake(*entry) for entry in sorted(self.worst, reverse=True)],
             notice=self.same.notice or self._one_class_only(),
         )
 
-    def _mistake(self, share: float, index: int, predicted: int, true_share: float, channels: int) -> Mistake:
+    def _mistake(self, share: float, index: int, predicted: int, true_share: float) -> Mistake:
         index = -index
         return Mistake(
             name=self.split.names[index],
@@ -215,7 +207,9 @@ class _Tally:
             predicted=self.classes[predicted],
             probability=share,
             true_probability=true_share,
-            thumbnail=thumbnail(self.split.source(index), self.split.names[index], channels),
+            thumbnail=thumbnail(
+                self.split.source(index), self.split.names[index], self.preprocess, self.split.max_pixels
+            ),
         )
 
     def _one_class_only(self) -> str:

@@ -9,6 +9,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.header import read_header
 from patchword.checkpoints.native import is_native, read_card
+from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
@@ -84,7 +85,7 @@ class Inspected:
     def _loading(self) -> list[Row]:
         report = self.report
         rows: list[Row] = [
-            ("fills", f"{report.filled:.0%} of the backbone, {report.tensors} tensors matched")
+            ("fills", f"{100 * report.filled:.0f} % of the backbone, {report.tensors} tensors matched")
         ]
         rows += [("drops", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
         rows += [("resamples", text) for text in report.resampled]
@@ -129,14 +130,15 @@ def inspected(model: str | Path, options: Options, *, offline: bool = False) -> 
     """Raises: CheckpointError that says what the file is instead."""
     found = find_weights(model, offline=offline)
     if is_native(found.path):
-        return _native(found)
+        return _native(found, options)
     return _foreign(open_foreign(found.path, options, found.source))
 
 
-def _native(found: Found) -> Inspected:
+def _native(found: Found, options: Options) -> Inspected:
     from patchword.model.cost import cost
 
-    card, header = read_card(found.path), read_header(found.path)
+    card, facts = with_options(read_card(found.path), options, str(found.path))
+    header = read_header(found.path)
     dtypes: dict[str, int] = {}
     for entry in header.tensors.values():
         dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
@@ -144,6 +146,7 @@ def _native(found: Found) -> Inspected:
         path=found.path,
         why=found.why,
         evidence="its card",
+        facts=facts,
         tensors=len(header.tensors),
         parameters=cost(card.config).parameters,
         resampled=resampled(card.config, card.preprocess),

@@ -9,6 +9,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
+from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.checkpoints.resampled import resampled
 
@@ -36,7 +37,7 @@ def load(
     """
     found = find_weights(path, offline=offline)
     if is_native(found.path):
-        return _load_native(found, device)
+        return _load_native(found, options or Options(), device)
     # Not needed for patchword's own files, and every layout comes with it.
     from patchword.checkpoints.read import open_foreign, read_tensors
 
@@ -47,16 +48,19 @@ def load(
     return _model(opened.card, read_tensors(opened), report, device)
 
 
-def _load_native(found: Found, device: "str | torch.device | None") -> "Model":
-    read_card(found.path)  # a wrong file is told before torch takes its seconds
+def _load_native(found: Found, options: Options, device: "str | torch.device | None") -> "Model":
+    # A wrong file or option is told before torch takes its seconds.
+    with_options(read_card(found.path), options, str(found.path))
     machine.watch()
     stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
+    card, facts = with_options(card, options, str(found.path))
     from patchword.model.cost import cost
 
     report = LoadReport(
         path=found.path,
         why=found.why,
+        facts=facts,
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
         resampled=resampled(card.config, card.preprocess),
@@ -84,7 +88,7 @@ def _model(
     if report.new:
         tensors = tensors | _drawn(card, report.new)
     fill(vit, tensors, str(report.path))
-    return Model(vit, card, report).to(_device(device))
+    return Model(vit, card, report).to(machine.find_device(device))
 
 
 def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "Model":
@@ -103,19 +107,3 @@ def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
 
     whole = ViT(card.config, torch.Generator().manual_seed(0)).state_dict()
     return {name: whole[name] for name in names}
-
-
-def _device(asked: "str | torch.device | None") -> "torch.device":
-    import torch
-
-    from patchword.errors import SettingsError
-
-    if asked is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"device {str(asked)!r} cannot be used: {reason}", "use --device cpu") from error
-    return device

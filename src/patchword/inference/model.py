@@ -17,13 +17,14 @@ from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.plan import HEADS
 from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
+from patchword.data.request import OpenRequest
 from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
-from patchword.images.preprocess import Preprocess
+from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.answers import Answer, Route, answers, make_plan
 from patchword.inference.prediction import Prediction
-from patchword.inference.sources import pictures_in
+from patchword.inference.sources import Given, Reading, as_many
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
 
@@ -81,66 +82,124 @@ class Model(nn.Module):
 
     @overload
     def predict(
-        self, source: Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        source: Many,
+        *,
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        value_range: ValueRange | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, source: Picture, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        source: Picture,
+        *,
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        value_range: ValueRange | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Prediction: ...
     def predict(
-        self, source: Picture | Many, *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        source: Picture | Many,
+        *,
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        value_range: ValueRange | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Prediction | list[Prediction]:
-        """One picture (path, bytes, open file, array, tensor, PIL image) → Prediction; many → a list of them.
+        """One image (path, bytes, open file, array, tensor, PIL image) → Prediction; many → a list of them.
 
-        Many is a list, a tuple, an iterator, or the path of a folder.
-        Raises: ImageError where a single picture cannot be read; among many, its own
-        Prediction holds the error. CheckpointError for a model that has no trained head.
+        Many is a list, a tuple, an iterator, or the path of a folder, zip, table, list file or pattern. split: of
+        the data set at that path; None takes all its images. image_column, label_column: of a table.
+        value_range: (lowest, highest) of float, 16- and 32-bit images; None takes the model's own.
+        Raises: ImageError if a single image cannot be read; among many, its own Prediction holds the error.
+        DataError if nothing that was named can be read; CheckpointError for a model that has no trained head.
         """
-        if (many := _as_many(source)) is not None:
-            return list(self.predict_each(many, batch_size=batch_size, max_pixels=max_pixels))
+        how = Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
+        if (many := self._many(source, how)) is not None:
+            return list(
+                self.predict_each(many, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels)
+            )
         self.check_can_predict()
-        (answer,) = self.answers([source], self.vit, max_pixels=max_pixels)
+        (answer,) = self.answers([source], self.vit, max_pixels=max_pixels, value_range=value_range)
         if answer.error is not None:
             raise answer.error
-        return self._prediction(answer, typing.cast(Picture, source))
+        return self._prediction(answer, typing.cast(Picture, source), value_range)
 
     def predict_each(
-        self, sources: Iterable[Any], *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        sources: Iterable[Any] | str | os.PathLike[str],
+        *,
+        value_range: ValueRange | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Prediction]:
         """As `predict` of many, one after the other while the next are computed; memory stays flat."""
         self.check_can_predict()
-        kept = sources if isinstance(sources, list | tuple) else None
-        for answer in self.answers(sources, self.vit, batch_size=batch_size, max_pixels=max_pixels):
-            yield self._prediction(answer, kept[answer.index] if kept is not None else None)
+        if isinstance(sources, str | os.PathLike):
+            path = sources
+            sources = self._many(path, Reading(opening=_opening(None, None, max_pixels))) or [path]
+        for answer, prediction in self.answer_each(
+            sources, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+        ):
+            # Of what was given as a list the image itself is known, also if it is no path.
+            if isinstance(sources, list | tuple) and not isinstance(sources[answer.index], Named):
+                prediction = replace(prediction, source=_untorched(sources[answer.index]))
+            yield prediction
 
     def answer_each(
-        self, sources: Iterable[Any], *, batch_size: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        sources: Iterable[Any],
+        *,
+        value_range: ValueRange | None = None,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Answer, Prediction]]:
         """As `predict_each`, with the logits beside each Prediction."""
         self.check_can_predict()
-        for answer in self.answers(sources, self.vit, batch_size=batch_size, max_pixels=max_pixels):
-            yield answer, self._prediction(answer)
+        for answer in self.answers(
+            sources, self.vit, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+        ):
+            yield answer, self._prediction(answer, None, value_range)
 
     def embed(
         self,
         source: Picture | Many,
         *,
         feature: Feature = "embedding",
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Vectors:
-        """One picture → its vector [D]; many → [images, D].
+        """One image → its vector [D]; many → [images, D]. The arguments are those of `predict`.
 
         feature: "embedding" is what the head reads, pooled and normed (the recommended one);
         "class" the class token and "mean" the mean of the patches, both after the final norm;
         "tokens" all tokens [N, D], prefix first.
-        Raises: ImageError for the first picture that cannot be read (the command goes on).
+        Raises: ImageError for the first image that cannot be read (the command goes on).
         """
-        many = _as_many(source)
+        many = self._many(
+            source, Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
+        )
         sources = [source] if many is None else many
         rows: list[Vectors] = []
         for answer in self.answers(
-            sources, self.feature(feature), batch_size=batch_size, max_pixels=max_pixels
+            sources,
+            self.feature(feature),
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            value_range=value_range,
         ):
             if answer.values is None:
                 assert answer.error is not None
@@ -180,7 +239,7 @@ class Model(nn.Module):
         if self.config.head.num_classes == 0:
             raise CheckpointError(
                 f"{self.report.path}: a model without a classifier head, it has no names to give",
-                "use `patchword embed` for its vectors, or train a head on it",
+                "use `embed` for its vectors, or train a head on it",
             )
         if self.card.untrained or self.report.new:
             raise self._untrained()
@@ -195,7 +254,7 @@ class Model(nn.Module):
             )
         return CheckpointError(
             f"{self.report.path}: nobody trained its {', '.join(self.card.untrained)}; its answers would be noise",
-            "train it (in Python, `mark_trained` says that it is), or use `patchword embed`",
+            "train it (in Python, `mark_trained` says that it is), or use `embed`",
         )
 
     def _drawn(self) -> list[str]:
@@ -224,6 +283,7 @@ class Model(nn.Module):
         compute: Any,
         *,
         count: int | None = None,
+        value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Answer]:
@@ -231,17 +291,18 @@ class Model(nn.Module):
 
         compute: images [b, C, h, w] → [b, …], such as `self.vit` or `self.feature(…)`. sources:
         pictures, or `Named` ones; count: how many, where the iterable cannot tell.
-        Raises: SettingsError for a batch_size or max_pixels below 1.
+        Raises: SettingsError for a batch_size or max_pixels below 1, or a value_range that is none.
         """
         _check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
+        preprocess = self.preprocess.with_range(value_range)
         # Dropout and the like must not touch an answer, whatever mode a training loop left.
         was_training = self.training
         self.eval()
         try:
-            count = len(sources) if isinstance(sources, list | tuple) else count
+            count = len(sources) if isinstance(sources, list | tuple | Given) else count
             plan = make_plan(count, self.device, batch_size)
             route = Route(
-                preprocess=self.preprocess,
+                preprocess=preprocess,
                 compute=compute,
                 device=self.device,
                 dtype=self.dtype,
@@ -251,7 +312,33 @@ class Model(nn.Module):
         finally:
             self.train(was_training)
 
-    def _prediction(self, answer: Answer, source: Picture | None = None) -> Prediction:
+    def _many(self, source: Any, reading: Reading) -> Any:
+        """The sources in a list, tuple, iterator, folder or data set; None for what is one image."""
+        if isinstance(source, str | os.PathLike):
+            return as_many(source, replace(reading, origin=self.provenance))
+        for name, value in (
+            ("split", reading.split),
+            ("image_column", reading.opening.image_column),
+            ("label_column", reading.opening.label_column),
+        ):
+            if value is not None:
+                raise SettingsError(
+                    f"{name}={value!r} is for the path of a data set", "give a path, or leave it out"
+                )
+        if isinstance(source, list | tuple | Given):
+            return source
+        # Open files and PIL images can be iterated too, over lines or frames.
+        if (
+            isinstance(source, Iterator)
+            and not hasattr(source, "read")
+            and not isinstance(source, Image.Image)
+        ):
+            return source
+        return None
+
+    def _prediction(
+        self, answer: Answer, source: Picture | None, value_range: ValueRange | None
+    ) -> Prediction:
         error, probabilities = "", None
         if answer.values is None:
             assert answer.error is not None
@@ -263,7 +350,8 @@ class Model(nn.Module):
             classes=self.classes,
             probabilities=probabilities,
             error=error,
-            source=_untorched(source),
+            source=answer.again or _untorched(source),
+            value_range=value_range or self.preprocess.reading.value_range,
         )
 
 
@@ -301,13 +389,5 @@ def _name(source: Picture) -> str:
     return own if isinstance(own, str) and own else "image"
 
 
-def _as_many(source: Any) -> Any:
-    """The sources in a list, tuple, iterator or folder; None for what is one picture."""
-    if isinstance(source, list | tuple):
-        return source
-    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
-        return pictures_in(Path(source))
-    # Open files and PIL images can be iterated too, over lines or frames.
-    if isinstance(source, Iterator) and not hasattr(source, "read") and not isinstance(source, Image.Image):
-        return source
-    return None
+def _opening(image_column: str | None, label_column: str | None, max_pixels: int) -> OpenRequest:
+    return OpenRequest(image_column=image_column, label_column=label_column, max_pixels=max_pixels)

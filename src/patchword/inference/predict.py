@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from patchword.errors import PartialFailure
+from patchword.errors import PartialFailure, PatchwordError, counted
 from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Model
 from patchword.inference.prediction import Prediction
@@ -24,23 +25,28 @@ class Predictions:
         model: Model,
         sources: Iterable[Any],
         *,
+        value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._found = model.answer_each(sources, batch_size=batch_size, max_pixels=max_pixels)
+        self._found = model.answer_each(
+            sources, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels
+        )
         self._same = SameAnswers()
-        self._first_failures: list[str] = []
-        self.count = self.failed = 0
+        self._failures = Failures()
+        self.count = 0
 
     def __iter__(self) -> Iterator[Prediction]:
         for answer, prediction in self._found:
             self.count += 1
             self._same.add(answer)
-            if prediction.error:
-                self.failed += 1
-                if len(self._first_failures) < _NAMED_AT_MOST:
-                    self._first_failures.append(f"{prediction.name}: {prediction.error}")
+            if answer.error is not None:
+                self._failures.add(answer.name, answer.error)
             yield prediction
+
+    @property
+    def failed(self) -> int:
+        return self._failures.count
 
     @property
     def notice(self) -> str:
@@ -48,15 +54,40 @@ class Predictions:
 
     def check(self) -> None:
         """Raises: PartialFailure naming the pictures that could not be read."""
-        raise_failures(self.failed, self.count, self._first_failures)
+        self._failures.check(self.count, "answered")
 
 
-def raise_failures(failed: int, count: int, reasons: list[str]) -> None:
-    """Raises: PartialFailure where any failed; `reasons` holds the first few."""
-    if not failed:
-        return
-    more = f"; and {failed - len(reasons)} more" if failed > len(reasons) else ""
-    raise PartialFailure(
-        f"{failed} of {count} images could not be read: {'; '.join(reasons)}{more}",
-        "mend or leave out these files; the others are answered",
-    )
+class Failures:
+    """How many images had no answer, and the first few of them by name."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+        self._fixes: list[str] = []
+
+    def add(self, name: str, error: PatchwordError) -> None:
+        self.count += 1
+        if len(self._first) < _NAMED_AT_MOST:
+            self._first.append(f"{name}: {error.reason(name)}")
+            if error.fix and error.fix not in self._fixes:
+                self._fixes.append(error.fix)
+
+    def check(self, of: int, done: str) -> None:
+        """Raises: PartialFailure if there are any. done: what became of the others."""
+        if not self.count:
+            return
+        raise PartialFailure(
+            f"{self.count} of {counted(of, 'image')} could not be read: {self.listed}",
+            self.fix + (f"; the others are {done}" if self.count < of else ""),
+        )
+
+    @property
+    def listed(self) -> str:
+        """The first few with their reasons."""
+        rest = self.count - len(self._first)
+        return "; ".join(self._first) + (f"; and {rest} more" if rest else "")
+
+    @property
+    def fix(self) -> str:
+        """What to do about those."""
+        return "; ".join(self._fixes) or "fix or replace these files"

@@ -1,5 +1,6 @@
 """What a classifier says of one picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from PIL import Image
 
 from patchword.errors import ImageError
 from patchword.images.decode import Source, decode
+from patchword.images.preprocess import ValueRange
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,14 +22,16 @@ class Prediction:
     """The probability of every class for one picture, or why there is none.
 
     name: the file, or what the picture was called. probabilities: [classes] float32 in the order
-    of `classes`, adding up to 1; None where the picture could not be read, and `error` says why.
+    of `classes`, adding up to 1; None where the picture could not be read, and `error` says why and what to do.
+    source, value_range: for `plot`, which reads the picture again.
     """
 
     name: str
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32] | None = None
     error: str = ""
-    source: Source | None = field(default=None)
+    source: Source | Callable[[], Source] | None = field(default=None)
+    value_range: ValueRange | None = None
 
     @property
     def label(self) -> str:
@@ -72,7 +76,7 @@ class Prediction:
         left.set_title(self.name, fontsize=9)
         names, shares = [name for name, _ in found], [share for _, share in found]
         bars = right.barh(range(len(found)), shares, color="#4269d0")
-        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3)
+        right.bar_label(bars, [f"{100 * share:.1f} %" for share in shares], padding=3)
         right.set_yticks(range(len(found)), names)
         right.invert_yaxis()
         right.set_xlim(0, 1.15)
@@ -82,7 +86,7 @@ class Prediction:
 
     def _picture(self) -> NDArray[Any]:
         """[h, w, 3]. Raises: ImageError where it is nowhere any more."""
-        source = self.source
+        source = self.source() if callable(self.source) else self.source
         if source is None:  # those of an iterator are not kept; a file can be opened again by its name
             if not Path(self.name).is_file():
                 raise ImageError(
@@ -92,7 +96,7 @@ class Prediction:
             source = self.name
         elif hasattr(source, "seek") and not isinstance(source, Image.Image):
             source.seek(0)  # `predict` has read it to its end
-        return decode(source, name=self.name)
+        return decode(source, name=self.name, value_range=self.value_range)
 
     def __repr__(self) -> str:
         if self.probabilities is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchword.checkpoints.native import fill, write_model
+from patchword.checkpoints.native import check_suffix, fill, write_model
 from patchword.checkpoints.source import origin_of_loaded, refuse_partial
 from patchword.errors import CheckpointError, OutputError
 from patchword.model.vit import ViT
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def save_model(model: "Model", path: Path) -> None:
     """See `Model.save`."""
+    check_suffix(path)
     if path.exists():
         raise OutputError(f"{path} exists", "choose another name; nothing is overwritten")
     refuse_partial(model.report)

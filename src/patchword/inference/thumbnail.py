@@ -8,18 +8,26 @@ from PIL import Image
 
 from patchword.errors import ImageError
 from patchword.images.decode import Source, decode
+from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import Preprocess
 
 LONGER_SIDE_PX = 112
 
 
-def thumbnail(source: Source, name: str, channels: int = 3) -> str:
+def thumbnail(source: Source, name: str, preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> str:
     """A JPEG as a data: address, upright, its longer side at most 112 pixels.
 
     Of pictures with other than 1 or 3 channels the first is shown. "" where the picture has
     become unreadable since it was scored.
     """
     try:
-        pixels = decode(source, name=name, channels=channels)
+        pixels = decode(
+            source,
+            name=name,
+            channels=preprocess.in_channels,
+            max_pixels=max_pixels,
+            value_range=preprocess.reading.value_range,
+        )
     except ImageError:
         return ""
     if pixels.dtype != np.uint8:

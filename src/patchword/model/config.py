@@ -85,7 +85,7 @@ class HeadConfig:
     pre_logits: width of a linear layer with tanh after pooling, 0 for none. projection:
     width of a linear layer after that (CLIP, without bias; LiT, with), 0 for none. num_classes 0: the
     answer is the embedding. distilled: a second head reads the distillation token and the
-    answer is the mean of both (DeiT).
+    answer is the mean of both (DeiT); without classes, the mean of both tokens.
     """
 
     pool: Pool = field(default_factory=ClassPool)
@@ -299,11 +299,9 @@ def _check_head(config: ViTConfig) -> None:
             "set tokens.class_token = true, or head.pool.kind = 'mean'",
         )
     head.pool.check(config)
-    if head.distilled and not (
-        tokens.distillation_token and isinstance(head.pool, ClassPool) and head.num_classes
-    ):
+    if head.distilled and not (tokens.distillation_token and isinstance(head.pool, ClassPool)):
         raise SettingsError(
-            "a distilled head needs a distillation token, classes, and pooling by class token",
+            "a distilled head needs a distillation token and pooling by class token",
             "set tokens.distillation_token = true and head.pool.kind = 'class'",
         )
     if head.projection_bias and not head.projection:

@@ -122,6 +122,6 @@ def _head(config: ViTConfig) -> Shapes:
     width = head.projection or width
     if head.num_classes:
         found |= _linear("head", width, head.num_classes, head.bias)
-    if head.distilled:
+    if head.distilled and head.num_classes:
         found |= _linear("head_distillation", width, head.num_classes, head.bias)
     return found

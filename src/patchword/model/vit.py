@@ -239,7 +239,9 @@ class ViT(nn.Module):
         width = head.projection or width
         classes = head.num_classes
         self.head = Linear(width, classes, bias=head.bias) if classes else None
-        self.head_distillation = Linear(width, classes, bias=head.bias) if head.distilled else None
+        self.head_distillation = (
+            Linear(width, classes, bias=head.bias) if head.distilled and classes else None
+        )
         # On `meta` there is nothing to draw: a file's tensors come instead.
         if self.patch_embed.proj.weight.device.type != "meta":
             self.init_weights(generator)
@@ -389,11 +391,14 @@ class ViT(nn.Module):
         token_by_token = isinstance(self.config.norm, LayerNormConfig | RMSNormConfig)
         if not reads_first or not token_by_token or _has_hooks(self.blocks[-1]) or _has_hooks(self.norm):
             return None
-        return 2 if self.head_distillation is not None else 1
+        return 2 if self.config.head.distilled else 1
 
     def _embedding(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
         """Pooled, normed, through the layer before the logits: [B, embed_dim]."""
-        embedding: Tensor = self.pooled_norm(self.pool(layers, layout))
+        pooled = self.pool(layers, layout)
+        if self.config.head.distilled and self.head is None:
+            pooled = layers[-1][:, :2].mean(dim=1)
+        embedding: Tensor = self.pooled_norm(pooled)
         return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
 
     def _answers(self, images: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchword.errors import OutputError, SettingsError
+from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
 from patchword.reports import curves, story
 from patchword.reports.model_facts import ModelFacts, model_facts
@@ -54,12 +54,14 @@ def render(run: RunFiles) -> str:
     environment = _environment()
     script = _template_text(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    text = environment.get_template("report.html.j2").render(
         script=Markup(script),
         style=Markup(_template_text(environment, "report.css")),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **page(run),
     )
+    # Names as the terminal shows them: a bidirectional format in one would turn the text around it.
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 @functools.cache

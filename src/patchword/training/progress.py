@@ -1,7 +1,13 @@
 """What a training tells while it runs. The loop calls; the command shows; a library call may stay silent."""
 
+import sys
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from patchword.errors import one_line
+
+PLAIN_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,52 @@ class Silent:
 
     def epoch(self, record: dict[str, Any]) -> None:
         pass
+
+    def reading(self, done: int, total: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:07:10."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """An epoch in less than 80 columns."""
+    text = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
+    if "val_top1" in record:
+        text += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
+    return f"{text}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"
+
+
+class Lines:
+    """A line now and then on standard error: for files and pipes, and for Python."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def message(self, text: str) -> None:
+        print(one_line(text), file=sys.stderr, flush=True)
+
+    def pace(self, pace: "Pace") -> None:
+        if time.monotonic() - self._last < PLAIN_EVERY_S:
+            return
+        self._last = time.monotonic()
+        self.message(
+            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {pace.loss:.3f}  "
+            f"{pace.images_per_s:.0f} images/s  {clock(pace.seconds_left)} left"
+        )
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        is_last = record["epoch"] == record["epochs"]
+        if is_last or time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self.message(epoch_line(record))
 
     def reading(self, done: int, total: int) -> None:
         pass

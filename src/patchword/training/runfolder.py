@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchword.errors import OutputError, UserError
+from patchword.errors import OutputError, UserError, one_line
 from patchword.settings import as_utf8
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
@@ -16,20 +16,23 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 
 def free_folder(wanted: str | Path) -> Path:
-    """`wanted`, or the next name that is free: runs/flowers, runs/flowers-2, …
+    """`wanted` where it is free or an empty folder, else the next name: runs/flowers, runs/flowers-2, …
 
-    Raises: OutputError where one may not look, and for a name that is no UTF-8, under which weights could not be opened again.
+    Raises: OutputError for "." and the like, where one may not look, and for a name that is no UTF-8, under which weights could not be opened again.
     """
     path = Path(wanted)
-    if path.name in ("", ".."):  # "." and the like: the names beside it are free, those in it are not meant
-        path = path.resolve()
+    if path.name in ("", ".."):
+        raise OutputError(
+            f"--out is {str(wanted)!r}, which names no folder of its own",
+            "name a new one, as --out runs/first",
+        )
     if as_utf8(str(wanted)) != str(wanted):
         raise OutputError(
             f"the run folder {as_utf8(str(wanted))} has a name that is no UTF-8", "give another with --out"
         )
     free, number = path, 2
     try:
-        while free.exists():
+        while free.exists() and not _is_empty_folder(free):
             free = path.with_name(f"{path.name}-{number}")
             number += 1
     except OSError as error:
@@ -37,10 +40,14 @@ def free_folder(wanted: str | Path) -> Path:
     return free
 
 
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
 def make_folder(path: Path) -> "RunFolder":
     """Raises: OutputError where it can't be made or written."""
     try:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=_is_empty_folder(path))
         (path / STATE).mkdir()
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -78,7 +85,7 @@ class RunFolder:
 
     def log(self, message: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._append(LOG, f"{stamp}  {message}\n")
+        self._append(LOG, f"{stamp}  {one_line(message)}\n")
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the records of epochs after `epoch`: a resumed run writes them again."""

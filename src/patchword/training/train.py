@@ -61,7 +61,7 @@ def start_run(
     model that `start` is, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
-    device = _device(chosen.settings.run.device)
+    device = machine.find_device(chosen.settings.run.device)
     progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
     if start is not None:
@@ -96,7 +96,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
             f"{dataset.path} is not what {folder.path} was trained on: its list of images has changed",
             "restore the data, or start a new run",
         )
-    device = _device(settings.run.device)
+    device = machine.find_device(settings.run.device)
     state = _new_state(_new_model(settings).to(device), settings)
     state.restore(folder)
     _refuse_other_settings(settings, state.settings, folder)
@@ -148,19 +148,6 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
     return settings, facts
 
 
-def _device(name: str) -> torch.device:
-    """Raises: UserError for a device that torch does not know or that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"run.device is {name!r}: {reason}", "pass -o run.device=cpu") from error
-    return device
-
-
 def _described(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
@@ -185,6 +172,10 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
 def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
     """Fill in what depends on this machine: threads and precision."""
     threads = chosen.settings.run.threads or machine.granted_threads()
+    if threads > (there := machine.hardware_threads()):
+        progress.message(
+            f"warning: {threads} threads on a machine with {there}: training will be slower than with --threads {there}"
+        )
     torch.set_num_threads(threads)
     here = {"threads": threads, "device": str(device)}
     who = tree.source_of("run.precision", chosen.sources)

@@ -17,10 +17,14 @@ from patchword.model.config import ViTConfig
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
-from patchword.training.recipes.facts import Asked, Choice, Size
+from patchword.training.overlay import Overlay
+from patchword.training.recipes.facts import Choice, Size
 
 # Fields that training or the data decide, whatever the weights were made with.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
+
+# What no file may say of the weights, and the setting of the new model that stands in for it.
+SIZES = {"image_size": "model.image.size", "patch_size": "model.patch.size"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +47,31 @@ class Start:
 
 
 def read_start(
-    name: str, options: Options | None = None, *, offline: bool = False, asked: Asked | None = None
+    name: str, options: Options | None = None, *, offline: bool = False, overlay: Overlay | None = None
 ) -> Start:
     """What `name` means: a run, a file in any layout, a name of the hub or of a release.
 
-    asked: what the new model shall have. A size that no file says of the old one is taken to be the same.
+    overlay: what the new model shall have. A size that no file says of the old one is taken to be the same.
     Raises: CheckpointError.
     """
     found = find_weights(name, offline=offline)
-    said, asked, notes = options or Options(), asked or Asked(), []
+    said, overlay, notes = options or Options(), overlay or Overlay(), []
     while True:
         try:
             source, report = read_source(found, said)
         except FactUnsaid as error:
-            if error.fact == "image_size" and asked.image_size is not None and said.image_size is None:
-                said = replace(said, image_size=asked.image_size)
-                notes.append(_taken("--image-size", asked.image_size))
-            elif error.fact == "patch_size" and asked.patch_size is not None and said.patch_size is None:
-                said = replace(said, patch_size=asked.patch_size)
-                notes.append(_taken("--patch-size", asked.patch_size))
-            else:
+            path = SIZES.get(error.fact, "")
+            size = overlay.get(path) if path else None
+            if size is None or getattr(said, error.fact) is not None:
                 raise
+            said = replace(said, **{error.fact: size})
+            notes.append(_taken(overlay.source(path), size))
             continue
         return Start(name=name, source=source, report=replace(report, notes=(*report.notes, *notes)))
 
 
-def _taken(option: str, size: Size) -> str:
-    return f"no file says what the weights were made for, taken to be {option} {size[0]}x{size[1]}"
+def _taken(source: str, size: Size) -> str:
+    return f"no file says what the weights were made for, taken to be {size[0]}x{size[1]} ({source})"
 
 
 def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, ...]) -> tuple[Change, ...]:

@@ -344,10 +344,10 @@ def test_a_model_whose_arguments_leave_positions_and_class_token_out_is_whole() 
     assert opened.card.config.positions == NoPositions() and not opened.card.config.tokens.class_token
 
 
-def test_an_architecture_of_a_later_timm_is_read_by_its_tensors_and_said_to_be_unknown() -> None:
-    words = {"architecture": "vit_of_tomorrow", "model_args": SMALL}
-    opened = read(listed(MODELS["plain"], words))
-    assert any("vit_of_tomorrow" in note for note in opened.report.notes)
+@pytest.mark.parametrize("name", ["vit_of_tomorrow", "qwen3_vit_88m", "deepseek_vit_base"])
+def test_an_architecture_that_is_not_known_exactly_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UnknownLayout, match=name):
+        read(listed(MODELS["plain"], {"architecture": name, "model_args": SMALL}))
 
 
 def test_a_pool_that_would_leave_tensors_out_is_refused() -> None:

@@ -19,9 +19,17 @@ from patchword.model.vit import ViT
 NAMES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
 
 
-def write_tiny(path: Path, *, untrained: tuple[str, ...] = (), num_classes: int = len(NAMES)) -> Path:
+def write_tiny(
+    path: Path,
+    *,
+    untrained: tuple[str, ...] = (),
+    num_classes: int = len(NAMES),
+    classes: tuple[str, ...] = NAMES,
+    drop: float = 0.0,
+) -> Path:
     whole = sized("ViT-Ti/16", image_size=32, num_classes=num_classes)
     config = replace(whole, dim=24, depth=2, attention=replace(whole.attention, num_heads=2))
+    config = replace(config, block=replace(config.block, drop_path=drop, dropout=drop))
     generator = torch.Generator().manual_seed(3)
     tensors = {
         # Larger weights than a model begins with: its answers then differ from picture to picture.
@@ -31,7 +39,7 @@ def write_tiny(path: Path, *, untrained: tuple[str, ...] = (), num_classes: int 
     card = ModelCard(
         config=config,
         preprocess=Preprocess.simple(32),
-        classes=NAMES if num_classes else (),
+        classes=classes if num_classes else (),
         untrained=untrained,
     )
     write_model(path, tensors, card)

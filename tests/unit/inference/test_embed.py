@@ -52,7 +52,7 @@ def test_what_fails_leaves_an_older_file_as_it_was(
     embed_to(model, pictures[:2], tmp_path / "v.npy")
     before = (tmp_path / "v.npy").read_bytes()
     (tmp_path / "bad.png").write_bytes(b"<html>")
-    with pytest.raises(DataError, match="none of the 1 images"):
+    with pytest.raises(DataError, match="cannot read any of the 1 image: "):
         embed_to(model, [tmp_path / "bad.png"], tmp_path / "v.npy")
     assert (tmp_path / "v.npy").read_bytes() == before
     assert not list(tmp_path.glob(".*"))

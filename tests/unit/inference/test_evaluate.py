@@ -139,5 +139,5 @@ def test_a_model_that_names_all_the_same_is_noticed(model: Model, labelled: Path
 def test_nothing_readable_is_an_error(model: Model, labelled: Path) -> None:
     for path in labelled.rglob("*.*"):
         path.write_bytes(b"\xff\xd8\xff broken")
-    with pytest.raises(DataError, match="none of the 20 images"):
+    with pytest.raises(DataError, match="cannot read any of the 20 images"):
         evaluate(model, open_data(labelled, WHOLE))

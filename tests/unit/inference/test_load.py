@@ -18,7 +18,7 @@ def test_a_model_knows_how_it_is_built_fed_and_named(model: Model, model_file: P
     assert model.classes == NAMES and not model.training
     assert model.report.path == model_file and model.report.filled == 1
     assert model.report.parameters == sum(p.numel() for p in model.parameters())
-    assert str(model_file) in str(model.report) and "100%" in str(model.report)
+    assert str(model_file) in str(model.report) and "100 %" in str(model.report)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, len(NAMES))
 
 
@@ -54,7 +54,7 @@ def test_a_loaded_model_can_be_trained_on_without_touching_its_file(model_file: 
 
 
 def test_a_device_that_is_not_there_is_named(model_file: Path) -> None:
-    with pytest.raises(SettingsError, match="device 'warp'"):
+    with pytest.raises(SettingsError, match="no device 'warp'"):
         load(model_file, device="warp")
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from patchword import api
-from patchword.api import _reported
-from patchword.errors import Interrupted, OutputError, SettingsError, TrainingBroken, UserError
-from patchword.training.runfolder import free_folder
+from patchword.cli.main import run as run_command
+from patchword.errors import DataError, Interrupted, OutputError, SettingsError, TrainingBroken, UserError
+from patchword.runs import TrainRequest, _reported, prepare, run
+from patchword.training.runfolder import free_folder, make_folder
 from patchword.training.state import TrainingState
 from support.scans import write_scans
 
@@ -56,8 +57,15 @@ def test_the_next_free_folder_lies_beside_the_one_that_exists(
 ) -> None:
     (tmp_path / "run" / "inside").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "run")
-    for wanted in (f"{tmp_path}/run", f"{tmp_path}/run/", "../run/", "."):
+    for wanted in (f"{tmp_path}/run", f"{tmp_path}/run/", "../run/"):
         assert free_folder(wanted).resolve() == tmp_path / "run-2", wanted
+    for wanted in (".", "./", "..", "inside/.."):
+        with pytest.raises(OutputError, match="names no folder"):
+            free_folder(wanted)
+    (tmp_path / "empty").mkdir()
+    assert free_folder(tmp_path / "empty") == tmp_path / "empty"
+    assert (make_folder(tmp_path / "empty").path / "state").is_dir()
+    assert free_folder(tmp_path / "empty") == tmp_path / "empty-2"
     with pytest.raises(OutputError, match="cannot be written"):
         free_folder("x" * 5000)
 
@@ -147,31 +155,50 @@ def test_images_that_changed_under_the_same_names_are_refused(
         api.resume(stopped, data=str(tmp_path / "scans"))
 
 
+def test_a_run_goes_on_from_any_folder_and_says_what_to_do_where_its_data_moved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data, tmp_path / "scans")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    api.train("scans", out="run", epochs=1, settings=TINY, progress=False)
+    for name in ("evaluation.json", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert api.train(resume="../run", progress=False).evaluation.scored > 0
+    (tmp_path / "scans").rename(tmp_path / "moved")
+    (tmp_path / "run" / "report.html").unlink()
+    assert run_command(["train", "--resume", "../run"]) == 2
+    with pytest.raises(DataError, match="is not there") as caught:
+        api.train(resume="../run")
+    assert caught.value.fix == "give their place now: `pw.train('DATA', resume='../run')`"
+    assert run_command(["train", "../moved", "--resume", "../run"]) == 0
+
+
 def test_a_table_is_opened_again_as_it_was(data: Path, tmp_path: Path) -> None:
     from patchword.data.request import OpenRequest
-    from patchword.training.choose import Wishes
-    from patchword.training.recipes.facts import Asked
+    from patchword.training.overlay import make_overlay
 
     rows = [f"{d}/{i}.png,{d},{'odd' if d == 'd1' else 'even'}" for d in ("d0", "d1") for i in range(12)]
     (data / "list.csv").write_text("file,digit,parity\n" + "\n".join(rows) + "\n")
-    options = tuple((path, "settings", value) for path, value in TINY.items())
-    request = api.TrainRequest(
+    options = [(path, "settings", value) for path, value in (TINY | {"schedule.epochs": 1}).items()]
+    request = TrainRequest(
         data=str(data / "list.csv"),
-        wishes=Wishes(asked=Asked(epochs=1), options=options),
+        overlay=make_overlay(options=options),
         out=str(tmp_path / "run"),
         opening=OpenRequest(image_column="file", label_column="parity"),
     )
-    run = api.run(api.prepare(request))
-    (run.folder / "state" / "000001.pt").unlink()
-    (run.folder / "evaluation.json").unlink()
-    assert api.resume(run.folder).model.classes == ("even", "odd")
+    made = run(prepare(request))
+    (made.folder / "state" / "000001.pt").unlink()
+    (made.folder / "evaluation.json").unlink()
+    assert api.resume(made.folder).model.classes == ("even", "odd")
 
 
 def test_the_saved_settings_hold_the_same_images_out(trained: Path, data: Path, tmp_path: Path) -> None:
-    from patchword.training.choose import Wishes
+    from patchword.training.overlay import make_overlay
 
-    wishes = Wishes(config_file=str(trained / "config.toml"))
-    again = api.run(api.prepare(api.TrainRequest(data=str(data), wishes=wishes, out=str(tmp_path / "again"))))
+    overlay = make_overlay(trained / "config.toml")
+    again = run(prepare(TrainRequest(data=str(data), overlay=overlay, out=str(tmp_path / "again"))))
     first, second = (json.loads((run / "data.json").read_text()) for run in (trained, again.folder))
     assert first["held_out"] == second["held_out"] and first["split_seed"] == 3
     ours, theirs = (load_file(run / "last.safetensors") for run in (again.folder, trained))

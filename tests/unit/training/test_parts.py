@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ from patchword.training.losses import soft_cross_entropy, soft_targets
 from patchword.training.muon import orthogonal
 from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
+from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.recipes import RECIPES, recipe_named
-from patchword.training.recipes.facts import Asked, DataFacts
+from patchword.training.recipes.facts import DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_share
 from patchword.training.tasks.classify import Classify
 from support.scans import write_scans
@@ -47,9 +49,15 @@ def _digits() -> DataFacts:
     return DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
 
 
+def _given(**values: Any) -> Overlay:
+    """What a user decided, by the names of the options."""
+    paths = {"image_size": "model.image.size", "patch_size": "model.patch.size", "epochs": "schedule.epochs"}
+    return make_overlay(options=[(paths.get(name, name), name, value) for name, value in values.items()])
+
+
 @given(facts)
 def test_from_scratch_attention_has_tokens_and_heads_have_channels(data: DataFacts) -> None:
-    settings, choices = recipe_named("scratch")(data, Asked())
+    settings, choices = recipe_named("scratch")(data, Overlay())
     model = settings.model
     rows, columns = model.grid_size
     assert rows * columns >= 16 and model.head_dim >= 32 and choices
@@ -60,14 +68,14 @@ def test_from_scratch_attention_has_tokens_and_heads_have_channels(data: DataFac
 def test_a_training_view_is_whole_patches_of_a_smaller_image_unless_a_size_is_asked_for(
     data: DataFacts,
 ) -> None:
-    settings, _ = recipe_named("scratch")(data, Asked())
+    settings, _ = recipe_named("scratch")(data, Overlay())
     view, image, patch = settings.view_size, settings.model.image.size, settings.model.patch.size
     if min(view) <= 16:
         assert view == image and settings.preprocess.resize == Cover(size=image)
     else:
         assert all(v < i < 1.6 * v for v, i in zip(view, image, strict=True))
         assert all(v % p == i % p == 0 for v, i, p in zip(view, image, patch, strict=True))
-    asked, _ = recipe_named("scratch")(data, Asked(image_size=(56, 48)))
+    asked, _ = recipe_named("scratch")(data, _given(image_size=(56, 48)))
     assert asked.view_size == asked.model.image.size == (56, 48)
 
 
@@ -75,7 +83,7 @@ def test_a_step_sees_views_and_the_evaluation_whole_images(tmp_path: Path) -> No
     write_scans(tmp_path, {"train/0": 3, "train/1": 3, "val/0": 2, "val/1": 2})
     dataset = open_data(tmp_path)
     facts = dataclasses.replace(_digits(), size=(40, 40), num_classes=2)
-    settings, _ = recipe_named("scratch")(facts, Asked())
+    settings, _ = recipe_named("scratch")(facts, Overlay())
     assert (settings.view_size, settings.model.image.size) == ((40, 40), (48, 48))
     task = Classify(settings, dataset.evaluation, torch.device("cpu"), 1)
     pixels = torch.zeros(2, 1, 60, 60, dtype=torch.uint8)
@@ -93,17 +101,19 @@ def test_a_step_sees_views_and_the_evaluation_whole_images(tmp_path: Path) -> No
 def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> None:
     weights = ModelCard(config=sized("ti/16"), preprocess=Preprocess.simple(224))
     for name, recipe in RECIPES.items():
-        settings, _ = recipe(data, Asked(weights=weights if name == "finetune" else None))
+        settings, _ = recipe(
+            dataclasses.replace(data, weights=weights if name == "finetune" else None), Overlay()
+        )
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    settings, _ = recipe_named("scratch")(_digits(), Asked(image_size=(30, 30), patch_size=(4, 4), epochs=3))
+    settings, _ = recipe_named("scratch")(_digits(), _given(image_size=(30, 30), patch_size=(4, 4), epochs=3))
     assert settings.model.image.size == settings.preprocess.image_size == (30, 30)
     assert settings.model.patch.size == (4, 4) and settings.schedule.epochs == 3
-    named, _ = recipe_named("scratch")(_digits(), Asked(model="ViT-Ti/16"))
+    named, _ = recipe_named("scratch")(_digits(), _given(model="ViT-Ti/16"))
     assert (named.model.dim, named.model.depth, named.model.head.num_classes) == (192, 12, 10)
     with pytest.raises(SettingsError, match="'scratch'"):
         recipe_named("scrach")
@@ -143,7 +153,7 @@ def test_averaged_weights_carry_the_buffers_as_they_are() -> None:
 
 
 def _model(*, gated: bool = False) -> ViT:
-    config = recipe_named("scratch")(_digits(), Asked())[0].model
+    config = recipe_named("scratch")(_digits(), Overlay())[0].model
     return ViT(dataclasses.replace(config, mlp=dataclasses.replace(config.mlp, gated=gated)))
 
 
@@ -210,7 +220,7 @@ def test_smoothed_targets_sum_to_one() -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    settings, _ = recipe_named("scratch")(_digits(), Asked())
+    settings, _ = recipe_named("scratch")(_digits(), Overlay())
     with pytest.raises(SettingsError, match="image_size"):
         tree.replace_at(settings, "model.image.size", "[16, 16]")
     with pytest.raises(SettingsError, match="channels"):
@@ -229,7 +239,7 @@ def test_channels_are_kept_where_the_weights_can_see_the_data(data: int, weights
     card = ModelCard(
         config=config, preprocess=Preprocess.simple(224, weights, (0.5,) * weights, (0.5,) * weights)
     )
-    settings, _ = recipe_named("finetune")(facts, Asked(weights=card))
+    settings, _ = recipe_named("finetune")(dataclasses.replace(facts, weights=card), Overlay())
     assert settings.model.image.channels == settings.preprocess.in_channels == taken
     assert len(settings.preprocess.mean) in (1, taken)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from patchword.checkpoints.containers.others import other_folder
 from patchword.checkpoints.header import read_header
 from patchword.checkpoints.sniff import HEAD_BYTES, is_old_torch, refuse, zip_names
 from patchword.checkpoints.stored import Container, Entry, Stored, configs_beside, read_json
@@ -22,8 +23,6 @@ PREFERRED = (
     "open_clip_pytorch_model.bin",
 )
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".npz", ".ckpt", ".tar")
-# Weights of other frameworks, which a folder of the hub may hold instead.
-OTHERS = ("flax_model.msgpack", "tf_model.h5", "model.onnx", "saved_model.pb", "model.gguf")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin)$")
 
 
@@ -57,12 +56,8 @@ def open_folder(folder: Path) -> Stored:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    other = [name for name in OTHERS if (folder / name).exists()]
-    if other:
-        return CheckpointError(
-            f"{folder}: its weights are of another framework ({', '.join(other)}), which is not read",
-            "get the .safetensors, .bin or .npz of this model",
-        )
+    if (other := other_folder(folder)) is not None:
+        return CheckpointError(f"{folder}: {other[0]}, which patchword does not read", other[1])
     return CheckpointError(f"{folder}: a folder without weights", "give the folder or file that holds them")
 
 

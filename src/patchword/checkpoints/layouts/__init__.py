@@ -13,8 +13,9 @@ from patchword.checkpoints.layouts.ijepa import IJEPA
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
 from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
-from patchword.checkpoints.layouts.refused import REFUSED
+from patchword.checkpoints.layouts.refused import REFUSED, Refused
 from patchword.checkpoints.layouts.timm import Timm
+from patchword.checkpoints.layouts.timm_refused import refuse_timm
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
 from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT, TransformersData2Vec
 from patchword.checkpoints.layouts.transformers_clip import (
@@ -35,7 +36,7 @@ from patchword.checkpoints.layouts.transformers_vit import (
     TransformersViT,
 )
 
-__all__ = ["LAYOUTS", "REFUSED"]
+__all__ = ["LAYOUTS", "REFUSED", "Refused", "refuse_timm"]
 
 LAYOUTS: tuple[Layout, ...] = (
     Timm(),

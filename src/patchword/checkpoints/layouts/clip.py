@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Parted, transposed
@@ -51,6 +51,8 @@ class _Clip(Layout):
     """What the two have in common. norm: where the last norm stands."""
 
     norm: Literal["tokens", "pooled"]
+    # Its own code computes the number of heads from the width.
+    fixed_heads = False
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         prefix = _prefix(checkpoint)
@@ -72,6 +74,8 @@ class _Clip(Layout):
         grid = facts.grid(rows - 1, patch, (size, CONFIG))
         block = f"{prefix}transformer.resblocks."
         width = told.get("head_width", _HEAD_WIDTH)
+        by_width = f"heads of {width} channels, as CLIP's"
+        source = by_width if told or self.fixed_heads else Inferred(by_width)
         # Beside the text tower it answers in their common space; alone it may have been cut before that.
         projects = any(map(checkpoint.has, (f"{prefix}proj", "text_projection", "token_embedding.weight")))
         return ViTConfig(
@@ -81,9 +85,7 @@ class _Clip(Layout):
             depth=checkpoint.depth(block + "{}.ln_1.weight"),
             positions=Learned(resample=Resample(antialias=True)),
             attention=AttentionConfig(
-                num_heads=facts.heads(
-                    dim, (dim // width if dim % width == 0 else None, f"heads of {width} channels, as CLIP's")
-                )
+                num_heads=facts.heads(dim, (dim // width if dim % width == 0 else None, source))
             ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape(f"{block}0.mlp.c_fc.weight")[0], activation=self._act(facts, told)
@@ -147,6 +149,7 @@ class _Clip(Layout):
 class OpenAIClip(_Clip):
     """`ViT-B-32.pt`: a TorchScript archive, its state dict, or the visual tower alone; float16 and float32 mixed."""
 
+    fixed_heads = True
     name = "openai-clip"
     title = "OpenAI CLIP"
     container = "torch"

@@ -31,6 +31,11 @@ class DeiT3(Original):
 
     name = "deit3"
     title = "DeiT-III (its authors' file)"
+    doubt = (
+        "timm's ViTs with LayerScale and rotary positions next to learned ones (rope_ape) have the same tensors and "
+        "answer otherwise; put timm's config.json next to it if it is one"
+    )
+    published_names = ("deit_3",)
     constants = Constants(who="DeiT-III's code", layer_scale=1e-4)
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:

@@ -89,6 +89,8 @@ class EVA(Original):
     name = "eva"
     title = "EVA (its authors' file)"
     rotary = True
+    doubt = "published EVA models differ in mean and std (CLIP's; ImageNet's at 560 pixels): --mean, --std"
+    published_names = ("eva_", "eva02_")
     constants = Constants(who="EVA's code", heads=USUAL_HEADS | {1408: 16})
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:

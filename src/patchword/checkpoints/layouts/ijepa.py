@@ -32,6 +32,12 @@ class IJEPA(Original):
 
     name = "ijepa"
     title = "I-JEPA (its authors' file)"
+    doubt = (
+        "timm's ViTs without class token and head (SigLIP, gap) have the same tensors and differ in activation (--act) and "
+        "in how images are prepared (--mean, --std)"
+    )
+    published_names = ("in1k-vit", "in22k-vit", "ijepa")
+    own_wrappers = ("target_encoder", "encoder")
     constants = Constants(who="I-JEPA's code", heads=USUAL_HEADS | {1408: 16})
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts, by_width
+from patchword.checkpoints.facts import Facts, Inferred, by_width
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.google_holds import cannot_hold
@@ -58,7 +58,9 @@ class JeonsworldViT(Layout):
             depth=checkpoint.depth(_LAYER + "{}.attention_norm.weight"),
             positions=Learned(resample=_RESAMPLE),
             attention=AttentionConfig(
-                num_heads=facts.heads(dim, (by_width(_HEADS, dim), "jeonsworld's configs"))
+                num_heads=facts.heads(
+                    dim, (by_width(_HEADS, dim), Inferred(f"the width {dim}, as in jeonsworld's configs"))
+                )
             ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape_of(f"{_LAYER}0.ffn.fc1.weight", 2)[0],

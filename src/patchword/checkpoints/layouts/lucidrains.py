@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Empty, Parted, Permuted, Reshaped, Same, Unit
@@ -77,7 +77,8 @@ class LucidrainsViT(Layout):
         dim, pixels = checkpoint.shape_of(f"to_patch_embedding.{2 if norms else 1}.weight", 2)
         patch = _patch(facts, pixels)
         rows = checkpoint.shape(_attention(0, spelling, "to_qkv.weight"))[0] // 3
-        default = (rows // _HEAD_DIM if rows % _HEAD_DIM == 0 else None, f"{_CLASS}: dim_head {_HEAD_DIM}")
+        usual = Inferred(f"dim_head {_HEAD_DIM}, the default of {_CLASS}")
+        default = (rows // _HEAD_DIM if rows % _HEAD_DIM == 0 else None, usual)
         heads = facts.take("num_heads", default)
         if rows % heads:
             raise CheckpointError(
@@ -191,7 +192,7 @@ def _tokens(
 def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: Spelling) -> HeadConfig:
     pool: Pool = MeanPool()
     if tokens.class_token:
-        told = facts.take("pool", ("class", f"{_CLASS}: pool 'cls' unless told"))
+        told = facts.take("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
         # Before tokens had no batch axis, the mean took the class token in.
         pool = MeanPool(over="patches" if spelling.row_tokens else "all") if told == "mean" else _POOLS[told]
     norm: Literal["tokens", "pooled", "none"] = "none"

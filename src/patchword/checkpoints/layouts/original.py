@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import attention, both, norm, patches, token
 from patchword.checkpoints.layouts.timm import evidence as timms
@@ -175,7 +175,9 @@ def trunk(
         positions=NoPositions() if positions is None else positions,
         attention=AttentionConfig(
             num_heads=facts.heads(
-                dim, num_heads or (None, ""), (constants.heads.get(dim), f"{constants.who}, by width")
+                dim,
+                num_heads or (None, ""),
+                (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}")),
             ),
             bias=_attention_bias(checkpoint, first),
             out_bias=checkpoint.has(f"{first}attn.proj.bias"),

@@ -4,6 +4,7 @@ Their arithmetic is the same at the file's own size; what differs is how positio
 how images are prepared. A guess is said to be one in the report.
 """
 
+import re
 from dataclasses import dataclass
 
 from patchword.checkpoints.checkpoint import LINEAR_HEAD, Checkpoint
@@ -12,11 +13,19 @@ from patchword.checkpoints.header import DTYPE_BYTES
 
 @dataclass(frozen=True)
 class Sign:
-    """family: deit, mae or dino. why: the evidence. guess: it might as well be another."""
+    """family: deit, mae or dino. why: the evidence. guess: it might as well be another.
+
+    moco: a file of MoCo v3, whose code is DeiT's but for 12 heads at every width up to 768.
+    """
 
     family: str
     why: str
     guess: bool = False
+    moco: bool = False
+
+
+_MOCO_ARCH = re.compile(r"vit_(conv_)?(small|base|large|huge)")
+_MOCO_NAME = re.compile(r"(linear-)?vit-[sbl]-\d+ep|moco_?v?3|mocov3")
 
 
 def sign_of(checkpoint: Checkpoint) -> Sign:
@@ -34,7 +43,8 @@ def _by_tensors(checkpoint: Checkpoint) -> Sign | None:
     if checkpoint.has("decoder_embed.weight"):
         return Sign("mae", "decoder_embed beside an encoder")
     if checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight"):
-        return Sign("mae", "fc_norm and no norm: fine-tuned with mean pooling")
+        why = "fc_norm and no norm: fine-tuned with mean pooling"
+        return Sign("mae", why, guess=_by_name(checkpoint) is None and not checkpoint.args)
     if checkpoint.has("dist_token"):
         return Sign("deit", "dist_token")
     if checkpoint.has(f"{LINEAR_HEAD}.weight"):
@@ -48,11 +58,15 @@ def _by_name(checkpoint: Checkpoint) -> Sign | None:
     for family in ("dino", "deit", "mae"):
         if name.startswith(f"{family}_"):
             return Sign(family, f"its name {checkpoint.path.name}")
+    if _MOCO_NAME.match(name):
+        return Sign("deit", f"its name {checkpoint.path.name}, as MoCo v3's", moco=True)
     return None
 
 
 def _by_beside(checkpoint: Checkpoint) -> Sign | None:
     """What the training script left in the file."""
+    if _MOCO_ARCH.fullmatch(str(checkpoint.beside.get("arch", ""))):
+        return Sign("deit", f"MoCo v3's arch {checkpoint.beside['arch']}", moco=True)
     if checkpoint.wrapper.startswith("teacher"):
         return Sign("dino", "the teacher of a self-distilled pair")
     for family, words in _ARGUMENTS.items():

@@ -35,10 +35,11 @@ from patchword.checkpoints.layouts.original_signs import sign_of
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import JoinedPool, Learned, Resample
+from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
 
 # Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
+_MOCO = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
 _OTHERS = (
     "attn.q_bias",
     "attn.relative_position_bias_table",
@@ -78,34 +79,40 @@ class Plain(Original):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         _, _, patch = patch_of(checkpoint)
+        sign = sign_of(checkpoint)
+        constants = _MOCO if sign.moco else self.constants
         tokens = TokensConfig(distillation_token=checkpoint.has("dist_token"))
         rows = checkpoint.shape_of("pos_embed", 3)[1] - tokens.num_prefix
         config = trunk(
             checkpoint,
             facts,
-            self.constants,
+            constants,
             grid=facts.grid(rows, patch),
             tokens=tokens,
             positions=Learned(resample=self.resample),
             head=self.head(checkpoint, facts),
         )
-        sign = sign_of(checkpoint)
+        usual = self.preprocess(config)
+        if sign.moco:
+            usual = replace(usual, resample=replace(usual.resample, interpolation="bilinear"))
         guess = (
-            f"taken for {self.title} by {sign.why}; DeiT's, MAE's and DINO's files have the same tensors, and differ in "
-            "how positions are resized and images are prepared",
+            f"taken for {self.title} by {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
+            "They differ in how positions are resized and images are prepared (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess(
-                evaluated(self.preprocess(config), f"{self.constants.who}: its evaluation")
-            ),
+            preprocess=facts.preprocess(evaluated(usual, f"{constants.who}: its evaluation")),
             spelling=self.spelled(checkpoint),
             notes=guess if sign.guess else (),
         )
 
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
         head = classifier(checkpoint, pool_of(facts, "class", self.constants.who))
-        return replace(head, distilled=checkpoint.has("head_dist.weight"))
+        # Without a head its authors' class, and timm's, answer by the mean of both tokens.
+        by_class = isinstance(head.pool, ClassPool)
+        return replace(
+            head, distilled=checkpoint.has("head_dist.weight") or (by_class and checkpoint.has("dist_token"))
+        )
 
     def spelled(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
         return {}
@@ -121,7 +128,7 @@ class Plain(Original):
         yield positions(config)
         yield from blocks(config, description.spelling)
         yield from back(config)
-        if config.head.distilled:
+        if config.head.distilled and config.head.num_classes:
             yield from both("head_dist", "head_distillation", config.head.bias)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -160,8 +167,8 @@ class MAE(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Drop]:
         yield from super().rules(description)
-        yield Drop(r"decoder_.*", "the decoder; `patchword pretrain` will read it")
-        yield Drop(r"mask_token", "the decoder's token for hidden patches; `patchword pretrain` will read it")
+        yield Drop(r"decoder_.*", "the decoder of masked-image pre-training")
+        yield Drop(r"mask_token", "the token for hidden patches")
 
 
 class DINO(Plain):

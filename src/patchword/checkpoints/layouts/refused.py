@@ -1,10 +1,15 @@
 """Models that are told by name and not read: each with the reason and what does read it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.errors import UnknownLayout
+
+
+class Refused(UnknownLayout):
+    """A model that is known by name and not read: no other reading of its tensors is tried."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Refusal:
     def check(self, checkpoint: Checkpoint) -> None:
         """Raises: UnknownLayout that names the model."""
         if self.fits(checkpoint):
-            raise UnknownLayout(f"{checkpoint.name}: {self.what}", self.fix)
+            raise Refused(f"{checkpoint.name}: {self.what}", self.fix)
 
 
 def _detr(checkpoint: Checkpoint) -> bool:
@@ -34,6 +39,17 @@ def _yolos(checkpoint: Checkpoint) -> bool:
     return (
         "backbone.det_token" in checkpoint.tensors or "vit.embeddings.detection_tokens" in checkpoint.tensors
     )
+
+
+def _adapter_alone(checkpoint: Checkpoint) -> bool:
+    return all("lora_" in name or "modules_to_save" in name for name in checkpoint.tensors)
+
+
+def _patches_span_time(checkpoint: Checkpoint) -> bool:
+    kernel = re.compile(
+        r"(.*\.)?(patch_embed(dings)?(\.patch_embeddings)?\.(proj|projection)|conv_proj|conv1)\.weight"
+    )
+    return any(len(entry.shape) == 5 for name, entry in checkpoint.tensors.items() if kernel.fullmatch(name))
 
 
 def _one_of(checkpoint: Checkpoint, *names: str) -> bool:
@@ -57,14 +73,28 @@ def _scales_one_branch(checkpoint: Checkpoint) -> bool:
 
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
+        "a model with LoRA weights that are not merged into it",
+        lambda c: (
+            any(re.search(r"lora_(A|B|up|down|embedding)|\.base_layer\.", name) for name in c.tensors)
+            and not _adapter_alone(c)
+        ),
+        "merge them and save again (peft: merge_and_unload()); or read it without them: --drop '*lora_*'",
+    ),
+    Refusal(
+        "a video or multi-temporal ViT: its patches span time or depth (3-D kernels, as in Prithvi, VideoMAE and V-JEPA), "
+        "which the backbone does not have",
+        _patches_span_time,
+        "use its authors' code or transformers",
+    ),
+    Refusal(
         "a DETR detector: a ResNet and a Transformer that answers with boxes; this patchword has no detection yet",
         _detr,
-        "a later patchword reads it with `patchword predict`; until then use its authors' code or transformers",
+        "use its authors' code or transformers",
     ),
     Refusal(
         "a YOLOS detector: a ViT with detection tokens that answers with boxes; this patchword has no detection yet",
         _yolos,
-        "a later patchword reads it with `patchword predict`; until then use its authors' code or transformers",
+        "use its authors' code or transformers",
     ),
     Refusal(
         "a DeiT-code model with parallel attention branches (attn1 beside attn), which the backbone does not have",

@@ -72,6 +72,7 @@ TOGETHER: tuple[tuple[str, Callable[[Checkpoint], bool]], ...] = (
     ("a classifier and no class token", lambda c: not c.has("cls_token") and _classifies(c)),
     ("a gate packed in mlp.fc1", _gate_is_packed),
     ("blocks of ViT without any positions", _has_no_positions),
+    ("a ResNet before the patches", lambda c: bool(c.under("patch_embed.backbone."))),
     ("a class token without a place in pos_embed", _spares_the_class_token),
 )  # fmt: skip
 
@@ -129,8 +130,8 @@ class Timm(Layout):
 def _doubts(words: Known) -> tuple[str, ...]:
     if not words.architecture:
         return (
-            "nothing names its architecture in timm: activation, eps and the order of norms were taken as usual, and "
-            "rotary positions beside learned ones leave no trace (put timm's config.json beside it)",
+            "nothing names its architecture in timm: the order of norms is inferred (before each branch), and rotary "
+            "positions next to learned ones leave no trace; put timm's config.json next to it",
         )
     if words.kind:
         return ()

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layouts.timm_facts import Known, Size, table
 from patchword.checkpoints.layouts.timm_write import Target
 from patchword.errors import CheckpointError
@@ -23,7 +23,7 @@ from patchword.model.config import ViTConfig
 
 def preprocess_of(config: ViTConfig, known: Known, facts: Facts) -> Preprocess:
     """Raises: CheckpointError for a data config that makes no sense."""
-    source = f"{known.evidence}: pretrained_cfg" if known.data else "timm's default"
+    source = f"{known.evidence}: pretrained_cfg" if known.data else Inferred("timm's default for ViTs")
     own = known.say("img_size")
     size = config.image.size
     if own[0] is None or own[1] != known.evidence:

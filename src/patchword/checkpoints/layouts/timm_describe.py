@@ -6,6 +6,7 @@ that name is there or is not. Checked against timm 1.0.31.
 
 from typing import Any, Literal, get_args
 
+from patchword.checkpoints.facts import Inferred
 from patchword.checkpoints.layouts import timm_expected as expected
 from patchword.checkpoints.layouts.timm_positions import DEFAULTS, Places
 from patchword.errors import CheckpointError
@@ -149,8 +150,13 @@ class Reading(Places):
             self.dim,
             (shape, "the tensors"),
             (told, source),
-            (_HEADS_BY_WIDTH.get(self.dim), f"timm's sizes of width {self.dim}"),
+            (_HEADS_BY_WIDTH.get(self.dim), Inferred(f"the width {self.dim}, as in timm's sizes")),
         )
+
+    @property
+    def _custom(self) -> str:
+        """The source of what timm's classes take where nobody says; without an architecture it is custom alone."""
+        return DEFAULTS if self.known.kind else Inferred("custom in timm's ViTs")
 
     def _attention(self, heads: int) -> AttentionConfig:
         bias: Literal["qkv", "qv", "none"] = "none"
@@ -184,10 +190,15 @@ class Reading(Places):
         if said is not None and said.removeprefix("@").lower() not in _ACTIVATIONS:
             raise self._lacks(f"the activation {said!r}")
         named = None if said is None else _ACTIVATIONS[said.removeprefix("@").lower()]
-        default: Activation | None = "silu" if gated and known.kind != "VisionTransformer" else "gelu"
+        if named is None and gated:
+            # mlp_layer is a class, which config.json cannot name: Virchow's and UNI2-h's gates are SiLU, others may not be.
+            return self.facts.take(
+                "act", ("silu", Inferred("the gated MLP, as in Virchow and UNI2-h (SwiGLUPacked with SiLU)"))
+            )
+        default: Activation | None = "gelu"
         if not known.kind and self._has("norm_pre.weight"):
             default = None  # CLIP: the same tensors go with GELU and with OpenAI's quick one
-        return self.facts.take("act", (named, source), (default, DEFAULTS))
+        return self.facts.take("act", (named, source), (default, self._custom))
 
     def _block(self) -> BlockConfig:
         order, _ = self.known.text("block_fn")
@@ -211,8 +222,8 @@ class Reading(Places):
         eps = self.facts.take(
             "eps",
             (named, source),
-            (1e-5 if before else None, "timm's models with a norm before the blocks"),
-            (1e-6, DEFAULTS),
+            (1e-5 if before else None, Inferred("timm's models with a norm before the blocks")),
+            (1e-6, self._custom),
         )
         if self._in_block("norm1.bias"):
             return LayerNormConfig(eps=eps)
@@ -226,11 +237,14 @@ class Reading(Places):
         if after and before:
             raise self._lacks("a norm before and another after pooling (norm and fc_norm)")
         classes = self.checkpoint.shape_of("head.weight", 2)[0] if self._has("head.weight") else 0
+        pool = self._pool(tokens)
         return HeadConfig(
-            pool=self._pool(tokens),
+            pool=pool,
             norm="pooled" if after else "tokens" if before or expected.last_norm(self.known) else "none",
             num_classes=classes,
-            distilled=self._has("head_dist.weight"),
+            # Without a head timm answers by the mean of both tokens.
+            distilled=self._has("head_dist.weight")
+            or (tokens.distillation_token and isinstance(pool, ClassPool)),
         )
 
     def _pool(self, tokens: TokensConfig) -> Pool:
@@ -248,7 +262,7 @@ class Reading(Places):
             default = None  # each token would be classified; without a head only the embedding is a choice
         if not self.known.kind and self._has("fc_norm.weight"):
             default = "mean"
-        kind: Any = self.facts.take("pool", (names[said], source), (default, DEFAULTS))
+        kind: Any = self.facts.take("pool", (names[said], source), (default, self._custom))
         if kind == "class":
             return ClassPool()
         return MaxPool(over=over) if kind == "max" else MeanPool(over=over)

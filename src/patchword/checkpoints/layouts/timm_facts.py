@@ -6,6 +6,7 @@ installed timm by tests/peers). Order: config.json, the training file's own word
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,12 +18,15 @@ from patchword.errors import CheckpointError
 
 CONFIG = "config.json"
 Size = tuple[int, int]
+# As timm published Google's weights in 2020: jx_vit_base_p16_224-80ecf9dd.pth.
+_JX = re.compile(r"jx_(vit_\w+?)(?:-[0-9a-f]{8})?")
 _WEIGHT_ENDINGS = (".safetensors", ".pth.tar", ".tar", ".pth", ".pt", ".bin")
 
 
 @cache
 def table() -> Mapping[str, Any]:
-    """ "architectures": name → class, args, data, tags; "data": what `data` leaves out; "renamed": old name → name and tag."""
+    """ "architectures": name → class, args, data, tags; "data": what `data` leaves out; "renamed": old name → name and tag;
+    "others": module → the architectures of timm that are not read."""
     text = files("patchword.checkpoints.layouts").joinpath("timm_architectures.json").read_text("utf-8")
     found: Mapping[str, Any] = json.loads(text)
     return found
@@ -117,12 +121,29 @@ def known(checkpoint: Checkpoint) -> Known | None:
     if "architecture" in checkpoint.config_json:
         return _of_config(checkpoint)
     arch = checkpoint.beside.get("arch")
-    if isinstance(arch, str):
+    if isinstance(arch, str) and is_known(arch.partition(".")[0]):
         return _of_training_file(checkpoint, arch)
     name, tag = _named(checkpoint)
-    if name in table()["architectures"] or name in table()["renamed"]:
+    if is_known(name):
         return of_name(checkpoint.name, name, "the file's name", tag)
     return None
+
+
+def is_known(architecture: str) -> bool:
+    return architecture in table()["architectures"] or architecture in table()["renamed"]
+
+
+def named_architecture(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """An architecture that is named next to the tensors, and by what; whether timm has it or not."""
+    said = checkpoint.config_json.get("architecture")
+    if isinstance(said, str):
+        return said.partition(".")[0], CONFIG
+    arch = checkpoint.beside.get("arch")
+    if isinstance(arch, str):
+        return arch.partition(".")[0], "the training file's arch"
+    if not checkpoint.path.name.endswith(_WEIGHT_ENDINGS):
+        return None
+    return _named(checkpoint)[0], "the file's name"
 
 
 def of_name(
@@ -184,5 +205,7 @@ def _named(checkpoint: Checkpoint) -> tuple[str, str]:
         if name.endswith(ending):
             name = name.removesuffix(ending)
             break
+    if (old := _JX.fullmatch(name)) is not None:
+        name = re.sub(r"_p(?=\d)", "_patch", old[1])
     architecture, _, tag = name.partition(".")
     return architecture, tag

@@ -316,7 +316,7 @@ class Places:
             )
         if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
-                f"{self.facts.name}: a model of timm's Eva class; which rotary positions it has is in no file"
+                f"{self.facts.name}: a model of timm's Eva class or an AIMv2; which rotary positions it has is in no file"
                 + (", and cls_token is not there" if absent else ""),
                 "put timm's config.json beside it, or name the file as timm names the architecture",
             )

@@ -167,5 +167,5 @@ def _head(config: ViTConfig) -> Iterable[Rule]:
         yield from norm("fc_norm", "pooled_norm", config)
     if head.num_classes:
         yield from both("head", "head", head.bias)
-    if head.distilled:
+    if head.distilled and head.num_classes:
         yield from both("head_dist", "head_distillation", head.bias)

@@ -7,7 +7,7 @@ from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, norm, patches, token
 from patchword.checkpoints.ops import Parted
@@ -51,7 +51,11 @@ class TorchvisionViT(Layout):
             dim=dim,
             depth=checkpoint.depth(_BLOCK + "{}.ln_1.weight"),
             positions=Learned(resample=Resample(antialias=False, align_corners=True)),
-            attention=AttentionConfig(num_heads=facts.heads(dim, (_HEADS.get(dim), "ViT's published sizes"))),
+            attention=AttentionConfig(
+                num_heads=facts.heads(
+                    dim, (_HEADS.get(dim), Inferred(f"the width {dim}, as in torchvision's sizes"))
+                )
+            ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape(f"{_BLOCK}0.mlp.{first}.weight")[0],
                 activation=facts.take("act", ("gelu", _CLASS)),

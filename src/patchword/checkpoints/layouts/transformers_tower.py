@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
+from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Description, Layout
 from patchword.checkpoints.layouts.transformers_blocks import Names
 from patchword.checkpoints.layouts.transformers_config import (
@@ -135,7 +135,10 @@ class Tower:
             dim,
             (self.told.whole("num_attention_heads"), CONFIG),
             (family.heads if usual else None, "the class's default"),
-            (family.published_heads.get(dim, HEADS.get(dim)), "the published sizes"),
+            (
+                family.published_heads.get(dim, HEADS.get(dim)),
+                Inferred(f"the width {dim}, as in the published sizes"),
+            ),
         )
         bias: Literal["qkv", "qv", "none"] = "qkv" if "k" in self.biases else "qv" if self.biases else "none"
         out_bias = checkpoint.has(self.part(f"{self.names.out}.bias"))

@@ -239,14 +239,14 @@ class TransformersDeiT(_Plain):
         return super().head(tower)
 
     def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
-        if config.head.distilled:
+        if config.head.distilled and config.head.num_classes:
             yield from both("cls_classifier", "head")
             yield from both("distillation_classifier", "head_distillation")
         else:
             yield from super().head_rules(config)
 
     def architecture(self, config: ViTConfig) -> str:
-        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled else ''}"
+        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled and config.head.num_classes else ''}"
 
     def check(self, config: ViTConfig) -> None:
         super().check(config)
@@ -303,5 +303,5 @@ class TransformersMAE(_Plain):
         yield from super().rules(description)
         yield Drop(
             r"decoder[.](mask_token|decoder_.*)",
-            "the decoder; `patchword pretrain` will read it",
+            "the decoder of masked-image pre-training",
         )

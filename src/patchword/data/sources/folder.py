@@ -42,10 +42,11 @@ def read(path: str, request: OpenRequest) -> Dataset:
     return dataset_of(path, "folder", listing, make_reader, request)
 
 
-def list_folder(root: str) -> Listing:
+def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
     """All files and folders below `root`, links to folders followed, each real folder once.
 
-    Raises: DataError where a folder may not be read.
+    unreadable: takes the error of each folder that cannot be read.
+    Raises: DataError for such a folder where no `unreadable` is given.
     """
     files: list[str] = []
     folders: list[str] = []
@@ -56,7 +57,9 @@ def list_folder(root: str) -> Listing:
             f"{error.filename}: {error.strerror}", "give yourself the right to read it"
         ) from error
 
-    for here, below, names in os.walk(root, followlinks=True, onerror=refuse):
+    for here, below, names in os.walk(
+        root, followlinks=True, onerror=refuse if unreadable is None else unreadable.append
+    ):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             below.clear()

@@ -81,21 +81,32 @@ def labels_among(files: Sequence[str]) -> str | None:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
-    if path.lower().endswith(".parquet"):
-        parquet = read_parquet(
-            path, IMAGE_COLUMNS if request.image_column is None else (request.image_column,)
-        )
-        columns = Columns(
-            names=parquet.names, values=parquet.values, class_names=parquet.class_names, reader=parquet.reader
-        )
-    else:
-        columns = _parse(path, Path(path).read_bytes())
-    folder = Path(path).parent
+    columns, folder = _columns(path, request), Path(path).parent
 
     def make_reader(files: Sequence[str]) -> Reader:
         return PathReader(str(folder), tuple(files))
 
     return _dataset(path, "table", columns, make_reader, lambda file: (folder / file).is_file(), request)
+
+
+def read_images(path: str, request: OpenRequest) -> tuple[list[str | None], Reader]:
+    """What each row calls its image (None where it has none), and a reader of them; no label is needed."""
+    columns = _columns(path, request)
+    image = _column(path, columns, request.image_column, IMAGE_COLUMNS, "image", "--image-column")
+    references = [None if v in (None, "") else str(v) for v in columns.values[image]]
+    reader = columns.reader or PathReader(str(Path(path).parent), tuple(r or "" for r in references))
+    return references, reader
+
+
+def _columns(path: str, request: OpenRequest) -> Columns:
+    if path.lower().endswith(".parquet"):
+        parquet = read_parquet(
+            path, IMAGE_COLUMNS if request.image_column is None else (request.image_column,)
+        )
+        return Columns(
+            names=parquet.names, values=parquet.values, class_names=parquet.class_names, reader=parquet.reader
+        )
+    return _parse(path, Path(path).read_bytes())
 
 
 def read_in_zip(

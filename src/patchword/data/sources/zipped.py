@@ -14,7 +14,7 @@ from patchword.data.sources.layout import Listing
 from patchword.errors import DataError, ImageError
 
 DESCRIPTION = "a .zip of class folders"
-# A picture of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
+# An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
 LARGEST_MEMBER_BYTES = 600_000_000
 
 
@@ -72,6 +72,12 @@ def _begins_as_zip(path: str) -> bool:
             return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     except OSError:
         return False
+
+
+def list_members(path: str) -> dict[str, str]:
+    """Tidy name → name in the zip, for every file in it."""
+    with open_zip(path) as archive:
+        return {_tidy(info.filename): info.filename for info in archive.infolist() if not info.is_dir()}
 
 
 def read(path: str, request: OpenRequest) -> Dataset:

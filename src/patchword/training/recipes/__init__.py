@@ -1,13 +1,14 @@
-"""Recipes: functions from facts of the data to settings. A new one is a file here and a line below."""
+"""Recipes: functions from facts of the data and what the user decided to settings. A new one is a file here and a line below."""
 
 from collections.abc import Callable
 
 from patchword.errors import SettingsError, near_text
 from patchword.training.config import TrainSettings
+from patchword.training.overlay import Overlay
 from patchword.training.recipes import finetune, scratch
-from patchword.training.recipes.facts import Asked, Choice, DataFacts
+from patchword.training.recipes.facts import Choice, DataFacts
 
-Recipe = Callable[[DataFacts, Asked], tuple[TrainSettings, list[Choice]]]
+Recipe = Callable[[DataFacts, Overlay], tuple[TrainSettings, list[Choice]]]
 
 RECIPES: dict[str, Recipe] = {
     "scratch": scratch.settings_for,
@@ -15,8 +16,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def default_recipe(asked: Asked) -> str:
-    return "scratch" if asked.weights is None else "finetune"
+def default_recipe(facts: DataFacts) -> str:
+    return "scratch" if facts.weights is None else "finetune"
 
 
 def recipe_named(name: str) -> Recipe:

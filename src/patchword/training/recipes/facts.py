@@ -1,4 +1,4 @@
-"""What a recipe looks at: the data, and what the user already decided."""
+"""What a recipe looks at besides the user's own settings (training/overlay.py): the data, and weights to begin from."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ Size = tuple[int, int]
 class DataFacts:
     """num_images: to train on. size: median (h, w) of the pictures. mean, std: of 0..1, by channel.
 
-    mirrors: whether a mirrored picture still is of its class, as far as one can guess.
+    mirrors: whether a mirrored picture still is of its class, as far as one can guess. weights: the card of those to
+    begin from.
     """
 
     num_images: int
@@ -21,16 +22,6 @@ class DataFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirrors: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What was asked for by option; None leaves the choice to the recipe. weights: the card of those to begin from."""
-
-    image_size: Size | None = None
-    patch_size: Size | None = None
-    model: str | None = None
-    epochs: int | None = None
     weights: ModelCard | None = None
 
 

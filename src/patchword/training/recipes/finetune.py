@@ -23,6 +23,7 @@ from patchword.model.config import ViTConfig
 from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim_settings import OptimSettings
+from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import (
     VIEW,
     decay_over,
@@ -34,7 +35,7 @@ from patchword.training.recipes.common import (
     stored_size,
     strong,
 )
-from patchword.training.recipes.facts import Asked, Choice, DataFacts
+from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
 
 DESCRIPTION = "from weights, with a head for the data's classes"
@@ -43,33 +44,36 @@ EPOCHS, FEWEST_STEPS, MOST_STEPS = 20, 300, 10_000
 NARROW = 192
 
 
-def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
+def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
     """The settings for these data and weights, and the choices in words.
 
     Raises: SettingsError where there are no weights, or another model is asked for.
     """
-    card = asked.weights
+    card = facts.weights
     if card is None:
         raise SettingsError("the recipe finetune needs weights to begin from", "give --weights")
-    if asked.model is not None:
+    if (name := overlay.model_name()) is not None:
         raise SettingsError(
-            f"the model {asked.model} and weights are both asked for", "leave out --model: the weights say it"
+            f"the model {name} and weights are both asked for", "leave out --model: the weights say it"
         )
-    model, why = _model(card, facts, asked)
-    preprocess, augment = _preprocess(card, facts, model), _augment(facts, asked, model)
+    model, why = _model(card, facts, overlay)
+    preprocess, augment = _preprocess(card, facts, model), _augment(facts, overlay, model)
     if augment.view != 1:
         preprocess = from_the_middle(preprocess)
         rows, columns = view_size(model, augment)
         reason = "crops show things larger; --image-size sets one size for both"
         why.append(Choice(what=f"{columns}x{rows} in training", why=reason))
-    return _settings(facts, asked, model, preprocess, augment), why
+    return _settings(facts, overlay, model, preprocess, augment), why
 
 
-def _model(card: ModelCard, facts: DataFacts, asked: Asked) -> tuple[ViTConfig, list[Choice]]:
+def _model(card: ModelCard, facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, list[Choice]]:
     """The model of the weights, at the size asked for, with a head for these classes."""
     old, why = card.config, []
-    size = asked.image_size or (card.preprocess.image_size if card.preprocess.fixed_size else old.image.size)
-    reason = "--image-size" if asked.image_size else "what the weights were made for"
+    size, reason = overlay.get("model.image.size"), "what the weights were made for"
+    if size is not None:
+        reason = overlay.source("model.image.size")
+    else:
+        size = card.preprocess.image_size if card.preprocess.fixed_size else old.image.size
     why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
     # Grey pictures are shown to a model of colours as equal channels, which it has seen; the
     # other way round colours would be lost, so its kernel is widened. Other counts are of files
@@ -80,9 +84,11 @@ def _model(card: ModelCard, facts: DataFacts, asked: Asked) -> tuple[ViTConfig, 
         why.append(
             Choice(what=f"{channels} channels in place of {old.image.channels}", why="those of the data")
         )
-    patch = old.patch if asked.patch_size is None else replace(old.patch, size=asked.patch_size)
-    if asked.patch_size is not None:
-        why.append(Choice(what=f"patches of {asked.patch_size[1]}x{asked.patch_size[0]}", why="--patch-size"))
+    patch, patch_size = old.patch, overlay.get("model.patch.size")
+    if patch_size is not None:
+        patch = replace(old.patch, size=patch_size)
+        source = overlay.source("model.patch.size")
+        why.append(Choice(what=f"patches of {patch_size[1]}x{patch_size[0]}", why=source))
     model = replace(
         old,
         image=replace(old.image, size=size, channels=channels),
@@ -104,21 +110,23 @@ def _preprocess(card: ModelCard, facts: DataFacts, model: ViTConfig) -> Preproce
     return replace(simple, resample=card.preprocess.resample)
 
 
-def _augment(facts: DataFacts, asked: Asked, model: ViTConfig) -> AugmentSettings:
+def _augment(facts: DataFacts, overlay: Overlay, model: ViTConfig) -> AugmentSettings:
     if is_tiny(model.image.size):
         return gentle()
     if model.dim >= NARROW:
         return _mild(facts)
-    return replace(strong(facts), view=VIEW if asked.image_size is None else 1.0)
+    return replace(strong(facts), view=VIEW if overlay.get("model.image.size") is None else 1.0)
 
 
 def _settings(
-    facts: DataFacts, asked: Asked, model: ViTConfig, preprocess: Preprocess, augment: AugmentSettings
+    facts: DataFacts, overlay: Overlay, model: ViTConfig, preprocess: Preprocess, augment: AugmentSettings
 ) -> TrainSettings:
     narrow = model.dim < NARROW
     batch = max(min(_batch(model), facts.num_images // 4), 2)
     steps_per_epoch = max(facts.num_images // batch, 1)
-    epochs = asked.epochs or _epochs(steps_per_epoch)
+    epochs = overlay.get("schedule.epochs")
+    if epochs is None:
+        epochs = _epochs(steps_per_epoch)
     return TrainSettings(
         model=model,
         preprocess=preprocess,

@@ -31,6 +31,7 @@ from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import sized
 from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim_settings import OptimSettings
+from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import (
     decay_over,
     from_the_middle,
@@ -41,7 +42,7 @@ from patchword.training.recipes.common import (
     stored_size,
     strong,
 )
-from patchword.training.recipes.facts import Asked, Choice, DataFacts
+from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
 
@@ -55,27 +56,29 @@ FEWEST_TINY = 1000
 NAMED_MODEL_SIZE = (224, 224)
 
 
-def settings_for(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
+def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
     """The settings for these data, and the choices in words. Raises: SettingsError where weights are given."""
-    if asked.weights is not None:
+    if facts.weights is not None:
         raise SettingsError(
             "the recipe scratch begins from nothing, and weights are given", "leave out --recipe or --weights"
         )
-    if asked.model is not None:
-        return _named(facts, asked)
-    shape = shape_for(facts, asked)
-    return _settings(facts, asked, _model(facts, shape), shape.view), list(shape.why)
+    if overlay.model_name() is not None:
+        return _named(facts, overlay)
+    shape = shape_for(facts, overlay)
+    return _settings(facts, overlay, _model(facts, shape), shape.view), list(shape.why)
 
 
-def _named(facts: DataFacts, asked: Asked) -> tuple[TrainSettings, list[Choice]]:
-    assert asked.model is not None
-    size = asked.image_size or NAMED_MODEL_SIZE
-    model = sized(asked.model, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
-    why = [Choice(what=f"{asked.model} at {size[1]}x{size[0]} pixels", why="--model")]
-    if asked.patch_size is not None:
-        model = replace(model, patch=replace(model.patch, size=asked.patch_size))
-        why.append(Choice(what=f"patches of {asked.patch_size[1]}x{asked.patch_size[0]}", why="--patch-size"))
-    return _settings(facts, asked, model), why
+def _named(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
+    name = overlay.model_name()
+    assert name is not None
+    size = overlay.get("model.image.size") or NAMED_MODEL_SIZE
+    model = sized(name, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
+    why = [Choice(what=f"{name} at {size[1]}x{size[0]} pixels", why=overlay.source("model"))]
+    patch = overlay.get("model.patch.size")
+    if patch is not None:
+        model = replace(model, patch=replace(model.patch, size=patch))
+        why.append(Choice(what=f"patches of {patch[1]}x{patch[0]}", why=overlay.source("model.patch.size")))
+    return _settings(facts, overlay, model), why
 
 
 def _model(facts: DataFacts, shape: Shape) -> ViTConfig:
@@ -92,7 +95,7 @@ def _model(facts: DataFacts, shape: Shape) -> ViTConfig:
     )
 
 
-def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, view: float = 1.0) -> TrainSettings:
+def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float = 1.0) -> TrainSettings:
     tiny = is_tiny(model.image.size)
     augment = gentle() if tiny else replace(strong(facts), view=view)
     preprocess = Preprocess.simple(
@@ -100,7 +103,9 @@ def _settings(facts: DataFacts, asked: Asked, model: ViTConfig, view: float = 1.
     )
     batch = max(min(64, facts.num_images // 4), 2)
     steps_per_epoch = max(facts.num_images // batch, 1)
-    epochs = asked.epochs or _epochs(facts, steps_per_epoch, FEWEST_TINY if tiny else FEWEST_STEPS)
+    epochs = overlay.get("schedule.epochs")
+    if epochs is None:
+        epochs = _epochs(facts, steps_per_epoch, FEWEST_TINY if tiny else FEWEST_STEPS)
     return TrainSettings(
         model=model,
         preprocess=preprocess if view == 1 else from_the_middle(preprocess),

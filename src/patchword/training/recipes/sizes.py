@@ -7,8 +7,10 @@ leaves four) and there is nothing to attend to; heads narrower than 32 cannot te
 import math
 from dataclasses import dataclass
 
+from patchword.model.config import ImageConfig, PatchConfig
+from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import VIEW, answered_size, is_tiny
-from patchword.training.recipes.facts import Asked, Choice, DataFacts, Size
+from patchword.training.recipes.facts import Choice, DataFacts, Size
 
 PATCHES = (1, 2, 4, 8, 12, 14, 16, 32)
 FEWEST_TOKENS = 16
@@ -33,25 +35,29 @@ class Shape:
         return rows * columns
 
 
-def shape_for(facts: DataFacts, asked: Asked) -> Shape:
+def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
     """Image, patch, width and depth for these data, each with its reason."""
     why = []
-    size, view = asked.image_size, 1.0
-    if size is None:
+    size, view = overlay.get("model.image.size"), 1.0
+    is_chosen = size is None
+    if is_chosen:
         size, reason = _image_size(facts)
         why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
-    patch = asked.patch_size
+    patch = overlay.get("model.patch.size")
     if patch is None:
         patch = (_patch(min(size)),) * 2
+    # A size of 0 must not be divided by.
+    size, patch = ImageConfig(size=size).size, PatchConfig(size=patch).size
     dim, depth = _width_and_depth(facts, size)
-    if asked.image_size is None and not is_tiny(size):
+    dim, depth = overlay.get("model.dim") or dim, overlay.get("model.depth") or depth
+    if is_chosen and not is_tiny(size):
         size, view = answered_size(size, patch), VIEW
         reason = "training crops show things larger; --image-size sets one size for both"
         why.append(Choice(what=f"{size[1]}x{size[0]} where it answers", why=reason))
     rows, columns = (-(-i // p) for i, p in zip(size, patch, strict=True))
     seen = f"each image becomes {rows} x {columns} = {rows * columns} tokens"
     why.append(Choice(what=f"patches of {patch[1]}x{patch[0]} pixels", why=seen))
-    heads = dim // HEAD_DIM
+    heads = overlay.get("model.attention.num_heads") or max(dim // HEAD_DIM, 1)
     reason = f"{facts.num_images} training images; heads of {HEAD_DIM} channels"
     why.append(Choice(what=f"{dim} channels, {depth} blocks, {heads} heads", why=reason))
     return Shape(

@@ -1,0 +1,58 @@
+"""Messages for those who call from Python: `--image-size` there is `image_size`, `-o optim.lr=1` an entry of settings."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from patchword.errors import PatchwordError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
+_VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "train")
+
+
+def in_python(function: Callable[P, T]) -> Callable[P, T]:
+    """`function` with the options and commands of its errors in Python's words."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except PatchwordError as error:
+            error.message, error.fix = as_python(error.message), as_python(error.fix)
+            error.args = (error.message,)
+            raise
+
+    return called
+
+
+def as_python(text: str) -> str:
+    """A message of the command as one of the library. Whole commands with arguments stay: they can be typed."""
+    parts = text.split("`")
+    parts[::2] = [_options(part) for part in parts[::2]]
+    parts[1::2] = [_command(part) for part in parts[1::2]]
+    return "`".join(parts)
+
+
+def _options(text: str) -> str:
+    text = re.sub(r"--[a-z-]+ \(in Python ([^)]*)\)", r"\1", text)
+    text = re.sub(r"-o ([a-z_0-9.]+)=([^\s,;]+)", r"settings={'\1': \2}", text)
+    text = re.sub(r"-o (?=[a-z_]+\.)", "settings ", text)
+    return re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda found: _parameter(found[1]), text)
+
+
+def _parameter(option: str) -> str:
+    name = option.replace("-", "_").removeprefix("to_")
+    return _OTHER_NAMES.get(name, name)
+
+
+def _command(text: str) -> str:
+    words = text.split()
+    if words[:2] == ["patchword", "train"] and "--resume" in words:
+        data = "" if words[2].startswith("-") else f"{words[2]!r}, "
+        return f"pw.train({data}resume={words[words.index('--resume') + 1]!r})"
+    if len(words) == 2 and words[0] == "patchword" and words[1] in _VERBS:
+        return f"pw.{words[1]}"
+    return text if words[:1] == ["patchword"] else _options(text)

@@ -1,0 +1,248 @@
+"""A training from what the user asked for to the report: prepared, run, gone on with, finished."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchword.checkpoints.facts import Options
+from patchword.data.check import CheckReport, check_data, natural_channels
+from patchword.data.dataset import Dataset
+from patchword.data.open import open_data
+from patchword.data.request import OpenRequest
+from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
+from patchword.settings import from_plain, to_json
+
+if TYPE_CHECKING:
+    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.model import Model
+    from patchword.training.choose import Chosen
+    from patchword.training.config import TrainSettings
+    from patchword.training.overlay import Overlay
+    from patchword.training.progress import Progress
+    from patchword.training.recipes.facts import DataFacts
+    from patchword.training.weights import Start
+
+# In data.json: where the data are, whatever folder the run is gone on with from.
+ABSOLUTE_PATH = "absolute_path"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training. evaluation: of last.safetensors. skipped: images that could not be read."""
+
+    folder: Path
+    settings: "TrainSettings"
+    evaluation: "Evaluation"
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def model(self) -> "Model":
+        """The last averaged weights, ready to predict."""
+        from patchword.inference.load import load
+
+        return load(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, top-1 {100 * self.evaluation.top1:.1f} %)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A checked data set, how it was opened, the weights to begin from, and the settings chosen, ready to train."""
+
+    dataset: Dataset
+    report: CheckReport
+    chosen: "Chosen"
+    opening: OpenRequest
+    out: Path
+    start: "Start | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name.
+
+    options, offline: how the weights of `run.weights` are read, where there are any.
+    """
+
+    data: str
+    overlay: "Overlay"
+    out: str | None = None
+    opening: OpenRequest = field(default_factory=OpenRequest)
+    options: Options = field(default_factory=Options)
+    offline: bool = False
+
+
+def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
+    """Open and check the data, read the weights to begin from, choose the settings; nothing is written yet.
+
+    Raises: DataError for the first thing that makes training meaningless, CheckpointError.
+    """
+    from patchword import machine
+    from patchword.training.choose import choose
+    from patchword.training.config import RunSettings
+    from patchword.training.runfolder import free_folder
+
+    machine.tune_allocator()
+    overlay, known = request.overlay, ("seed", "weights", "device")
+    # The seed decides which images are held out, the weights what the recipe starts from.
+    given = {name: value for name in known if (value := overlay.get(f"run.{name}")) is not None}
+    early = RunSettings(**given)
+    if early.device not in ("auto", "cpu"):
+        machine.find_device(early.device)  # before every image is decoded
+    opening = replace(request.opening, seed=early.seed)
+    dataset = open_data(request.data, opening)
+    start = _start(request, early.weights)
+    report = check_data(
+        dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
+    )
+    if report.fatal:
+        raise DataError(report.fatal[0].message, report.fatal[0].fix)
+    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    chosen = choose(dataset, facts, overlay)
+    if start is not None:
+        from patchword.training.weights import doubts
+
+        chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
+    out = request.out or f"runs/{Path(request.data).resolve().stem}"
+    return Prepared(
+        dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
+    )
+
+
+def _start(request: TrainRequest, weights: str) -> "Start | None":
+    """The weights to begin from. Raises: SettingsError for options of weights where there are none."""
+    if weights:
+        from patchword.training.weights import read_start
+
+        return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
+    said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
+    if said:
+        raise SettingsError(
+            f"{', '.join(said)}: said of weights to begin from, and none are given",
+            "give --weights, or leave it out",
+        )
+    return None
+
+
+def data_facts(report: CheckReport) -> "DataFacts":
+    """What recipes look at, from what the check found."""
+    from patchword.training.recipes.facts import DataFacts
+
+    dataset = report.dataset
+    unreadable = {name for name, _ in report.skipped}
+    height, width = report.sizes["median"]
+    return DataFacts(
+        num_images=sum(name not in unreadable for name in dataset.training.names),
+        num_classes=len(dataset.classes),
+        channels=natural_channels(dataset),
+        size=(height, width),
+        mean=tuple(report.channel_mean),
+        std=tuple(report.channel_std),
+        mirrors=not _written_signs(dataset.classes),
+    )
+
+
+def _written_signs(classes: tuple[str, ...]) -> bool:
+    """Classes called by one character or a number look like letters and digits, which a mirror spoils."""
+    return all(len(name) == 1 or name.isdecimal() for name in classes)
+
+
+def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
+    """Train what `prepare` made ready, score the last averaged weights, write the report."""
+    from patchword.training.train import start_run
+
+    # A run that goes on must find the same images again.
+    facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
+    if os.path.exists(prepared.dataset.path):
+        facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
+    with _reported(prepared.out):
+        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start)
+        return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
+
+
+def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
+    """Go on with an interrupted run from its last whole epoch. data: where the images are now, if moved."""
+    from patchword import machine
+    from patchword.training.runfolder import open_folder
+    from patchword.training.train import read_run, resume_run
+
+    machine.tune_allocator()
+    run_folder = open_folder(folder)
+    _, facts = read_run(run_folder)
+    opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
+    dataset = open_data(_place_of_data(facts, run_folder.path) if data is None else data, opening)
+    with _reported(run_folder.path):
+        result = resume_run(dataset, run_folder, progress)
+        return _finish(result.folder, result.settings, dataset, result.skipped)
+
+
+def _place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
+    """Where a run's images are: where they were, or at the path that was given, seen from here.
+
+    Raises: DataError where they are at neither.
+    """
+    given, kind = str(facts["path"]), facts.get("kind")
+    places = [str(facts.get(ABSOLUTE_PATH, given)), given]
+    there = [place for place in places if os.path.exists(place)]
+    if not there and kind != "digits":
+        raise DataError(
+            f"{places[0]} is not there: the images of {folder}",
+            f"give their place now: `patchword train DATA --resume {folder}`",
+        )
+    return there[0] if there else given
+
+
+class _reported:
+    """Writes the report also of a run that was stopped, and says how to go on with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        if not any((self.folder / "state").glob("*.pt")):
+            if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
+                raise Interrupted(
+                    "interrupted before the training began; no run folder is left", "give the command again"
+                ) from error
+            return
+        go_on = f"go on with `patchword train --resume {self.folder}`"
+        if isinstance(error, KeyboardInterrupt):
+            kept = (self.folder / "last.safetensors").exists()
+            what = "the last whole epoch is kept" if kept else "no epoch was whole yet, there are no weights"
+            raise Interrupted(f"interrupted; {what}", go_on) from error
+        if isinstance(error, PatchwordError) and (self.folder / "metrics.jsonl").exists():
+            from patchword.reports.html import write_report
+
+            # A report that cannot be written must not hide why the run ended.
+            with contextlib.suppress(PatchwordError):
+                write_report(self.folder)
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.message, go_on) from error
+        if isinstance(error, OutputError):
+            raise OutputError(error.message, f"make room, then {go_on}") from error
+
+
+def _finish(
+    folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
+) -> Run:
+    from patchword.inference.evaluate import evaluate as score
+    from patchword.inference.load import load
+    from patchword.reports.html import write_report
+    from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
+
+    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
+    text = to_json(evaluation.to_dict(), indent=1)
+    # A report of a run on its way is no report of the finished one: killed here, it can still go on.
+    (folder / REPORT).unlink(missing_ok=True)
+    RunFolder(folder).write_text(EVALUATION, text + "\n")
+    write_report(folder)
+    return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)

@@ -1,0 +1,134 @@
+"""What a user decided about the settings, from a file and options: one ordered table, which recipes read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchword import settings as tree
+from patchword.training.config import TrainSettings
+
+# The options of the command, and parameters in Python, that set one path of the settings each.
+PATHS = {
+    "recipe": "run.recipe",
+    "model": "model",
+    "image_size": "model.image.size",
+    "patch_size": "model.patch.size",
+    "epochs": "schedule.epochs",
+    "batch_size": "run.batch_size",
+    "lr": "optim.lr",
+    "seed": "run.seed",
+    "threads": "run.threads",
+    "device": "run.device",
+    "weights": "run.weights",
+}
+# A named model and an image size set these too; an older file's values would contradict them.
+_FOLLOW_FROM = {
+    "model": ("preprocess", "run.stored_size", "augment.view"),
+    "model.image.size": ("preprocess.image_size", "preprocess.resize", "run.stored_size", "augment.view"),
+}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Dotted path → (value, source), in the order given; a later entry replaces those at and below its path.
+
+    A value is what the file or the option holds, so text of `-o` is not parsed yet. `model` may be text: the name
+    of a size. source: "file NAME", "option --lr".
+    """
+
+    entries: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+    def get(self, path: str) -> Any:
+        """The value at `path` in the type of that setting; None where the user left the choice to the recipe.
+
+        Raises: SettingsError for a value of another type.
+        """
+        if path not in self.entries:
+            return None
+        value, source = self.entries[path]
+        return tree.typed(TrainSettings, path, value, source)
+
+    def model_name(self) -> str | None:
+        """The named size that the user chose for the whole model."""
+        value, _ = self.entries.get("model", (None, ""))
+        is_name = isinstance(value, str) and not value.lstrip().startswith("{")
+        return value if is_name else None
+
+    def source(self, path: str) -> str:
+        return self.entries[path][1]
+
+    def sources(self) -> dict[str, str]:
+        return {path: source for path, (_, source) in self.entries.items()}
+
+    def has_file(self) -> bool:
+        return any(_is_file(source) for _, source in self.entries.values())
+
+    def laid_over(self, settings: TrainSettings) -> TrainSettings:
+        """`settings` with every entry applied. Raises: SettingsError for an unknown path (nearest names) or value."""
+        left = {p: e for p, e in self.entries.items() if p != "model" or self.model_name() is None}
+        in_file = {p: e for p, e in left.items() if _is_file(e[1])}
+        if in_file:
+            file = next(iter(in_file.values()))[1].removeprefix("file ")
+            merged = tree.merged(tree.to_plain(settings), _nested(in_file))
+            settings = tree.from_plain(TrainSettings, merged, file)
+        return tree.replace_all(
+            settings, [(p, value, source) for p, (value, source) in left.items() if p not in in_file]
+        )
+
+
+def make_overlay(
+    config_file: str | Path | None = None,
+    options: Iterable[tuple[str, str, Any]] = (),
+    overrides: Iterable[str] = (),
+) -> Overlay:
+    """The file first, then options as (path, name, value), then the texts of `-o`; the later wins.
+
+    Raises: SettingsError where the file cannot be read or a text has no "=".
+    """
+    entries: dict[str, tuple[Any, str]] = {}
+    if config_file is not None:
+        source = f"file {Path(config_file).name}"
+        entries = {path: (value, source) for path, value in _leaves(tree.read_toml(config_file))}
+        # The file of an earlier run names the recipe of that run; this one's is chosen anew.
+        entries.pop("run.recipe", None)
+    given = [(path, value, f"option {name}") for path, name, value in options]
+    given += [(*tree.parse_override(text), "option -o") for text in overrides]
+    for path, value, source in given:
+        # The file's fields are those of the file's kind.
+        other_kind = path.endswith(".kind") and path in entries and entries[path][0] != value
+        part_of_kind = (path.removesuffix(".kind"),) if other_kind else ()
+        for old in list(entries):
+            in_file = _is_file(entries[old][1])
+            followers = (*_FOLLOW_FROM.get(path, ()), *part_of_kind) if in_file else ()
+            if any(_is_within(old, part) for part in (path, *followers)):
+                del entries[old]
+        entries[path] = (value, source)
+    return Overlay(entries)
+
+
+def _is_file(source: str) -> bool:
+    return source.startswith("file ")
+
+
+def _is_within(path: str, part: str) -> bool:
+    return path == part or path.startswith(f"{part}.")
+
+
+def _leaves(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in given.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _nested(entries: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, (value, _) in entries.items():
+        *parts, name = path.split(".")
+        table = nested
+        for part in parts:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return nested
