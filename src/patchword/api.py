@@ -13,7 +13,7 @@ from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_words import in_python
-from patchword.runs import Run, TrainRequest, prepare, resume_folder, run
+from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -176,18 +176,21 @@ def check(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    class_level: int | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> CheckReport:
     """What is in a data set and what is wrong with it.
 
-    image_column, label_column: of a table. Raises: DataError where there is no data set.
+    image_column, label_column: of a table. class_level: how many folders deep the class folders lie.
+    Raises: DataError where there is no data set.
     """
     from patchword import machine
 
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        class_level=class_level,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
@@ -206,13 +209,16 @@ def evaluate(
     offline: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
+    class_level: int | None = None,
     ignore_unknown_classes: bool = False,
+    value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> "Evaluation":
     """Score a model (or what `load` takes) on data, classes matched by name.
 
     split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
-    offline: how the model is loaded. Images that cannot be read are in `unreadable` and not scored.
+    offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
+    Images that cannot be read are in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
@@ -225,11 +231,15 @@ def evaluate(
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        class_level=class_level,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
     request = scoring.EvaluationRequest(
-        split=split, batch_size=batch_size, ignore_unknown_classes=ignore_unknown_classes
+        split=split,
+        batch_size=batch_size,
+        ignore_unknown_classes=ignore_unknown_classes,
+        value_range=value_range,
     )
     return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
 
@@ -255,60 +265,75 @@ def train(
     settings: Mapping[str, Any] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    class_level: int | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train a classifier and score it, as `patchword train` does: from scratch, sized to the data, or from `weights`.
+    """Train a classifier and score it, as `patchword train` does: from scratch or from `weights`.
 
     resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
     config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
     a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
     silence, or an object of your own.
-    Raises: DataError, SettingsError, CheckpointError, OutputError before anything runs; TrainingBroken,
-    Interrupted.
+    Raises: PatchwordError; TrainingBroken and Interrupted once it runs.
     """
+    asked = locals()
     shown = _progress(progress)
     if resume is not None:
-        _refuse_beside_resume(locals())
+        _refuse_beside_resume(asked)
         return resume_folder(resume, data=None if data is None else str(data), progress=shown)
     if data is None:
         raise UserError("no data is given", 'give "digits", a folder or .zip of class folders, or a table')
-    given = {
-        "recipe": recipe,
-        "model": model,
-        "image_size": _sides(image_size, "image_size"),
-        "patch_size": _sides(patch_size, "patch_size"),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "seed": seed,
-        "threads": threads,
-        "device": device,
-        "weights": None if weights is None else str(weights),
-    }
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        class_level=class_level,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
     request = TrainRequest(
         data=str(data),
-        overlay=_overlay(config, given, settings),
+        overlay=_overlay(config, _given(asked), settings),
         out=None if out is None else str(out),
         opening=opening,
         options=options or Options(),
         offline=offline,
     )
     prepared = prepare(request, shown)
+    _show_beginning(prepared, shown)
+    return run(prepared, shown)
+
+
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `train` that each choose a setting."""
+    names = (
+        "recipe",
+        "model",
+        "image_size",
+        "patch_size",
+        "epochs",
+        "batch_size",
+        "lr",
+        "seed",
+        "threads",
+        "device",
+    )
+    given = {name: asked[name] for name in names}
+    for name in ("image_size", "patch_size"):
+        given[name] = _sides(given[name], name)
+    return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
+
+
+def _show_beginning(prepared: Prepared, shown: "Progress") -> None:
     shown.message(f"training {prepared.dataset.path} into {prepared.out}")
+    for reading in prepared.dataset.readings:
+        shown.message(f"data: {reading}")
     for problem in prepared.report.problems:
         if problem.severity != "note":
             shown.message(f"{problem.severity}: {problem.message}")
-    return run(prepared, shown)
 
 
 def _overlay(

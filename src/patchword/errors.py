@@ -13,6 +13,7 @@
     │   │   ├── FactUnsaid         what no file says of the model and the user must
     │   │   └── UnsafeFile         reading it would run code, or it points outside its folder
     │   ├── OutputError            the place for the answer: no space, no permission
+    │   ├── NotEnoughMemory        the model, batch or image does not fit, by estimate or when tried
     │   └── MissingExtra           an optional package is needed and absent
     ├── PartialFailure         3   done, some inputs failed and are listed
     ├── TrainingBroken         4   numerically broken; the last good weights are kept
@@ -21,6 +22,7 @@
 Any other exception that reaches the command is a bug: exit code 1 and its traceback.
 """
 
+import errno
 from collections.abc import Iterable
 
 
@@ -105,6 +107,10 @@ class OutputError(UserError):
     pass
 
 
+class NotEnoughMemory(UserError):
+    pass
+
+
 class MissingExtra(UserError):
     pass
 
@@ -130,9 +136,39 @@ def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6
     return [by_lower[candidate] for candidate in found]
 
 
+# What torch, oneDNN and the C++ library say when an allocation fails; torch raises all as RuntimeError, NumPy some as ValueError.
+_ALLOCATION_FAILED = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "could not create a memory object",
+    "can't start new thread",
+    "bad_alloc",
+    "bad allocation",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+    "array is too big",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy, torch or the system failed to get memory."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | ValueError) and any(
+        words in str(error) for words in _ALLOCATION_FAILED
+    )
+
+
 def counted(number: int, one: str, more: str = "") -> str:
     """ "1 image", "2 images"; more: the plural that is no added s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # Needed inside words of Persian, of Indic scripts and inside emoji; they move nothing on a screen.

@@ -174,13 +174,48 @@ def find_device(name: "str | torch.device | None" = None) -> "torch.device":
 
 
 def memory_limit_bytes() -> int:
-    """Memory this process may take: the machine's, or less where a cgroup says so."""
+    """Memory this process may take: the machine's, or less if a cgroup or `ulimit` says so."""
     limits = [_physical_memory_bytes()]
     for folder in _cgroup_folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text()))
-    return min(limits)
+    return min([*limits, *_process_limits()])
+
+
+def most_memory_left_bytes() -> int:
+    """More than this the process cannot get, whatever others give back: the limit and all swap, less what it holds."""
+    swap = _kilobytes(Path("/proc/meminfo"), "SwapTotal") or 0
+    held = _kilobytes(Path("/proc/self/status"), "VmRSS") or 0
+    granted = memory_limit_bytes()
+    if not _process_limits() or granted < min(_process_limits()):
+        granted += swap
+    return max(granted - held, 0)
+
+
+def _process_limits() -> list[int]:
+    """What `ulimit` leaves, as resident memory: an address space also holds code that is mapped and never read."""
+    if sys.platform == "win32":
+        return []
+    import resource
+
+    held = _kilobytes(Path("/proc/self/status"), "VmRSS") or 0
+    found = []
+    for kind, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        limit, _ = resource.getrlimit(kind)
+        used = _kilobytes(Path("/proc/self/status"), field)
+        if limit != resource.RLIM_INFINITY and used is not None:
+            found.append(max(limit - used, 0) + held)
+    return found
+
+
+def _kilobytes(file: Path, field: str) -> int | None:
+    """The value of a line "Field:  123 kB", in bytes; None if the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _cgroup_folders(controller: str) -> list[Path]:

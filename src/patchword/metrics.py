@@ -4,6 +4,7 @@ Shapes: N images, C classes. Labels and predictions are indices of classes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,3 +83,35 @@ def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tup
     low = 0.0 if right == 0 else max(0.0, centre - half)
     high = 1.0 if right == total else min(1.0, centre + half)
     return low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Majority:
+    """The most frequent class among the scored images, and the top-1 of always predicting it."""
+
+    name: str
+    top1: float
+
+    def verdict(self, top1: float, low: float) -> str:
+        """What a top-1 with the lower end `low` of its interval is worth beside it; "" if it is better."""
+        if self.top1 == 1:  # images of one class alone: nothing to tell apart
+            return ""
+        always = f"always predicting {self.name!r}, the most frequent class, scores {percent(self.top1)}"
+        if top1 <= self.top1:
+            return f"no better than the majority class: top-1 is {percent(top1)}, and {always}"
+        if low <= self.top1:
+            return f"not clearly better than the majority class: {always}, which lies in the 95 % interval"
+        return ""
+
+
+def majority(images: Sequence[int], names: Sequence[str]) -> Majority | None:
+    """images: how many of each class were scored. None if there are none."""
+    if not sum(images):
+        return None
+    most = max(range(len(images)), key=lambda i: (images[i], -i))
+    return Majority(name=names[most], top1=images[most] / sum(images))
+
+
+def percent(share: float) -> str:
+    """0.549 as "54.9 %"."""
+    return f"{100 * share:.1f} %"

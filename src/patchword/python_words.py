@@ -37,7 +37,7 @@ def as_python(text: str) -> str:
 
 
 def _options(text: str) -> str:
-    text = re.sub(r"--[a-z-]+ \(in Python ([^)]*)\)", r"\1", text)
+    text = re.sub(r"--[a-z-]+(?: [A-Z,]+)? \(in Python ([^)]*)\)", r"\1", text)
     text = re.sub(r"-o ([a-z_0-9.]+)=([^\s,;]+)", r"settings={'\1': \2}", text)
     text = re.sub(r"-o (?=[a-z_]+\.)", "settings ", text)
     return re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda found: _parameter(found[1]), text)

@@ -7,12 +7,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options
+from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, SettingsError
+from patchword.errors import (
+    DataError,
+    Interrupted,
+    OutputError,
+    PatchwordError,
+    SettingsError,
+    is_out_of_memory,
+)
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
@@ -84,6 +91,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword import machine
     from patchword.training.choose import choose
     from patchword.training.config import RunSettings
+    from patchword.training.memory import refuse_too_large
     from patchword.training.runfolder import free_folder
 
     machine.tune_allocator()
@@ -95,6 +103,10 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         machine.find_device(early.device)  # before every image is decoded
     opening = replace(request.opening, seed=early.seed)
     dataset = open_data(request.data, opening)
+    if early.weights == "" and overlay.is_option("run.weights"):
+        raise SettingsError(
+            "the name of the weights is empty", "give --weights NAME, or leave it out to begin from nothing"
+        )
     start = _start(request, early.weights)
     report = check_data(
         dataset, workers=machine.granted_cores(), progress=progress.reading if progress else None
@@ -103,11 +115,12 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     facts = replace(data_facts(report), weights=None if start is None else start.source.card)
     chosen = choose(dataset, facts, overlay)
+    refuse_too_large(chosen.settings, len(dataset.training))
     if start is not None:
         from patchword.training.weights import doubts
 
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
-    out = request.out or f"runs/{Path(request.data).resolve().stem}"
+    out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
     return Prepared(
         dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
     )
@@ -119,7 +132,8 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
         from patchword.training.weights import read_start
 
         return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
-    said = [name for name, value in asdict(request.options).items() if value not in (None, False)]
+    unset = asdict(Options())
+    said = [flag_of(name) for name, value in asdict(request.options).items() if value != unset[name]]
     if said:
         raise SettingsError(
             f"{', '.join(said)}: said of weights to begin from, and none are given",
@@ -159,8 +173,11 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
     if os.path.exists(prepared.dataset.path):
         facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
-    with _reported(prepared.out):
-        result = start_run(prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start)
+    reported = _reported(prepared.out, prepared.chosen.settings)
+    with reported:
+        result = start_run(
+            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+        )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
 
@@ -172,10 +189,10 @@ def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Pro
 
     machine.tune_allocator()
     run_folder = open_folder(folder)
-    _, facts = read_run(run_folder)
+    settings, facts = read_run(run_folder)
     opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
     dataset = open_data(_place_of_data(facts, run_folder.path) if data is None else data, opening)
-    with _reported(run_folder.path):
+    with _reported(run_folder.path, settings):
         result = resume_run(dataset, run_folder, progress)
         return _finish(result.folder, result.settings, dataset, result.skipped)
 
@@ -199,7 +216,10 @@ def _place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
 class _reported:
     """Writes the report also of a run that was stopped, and says how to go on with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: "TrainSettings | None" = None) -> None:
+        self.folder, self.settings = folder, settings
+
+    def moved(self, folder: Path) -> None:
         self.folder = folder
 
     def __enter__(self) -> None:
@@ -208,6 +228,11 @@ class _reported:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             return
+        if self.settings is not None and is_out_of_memory(error):
+            from patchword.training.memory import out_of_memory
+
+            trained = (self.folder / "state" / f"{self.settings.schedule.epochs:06d}.pt").exists()
+            raise out_of_memory(self.settings, str(self.folder) if trained else "") from error
         if not any((self.folder / "state").glob("*.pt")):
             if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
                 raise Interrupted(

@@ -90,7 +90,7 @@ def test_pictures_and_curves_are_drawn(page: Any) -> None:
 
 def test_headings_outline_the_page(page: Any) -> None:
     headings = page.execute_script("return [...document.querySelectorAll('h1, h2')].map(h => h.textContent)")
-    assert headings[0].endswith("right on flowers5.zip")
+    assert headings[0].endswith("accuracy on flowers5.zip")
     for expected in (
         "Training",
         "Each class",

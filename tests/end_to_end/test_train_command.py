@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from patchword.cli.main import run as patchword_here
 from support.scans import write_scans
 
 QUICK = ("--epochs", "4", "--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
@@ -131,13 +132,48 @@ def test_a_finished_run_and_changed_data_are_not_gone_on_with(run: Path, data: P
     assert settings.returncode == 2 and "--lr" in settings.stderr
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_weights(data: Path, tmp_path: Path) -> None:
-    said = patchword(
-        "train", data, "--out", tmp_path / "run", *QUICK, "--lr", "1e30", "-o", "optim.clip_grad=0"
-    )
-    assert said.returncode == 4, said.stderr
-    assert "not finite" in said.stderr and "--lr" in said.stderr and "Traceback" not in said.stderr
-    assert (tmp_path / "run" / "last.safetensors").exists() and (tmp_path / "run" / "report.html").exists()
+def test_a_run_that_broke_says_so_wherever_its_weights_are_used(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, image = tmp_path / "run", str(data / "d0" / "0.png")
+    given = ["train", str(data), *QUICK, "--lr", "1e30", "-o", "optim.clip_grad=0", "--out", str(broken)]
+    assert patchword_here(given) == 4
+    said = capsys.readouterr().err
+    assert "not finite" in said and "--lr" in said and "1e+" not in said.rpartition("fix:")[2]
+    assert (broken / "last.safetensors").exists() and "Training broke" in (broken / "report.html").read_text()
+    start = ["train", str(data), "--weights", str(broken), "--out", str(tmp_path / "next"), *QUICK]
+    for args in (
+        ["predict", str(broken), image],
+        ["embed", str(broken), image, "--output", str(tmp_path / "vectors.npy")],
+        ["evaluate", str(broken), str(data)],
+        [*start, "--epochs", "1"],
+    ):
+        patchword_here(args)  # the answer may be no number, but the reason is given first
+        said = capsys.readouterr().err
+        assert said.count("from a training run that broke: ") == 1 and "step " in said, args
+    assert patchword_here(["train", "--resume", str(broken)]) == 2
+    assert "cannot be resumed" in capsys.readouterr().err
+
+
+def test_a_class_without_held_out_images_and_a_useless_model_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scans(tmp_path / "scans", {"d0": 12, "d1": 6, "d2": 1})
+    out = str(tmp_path / "run")
+    # A rate that moves nothing: one class is predicted for everything.
+    given = ["train", str(tmp_path / "scans"), *QUICK, "--epochs", "1", "--lr", "1e-12", "--out", out]
+    assert patchword_here(given) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("warning: ") and "the majority class" in last
+    assert patchword_here(["evaluate", out, str(tmp_path / "scans"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "majority class" in found["notice"] and found["majority"]["name"] == "d0"
+    assert any("'d2' is held out" in note for note in found["notes"])
+    assert patchword_here(["evaluate", out, str(tmp_path / "scans")]) == 0
+    assert "over 2 of 3 classes (none of 'd2')" in capsys.readouterr().out
+    report = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert "Check first</h2><ul> <li><strong>The model is no" in report
+    assert "The score is over 2 of 3 classes" in report
 
 
 def test_training_in_python_is_one_line(data: Path, tmp_path: Path) -> None:

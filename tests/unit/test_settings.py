@@ -143,3 +143,23 @@ def test_a_broken_toml_file_is_named_with_its_line(tmp_path: pytest.TempPathFact
         settings.read_toml(file)
     with pytest.raises(SettingsError, match=r"near: 'run\.toml'"):
         settings.read_toml(file.with_name("rum.toml"))
+    for place, words in (
+        (tmp_path, "a folder, not a file"),  # each names its own cause, and none says that TOML is wrong
+        (file / "x.toml", "no such file"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            settings.read_toml(place)  # type: ignore[arg-type]
+    file.write_bytes(b"\xff\xfea\x00")
+    with pytest.raises(SettingsError, match="not a text file in UTF-8"):
+        settings.read_toml(file)
+
+
+@pytest.mark.parametrize("where", ["option", "file"])
+def test_a_setting_without_its_first_part_is_given_it(where: str) -> None:
+    with pytest.raises(SettingsError) as said:
+        if where == "option":
+            settings.replace_at(Tree(), "theta", "5")
+        else:
+            settings.from_plain(Tree, {"theta": 5})
+    assert "unknown setting 'theta'" in said.value.message
+    assert said.value.fix.startswith("write it as ") and "positions.theta" in said.value.fix

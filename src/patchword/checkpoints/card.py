@@ -18,6 +18,8 @@ CARD_VERSION = 1
 CARD_KEY = "patchword"
 _PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance")
 Fact = str | int | float | bool
+# In the facts of weights from a run that broke: where it broke.
+BROKEN = "broken"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,12 @@ class ModelCard:
                 f"its model takes {self.config.image.channels}",
                 "write the file again with both the same",
             )
+
+
+def broken_notes(card: ModelCard) -> tuple[str, ...]:
+    """What must be said of weights whose training broke; nothing of others."""
+    why = card.provenance.facts.get(BROKEN)
+    return (f"these weights are from a training run that broke: {why}",) if why else ()
 
 
 def _check_classes(classes: tuple[str, ...], num_classes: int) -> None:

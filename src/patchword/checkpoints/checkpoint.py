@@ -153,11 +153,11 @@ def unwrap(stored: Stored) -> Checkpoint:
     left = [Left(what=k, tensors=len(flat_tensors(v))) for k, v in beside.items()]
     moco = {n.removeprefix("base_encoder."): e for n, e in tensors.items() if n.startswith("base_encoder.")}
     if moco and any(n.startswith("momentum_encoder.") for n in tensors):
-        kept = {n: e for n, e in moco.items() if not n.startswith("head.")}
+        encoder = {n: e for n, e in moco.items() if not n.startswith("head.")}
         left.append(
-            Left(what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(kept))
+            Left(what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(encoder))
         )
-        tensors, wrapper = kept, "base_encoder: MoCo's encoder, which its linear probe reads"
+        tensors, wrapper = encoder, "base_encoder: MoCo's encoder, which its linear probe reads"
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a whole training file of DINOv2 has both networks under `model`
         left.append(Left(what="student", tensors=len(tensors) - len(teacher)))

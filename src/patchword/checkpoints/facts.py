@@ -169,7 +169,8 @@ class Facts:
         if self.options.image_size is not None and self.options.image_size != chosen.image_size:
             chosen = sized_as(chosen, self.options.image_size)
             self.say("image_size", self.options.image_size, OPTION)
-        mean, std = self.options.mean or chosen.mean, self.options.std or chosen.std
+        asked, told = self.options.mean, self.options.std
+        mean, std = chosen.mean if asked is None else asked, chosen.std if told is None else told
         for name in ("mean", "std"):
             if getattr(self.options, name) is not None:
                 self.say(name, getattr(self.options, name), OPTION)

@@ -30,8 +30,11 @@ def with_options(card: ModelCard, options: Options, name: str) -> tuple[ModelCar
     preprocess = card.preprocess
     if options.image_size is not None:
         preprocess = _sized(card, options.image_size, name)
-    mean, std = options.mean or preprocess.mean, options.std or preprocess.std
-    card = replace(card, preprocess=replace(preprocess, mean=mean, std=std))
+    if options.mean is not None:
+        preprocess = replace(preprocess, mean=options.mean)
+    if options.std is not None:
+        preprocess = replace(preprocess, std=options.std)
+    card = replace(card, preprocess=preprocess)
     return card, tuple(Fact(name=o, value=v, source=OPTION) for o, v in given.items() if o in _CHANGES)
 
 

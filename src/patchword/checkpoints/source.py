@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.card import ModelCard, broken_notes
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import BEST, LAST, Found
 from patchword.checkpoints.layout import Layout
@@ -49,6 +49,7 @@ def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
             facts=facts,
             tensors=len(tensors),
             parameters=cost(card.config).parameters,
+            notes=broken_notes(card),
         )
         return Source(card=_with_origin(card, [path]), tensors=tensors), report
     opened = open_foreign(path, options, found.source)

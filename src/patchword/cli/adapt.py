@@ -59,16 +59,16 @@ def adapt(
     from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
 
-    if to_classes and to_classes_from:
+    if to_classes is not None and to_classes_from is not None:
         raise SettingsError("--to-classes and --to-classes-from are both given", "give one of them")
-    names = tuple(name.strip() for name in to_classes.split(",")) if to_classes else None
+    names = tuple(name.strip() for name in to_classes.split(",")) if to_classes is not None else None
     wanted = Wanted(
-        image_size=size("--to-image-size", to_image_size) if to_image_size else None,
-        patch_size=size("--to-patch-size", to_patch_size) if to_patch_size else None,
+        image_size=size("--to-image-size", to_image_size) if to_image_size is not None else None,
+        patch_size=size("--to-patch-size", to_patch_size) if to_patch_size is not None else None,
         channels=to_channels,
         how=how,
         source=_numbers(source),
-        classes=_classes_from(to_classes_from) if to_classes_from else names,
+        classes=names if to_classes_from is None else _classes_from(to_classes_from),
     )
     done = adapt_file(model, wanted, Path(out), options=said(), offline=offline)
     _print(done, out)
@@ -76,7 +76,7 @@ def adapt(
 
 def _numbers(text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
+        return tuple(int(part) for part in text.split(",")) if text is not None else ()
     except ValueError as error:
         raise SettingsError(f"--map is {text!r}", "write numbers from 0, as 2,1,0") from error
 

@@ -18,6 +18,7 @@ def check(
     as_json: bool,
     image_column: str | None,
     label_column: str | None,
+    class_level: int | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
 ) -> None:
@@ -30,7 +31,9 @@ def check(
     from patchword.data.check import check_data
     from patchword.data.open import open_data
 
-    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    opening = open_request(
+        image_column, label_column, ignore_unknown_classes, max_pixels, class_level=class_level
+    )
     dataset = open_data(data, opening)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(dataset, workers=machine.granted_threads(), progress=progress)

@@ -27,7 +27,7 @@ def print_report(report: "CheckReport") -> None:
     for fact in _facts(report):
         console.print(line(fact))
     if not report.problems:
-        console.print("[green]nothing wrong was found[/green]")
+        console.print("[green]no problems found[/green]")
     for problem in report.problems:
         console.print(line(f"{problem.severity}: {problem.message}", COLOURS[problem.severity]))
         if problem.fix:
@@ -42,15 +42,17 @@ def _counts(report: "CheckReport") -> Table:
         table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
     for i, name in enumerate(dataset.classes[:MOST_CLASSES]):
-        table.add_row(line(name), *(str(counts[split][i]) for split in dataset.splits))
+        # Blanks around a name would not be seen.
+        shown = name if name == name.strip() else repr(name)
+        table.add_row(line(shown), *(str(counts[split][i]) for split in dataset.splits))
     if len(dataset.classes) > MOST_CLASSES:
-        table.add_row(f"… {len(dataset.classes) - MOST_CLASSES} more classes")
+        table.add_row(f"… {counted(len(dataset.classes) - MOST_CLASSES, 'more class', 'more classes')}")
     table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
     return table
 
 
 def _facts(report: "CheckReport") -> list[str]:
-    facts = []
+    facts = list(report.dataset.readings)
     if report.dataset.split_seed is not None:
         facts.append(f"split 80/20 by class here, seed {report.dataset.split_seed}")
     if report.sizes:
@@ -61,7 +63,9 @@ def _facts(report: "CheckReport") -> list[str]:
             " ".join(f"{v:.4f}" for v in values) for values in (report.channel_mean, report.channel_std)
         )
         facts.append(f"mean {mean}   std {std}   (of 0..1, training images)")
-    facts.append(f"decoded: {report.looked_at} of {report.images}, unreadable: {len(report.skipped)}")
+    facts.append(f"readable: {report.looked_at - len(report.skipped)} of {report.looked_at}")
     if report.dataset.passed_by:
-        facts.append("passed by: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items()))
+        facts.append(
+            "skipped files: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items())
+        )
     return facts

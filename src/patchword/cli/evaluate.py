@@ -21,6 +21,7 @@ from patchword.errors import ImageError, SettingsError, counted
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from patchword.checkpoints.report import LoadReport
     from patchword.inference.evaluate import Evaluation
 
 
@@ -49,6 +50,7 @@ def evaluate(
     offline: bool,
     image_column: str | None,
     label_column: str | None,
+    class_level: int | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
     value_range: tuple[float, float] | None,
@@ -76,9 +78,10 @@ def evaluate(
     tell(loaded.report)
     from patchword.inference.evaluate import EvaluationRequest, open_for
     from patchword.inference.evaluate import evaluate as score
-    from patchword.inference.predict import Failures
 
-    opening = open_request(image_column, label_column, ignore_unknown_classes, max_pixels)
+    opening = open_request(
+        image_column, label_column, ignore_unknown_classes, max_pixels, class_level=class_level
+    )
     dataset = open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = EvaluationRequest(
@@ -89,6 +92,17 @@ def evaluate(
             progress=progress,
         )
         found = score(loaded, dataset, request)
+    _give(found, loaded.report, as_json=as_json, output=output)
+    from patchword.inference.predict import Failures
+
+    failures = Failures()
+    for bad in found.unreadable:  # their reasons have the fix in them
+        failures.add(bad["name"], ImageError(bad["reason"]))
+    failures.check(found.images, "scored")
+
+
+def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
+    """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
         from patchword.inference.output import whole_file
@@ -98,15 +112,12 @@ def evaluate(
     if as_json:
         click.echo(text)
     else:
-        _print(found, loaded.report.why)
+        _print(found, report.why)
     for note in found.notes:
-        say(f"note: {note}")
+        if note not in report.notes:  # those were said when it was loaded
+            say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
-    failures = Failures()
-    for bad in found.unreadable:  # their reasons have the fix in them
-        failures.add(bad["name"], ImageError(bad["reason"]))
-    failures.check(found.images, "scored")
 
 
 def _check_output(output: str) -> None:
@@ -129,7 +140,10 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(heading)
     if why:
         console.print(line(why, "dim"))
-    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
+    top1 = line(f"\ntop-1  {percent(found.top1)}", "bold")
+    over = f" {found.coverage}" if found.coverage else ""
+    top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
+    console.print(top1)
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"

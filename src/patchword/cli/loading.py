@@ -13,6 +13,8 @@ def tell(report: "LoadReport") -> None:
     if report.layout == "patchword":
         for text in report.resampled if report.facts else ():
             say(f"resampled: {text}")
+        for note in report.notes:
+            say(f"warning: {note}")
         return
     dropped = sum(len(part.names) for part in report.dropped)
     left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""

@@ -10,7 +10,7 @@ import click
 from patchword.cli.console import say
 from patchword.cli.streams import ReaderLeft, guard_streams
 from patchword.cli.verbs import VERBS
-from patchword.errors import PatchwordError, near_text, nearest
+from patchword.errors import PatchwordError, is_out_of_memory, near_text, nearest
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -93,6 +93,12 @@ def run(args: Sequence[str] | None = None) -> int:
     except ReaderLeft:
         return 0
     except Exception as error:
+        if is_out_of_memory(error):
+            return _say(
+                f"not enough memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                "use a smaller --batch-size, --image-size or model, or free memory",
+                USAGE_ERROR,
+            )
         if _torch_cannot_load(error):
             return _say(
                 f"torch cannot be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
@@ -156,6 +162,8 @@ def _advice(option: str, command: click.Command) -> str:
     name = option.lstrip("-").replace("-", "_").lower()
     known = {flag.lstrip("-").replace("-", "_"): flag for flag in _options(command)}
     settings = _settings() if "-o" in known.values() else {}
+    if name in known:
+        return f"did you mean {known[name]}? "
     elsewhere = _ELSEWHERE.get(name, "")
     if elsewhere in known.values() or (elsewhere and settings):
         return f"give {elsewhere}; "

@@ -9,6 +9,7 @@ import click
 from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError
 from patchword.model.config import Activation
+from patchword.settings import read_text
 
 _KEPT = "patchword.model_options"
 Command = Callable[..., Any]
@@ -47,11 +48,9 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 def class_names(name: str, path: str) -> tuple[str, ...]:
     """The lines of a file, one class each, in the order of the head."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{name} {path}: cannot be read ({error})", "give a text file, one name a line"
-        ) from error
+        lines = read_text(path).splitlines()
+    except SettingsError as error:
+        raise SettingsError(f"{name} {error.message}", "give a text file, one name a line") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -19,6 +19,12 @@ _TABLE_OPTIONS = (
 _DATA_OPTIONS = (
     *_TABLE_OPTIONS,
     click.option(
+        "--class-level",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many folders deep the class folders lie.",
+    ),
+    click.option(
         "--ignore-unknown-classes",
         is_flag=True,
         help="Leave images out whose class is not known, and say how many.",
@@ -81,11 +87,17 @@ def data_options(command: F) -> F:
 
 
 def open_request(
-    image_column: str | None, label_column: str | None, ignore_unknown_classes: bool, max_pixels: int
+    image_column: str | None,
+    label_column: str | None,
+    ignore_unknown_classes: bool,
+    max_pixels: int,
+    *,
+    class_level: int | None = None,
 ) -> OpenRequest:
     return OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        class_level=class_level,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )

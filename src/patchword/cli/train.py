@@ -92,7 +92,11 @@ def _request(
             options.append((path, flag, size(flag, given[name]) if is_size else given[name]))
     overlay = make_overlay(given["config"], options, overrides)
     opening = open_request(
-        given["image_column"], given["label_column"], given["ignore_unknown_classes"], given["max_pixels"]
+        given["image_column"],
+        given["label_column"],
+        given["ignore_unknown_classes"],
+        given["max_pixels"],
+        class_level=given["class_level"],
     )
     return TrainRequest(
         data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]

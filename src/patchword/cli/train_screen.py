@@ -85,6 +85,9 @@ class Terminal:
 
 
 def show_problems(report: "CheckReport") -> None:
+    """How the data were read, if it might surprise, and what is wrong with them."""
+    for reading in report.dataset.readings:
+        _console.print(line(f"data: {reading}"))
     for problem in report.problems:
         _console.print(line(f"{problem.severity}: {problem.message}"))
         if problem.fix and problem.severity != "note":
@@ -126,9 +129,10 @@ def _origin(start: "Start") -> str:
 def show_result(run: "Run") -> None:
     evaluation = run.evaluation
     low, high = evaluation.top1_interval
+    over = f" {evaluation.coverage}" if evaluation.coverage else ""
     _console.print(
         line(
-            f"top-1 {100 * evaluation.top1:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
+            f"top-1 {100 * evaluation.top1:.1f} %{over} (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
             f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, last averaged weights"
         )
     )
@@ -137,3 +141,5 @@ def show_result(run: "Run") -> None:
     if len(run.skipped) > 5:
         _console.print(line(f"left out of training: {len(run.skipped)} in all, see log.txt"))
     _console.print(line(f"report: {run.folder / 'report.html'}"))
+    if evaluation.notice:  # last, because it decides what all of the above is worth
+        _console.print(line(f"warning: {evaluation.notice}"))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from patchword.cli.console import percent
-from patchword.errors import SettingsError, counted, near_text, one_line
+from patchword.errors import SettingsError, as_utf8, counted, near_text, one_line
 from patchword.inference.prediction import Prediction
-from patchword.settings import as_utf8, to_json
+from patchword.settings import to_json
 
 FORMATS = ("txt", "json", "jsonl", "csv", "parquet")
 _LONGEST_NAME = 48
@@ -123,7 +123,10 @@ class CsvWriter:
         self.table.writeheader()
 
     def add(self, prediction: Prediction) -> None:
-        self.table.writerow(row(prediction, self.top))
+        values = row(prediction, self.top)
+        if self.stream.isatty():  # a file and a pipe get the names exact
+            values = {k: one_line(v) if isinstance(v, str) else v for k, v in values.items()}
+        self.table.writerow(values)
 
     def close(self) -> None:
         self.stream.flush()

@@ -3,19 +3,19 @@
 import hashlib
 import io
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from patchword.data.dataset import Dataset, Problem, Split
+from patchword.data.findings import Look, duplicates, look_alikes, many_paged, plain_images, unscored_classes
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
-from patchword.errors import ImageError
+from patchword.errors import ImageError, counted
 from patchword.images.decode import Request, Source, load
 
 # More than this and a sample is looked at instead.
@@ -26,21 +26,6 @@ IMBALANCE = 10.0
 FEW_PER_CLASS = 10
 LISTED = 5
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one image showed. sums: of pixel values 0..1 and their squares, by channel."""
-
-    split: str
-    index: int
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    bytes_hash: bytes = b""
-    pixels_hash: bytes = b""
-    pixels: int = 0
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
-    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +47,22 @@ class CheckReport:
         """Problems that make training meaningless."""
         return tuple(p for p in self.problems if p.severity == "error")
 
+    def __repr__(self) -> str:
+        found = Counter(problem.severity for problem in self.problems)
+        problems = ", ".join(counted(found[s], s) for s in ("error", "warning", "note") if found[s])
+        data = self.dataset
+        return (
+            f"CheckReport({data.path!r}: {counted(self.images, 'image')}, "
+            f"{counted(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As written to data.json."""
         dataset = self.dataset
         return {
             "path": dataset.path,
             "kind": dataset.kind,
+            "readings": list(dataset.readings),
             "classes": list(dataset.classes),
             "splits": {
                 name: {"images": len(split), "per_class": split.counts(len(dataset.classes))}
@@ -78,6 +73,7 @@ class CheckReport:
             # By name, so that anybody can see which images were held out here.
             "held_out": [] if dataset.split_seed is None else list(dataset.evaluation.names),
             "file_list_sha256": file_list_sha256(dataset),
+            "images": self.images,
             "looked_at": self.looked_at,
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
             "passed_by": dict(dataset.passed_by),
@@ -158,6 +154,7 @@ def _look(split: Split, index: int, channels: int) -> Look:
         return Look(split=split.name, index=index, reason=error.about(split.names[index]))
     except OSError as error:
         return Look(split=split.name, index=index, reason=error.strerror or str(error))
+    mode, paged = _mode_and_pages(source, data)
     pixels = np.asarray(loaded.picture)
     flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1).astype(np.float32)
     if pixels.dtype == np.uint8:
@@ -166,7 +163,9 @@ def _look(split: Split, index: int, channels: int) -> Look:
         split=split.name,
         index=index,
         size=loaded.size,
-        mode=_mode(source, data),
+        mode=mode,
+        plain=bool((pixels == pixels[:1, :1]).all()),
+        paged=paged,
         bytes_hash=hashlib.blake2b(data if data is not None else pixels.tobytes(), digest_size=16).digest(),
         pixels_hash=hashlib.blake2b(pixels.tobytes() + repr(loaded.size).encode(), digest_size=16).digest(),
         pixels=len(flat),
@@ -185,17 +184,19 @@ def _bytes_of(source: Source, name: str) -> bytes | None:
     return None
 
 
-def _mode(source: Source, data: bytes | None) -> str:
-    """Pillow's name for how the file stores its pixels, or the array's kind."""
+def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
+    """Pillow's name for how the file stores its pixels, or the array's kind, and whether it has several pages or frames."""
     if data is None:
-        return f"{np.asarray(source).dtype} array"
+        return f"{np.asarray(source).dtype} array", False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                return image.mode
+                # A phone's JPEG (MPO) holds a preview or a depth map after the picture: no page.
+                paged = image.format != "MPO" and getattr(image, "is_animated", False)
+                return image.mode, bool(paged)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return "array"
+        return "array", False
 
 
 def _statistics(looks: list[Look]) -> tuple[list[float], list[float]]:
@@ -245,7 +246,8 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]
-        message = f"the class {name!r} has {counts[smallest]} training images; ten or more are wanted"
+        has = counted(counts[smallest], "training image")
+        message = f"the class {name!r} has only {has} (10 or more are recommended)"
         problems.append(Problem(severity="warning", message=message, fix="add images of it"))
     if counts[smallest] and counts[largest] > IMBALANCE * counts[smallest]:
         ratio = counts[largest] / counts[smallest]
@@ -254,7 +256,7 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
             f"{dataset.classes[smallest]!r}; top-1 hides the small classes, look at each class's recall"
         )
         problems.append(Problem(severity="warning", message=message, fix="add images of the small classes"))
-    return problems
+    return [*problems, *unscored_classes(dataset), *look_alikes(dataset.classes)]
 
 
 def _fatal(message: str, fix: str) -> Problem:
@@ -267,11 +269,16 @@ def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str,
     if skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:LISTED])
         more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
-        message = f"{len(skipped)} of {len(looks)} images cannot be read: {shown}{more}"
-        fix = "mend or remove them; training leaves them out"
+        message = f"{len(skipped)} of {counted(len(looks), 'image')} cannot be read: {shown}{more}"
+        fix = "fix or remove them; training skips them"
         problems.append(Problem(severity="warning", message=message, fix=fix))
-    problems.extend(_duplicates(dataset, [look for look in looks if not look.reason]))
-    return problems
+    good = [look for look in looks if not look.reason]
+    return [
+        *problems,
+        *plain_images(dataset, good),
+        *many_paged(dataset, good),
+        *duplicates(dataset, good),
+    ]
 
 
 def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
@@ -286,9 +293,9 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
             needed = name in ("train", dataset.evaluation.name)
             first = next(look for look in looks if look.split == name)
             why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
-            message = f"not one of the {count} images of {name} can be read, the first because {why}"
+            message = f"none of the {counted(count, 'image')} of {name} can be read; the first: {why}"
             problems.append(
-                Problem(severity="error" if needed else "warning", message=message, fix="mend them")
+                Problem(severity="error" if needed else "warning", message=message, fix="fix them")
             )
     training = [look for look in looks if look.split in ("train", "all")]
     labels = dataset.splits[training[0].split].labels if training else ()
@@ -296,44 +303,6 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
     bad = Counter(int(labels[look.index]) for look in training if look.reason)
     for label, count in sorted(bad.items()):
         if count == whole[label] and len(bad) < len(training):
-            message = (
-                f"not one of the {count} training images of the class {dataset.classes[label]!r} can be read"
-            )
-            problems.append(
-                Problem(severity="warning", message=message, fix="mend them, or remove the class")
-            )
+            message = f"none of the {counted(count, 'training image')} of the class {dataset.classes[label]!r} can be read"
+            problems.append(Problem(severity="warning", message=message, fix="fix them, or remove the class"))
     return problems
-
-
-def _duplicates(dataset: Dataset, looks: list[Look]) -> list[Problem]:
-    """Images that are the same: over splits, under two classes, and within a split."""
-    groups: dict[bytes, list[Look]] = defaultdict(list)
-    for look in looks:
-        groups[look.pixels_hash].append(look)
-    across, labels, within = [], [], 0
-    for group in groups.values():
-        if len(group) < 2:
-            continue
-        names = [dataset.splits[x.split].names[x.index] for x in group]
-        if len({x.split for x in group}) > 1:
-            across.append(names)
-        if len({dataset.splits[x.split].labels[x.index] for x in group}) > 1:
-            labels.append(names)
-        within += len(group) - len({x.split for x in group})
-    problems = []
-    if across:
-        message = (
-            f"{len(across)} images are in both splits, as {_pair(across[0])}: the score will be too good"
-        )
-        fix = "remove them from train/" if dataset.split_seed is None else "remove the copies"
-        problems.append(Problem(severity="warning", message=message, fix=fix))
-    if labels:
-        message = f"{len(labels)} images stand under two classes, as {_pair(labels[0])}"
-        problems.append(Problem(severity="warning", message=message, fix="decide for one class"))
-    if within:
-        problems.append(Problem(severity="note", message=f"{within} images repeat another of their split"))
-    return problems
-
-
-def _pair(names: list[str]) -> str:
-    return " = ".join(names[:2])

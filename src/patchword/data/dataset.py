@@ -75,8 +75,9 @@ class Split:
 class Dataset:
     """Classes in their order and the splits, "train" and "val" or "test", or "all" alone.
 
-    passed_by: files that are no images of the data set, counted by reason. problems: what
-    was found while listing; `check_data` adds what only a look into the images shows.
+    passed_by: skipped files, counted by reason. readings: what was decided about folders or columns that
+    a person might not expect, a line each. problems: what was found while listing; `check_data` adds what
+    only a look into the images shows.
     split_seed: the seed of an 80/20 split made here, None when the data came split.
     """
 
@@ -85,6 +86,7 @@ class Dataset:
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     passed_by: Mapping[str, int] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     split_seed: int | None = None
 

@@ -1,13 +1,15 @@
 """From what a user calls DATA to a `Dataset`."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from patchword.data.dataset import Dataset
 from patchword.data.missing import not_there
 from patchword.data.request import OpenRequest
-from patchword.data.sources import SOURCES
+from patchword.data.sources import SOURCES, table
 from patchword.errors import DataError
+from patchword.images.suffixes import SUFFIXES
 
 
 def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
@@ -20,13 +22,49 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     text = str(path)
     if not text:
         raise DataError("the path of the data is empty", "give `digits`, a folder, a .zip or a table")
+    if re.match(r"[a-z][a-z0-9+.-]+://", text):
+        raise DataError(f"{text} is a URL, and data are read from disk", "download it, and give its path")
     for source in SOURCES:
         if source.recognises(text):
+            if source is not table:
+                _refuse_columns(text, request)
             return _limited(source.read(text, request), request.max_pixels)
     if not Path(text).exists():
         raise not_there(text, ["digits"])
+    raise _unknown(text)
+
+
+def _unknown(path: str) -> DataError:
+    """Names what a single file is that holds no data set, by its name or content."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"):
+        return DataError(
+            f"{path} is an archive that patchword does not read", "unpack it and give the folder"
+        )
+    if suffix in SUFFIXES:
+        return DataError(
+            f"{path} is one image, not a data set",
+            "give the folder of the class folders; `patchword predict` classifies single images",
+        )
+    if suffix in (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".dat"):
+        return DataError(f"{path} is not a table that patchword reads", "save it as CSV")
+    if suffix == ".json":
+        return DataError(
+            f"{path} is JSON, which patchword does not read as data",
+            "give a .jsonl table with an object a line, or the folder of class folders",
+        )
     known = "; ".join(source.DESCRIPTION for source in SOURCES)
-    raise DataError(f"{text} is no data set that patchword knows", f"give one of: {known}")
+    return DataError(f"{path} is no data set that patchword knows", f"give one of: {known}")
+
+
+def _refuse_columns(path: str, request: OpenRequest) -> None:
+    """Columns are of tables; elsewhere they would be ignored."""
+    given = [name for name in ("image_column", "label_column") if getattr(request, name) is not None]
+    if given:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise DataError(
+            f"{path} is no table, so {options} would change nothing", "leave it out, or give the table"
+        )
 
 
 def _limited(dataset: Dataset, max_pixels: int) -> Dataset:

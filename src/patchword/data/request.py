@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
+from patchword.errors import DataError, SettingsError
 from patchword.images.limits import MAX_PIXELS
+
+# Field → the option that sets it, of those that mean something for one kind of data alone.
+TABLE_OPTIONS = {"image_column": "--image-column", "label_column": "--label-column"}
+FOLDER_OPTIONS = {"class_level": "--class-level"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +16,8 @@ class OpenRequest:
 
     image_column, label_column: of a table; None takes the usual names. ignore_unknown_classes:
     leave images out of the evaluation split whose class training has not, instead of refusing.
+    class_level: how many folders deep the class folders lie, below the data or their split folder;
+    None finds out, and refuses what can be read in two ways.
     max_pixels: larger images are refused.
     """
 
@@ -19,4 +26,29 @@ class OpenRequest:
     image_column: str | None = None
     label_column: str | None = None
     ignore_unknown_classes: bool = False
+    class_level: int | None = None
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise SettingsError(f"max_pixels is {self.max_pixels}", "give a whole number from 1")
+
+
+def refuse_table_options(request: OpenRequest, what: str) -> None:
+    """what: the data, for data that are no table. Raises: DataError naming options that would do nothing."""
+    _refuse(request, TABLE_OPTIONS, what, "tables")
+
+
+def refuse_folder_options(request: OpenRequest, what: str) -> None:
+    """As `refuse_table_options`, for data that are no class folders."""
+    _refuse(request, FOLDER_OPTIONS, what, "class folders")
+
+
+def _refuse(request: OpenRequest, options: dict[str, str], what: str, kind: str) -> None:
+    said = [option for field, option in options.items() if getattr(request, field) is not None]
+    if said:
+        applies = "applies" if len(said) == 1 else "apply"
+        raise DataError(
+            f"{what}, and {', '.join(said)} {applies} to {kind} only",
+            f"remove {'it' if len(said) == 1 else 'them'}",
+        )

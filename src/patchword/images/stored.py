@@ -22,7 +22,7 @@ Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
 _ROUNDING = 1e-6
-_GIVE_RANGE = "give the lowest and highest value of your data: --value-range LOW,HIGH (in Python value_range)"
+_GIVE_RANGE = "give the lowest and the highest value of your data with --value-range (in Python value_range)"
 
 
 @dataclass(frozen=True, kw_only=True)

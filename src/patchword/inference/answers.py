@@ -8,8 +8,8 @@ docs/decisions/0006-threads-and-allocator.md.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,20 @@ from numpy.typing import NDArray
 from patchword import machine
 from patchword.data.loader import Named
 from patchword.data.pool import in_order
-from patchword.errors import CheckpointError, DataError, ImageError
+from patchword.errors import (
+    CheckpointError,
+    DataError,
+    ImageError,
+    NotEnoughMemory,
+    counted,
+    is_out_of_memory,
+)
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess
+from patchword.model.config import ViTConfig
+from patchword.model.memory import inference_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, device, dtype
@@ -77,6 +86,26 @@ def make_plan(num_items: int | None, device: "device", batch_size: int | None = 
         # Few pictures are shared out evenly rather than left to the first worker.
         size = max(1, min(size, -(-num_items // granted)))
     return Plan(workers=granted, threads=1, batch_size=size)
+
+
+def fitted(plan: Plan, config: ViTConfig, size: tuple[int, int], asked: int | None) -> Plan:
+    """The plan with fewer images at once if those of the plan cannot fit into memory; outputs do not depend on it.
+
+    asked: the user's batch size. Raises: NotEnoughMemory if that cannot fit.
+    """
+    left = machine.most_memory_left_bytes() - inference_bytes(config, size, 0)
+    each = inference_bytes(config, size, 1) - inference_bytes(config, size, 0)
+    if plan.workers * plan.batch_size * each <= left:
+        return plan
+    fitting = max(left // (2 * each), 1)
+    if asked is not None and asked * each > left:
+        raise NotEnoughMemory(
+            f"not enough memory: a batch of {asked} images of {size[1]}x{size[0]} pixels needs at least "
+            f"{asked * each / 2**30:,.1f} GiB, and this process can get {max(left, 0) / 2**30:,.1f} GiB",
+            f"by this estimate, --batch-size {fitting} would fit",
+        )
+    workers = min(plan.workers, fitting)
+    return replace(plan, workers=workers, batch_size=asked or max(fitting // workers, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +188,24 @@ class _Worker:
 
         # One picture needs no copy into a batch.
         batch = torch.from_numpy(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
-        with torch.inference_mode(), self.turn:
+        with torch.inference_mode(), self.turn, _memory_reported(len(pictures)):
             return self.route.compute(batch.to(self.route.device, self.route.dtype)).float().cpu().numpy()
+
+
+@contextmanager
+def _memory_reported(images: int) -> Iterator[None]:
+    """Raises: NotEnoughMemory in place of whatever a failed allocation raised."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = (
+            f"use a smaller --batch-size, such as {images // 2}" if images > 1 else "use a smaller image size"
+        )
+        raise NotEnoughMemory(
+            f"not enough memory to compute {counted(images, 'image')} at once", fix
+        ) from error
 
 
 def _by_shape(fed: dict[int, Array]) -> list[list[int]]:

@@ -7,14 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.errors import DataError, OutputError, SettingsError, counted, near_text
+from patchword.errors import DataError, OutputError, SettingsError, as_utf8, counted, near_text
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.inference.answers import SameAnswers
 from patchword.inference.model import Feature, Model
 from patchword.inference.output import NewFile, check_place
 from patchword.inference.predict import Failures
-from patchword.settings import as_utf8
 
 _HEADER_BYTES = 128
 ENDINGS = (".npy", ".parquet")

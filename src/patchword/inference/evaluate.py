@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from patchword import metrics
+from patchword.checkpoints.card import broken_notes
 from patchword.data.align import align
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
@@ -25,6 +26,7 @@ WORST_SHOWN = 24
 # Of no more than this many classes, "in the top five" would say next to nothing.
 TOP5_ABOVE = 5
 _SURE_OF_ONE_ANSWER = 20
+_LOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Evaluation:
     top5: None with five classes or fewer. loss: mean cross-entropy. confusion: true rows,
     predicted columns. mistakes: the surest first. notice: what looks wrong with the model. notes: what was
     found while listing the data, such as images of classes that the model has not, which are not among `images`.
+    majority: the class that most of the scored images belong to, and what always predicting it would score.
     """
 
     data: str
@@ -64,6 +67,24 @@ class Evaluation:
     mistakes: list[Mistake]
     notice: str = ""
     notes: tuple[str, ...] = ()
+    majority: metrics.Majority | None = None
+
+    @property
+    def coverage(self) -> str:
+        """ "over 3 of 4 classes (none of 'd')" if some have no scored image; "" if all have one."""
+        lost = [n for n, c in zip(self.class_names, self.classes, strict=True) if not c.images]
+        if not lost:
+            return ""
+        named = f" (none of {', '.join(map(repr, lost))})" if len(lost) <= _LOST_NAMED else ""
+        return f"over {len(self.classes) - len(lost)} of {len(self.classes)} classes{named}"
+
+    def __repr__(self) -> str:
+        low, high = (100 * share for share in self.top1_interval)
+        warned = f"; warning: {self.notice}" if self.notice else ""
+        return (
+            f"Evaluation({self.weights!r} on {self.scored} of {counted(self.images, 'image')} of {self.split} of "
+            f"{self.data!r}: top-1 {100 * self.top1:.1f} %, {low:.1f} to {high:.1f}{warned})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluation.json` of a run folder has it."""
@@ -71,7 +92,7 @@ class Evaluation:
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
         plain["top1_interval"] = list(self.top1_interval)
-        for optional in ("top5", "notice", "notes"):
+        for optional in ("top5", "notice", "notes", "majority"):
             if not plain[optional]:
                 plain.pop(optional)
         return plain
@@ -139,7 +160,23 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             "fix the images, or choose another split",
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path))
-    return dataclasses.replace(tallied, notes=tuple(problem.message for problem in dataset.problems))
+    found_first = tuple(problem.message for problem in dataset.problems)
+    return dataclasses.replace(
+        tallied, notes=(*broken_notes(model.card), *found_first, *_not_held_out(dataset, split))
+    )
+
+
+def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    """Classes that patchword's own split holds no image of: a score that says nothing about them."""
+    if dataset.split_seed is None or split.name == "train":
+        return ()
+    there = set(split.labels.tolist())
+    lost = [name for label, name in enumerate(dataset.classes) if label not in there]
+    if not lost:
+        return ()
+    shown = ", ".join(map(repr, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    of = f"{len(dataset.classes) - len(lost)} of {len(dataset.classes)} classes"
+    return (f"no image of {shown} is held out, because there are too few: the score is over {of}",)
 
 
 class _Tally:
@@ -179,8 +216,12 @@ class _Tally:
 
     def evaluation(self, data: str, weights: str) -> Evaluation:
         ranks, scored, num_classes = np.array(self.ranks), len(self.true), len(self.classes)
+        images = np.bincount(self.true, minlength=num_classes).tolist()
         counts = metrics.confusion(np.array(self.true), np.array(self.predicted), num_classes)
         right = int((ranks == 0).sum())
+        interval, majority = metrics.wilson_interval(right, scored), metrics.majority(images, self.classes)
+        worth = majority.verdict(right / scored, interval[0]) if majority else ""
+        notices = (self.same.notice or self._one_class_only(), worth)
         return Evaluation(
             data=data,
             split=self.split.name,
@@ -189,14 +230,15 @@ class _Tally:
             scored=scored,
             unreadable=self.unreadable,
             top1=right / scored,
-            top1_interval=metrics.wilson_interval(right, scored),
+            top1_interval=interval,
             top5=float((ranks < 5).mean()) if num_classes > TOP5_ABOVE else None,
             loss=self.loss / scored,
             class_names=self.classes,
             classes=metrics.per_class(counts),
             confusion=counts.tolist(),
             mistakes=[self._mistake(*entry) for entry in sorted(self.worst, reverse=True)],
-            notice=self.same.notice or self._one_class_only(),
+            notice="; ".join(filter(None, notices)),
+            majority=majority,
         )
 
     def _mistake(self, share: float, index: int, predicted: int, true_share: float) -> Mistake:

@@ -32,6 +32,9 @@ class Inspected:
     dtypes: dict[str, int] = field(default_factory=dict)
     wrapper: str = ""
 
+    def __repr__(self) -> str:
+        return f"Inspected({self.report})"
+
     @property
     def title(self) -> str:
         return f"{self.report.path}: {self.report.layout}"

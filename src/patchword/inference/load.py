@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword import machine
-from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.card import ModelCard, broken_notes
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
 from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.checkpoints.resampled import resampled
+from patchword.errors import NotEnoughMemory
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ def load(
     # A wrong file is told before torch takes its seconds.
     opened = open_foreign(found.path, options, found.source)
     machine.watch()
+    _refuse_too_large(opened.card, str(found.path))
     report = replace(opened.report, stamps=stamps_of(opened.checkpoint.stored.files))
     return _model(opened.card, read_tensors(opened), report, device)
 
@@ -55,18 +57,35 @@ def _load_native(found: Found, options: Options, device: "str | torch.device | N
     stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
     card, facts = with_options(card, options, str(found.path))
+    _refuse_too_large(card, str(found.path))
     from patchword.model.cost import cost
 
+    notes = broken_notes(card)
     report = LoadReport(
         path=found.path,
-        why=found.why,
+        why=f"{found.path.name}, the last weights of a run that broke" if found.why and notes else found.why,
         facts=facts,
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
         resampled=resampled(card.config, card.preprocess),
+        notes=notes,
         stamps=stamps,
     )
     return _model(card, tensors, report, device)
+
+
+def _refuse_too_large(card: ModelCard, name: str) -> None:
+    """Raises: NotEnoughMemory if not even one image can be computed, before a tensor is read."""
+    from patchword.model.memory import inference_bytes
+
+    needed, left = inference_bytes(card.config, card.config.image.size, 1), machine.most_memory_left_bytes()
+    if needed > left:
+        height, width = card.config.image.size
+        raise NotEnoughMemory(
+            f"{name}: not enough memory: one image of {width}x{height} pixels needs at least "
+            f"{needed / 2**30:,.1f} GiB, and this process can get {left / 2**30:,.1f} GiB",
+            "use a smaller image size or model",
+        )
 
 
 def _model(

@@ -22,7 +22,7 @@ from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
-from patchword.inference.answers import Answer, Route, answers, make_plan
+from patchword.inference.answers import Answer, Route, answers, fitted, make_plan
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import Given, Reading, as_many
 from patchword.model.config import ViTConfig
@@ -301,6 +301,8 @@ class Model(nn.Module):
         try:
             count = len(sources) if isinstance(sources, list | tuple | Given) else count
             plan = make_plan(count, self.device, batch_size)
+            if self.device.type == "cpu":
+                plan = fitted(plan, self.config, self.config.image.size, batch_size)
             route = Route(
                 preprocess=preprocess,
                 compute=compute,

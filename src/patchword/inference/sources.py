@@ -1,5 +1,6 @@
 """From what was named (files, folders, data sets, patterns, a list) to images, each with its name or a reason."""
 
+import codecs
 import glob
 import io
 import os
@@ -300,6 +301,8 @@ def _are_paths(head: bytes) -> bool:
 
 def _paths(reader: io.BufferedReader, end: bytes) -> Iterator[str]:
     rest = b""
+    if reader.peek(3)[:3] == codecs.BOM_UTF8:  # some editors on Windows begin a file with it
+        reader.read(3)
     while piece := reader.read1(1 << 16):
         *lines, rest = (rest + piece).split(end)
         yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())

@@ -39,7 +39,7 @@ class RunFiles:
     """A run folder as plain data.
 
     evaluation: None until the run is scored. card: what the last weights say of themselves,
-    None while there are none.
+    None while there are none. broken: the record of where training broke, None for a sound run.
     """
 
     folder: Path
@@ -51,6 +51,7 @@ class RunFiles:
     evaluation: dict[str, Any] | None
     log: str
     card: ModelCard | None
+    broken: dict[str, Any] | None = None
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -74,6 +75,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_read_json(folder / "evaluation.json"),
         log=_end_of(printable(_read_text(folder / "log.txt"), keep="\n\t")),
         card=_read_card(folder / WEIGHTS),
+        broken=next((_clean(r) for r in reversed(records) if r.get("kind") == "broken"), None),
     )
 
 

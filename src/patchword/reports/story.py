@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from patchword import metrics
 from patchword.reports.curves import best_epoch
 from patchword.reports.run_files import RunFiles, Setting, printable
 
@@ -66,7 +67,10 @@ def with_ranks(evaluation: dict[str, Any]) -> dict[str, Any]:
     scored = evaluation.get("scored") or 0
     guess = largest / scored if scored else None
     weights = PurePath(evaluation.get("weights") or "last.safetensors").name
-    return evaluation | {"right": right, "guess": guess, "weights": weights}
+    classes = evaluation.get("classes") or []
+    there = sum(bool(c.get("images")) for c in classes)
+    over = "" if there == len(classes) else f"over {there} of {len(classes)} classes"
+    return evaluation | {"right": right, "guess": guess, "weights": weights, "coverage": over}
 
 
 def per_class(run: RunFiles, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -160,12 +164,52 @@ def provenance(run: RunFiles) -> list[tuple[str, str]]:
 def hints(run: RunFiles, evaluation: dict[str, Any] | None) -> list[Markup]:
     """What deserves a look first; empty when nothing stands out."""
     found: list[Markup] = []
+    found += _about_breaking(run)
     if evaluation:
+        found += _about_majority(evaluation)
         found += _about_answers(evaluation)
+        found += _about_coverage(evaluation)
         found += _about_unreadable(evaluation)
     found += _about_training(run)
     found += _about_data(run)
     return found
+
+
+def _about_breaking(run: RunFiles) -> list[Markup]:
+    if run.broken is None:
+        return []
+    return [
+        Markup("<strong>Training broke</strong>: {}. To fix it, {}.").format(
+            run.broken.get("summary", "a number was not finite"),
+            run.broken.get("fix", "start again with a lower --lr"),
+        )
+    ]
+
+
+def _about_majority(evaluation: dict[str, Any]) -> list[Markup]:
+    """Whether the score beats the cheapest guess: the first thing to know of it."""
+    classes = evaluation.get("classes") or []
+    best = metrics.majority([c.get("images") or 0 for c in classes], [str(c.get("name")) for c in classes])
+    top1, interval = evaluation.get("top1"), evaluation.get("top1_interval")
+    if best is None or not isinstance(top1, int | float) or not interval:
+        return []
+    verdict = best.verdict(top1, interval[0])
+    if not verdict:
+        return []
+    head, _, rest = verdict.partition(": ")
+    return [Markup("<strong>The model is {}</strong>: {}.").format(head, rest)]
+
+
+def _about_coverage(evaluation: dict[str, Any]) -> list[Markup]:
+    """Classes that the score says nothing about."""
+    classes = evaluation.get("classes") or []
+    lost = [str(c.get("name")) for c in classes if not c.get("images")]
+    if not lost or len(lost) == len(classes):
+        return []
+    shown = Markup(", ").join(Markup("<bdi>{}</bdi>").format(name) for name in lost[:5])
+    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    text = "<strong>The score is over {} of {} classes</strong>: no image of {}{} was scored."
+    return [Markup(text).format(len(classes) - len(lost), len(classes), shown, more)]
 
 
 def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
@@ -175,8 +219,8 @@ def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
     if len(used) == 1 and len(names) > 1:
         return [
             Markup(
-                "<strong>Every image got the same answer</strong>, <bdi>{}</bdi>. The model has not learnt "
-                "to look; a learning rate that is too high is the usual reason."
+                "<strong>Every image is predicted as <bdi>{}</bdi></strong>. Training collapsed; "
+                "the usual reason is a learning rate that is too high."
             ).format(names[used.pop()])
         ]
     weak = [c for c in evaluation.get("classes", []) if c.get("images") and _or(c.get("recall"), 1) < 0.5]
@@ -185,8 +229,8 @@ def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
     weak.sort(key=lambda c: c["recall"])
     shown = Markup(", ").join(Markup("<bdi>{}</bdi>").format(c["name"]) for c in weak[:5])
     more = f" and {len(weak) - 5} more" if len(weak) > 5 else ""
-    what = "One class is" if len(weak) == 1 else f"{len(weak)} classes are"
-    return [Markup("<strong>{} found less than half the time</strong>: {}{}.").format(what, shown, more)]
+    what = "One class has" if len(weak) == 1 else f"{len(weak)} classes have"
+    return [Markup("<strong>{} a recall below 50&nbsp;%</strong>: {}{}.").format(what, shown, more)]
 
 
 def _about_unreadable(evaluation: dict[str, Any]) -> list[Markup]:
@@ -195,8 +239,8 @@ def _about_unreadable(evaluation: dict[str, Any]) -> list[Markup]:
         return []
     return [
         Markup(
-            "<strong>{} could not be read</strong> and had no part in the score; "
-            '<a href="#unreadable">the list with reasons</a> is below.'
+            "<strong>{} could not be read</strong> and did not count towards the score; "
+            '<a href="#unreadable">see the list with reasons</a>.'
         ).format(_files(len(unreadable)))
     ]
 
@@ -208,14 +252,14 @@ def _about_training(run: RunFiles) -> list[Markup]:
     if waits and sum(waits) / len(waits) > WAITS_FOR_DATA:
         found.append(
             Markup(
-                "<strong>Training waited for images</strong> more than a quarter of its time; "
+                "<strong>Training spent more than a quarter of its time waiting for images</strong>; "
                 "faster storage or smaller files would shorten it."
             )
         )
     if best and len(run.epochs) >= 5 and best["epoch"] == last["epoch"] == last.get("epochs"):
         found.append(
             Markup(
-                "<strong>The last epoch was the best one</strong>, so a longer training may well score more."
+                "<strong>The last epoch was the best one</strong>, so training longer may improve the score."
             )
         )
     return found
@@ -226,7 +270,7 @@ def _about_data(run: RunFiles) -> list[Markup]:
     skipped = run.data.get("skipped") or []
     if skipped:
         found.append(
-            Markup('<strong>{} left out of the data</strong>; <a href="#skipped">which and why</a>.').format(
+            Markup('<strong>{} skipped</strong>; <a href="#skipped">see which and why</a>.').format(
                 f"{_files(len(skipped))} {'was' if len(skipped) == 1 else 'were'}"
             )
         )
@@ -234,8 +278,8 @@ def _about_data(run: RunFiles) -> list[Markup]:
     if counts and max(counts) > RARE_RATIO * min(counts):
         found.append(
             Markup(
-                "<strong>Classes differ much in size</strong>: the largest has {:,} training images, "
-                "the smallest {:,}. Read the per-class table before the overall score."
+                "<strong>Class sizes differ a lot</strong>: the largest class has {:,} training images, "
+                "the smallest {:,}. Read the scores per class before the overall score."
             ).format(max(counts), min(counts))
         )
     return found

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchword.errors import SettingsError, is_control, near_text
-from patchword.settings.build import build, build_kind, check_kind_has, hints, kinds_of
+from patchword.errors import SettingsError, as_utf8, is_control, near_text
+from patchword.settings.build import build, build_kind, check_kind_has, hints, kinds_of, unknown
 
 T = TypeVar("T")
 
@@ -134,13 +134,7 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
             "write the part's name in front, as model.positions.kind",
         )
     if head not in known:
-        # Who writes `lr` means optim.lr.
-        same = [leaf for leaf in leaves(settings) if leaf.rpartition(".")[2] == head]
-        near = f" (near: {', '.join(map(repr, same[:3]))})" if same else near_text(head, known)
-        raise SettingsError(
-            f"{where}: unknown setting {path!r}{near}",
-            f"use one of: {', '.join(sorted(known))}",
-        )
+        raise unknown(type(settings), head, path, where)
     current = getattr(settings, head)
     kinds = kinds_of(hints(typing.cast(Any, type(settings)))[head])
     if rest == "kind" and kinds:
@@ -183,33 +177,37 @@ def leaves(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as nested dicts. Raises SettingsError naming file and line."""
+    text = read_text(path)
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        siblings = [p.name for p in Path(path).parent.glob("*.toml")]
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(
-            f"{path}: no such settings file{near_text(Path(path).name, siblings)}", "give a file that exists"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}", "mend the file; it must be TOML") from error
+            f"{path}: not TOML ({error})", "correct that line, or give another file"
+        ) from error
 
 
-def as_utf8(text: str) -> str:
-    """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark. Raises: SettingsError that says why it has none."""
+    place = Path(path)
+    try:
+        return place.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        near = near_text(place.name, [p.name for p in place.parent.glob("*")])
+        raise SettingsError(f"{path}: no such file{near}", "give a file that exists") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not a text file in UTF-8", "save it as UTF-8") from error
+    except OSError as error:
+        what = "a folder, not a file" if place.is_dir() else f"cannot be read ({error.strerror})"
+        raise SettingsError(f"{path}: {what}", "give a file that can be read") from error
 
 
 def to_json(plain: Any, **how: Any) -> str:
-    """Plain values as JSON text that UTF-8 holds and that reads back the same; `how` as for `json.dumps`.
-
-    What would command a terminal is escaped, so that the text can be printed.
-    """
-    lines = as_utf8(json.dumps(plain, ensure_ascii=False, **how)).split("\n")
-    return "\n".join(line if line.isprintable() else _printable(line) for line in lines)
-
-
-def _printable(text: str) -> str:
-    return "".join(json.dumps(c)[1:-1] if is_control(c) else c for c in text)
+    """Plain values as JSON text that UTF-8 holds, that can be printed (control characters are escaped) and that
+    reads back the same; `how` as for `json.dumps`."""
+    text = as_utf8(json.dumps(plain, ensure_ascii=False, **how))
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and is_control(c) else c for c in text)
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:

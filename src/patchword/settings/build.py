@@ -125,10 +125,7 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
     for key in rest:
         if key not in known:
             full = f"{path}.{key}" if path else key
-            raise SettingsError(
-                f"{where}: unknown setting {full!r}{near_text(key, known)}",
-                f"use one of: {', '.join(sorted(known))}",
-            )
+            raise unknown(cls, key, full, where)
     types_of = hints(cls)
     values = {k: build(types_of[k], v, where, f"{path}.{k}" if path else k) for k, v in rest.items()}
     missing = [
@@ -141,6 +138,25 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
             f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing"
         )
     return cls(**values)
+
+
+def unknown(cls: Any, key: str, path: str, where: str) -> SettingsError:
+    """No part of `cls` is called so. Who writes `lr` means optim.lr."""
+    same = [known for known in _paths_of(cls) if known.endswith(f".{key}")][:3]
+    known = sorted(f.name for f in dataclasses.fields(cls))
+    near = f" (near: {', '.join(map(repr, same))})" if same else near_text(key, known)
+    fix = f"write it as {' or '.join(same)}" if same else f"use one of: {', '.join(known)}"
+    return SettingsError(f"{where}: unknown setting {path!r}{near}", fix)
+
+
+def _paths_of(cls: Any) -> list[str]:
+    """Dotted paths of everything below a dataclass, those of a part's several kinds among them."""
+    found: dict[str, None] = {}
+    for name in (f.name for f in dataclasses.fields(cls)):
+        hint = hints(cls)[name]
+        parts = [p for p in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(p)]
+        found |= dict.fromkeys([name, *(f"{name}.{path}" for part in parts for path in _paths_of(part))])
+    return list(found)
 
 
 def _type_name(hint: Any) -> str:

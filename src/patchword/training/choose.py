@@ -32,7 +32,9 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     classes contradicts the data.
     """
     overlay = overlay or Overlay()
-    name = overlay.get("run.recipe") or default_recipe(facts)
+    name = overlay.get("run.recipe")
+    if name is None:
+        name = default_recipe(facts)
     by_recipe, choices = recipe_named(name)(facts, overlay)
     sources = {"": f"recipe {name}"}
     if facts.weights is not None:

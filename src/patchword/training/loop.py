@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from patchword import machine
 from patchword.data.batches import Batches, TrainingBatch
 from patchword.errors import Interrupted, TrainingBroken
-from patchword.training.broken import broken
+from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate
 from patchword.training.config import TrainSettings
 from patchword.training.progress import Pace, Progress
 from patchword.training.schedule import lr_share
@@ -50,13 +50,13 @@ class Task(Protocol):
 class Hooks:
     """Where the loop's results go. keep: after an epoch, with whether it is the best so far.
 
-    keep_broken: when numbers are lost; what is on disk is then better than what is in memory.
+    keep_broken: called when training breaks; the files on disk are then better than the weights in memory.
     """
 
     record: Callable[[dict[str, Any]], None]
     keep: Callable[[TrainingState, bool, dict[str, float]], None]
     keep_interrupted: Callable[[TrainingState], None]
-    keep_broken: Callable[[TrainingState], None]
+    keep_broken: Callable[[TrainingState, Break], None]
     warn: Callable[[str], None]
     progress: Progress
 
@@ -84,7 +84,7 @@ class _EpochMeter:
 class Loop:
     """Trains `state` to the end of the schedule.
 
-    Raises: TrainingBroken where a loss or gradient is not finite (the averaged weights of the
+    Raises: TrainingBroken if a loss, gradient or score is not finite (the averaged weights of the
     steps before are kept), Interrupted after Ctrl-C or SIGTERM (likewise).
     """
 
@@ -153,13 +153,18 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _broken(self, images: Tensor, batch: TrainingBatch, what: str, lr: float) -> TrainingBroken:
-        self.hooks.keep_broken(self.state)
-        done = self.state.epoch
-        when = f"epoch {done + 1}, step {self.state.step + 1}"
-        if done:
-            when += f" (the weights of epoch {done} are kept)"
-        precision = self.settings.run.precision
-        return broken(self.state.model, images, batch.names, what=what, when=when, lr=lr, precision=precision)
+        state = self.state
+        found = Break(what=what, epoch=state.epoch + 1, step=state.step + 1, lr=lr)
+        module = first_broken_module(state.model, images)
+        return self._stop(
+            found, broken(found, self.settings, kept=state.epoch, module=module, names=batch.names)
+        )
+
+    def _stop(self, found: Break, error: TrainingBroken) -> TrainingBroken:
+        """Keep what is left of a broken run and say so in its files; the error to raise."""
+        self.hooks.record(found.as_record(error, self.settings))
+        self.hooks.keep_broken(self.state, found)
+        return error
 
     def _record_step(self, loss: float, meter: _EpochMeter) -> None:
         lr = self.state.optimiser.param_groups[0]["lr"]
@@ -196,7 +201,7 @@ class Loop:
             "lr": state.optimiser.param_groups[0]["lr"],
             **{k: round(v, 6) for k, v in record.items()},
             **scored,
-            "peak_memory_mib": round(machine.peak_memory_bytes() / 2**20, 1),
+            **self._peak_memory(),
         }
         self.hooks.record(whole)
         self.hooks.keep(state, is_best, scored)
@@ -205,26 +210,24 @@ class Loop:
             self._warn_of_collapse(scores, is_last)
 
     def _refuse_broken(self, scores: EvaluationScores) -> None:
-        """The last step's weights meet no loss of their own; a score of NaN must not pass as one."""
+        """Never record a NaN score as a result. The last step's weights meet no loss of their own."""
         if all(math.isfinite(value) for value in scores.as_record().values()):
             return
-        self.hooks.keep_broken(self.state)
-        lr = self.settings.optim.lr
-        raise TrainingBroken(
-            f"the evaluation after epoch {self.state.epoch} is not finite, at a peak learning rate of {lr:.2g}",
-            f"start again with a smaller rate, as --lr {lr / 10:.1g}",
-        )
+        state = self.state
+        lr = state.optimiser.param_groups[0]["lr"]
+        found = Break(what="evaluation", epoch=state.epoch, step=state.step, lr=lr)
+        raise self._stop(found, broken(found, self.settings, kept=state.epoch - 1))
 
     def _warn_of_collapse(self, scores: EvaluationScores, is_last: bool) -> None:
-        """Every ViT begins with one answer for all; after a third of the run it is a sign of trouble."""
+        """An untrained ViT predicts one class for everything; after a third of the run this means collapse."""
         late = 3 * self.state.epoch >= self.settings.schedule.epochs
         if not scores.constant:
             self.warned = False
         elif (late and not self.warned) or is_last:
             self.warned = True
-            rate = f"a smaller rate than {self.settings.optim.lr:g} often mends it (--lr)"
+            rate = f"a rate below {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
             self.hooks.warn(
-                f"all evaluation images get the same answer after epoch {self.state.epoch}; {rate}"
+                f"all held-out images are predicted as one class after epoch {self.state.epoch}; {rate}"
             )
 
     def _pace(self, meter: _EpochMeter, loss: float, waited: float) -> Pace:
@@ -243,5 +246,13 @@ class Loop:
             seconds=self.state.seconds + meter.seconds,
             seconds_left=epoch_left + per_step * steps * (epochs - self.state.epoch - 1),
             epoch_seconds_left=epoch_left,
-            peak_memory_mib=machine.peak_memory_bytes() / 2**20,
+            peak_memory_mib=next(iter(self._peak_memory().values())),
         )
+
+    def _peak_memory(self) -> dict[str, float]:
+        """Most memory used so far, in MiB: the process's, or on a GPU first what torch took there."""
+        host = round(machine.peak_memory_bytes() / 2**20, 1)
+        if self.device.type != "cuda":
+            return {"peak_memory_mib": host}
+        gpu = torch.cuda.max_memory_allocated(self.device) / 2**20
+        return {"peak_gpu_memory_mib": round(gpu, 1), "peak_host_memory_mib": host}

@@ -61,6 +61,9 @@ class Overlay:
     def sources(self) -> dict[str, str]:
         return {path: source for path, (_, source) in self.entries.items()}
 
+    def is_option(self, path: str) -> bool:
+        return path in self.entries and not _is_file(self.entries[path][1])
+
     def has_file(self) -> bool:
         return any(_is_file(source) for _, source in self.entries.values())
 

@@ -1,17 +1,20 @@
 """The folder that a run leaves: where it is, what is appended to it, what is replaced in it."""
 
+import contextlib
 import json
 import os
+import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from patchword.errors import OutputError, UserError, one_line
-from patchword.settings import as_utf8
+from patchword.errors import OutputError, UserError, as_utf8, one_line
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
 EVALUATION, REPORT = "evaluation.json", "report.html"
+LOCK = "lock"
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 
@@ -44,14 +47,66 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def make_folder(path: Path) -> "RunFolder":
-    """Raises: OutputError where it can't be made or written."""
+def make_folder(wanted: Path) -> "RunFolder":
+    """A new run folder: `wanted`, or the next free name if another run took it a moment ago.
+
+    Raises: OutputError where it can't be made or written.
+    """
+    path = wanted
     try:
-        path.mkdir(parents=True, exist_ok=_is_empty_folder(path))
-        (path / STATE).mkdir()
+        while True:
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True, exist_ok=_is_empty_folder(path))
+                (path / STATE).mkdir()  # whoever makes this owns the folder
+                return RunFolder(path)
+            path = free_folder(wanted)
     except OSError as error:
         raise cannot_write(path, error) from error
-    return RunFolder(path)
+
+
+@contextlib.contextmanager
+def locked(folder: "RunFolder") -> Iterator[None]:
+    """Hold the run folder: only one process may train in it.
+
+    The system drops the lock when the process ends, however it ends, so a crash leaves nothing to clear;
+    copies of the folder and other hosts inherit no lock. Raises: UserError if another process holds it.
+    """
+    path = folder.path / STATE / LOCK
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        if not _take(file):
+            file.seek(0)
+            by = file.read(200).strip()
+            raise UserError(
+                f"{folder.path} is being trained{by and f' by {by}'}",
+                "wait for it to end, or stop it, then resume",
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock the open file; False if another process has. A file system without locks is used without."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 20)  # not the text, which others read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def open_folder(path: str | Path) -> "RunFolder":
@@ -87,20 +142,29 @@ class RunFolder:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._append(LOG, f"{stamp}  {one_line(message)}\n")
 
+    def broken(self) -> dict[str, Any] | None:
+        """The record of a run that broke, None for any other."""
+        records = [record for _, record in self._metrics()]
+        return next((record for record in reversed(records) if record.get("kind") == "broken"), None)
+
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the records of epochs after `epoch`: a resumed run writes them again."""
+        if (self.path / METRICS).exists():
+            kept = [line for line, record in self._metrics() if record.get("epoch", 0) <= epoch]
+            self.write_text(METRICS, "".join(line + "\n" for line in kept))
+
+    def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
+        """Each whole line of the metrics and what it says."""
         path = self.path / METRICS
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 record = json.loads(line)
             except ValueError:  # the last line of a run that was killed while it wrote
                 continue
-            if record.get("epoch", 0) <= epoch:
-                kept.append(line)
-        self.write_text(METRICS, "".join(line + "\n" for line in kept))
+            if isinstance(record, dict):
+                found.append((line, record))
+        return found
 
     def _append(self, name: str, text: str) -> None:
         try:

@@ -3,8 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.native import write_model
+from patchword.checkpoints.card import BROKEN, ModelCard, Provenance
+from patchword.checkpoints.native import read_model, write_model
 from patchword.data.batches import Batches
 from patchword.data.dataset import Dataset
 from patchword.data.splits import file_list_sha256
@@ -22,10 +22,13 @@ from patchword.errors import TrainingBroken, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.training import runfolder
+from patchword.training.broken import Break
 from patchword.training.choose import Chosen, resolved
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
+from patchword.training.expected import expectation
 from patchword.training.loop import Hooks, Loop
+from patchword.training.memory import refuse_too_large
 from patchword.training.optim import make_optimiser
 from patchword.training.precision import choose_precision
 from patchword.training.progress import Progress, Silent
@@ -54,14 +57,17 @@ def start_run(
     out: Path,
     progress: Progress | None = None,
     start: Start | None = None,
+    claimed: Callable[[Path], None] | None = None,
 ) -> RunResult:
-    """Train from the beginning, or from the weights `start`, into the new folder `out`. facts: for data.json.
+    """Train from the beginning, or from the weights `start`, into the new folder `out`, or the next free name if
+    another run takes it meanwhile; `claimed` gets the folder. facts: for data.json.
 
     Raises: OutputError where `out` can't be written, SettingsError where the settings are not of the
     model that `start` is, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
     device = machine.find_device(chosen.settings.run.device)
+    _refuse_too_large(chosen.settings, dataset, device)
     progress.message(f"device: {_described(device)}")
     model = _new_model(chosen.settings)
     if start is not None:
@@ -70,7 +76,22 @@ def start_run(
         facts = {**facts, BEGUN_FROM: start.facts()}
     chosen = _measured(chosen, model, device, progress)
     state = _new_state(model.to(device), chosen.settings)
+    if text := expectation(chosen.settings, len(dataset.training)):
+        progress.message(f"note: {text}")
     folder = runfolder.make_folder(out)
+    if folder.path != out:
+        progress.message(f"another run took {out}; this one goes to {folder.path}")
+    if claimed is not None:
+        claimed(folder.path)
+    with runfolder.locked(folder):
+        _write_beginning(folder, chosen, facts, state)
+        folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
+        return _run(dataset, chosen.settings, state, folder, facts, progress)
+
+
+def _write_beginning(
+    folder: RunFolder, chosen: Chosen, facts: Mapping[str, Any], state: TrainingState
+) -> None:
     try:
         folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
@@ -80,23 +101,32 @@ def start_run(
     except BaseException:  # Ctrl-C too: a run that nobody can go on with must not take the name
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
-    folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
-    return _run(dataset, chosen.settings, state, folder, facts, progress)
 
 
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
     """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
 
     A run that was stopped after its last epoch, before it was scored and told, is only handed back.
-    Raises: UserError where the run is finished, or the data or settings are other ones.
+    Raises: UserError where the run is finished or broke, or the data or settings are other ones.
     """
+    with runfolder.locked(folder):
+        return _resume(dataset, folder, progress or Silent())
+
+
+def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResult:
     settings, facts = read_run(folder)
+    if (record := folder.broken()) is not None:
+        raise UserError(
+            f"{folder.path} cannot be resumed: {record.get('summary', 'training broke')}; the same steps would follow",
+            str(record.get("fix") or "start a new run with a lower --lr"),
+        )
     if facts.get("file_list_sha256") != file_list_sha256(dataset):
         raise UserError(
             f"{dataset.path} is not what {folder.path} was trained on: its list of images has changed",
             "restore the data, or start a new run",
         )
     device = machine.find_device(settings.run.device)
+    _refuse_too_large(settings, dataset, device)
     state = _new_state(_new_model(settings).to(device), settings)
     state.restore(folder)
     _refuse_other_settings(settings, state.settings, folder)
@@ -110,7 +140,7 @@ def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = 
         )
     folder.keep_metrics_until(state.epoch)
     folder.log(f"resumed after epoch {state.epoch}")
-    return _run(dataset, settings, state, folder, facts, progress or Silent())
+    return _run(dataset, settings, state, folder, facts, progress)
 
 
 def _refuse_other_settings(settings: TrainSettings, begun_with: str, folder: RunFolder) -> None:
@@ -138,7 +168,7 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
     path = folder.path / runfolder.CONFIG
     settings = tree.from_plain(TrainSettings, tree.read_toml(path), str(path))
     try:
-        facts = json.loads((folder.path / runfolder.DATA).read_text(encoding="utf-8"))
+        facts = json.loads((folder.path / runfolder.DATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder.path}/{runfolder.DATA} cannot be read ({error})", "start a new run"
@@ -146,6 +176,12 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
     if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
         raise UserError(f"{folder.path}/{runfolder.DATA} does not say where the data are", "start a new run")
     return settings, facts
+
+
+def _refuse_too_large(settings: TrainSettings, dataset: Dataset, device: torch.device) -> None:
+    """Once more than when the settings were chosen: now torch is loaded, and the device is known."""
+    left = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+    refuse_too_large(settings, len(dataset.training), left=left)
 
 
 def _described(device: torch.device) -> str:
@@ -243,6 +279,7 @@ class _Writer:
         self, dataset: Dataset, settings: TrainSettings, folder: RunFolder, facts: Mapping[str, Any]
     ) -> None:
         self.dataset, self.settings, self.folder, self.facts = dataset, settings, folder, facts
+        self.broken = ""
 
     def keep(self, state: TrainingState, is_best: bool, scores: dict[str, float]) -> None:
         self._write(runfolder.LAST, state, scores)
@@ -255,10 +292,16 @@ class _Writer:
         self._write(runfolder.LAST, state, {})
         self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
 
-    def keep_broken(self, state: TrainingState) -> None:
-        """The last whole epoch's weights stay. Before the first there are none: then what is still finite."""
-        whole = (self.folder.path / runfolder.LAST).exists()
-        if not whole and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
+    def keep_broken(self, state: TrainingState, found: Break) -> None:
+        """The last whole epoch's weights stay, marked. If there are none, keep what is still finite."""
+        self.broken = str(found)
+        kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]
+        for path in kept:
+            card, tensors = read_model(path)
+            facts = {**card.provenance.facts, BROKEN: self.broken}
+            where = replace(card.provenance, facts=facts)
+            write_model(path, tensors, replace(card, provenance=where))
+        if not kept and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
             self._write(runfolder.LAST, state, {})
 
     def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
@@ -284,6 +327,7 @@ class _Writer:
                     "step": state.step,
                     "weights": "averaged",
                     "chosen": chosen_by,
+                    **({BROKEN: self.broken} if self.broken else {}),
                 },
             ),
         )

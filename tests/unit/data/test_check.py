@@ -41,12 +41,12 @@ def test_sound_data_have_no_problem_and_their_facts(folder: Path) -> None:
 
 def test_an_image_in_both_splits_is_a_leak(folder: Path) -> None:
     shutil.copy(folder / "train" / "d0" / "1.png", folder / "val" / "d0" / "copy.png")
-    assert "1 images are in both splits" in _said(_check(folder), "warning")
+    assert "2 images have a copy in another split" in _said(_check(folder), "warning")
 
 
 def test_an_image_under_two_classes_is_found(folder: Path) -> None:
     shutil.copy(folder / "train" / "d0" / "1.png", folder / "train" / "d1" / "again.png")
-    assert "under two classes" in _said(_check(folder), "warning")
+    assert "2 images have a copy in another class" in _said(_check(folder), "warning")
 
 
 def test_unreadable_files_are_listed_with_their_reason(folder: Path) -> None:
@@ -77,7 +77,11 @@ def test_imbalance_few_images_and_empty_classes_are_told(folder: Path) -> None:
     (folder / "train" / "d2").mkdir()
     write_scans(folder / "train", {"d3": 1})
     said = _said(_check(folder), "warning")
-    assert "imbalance" in said and "'d3' has 1 training images" in said and "'d2' in train is empty" in said
+    assert (
+        "imbalance" in said
+        and "'d3' has only 1 training image (" in said
+        and "'d2' in train is empty" in said
+    )
 
 
 def test_classes_that_only_val_has_are_fatal_with_a_guess(folder: Path) -> None:

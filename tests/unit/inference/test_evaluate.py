@@ -88,9 +88,11 @@ def test_unreadable_images_are_listed_and_not_scored(model: Model, labelled: Pat
 def test_what_evaluation_json_holds_is_plain_and_whole(model: Model, labelled: Path) -> None:
     plain = json.loads(json.dumps(evaluate(model, open_data(labelled, WHOLE)).to_dict()))
     wanted = (
-        "data split weights images scored unreadable top1 top1_interval top5 loss classes confusion mistakes"
+        "data split weights images scored unreadable top1 top1_interval top5 loss classes confusion mistakes "
+        "majority notice"
     )
     assert set(plain) == set(wanted.split())
+    assert plain["majority"] == {"name": NAMES[0], "top1": 0.25}
     assert [c["name"] for c in plain["classes"]] == list(NAMES)
     assert plain["classes"][5] == {"name": "weed", "images": 0, "recall": None} | {
         key: plain["classes"][5][key] for key in ("precision", "f1")
@@ -130,7 +132,7 @@ def test_an_untrained_head_is_not_scored(tmp_path: Path, labelled: Path) -> None
 
 
 def test_a_model_that_names_all_the_same_is_noticed(model: Model, labelled: Path) -> None:
-    assert evaluate(model, open_data(labelled, WHOLE)).notice == ""
+    assert "called" not in evaluate(model, open_data(labelled, WHOLE)).notice
     with torch.no_grad():
         model.vit.head.bias[2] = 1000
     assert "all 20 images are called 'rose'" in evaluate(model, open_data(labelled, WHOLE)).notice

@@ -112,3 +112,12 @@ def test_nothing_is_overwritten_and_nothing_broken_is_written(model: Model, tmp_
     with pytest.raises(CheckpointError, match="its config was not"):
         model.save(tmp_path / "other.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.bin", "m.npz", "m"])
+def test_a_file_is_what_its_name_says(model: Model, tmp_path: Path, name: str) -> None:
+    """Weights are saved as safetensors, so under no other ending."""
+    for write in (model.save, lambda path: pw.adapt("never read", path, image_size=64)):
+        with pytest.raises(OutputError) as said:
+            write(tmp_path / name)
+        assert "call it m.safetensors" in said.value.fix and not list(tmp_path.iterdir())

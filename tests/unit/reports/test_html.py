@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from patchword.errors import DataError, OutputError
+from patchword.metrics import wilson_interval
 from patchword.reports.html import count, duration, percent, write_report
 from support.page import Page
 from support.run_folder import data_of, write_sample
@@ -44,16 +45,13 @@ def _all_numbers(value: Any) -> set[float]:
 def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     write_sample(tmp_path, FLOWERS)
     page = _page(tmp_path)
-    assert page.headings[0] == (1, "85.7\u00a0% right on flowers5.zip")
+    assert page.headings[0] == (1, "85.7\u00a0% accuracy on flowers5.zip")
     flat = " ".join(page.text.split())
-    assert "names 30 of 35 images of the split val right: top-1 85.7 %" in flat
-    assert "between 80.5 % and 90.0 %" in flat
-    assert "Scored are 35 of 37 images; 2 could not be read." in flat
+    assert "classifies 30 of 35 images of the split val correctly: top-1 85.7 %" in flat
+    assert "interval from 80.5 % to 90.0 %" in flat
+    assert "35 of 37 images were scored; 2 could not be read." in flat
     assert "averaged weights after the last epoch" in flat
-    assert (
-        "best.safetensors holds epoch 2 with 85.0 %; that epoch was chosen by looking at this very split"
-        in flat
-    )
+    assert "best.safetensors holds epoch 2 with 85.0 %; that epoch was selected on this split" in flat
 
 
 def test_a_last_epoch_that_is_the_best_is_not_said_to_be_beaten(tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ def test_a_picture_that_is_none_is_not_loaded(tmp_path: Path) -> None:
         evaluation["mistakes"][0]["thumbnail"] = bad
         (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
         page = _page(tmp_path)
-        assert page.elements["img"] == 0 and "no picture" in page.text
+        assert page.elements["img"] == 0 and "no image" in page.text
 
 
 @pytest.mark.parametrize("number", [2, 5, 60])
@@ -161,8 +159,8 @@ def test_the_three_most_frequent_confusions_are_named(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     text = " ".join(_page(tmp_path).text.split())
     assert (
-        "Most often, tulips is taken for roses (5 of 12), daisy is taken for dandelion (3 of 10) "
-        "and roses is taken for sunflowers (2 of 9)." in text
+        "Most often, tulips is predicted as roses (5 of 12), daisy is predicted as dandelion (3 of 10) "
+        "and roses is predicted as sunflowers (2 of 9)." in text
     )
 
 
@@ -170,15 +168,63 @@ def test_no_mistakes_at_all_reads_well(tmp_path: Path) -> None:
     evaluation = write_sample(tmp_path, FLOWERS, wrong=0) | {"mistakes": []}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     page = _page(tmp_path)
-    assert "every scored image got its right name" in page.text
-    assert "worst mistakes" not in page.text
+    assert "No image was misclassified" in page.text
+    assert "Most confident mistakes" not in page.text
 
 
 def test_one_answer_for_every_image_is_said_first(tmp_path: Path) -> None:
     evaluation = write_sample(tmp_path, FLOWERS)
     evaluation["confusion"] = [[7, 0, 0, 0, 0] for _ in FLOWERS]
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
-    assert "Every image got the same answer" in _page(tmp_path).text
+    assert "Every image is predicted as" in _page(tmp_path).text
+
+
+def test_a_model_no_better_than_the_majority_class_is_the_first_hint(tmp_path: Path) -> None:
+    classes = FLOWERS[:2]
+    evaluation = write_sample(tmp_path, classes)
+    cases = {
+        (46, 8, 38): "no better than the majority class",
+        (46, 8, 46): "no better than the majority class",  # exactly as good
+        (38, 0, 30): "",  # one class alone: nothing to compare with
+        (28, 26, 30): "not clearly better than the majority class",
+        (28, 26, 50): "",
+    }
+    for (first, second, right), expected in cases.items():
+        evaluation["classes"] = [
+            {"name": n, "images": k, "precision": 0.6, "recall": 0.6, "f1": 0.6}
+            for n, k in zip(classes, (first, second), strict=True)
+        ]
+        total = first + second
+        found = {"top1": right / total, "top1_interval": list(wilson_interval(right, total)), "scored": total}
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation | found))
+        text = " ".join(_page(tmp_path).text.split())
+        assert ("majority class" in text) == bool(expected), (first, second, right)
+        assert text.partition("Check first ")[2].startswith(f"The model is {expected}" if expected else "")
+
+
+def test_classes_without_a_scored_image_are_named(tmp_path: Path) -> None:
+    evaluation = write_sample(tmp_path, FLOWERS, wrong=0)
+    evaluation["classes"][3]["images"] = 0
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    text = " ".join(_page(tmp_path).text.split())
+    assert "over 4 of 5 classes: no image of sunflowers was scored" in text
+    assert "top-1 100 % over 4 of 5 classes" in text
+
+
+def test_a_broken_run_is_not_called_interrupted(tmp_path: Path) -> None:
+    write_sample(tmp_path, FLOWERS, epochs=2)
+    (tmp_path / "evaluation.json").unlink()
+    record = {"kind": "broken", "epoch": 3, "step": 21, "lr": 90.0, "what": "loss", "advised_lr": "3e-4"}
+    words = {"summary": "the loss is not finite in epoch 3, step 21, at learning rate 90"}
+    more = {"message": "training broke: " + words["summary"], "fix": "start again with --lr 3e-4"}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record | words | more) + "\n")
+    page = _page(tmp_path)
+    text = " ".join(page.text.split())
+    assert page.headings[0][1] == "Training broke: flowers5.zip"
+    assert "in epoch 3, step 21, at learning rate 90" in text and "start again with --lr 3e-4" in text
+    assert "interrupted" not in text and "--resume" not in text
+    assert "patchword train flowers5.zip --config" in text and "config.toml --lr 3e-4" in text
 
 
 def test_a_split_of_which_nothing_could_be_read_has_no_score(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ from safetensors.numpy import load_file
 
 from patchword import api
 from patchword.cli.main import run as run_command
-from patchword.errors import DataError, Interrupted, OutputError, SettingsError, TrainingBroken, UserError
+from patchword.errors import (
+    DataError,
+    Interrupted,
+    NotEnoughMemory,
+    OutputError,
+    SettingsError,
+    TrainingBroken,
+    UserError,
+)
 from patchword.runs import TrainRequest, _reported, prepare, run
 from patchword.training.runfolder import free_folder, make_folder
 from patchword.training.state import TrainingState
@@ -118,7 +126,7 @@ def test_a_run_that_was_killed_between_its_score_and_its_report_is_told(
     def killed(folder: Path) -> None:
         raise MemoryError
 
-    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+    with monkeypatch.context() as patched, pytest.raises(NotEnoughMemory, match="resume"):
         patched.setattr("patchword.reports.html.write_report", killed)
         api.resume(run)
     assert (run / "evaluation.json").exists() and not (run / "report.html").exists()
@@ -213,6 +221,18 @@ def test_when_numbers_break_the_last_whole_epoch_stays(data: Path, tmp_path: Pat
     kept = re.search(r"weights of epoch (\d+)", caught.value.message)
     assert kept and api.load(tmp_path / "run").provenance.facts["epoch"] == int(kept[1])
     assert "stopped: " in (tmp_path / "run" / "log.txt").read_text()
+    # Never above the recipe's 4e-3 or 2e-3, whatever rate blew up.
+    advised = float(re.search(r"lr[ =]([-\d.e]+)", caught.value.fix)[1])  # type: ignore[index]
+    assert 0 < advised <= 4e-3
+    for weights in ("last.safetensors", "best.safetensors"):
+        (note,) = api.load(tmp_path / "run" / weights).report.notes
+        assert re.search(
+            r"from a training run that broke: the \w+ is not finite in epoch \d+, step \d+", note
+        )
+    with pytest.raises(UserError, match=r"cannot be resumed: the .* is not finite"):
+        api.resume(tmp_path / "run")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Training broke" in report and "interrupted" not in report
 
 
 def test_an_evaluation_that_is_no_number_is_no_score(data: Path, tmp_path: Path) -> None:

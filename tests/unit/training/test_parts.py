@@ -22,6 +22,7 @@ from patchword.model.sizes import sized
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
+from patchword.training.expected import expectation
 from patchword.training.losses import soft_cross_entropy, soft_targets
 from patchword.training.muon import orthogonal
 from patchword.training.optim import make_optimiser
@@ -294,3 +295,11 @@ def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
         }
         assert maps["blocks.0.attention.qkv.weight"] == 3 and maps["blocks.0.attention.proj.weight"] == 1
         assert maps["blocks.0.mlp.fc1.weight"] == (2 if gated else 1) and maps["blocks.0.mlp.fc2.weight"] == 1
+
+
+def test_few_images_from_scratch_come_with_what_to_expect() -> None:
+    settings, _ = recipe_named("scratch")(_digits(), Overlay())
+    assert "30 training images for each class" in expectation(settings, 300)
+    assert "--weights" in expectation(settings, 300) and expectation(settings, 1437) == ""
+    begun = dataclasses.replace(settings, run=dataclasses.replace(settings.run, weights="run"))
+    assert expectation(begun, 300) == ""

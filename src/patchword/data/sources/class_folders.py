@@ -5,16 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
-from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import (
-    Found,
-    Listing,
-    arrange,
-    class_problems,
-    in_order,
-    refuse_without_classes,
-)
-from patchword.data.sources.table import TABLE_SUFFIXES
+from patchword.data.request import OpenRequest, refuse_table_options
+from patchword.data.sources.folder_problems import class_problems, refuse_without_classes
+from patchword.data.sources.layout import Found, arrange
+from patchword.data.sources.listing import Listing, Tree, tree_of
+from patchword.data.sources.neighbours import labelling_table
+from patchword.data.sources.skipped import skipped_in, skipped_problems
+from patchword.data.sources.split_names import in_order
+from patchword.data.sources.wrong_level import refuse_containers
 from patchword.data.splits import split_in_two
 
 MakeReader = Callable[[Sequence[str]], Reader]
@@ -25,13 +23,18 @@ def dataset_of(
 ) -> Dataset:
     """`make_reader` gives a reader for a list of the listing's files.
 
-    Raises: DataError where no image lies in a class folder.
+    Raises: DataError where no image lies in a class folder, or folders can be read in two ways.
     """
-    found = arrange(listing)
-    tables = [f for f in listing.files if f.lower().endswith(TABLE_SUFFIXES)] if kind == "folder" else []
-    refuse_without_classes(found, path, tables)
-    training = found.members.get("train") or found.members.get("all") or {}
-    classes = in_order(name for name, files in training.items() if files)
+    refuse_table_options(request, f"{path} is a {kind} of class folders")
+    path = path.rstrip("/") or path
+    tree = tree_of(listing)
+    table = labelling_table(tree)
+    found = arrange(tree.root, path, request.class_level)
+    refuse_without_classes(found, tree, path, table, request.class_level)
+    if request.class_level is None:
+        for place in {place.path: place for place in found.places.values()}.values():
+            refuse_containers(place, tree, path, table)
+    classes = in_order(name for name, files in found.training.items() if files)
     if not classes:  # train/ is there and empty, val/ is not
         classes = in_order(c for members in found.members.values() for c, files in members.items() if files)
     splits = {
@@ -42,19 +45,29 @@ def dataset_of(
     seed = None
     if set(splits) == {"all"} and request.split:
         splits, seed = split_in_two(splits["all"], request.seed), request.seed
+    problems = class_problems(found, tree, path, kind, request.ignore_unknown_classes)
+    problems += skipped_problems(tree, path)
+    if table is not None:
+        message = f"{path}: {table} lists these images and is not used"
+        problems.append(Problem(severity="note", message=message, fix=f"give {path}/{table} to use it"))
     return Dataset(
         path=path,
         kind=kind,
         classes=classes,
         splits=splits,
-        passed_by=dict(found.passed_by),
-        problems=tuple(_problems(found, path, request)),
+        passed_by=_passed_by(found, tree),
+        readings=tuple(found.readings),
+        problems=tuple(problems),
         split_seed=seed,
     )
 
 
-def _problems(found: Found, path: str, request: OpenRequest) -> list[Problem]:
-    return class_problems(found, path, request.ignore_unknown_classes)
+def _passed_by(found: Found, tree: Tree) -> dict[str, int]:
+    counts = {skipped.text: len(skipped.files) for skipped in skipped_in(tree.root, tree.head)}
+    counts["hidden"] = tree.hidden
+    counts["images in no split"] = sum(found.beside.values())
+    counts["images without a class"] = sum(found.unlabelled.values())
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def _split(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Split
-from patchword.data.request import OpenRequest
+from patchword.data.request import OpenRequest, refuse_folder_options, refuse_table_options
 
 DESCRIPTION = "digits (built in)"
 LEVELS = 16
@@ -62,6 +62,8 @@ def recognises(path: str) -> bool:
 
 def read(path: str, request: OpenRequest) -> Dataset:
     """Always the same stratified split: 1,437 scans to train on, 360 to test."""
+    refuse_table_options(request, "digits is built in")
+    refuse_folder_options(request, "digits is built in")
     labels = _scans()[1]
     tested = np.unpackbits(np.frombuffer(TESTED, np.uint8), count=len(labels)).astype(bool)
     train, test = np.flatnonzero(~tested), np.flatnonzero(tested)

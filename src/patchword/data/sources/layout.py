@@ -1,263 +1,230 @@
-"""Class folders, seen as a list of paths: the same rules for a folder and for a zip.
+"""Class folders, seen as a tree: the same rules for a folder and for a zip.
 
-train/CLASS/…/image     val/ or test/ beside it        (also training, valid, validation, …)
+train/CLASS/…/image     val/ or test/ beside it (also training_set, valid, seg_test, …)
+CLASS/train/image       the splits below the classes
 CLASS/…/image           no split: one is made
-ANYTHING/train/…        one wrapping folder is looked through
+
+A folder that holds images in one folder alone, which is no class, is looked through: at the top and in each split.
+What can be read in two ways is refused, with the path or the option that decides.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
-from patchword.data.dataset import Problem
-from patchword.errors import DataError, counted, is_near, near_text
-from patchword.images.suffixes import SUFFIXES
+from patchword.data.sources.listing import Folder
+from patchword.data.sources.split_names import (
+    is_generic,
+    is_unlabelled,
+    misspelt_split,
+    split_called,
+    split_order,
+    splits_among,
+)
+from patchword.errors import DataError
 
-SPLITS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
-}
-_SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
-
-
-def split_order(name: str) -> tuple[int, str]:
-    """train, val, test, then all else by name."""
-    return (list(SPLITS).index(name) if name in SPLITS else len(SPLITS), name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """files: paths below the root, with "/". folders: likewise; needed to see empty ones."""
-
-    files: Sequence[str]
-    folders: Sequence[str]
+Members = dict[str, list[str]]
 
 
 @dataclass(kw_only=True)
 class Found:
-    """members: split → class → files. loose: images outside any class folder.
+    """members: split → class → files, split "all" when there are no split folders. places: where each split's classes lie.
 
-    beside: images in folders that are no split, beside one that is.
+    flat: folders of images where class folders should be. loose: images outside any class folder. unlabelled: folder →
+    images without a class, next to a split with classes. beside: folder → images, of folders that are no split.
+    nested: images in folders below their class folder. unused: folders without images that were looked past.
     """
 
-    members: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    members: dict[str, Members] = field(default_factory=dict)
+    places: dict[str, Folder] = field(default_factory=dict)
+    flat: list[Folder] = field(default_factory=list)
     loose: list[str] = field(default_factory=list)
-    passed_by: Counter[str] = field(default_factory=Counter)
+    unlabelled: Counter[str] = field(default_factory=Counter)
     beside: Counter[str] = field(default_factory=Counter)
+    nested: int = 0
+    unused: list[str] = field(default_factory=list)
+    readings: list[str] = field(default_factory=list)
+
+    @property
+    def training(self) -> Members:
+        return self.members.get("train") or self.members.get("all") or {}
 
 
-def arrange(listing: Listing) -> Found:
-    """Sort the files into splits and classes. Split "all" when there are no split folders."""
+def arrange(root: Folder, path: str, level: int | None = None) -> Found:
+    """Sort the images into splits and classes. level: how deep the class folders lie, if a person says so.
+
+    Raises: DataError for folders that can be read as splits in two ways.
+    """
     found = Found()
-    images = [file for file in listing.files if _is_image(file, found.passed_by)]
-    top = _wrapping_folder(images, listing.folders)
-    splits = _split_folders(images, listing.folders, top)
-    for name, folder in splits.items():
-        found.members[name] = {
-            c: [] for c in _subfolders([f for f in listing.folders if _visible(f)], folder)
-        }
-    for file in images:
-        split, below = _split_of(file, splits)
-        if split is None:
-            found.passed_by["in no split folder"] += 1
-            found.beside[file[len(top) :].split("/")[0]] += 1
-        elif len(below) == 1:
-            found.loose.append(file)
-        else:
-            found.members[split].setdefault(below[0], []).append(file)
-    for classes in found.members.values():
-        for files in classes.values():
-            files.sort()
+    top = _below_wrappers(root, found, stop_at_splits=True)
+    if level is None and _has_splits_in_classes(top):
+        _take_splits_in_classes(top, found)
+        return found
+    splits = _splits(top, path, found)
+    known: Collection[str] = ()
+    for split in sorted(splits, key=split_order):
+        place = _below_wrappers(splits[split], found, keep=known)
+        found.places[split] = place
+        found.members[split] = {}
+        _take_classes(place, level or 1, found.members[split], found)
+        known = known or found.members[split]
+    _say_places(found)
     return found
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in their order: by number when all are numbers, else by name."""
-    unique = set(names)
-    if all(re.fullmatch(r"[0-9]+", name) for name in unique):
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))
-    return tuple(sorted(unique))
+def _below_wrappers(
+    folder: Folder, found: Found | None = None, keep: Collection[str] = (), stop_at_splits: bool = False
+) -> Folder:
+    """The folder itself, or the one below that holds all its images in folders. keep: names not to be looked through."""
+    while not folder.images and len(folder.filled) == 1:
+        (only,) = folder.filled
+        if only.is_flat or only.name in keep or (stop_at_splits and splits_among([only.name])):
+            break
+        if found is not None:
+            found.unused += [f.path for f in folder.folders.values() if f is not only]
+        folder = only
+    return folder
 
 
-def class_problems(found: Found, path: str, ignore_unknown: bool) -> list[Problem]:
-    """Loose images, empty classes, and classes that the two splits do not share."""
-    problems = []
-    if found.loose:
-        problems.append(
-            Problem(
-                severity="error",
-                message=f"{path} has {counted(len(found.loose), 'image')} outside any class folder, as {found.loose[0]}",
-                fix="move each into the folder of its class, or remove them",
-            )
-        )
-    for folder, count in sorted(found.beside.items()):
-        near = near_text(folder, [s for spellings in SPLITS.values() for s in spellings])
-        problems.append(
-            Problem(
-                severity="warning",
-                message=f"{path}: {folder} is no split{near}, its images ({count}) are left out",
-                fix="call it val or test if it is to score, or move it elsewhere",
-            )
-        )
-    training = found.members.get("train", found.members.get("all", {}))
-    for split, classes in found.members.items():
-        for name in sorted(c for c, files in classes.items() if not files):
-            problems.append(
-                Problem(
-                    severity="warning" if classes is training else "note",
-                    message=f"{path}: the class folder {name!r} in {split} is empty",
-                    fix="put its images there, or remove the folder",
-                )
-            )
-    for split in ("val", "test"):
-        problems.extend(_differences(training, found.members.get(split), path, split, ignore_unknown))
-    return problems
+def has_classes(folder: Folder, known: Collection[str] = ()) -> bool:
+    """Whether images lie in class folders below `folder`. known: names that are classes for certain.
+
+    A single folder called images, unknown, test or as what it lies in is no class.
+    """
+    place = _below_wrappers(folder, keep=known)
+    if len(place.filled) != 1:
+        return bool(place.filled)
+    (only,) = place.filled
+    if only.name in known:
+        return True
+    is_no_class = is_generic(only.name) or is_unlabelled(only.name) or bool(splits_among([only.name]))
+    return not is_no_class and only.name != folder.name
 
 
-def _differences(
-    training: dict[str, list[str]],
-    other: dict[str, list[str]] | None,
-    path: str,
-    split: str,
-    ignore_unknown: bool,
-) -> list[Problem]:
-    known = {c for c, files in training.items() if files}
-    there = {c for c, files in (other or {}).items() if files}
-    if other is None or not known:
-        return []
-    problems = []
-    unknown, absent = sorted(there - known), sorted(known - there)
-    if unknown:
-        count = sum(len(other[c]) for c in unknown)
-        problems.append(
-            Problem(
-                severity="note" if ignore_unknown else "error",
-                message=_table(path, split, unknown, absent, known),
-                fix="rename them, or pass --ignore-unknown-classes to leave "
-                f"{'that image' if count == 1 else f'those {count} images'} out",
-            )
-        )
-    if absent:
-        listed = ", ".join(repr(c) for c in absent[:8]) + (" …" if len(absent) > 8 else "")
-        problems.append(
-            Problem(
-                severity="warning",
-                message=f"{path}: {split} has no image of {listed}, so {'it' if len(absent) == 1 else 'they'} "
-                "cannot be scored",
-                fix=f"add images of the class to {split}",
-            )
-        )
-    return problems
-
-
-def _table(path: str, split: str, unknown: list[str], absent: list[str], known: set[str]) -> str:
-    """Which classes differ, each with the one that was probably meant."""
-    lines = [f"{name!r}{is_near(name, absent) or is_near(name, known)}" for name in unknown[:12]]
-    more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
-    has = "the class" if len(unknown) == 1 else "the classes"
-    return f"{path}: {split} has {has} {', '.join(lines)}{more}, train does not"
-
-
-def refuse_without_classes(found: Found, path: str, tables: Sequence[str] = ()) -> None:
-    """Raises: DataError where no image lies in a class folder. tables: what may have been meant instead."""
-    if any(files for classes in found.members.values() for files in classes.values()):
-        return
-    if found.loose:
-        where = str(PurePosixPath(found.loose[0]).parent)
-        place = path if where == "." else f"{path}/{where}"
-        raise DataError(
-            f"{place} holds {counted(len(found.loose), 'image')} directly, where class folders should be",
-            f"make a folder for each class, as {place}/CLASS/{PurePosixPath(found.loose[0]).name}",
-        )
-    other = ", ".join(f"{count} {reason}" for reason, count in found.passed_by.items())
-    raise DataError(
-        f"{path} holds no images" + (f" ({other})" if other else ""),
-        f"give a table itself, as {path}/{tables[0]}"
-        if tables
-        else "give a folder of class folders with images in them",
-    )
-
-
-def _is_image(file: str, passed_by: Counter[str]) -> bool:
-    name = PurePosixPath(file).name
-    if not _visible(file) or name.lower() in ("thumbs.db", "desktop.ini"):
-        passed_by["hidden files"] += 1
-        return False
-    if PurePosixPath(name).suffix.lower() not in SUFFIXES:
-        passed_by["files of other kinds"] += 1
-        return False
-    return True
-
-
-def _visible(path: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
-
-
-def _wrapping_folder(images: Sequence[str], folders: Sequence[str]) -> str:
-    """The folder, "" or ending in "/", that holds everything: the way down to the first choice."""
-    top = ""
-    while True:
-        heads = {file[len(top) :].split("/")[0] for file in images if file.startswith(top)}
-        heads |= set(_subfolders([f for f in folders if _visible(f)], top))
-        if len(heads) != 1:
-            return top
-        below = f"{top}{heads.pop()}/"
-        holds_images = any(f.startswith(below) and "/" not in f[len(below) :] for f in images)
-        is_split = below.rstrip("/").rpartition("/")[2].lower() in _SPLIT_OF
-        if holds_images or is_split or not any(f.startswith(below) for f in images):
-            return top
-        top = below
-
-
-def _split_folders(images: Sequence[str], folders: Sequence[str], top: str) -> dict[str, str]:
-    """Split name → its folder; one split "all" when none is called so, or only one of them is there."""
-    below = sorted(set(_subfolders(folders, top)) | {f[len(top) :].split("/")[0] for f in images})
-    direct = {
-        f[len(top) :].split("/")[0] for f in images if f.startswith(top) and f[len(top) :].count("/") == 1
-    }
-    others = {folder for folder in direct if folder.lower() not in _SPLIT_OF}
-    split_of = {folder: _SPLIT_OF.get(folder.lower()) for folder in below}
-    if len(others) > 1:  # car/, plane/ and train/ hold images alike: a train is a class here
-        split_of = {folder: split for folder, split in split_of.items() if folder not in direct}
-    if not any(split_of.values()) and not direct:  # training_set/ and test_set/
-        by_word = {folder: _split_by_word(folder) for folder in below}
-        if len(below) > 1 and None not in by_word.values():
-            split_of = by_word
-    named: dict[str, str] = {}
-    for folder, split in split_of.items():
-        if split is None:
-            continue
-        if split in named:
+def _splits(top: Folder, path: str, found: Found) -> dict[str, Folder]:
+    """Split → its folder; "all" alone where nothing is split. Nothing at all where training images have no classes."""
+    named = splits_among(top.folders)
+    train = next((f for f in top.folders.values() if named.get(f.name) == "train" and has_classes(f)), None)
+    known = _below_wrappers(train).folders if train is not None else ()
+    labelled = [f for f in top.folders.values() if f.name in named and has_classes(f, known)]
+    flat = [f for f in top.filled if f.name in named and f not in labelled]
+    others = [f for f in top.filled if f.name not in named]
+    if not labelled:
+        return _without_labelled_splits(top, flat, others, named, found)
+    if any(named[f.name] == "train" for f in flat):
+        found.flat += [f for f in flat if named[f.name] == "train"]
+        return {}
+    splits: dict[str, Folder] = {}
+    for folder in labelled:
+        split = named[folder.name]
+        if split in splits:
             raise DataError(
-                f"both {named[split].rstrip('/')} and {top}{folder} look like the {split} split",
-                "remove one of them",
+                f"{path}: {splits[split].path} and {folder.path} both look like the {split} split",
+                f"give the folder of one data set, or move one of the two out of {path}",
             )
-        named[split] = f"{top}{folder}/"
-    if "train" in named and len(named) > 1:
-        return {name: named[name] for name in sorted(named, key=split_order)}
-    if len(named) == 1:
-        return {"all": next(iter(named.values()))}
-    return {"all": top} if "train" not in named and not named else named
+        splits[split] = folder
+    for folder in top.folders.values():  # an empty split is a mistake to be told, not one to be made up for
+        if folder.name in named and not folder.num_images:
+            splits.setdefault(named[folder.name], folder)
+    for folder in [*flat, *others]:
+        if folder in flat or not has_classes(folder, known):
+            found.unlabelled[folder.path] += folder.num_images
+        else:
+            found.beside[folder.path] += folder.num_images
+    if top.images:
+        found.unlabelled[top.path] += len(top.images)
+    _refuse_a_class_called_as_a_split(splits, others, path)
+    found.unused += [f.path for f in top.folders.values() if not f.num_images and f.name not in named]
+    return splits if len(splits) > 1 else {"all": next(iter(splits.values()))}
 
 
-def _split_by_word(folder: str) -> str | None:
-    """The split that a word of the name says, as in `seg_train` and `test-set`; None where none or several do."""
-    said = {_SPLIT_OF[word] for word in re.split(r"[^a-z]+", folder.lower()) if word in _SPLIT_OF}
-    return said.pop() if len(said) == 1 else None
-
-
-def _split_of(file: str, splits: dict[str, str]) -> tuple[str | None, list[str]]:
-    for name, folder in splits.items():
-        if file.startswith(folder):
-            return name, file[len(folder) :].split("/")
-    return None, []
-
-
-def _subfolders(folders: Sequence[str], top: str) -> list[str]:
-    inside = (
-        f.rstrip("/")[len(top) :] for f in folders if f.startswith(top) and len(f.rstrip("/")) > len(top)
+def _without_labelled_splits(
+    top: Folder, flat: list[Folder], others: list[Folder], named: dict[str, str], found: Found
+) -> dict[str, Folder]:
+    """Folders called as splits that hold images directly: bus/ and train/ are classes, train/ and test/ are not."""
+    if not flat:
+        return {"all": top}
+    splits = {named[folder.name] for folder in flat}
+    are_splits = not others or ("train" in splits and len(splits) > 1)
+    if are_splits or any(is_generic(f.name) or is_unlabelled(f.name) for f in others):
+        found.flat += sorted(flat, key=lambda folder: split_order(named[folder.name]))
+        return {}
+    names = " and ".join(folder.name for folder in flat)
+    found.readings.append(
+        f"{names} {'is a class' if len(flat) == 1 else 'are classes'}, not a split: "
+        f"images lie directly in it, as in {others[0].name}"
     )
-    return sorted({folder.split("/")[0] for folder in inside})
+    return {"all": top}
+
+
+def _refuse_a_class_called_as_a_split(splits: dict[str, Folder], others: list[Folder], path: str) -> None:
+    """train/2019 beside bus/2019: a split, a class, or a split whose partner is misspelt?"""
+    if len(splits) > 1:
+        return
+    ((split, folder),) = splits.items()
+    names = set(_below_wrappers(folder).folders)
+    same = [f for f in others if names & set(_below_wrappers(f).folders)]
+    if not same or (split == "train" and all(misspelt_split(f.name) for f in same)):
+        return
+    has = f"{path} has a folder {folder.name}, which is read as the {split} split"
+    listed = ", ".join(f.name for f in same[:5])
+    wanted = "train" if split != "train" else "val"
+    raise DataError(
+        f"{has}, but {listed} next to it {'holds' if len(same) == 1 else 'hold'} folders of the same names",
+        f"rename {same[0].name} to {wanted} if it is a split, {folder.name} if it is a class, or give one of them, "
+        f"as {path}/{folder.path}",
+    )
+
+
+def _take_classes(place: Folder, level: int, members: Members, found: Found) -> None:
+    """Each folder `level` folders below `place` is a class, with all that is in it."""
+    found.loose += place.images
+    for folder in place.folders.values():
+        if level > 1:
+            _take_classes(folder, level - 1, members, found)
+        else:
+            members.setdefault(folder.name, []).extend(folder.all_images())
+            found.nested += folder.num_images - len(folder.images)
+
+
+def _has_splits_in_classes(top: Folder) -> bool:
+    """cat/train, cat/test, dog/train, dog/test, with images directly in each."""
+    below = [folder.filled for folder in top.filled]
+    splits = {split_called(f.name) for folders in below for f in folders}
+    return (
+        len(below) > 1
+        and not any(folder.images for folder in top.filled)
+        and not any(split_called(folder.name) for folder in top.filled)
+        and None not in splits
+        and "train" in splits
+        and len(splits) > 1
+        and not any(has_classes(f) for folders in below for f in folders)
+    )
+
+
+def _take_splits_in_classes(top: Folder, found: Found) -> None:
+    found.loose += top.images
+    for folder in top.folders.values():
+        for below in folder.filled:
+            split = split_called(below.name)
+            assert split is not None
+            members = found.members.setdefault(split, {})
+            members.setdefault(folder.name, []).extend(below.all_images())
+    found.members = {split: found.members[split] for split in sorted(found.members, key=split_order)}
+    found.readings.append("the splits are the folders below each class, as " + top.filled[0].filled[0].path)
+
+
+def _say_places(found: Found) -> None:
+    """What a person might not expect: splits and classes that are not at the top."""
+    if any(place.path.lower() != ("" if split == "all" else split) for split, place in found.places.items()):
+        where = ", ".join(
+            f"{'class folders' if split == 'all' else split}: {place.path or '.'}"
+            for split, place in found.places.items()
+        )
+        found.readings.insert(0, where)
+    if found.unused:
+        found.readings.append(f"not used, no images in: {', '.join(found.unused[:8])}")
+    if found.nested:
+        found.readings.append(
+            f"{found.nested} of the images lie in folders below their class folder and belong to that class"
+        )

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
-from patchword.data.request import OpenRequest
-from patchword.data.sources.layout import SPLITS, in_order, split_order
+from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
+from patchword.data.sources.split_names import SPLITS, in_order, split_order
 from patchword.data.splits import split_in_two
 from patchword.errors import DataError, counted, is_near, near_text
 from patchword.images.suffixes import SUFFIXES
@@ -81,6 +81,7 @@ def labels_among(files: Sequence[str]) -> str | None:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
+    refuse_folder_options(request, f"{path} is a table")
     columns, folder = _columns(path, request), Path(path).parent
 
     def make_reader(files: Sequence[str]) -> Reader:
@@ -118,6 +119,7 @@ def read_in_zip(
     request: OpenRequest,
 ) -> Dataset:
     """A table that lies in a zip beside its images."""
+    refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     there = set(files)
 

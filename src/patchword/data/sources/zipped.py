@@ -3,19 +3,23 @@
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from patchword.data.dataset import Dataset
 from patchword.data.request import OpenRequest
 from patchword.data.sources import table
 from patchword.data.sources.class_folders import dataset_of
-from patchword.data.sources.layout import Listing
+from patchword.data.sources.listing import Listing
 from patchword.errors import DataError, ImageError
 
 DESCRIPTION = "a .zip of class folders"
 # An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
 LARGEST_MEMBER_BYTES = 600_000_000
+
+# Files that are zips inside and hold no pictures of their own.
+ZIPS_OF_PROGRAMS = (".xlsx", ".ods", ".numbers", ".docx", ".npz", ".pt", ".pth", ".keras")
 
 
 class ZipReader:
@@ -40,13 +44,25 @@ class ZipReader:
 
 def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
     """Raises: ImageError for a member that is not there, damaged, encrypted, or far too large."""
-    try:
+    with _member_errors(path, member):
         size = archive.getinfo(member).file_size
         if size > LARGEST_MEMBER_BYTES:
             raise ImageError(
                 f"{member}: unpacks to {size / 1e6:.0f} MB", "unpack the zip and look at that file"
             )
         return archive.read(member)
+
+
+def read_head(archive: zipfile.ZipFile, path: str, member: str, size: int) -> bytes:
+    """The first bytes of a member. Raises: ImageError, as `read_member`."""
+    with _member_errors(path, member), archive.open(member) as opened:
+        return opened.read(size)
+
+
+@contextmanager
+def _member_errors(path: str, member: str) -> Iterator[None]:
+    try:
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         raise ImageError(f"{member}: damaged in {path} ({error})", "make the zip again") from error
     except KeyError as error:
@@ -58,12 +74,32 @@ def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
 def open_zip(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
+    except PermissionError as error:
+        raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} cannot be opened as a zip ({error})", "make or download it again") from error
+        raise DataError(f"{path} {_instead_of_a_zip(path)}", "make or download it again") from error
+
+
+def _instead_of_a_zip(path: str) -> str:
+    """What a file is that zipfile refuses: a web page or a part of a zip, as a broken download leaves."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    if not start:
+        return "is empty"
+    if start.startswith(b"PK"):
+        return "is a damaged or incomplete zip"
+    text = start.lstrip().lower()
+    return "is an HTML page, not a zip" if text.startswith((b"<!doctype", b"<html")) else "is not a zip"
 
 
 def recognises(path: str) -> bool:
-    return Path(path).is_file() and (path.lower().endswith(".zip") or _begins_as_zip(path))
+    suffix = Path(path).suffix.lower()
+    return Path(path).is_file() and (
+        suffix == ".zip" or (suffix not in ZIPS_OF_PROGRAMS and _begins_as_zip(path))
+    )
 
 
 def _begins_as_zip(path: str) -> bool:
@@ -87,18 +123,22 @@ def read(path: str, request: OpenRequest) -> Dataset:
         return ZipReader(path, [entries.get(file, file) for file in files])
 
     with open_zip(path) as archive:
+
+        def head(file: str, size: int) -> bytes:
+            return read_head(archive, path, entries[file], size)
+
         # The same name twice means that the last one counts, as for every zip program.
         entries |= {_tidy(info.filename): info.filename for info in archive.infolist()}
         listing = Listing(
             files=[e for e in entries if not e.endswith("/")],
             folders=sorted(_folders(entries)),
+            head=head,
         )
         labels = table.labels_among(listing.files)
         if labels is not None:
             content = read_member(archive, path, entries[labels])
             return table.read_in_zip(path, labels, content, listing.files, make_reader, request)
-
-    return dataset_of(path, "zip", listing, make_reader, request)
+        return dataset_of(path, "zip", listing, make_reader, request)
 
 
 def _tidy(name: str) -> str:

@@ -13,13 +13,14 @@ from patchword.data.batches import TrainingBatch
 from patchword.data.dataset import Split
 from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
+from patchword.model.memory import inference_bytes
 from patchword.training.augment import Augment, mix
 from patchword.training.config import TrainSettings
 from patchword.training.losses import soft_cross_entropy, soft_targets
 
 # Of the memory that the machine grants, for the prepared evaluation images.
 EVALUATION_SHARE = 0.1
-EVALUATION_BATCH = 64
+EVALUATION_BATCH, EVALUATION_BATCH_GPU = 64, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,17 @@ class Classify:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> Scores:
-        """Scores on the held-out images that can be read, through the same route as `evaluate`."""
+        """Scores on the held-out images that can be read, through the same route as `evaluate`.
+
+        On a GPU in the precision of training; on a CPU always in float32, as `evaluate` computes there.
+        """
         logits, labels = [], []
+        on_gpu = self.device.type == "cuda"
+        low = on_gpu and self.settings.run.precision == "bfloat16"
         for images, some in self._evaluation_batches():
-            logits.append(model(images.to(self.device)).float().cpu().numpy())
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+                found = model(images.to(self.device))
+            logits.append(found.float().cpu().numpy())
             labels.append(some)
         if not logits:
             raise DataError(
@@ -87,13 +95,21 @@ class Classify:
             )
         return _scores(np.concatenate(logits), np.concatenate(labels))
 
+    def _evaluation_batch(self) -> int:
+        """Fewer than usual only if a batch cannot fit into memory, at sizes far beyond the usual."""
+        if self.device.type == "cuda":
+            return EVALUATION_BATCH_GPU
+        config = self.settings.model
+        each = inference_bytes(config, config.image.size, 1) - inference_bytes(config, config.image.size, 0)
+        return max(min(EVALUATION_BATCH, machine.memory_limit_bytes() // (4 * each)), 1)
+
     def _evaluation_batches(self) -> Any:
         if self._prepared is not None:
             return self._prepared
         batches = iterate(
             from_split(self.split),
             self.settings.preprocess,
-            EVALUATION_BATCH,
+            self._evaluation_batch(),
             self.workers,
             self.split.max_pixels,
         )

@@ -1,0 +1,187 @@
+"""What the images of a data set and the names of its classes show together."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from patchword.data.dataset import Dataset, Problem
+from patchword.errors import counted
+
+# A finding about this share of the images is a warning, about fewer a note.
+LARGE_SHARE = 0.05
+LISTED = 8
+_ENCODING = "how their characters are encoded"
+_OVERLOOKED: dict[str, Callable[[str], str]] = {
+    _ENCODING: lambda name: unicodedata.normalize("NFKC", name),
+    "letter case": str.casefold,
+    "blanks": lambda name: "".join(name.split()),
+    "hyphens or underscores": lambda name: name.translate({ord("-"): None, ord("_"): None}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
+
+    plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
+    """
+
+    split: str
+    index: int
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    bytes_hash: bytes = b""
+    pixels_hash: bytes = b""
+    pixels: int = 0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
+    plain: bool = False
+    paged: bool = False
+    reason: str = ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "'a', 'b'", cut short."""
+    return ", ".join(repr(name) for name in names[:LISTED]) + (" …" if len(names) > LISTED else "")
+
+
+def look_alikes(classes: Sequence[str]) -> list[Problem]:
+    """Classes whose names a person would read as one, with how they differ."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[_without(name)].append(name)
+    problems = []
+    for names in groups.values():
+        for i, other in enumerate(names[1:], 1):
+            how, one = min(((_differences(one, other), one) for one in names[:i]), key=lambda x: len(x[0]))
+            show = ascii if _ENCODING in how else repr
+            message = f"the classes {show(one)} and {show(other)} differ only in {' and '.join(how)}"
+            problems.append(
+                Problem(severity="warning", message=message, fix="if they are one class, give it one name")
+            )
+    return problems
+
+
+def _without(name: str, kept: str = "") -> str:
+    """The name without all that is easily overlooked, but for what is kept."""
+    for what, strip in _OVERLOOKED.items():
+        name = name if what == kept else strip(name)
+    return name
+
+
+def _differences(one: str, other: str) -> list[str]:
+    """How two names differ that are equal without all that is easily overlooked."""
+    return [what for what in _OVERLOOKED if _without(one, what) != _without(other, what)]
+
+
+def unscored_classes(dataset: Dataset) -> list[Problem]:
+    """Classes that have training images and none in a split that scores."""
+    training = dataset.splits.get("train")
+    if training is None:
+        return []
+    trained = training.counts(len(dataset.classes))
+    problems = []
+    for name, split in dataset.splits.items():
+        counts = split.counts(len(dataset.classes))
+        missing = [c for c, t, n in zip(dataset.classes, trained, counts, strict=True) if t and not n]
+        if not missing or not len(split) or split is training:
+            continue
+        one = len(missing) == 1
+        message = (
+            f"{name} has no image of {listed(missing)}, so {'it' if one else 'they'} cannot be evaluated: "
+            f"the score is over {len(dataset.classes) - len(missing)} of {len(dataset.classes)} classes"
+        )
+        if dataset.split_seed is None:
+            fix = f"add images of {'the class' if one else 'these classes'} to {name}"
+        else:
+            fix = f"add images of {'the class' if one else 'these classes'}, so that some can be held out"
+        problems.append(Problem(severity="warning", message=message, fix=fix))
+    return problems
+
+
+def plain_images(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+    """Images of one colour, as white drawings on a transparent background become."""
+    plain = [look for look in looks if look.plain]
+    if not plain:
+        return []
+    everything = len(plain) == len(looks)
+    first = _name(dataset, plain[0])
+    white = all(look.mode in ("RGBA", "LA", "PA", "P") and _mean(look) > 0.99 for look in plain)
+    why = " (white drawings on a transparent background?)" if white else ""
+    share = (
+        f"all {counted(len(looks), 'image')}"
+        if everything
+        else f"{len(plain)} of {counted(len(looks), 'image')}"
+    )
+    message = f"{share} {'is' if len(looks) == 1 else 'are'} one plain colour{why}, as {first}"
+    fix = "draw them on a background of another colour" if white else "look at some of them"
+    same = everything and len({look.pixels_hash for look in looks}) == 1
+    severity = (
+        "error"
+        if same and len(looks) > 1
+        else "warning"
+        if len(plain) >= LARGE_SHARE * len(looks)
+        else "note"
+    )
+    return [Problem(severity=severity, message=message, fix=fix)]  # type: ignore[arg-type]
+
+
+def many_paged(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+    """Files of several pages or frames, of which one is read."""
+    paged = [look for look in looks if look.paged]
+    if not paged:
+        return []
+    have = "file has" if len(paged) == 1 else "files have"
+    message = (
+        f"{len(paged)} {have} more than one page or frame, as {_name(dataset, paged[0])}; the first is used"
+    )
+    fix = "save the pages that matter as files of their own"
+    return [Problem(severity="warning" if 2 * len(paged) > len(looks) else "note", message=message, fix=fix)]
+
+
+def duplicates(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+    """Images that are the same: over splits, under two classes, and within a split. Each image counts."""
+    groups: dict[bytes, list[Look]] = defaultdict(list)
+    for look in looks:
+        groups[look.pixels_hash].append(look)
+    across, labels, within = [], [], 0
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        if len({x.split for x in group}) > 1:
+            across.append(group)
+        if len({dataset.splits[x.split].labels[x.index] for x in group}) > 1:
+            labels.append(group)
+        within += len(group) - len({x.split for x in group})
+    problems = []
+    if across:
+        first = across[0][0]
+        pair = [first, next(x for x in across[0] if x.split != first.split)]
+        message = (
+            f"{sum(map(len, across))} images have a copy in another split, {_pair(dataset, pair)}: "
+            "the score will be too high"
+        )
+        fix = "remove them from train/" if dataset.split_seed is None else "remove the copies"
+        problems.append(Problem(severity="warning", message=message, fix=fix))
+    if labels:
+        group = labels[0]
+        label = dataset.splits[group[0].split].labels[group[0].index]
+        other = next(x for x in group if dataset.splits[x.split].labels[x.index] != label)
+        message = f"{sum(map(len, labels))} images have a copy in another class, {_pair(dataset, [group[0], other])}"
+        problems.append(Problem(severity="warning", message=message, fix="keep each in one class"))
+    if within:
+        repeats = "image repeats" if within == 1 else "images repeat"
+        problems.append(Problem(severity="note", message=f"{within} {repeats} another of the same split"))
+    return problems
+
+
+def _pair(dataset: Dataset, looks: Sequence[Look]) -> str:
+    return "as " + " = ".join(_name(dataset, look) for look in looks)
+
+
+def _name(dataset: Dataset, look: Look) -> str:
+    return dataset.splits[look.split].names[look.index]
+
+
+def _mean(look: Look) -> float:
+    return float(look.sums[0].mean() / max(look.pixels, 1))

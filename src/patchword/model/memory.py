@@ -1,0 +1,63 @@
+"""How much memory a model needs, by arithmetic on its config: a lower bound, so that nothing that fits is refused.
+
+Counted are the tensors that cannot be avoided: parameters, gradients, optimiser state, averaged copy, and what a
+block keeps for the backward pass. Measured peaks of training steps on a CPU were 1.1 to 3 times the estimate
+(docs/training.md), so a size that is refused has no chance, and one that is not may still fail.
+"""
+
+from typing import Literal
+
+from patchword.model.config import ViTConfig
+from patchword.model.cost import cost
+from patchword.model.kinds import RelativeBias, RelativeMLP, Rope2d, RopeMixed
+
+Size = tuple[int, int]
+Precision = Literal["float32", "bfloat16"]
+_FLOAT = 4
+
+
+def held_bytes(config: ViTConfig, method: str) -> int:
+    """Parameters, their gradients, the averaged copy, and the optimiser's state (Muon keeps one number, AdamW two)."""
+    return _FLOAT * cost(config).parameters * (4 if method == "muon" else 5)
+
+
+def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:
+    """What a training step keeps for each image, at a size of `view` pixels."""
+    tokens, dim, inner, hidden = _tokens(config, view), config.dim, config.attention_dim, config.mlp_dim
+    width = _FLOAT if precision == "float32" else 2
+    # The residual stream stays in float32 under autocast; what matrices read and give is in `precision`.
+    stream = 2 * dim + (2 * dim if config.block.layer_scale is not None else 0)
+    turned = 4 * inner if isinstance(config.inner_positions, Rope2d | RopeMixed) else 0
+    products = 2 * dim + 4 * inner + turned + hidden * (3 if config.mlp.gated else 2)
+    block = tokens * (_FLOAT * stream + width * products)
+    return config.depth * block + 2 * _image_bytes(config, view)
+
+
+def training_bytes(config: ViTConfig, view: Size, batch: int, precision: Precision, method: str) -> int:
+    """A step with so many images; writing the state between epochs needs a copy of the weights instead."""
+    held = held_bytes(config, method)
+    return held + max(batch * step_bytes(config, view, precision) + _shared_bytes(config, view), held // 2)
+
+
+def inference_bytes(config: ViTConfig, size: Size, images: int) -> int:
+    """An answer for so many images at once: parameters, and the widest moment of a block."""
+    tokens, dim = _tokens(config, size), config.dim
+    moment = max(4 * config.attention_dim + dim, config.mlp_dim * (2 if config.mlp.gated else 1) + 2 * dim)
+    each = _FLOAT * tokens * moment + _image_bytes(config, size)
+    return _FLOAT * cost(config).parameters + images * each + _shared_bytes(config, size)
+
+
+def _tokens(config: ViTConfig, size: Size) -> int:
+    rows, columns = (-(-side // span) for side, span in zip(size, config.patch_span, strict=True))
+    return rows * columns + config.tokens.num_extra
+
+
+def _image_bytes(config: ViTConfig, size: Size) -> int:
+    return _FLOAT * config.image.channels * size[0] * size[1]
+
+
+def _shared_bytes(config: ViTConfig, size: Size) -> int:
+    """A bias between all pairs of tokens, which every image of a batch shares."""
+    if not isinstance(config.inner_positions, RelativeBias | RelativeMLP):
+        return 0
+    return _FLOAT * config.attention.num_heads * _tokens(config, size) ** 2

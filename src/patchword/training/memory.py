@@ -1,0 +1,122 @@
+"""Whether a training fits into memory, before anything is allocated; and what would."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from patchword import machine
+from patchword.data.batches import CACHE_SHARE
+from patchword.errors import NotEnoughMemory, PatchwordError, counted
+from patchword.model.config import ViTConfig
+from patchword.model.memory import held_bytes, step_bytes, training_bytes
+from patchword.training.config import TrainSettings, view_size
+
+# The estimate is a lower bound; what is advised is to fit with room to spare.
+ROOM = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needed:
+    """Bytes of a training. images: the decoded training images, if they are kept."""
+
+    step: int
+    images: int
+
+    @property
+    def total(self) -> int:
+        return self.step + self.images
+
+
+def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> Needed:
+    """The estimate for these settings; bfloat16 is assumed until the precision is known."""
+    who = settings.run
+    step = training_bytes(
+        settings.model, settings.view_size, who.batch_size, who.precision, settings.optim.method
+    )
+    height, width = who.stored_size
+    images = num_images * settings.model.image.channels * height * width
+    kept = cache and images <= CACHE_SHARE * machine.memory_limit_bytes()
+    return Needed(step=step, images=images if kept else 0)
+
+
+def refuse_too_large(settings: TrainSettings, num_images: int, *, left: int | None = None) -> None:
+    """left: bytes of another device that computes; None is this process's memory.
+
+    Raises: NotEnoughMemory with the batch or image size that would fit.
+    """
+    there = machine.most_memory_left_bytes() if left is None else left
+    # Measuring may still choose bfloat16, which needs less.
+    least = replace(settings, run=replace(settings.run, precision="bfloat16"))
+    found = needed(least, num_images, cache=left is None)
+    if found.total <= there:
+        return
+    size = "x".join(map(str, reversed(settings.view_size)))
+    raise NotEnoughMemory(
+        f"not enough memory: training {_count(settings)} parameters on batches of {settings.run.batch_size} images "
+        f"of {size} pixels needs at least {gib(found.total)}, and this process can get {gib(there)}",
+        advice(settings, there - found.images),
+    )
+
+
+def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory:
+    """For an allocation that failed in a run. trained: the run folder, if only its evaluation or report is missing."""
+    if trained:
+        return NotEnoughMemory(
+            "not enough memory to evaluate the trained model and write its report",
+            f"free memory, then finish with `patchword train --resume {trained}`",
+        )
+    size = "x".join(map(str, reversed(settings.view_size)))
+    batch = settings.run.batch_size
+    smaller = f"a smaller batch, such as --batch-size {batch // 2}, or " if batch > 1 else ""
+    return NotEnoughMemory(
+        f"not enough memory to train on batches of {counted(batch, 'image')} of {size} pixels",
+        f"start a new run with {smaller}a smaller --image-size or --model",
+    )
+
+
+def advice(settings: TrainSettings, left: int) -> str:
+    """The largest batch at this size, and the largest size at this batch, that should fit into `left` bytes."""
+    model, run, method = settings.model, settings.run, settings.optim.method
+    room = int(left / ROOM)
+    each = step_bytes(model, settings.view_size, run.precision)
+    batch = (room - held_bytes(model, method)) // each
+    found = [f"--batch-size {batch}"] if 1 <= batch < run.batch_size else []
+
+    def fits(side: int) -> bool:
+        smaller = _at(model, side)
+        if smaller is None:
+            return False
+        view = view_size(smaller, settings.augment)
+        return training_bytes(smaller, view, run.batch_size, run.precision, method) <= room
+
+    span = max(model.patch_span)
+    sides = (max(model.image.size) // span, fits)
+    side = _largest(*sides, span)
+    found += [f"--image-size {side}"] if side else []
+    return f"by this estimate, {' or '.join(found)} would fit" if found else "take a smaller --model"
+
+
+def _largest(steps: int, fits: Callable[[int], bool], span: int) -> int:
+    """The largest multiple of `span` that fits, by bisection; 0 if none does."""
+    low, high = 0, steps
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * span) else (low, middle - 1)
+    return low * span
+
+
+def _at(model: ViTConfig, side: int) -> ViTConfig | None:
+    try:
+        return replace(model, image=replace(model.image, size=(side, side)))
+    except PatchwordError:  # a size that this model cannot take
+        return None
+
+
+def _count(settings: TrainSettings) -> str:
+    from patchword.model.cost import cost
+
+    return f"{cost(settings.model).parameters:,}"
+
+
+def gib(number: int) -> str:
+    """Bytes as "3.2 GiB"."""
+    return f"{number / 2**30:,.1f} GiB"
