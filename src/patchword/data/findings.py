@@ -3,7 +3,10 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Problem
 from patchword.errors import counted
