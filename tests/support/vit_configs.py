@@ -1,7 +1,7 @@
 """Small models of every kind of part, for the tests that must hold for all of them."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from patchword.model.config import (
     AttentionConfig,
@@ -14,27 +14,27 @@ from patchword.model.config import (
     ViTConfig,
 )
 from patchword.model.kinds import (
+    AnyAdded,
+    AnyInner,
     AttentionPool,
-    BatchNormConfig,
     Combined,
     FirstPool,
     GroupNormConfig,
     IndexCoordinates,
-    InstanceNormConfig,
     JoinedPool,
     LayerNormConfig,
     Learned,
     MaxPool,
     MeanPool,
     NoPositions,
+    Norm,
+    Pool,
+    Positions,
     RelativeBias,
     RelativeMLP,
     Resample,
     ResNetStem,
-    RMSNormConfig,
     Rope2d,
-    RopeMixed,
-    SinCos1d,
     SinCos2d,
 )
 
@@ -56,23 +56,30 @@ def tiny(**parts: Any) -> ViTConfig:
 NO_CLASS = TokensConfig(class_token=False)
 REGISTERS = TokensConfig(num_registers=2)
 
+# A kind is added by its union alone; where its defaults do not fit the tiny model, it is named here.
+FITTING: dict[type, Any] = {GroupNormConfig: GroupNormConfig(num_groups=4)}
+
+
+def _each(union: Any) -> dict[str, Any]:
+    """An instance of every kind of a union, by name."""
+    return {kind.kind: FITTING[kind] if kind in FITTING else kind() for kind in get_args(union)}
+
+
 POSITIONS: dict[str, ViTConfig] = {
-    "learned": tiny(),
+    **{kind: tiny(positions=part) for kind, part in _each(Positions).items() if kind != "none"},
+    **{f"combined, {kind}": tiny(positions=Combined(added=part)) for kind, part in _each(AnyAdded).items()},
+    **{f"combined, {kind}": tiny(positions=Combined(inner=part)) for kind, part in _each(AnyInner).items()},
     "learned for all": tiny(tokens=REGISTERS, positions=Learned(covers="all")),
     "learned for patches": tiny(positions=Learned(covers="patches")),
     "learned, offset": tiny(positions=Learned(resample=Resample(antialias=False, offset=0.1))),
     "learned, corners": tiny(positions=Learned(resample=Resample(antialias=False, align_corners=True))),
     "learned, aspect kept": tiny(positions=Learned(resample=Resample(keep_aspect=True))),
     "learned, bilinear": tiny(positions=Learned(resample=Resample(interpolation="bilinear"))),
-    "sincos1d": tiny(positions=SinCos1d()),
-    "sincos2d": tiny(positions=SinCos2d()),
     "sincos2d, MAE": tiny(positions=SinCos2d(last_included=False)),
-    "relative bias": tiny(positions=RelativeBias()),
     "relative bias, shared": tiny(positions=RelativeBias(shared=True), tokens=REGISTERS),
     "relative bias, patches": tiny(positions=RelativeBias(prefix_rows=False)),
     "relative MLP": tiny(positions=RelativeMLP(hidden=12)),
     "relative MLP, shared": tiny(positions=RelativeMLP(shared=True), tokens=REGISTERS),
-    "rope2d": tiny(positions=Rope2d()),
     "rope2d, stored": tiny(positions=Rope2d(stored_periods=True), tokens=REGISTERS),
     "rope2d, EVA": tiny(
         positions=Rope2d(
@@ -84,16 +91,13 @@ POSITIONS: dict[str, ViTConfig] = {
             inner=Rope2d(pairing="neighbours", first_axis="column", coordinates=IndexCoordinates(offset=1.0))
         )
     ),
-    "rope2d, mixed": tiny(positions=RopeMixed()),
-    "learned and relative": tiny(positions=Combined(inner=RelativeBias())),
 }
 NORMS: dict[str, ViTConfig] = {
-    "layer": tiny(),
+    **{kind: tiny(norm=part) for kind, part in _each(Norm).items()},
     "layer, no bias": tiny(norm=LayerNormConfig(bias=False)),
-    "rms": tiny(norm=RMSNormConfig()),
-    "batch": tiny(norm=BatchNormConfig()),
-    "group": tiny(norm=GroupNormConfig(num_groups=4)),
-    "instance": tiny(norm=InstanceNormConfig()),
+}
+POOLS: dict[str, ViTConfig] = {
+    kind: tiny(head=HeadConfig(pool=part, num_classes=5)) for kind, part in _each(Pool).items()
 }
 OTHERS: dict[str, ViTConfig] = {
     "no positions": tiny(positions=NoPositions()),
@@ -150,15 +154,14 @@ OTHERS: dict[str, ViTConfig] = {
         head=HeadConfig(pool=AttentionPool(over="all"), num_classes=5),
         mlp=MLPConfig(hidden=40, inner_norm=True),
     ),
-    "mean": tiny(head=HeadConfig(pool=MeanPool(), norm="pooled", num_classes=5)),
     "mean of all": tiny(tokens=REGISTERS, head=HeadConfig(pool=MeanPool(over="all"), num_classes=5)),
-    "max": tiny(head=HeadConfig(pool=MaxPool(), norm="none", num_classes=5)),
-    "first": tiny(tokens=NO_CLASS, head=HeadConfig(pool=FirstPool(), num_classes=0)),
-    "joined": tiny(head=HeadConfig(pool=JoinedPool(), num_classes=5)),
+    "mean, pooled norm": tiny(head=HeadConfig(pool=MeanPool(), norm="pooled", num_classes=5)),
+    "max, no norm": tiny(head=HeadConfig(pool=MaxPool(), norm="none", num_classes=5)),
+    "first, no class token": tiny(tokens=NO_CLASS, head=HeadConfig(pool=FirstPool(), num_classes=0)),
     "joined, two blocks": tiny(
         head=HeadConfig(pool=JoinedPool(class_layers=2), norm="pooled", num_classes=5)
     ),
     "joined, interleaved": tiny(head=HeadConfig(pool=JoinedPool(interleaved=True), num_classes=5)),
     "joined, class alone": tiny(head=HeadConfig(pool=JoinedPool(class_layers=2, mean=False), num_classes=5)),
 }
-ALL: dict[str, ViTConfig] = {**POSITIONS, **NORMS, **OTHERS}
+ALL: dict[str, ViTConfig] = {**POSITIONS, **NORMS, **POOLS, **OTHERS}

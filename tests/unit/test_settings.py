@@ -72,6 +72,7 @@ def test_toml_says_who_chose_each_value() -> None:
         ("name", "7", Tree(name="7")),
         ("positions", "{kind = 'rope', theta = 10}", Tree(positions=Rope(theta=10.0))),
         ("positions.std", "0.1", Tree(positions=Learned(std=0.1))),
+        ("positions.kind", "rope", Tree(positions=Rope())),
     ],
 )
 def test_an_option_sets_the_value_at_its_path(path: str, value: str, expected: Tree) -> None:
@@ -84,6 +85,9 @@ def test_an_option_sets_the_value_at_its_path(path: str, value: str, expected: T
         ("flipp", "true", "'flip'"),
         ("positions.sdt", "1", "'std'"),
         ("positions", "{kind = 'learnt'}", "'learned'"),
+        ("positions.kind", "roap", "'rope'"),
+        ("positions.theta", "3", "of kind 'learned' has no 'theta'"),
+        ("kind", "rope", "no part"),
         ("flip", "3", "flip is 3"),
         ("size", "[1]", "1 values, 2 are needed"),
         ("size", "7", "no list"),
@@ -104,6 +108,27 @@ def test_a_wrong_option_is_named_with_what_is_near(path: str, value: str, tellin
 def test_a_kind_keeps_fields_of_other_kinds_out() -> None:
     with pytest.raises(SettingsError, match=r"positions\.theta"):
         settings.from_plain(Tree, {"positions": {"kind": "learned", "theta": 3.0}})
+
+
+def test_a_kind_set_alone_takes_its_defaults_and_its_fields_may_come_before_it() -> None:
+    rope = Tree(positions=Rope(theta=7.0))
+    for where in ("option", "file"):
+        changes = [("positions.theta", "7", where), ("positions.kind", "rope", where)]
+        assert settings.replace_all(Tree(), changes) == settings.replace_all(Tree(), changes[::-1]) == rope
+    assert settings.from_plain(Tree, {"positions": {"kind": "rope"}}) == Tree(positions=Rope())
+
+
+def test_the_kind_that_is_there_already_keeps_its_fields() -> None:
+    assert (
+        settings.replace_at(Tree(positions=Learned(std=0.1)), "positions.kind", "learned").positions.std
+        == 0.1
+    )  # type: ignore[union-attr]
+
+
+def test_who_chose_a_kind_chose_its_defaults() -> None:
+    sources = {"": "recipe", "positions.kind": "option"}
+    assert settings.source_of("positions.theta", sources) == "option"
+    assert settings.source_of("name", sources) == "recipe"
 
 
 def test_an_override_without_a_value_is_refused() -> None:

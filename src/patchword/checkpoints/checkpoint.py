@@ -161,7 +161,10 @@ def unwrap(stored: Stored) -> Checkpoint:
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a whole training file of DINOv2 has both networks under `model`
         left.append(Left(what="student", tensors=len(tensors) - len(teacher)))
-        tensors, wrapper = without_prefix(teacher), "teacher: the teacher, which the authors of DINO use"
+        tensors, wrapper = (
+            dict(without_prefix(teacher)),
+            "teacher: the teacher, which the authors of DINO use",
+        )
     kept, dropped = _backbone_of(tensors, wrapper)
     return Checkpoint(
         name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside

@@ -1,7 +1,8 @@
 """From a name that is no path to the weights file that it means, fetched where that is needed."""
 
 from patchword.checkpoints import hub
-from patchword.checkpoints.hub import Fetched, HubName
+from patchword.checkpoints.hub import Fetched
+from patchword.checkpoints.hub_name import HubName, is_hub
 from patchword.checkpoints.published import Release, find_release, is_release
 from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
@@ -15,7 +16,7 @@ def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
 
     Raises: CheckpointError, also where a bare name is that of several releases.
     """
-    if hub.is_hub(name):
+    if is_hub(name):
         return hub.fetch(name, offline=offline)
     return fetch_release(find_release(name), offline=offline) if is_release(name) else None
 

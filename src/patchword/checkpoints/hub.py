@@ -9,48 +9,15 @@ functions may open a socket even with `local_files_only`, to renew a token or to
 import contextlib
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 from patchword.checkpoints.hub_files import Choice, choose, shards_of
+from patchword.checkpoints.hub_name import COMMIT, HubName, parse
 from patchword.errors import CheckpointError, PatchwordError
-
-SCHEME = "hf://"
-EXAMPLES = "write hf://org/name, hf://org/name@revision or hf://org/name@revision/folder/file.safetensors"
-# What the hub itself allows in names: letters, digits, - _ . between letters or digits, 96 at most.
-_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
-# References of the hub that contain a slash; in any other revision it is written %2F.
-_REFERENCE = re.compile(r"refs/(?:pr/\d+|convert/\w+)|[^/]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_NOT_MODELS = ("datasets", "spaces", "buckets", "kernels", "models")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubName:
-    """A model of the hub. revision: branch, tag or commit; "" is main. file: "" lets `choose` decide."""
-
-    org: str
-    name: str
-    revision: str = ""
-    file: str = ""
-
-    @property
-    def repo(self) -> str:
-        return f"{self.org}/{self.name}"
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether it names one commit for ever."""
-        return _COMMIT.fullmatch(self.revision) is not None
-
-    def __str__(self) -> str:
-        revision = self.revision if self.revision.startswith("refs/") else self.revision.replace("/", "%2F")
-        return f"{SCHEME}{self.repo}{revision and '@' + revision}{self.file and '/' + self.file}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,52 +30,6 @@ class Fetched:
     path: Path
     revision: str
     source: str
-
-
-def is_hub(name: str) -> bool:
-    return name.startswith(SCHEME)
-
-
-def parse(name: str) -> HubName:
-    """hf://org/name[@revision][/file], the form of huggingface_hub; a revision at the end is understood too.
-
-    Raises: CheckpointError that shows the form.
-    """
-    before, at, after = name.removeprefix(SCHEME).partition("@")
-    org, _, rest = before.partition("/")
-    repo, _, file = rest.partition("/")
-    revision = ""
-    if at:
-        found = _REFERENCE.match(after)
-        revision = after if file or found is None else found[0]
-        file = file or after[len(revision) :].removeprefix("/")
-    if problem := _problem(name, org, repo, bool(at), revision, file):
-        raise CheckpointError(f"{name}: {problem}", EXAMPLES)
-    return HubName(org=org, name=repo, revision=unquote(revision), file=file)
-
-
-def _problem(name: str, org: str, repo: str, at: bool, revision: str, file: str) -> str:
-    """What is wrong with the name, or ""."""
-    if not is_hub(name):
-        return f"no name of the hub: it does not begin with {SCHEME}"
-    if org in _NOT_MODELS:
-        return f"the hub's {org} are not meant here: only models are named, and without a word in front"
-    if not org or not repo:
-        return "a name of the hub has two parts, the organisation and the model, and one is missing"
-    for part in (org, repo):
-        if not _PART.fullmatch(part):
-            return f"{part!r} can be neither an organisation nor a model of the hub"
-    if at and not _is_inside(unquote(revision)):
-        return f"{revision!r} cannot be a revision"
-    if file and not _is_inside(file):
-        return f"{file!r} cannot be a file"
-    return ""
-
-
-def _is_inside(path: str) -> bool:
-    """A relative path that stays where it is and has no characters that a name would not."""
-    parts = path.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and re.search(r"[@\\:\s]", path) is None
 
 
 def fetch(name: str | HubName, *, offline: bool = False) -> Fetched:
@@ -147,7 +68,7 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
     timeout = constants.HF_HUB_ETAG_TIMEOUT
     info = api.model_info(wanted.repo, revision=wanted.revision or None, timeout=timeout)
     commit = info.sha or ""
-    if not _COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit):
         raise ValueError("the answer names no commit")
     files = [sibling.rfilename for sibling in info.siblings or ()]
 
@@ -232,7 +153,7 @@ def _cached_commit(wanted: HubName) -> str:
     reference = _cache_folder(wanted) / "refs" / (wanted.revision or "main")
     with contextlib.suppress(OSError, UnicodeDecodeError):
         commit = reference.read_text(encoding="utf-8").strip()
-        return commit if _COMMIT.fullmatch(commit) else ""
+        return commit if COMMIT.fullmatch(commit) else ""
     return wanted.revision if wanted.is_pinned else ""
 
 
@@ -241,7 +162,7 @@ def _commits(folder: Path) -> list[str]:
     return sorted(
         path.name
         for path in (folder / "snapshots").glob("*")
-        if _COMMIT.fullmatch(path.name) and any(file.is_file() for file in path.rglob("*"))
+        if COMMIT.fullmatch(path.name) and any(file.is_file() for file in path.rglob("*"))
     )
 
 

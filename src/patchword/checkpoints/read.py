@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_head
 from patchword.checkpoints.facts import Facts, Options
-from patchword.checkpoints.hub import is_hub, parse
+from patchword.checkpoints.hub_name import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import Refused
 from patchword.checkpoints.lost import lost_tensor, mostly_there

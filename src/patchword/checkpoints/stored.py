@@ -1,71 +1,34 @@
 """What a checkpoint holds, listed without reading a tensor: dtype, shape and place of each. No torch until one is asked for."""
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.header import DTYPE_BYTES
-from patchword.checkpoints.sniff import HEAD_BYTES, left_in_its_place
+from patchword.checkpoints.containers.entry import (
+    TORCH_DTYPES,
+    WIDTHS,
+    Container,
+    Entry,
+    Stored,
+    configs_beside,
+    read_json,
+)
 from patchword.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Container = Literal["safetensors", "torch", "torchscript", "npz"]
-MOST_CONFIG_BYTES = 16_000_000
-CONFIGS = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "open_clip_config.json",
-    "adapter_config.json",
-)
-WIDTHS = DTYPE_BYTES
-# Names of dtypes: safetensors' and torch's.
-TORCH_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One tensor as a file holds it.
-
-    dtype: safetensors' names. offset: its first byte in `file`; -1 where it is compressed, and then
-    `member` names the part of the archive, `start` the byte in it. strides: in elements, None row-major.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-    strides: tuple[int, ...] | None = None
-    member: str = ""
-    start: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A file or folder, listed.
-
-    tree: Entry leaves among nested mappings and plain values; safetensors and npz are flat.
-    configs: JSON files beside, by name. why: the choice where there were several files.
-    strangers: classes of a pickle that were not made, only named.
-    """
-
-    path: Path
-    container: Container
-    tree: Mapping[str, Any]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    why: str = ""
-    strangers: tuple[str, ...] = ()
+__all__ = [
+    "TORCH_DTYPES",
+    "WIDTHS",
+    "Container",
+    "Entry",
+    "Stored",
+    "configs_beside",
+    "open_stored",
+    "read_json",
+    "tensor_of",
+]
 
 
 def open_stored(path: Path) -> Stored:
@@ -73,34 +36,6 @@ def open_stored(path: Path) -> Stored:
     from patchword.checkpoints.containers.folder import open_file, open_folder
 
     return open_folder(path) if path.is_dir() else open_file(path)
-
-
-def configs_beside(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The JSON files that publishers put beside weights. Raises: CheckpointError for one that is no JSON object."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for name in CONFIGS:
-        file = folder / name
-        if file.is_file():
-            found[name] = read_json(file)
-    return found
-
-
-def read_json(file: Path) -> Mapping[str, Any]:
-    """A JSON object. Raises: CheckpointError naming the file and what is wrong."""
-    try:
-        if file.stat().st_size > MOST_CONFIG_BYTES:
-            raise CheckpointError(
-                f"{file}: {file.stat().st_size:,} bytes, too large for a config", "get it again"
-            )
-        content = file.read_bytes()
-        if (instead := left_in_its_place(file, content[:HEAD_BYTES], len(content))) is not None:
-            raise instead
-        plain = json.loads(content.decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: it cannot be read as JSON ({error})", "get the file again") from error
-    if not isinstance(plain, dict):
-        raise CheckpointError(f"{file}: it holds no JSON object", "get the file again")
-    return plain
 
 
 def tensor_of(entry: Entry, *, fresh: bool = False) -> "Tensor":

@@ -5,15 +5,14 @@ import io
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from patchword.data.dataset import Dataset, Problem, Split
-from patchword.data.findings import duplicates, look_alikes, many_paged, plain_images, unscored_classes
+from patchword.data.findings import Look, duplicates, look_alikes, many_paged, plain_images, unscored_classes
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
 from patchword.errors import ImageError, counted
@@ -30,29 +29,6 @@ LISTED = 5
 # Of the range of a deep picture: no more than this, and its values probably have fewer bits than the file.
 _SMALL_PART = 0.25
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
-
-    plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
-    deepest: the highest value of a picture deeper than 8 bits.
-    """
-
-    split: str
-    index: int
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    bytes_hash: bytes = b""
-    pixels_hash: bytes = b""
-    pixels: int = 0
-    deepest: float | None = None
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
-    plain: bool = False
-    paged: bool = False
-    reason: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

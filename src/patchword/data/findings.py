@@ -3,13 +3,13 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Problem
 from patchword.errors import counted
-
-if TYPE_CHECKING:
-    from patchword.data.check import Look
 
 # A finding about this share of the images is a warning, about fewer a note.
 LARGE_SHARE = 0.05
@@ -21,6 +21,29 @@ _OVERLOOKED: dict[str, Callable[[str], str]] = {
     "blanks": lambda name: "".join(name.split()),
     "hyphens or underscores": lambda name: name.translate({ord("-"): None, ord("_"): None}),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
+
+    plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
+    deepest: the highest value of a picture deeper than 8 bits.
+    """
+
+    split: str
+    index: int
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    bytes_hash: bytes = b""
+    pixels_hash: bytes = b""
+    pixels: int = 0
+    deepest: float | None = None
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
+    plain: bool = False
+    paged: bool = False
+    reason: str = ""
+    fix: str = ""
 
 
 def listed(names: Sequence[str]) -> str:
@@ -82,7 +105,7 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def plain_images(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
+def plain_images(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     """Images of one colour, as white drawings on a transparent background become."""
     plain = [look for look in looks if look.plain]
     if not plain:
@@ -109,7 +132,7 @@ def plain_images(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
     return [Problem(severity=severity, message=message, fix=fix)]  # type: ignore[arg-type]
 
 
-def many_paged(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
+def many_paged(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     """Files of several pages or frames, of which one is read."""
     paged = [look for look in looks if look.paged]
     if not paged:
@@ -122,7 +145,7 @@ def many_paged(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
     return [Problem(severity="warning" if 2 * len(paged) > len(looks) else "note", message=message, fix=fix)]
 
 
-def duplicates(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
+def duplicates(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     """Images that are the same: over splits, under two classes, and within a split. Each image counts."""
     groups: dict[bytes, list[Look]] = defaultdict(list)
     for look in looks:
@@ -158,13 +181,13 @@ def duplicates(dataset: Dataset, looks: Sequence["Look"]) -> list[Problem]:
     return problems
 
 
-def _pair(dataset: Dataset, looks: Sequence["Look"]) -> str:
+def _pair(dataset: Dataset, looks: Sequence[Look]) -> str:
     return "as " + " = ".join(_name(dataset, look) for look in looks)
 
 
-def _name(dataset: Dataset, look: "Look") -> str:
+def _name(dataset: Dataset, look: Look) -> str:
     return dataset.splits[look.split].names[look.index]
 
 
-def _mean(look: "Look") -> float:
+def _mean(look: Look) -> float:
     return float(look.sums[0].mean() / max(look.pixels, 1))

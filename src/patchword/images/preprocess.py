@@ -6,15 +6,10 @@ checkpoint is described with them, and that takes neither NumPy nor Pillow.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
 from patchword.images.geometry import VARIABLE_SIZE, Cover, Plan, ResizeRule, Size
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 ValueRange = tuple[float, float]
@@ -161,13 +156,3 @@ class Preprocess:
     def plan(self, size: Size) -> Plan:
         """The resize and crop of an upright picture of `size` = (h, w)."""
         return self.resize.plan(size, self.image_size)
-
-    def __call__(self, picture: "NDArray[Any] | Image.Image", name: str = "image") -> "NDArray[np.float32]":
-        """An upright picture, [H, W, C] uint8 or float32 in 0..1 (as `decode` gives) → [C, h, w] float32.
-
-        Anything else (other layouts, modes, files) goes through `prepare.read`.
-        Raises: ImageError where the picture has not `in_channels` channels.
-        """
-        from patchword.images.prepare import prepare
-
-        return prepare(self, picture, name)

@@ -275,7 +275,7 @@ class Model(nn.Module):
         """
         from patchword.inference.save import save_model
 
-        save_model(self, Path(path))
+        save_model(self.vit, self.card, self.report, Path(path))
 
     def answers(
         self,

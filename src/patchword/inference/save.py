@@ -4,28 +4,27 @@ import time
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.native import check_suffix, fill, write_model
+from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import origin_of_loaded, refuse_partial
 from patchword.errors import CheckpointError, OutputError
+from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
 
-if TYPE_CHECKING:
-    from patchword.inference.model import Model
 
-
-def save_model(model: "Model", path: Path) -> None:
-    """See `Model.save`."""
+def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> None:
+    """See `Model.save`: a model as it is now, the card that it came with and the report of its loading."""
     check_suffix(path)
     if path.exists():
         raise OutputError(f"{path} exists", "choose another name; nothing is overwritten")
-    refuse_partial(model.report)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.vit.state_dict().items()}
-    _check(tensors, model, path)
-    card = origin_of_loaded(model.card, model.report)
+    refuse_partial(report)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in vit.state_dict().items()}
+    _check(tensors, card.config, path)
+    card = origin_of_loaded(card, report)
     # Scores were those of the weights that were loaded; whether these are still the same nobody knows.
     where = replace(
         card.provenance,
@@ -37,10 +36,10 @@ def save_model(model: "Model", path: Path) -> None:
     write_model(path, tensors, replace(card, provenance=where))
 
 
-def _check(tensors: dict[str, torch.Tensor], model: "Model", path: Path) -> None:
+def _check(tensors: dict[str, torch.Tensor], config: ViTConfig, path: Path) -> None:
     """Raises: CheckpointError where the tensors are not those of the config, or hold what is no number."""
     with torch.device("meta"):
-        described = ViT(model.config)
+        described = ViT(config)
     try:
         fill(described, tensors, str(path))
     except CheckpointError as error:

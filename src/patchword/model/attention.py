@@ -35,6 +35,11 @@ class Attention(nn.Module):
         self.attention_dropout = part.dropout
         self.dropout = nn.Dropout(config.block.dropout)
 
+    def reset(self, generator: torch.Generator | None) -> None:
+        for bias in (self.q_bias, self.v_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
     def _head_norm(self, config: ViTConfig) -> nn.Module:
         match config.attention.qk_norm:
             case "layer":

@@ -6,15 +6,18 @@ need cannot be set. A family's own way of doing things is a value of a part, so 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from types import UnionType
+from typing import Literal, get_args
 
 from patchword.errors import SettingsError
-from patchword.model.checks import check
+from patchword.model.base import Size, require_positive
 from patchword.model.kinds import (
+    Added,
+    AnyAdded,
+    AnyInner,
     ClassPool,
     Combined,
     Inner,
-    JoinedPool,
     LayerNormConfig,
     Learned,
     NoPositions,
@@ -23,13 +26,21 @@ from patchword.model.kinds import (
     Pool,
     Positions,
     Resample,
-    SinCos1d,
-    SinCos2d,
-    Size,
     Stem,
-    require_positive,
-    require_share,
 )
+from patchword.model.parts import Activation, AttentionConfig, BlockConfig, MLPConfig, TokensConfig
+
+__all__ = [
+    "Activation",
+    "AttentionConfig",
+    "BlockConfig",
+    "HeadConfig",
+    "ImageConfig",
+    "MLPConfig",
+    "PatchConfig",
+    "TokensConfig",
+    "ViTConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,132 +78,6 @@ class PatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokensConfig:
-    """Tokens that are no patches. Order: class, distillation, registers, patches.
-
-    `registers_last` puts the registers behind the patches instead (lucidrains).
-    """
-
-    class_token: bool = True
-    distillation_token: bool = False
-    num_registers: int = 0
-    registers_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_registers < 0:
-            raise SettingsError(f"tokens.num_registers is {self.num_registers}", "give 0 or more")
-        if self.registers_last and not self.num_registers:
-            raise SettingsError(
-                "tokens.registers_last is set, but there are no registers", "set tokens.num_registers"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The name of each token before and after the patches, "patches" standing for all of them."""
-        front = ["class"] * self.class_token + ["distillation"] * self.distillation_token
-        registers = ["registers"] * self.num_registers
-        if self.registers_last:
-            return (*front, "patches", *registers)
-        return (*front, *registers, "patches")
-
-    @property
-    def num_prefix(self) -> int:
-        """Tokens in front of the patches."""
-        return self.names.index("patches")
-
-    @property
-    def num_extra(self) -> int:
-        """All tokens that are no patches."""
-        return len(self.names) - 1
-
-
-# Blocks --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
-    """Multi-head self-attention.
-
-    head_dim: None is dim / num_heads. bias: on queries, keys and values; "qv" has none on
-    keys (BEiT, EVA, DINOv3). qk_norm: over each head's channels, eps of the model's norm.
-    out_norm: over the joined heads before the projection (EVA-02's sub-LN).
-    """
-
-    num_heads: int = 12
-    head_dim: int | None = None
-    bias: Literal["qkv", "qv", "none"] = "qkv"
-    qk_norm: Literal["none", "layer", "rms"] = "none"
-    out_norm: bool = False
-    out_bias: bool = True
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_positive("attention.num_heads", self.num_heads)
-        if self.head_dim is not None:
-            require_positive("attention.head_dim", self.head_dim)
-        require_share("attention.dropout", self.dropout)
-
-
-Activation = Literal[
-    "gelu",
-    "gelu_tanh",
-    "quick_gelu",
-    "silu",
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "hard_swish",
-    "mish",
-    "sigmoid",
-    "tanh",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MLPConfig:
-    """fc2(act(fc1 x)); gated: fc2(act(first half of fc1 x) · second half), SwiGLU with silu.
-
-    hidden: None is 4 · dim, or gated 8/3 · dim rounded up to a multiple of 8.
-    inner_norm: over the hidden channels before fc2 (EVA-02).
-    """
-
-    hidden: int | None = None
-    activation: Activation = "gelu"
-    gated: bool = False
-    bias: bool = True
-    inner_norm: bool = False
-
-    def __post_init__(self) -> None:
-        if self.hidden is not None:
-            require_positive("mlp.hidden", self.hidden)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockConfig:
-    """How attention and MLP are joined to the stream of tokens.
-
-    order: "pre" x + f(norm x); "post" norm(x + f x) (Vaswani et al.); "res_post"
-    x + norm(f x). entry_norm: over all tokens before the first block (CLIP). layer_scale:
-    the value that learned factors on each branch begin with; None is without. drop_path:
-    chance to leave a branch out in training, rising linearly from 0 to this over the depth.
-    dropout: after the positions, the attention and the MLP.
-    """
-
-    order: Literal["pre", "post", "res_post"] = "pre"
-    entry_norm: bool = False
-    layer_scale: float | None = None
-    drop_path: float = 0.0
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_share("block.drop_path", self.drop_path)
-        require_share("block.dropout", self.dropout)
-
-
-# Head ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     """From tokens to the answer.
 
@@ -226,18 +111,26 @@ class ViTConfig:
     patch: PatchConfig = PatchConfig()
     dim: int = 768
     depth: int = 12
-    tokens: TokensConfig = TokensConfig()
+    tokens: TokensConfig = field(default_factory=TokensConfig)
     positions: Positions = field(default_factory=Learned)
-    attention: AttentionConfig = AttentionConfig()
-    mlp: MLPConfig = MLPConfig()
-    block: BlockConfig = BlockConfig()
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    mlp: MLPConfig = field(default_factory=MLPConfig)
+    block: BlockConfig = field(default_factory=BlockConfig)
     norm: Norm = field(default_factory=LayerNormConfig)
     head: HeadConfig = HeadConfig()
 
     def __post_init__(self) -> None:
         require_positive("dim", self.dim)
         require_positive("depth", self.depth)
-        check(self)
+        for check in (
+            _check_kinds,
+            _check_grid,
+            _check_attention,
+            _check_positions,
+            _check_norm,
+            _check_head,
+        ):
+            check(self)
 
     def grid_of(self, size: Size) -> Size:
         """Rows and columns of patches for an image of this size in pixels."""
@@ -280,36 +173,144 @@ class ViTConfig:
         return -(-self.dim // 3) * 8 if self.mlp.gated else 4 * self.dim
 
     @property
-    def added_positions(self) -> NoPositions | Learned | SinCos1d | SinCos2d:
+    def added_positions(self) -> NoPositions | AnyAdded:
         """What is added to the tokens before the first block."""
-        if isinstance(self.positions, Combined):
-            return self.positions.added
-        return self.positions if isinstance(self.positions, Learned | SinCos1d | SinCos2d) else NoPositions()
+        part = self.positions.added if isinstance(self.positions, Combined) else self.positions
+        return part if isinstance(part, Added) else NoPositions()
 
     @property
-    def inner_positions(self) -> NoPositions | Inner:
+    def inner_positions(self) -> NoPositions | AnyInner:
         """What each attention is told of where its tokens are."""
-        if isinstance(self.positions, Combined):
-            return self.positions.inner
-        return self.positions if isinstance(self.positions, Inner) else NoPositions()
+        part = self.positions.inner if isinstance(self.positions, Combined) else self.positions
+        return part if isinstance(part, Inner) else NoPositions()
 
     @property
     def num_prefix_positions(self) -> int:
         """Prefix tokens, from the first on, that have a learned row."""
-        added = self.added_positions
-        if not isinstance(added, Learned) or added.covers == "patches":
-            return 0
-        if added.covers == "all":
-            return self.tokens.num_prefix
-        return self.tokens.class_token + self.tokens.distillation_token
+        return self.added_positions.prefix_rows(self.tokens)
 
     @property
     def pooled_dim(self) -> int:
         """Width of what pooling gives."""
-        pool = self.head.pool
-        return self.dim * (pool.class_layers + pool.mean) if isinstance(pool, JoinedPool) else self.dim
+        return self.head.pool.width(self.dim)
 
     @property
     def embed_dim(self) -> int:
         """Width of what `embed` answers."""
         return self.head.pre_logits or self.pooled_dim
+
+
+# Contradictions, each with what would mend it ----------------------------------------------
+
+
+def _check_kinds(config: ViTConfig) -> None:
+    """A part of a kind that no union lists would be built without a word, and could not be read back."""
+    places: dict[str, tuple[object, UnionType]] = {
+        "patch.stem": (config.patch.stem, Stem),
+        "positions": (config.positions, Positions),
+        "norm": (config.norm, Norm),
+        "head.pool": (config.head.pool, Pool),
+    }
+    if isinstance(config.positions, Combined):
+        places["positions.added"] = (config.positions.added, AnyAdded)
+        places["positions.inner"] = (config.positions.inner, AnyInner)
+    for name, (part, union) in places.items():
+        if not isinstance(part, union):
+            known = ", ".join(kind.__name__ for kind in get_args(union))
+            raise SettingsError(f"{name} is {part!r}, which is not one of its kinds", f"use one of: {known}")
+
+
+def _check_grid(config: ViTConfig) -> None:
+    if min(config.patch.stem.size_after(config.image.size)) < 1:
+        raise SettingsError(
+            f"an image of {config.image.size[0]} x {config.image.size[1]} leaves no features behind the stem",
+            f"set image.size to at least {2 * config.patch.stem.stride} pixels a side",
+        )
+    if not all(config.grid_size):
+        raise SettingsError(
+            f"images of {config.image.size} hold no whole patch of {config.patch.size}",
+            "set image.size to at least a patch, or patch.edge = 'pad'",
+        )
+
+
+def _check_attention(config: ViTConfig) -> None:
+    heads = config.attention.num_heads
+    if config.attention.head_dim is None and config.dim % heads:
+        fitting = [n for n in range(1, config.dim + 1) if config.dim % n == 0]
+        nearest = min(fitting, key=lambda n: abs(n - heads))
+        raise SettingsError(
+            f"dim {config.dim} cannot be shared among {heads} attention heads",
+            f"set attention.num_heads = {nearest}, or give attention.head_dim",
+        )
+    if config.attention.qk_norm == "layer" and config.head_dim == 1:
+        raise SettingsError(
+            "layer norm of heads of one channel is always zero",
+            "set attention.qk_norm = 'none', or fewer heads",
+        )
+
+
+def _check_positions(config: ViTConfig) -> None:
+    added, inner = config.added_positions, config.inner_positions
+    added.check(config)
+    inner.check(config)
+    reads_prefix = config.head.pool.reads_first and config.tokens.num_prefix
+    alone = isinstance(added, NoPositions) and not inner.reaches_prefix
+    if config.depth == 1 and alone and reads_prefix:
+        raise SettingsError(
+            f"in a single block {inner.kind} positions do not reach the token that is pooled",
+            "set depth to at least 2, or head.pool.kind = 'mean'",
+        )
+
+
+def _check_norm(config: ViTConfig) -> None:
+    """Every width that is normed must suit the norm."""
+    norm, head = config.norm, config.head
+    widths = {"dim": config.dim}
+    if config.mlp.inner_norm:
+        widths["the MLP's hidden width"] = config.mlp_dim
+    if config.attention.out_norm:
+        widths["num_heads · head_dim"] = config.attention_dim
+    if config.patch.norm_pixels:
+        widths["the pixels of a patch"] = config.patch_pixels
+    for name, width in widths.items():
+        norm.check_width(name, width, alone=False)
+    if head.norm == "pooled":
+        norm.check_width("head.norm = 'pooled'", config.pooled_dim, alone=True)
+    if not norm.levels_tokens(config.dim):
+        return
+    if config.num_tokens == 1:
+        raise SettingsError(
+            f"{norm.kind} norm over the one token of an image is always zero", "take a smaller patch.size"
+        )
+    # What the last norm before pooling levels, or what all blocks add, is the same in every image's mean.
+    if head.pool.averages and (head.norm == "tokens" or config.block.order != "pre"):
+        raise SettingsError(
+            f"{norm.kind} norm gives each channel the same mean over the tokens of every image, "
+            f"so {head.pool.kind!r} pooling would give every image the same answer",
+            "set norm.kind = 'layer', or head.pool.kind = 'max'",
+        )
+
+
+def _check_head(config: ViTConfig) -> None:
+    head, tokens = config.head, config.tokens
+    if head.pool.needs_class_token and not tokens.class_token:
+        raise SettingsError(
+            f"pooling {head.pool.kind!r} needs a class token, and there is none",
+            "set tokens.class_token = true, or head.pool.kind = 'mean'",
+        )
+    head.pool.check(config)
+    if head.distilled and not (tokens.distillation_token and isinstance(head.pool, ClassPool)):
+        raise SettingsError(
+            "a distilled head needs a distillation token and pooling by class token",
+            "set tokens.distillation_token = true and head.pool.kind = 'class'",
+        )
+    if head.projection_bias and not head.projection:
+        raise SettingsError(
+            "head.projection_bias is set, but there is no projection",
+            "set head.projection, or leave its bias out",
+        )
+    if head.distilled and (head.norm != "tokens" or head.pre_logits or head.projection):
+        raise SettingsError(
+            "a distilled head reads normed tokens as they are",
+            "set head.norm = 'tokens', head.pre_logits = 0, head.projection = 0",
+        )

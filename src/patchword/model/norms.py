@@ -3,6 +3,8 @@
 What each averages over is its docstring's first line; all but RMSNorm take off the mean.
 """
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +71,10 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
         self.eps = eps
 
+    def reset(self, generator: torch.Generator | None) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         # An instance is a group of one channel; F.instance_norm refuses an image of one token.
         channels = len(self.weight)
@@ -88,3 +94,5 @@ def make_norm(config: Norm, dim: int) -> nn.Module:
             return GroupNorm(config.num_groups, dim, eps=config.eps)
         case InstanceNormConfig():
             return InstanceNorm(dim, config.eps)
+        case _:
+            assert_never(config)

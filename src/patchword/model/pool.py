@@ -1,4 +1,11 @@
-"""From tokens [B, N, D] to one vector an image."""
+"""From tokens to one vector an image.
+
+Each module is called with the normed tokens [B, N, D] of the blocks that its kind's `layers` names,
+first to last, and the layout; most read the last block alone.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +22,8 @@ from patchword.model.positions.place import Layout
 class FirstToken(nn.Module):
     """The token in front; the class token wherever there is one."""
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        return tokens[:, 0]
+    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        return layers[-1][:, 0]
 
 
 class Average(nn.Module):
@@ -24,8 +31,8 @@ class Average(nn.Module):
         super().__init__()
         self.over = over
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        return layout.select(tokens, self.over).mean(dim=1)
+    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        return layout.select(layers[-1], self.over).mean(dim=1)
 
 
 class Largest(nn.Module):
@@ -33,8 +40,8 @@ class Largest(nn.Module):
         super().__init__()
         self.over = over
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        return layout.select(tokens, self.over).amax(dim=1)
+    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        return layout.select(layers[-1], self.over).amax(dim=1)
 
 
 class AttentionPooling(nn.Module):
@@ -58,8 +65,8 @@ class AttentionPooling(nn.Module):
     def reset(self, generator: torch.Generator | None) -> None:
         nn.init.trunc_normal_(self.probe, std=0.02, generator=generator)
 
-    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        x = layout.select(tokens, self.over)
+    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        x = layout.select(layers[-1], self.over)
         q = self.q(self.probe).view(1, self.num_heads, 1, -1).expand(len(x), -1, -1, -1)
         k, v = self.kv(x).view(*x.shape[:2], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).flatten(1)  # [B, D]: heads are in order
@@ -75,11 +82,10 @@ class Joined(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, tokens: Tensor, layout: Layout, earlier: list[Tensor]) -> Tensor:
-        """earlier: the normed class tokens [B, D] of the blocks before the last that take part."""
-        parts = [*earlier, tokens[:, 0]]
+    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        parts = [tokens[:, 0] for tokens in layers]
         if self.config.mean:
-            parts.append(layout.select(tokens, "patches").mean(dim=1))
+            parts.append(layout.select(layers[-1], "patches").mean(dim=1))
         return torch.stack(parts, -1).flatten(1) if self.config.interleaved else torch.cat(parts, -1)
 
 
@@ -96,3 +102,5 @@ def make_pool(config: ViTConfig) -> nn.Module:
             return AttentionPooling(pool, config)
         case JoinedPool() as pool:
             return Joined(pool)
+        case _:
+            assert_never(config.head.pool)

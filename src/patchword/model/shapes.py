@@ -4,23 +4,13 @@ So that `inspect` can say what a file lacks in milliseconds. The tests hold it e
 built module's state dict for every kind of part.
 """
 
+from patchword.model.base import Shape, Shapes, below
+from patchword.model.base import linear_shapes as _linear
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import (
-    AttentionPool,
-    BatchNormConfig,
-    LayerNormConfig,
-    Learned,
-    Norm,
-    RelativeBias,
-    RelativeMLP,
-    ResNetStem,
-    RMSNormConfig,
-    Rope2d,
-    RopeMixed,
-)
+from patchword.model.kinds import Norm, ResNetStem
+from patchword.model.kinds.bases import mlp_shapes
 
-Shape = tuple[int, ...]
-Shapes = dict[str, Shape]
+__all__ = ["Shape", "Shapes", "shapes"]
 
 
 def shapes(config: ViTConfig) -> Shapes:
@@ -31,27 +21,14 @@ def shapes(config: ViTConfig) -> Shapes:
     found |= _positions(config)
     if config.block.entry_norm:
         found |= _norm("entry_norm", config.norm, config.dim)
+    block = _block(config)
     for index in range(config.depth):
-        found |= {f"blocks.{index}.{name}": shape for name, shape in _block(config).items()}
+        found |= below(f"blocks.{index}", block)
     return found | _head(config)
 
 
 def _norm(name: str, norm: Norm, width: int) -> Shapes:
-    parts: Shapes
-    match norm:
-        case RMSNormConfig() | LayerNormConfig(bias=False):
-            parts = {"weight": (width,)}
-        case BatchNormConfig():
-            parts = {"num_batches_tracked": ()}
-            for name_of_part in ("weight", "bias", "running_mean", "running_var"):
-                parts[name_of_part] = (width,)
-        case _:
-            parts = {"weight": (width,), "bias": (width,)}
-    return {f"{name}.{part}": shape for part, shape in parts.items()}
-
-
-def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+    return below(name, norm.shapes(width))
 
 
 def _patches(config: ViTConfig) -> Shapes:
@@ -105,30 +82,9 @@ def _prefix(config: ViTConfig) -> Shapes:
 
 
 def _positions(config: ViTConfig) -> Shapes:
-    rows, columns = config.grid_size
-    found = Shapes()
-    if isinstance(config.added_positions, Learned):
-        found["positions.grid"] = (rows, columns, config.dim)
-        if config.num_prefix_positions:
-            found["positions.prefix"] = (config.num_prefix_positions, config.dim)
-    match config.inner_positions:
-        case RelativeBias(shared=shared, prefix_rows=prefix_rows):
-            length = (2 * rows - 1) * (2 * columns - 1) + 3 * prefix_rows
-            for index in range(1 if shared else config.depth):
-                found[f"attention_positions.tables.{index}"] = (length, config.attention.num_heads)
-        case RelativeMLP(hidden=hidden, shared=shared):
-            for index in range(1 if shared else config.depth):
-                name = f"attention_positions.mlps.{index}"
-                found |= _linear(f"{name}.fc1", 2, hidden)
-                found |= _linear(f"{name}.fc2", hidden, config.attention.num_heads)
-        case Rope2d(stored_periods=True):
-            found["attention_positions.periods"] = (config.head_dim // 4,)
-        case RopeMixed():
-            heads = config.attention.num_heads
-            found["attention_positions.frequencies"] = (2, config.depth, heads, config.head_dim // 2)
-        case _:
-            pass
-    return found
+    return below("positions", config.added_positions.shapes(config)) | below(
+        "attention_positions", config.inner_positions.shapes(config)
+    )
 
 
 def _block(config: ViTConfig) -> Shapes:
@@ -145,30 +101,17 @@ def _block(config: ViTConfig) -> Shapes:
     if part.out_norm:
         found |= _norm("attention.out_norm", config.norm, inner)
     found |= _linear("attention.proj", inner, config.dim, part.out_bias)
-    found |= _mlp("mlp", config, config.mlp_dim, config.mlp.gated)
+    found |= below("mlp", mlp_shapes(config, config.mlp_dim, gated=config.mlp.gated))
     if config.block.layer_scale is not None:
         found |= {"scale1.weight": (config.dim,), "scale2.weight": (config.dim,)}
     return found
-
-
-def _mlp(name: str, config: ViTConfig, hidden: int, gated: bool) -> Shapes:
-    found = _linear(f"{name}.fc1", config.dim, hidden * (1 + gated), config.mlp.bias)
-    if config.mlp.inner_norm:
-        found |= _norm(f"{name}.norm", config.norm, hidden)
-    return found | _linear(f"{name}.fc2", hidden, config.dim, config.mlp.bias)
 
 
 def _head(config: ViTConfig) -> Shapes:
     head, dim, found = config.head, config.dim, Shapes()
     if head.norm == "tokens":
         found |= _norm("norm", config.norm, dim)
-    if isinstance(head.pool, AttentionPool):
-        found["pool.probe"] = (dim,)
-        found |= (
-            _linear("pool.q", dim, dim) | _linear("pool.kv", dim, 2 * dim) | _linear("pool.proj", dim, dim)
-        )
-        found |= _norm("pool.norm", config.norm, dim)
-        found |= _mlp("pool.mlp", config, head.pool.hidden or config.mlp_dim, gated=False)
+    found |= below("pool", head.pool.shapes(config))
     if head.norm == "pooled":
         found |= _norm("pooled_norm", config.norm, config.pooled_dim)
     if head.pre_logits:

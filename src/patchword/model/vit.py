@@ -10,6 +10,7 @@ Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -19,16 +20,13 @@ from torch import Tensor, nn
 from patchword.errors import SettingsError
 from patchword.model.attention import Attention
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import ClassPool, FirstPool, JoinedPool, LayerNormConfig, ResNetStem, RMSNormConfig
+from patchword.model.kinds import LayerNormConfig, ResNetStem, RMSNormConfig
 from patchword.model.linear import Linear, linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
-from patchword.model.pool import AttentionPooling, make_pool
+from patchword.model.pool import make_pool
 from patchword.model.positions import added_positions, inner_positions
-from patchword.model.positions.learned import LearnedPositions
 from patchword.model.positions.place import Grid, Layout, Place
-from patchword.model.positions.relative_bias import RelativeBiasPositions
-from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
 from patchword.model.stem import ResNetFeatures
 
 # Patches ---------------------------------------------------------------------------------
@@ -136,6 +134,9 @@ class LayerScale(nn.Module):
         super().__init__()
         self.start = start
         self.weight = nn.Parameter(torch.full((dim,), start))
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        nn.init.constant_(self.weight, self.start)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight
@@ -257,24 +258,35 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, C, H, W] → logits [B, classes]; without classes the (projected) embedding."""
-        tokens, layout, earlier = self._encode(images, only_pooled=True)
-        embedding = self._embedding(tokens, layout, earlier)
-        if self.projection is not None:
-            embedding = self.projection(embedding)
-        if self.head is None:
-            return embedding
-        logits: Tensor = self.head(embedding)
-        if self.head_distillation is not None:
-            logits = (logits + self.head_distillation(tokens[:, 1])) / 2
-        return logits
+        first, *others = self._answers(images).values()
+        return (first + others[0]) / 2 if others else first
+
+    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
+        """Each head's own logits [B, classes]: "class", and "distillation" in a distilled model."""
+        return {} if self.head is None else self._answers(images)
 
     def embed(self, images: Tensor) -> Tensor:
         """images [B, C, H, W] → [B, embed_dim]: pooled, normed, what projection and head read."""
-        return self._embedding(*self._encode(images, only_pooled=True))
+        return self._embedding(*self._encode_for_pool(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """images [B, C, H, W] → tokens [B, N, D] after the last block and the final norm, if it is there."""
-        return self._encode(images, only_pooled=False)[0]
+        (tokens,), _ = self._encode(images, [self.config.depth - 1])
+        return tokens
+
+    def encode(
+        self, images: Tensor, layers: Sequence[int] | None = None, *, normed: bool = True
+    ) -> dict[int, Tensor]:
+        """Tokens after the asked blocks: images [B, C, H, W] → index of the block → [B, N, D].
+
+        layers: None is all; negative layers count from the end. Blocks behind the last one asked are not
+        run. normed: through the final norm, which the last block's tokens pass on their way to the head
+        (DINOv2's `get_intermediate_layers`); otherwise as they leave the block. `split` names the tokens.
+        Raises: SettingsError for a layer that is not there.
+        """
+        wanted = _indices(layers, self.config.depth, "layer")
+        found, _ = self._encode(images, wanted, normed=normed)
+        return dict(zip(wanted, found, strict=True))
 
     def split(self, tokens: Tensor, layout: Layout) -> dict[str, Tensor]:
         """tokens [B, N, D] by name: "class", "distillation", "registers", "patches" [B, h, w, D]."""
@@ -287,17 +299,6 @@ class ViT(nn.Module):
             start = stop
         parts["patches"] = parts["patches"].reshape(len(tokens), *layout.grid, -1)
         return parts
-
-    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
-        """Each head's own logits [B, classes]: "class", and "distillation" in a distilled model."""
-        tokens, layout, earlier = self._encode(images, only_pooled=True)
-        embedding = self._embedding(tokens, layout, earlier)
-        if self.projection is not None:
-            embedding = self.projection(embedding)
-        found = {} if self.head is None else {"class": self.head(embedding)}
-        if self.head_distillation is not None:
-            found["distillation"] = self.head_distillation(tokens[:, 1])
-        return found
 
     @torch.no_grad()
     def attention_maps(
@@ -354,24 +355,31 @@ class ViT(nn.Module):
         ]
         return torch.cat(parts, dim=1) if len(parts) > 1 else patches
 
-    def _encode(self, images: Tensor, *, only_pooled: bool) -> tuple[Tensor, Layout, list[Tensor]]:
-        """Tokens after the final norm, their layout, and class tokens of earlier blocks for the pool.
+    def _encode(
+        self, images: Tensor, layers: Sequence[int], *, normed: bool = True, rows: int | None = None
+    ) -> tuple[list[Tensor], Layout]:
+        """The tokens [B, N, D] after each of the asked blocks, and their layout.
 
-        only_pooled: nobody will see more than pooling reads. Then, where that is the first
-        tokens alone, the last block answers for them alone: exact, and 1/depth of the
-        queries, projections and MLPs are saved (7 % of a ViT-B).
+        rows: the last block answers for its first tokens only.
         """
         x, layout = self.embed_tokens(images)
-        rows = self._rows_to_answer() if only_pooled else None
-        pool = self.config.head.pool
-        first_kept = self.config.depth - (pool.class_layers if isinstance(pool, JoinedPool) else 1)
-        earlier: list[Tensor] = []
+        found: dict[int, Tensor] = {}
         last = self.config.depth - 1
         for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
+            if index > max(layers):
+                break
             x = block(x, place, rows if index == last else None)
-            if first_kept <= index < last:
-                earlier.append(self.norm(x)[:, 0])
-        return self.norm(x), layout, earlier
+            if index in layers:
+                found[index] = self.norm(x) if normed else x
+        return [found[index] for index in layers], layout
+
+    def _encode_for_pool(self, images: Tensor) -> tuple[list[Tensor], Layout]:
+        """What pooling reads. Where that is the first tokens alone, the last block answers for them alone:
+
+        exact, and 1/depth of the queries, projections and MLPs are saved (7 % of a ViT-B).
+        """
+        layers = self.config.head.pool.layers(self.config.depth)
+        return self._encode(images, layers, rows=self._rows_to_answer())
 
     def _rows_to_answer(self) -> int | None:
         """How many of the first tokens the head reads, or None when it needs all of them.
@@ -379,19 +387,32 @@ class ViT(nn.Module):
         Also None where a norm would see the missing tokens, or a hook on the last block
         would be shown fewer than it expects.
         """
-        reads_first = isinstance(self.config.head.pool, ClassPool | FirstPool)
+        reads_first = self.config.head.pool.reads_first
         token_by_token = isinstance(self.config.norm, LayerNormConfig | RMSNormConfig)
         if not reads_first or not token_by_token or _has_hooks(self.blocks[-1]) or _has_hooks(self.norm):
             return None
         return 2 if self.config.head.distilled else 1
 
-    def _embedding(self, tokens: Tensor, layout: Layout, earlier: list[Tensor]) -> Tensor:
-        joined = isinstance(self.config.head.pool, JoinedPool)
-        pooled = self.pool(tokens, layout, earlier) if joined else self.pool(tokens, layout)
+    def _embedding(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        """Pooled, normed, through the layer before the logits: [B, embed_dim]."""
+        pooled = self.pool(layers, layout)
         if self.config.head.distilled and self.head is None:
-            pooled = tokens[:, :2].mean(dim=1)
+            pooled = layers[-1][:, :2].mean(dim=1)
         embedding: Tensor = self.pooled_norm(pooled)
         return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
+
+    def _answers(self, images: Tensor) -> dict[str, Tensor]:
+        """The logits of each head by name, or without a head the (projected) "embedding"."""
+        layers, layout = self._encode_for_pool(images)
+        embedding = self._embedding(layers, layout)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
+        if self.head is None:
+            return {"embedding": embedding}
+        found = {"class": self.head(embedding)}
+        if self.head_distillation is not None:
+            found["distillation"] = self.head_distillation(layers[-1][:, 1])
+        return found
 
     def _layout(self, grid: Grid, device: torch.device) -> Layout:
         tokens = self.config.tokens
@@ -406,35 +427,30 @@ class ViT(nn.Module):
         1/sqrt(pixels of a patch), so that tokens of standardised images begin with variance
         one; biases zero. Heads, tokens and positions: DeiT's std of 0.02. Norms 1 and 0, LayerScale its start value.
         """
+        stored = {n: t for n, t in self.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        for tensor in stored.values():
+            tensor.fill_(math.nan)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 std = module.weight[0].numel() ** -0.5 if isinstance(module, nn.Conv2d) else 0.02
                 nn.init.trunc_normal_(module.weight, std=std, a=-2.0, b=2.0, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, Attention) and module.q_bias is not None and module.v_bias is not None:
-                nn.init.zeros_(module.q_bias)
-                nn.init.zeros_(module.v_bias)
-            elif isinstance(module, LayerScale):
-                nn.init.constant_(module.weight, module.start)
             elif isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.GroupNorm):
                 module.reset_parameters()
-            elif isinstance(module, RESET_THEMSELVES):
-                module.reset(generator)
+            elif callable(reset := getattr(module, "reset", None)):
+                reset(generator)
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
                 for part in module.weight.detach().chunk(3 if name.endswith("qkv") else 1):
                     nn.init.xavier_uniform_(part, generator=generator)
+        # A sum is NaN wherever one of its terms is.
+        undrawn = [name for name, tensor in stored.items() if not tensor.sum().isfinite()]
+        if undrawn:
+            raise RuntimeError(f"init_weights draws no values for {', '.join(undrawn)}: {HOW_TO_DRAW}")
 
 
-RESET_THEMSELVES = (
-    PrefixTokens,
-    AttentionPooling,
-    LearnedPositions,
-    RelativeBiasPositions,
-    Rope2dPositions,
-    RopeMixedPositions,
-)
+HOW_TO_DRAW = "give the module that owns them a method reset(generator)"
 
 
 def _indices(asked: Sequence[int] | None, count: int, what: str) -> list[int]:

@@ -7,33 +7,7 @@ from markupsafe import Markup
 
 from patchword.model.config import ViTConfig
 from patchword.model.cost import cost
-from patchword.model.kinds import (
-    AttentionPool,
-    ClassPool,
-    Combined,
-    FirstPool,
-    JoinedPool,
-    Learned,
-    MaxPool,
-    MeanPool,
-    NoPositions,
-    Pool,
-    Positions,
-    RelativeBias,
-    RelativeMLP,
-    Rope2d,
-    RopeMixed,
-    SinCos1d,
-    SinCos2d,
-)
 
-NORMS = {
-    "layer": "layer norm (mean and variance over the channels of one token)",
-    "rms": "RMS norm (the mean square over the channels of one token)",
-    "batch": "batch norm (mean and variance of one channel over the whole batch)",
-    "group": "group norm (mean and variance of a group of channels over all tokens of one image)",
-    "instance": "instance norm (mean and variance of one channel over all tokens of one image)",
-}
 ORDERS = {
     "pre": "before attention and before the MLP",
     "post": "after attention and after the MLP, each with its shortcut added",
@@ -78,10 +52,10 @@ def model_facts(config: ViTConfig, num_classes: int | None) -> ModelFacts:
         tokens=price.tokens,
         padded=rows * patch[0] > config.image.size[0] or columns * patch[1] > config.image.size[1],
         prefix=_prefix(config),
-        positions=_positions(config.positions),
-        norm=NORMS[config.norm.kind],
+        positions=config.positions.words(),
+        norm=config.norm.words(),
         order=ORDERS[config.block.order],
-        pool=_pool(config.head.pool),
+        pool=config.head.pool.words(),
         parameters=price.parameters,
         gflops=price.flops / 1e9,
         picture=_picture(config),
@@ -94,41 +68,6 @@ def _prefix(config: ViTConfig) -> str:
     if tokens.num_registers:
         parts.append("1 register" if tokens.num_registers == 1 else f"{tokens.num_registers} registers")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _positions(positions: Positions) -> str:
-    match positions:
-        case NoPositions():
-            return "This model is given no positions: shuffle the patches and it answers the same"
-        case Learned():
-            return "So a learned vector of its place is added to each token"
-        case SinCos1d():
-            return "So sines and cosines of its number in reading order are added to each token"
-        case SinCos2d():
-            return "So sines and cosines of its row and column are added to each token"
-        case RelativeBias() | RelativeMLP():
-            return "So attention adds a learned number for each distance in rows and columns"
-        case Rope2d() | RopeMixed():
-            return "So attention turns queries and keys by an angle for their row and column"
-        case Combined(added=added, inner=inner):
-            return f"{_positions(added)}. {_positions(inner)}"
-
-
-def _pool(pool: Pool) -> str:
-    match pool:
-        case ClassPool():
-            return "the class token"
-        case FirstPool():
-            return "the first token"
-        case MeanPool(over=over) | MaxPool(over=over):
-            what = "mean" if isinstance(pool, MeanPool) else "largest value of each channel"
-            return f"the {what} of all {'patch tokens' if over == 'patches' else 'tokens'}"
-        case AttentionPool():
-            return "a mean of the tokens whose weights it learns (attention pooling)"
-        case JoinedPool():
-            return "class tokens of the last blocks" + (
-                " beside the mean of the patches" if pool.mean else ""
-            )
 
 
 def _picture(config: ViTConfig) -> Markup:

@@ -100,8 +100,12 @@ def make_overlay(
     given = [(path, value, f"option {name}") for path, name, value in options]
     given += [(*tree.parse_override(text), "option -o") for text in overrides]
     for path, value, source in given:
+        # The file's fields are those of the file's kind.
+        other_kind = path.endswith(".kind") and path in entries and entries[path][0] != value
+        part_of_kind = (path.removesuffix(".kind"),) if other_kind else ()
         for old in list(entries):
-            followers = _FOLLOW_FROM.get(path, ()) if _is_file(entries[old][1]) else ()
+            in_file = _is_file(entries[old][1])
+            followers = (*_FOLLOW_FROM.get(path, ()), *part_of_kind) if in_file else ()
             if any(_is_within(old, part) for part in (path, *followers)):
                 del entries[old]
         entries[path] = (value, source)

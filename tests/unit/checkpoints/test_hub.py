@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import constants
 
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.hub import HubName, fetch, is_hub, parse
+from patchword.checkpoints.hub import fetch
 from patchword.checkpoints.hub_files import choose
+from patchword.checkpoints.hub_name import HubName, is_hub, parse
 from patchword.errors import CheckpointError, OutputError, UnsafeFile
 from support.hub import Hub
 

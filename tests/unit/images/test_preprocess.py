@@ -15,7 +15,7 @@ from PIL import Image
 from patchword.errors import ImageError, SettingsError
 from patchword.images.decode import decode
 from patchword.images.geometry import Border, Capped, Cover, Keep, Patches, Shorter, Squash
-from patchword.images.prepare import read
+from patchword.images.prepare import prepare, read
 from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.settings import from_plain, to_plain
 
@@ -69,7 +69,7 @@ def test_every_kind_of_source_gives_the_same_numbers(resample: Resample, tmp_pat
     assert expected.shape == (3, 48, 48) and expected.dtype == np.float32 and expected.std() > 0.1
     for same in (Image.fromarray(RGB), RGB, np.asfortranarray(RGB), RGB.transpose(2, 0, 1)):
         np.testing.assert_array_equal(read(same, preprocess), expected)
-    np.testing.assert_array_equal(preprocess(RGB), expected)
+    np.testing.assert_array_equal(prepare(preprocess, RGB, "image"), expected)
     for deep in (RGB.astype(np.uint16) * 257, RGB / 255, (RGB / 255).astype(np.float32)):
         assert (
             np.abs(read(deep, preprocess) - expected).max() <= 1.25 / 255

@@ -1,16 +1,18 @@
 """Positions against their formulas, and at sizes other than their own."""
 
+import itertools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from patchword.model.attention import attend
 from patchword.model.config import ImageConfig
 from patchword.model.kinds import Learned, RelativeBias, Resample, Rope2d, SinCos1d, SinCos2d
 from patchword.model.positions import added_positions
 from patchword.model.positions.learned import resample_grid
-from patchword.model.positions.place import Layout
+from patchword.model.positions.place import Layout, Place
 from patchword.model.positions.relative_bias import (
     RelativeBiasPositions,
     relative_index,
@@ -107,7 +109,7 @@ def test_differences_resampled_keep_the_middle_and_the_farthest() -> None:
     assert torch.allclose(new[0, -1], old[0, -1], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rope2d", "rope2d, EVA", "rope2d, mixed", "rope2d, stored"])
+@pytest.mark.parametrize("name", ["rope2d", "rope2d, EVA", "rope2d_mixed", "rope2d, stored"])
 def test_a_rotation_keeps_lengths_and_leaves_the_prefix_alone(name: str) -> None:
     from patchword.model.vit import ViT
 
@@ -131,6 +133,26 @@ def test_rotated_scores_depend_on_the_difference_of_places_alone() -> None:
     scores = (q @ k.transpose(-2, -1)).view(4, 5, 4, 5)
     assert torch.allclose(scores[1:, :, 1:], scores[:-1, :, :-1], atol=1e-4)
     assert torch.allclose(scores[:, 1:, :, 1:], scores[:, :-1, :, :-1], atol=1e-4)
+
+
+def test_dinov3s_coordinates_are_patch_centres_from_minus_one_to_one() -> None:
+    """Row i of h lies at 2 (i + 1/2) / h - 1, and turns by that times 2 pi over the period."""
+    config = tiny(positions=Rope2d(theta=100.0))
+    cos = Rope2dPositions(Rope2d(theta=100.0), config)(Layout((3, 5), 0, 0, CPU), 1)[0].cos
+    assert cos is not None
+    for row, column in itertools.product(range(3), range(5)):
+        places = (2 * (row + 0.5) / 3 - 1, 2 * (column + 0.5) / 5 - 1)
+        by_hand = [math.cos(2 * math.pi * place / period) for place in places for period in (1, 10)]
+        assert cos[row * 5 + column].tolist() == pytest.approx(by_hand * 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (2, 3, 6, 6)], ids=["one for all images", "one for each image"])
+def test_a_bias_for_the_first_queries_is_their_rows(shape: tuple[int, ...]) -> None:
+    bias = torch.randn(shape)
+    q, k, v = torch.randn(3, 2, 3, 6, 8)
+    whole = attend(q, k, v, Place(bias=bias).bias_for(6), 0.0)
+    first = attend(q[:, :, :2], k, v, Place(bias=bias).bias_for(2), 0.0)
+    assert torch.allclose(first, whole[:, :, :2], atol=1e-5)
 
 
 def test_registers_have_positions_only_where_all_tokens_do() -> None:

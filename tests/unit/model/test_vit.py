@@ -234,6 +234,52 @@ def test_tokens_of_standardised_images_begin_with_variance_one() -> None:
     assert abs(embed(torch.randn(4, 3, 224, 224))[0].var() - 1) < 0.05
 
 
+def test_queries_keys_and_values_are_drawn_each_for_itself() -> None:
+    """Glorot and Bengio's uniform up to sqrt(6 / (inputs + outputs)), where outputs are those of one of the three."""
+    config = tiny(dim=96, attention=AttentionConfig(num_heads=3), mlp=MLPConfig(hidden=48))
+    block = ViT(config, torch.Generator().manual_seed(0)).blocks[0]
+    for weight, bound in [
+        *((part, (6 / 192) ** 0.5) for part in block.attention.qkv.weight.chunk(3)),
+        (block.attention.proj.weight, (6 / 192) ** 0.5),
+        (block.mlp.fc1.weight, (6 / 144) ** 0.5),
+    ]:
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert abs(weight.std() / (bound / 3**0.5) - 1) < 0.05
+
+
+def test_a_weight_that_nothing_draws_is_an_error() -> None:
+    model = ViT(tiny())
+    model.pool.table = torch.nn.Parameter(torch.empty(3))
+    with pytest.raises(RuntimeError, match=r"no values for pool\.table"):
+        model.init_weights()
+
+
+def test_a_distilled_model_answers_the_mean_of_its_two_heads() -> None:
+    model = build(ALL["distilled"])
+    x = images(model.config)
+    tokens = model.forward_features(x)
+    by_head = {"class": model.head(tokens[:, 0]), "distillation": model.head_distillation(tokens[:, 1])}
+    assert close(model(x), (by_head["class"] + by_head["distillation"]) / 2)
+    assert all(close(logits, by_head[name]) for name, logits in model.logits_by_head(x).items())
+
+
+@pytest.mark.parametrize("name", ["learned", "post norm", "CLIP", "joined, two blocks"])
+def test_any_blocks_tokens_can_be_asked_for(name: str) -> None:
+    model = build(ALL[name])
+    x, seen = images(model.config), []
+    hooks = [b.register_forward_hook(lambda _, __, out: seen.append(out)) for b in model.blocks]
+    last = model.forward_features(x)
+    for hook in hooks:
+        hook.remove()
+    assert all(torch.equal(t, s) for t, s in zip(model.encode(x, normed=False).values(), seen, strict=True))
+    found = model.encode(x, layers=[-1, 0])
+    assert list(found) == [1, 0]
+    assert torch.equal(found[1], last) and torch.equal(found[0], model.norm(seen[0]))
+    assert model.split(found[0], model.layout(x))["patches"].shape == (2, 2, 4, 24)
+    with pytest.raises(SettingsError, match="no layer 2"):
+        model.encode(x, layers=[2])
+
+
 def test_tokens_are_named_and_ordered() -> None:
     model = build(tiny(tokens=REGISTERS))
     x = images(model.config)
@@ -277,17 +323,17 @@ def test_names_of_the_rarer_parts_stay_as_they_are() -> None:
         for name in (
             "distilled",
             "qv bias",
-            "relative bias",
+            "relative_bias",
             "rope2d, stored",
-            "rope2d, mixed",
+            "rope2d_mixed",
             "layer scale",
         )
     }
     assert {"prefix.distillation_token", "head_distillation.weight"} <= rare["distilled"]
     assert {"blocks.0.attention.q_bias", "blocks.0.attention.v_bias"} <= rare["qv bias"]
-    assert {"attention_positions.tables.0", "attention_positions.tables.1"} <= rare["relative bias"]
+    assert {"attention_positions.tables.0", "attention_positions.tables.1"} <= rare["relative_bias"]
     assert {"attention_positions.periods"} <= rare["rope2d, stored"]
-    assert {"attention_positions.frequencies"} <= rare["rope2d, mixed"]
+    assert {"attention_positions.frequencies"} <= rare["rope2d_mixed"]
     assert {"blocks.0.scale1.weight", "blocks.1.scale2.weight"} <= rare["layer scale"]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from patchword.checkpoints.containers.entry import Container, Entry, Stored, configs_beside, read_json
 from patchword.checkpoints.containers.others import other_folder
 from patchword.checkpoints.header import read_header
 from patchword.checkpoints.sniff import HEAD_BYTES, is_old_torch, refuse, zip_names
-from patchword.checkpoints.stored import Container, Entry, Stored, configs_beside, read_json
 from patchword.errors import CheckpointError, UnsafeFile
 
 # As "model.safetensors.index.json", and of a variant "model.safetensors.index.fp16.json".

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from patchword.checkpoints.containers.archive import Member, members, opened
-from patchword.checkpoints.stored import WIDTHS, Entry
+from patchword.checkpoints.containers.entry import WIDTHS, Entry
 from patchword.errors import CheckpointError
 
 _KINDS = {

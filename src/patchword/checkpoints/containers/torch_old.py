@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from patchword.checkpoints.containers.archive import Member
+from patchword.checkpoints.containers.entry import WIDTHS
 from patchword.checkpoints.containers.standins import Storage, storage_of
 from patchword.checkpoints.containers.torch_tree import Tree
 from patchword.checkpoints.containers.unpickle import read_pickle
-from patchword.checkpoints.stored import WIDTHS
 from patchword.errors import CheckpointError
 
 MAGIC = 0x1950A86A20F9469CFC6C

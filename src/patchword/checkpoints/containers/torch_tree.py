@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from patchword.checkpoints.containers.archive import Member
+from patchword.checkpoints.containers.entry import WIDTHS, Entry
 from patchword.checkpoints.containers.standins import Namespace, Refused, Storage, Stranger, TensorMade
-from patchword.checkpoints.stored import WIDTHS, Entry
 from patchword.errors import CheckpointError
 
 DEEPEST = 100

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from patchword.checkpoints.containers.archive import Member, content, members
+from patchword.checkpoints.containers.entry import Container
 from patchword.checkpoints.containers.standins import storage_of
 from patchword.checkpoints.containers.torch_tree import Tree
 from patchword.checkpoints.containers.unpickle import read_pickle
-from patchword.checkpoints.stored import Container
 from patchword.errors import CheckpointError
 
 # The longest that is known, of a training file with its sampler's state, has a few megabytes.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from patchword.checkpoints.stored import TORCH_DTYPES
+from patchword.checkpoints.containers.entry import TORCH_DTYPES
 from patchword.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:

@@ -1,29 +1,25 @@
-"""Where tokens are: the one table from a kind of config to its module.
+"""Where tokens are: the one table from a kind of positions to its module.
 
 A kind added to the tokens is a module of `grid → [patches, D]` with `prefix`, rows for the
 first prefix tokens or None. A kind inside attention is one of `(layout, depth) → a Place
-for each block`.
+for each block`. A module with weights of its own draws them in `reset(generator)`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from patchword.model import kinds as k
 from patchword.model.config import ViTConfig
+from patchword.model.kinds import positions as k
 from patchword.model.positions.learned import LearnedPositions
 from patchword.model.positions.relative_bias import RelativeBiasPositions
 from patchword.model.positions.relative_mlp import RelativeMLPPositions
 from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
 from patchword.model.positions.sincos import SinCos1dPositions, SinCos2dPositions
 
-AddedPositions = LearnedPositions | SinCos1dPositions | SinCos2dPositions
-InnerPositions = RelativeBiasPositions | RelativeMLPPositions | Rope2dPositions | RopeMixedPositions
-
-ADDED: dict[type, type[Any]] = {
+MODULES: Mapping[type[k.AnyAdded | k.AnyInner], type[Any]] = {
     k.Learned: LearnedPositions,
     k.SinCos1d: SinCos1dPositions,
     k.SinCos2d: SinCos2dPositions,
-}
-INNER: dict[type, type[Any]] = {
     k.RelativeBias: RelativeBiasPositions,
     k.RelativeMLP: RelativeMLPPositions,
     k.Rope2d: Rope2dPositions,
@@ -31,13 +27,17 @@ INNER: dict[type, type[Any]] = {
 }
 
 
-def added_positions(config: ViTConfig) -> AddedPositions | None:
+def added_positions(config: ViTConfig) -> Any:
     """The module whose rows are added to the tokens, or None."""
-    part = config.added_positions
-    return None if isinstance(part, k.NoPositions) else ADDED[type(part)](part, config)
+    return _module(config.added_positions, config)
 
 
-def inner_positions(config: ViTConfig) -> InnerPositions | None:
+def inner_positions(config: ViTConfig) -> Any:
     """The module that places tokens inside attention, or None."""
-    part = config.inner_positions
-    return None if isinstance(part, k.NoPositions) else INNER[type(part)](part, config)
+    return _module(config.inner_positions, config)
+
+
+def _module(part: k.NoPositions | k.AnyAdded | k.AnyInner, config: ViTConfig) -> Any:
+    if isinstance(part, k.NoPositions):
+        return None
+    return MODULES[type(part)](part, config)

@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 class Place(NamedTuple):
     """For one block: a bias on the scores, or a rotation of queries and keys, or neither.
 
-    bias [H, N, N], added to the scaled scores. cos, sin [N, d] or [H, N, d]; tokens that are
+    bias [H, N, N], or [B, H, N, N] where images differ, added to the scaled scores. cos, sin [N, d] or [H, N, d]; tokens that are
     no patches have cos 1 and sin 0. `sin` carries the sign of the turned channel already.
     neighbours: channel 2i turns with 2i + 1; otherwise i with i + d/2.
     """
@@ -58,7 +58,8 @@ class Place(NamedTuple):
         return turned
 
     def bias_for(self, num_queries: int) -> Tensor | None:
-        return None if self.bias is None else self.bias[:, :num_queries]
+        """The bias for the first queries: [H, n, N], or [B, H, n, N]."""
+        return None if self.bias is None else self.bias[..., :num_queries, :]
 
 
 def rotation(angles: Tensor, layout: Layout, neighbours: bool) -> Place:

@@ -8,17 +8,16 @@ fields: `positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.
 
 import copy
 import dataclasses
-import functools
 import json
 import math
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from patchword.errors import SettingsError, as_utf8, is_control, near_text
+from patchword.settings.build import build, build_kind, check_kind_has, hints, kinds_of, unknown
 
 T = TypeVar("T")
 
@@ -46,7 +45,7 @@ def from_plain(cls: type[T], data: Any, where: str = "settings") -> T:
     Raises: SettingsError naming `where`, the key and the nearest known one, or the value
     and the type it should have.
     """
-    return typing.cast(T, _build(cls, data, where, ""))
+    return typing.cast(T, build(cls, data, where, ""))
 
 
 def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
@@ -61,12 +60,29 @@ def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
 def replace_all(settings: T, changes: Iterable[tuple[str, Any, str]]) -> T:
     """The same tree with several (path, value, where) changed, checked once they are all in.
 
-    Two that fit only each other (a width and its heads) can so be given in any order.
-    Raises: SettingsError as `replace_at`.
+    Two that fit only each other (a width and its heads, a kind and its fields) can so be given in any
+    order. Raises: SettingsError as `replace_at`.
     """
-    for path, value, where in changes:
+    for path, value, where in _kinds_first(changes):
         settings = _put(settings, path, value, where, _unchecked_replace)
     return from_plain(type(settings), to_plain(settings))
+
+
+def _kinds_first(changes: Iterable[tuple[str, Any, str]]) -> list[tuple[str, Any, str]]:
+    """A kind before the fields of that part that came from the same place, all else in its order."""
+    ordered: list[tuple[str, Any, str]] = []
+    for change in changes:
+        part, _, last = change[0].rpartition(".")
+        at = len(ordered)
+        if last == "kind":
+            below = (
+                i
+                for i, (path, _, where) in enumerate(ordered)
+                if where == change[2] and path.startswith(f"{part}.")
+            )
+            at = next(below, at)
+        ordered.insert(at, change)
+    return ordered
 
 
 def typed(cls: type, path: str, value: Any, where: str) -> Any:
@@ -77,9 +93,9 @@ def typed(cls: type, path: str, value: Any, where: str) -> Any:
     *parts, name = path.split(".")
     owner: Any = cls
     for part in parts:
-        owner = _hints(owner)[part]
+        owner = hints(owner)[part]
     plain = _from_text(value) if isinstance(value, str) else value
-    return _build(_hints(owner)[name], plain, where, path, text=value)
+    return build(hints(owner)[name], plain, where, path, text=value)
 
 
 def merged(base: Any, given: Any) -> Any:
@@ -114,21 +130,26 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
     known = {f.name: f for f in dataclasses.fields(settings)}
     if head == "kind" and not rest:
         raise SettingsError(
-            f"{where}: a kind cannot be changed by itself ({path!r})",
-            "set the whole part, as name={kind='…'}",
+            f"{where}: there is no part whose kind could be set here ({path!r})",
+            "write the part's name in front, as model.positions.kind",
         )
     if head not in known:
-        raise _unknown(type(settings), head, path, where)
+        raise unknown(type(settings), head, path, where)
     current = getattr(settings, head)
-    if rest:
+    kinds = kinds_of(hints(typing.cast(Any, type(settings)))[head])
+    if rest == "kind" and kinds:
+        same = getattr(type(current), "kind", None) == value
+        new = current if same else build_kind(kinds, {"kind": value}, where, head)
+    elif rest:
         if not dataclasses.is_dataclass(current):
             raise SettingsError(
                 f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself"
             )
+        check_kind_has(current, kinds, head, rest.partition(".")[0], where)
         new = _put(current, rest, value, where, replace)
     else:
-        hint = _hints(typing.cast(Any, type(settings)))[head]
-        new = _build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
+        hint = hints(typing.cast(Any, type(settings)))[head]
+        new = build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
     return replace(settings, **{head: new})
 
 
@@ -226,10 +247,16 @@ def _line(name: str, value: Any, path: str, sources: Mapping[str, str]) -> str:
 
 
 def source_of(path: str, sources: Mapping[str, str]) -> str:
-    """Who chose the leaf at `path`: its own entry, or the nearest one above it."""
+    """Who chose the leaf at `path`: its own entry, or the nearest one above it.
+
+    Who chose a part's kind chose that kind's defaults with it.
+    """
     while True:
         if path in sources:
             return sources[path]
+        kind = f"{path.rpartition('.')[0]}.kind"
+        if kind in sources:
+            return sources[kind]
         if "." not in path:
             return sources.get("", "")
         path = path.rpartition(".")[0]
@@ -260,140 +287,3 @@ def _from_text(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
-    """`data` as the type `hint`; `text` is the unparsed option, for string fields."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _build_union(typing.get_args(hint), data, where, path, text)
-    if origin is typing.Literal:
-        return _build_literal(typing.get_args(hint), data, where, path)
-    if origin is tuple:
-        return _build_tuple(typing.get_args(hint), data, where, path)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(data, hint):  # type: ignore[arg-type]
-            return data
-        return _build_dataclass(typing.cast(type, hint), data, where, path)
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if hint is str and isinstance(text, str) and not isinstance(data, str):
-        return text
-    matches_type = isinstance(data, hint) and not (hint is int and isinstance(data, bool))
-    if not matches_type:
-        raise SettingsError(
-            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}",
-            f"give {path} a {_type_name(hint)}",
-        )
-    if isinstance(data, float) and math.isnan(data):
-        raise SettingsError(f"{where}: {path} is no number (nan)", f"give {path} a number")
-    return data
-
-
-def _build_literal(allowed: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
-    if data not in allowed:
-        near = near_text(str(data), [str(a) for a in allowed])
-        raise SettingsError(
-            f"{where}: {path} is {data!r}{near}", f"use one of: {', '.join(str(a) for a in allowed)}"
-        )
-    return data
-
-
-def _build_tuple(args: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
-    if not isinstance(data, list | tuple):
-        raise SettingsError(f"{where}: {path} is {data!r}, which is no list", f"write {path} as [a, b]")
-    if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(_build(args[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
-    if len(args) != len(data):
-        raise SettingsError(
-            f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}"
-        )
-    return tuple(
-        _build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True))
-    )
-
-
-def _build_union(options: tuple[Any, ...], data: Any, where: str, path: str, text: Any) -> Any:
-    if data is None and type(None) in options:
-        return None
-    classes = [o for o in options if dataclasses.is_dataclass(o)]
-    if any(isinstance(data, c) for c in classes):  # type: ignore[arg-type]
-        return data
-    if isinstance(data, Mapping) and classes:
-        return _build_kind(classes, data, where, path)
-    scalars = [o for o in options if o is not type(None) and o not in classes]
-    for option in scalars:
-        try:
-            return _build(option, data, where, path, text)
-        except SettingsError:
-            continue
-    names = " or ".join(_type_name(o) for o in options if o is not type(None))
-    raise SettingsError(f"{where}: {path} is {data!r}, which is no {names}", f"give {path} a {names}")
-
-
-def _build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: str) -> Any:
-    if len(classes) == 1 and "kind" not in data:
-        return _build_dataclass(classes[0], data, where, path)
-    by_kind = {c.kind: c for c in classes if getattr(c, "kind", None)}
-    kind = data.get("kind")
-    if kind not in by_kind:
-        near = near_text(str(kind), by_kind)
-        raise SettingsError(f"{where}: {path}.kind is {kind!r}{near}", f"use one of: {', '.join(by_kind)}")
-    return _build_dataclass(by_kind[kind], data, where, path)
-
-
-def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise SettingsError(
-            f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table"
-        )
-    rest = dict(data)
-    kind = getattr(cls, "kind", None)
-    if kind is not None and rest.pop("kind", kind) != kind:
-        raise SettingsError(f"{where}: {path}.kind is {data['kind']!r}", f"the only kind here is {kind!r}")
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    for key in rest:
-        if key not in known:
-            full = f"{path}.{key}" if path else key
-            raise _unknown(cls, key, full, where)
-    hints = _hints(cls)
-    values = {k: _build(hints[k], v, where, f"{path}.{k}" if path else k) for k, v in rest.items()}
-    missing = [
-        n
-        for n, f in known.items()
-        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise SettingsError(
-            f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing"
-        )
-    return cls(**values)
-
-
-def _unknown(cls: Any, key: str, path: str, where: str) -> SettingsError:
-    """No part of `cls` is called so. Who writes `lr` means optim.lr."""
-    same = [known for known in _paths_of(cls) if known.endswith(f".{key}")][:3]
-    known = sorted(f.name for f in dataclasses.fields(cls))
-    near = f" (near: {', '.join(map(repr, same))})" if same else near_text(key, known)
-    fix = f"write it as {' or '.join(same)}" if same else f"use one of: {', '.join(known)}"
-    return SettingsError(f"{where}: unknown setting {path!r}{near}", fix)
-
-
-def _paths_of(cls: Any) -> list[str]:
-    """Dotted paths of everything below a dataclass, those of a part's several kinds among them."""
-    found: dict[str, None] = {}
-    for name in (f.name for f in dataclasses.fields(cls)):
-        hint = _hints(cls)[name]
-        parts = [p for p in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(p)]
-        found |= dict.fromkeys([name, *(f"{name}.{path}" for part in parts for path in _paths_of(part))])
-    return list(found)
-
-
-def _type_name(hint: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))

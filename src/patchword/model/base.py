@@ -1,0 +1,38 @@
+"""What every part of a config is made with: checks of single values, and shapes of tensors. No torch in here."""
+
+from patchword.errors import SettingsError
+
+Size = tuple[int, int]
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]  # a tensor's name → its shape
+
+
+def require_positive(name: str, *values: int) -> None:
+    if any(value < 1 for value in values):
+        shown = values[0] if len(values) == 1 else values
+        raise SettingsError(f"{name} is {shown}", f"give {name} a value of at least 1")
+
+
+def require_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise SettingsError(f"{name} is {value}", "give a value from 0 up to, not including, 1")
+
+
+def require_above_zero(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise SettingsError(f"{name} is {value}", f"give {name} a value above 0")
+
+
+def require_eps(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise SettingsError(f"{name} is {value}", f"give {name} a small value, such as 1e-6")
+
+
+def linear_shapes(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
+    """The tensors of a linear layer."""
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+
+
+def below(name: str, shapes: Shapes) -> Shapes:
+    """The shapes of a module, named from the module above it, which calls it `name`."""
+    return {f"{name}.{part}": shape for part, shape in shapes.items()}

@@ -1,0 +1,78 @@
+"""The parts of a ViTConfig that come in kinds: stems, positions, norms, pools. No torch in here."""
+
+from patchword.model.base import Size
+from patchword.model.kinds.bases import Added, Inner, NormKind, PoolKind
+from patchword.model.kinds.norms import (
+    BatchNormConfig,
+    GroupNormConfig,
+    InstanceNormConfig,
+    LayerNormConfig,
+    Norm,
+    RMSNormConfig,
+)
+from patchword.model.kinds.pools import (
+    AttentionPool,
+    ClassPool,
+    FirstPool,
+    JoinedPool,
+    MaxPool,
+    MeanPool,
+    Pool,
+)
+from patchword.model.kinds.positions import (
+    AnyAdded,
+    AnyInner,
+    CentreCoordinates,
+    Combined,
+    IndexCoordinates,
+    Learned,
+    NoPositions,
+    Positions,
+    RelativeBias,
+    RelativeMLP,
+    Resample,
+    Rope2d,
+    RopeMixed,
+    SinCos1d,
+    SinCos2d,
+)
+from patchword.model.kinds.stems import NoStem, ResNetStem, Stem
+
+__all__ = [
+    "Added",
+    "AnyAdded",
+    "AnyInner",
+    "AttentionPool",
+    "BatchNormConfig",
+    "CentreCoordinates",
+    "ClassPool",
+    "Combined",
+    "FirstPool",
+    "GroupNormConfig",
+    "IndexCoordinates",
+    "Inner",
+    "InstanceNormConfig",
+    "JoinedPool",
+    "LayerNormConfig",
+    "Learned",
+    "MaxPool",
+    "MeanPool",
+    "NoPositions",
+    "NoStem",
+    "Norm",
+    "NormKind",
+    "Pool",
+    "PoolKind",
+    "Positions",
+    "RMSNormConfig",
+    "RelativeBias",
+    "RelativeMLP",
+    "ResNetStem",
+    "Resample",
+    "Rope2d",
+    "RopeMixed",
+    "SinCos1d",
+    "SinCos2d",
+    "Size",
+    "Stem",
+]

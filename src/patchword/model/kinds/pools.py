@@ -1,0 +1,169 @@
+"""Every kind of pooling as settings, with its tensors and its words. No torch in here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from patchword.errors import SettingsError
+from patchword.model.base import Shapes, below, linear_shapes, require_positive
+from patchword.model.kinds.bases import Host, PoolKind, mlp_shapes
+
+Over = Literal["patches", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPool(PoolKind):
+    """The class token."""
+
+    kind: ClassVar[str] = "class"
+    reads_first: ClassVar[bool] = True
+    needs_class_token: ClassVar[bool] = True
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return "the class token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstPool(PoolKind):
+    """The first token, whichever it is (big_vision's pool "0")."""
+
+    kind: ClassVar[str] = "first"
+    reads_first: ClassVar[bool] = True
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return "the first token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanPool(PoolKind):
+    """The mean of the patches, or of all tokens."""
+
+    kind: ClassVar[str] = "mean"
+    over: Over = "patches"
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return f"the mean of all {_named(self.over)}"
+
+    @property
+    def averages(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(PoolKind):
+    """The largest value of each channel."""
+
+    kind: ClassVar[str] = "max"
+    over: Over = "patches"
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return f"the largest value of each channel of all {_named(self.over)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPool(PoolKind):
+    """A learned query attends to the tokens, then x + mlp(norm x) (MAP, Zhai et al. 2022).
+
+    num_heads, hidden: None is as in the blocks (PE: 8 heads whatever the blocks have).
+    """
+
+    kind: ClassVar[str] = "attention"
+    num_heads: int | None = None
+    hidden: int | None = None
+    over: Over = "patches"
+
+    def __post_init__(self) -> None:
+        for name in ("num_heads", "hidden"):
+            if (value := getattr(self, name)) is not None:
+                require_positive(f"head.pool.{name}", value)
+
+    def shapes(self, model: Host) -> Shapes:
+        dim = model.dim
+        found: Shapes = {"probe": (dim,)}
+        found |= linear_shapes("q", dim, dim) | linear_shapes("kv", dim, 2 * dim)
+        found |= linear_shapes("proj", dim, dim) | below("norm", model.norm.shapes(dim))
+        return found | below("mlp", mlp_shapes(model, self.hidden or model.mlp_dim, gated=False))
+
+    def words(self) -> str:
+        return "a mean of the tokens whose weights it learns (attention pooling)"
+
+    def multiply_adds(self, model: Host) -> int:
+        dim, hidden = model.dim, self.hidden or model.mlp_dim
+        read = model.num_tokens - (model.tokens.num_extra if self.over == "patches" else 0)
+        return 2 * dim * dim + 2 * read * dim * dim + 2 * read * dim + 2 * dim * hidden
+
+    def check(self, model: Host) -> None:
+        if model.dim % (self.num_heads or model.attention.num_heads):
+            raise SettingsError(
+                f"dim {model.dim} cannot be shared among the attention pool's heads",
+                "set head.pool.num_heads to a divisor of dim",
+            )
+        model.norm.check_width("in the attention pool", model.dim, alone=True)
+        if model.mlp.inner_norm:
+            hidden = self.hidden or model.mlp_dim
+            model.norm.check_width("the attention pool's hidden width", hidden, alone=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedPool(PoolKind):
+    """Class tokens of the last blocks, each through the final norm, beside the mean of patches.
+
+    DINOv2's linear heads are (1, mean) and (4, mean), DINO's (4, no mean) and (1, mean,
+    interleaved: class 0, mean 0, class 1, …).
+    """
+
+    kind: ClassVar[str] = "joined"
+    needs_class_token: ClassVar[bool] = True
+
+    class_layers: int = 1
+    mean: bool = True
+    interleaved: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("head.pool.class_layers", self.class_layers)
+        if self.interleaved and not (self.mean and self.class_layers == 1):
+            raise SettingsError(
+                "head.pool.interleaved needs one class token and the mean", "set interleaved = false"
+            )
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return "class tokens of the last blocks" + (" beside the mean of the patches" if self.mean else "")
+
+    @property
+    def averages(self) -> bool:
+        return self.mean
+
+    def width(self, dim: int) -> int:
+        return dim * (self.class_layers + self.mean)
+
+    def layers(self, depth: int) -> Sequence[int]:
+        return range(depth - self.class_layers, depth)
+
+    def check(self, model: Host) -> None:
+        if self.class_layers > model.depth:
+            raise SettingsError(
+                f"class tokens of {self.class_layers} blocks are pooled, there are {model.depth}",
+                f"set head.pool.class_layers to at most {model.depth}",
+            )
+
+
+def _named(over: Over) -> str:
+    return "patch tokens" if over == "patches" else "tokens"
+
+
+Pool = ClassPool | FirstPool | MeanPool | MaxPool | AttentionPool | JoinedPool

@@ -1,0 +1,164 @@
+"""Plain data into the type that a field of a settings dataclass asks for."""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from patchword.errors import SettingsError, near_text
+
+
+def kinds_of(hint: Any) -> list[Any]:
+    """The dataclasses with a `kind` among the options of a union."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
+    return [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) is not None]
+
+
+def check_kind_has(current: Any, kinds: list[Any], part: str, field: str, where: str) -> None:
+    """Raises: SettingsError for a field that only other kinds of this part have."""
+    having = [kind for kind in kinds if field in {f.name for f in dataclasses.fields(kind)}]
+    if having and type(current) not in having:
+        raise SettingsError(
+            f"{where}: {part} of kind {type(current).kind!r} has no {field!r}",
+            f"set {part}.kind to {' or '.join(repr(kind.kind) for kind in having)} as well",
+        )
+
+
+@functools.cache
+def hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
+    """`data` as the type `hint`; `text` is the unparsed option, for string fields."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _build_union(typing.get_args(hint), data, where, path, text)
+    if origin is typing.Literal:
+        return _build_literal(typing.get_args(hint), data, where, path)
+    if origin is tuple:
+        return _build_tuple(typing.get_args(hint), data, where, path)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(data, hint):  # type: ignore[arg-type]
+            return data
+        return _build_dataclass(typing.cast(type, hint), data, where, path)
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if hint is str and isinstance(text, str) and not isinstance(data, str):
+        return text
+    matches_type = isinstance(data, hint) and not (hint is int and isinstance(data, bool))
+    if not matches_type:
+        raise SettingsError(
+            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}",
+            f"give {path} a {_type_name(hint)}",
+        )
+    if isinstance(data, float) and math.isnan(data):
+        raise SettingsError(f"{where}: {path} is no number (nan)", f"give {path} a number")
+    return data
+
+
+def _build_literal(allowed: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
+    if data not in allowed:
+        near = near_text(str(data), [str(a) for a in allowed])
+        raise SettingsError(
+            f"{where}: {path} is {data!r}{near}", f"use one of: {', '.join(str(a) for a in allowed)}"
+        )
+    return data
+
+
+def _build_tuple(args: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
+    if not isinstance(data, list | tuple):
+        raise SettingsError(f"{where}: {path} is {data!r}, which is no list", f"write {path} as [a, b]")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(build(args[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
+    if len(args) != len(data):
+        raise SettingsError(
+            f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}"
+        )
+    return tuple(
+        build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True))
+    )
+
+
+def _build_union(options: tuple[Any, ...], data: Any, where: str, path: str, text: Any) -> Any:
+    if data is None and type(None) in options:
+        return None
+    classes = [o for o in options if dataclasses.is_dataclass(o)]
+    if any(isinstance(data, c) for c in classes):  # type: ignore[arg-type]
+        return data
+    if isinstance(data, Mapping) and classes:
+        return build_kind(classes, data, where, path)
+    scalars = [o for o in options if o is not type(None) and o not in classes]
+    for option in scalars:
+        try:
+            return build(option, data, where, path, text)
+        except SettingsError:
+            continue
+    names = " or ".join(_type_name(o) for o in options if o is not type(None))
+    raise SettingsError(f"{where}: {path} is {data!r}, which is no {names}", f"give {path} a {names}")
+
+
+def build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: str) -> Any:
+    if len(classes) == 1 and "kind" not in data:
+        return _build_dataclass(classes[0], data, where, path)
+    by_kind = {c.kind: c for c in classes if getattr(c, "kind", None)}
+    kind = data.get("kind")
+    if kind not in by_kind:
+        near = near_text(str(kind), by_kind)
+        raise SettingsError(f"{where}: {path}.kind is {kind!r}{near}", f"use one of: {', '.join(by_kind)}")
+    return _build_dataclass(by_kind[kind], data, where, path)
+
+
+def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise SettingsError(
+            f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table"
+        )
+    rest = dict(data)
+    kind = getattr(cls, "kind", None)
+    if kind is not None and rest.pop("kind", kind) != kind:
+        raise SettingsError(f"{where}: {path}.kind is {data['kind']!r}", f"the only kind here is {kind!r}")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in rest:
+        if key not in known:
+            full = f"{path}.{key}" if path else key
+            raise unknown(cls, key, full, where)
+    types_of = hints(cls)
+    values = {k: build(types_of[k], v, where, f"{path}.{k}" if path else k) for k, v in rest.items()}
+    missing = [
+        n
+        for n, f in known.items()
+        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SettingsError(
+            f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing"
+        )
+    return cls(**values)
+
+
+def unknown(cls: Any, key: str, path: str, where: str) -> SettingsError:
+    """No part of `cls` is called so. Who writes `lr` means optim.lr."""
+    same = [known for known in _paths_of(cls) if known.endswith(f".{key}")][:3]
+    known = sorted(f.name for f in dataclasses.fields(cls))
+    near = f" (near: {', '.join(map(repr, same))})" if same else near_text(key, known)
+    fix = f"write it as {' or '.join(same)}" if same else f"use one of: {', '.join(known)}"
+    return SettingsError(f"{where}: unknown setting {path!r}{near}", fix)
+
+
+def _paths_of(cls: Any) -> list[str]:
+    """Dotted paths of everything below a dataclass, those of a part's several kinds among them."""
+    found: dict[str, None] = {}
+    for name in (f.name for f in dataclasses.fields(cls)):
+        hint = hints(cls)[name]
+        parts = [p for p in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(p)]
+        found |= dict.fromkeys([name, *(f"{name}.{path}" for part in parts for path in _paths_of(part))])
+    return list(found)
+
+
+def _type_name(hint: Any) -> str:
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
