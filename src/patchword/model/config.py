@@ -175,14 +175,16 @@ class ViTConfig:
     @property
     def added_positions(self) -> NoPositions | AnyAdded:
         """What is added to the tokens before the first block."""
-        part = self.positions.added if isinstance(self.positions, Combined) else self.positions
-        return part if isinstance(part, Added) else NoPositions()
+        if isinstance(self.positions, Combined):
+            return self.positions.added
+        return self.positions if isinstance(self.positions, Added) else NoPositions()
 
     @property
     def inner_positions(self) -> NoPositions | AnyInner:
         """What each attention is told of where its tokens are."""
-        part = self.positions.inner if isinstance(self.positions, Combined) else self.positions
-        return part if isinstance(part, Inner) else NoPositions()
+        if isinstance(self.positions, Combined):
+            return self.positions.inner
+        return self.positions if isinstance(self.positions, Inner) else NoPositions()
 
     @property
     def num_prefix_positions(self) -> int:
@@ -218,6 +220,9 @@ def _check_kinds(config: ViTConfig) -> None:
         if not isinstance(part, union):
             known = ", ".join(kind.__name__ for kind in get_args(union))
             raise SettingsError(f"{name} is {part!r}, which is not one of its kinds", f"use one of: {known}")
+    # Otherwise it would count as no positions at all.
+    if not isinstance(config.positions, (Added, Inner, Combined)):
+        raise TypeError(f"{type(config.positions).__name__} inherits from neither Added nor Inner")
 
 
 def _check_grid(config: ViTConfig) -> None:

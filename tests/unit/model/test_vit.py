@@ -352,6 +352,13 @@ def test_a_model_learns_with_each_norm(config: ViTConfig) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_a_part_of_no_known_kind_is_refused_when_the_config_is_made() -> None:
+    """Built, it would be a model without that part, or a file that nothing reads back."""
+    for parts in ({"positions": "learned"}, {"norm": HeadConfig()}, {"head": HeadConfig(pool="mean")}):  # type: ignore[arg-type]
+        with pytest.raises(SettingsError, match="not one of its kinds"):
+            tiny(**parts)
+
+
 def test_contradictions_are_refused_with_what_mends_them() -> None:
     with pytest.raises(SettingsError, match="class token") as caught:
         tiny(tokens=NO_CLASS)
