@@ -10,7 +10,7 @@
     │   │   ├── AmbiguousLayout    two layouts fit
     │   │   ├── KeyMismatch        tensors missing or left over
     │   │   ├── ShapeMismatch      a tensor of another shape than the model's
-    │   │   ├── FactUnsaid         what no file says of the model and the user must
+    │   │   ├── MissingFact         what no file says of the model and the user must
     │   │   └── UnsafeFile         reading it would run code, or it points outside its folder
     │   ├── OutputError            the place for the answer: no space, no permission
     │   ├── NotEnoughMemory        the model, batch or image does not fit, by estimate or when tried
@@ -88,7 +88,7 @@ class ShapeMismatch(CheckpointError):
     pass
 
 
-class FactUnsaid(CheckpointError):
+class MissingFact(CheckpointError):
     """fact: the field of `Options` that says it."""
 
     def __init__(self, message: str, fix: str = "", fact: str = "") -> None:
@@ -161,12 +161,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def counted(number: int, one: str, more: str = "") -> str:
+def plural(number: int, one: str, more: str = "") -> str:
     """ "1 image", "2 images"; more: the plural that is no added s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
 
 
-def as_utf8(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -199,7 +199,7 @@ def one_line(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
-def is_near(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """ " ('b' is near)", or nothing; names that look alike and differ (é as one character or as two) are told apart."""
     import unicodedata
 

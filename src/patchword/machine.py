@@ -25,7 +25,7 @@ _ANSWER_HOLDS_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class CpuSample:
     """CPU seconds spent so far on the cores we may use, by anybody and by this process."""
 
     at_s: float
@@ -33,11 +33,11 @@ class Look:
     own_busy_s: float
 
 
-_first_look: Look | None = None
+_first_look: CpuSample | None = None
 _last_answer: int | None = None
 
 
-def watch() -> None:
+def start_sampling() -> None:
     """Begin to watch how busy the machine is, so that `granted_threads` need not wait.
 
     The command calls this first; importing torch then gives a second or more of watching.
@@ -74,7 +74,7 @@ def granted_threads() -> int:
     return _last_answer
 
 
-def busy_beside(first: Look, last: Look) -> float:
+def busy_beside(first: CpuSample, last: CpuSample) -> float:
     """Cores that other processes kept busy between two looks."""
     passed = max(last.at_s - first.at_s, 1e-3)
     others = (last.all_busy_s - first.all_busy_s) - (last.own_busy_s - first.own_busy_s)
@@ -113,7 +113,7 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _look() -> Look | None:
+def _look() -> CpuSample | None:
     """None where the system does not tell (no /proc)."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
@@ -129,7 +129,7 @@ def _look() -> Look | None:
         if name in usable:
             ticks += int(user) + int(system) + int(irq) + int(soft_irq) + int(steal)
             ticks += int(nice) if niced_counts else 0
-    return Look(at_s=time.monotonic(), all_busy_s=ticks / ticks_per_s, own_busy_s=time.process_time())
+    return CpuSample(at_s=time.monotonic(), all_busy_s=ticks / ticks_per_s, own_busy_s=time.process_time())
 
 
 def _cpu_quota() -> float | None:

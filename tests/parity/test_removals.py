@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from patchword.checkpoints.read import Opened, understand
+from patchword.checkpoints.read import Opened, resolve
 from patchword.checkpoints.stored import Stored, open_stored
 from patchword.errors import CheckpointError
 from support.parity import Case, cases_in, committed, options_of
@@ -46,7 +46,7 @@ def without(stored: Stored, wrapper: str, name: str) -> Stored | None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_removed_tensor_is_missed(case: Case) -> None:
     options, stored = options_of(case.meta["hints"], case.folder), open_stored(case.path)
-    whole: Opened = understand(stored, options)
+    whole: Opened = resolve(stored, options)
     wrapper = whole.checkpoint.wrapper.partition(":")[0]
     unnoticed, unnamed = [], []
     # Of parts that stand in every block, the first.
@@ -56,7 +56,7 @@ def test_a_removed_tensor_is_missed(case: Case) -> None:
         if torn is None:
             continue
         try:
-            understand(torn, options)
+            resolve(torn, options)
             unnoticed.append(name)
         except CheckpointError as error:
             if TOWER.sub("", name, count=1) not in str(error):
@@ -72,7 +72,7 @@ def test_a_torn_layer_may_be_left_out_whole_and_is_told() -> None:
     torn = without(stored, "", name)
     assert torn is not None
     with pytest.raises(CheckpointError, match=re.escape(f"lacks {name}")):
-        understand(torn, options)
-    report = understand(torn, replace(options, allow_partial=True)).report
+        resolve(torn, options)
+    report = resolve(torn, replace(options, allow_partial=True)).report
     assert report.new == ("blocks.1.attention.qkv.weight",)
     assert any(len(part.names) == 2 and f"lacks {name}" in part.reason for part in report.dropped)

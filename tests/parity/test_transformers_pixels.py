@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchword.checkpoints.layouts.transformers_config import Told
+from patchword.checkpoints.layouts.transformers_config import JsonConfig
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess
 from patchword.images.prepare import read
 
@@ -26,7 +26,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_what_the_file_says_gives_the_recorded_pixels(case: Path) -> None:
     meta = json.loads((case / "meta.json").read_text())
-    told = Told(case.name, json.loads((case / FILE).read_text()), FILE)
+    told = JsonConfig(case.name, json.loads((case / FILE).read_text()), FILE)
     preprocess = read_preprocess(told, "ViT", 3, (64, 64))
     assert preprocess is not None
     with np.load(case / "io.npz") as answers:

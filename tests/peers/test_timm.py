@@ -19,7 +19,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
-from patchword.checkpoints.read import understand
+from patchword.checkpoints.read import resolve
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored
 from patchword.checkpoints.write import write_as
@@ -160,10 +160,10 @@ def test_every_architecture_is_read_by_its_name_and_written_back(name: str) -> N
     tensors = shapes_of(name)
     if any(word in name for word in REFUSED):
         with pytest.raises(CheckpointError, match="which the backbone does not have"):
-            understand(listed(name, tensors, {"architecture": name}), Options())
+            resolve(listed(name, tensors, {"architecture": name}), Options())
         return
-    by_name = understand(listed(f"{name}.pth", tensors, {}), Options())
-    opened = understand(listed("x.pth", tensors, {"architecture": name}), Options())
+    by_name = resolve(listed(f"{name}.pth", tensors, {}), Options())
+    opened = resolve(listed("x.pth", tensors, {"architecture": name}), Options())
     assert opened.report.filled == by_name.report.filled == 1
     assert opened.card.config == by_name.card.config
     for spelling in (opened.description.spelling, {}):
@@ -174,7 +174,7 @@ def test_every_architecture_is_read_by_its_name_and_written_back(name: str) -> N
         written = shapes_of(found.architecture, **args)
         if spelling:
             assert written == tensors
-        again = understand(
+        again = resolve(
             listed("x.pth", written, {"architecture": found.architecture, "model_args": args}), Options()
         )
         assert not differences(explicit(opened.card.config), explicit(again.card.config))

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layouts.transformers_config import Told
+from patchword.checkpoints.layouts.transformers_config import JsonConfig
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.source import Source
@@ -210,7 +210,7 @@ def test_the_processor_that_is_written_gives_the_same_pixels(
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     theirs = processor(photo(), return_tensors="np")["pixel_values"][0]
     assert levels(read(photo(), ours), theirs, ours) <= 1 + 1e-3
-    told = Told("test", json.loads(written))
+    told = JsonConfig("test", json.loads(written))
     again = read_preprocess(told, "ViT", 3, ours.image_size)
     assert again is not None and again.resize == ours.resize and again.image_size == ours.image_size
 
@@ -253,7 +253,7 @@ def test_the_processor_that_is_read_gives_the_same_pixels(
         saved,
         {"image_processor_type": name, **settings},
     ):  # the second leaves the defaults to the class
-        ours = read_preprocess(Told("test", said), "ViT", 3, (48, 48))
+        ours = read_preprocess(JsonConfig("test", said), "ViT", 3, (48, 48))
         assert ours is not None
         assert levels(read(photo(), ours), theirs, ours) <= 1 + 1e-3
 

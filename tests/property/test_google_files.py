@@ -15,9 +15,9 @@ from patchword.checkpoints.layouts.google_rules import (
     OLD_POSITIONS,
     PREFIXES,
     ROOT_POSITIONS,
-    Spelling,
+    NamingVariant,
 )
-from patchword.checkpoints.read import understand
+from patchword.checkpoints.read import resolve
 from patchword.checkpoints.stored import Entry, Stored
 from patchword.errors import PatchwordError
 from patchword.images.preprocess import Preprocess
@@ -45,7 +45,7 @@ from patchword.model.shapes import shapes
 sides = st.integers(1, 20)
 counts = st.integers(1, 12)
 spellings = st.builds(
-    Spelling,
+    NamingVariant,
     prefix=st.sampled_from(PREFIXES),
     positions=st.sampled_from([INPUT_POSITIONS, OLD_POSITIONS, ROOT_POSITIONS, ""]),
     numbered=st.booleans(),
@@ -59,7 +59,7 @@ stems = st.just(NoStem()) | st.builds(
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[ViTConfig, Spelling]:
+def models(draw: st.DrawFn) -> tuple[ViTConfig, NamingVariant]:
     spelling = draw(spellings)
     stem, patch, grid = draw(stems), (draw(sides), draw(sides)), (draw(sides), draw(sides))
     heads, width, classes = draw(st.integers(1, 4)), 4 * draw(counts), draw(st.integers(0, 5))
@@ -93,7 +93,7 @@ def models(draw: st.DrawFn) -> tuple[ViTConfig, Spelling]:
     return config, spelling
 
 
-def stored_of(config: ViTConfig, spelling: Spelling) -> Stored:
+def stored_of(config: ViTConfig, spelling: NamingVariant) -> Stored:
     """The names and shapes of a file of this model."""
     preprocess = Preprocess.simple(config.image.size, config.image.channels)
     described = Description(config=config, preprocess=preprocess, spelling={"spelling": spelling})
@@ -107,9 +107,9 @@ def stored_of(config: ViTConfig, spelling: Spelling) -> Stored:
 
 
 @given(models())
-def test_names_and_shapes_say_the_whole_model(model: tuple[ViTConfig, Spelling]) -> None:
+def test_names_and_shapes_say_the_whole_model(model: tuple[ViTConfig, NamingVariant]) -> None:
     config, spelling = model
-    opened = understand(stored_of(config, spelling), Options(image_size=config.image.size))
+    opened = resolve(stored_of(config, spelling), Options(image_size=config.image.size))
     found = opened.card.config
     # How a table or kernel goes to another size is the layout's to say.
     alike = replace(
@@ -126,7 +126,7 @@ WRONG = st.lists(st.sampled_from([0, 1, 2, 3, 5, 32]), max_size=6).map(tuple)
 
 @given(models(), st.data())
 def test_a_tensor_of_any_other_shape_is_told_and_never_a_crash(
-    model: tuple[ViTConfig, Spelling], data: st.DataObject
+    model: tuple[ViTConfig, NamingVariant], data: st.DataObject
 ) -> None:
     stored = stored_of(*model)
     name = data.draw(st.sampled_from(sorted(stored.tree)))
@@ -134,7 +134,7 @@ def test_a_tensor_of_any_other_shape_is_told_and_never_a_crash(
     tree = {**stored.tree, name: replace(stored.tree[name], shape=shape)}
     options = Options(image_size=data.draw(st.sampled_from([model[0].image.size, None])))
     try:
-        opened = understand(replace(stored, tree=tree), options)
+        opened = resolve(replace(stored, tree=tree), options)
     except PatchwordError:
         return
     # Some facts stand in one tensor alone: then it is another model, and a whole one.
@@ -142,9 +142,9 @@ def test_a_tensor_of_any_other_shape_is_told_and_never_a_crash(
 
 
 @given(models(), st.data())
-def test_a_tensor_less_is_told(model: tuple[ViTConfig, Spelling], data: st.DataObject) -> None:
+def test_a_tensor_less_is_told(model: tuple[ViTConfig, NamingVariant], data: st.DataObject) -> None:
     stored = stored_of(*model)
     name = data.draw(st.sampled_from(sorted(n for n in stored.tree if "Transformer/encoder" in n)))
     tree = {n: entry for n, entry in stored.tree.items() if n != name}
     with pytest.raises(PatchwordError):
-        understand(replace(stored, tree=tree), Options(image_size=model[0].image.size))
+        resolve(replace(stored, tree=tree), Options(image_size=model[0].image.size))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.read import understand
+from patchword.checkpoints.read import resolve
 from patchword.checkpoints.stored import open_stored
 from patchword.errors import CheckpointError
 from support.parity import committed
@@ -53,4 +53,4 @@ def test_any_value_is_taken_or_refused(folder: Path, data: st.DataObject) -> Non
         place[data.draw(st.sampled_from(sorted(place)))] = data.draw(values)
     configs = {"config.json": config, "preprocessor_config.json": processing}
     with suppress(CheckpointError):
-        assert understand(replace(stored, configs=configs), Options()).report.filled == 1
+        assert resolve(replace(stored, configs=configs), Options()).report.filled == 1

@@ -61,7 +61,7 @@ def whole() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def small_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_tree, "MOST_PARTS", 10_000)
+    monkeypatch.setattr(torch_tree, "MAX_PARTS", 10_000)
 
 
 def read_or_refuse(path: Path) -> None:

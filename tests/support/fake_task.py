@@ -77,7 +77,7 @@ def run_loop(task: FakeTask, **settings: dict[str, float]) -> tuple[TrainingStat
         record=seen.records.append,
         keep=lambda state, is_best, scores: seen.best.append(is_best),
         keep_interrupted=lambda state: None,
-        keep_broken=lambda state, found: seen.broke.append(found),
+        on_divergence=lambda state, found: seen.broke.append(found),
         warn=lambda text: seen.warned.append(state.epoch),
         progress=Silent(),
     )

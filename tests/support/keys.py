@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layout import Drop
-from patchword.checkpoints.read import Opened, understand
+from patchword.checkpoints.layout import Ignored
+from patchword.checkpoints.read import Opened, resolve
 from patchword.checkpoints.stored import Entry, Stored
 from patchword.model.vit import ViT
 
-# Told by name and not read: the word in the name of the list, the word in the message.
+# JsonConfig by name and not read: the word in the name of the list, the word in the message.
 REFUSED = {"detr": "detector", "yolos": "detector", "samvit": "SAM's image encoder"}
 
 
@@ -40,7 +40,7 @@ def refused(file: Path) -> str | None:
 def opened(file: Path) -> Opened:
     """Raises: CheckpointError where a tensor has no home, or one is missing."""
     listed = json.loads(file.read_text(encoding="utf-8"))
-    return understand(stored_of(listed), options_of(listed))
+    return resolve(stored_of(listed), options_of(listed))
 
 
 def unmapped(found: Opened) -> list[str]:
@@ -54,7 +54,7 @@ def unmapped(found: Opened) -> list[str]:
             got |= {name: tuple(t.shape) for name, t in zip(rule.ours, ours, strict=True)}
     wrong = [name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)]
     named = {name for rule in found.plan.rules for name in rule.theirs}
-    drops = [part for part in found.layout.rules(found.description) if isinstance(part, Drop)]
+    drops = [part for part in found.layout.rules(found.description) if isinstance(part, Ignored)]
     homeless = [n for n in found.checkpoint.tensors if n not in named and not any(d.names(n) for d in drops)]
     return wrong + homeless
 

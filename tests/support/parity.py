@@ -21,7 +21,7 @@ from patchword.checkpoints.facts import Options
 from patchword.inference.load import load
 from patchword.inference.model import Model
 from patchword.model.kinds import JoinedPool
-from patchword.model.positions.place import Layout, Place
+from patchword.model.positions.layout import AttentionPositions, TokenLayout
 from patchword.model.vit import ViT
 
 PACKED = Path(__file__).parents[1] / "data" / "parity" / "cases"
@@ -133,7 +133,9 @@ def answers(model: Model, image: Tensor, *, recorded_apart: bool = False) -> dic
     return found
 
 
-def _intermediate(vit: ViT, x: Tensor, places: list[Place], layout: Layout) -> dict[str, Tensor]:
+def _intermediate(
+    vit: ViT, x: Tensor, places: list[AttentionPositions], layout: TokenLayout
+) -> dict[str, Tensor]:
     """Every block's tokens through the final norm [L, B, N, D]; patches and class token apart, and rope's tables."""
     kept = []
     for block, place in zip(vit.blocks, places, strict=True):

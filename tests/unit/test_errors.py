@@ -16,7 +16,7 @@ def test_an_error_says_what_and_what_to_do() -> None:
 def test_an_error_survives_the_way_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(errors.ImageError("a.jpg is empty", "remove it")))
     assert (type(error), error.message, error.fix) == (errors.ImageError, "a.jpg is empty", "remove it")
-    unsaid = pickle.loads(pickle.dumps(errors.FactUnsaid("no size", "give it", "image_size")))
+    unsaid = pickle.loads(pickle.dumps(errors.MissingFact("no size", "give it", "image_size")))
     assert (unsaid.fix, unsaid.fact) == ("give it", "image_size")
 
 
@@ -44,7 +44,7 @@ def test_the_nearest_names_ignore_case_and_leave_out_the_far() -> None:
 @pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d"])
 def test_names_that_look_the_same_are_told_apart(name: str) -> None:
     parted = unicodedata.normalize("NFD", name)
-    said = errors.is_near(parted, ["zebra", name])
+    said = errors.suggestion(parted, ["zebra", name])
     assert ascii(parted) in said and ascii(name) in said and "looks the same" in said
-    assert errors.is_near("tulip", ["tulips"]) == " ('tulips' is near)"
-    assert errors.is_near("zebra", [name]) == ""
+    assert errors.suggestion("tulip", ["tulips"]) == " ('tulips' is near)"
+    assert errors.suggestion("zebra", [name]) == ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchword import machine
-from patchword.machine import Look
+from patchword.machine import CpuSample
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,11 @@ def test_threads_are_those_that_others_leave(
 
 
 def test_our_own_work_is_not_somebody_elses() -> None:
-    first = Look(at_s=0.0, all_busy_s=10.0, own_busy_s=1.0)
-    assert machine.busy_beside(first, Look(at_s=2.0, all_busy_s=14.0, own_busy_s=3.0)) == pytest.approx(1.0)
-    assert machine.busy_beside(first, Look(at_s=2.0, all_busy_s=11.0, own_busy_s=3.0)) == 0.0
+    first = CpuSample(at_s=0.0, all_busy_s=10.0, own_busy_s=1.0)
+    assert machine.busy_beside(first, CpuSample(at_s=2.0, all_busy_s=14.0, own_busy_s=3.0)) == pytest.approx(
+        1.0
+    )
+    assert machine.busy_beside(first, CpuSample(at_s=2.0, all_busy_s=11.0, own_busy_s=3.0)) == 0.0
 
 
 def test_the_users_own_choice_of_threads_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +37,7 @@ def test_the_users_own_choice_of_threads_is_kept(monkeypatch: pytest.MonkeyPatch
 
 def test_asking_for_threads_takes_no_time_once_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    machine.watch()
+    machine.start_sampling()
     time.sleep(0.03)
     start = time.process_time()
     assert 1 <= machine.granted_threads() <= (os.cpu_count() or 1)

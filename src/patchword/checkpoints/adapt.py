@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.facts import sized_as
 from patchword.checkpoints.resampled import rule_text
-from patchword.errors import SettingsError, counted, near_text
+from patchword.errors import SettingsError, near_text, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import Learned, RelativeBias
@@ -62,7 +62,7 @@ class Adapted:
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Adapted({counted(len(self.changes), 'tensor')} changed, {self.kept} kept)"
+        return f"Adapted({plural(len(self.changes), 'tensor')} changed, {self.kept} kept)"
 
 
 def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> Adapted:

@@ -16,7 +16,7 @@ PART = ": as --below says"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
+class Leftover:
     """What lies in the file beside the weights that were taken: optimiser, another network, a counter."""
 
     what: str
@@ -35,7 +35,7 @@ class Checkpoint:
     stored: Stored
     tensors: Mapping[str, Entry]
     wrapper: str = ""
-    left: tuple[Left, ...] = ()
+    left: tuple[Leftover, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
     removed: tuple[tuple[str, tuple[str, ...]], ...] = ()
     notes: tuple[str, ...] = ()
@@ -150,17 +150,19 @@ def unwrap(stored: Stored) -> Checkpoint:
         )
     tensors = without_prefix(tensors)
     beside = {k: v for k, v in stored.tree.items() if taken and k != taken}
-    left = [Left(what=k, tensors=len(flat_tensors(v))) for k, v in beside.items()]
+    left = [Leftover(what=k, tensors=len(flat_tensors(v))) for k, v in beside.items()]
     moco = {n.removeprefix("base_encoder."): e for n, e in tensors.items() if n.startswith("base_encoder.")}
     if moco and any(n.startswith("momentum_encoder.") for n in tensors):
         encoder = {n: e for n, e in moco.items() if not n.startswith("head.")}
         left.append(
-            Left(what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(encoder))
+            Leftover(
+                what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(encoder)
+            )
         )
         tensors, wrapper = encoder, "base_encoder: MoCo's encoder, which its linear probe reads"
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a whole training file of DINOv2 has both networks under `model`
-        left.append(Left(what="student", tensors=len(tensors) - len(teacher)))
+        left.append(Leftover(what="student", tensors=len(tensors) - len(teacher)))
         tensors, wrapper = (
             dict(without_prefix(teacher)),
             "teacher: the teacher, which the authors of DINO use",
@@ -226,7 +228,9 @@ def without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
 _TRAINING_HEAD = re.compile(r"(head\.(mlp|last_layer)|(dino|ibot)_head)\..*")
 
 
-def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[str, Entry], Iterable[Left]]:
+def _backbone_of(
+    tensors: Mapping[str, Entry], wrapper: str
+) -> tuple[Mapping[str, Entry], Iterable[Leftover]]:
     """A teacher's or student's backbone without its training heads (DINO, DINOv2)."""
     inside = {n.removeprefix("backbone."): e for n, e in tensors.items() if n.startswith("backbone.")}
     heads = {n: e for n, e in tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}
@@ -236,7 +240,7 @@ def _backbone_of(tensors: Mapping[str, Entry], wrapper: str) -> tuple[Mapping[st
     a_pair = wrapper.startswith(("teacher", "student"))
     if "cls_token" not in inside or not (a_pair or (others and all(map(_TRAINING_HEAD.fullmatch, others)))):
         return tensors, ()
-    return inside, [Left(what="heads of self-supervised training", tensors=len(others))] if others else []
+    return inside, [Leftover(what="heads of self-supervised training", tensors=len(others))] if others else []
 
 
 # What training leaves beside the weights, by the first word of its names.
@@ -259,7 +263,7 @@ def below_one_word(checkpoint: Checkpoint) -> Checkpoint | None:
     word = words.pop()
     inside = {n.removeprefix(f"{word}."): e for n, e in checkpoint.tensors.items() if first.get(n) == word}
     others = [
-        Left(what=w, tensors=list(first.values()).count(w))
+        Leftover(what=w, tensors=list(first.values()).count(w))
         for w in dict.fromkeys(first.values())
         if w != word
     ]

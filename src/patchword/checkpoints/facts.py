@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from patchword.checkpoints.published import Release
-from patchword.errors import CheckpointError, FactUnsaid
+from patchword.errors import CheckpointError, MissingFact
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import Activation
@@ -80,30 +80,30 @@ class Facts:
         self.release = release
         self.found: list[Fact] = []
 
-    def take(self, name: str, *candidates: tuple[T | None, str]) -> T:
+    def require(self, name: str, *candidates: tuple[T | None, str]) -> T:
         """The option of that name, or the first candidate that is not None; (value, source) each.
 
         Raises: CheckpointError naming the fact and its option.
         """
-        value = self.maybe(name, *candidates)
+        value = self.get(name, *candidates)
         if value is None:
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{self.name}: {_WORDS.get(name, name)} is in no file",
                 f"give {_flag(name)}",
                 name,
             )
         return value
 
-    def maybe(self, name: str, *candidates: tuple[T | None, str]) -> T | None:
+    def get(self, name: str, *candidates: tuple[T | None, str]) -> T | None:
         """As `take`, None where nobody says."""
         asked = getattr(self.options, name, None)
         if asked is not None:
-            self.say(name, asked, OPTION)
+            self.record(name, asked, OPTION)
             chosen: T = asked
             return chosen
         for value, source in self._with_release(name, candidates):
             if value is not None:
-                self.say(name, value, source)
+                self.record(name, value, source)
                 return value
         return None
 
@@ -115,7 +115,7 @@ class Facts:
         beside = [c for c in candidates if ".json" in c[1]]
         return [*beside, (published, RELEASE), *(c for c in candidates if c not in beside)]
 
-    def say(self, name: str, value: Any, source: str) -> None:
+    def record(self, name: str, value: Any, source: str) -> None:
         """Record a fact that was decided elsewhere."""
         self.found = [
             *(fact for fact in self.found if fact.name != name),
@@ -124,7 +124,7 @@ class Facts:
 
     def heads(self, dim: int, *candidates: tuple[int | None, str]) -> int:
         """The number of heads, which must divide `dim`. Raises: CheckpointError."""
-        heads = self.take("num_heads", *candidates)
+        heads = self.require("num_heads", *candidates)
         if heads < 1 or dim % heads:
             fitting = [n for n in range(1, dim + 1) if dim % n == 0]
             nearest = min(fitting, key=lambda n: abs(n - heads))
@@ -151,7 +151,7 @@ class Facts:
                     (size[0] // patch[0], size[1] // patch[1]),
                 ):
                     if rows * columns == count:
-                        self.say("grid", (rows, columns), source)
+                        self.record("grid", (rows, columns), source)
                         return rows, columns
         from patchword.checkpoints.checkpoint import square
 
@@ -159,12 +159,12 @@ class Facts:
         if side is None:
             said = [f"{s[0]} x {s[1]} ({source})" for s, source in sizes if s is not None]
             but = f"; {', '.join(said)} has another number of patches" if said else ""
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{self.name}: {count} patches are no square, so the sides of the grid are in no file{but}",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
                 "image_size",
             )
-        self.say("grid", (side, side), "the square of its table")
+        self.record("grid", (side, side), "the square of its table")
         return side, side
 
     def preprocess(self, *candidates: tuple[Preprocess | None, str]) -> Preprocess:
@@ -174,17 +174,17 @@ class Facts:
         rest = [c for c in candidates if c not in beside]
         places = [(p, s) for p, s in (*beside, (release, RELEASE), *rest) if p is not None]
         if not places:
-            self.take("mean")
+            self.require("mean")
         chosen, source = places[0]
-        self.say("preprocess", chosen, source)
+        self.record("preprocess", chosen, source)
         if self.options.image_size is not None and self.options.image_size != chosen.image_size:
             chosen = sized_as(chosen, self.options.image_size)
-            self.say("image_size", self.options.image_size, OPTION)
+            self.record("image_size", self.options.image_size, OPTION)
         asked, told = self.options.mean, self.options.std
         mean, std = chosen.mean if asked is None else asked, chosen.std if told is None else told
         for name in ("mean", "std"):
             if getattr(self.options, name) is not None:
-                self.say(name, getattr(self.options, name), OPTION)
+                self.record(name, getattr(self.options, name), OPTION)
         return replace(chosen, mean=mean, std=std)
 
     def check_all_used(self) -> None:

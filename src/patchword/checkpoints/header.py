@@ -15,8 +15,8 @@ from typing import Any
 from patchword.checkpoints.sniff import HEAD_BYTES, MAX_HEADER_BYTES, refuse, too_long_header
 from patchword.errors import CheckpointError
 
-MOST_AXES = 64
-MOST_ELEMENTS = 2**60
+MAX_AXES = 64
+MAX_ELEMENTS = 2**60
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8,
@@ -97,10 +97,10 @@ def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, s
 
 def _entry(name: str, plain: Mapping[str, Any]) -> TensorEntry:
     dtype, shape, (start, end) = plain["dtype"], tuple(plain["shape"]), plain["data_offsets"]
-    if not all(type(n) is int and 0 <= n < MOST_ELEMENTS for n in (*shape, start, end)):
+    if not all(type(n) is int and 0 <= n < MAX_ELEMENTS for n in (*shape, start, end)):
         raise ValueError(f"{name!r}: sizes are no whole numbers")
     # An empty tensor may say any size in its other axes; torch counts them all the same.
-    if len(shape) > MOST_AXES or math.prod(max(side, 1) for side in shape) >= MOST_ELEMENTS:
+    if len(shape) > MAX_AXES or math.prod(max(side, 1) for side in shape) >= MAX_ELEMENTS:
         raise ValueError(f"{name!r}: a tensor of impossible size")
     if dtype in DTYPE_BYTES and end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
         raise ValueError(f"{name!r}: {end - start} bytes for {dtype} {list(shape)}")

@@ -33,7 +33,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Drop:
+class Ignored:
     """Tensors of the file that the model does not take, each with its reason for the report.
 
     pattern: a regular expression for the whole name. Never written.
@@ -84,7 +84,7 @@ class Layout(ABC):
     # Layouts whose files have the same tensors, told apart by a file's name or not at all.
     twins: tuple[str, ...] = ()
     container: Container = "safetensors"
-    # The file that `convert` writes, in the folder of the companions where there are any.
+    # The file that `convert` writes, in the folder of the sidecar_files where there are any.
     file_name: str = "model.safetensors"
 
     @abstractmethod
@@ -96,14 +96,14 @@ class Layout(ABC):
         """Everything that the model needs, each fact taken through `facts` with its source."""
 
     @abstractmethod
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         """What becomes of each tensor, for a config and a spelling; the same for reading and writing."""
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         """The spelling to write a model in; the published one where there are several."""
         return {}
 
-    def restated(
+    def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
         """The same model in this format's words, for writing; as it is where the format has those it comes with.
@@ -124,7 +124,7 @@ class Layout(ABC):
         """Tensors of the weights file, and the tree of a linear head's own file, {} where there is none."""
         return tensors, {}
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         """Files that the peer expects beside the weights (config.json, preprocessor_config.json…).
 
         Raises: CheckpointError naming what the format cannot hold.
@@ -132,5 +132,5 @@ class Layout(ABC):
         return {}
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        """As `companions`, for a layout where those depend on how the tensors are spelled."""
-        return self.companions(card)
+        """As `sidecar_files`, for a layout where those depend on how the tensors are spelled."""
+        return self.sidecar_files(card)

@@ -7,7 +7,7 @@ from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import OPTION, Fact, Options, flag_of, sized_as
-from patchword.errors import SettingsError, counted
+from patchword.errors import SettingsError, plural
 
 # The others are facts of the weights; the card has the value, or there is nothing to say.
 _CHANGES = ("image_size", "mean", "std", "classes")
@@ -42,9 +42,9 @@ def check_names(names: tuple[str, ...], outputs: int, name: str) -> None:
     """Raises: SettingsError unless there is one name for each output of the head."""
     if len(names) == outputs:
         return
-    has = f"the head has {counted(outputs, 'output')}" if outputs else "the model has no head"
+    has = f"the head has {plural(outputs, 'output')}" if outputs else "the model has no head"
     fix = f"give a name for each of the {outputs} outputs, in their order" if outputs else "leave it out"
-    raise SettingsError(f"{name}: {flag_of('classes')} gives {counted(len(names), 'name')}, and {has}", fix)
+    raise SettingsError(f"{name}: {flag_of('classes')} gives {plural(len(names), 'name')}, and {has}", fix)
 
 
 def _is_given(options: Options, field: Any) -> bool:

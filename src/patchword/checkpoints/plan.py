@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.errors import KeyMismatch, ShapeMismatch, UnknownLayout, near_text
 from patchword.model.shapes import Shapes, shapes
 
@@ -38,7 +38,7 @@ class Plan:
         return sum(len(rule.theirs) for rule in self.rules if rule.ours)
 
     @property
-    def restated(self) -> tuple[str, ...]:
+    def rewritten_for(self) -> tuple[str, ...]:
         """Tensors of the file that say again what the config says, neither used nor dropped."""
         dropped = {name for part in self.dropped for name in part.names}
         return tuple(n for rule in self.rules if not rule.ours for n in rule.theirs if n not in dropped)
@@ -58,10 +58,10 @@ def make_plan(
     expected = shapes(description.config)
     rules, drops = _sorted(layout.rules(description))
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
-    torn = _torn(checkpoint, rules, present)
-    if torn and not allow_partial:
-        raise KeyMismatch(f"{checkpoint.name}: {torn[0].reason}", "get the whole file")
-    drops = [*drops, *torn]
+    incomplete = _incomplete_groups(checkpoint, rules, present)
+    if incomplete and not allow_partial:
+        raise KeyMismatch(f"{checkpoint.name}: {incomplete[0].reason}", "get the whole file")
+    drops = [*drops, *incomplete]
     _check_names(checkpoint, layout, present, rules, drops)
     for rule in present:
         _check_shapes(checkpoint, rule, [expected[name] for name in rule.ours])
@@ -81,12 +81,12 @@ def make_plan(
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 
 
-def _sorted(parts: Iterable[Rule | Drop]) -> tuple[list[Rule], list[Drop]]:
+def _sorted(parts: Iterable[Rule | Ignored]) -> tuple[list[Rule], list[Ignored]]:
     all_parts = list(parts)
-    return [p for p in all_parts if isinstance(p, Rule)], [p for p in all_parts if isinstance(p, Drop)]
+    return [p for p in all_parts if isinstance(p, Rule)], [p for p in all_parts if isinstance(p, Ignored)]
 
 
-def _torn(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> list[Drop]:
+def _incomplete_groups(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> list[Ignored]:
     """What a file has of rules that take several tensors, where it lacks others of them; alone they fill nothing."""
     used = {name for rule in present for name in rule.theirs}
     found = []
@@ -95,12 +95,12 @@ def _torn(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> lis
         if there and rule not in present:
             lost = next(name for name in rule.theirs if not checkpoint.has(name))
             reason = f"it has {there[0]} and lacks {lost}"
-            found += [Drop(pattern=re.escape(name), reason=reason) for name in there]
+            found += [Ignored(pattern=re.escape(name), reason=reason) for name in there]
     return found
 
 
 def _check_names(
-    checkpoint: Checkpoint, layout: Layout, present: list[Rule], rules: list[Rule], drops: list[Drop]
+    checkpoint: Checkpoint, layout: Layout, present: list[Rule], rules: list[Rule], drops: list[Ignored]
 ) -> None:
     named = {name for rule in present for name in rule.theirs}
     unknown = [n for n in checkpoint.tensors if n not in named and not any(d.names(n) for d in drops)]
@@ -132,7 +132,7 @@ def _check_shapes(checkpoint: Checkpoint, rule: Rule, ours: list[tuple[int, ...]
             )
 
 
-def _dropped(checkpoint: Checkpoint, drops: list[Drop]) -> tuple[Dropped, ...]:
+def _dropped(checkpoint: Checkpoint, drops: list[Ignored]) -> tuple[Dropped, ...]:
     by_reason: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
         for drop in drops:

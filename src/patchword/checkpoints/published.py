@@ -28,7 +28,7 @@ Format = Literal[
     "ijepa", "beit", "eva", "openai_clip", "open_clip", "detr", "yolos",
 ]  # fmt: skip
 
-MOST_LISTED = 12
+MAX_LISTED = 12
 # Lists that are another one without some rows. fall11.tar has no "picture" and no "bleacher", which
 # Google's ImageNet-21k has (timm 1.0.31, data/_info).
 SHORTER = {"imagenet-22k": ("imagenet-21k", (9205, 15027))}
@@ -36,7 +36,7 @@ FACTS = ("place", "model", "preprocessing", "classes", "licence", "papers", "tra
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ReleaseLocation:
     """Where the file lies.
 
     hub: "org/name" on the Hugging Face hub, `file` within it (None: the folder's usual one), `revision` (None: the
@@ -121,7 +121,7 @@ class Release:
     family: str
     format: Format
     aliases: tuple[str, ...] = ()
-    place: Place = Place()
+    place: ReleaseLocation = ReleaseLocation()
     model: ModelFacts = ModelFacts()
     preprocessing: Preprocess | None = None
     classes: Classes | None = None
@@ -178,8 +178,8 @@ def find_release(name: str) -> Release:
     if len(meant) == 1:
         return meant[0]
     if meant:
-        listed = [f"{release.name} ({_told_apart(release)})" for release in meant[:MOST_LISTED]]
-        rest = [f"and {len(meant) - MOST_LISTED} more"] if len(meant) > MOST_LISTED else []
+        listed = [f"{release.name} ({_told_apart(release)})" for release in meant[:MAX_LISTED]]
+        rest = [f"and {len(meant) - MAX_LISTED} more"] if len(meant) > MAX_LISTED else []
         raise CheckpointError(
             f"{name!r} is the name of {len(meant)} releases:\n    " + "\n    ".join([*listed, *rest]),
             f"give one of the full names, such as {meant[0].name}",

@@ -12,7 +12,7 @@ from patchword.checkpoints.facts import Facts, Options
 from patchword.checkpoints.hub_name import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import Refused
-from patchword.checkpoints.lost import lost_tensor, mostly_there
+from patchword.checkpoints.missing import lost_tensor, mostly_there
 from patchword.checkpoints.own import cut, with_head_named, without_metrics
 from patchword.checkpoints.own_options import check_names
 from patchword.checkpoints.plan import Dropped, Plan, make_plan
@@ -23,8 +23,8 @@ from patchword.checkpoints.resampled import resampled
 from patchword.checkpoints.stored import Stored, open_stored, tensor_of
 from patchword.errors import (
     CheckpointError,
-    FactUnsaid,
     KeyMismatch,
+    MissingFact,
     SettingsError,
     ShapeMismatch,
     UnknownLayout,
@@ -52,10 +52,10 @@ def open_foreign(path: Path, options: Options | None = None, source: str = "") -
     source: a name for ever of what was fetched ("hf://org/name@<commit>").
     Raises: CheckpointError in every way that a file can be wrong.
     """
-    return understand(open_stored(path), options or Options(), source)
+    return resolve(open_stored(path), options or Options(), source)
 
 
-def understand(stored: Stored, options: Options, source: str = "") -> Opened:
+def resolve(stored: Stored, options: Options, source: str = "") -> Opened:
     """As `open_foreign`, for what is already listed."""
     checkpoint = cut(unwrap(stored), options.below, options.drop)
     if options.head is not None:
@@ -166,15 +166,15 @@ def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Descript
 
 def _with_what_is_lost(error: CheckpointError, checkpoint: Checkpoint) -> CheckpointError:
     """What is left over, or cannot be described, may be so because a tensor is gone: then the message names that too."""
-    if type(error) not in (UnknownLayout, ShapeMismatch, FactUnsaid, CheckpointError):
+    if type(error) not in (UnknownLayout, ShapeMismatch, MissingFact, CheckpointError):
         return error
     if (lost := lost_tensor(checkpoint.tensors)) is not None:
-        kind = KeyMismatch if isinstance(error, FactUnsaid) else type(error)
+        kind = KeyMismatch if isinstance(error, MissingFact) else type(error)
         return kind(f"{error.message}; it lacks {lost}", f"get the whole file, with {lost}")
-    if isinstance(error, FactUnsaid) and (absent := mostly_there(checkpoint.tensors)):
+    if isinstance(error, MissingFact) and (absent := mostly_there(checkpoint.tensors)):
         fix = f"{error.fix}; get the whole file if one of those is lost"
         message = f"{error.message}; most such files have {', '.join(absent)} too"
-        return FactUnsaid(message, fix, error.fact)
+        return MissingFact(message, fix, error.fact)
     return error
 
 
@@ -207,8 +207,8 @@ def _doubt(layout: Layout, checkpoint: Checkpoint, release: Release | None, evid
 
 def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:
     notes = [f"taken from {checkpoint.wrapper}"] if checkpoint.wrapper else []
-    if plan.restated:
-        first, *others = plan.restated
+    if plan.rewritten_for:
+        first, *others = plan.rewritten_for
         more = f" and {len(others)} more" if others else ""
         notes.append(f"checked and not needed: {first}{more}")
     beside = [left for left in checkpoint.left if left.tensors]

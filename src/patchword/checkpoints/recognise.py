@@ -8,12 +8,12 @@ from dataclasses import replace
 from patchword.checkpoints.checkpoint import Checkpoint, below_one_word
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED, Refused, refuse_timm
-from patchword.checkpoints.lost import is_plain_vit, lost_tensor, mostly_there
+from patchword.checkpoints.missing import is_plain_vit, lost_tensor, mostly_there
 from patchword.checkpoints.naming import by_config, named
 from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout
 
 # A model has more tensors than this; of the parts of a file so many are tried.
-_FEWEST_TENSORS, _MOST_WORDS = 8, 6
+_MIN_TENSORS, _MAX_WORDS = 8, 6
 
 
 def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
@@ -44,11 +44,11 @@ def _with_siblings(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayou
     """A model below one word among others (a projector, a text tower, an average) is named with its option."""
     counts = Counter(name.partition(".")[0] for name in checkpoint.tensors)
     found: dict[str, str] = {}
-    for word, count in counts.most_common(_MOST_WORDS):
+    for word, count in counts.most_common(_MAX_WORDS):
         inside = {
             n.removeprefix(f"{word}."): e for n, e in checkpoint.tensors.items() if n.startswith(f"{word}.")
         }
-        if count >= _FEWEST_TENSORS and len(inside) == count and len(counts) > 1:
+        if count >= _MIN_TENSORS and len(inside) == count and len(counts) > 1:
             with suppress(CheckpointError):
                 found[word] = recognised(replace(checkpoint, tensors=inside))[1].title
     if not found:

@@ -35,12 +35,12 @@ PICTURES = tuple((480 + i, 641 - 7 * i) for i in range(0, 60, 3))
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """path: the file, or the folder where companions stand beside it. reopened: what was written, understood anew.
+    """path: the file, or the folder where sidecar_files stand beside it. reopened: what was written, understood anew.
 
     told: options that a reader of this format must be given, because it has no place for them.
     changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
     prepared: the same of how images are prepared, which a format may have no place or no equal for.
-    restated: fields that this format says in other words, with the same answers; likewise.
+    rewritten_for: fields that this format says in other words, with the same answers; likewise.
     elsewhere: tables that this format's readers resample by another rule than ours for images of another size.
     names: a file of the class names, one a line, where the format has no place for them.
     """
@@ -51,7 +51,7 @@ class Written:
     told: Mapping[str, Any]
     changed: tuple[tuple[str, Any, Any], ...]
     prepared: tuple[tuple[str, Any, Any], ...] = ()
-    restated: tuple[tuple[str, Any, Any], ...] = ()
+    rewritten_for: tuple[tuple[str, Any, Any], ...] = ()
     elsewhere: tuple[tuple[str, str, str], ...] = ()
     names: Path | None = None
 
@@ -133,26 +133,26 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
     Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
     """
     same = source.layout is not None and source.layout.name == layout.name
-    card, ours = (source.card, source.tensors) if same else layout.restated(source.card, source.tensors)
+    card, ours = (source.card, source.tensors) if same else layout.rewritten_for(source.card, source.tensors)
     spelling = source.spelling if same and source.spelling is not None else layout.spelling(card)
     description = Description(
         config=card.config, preprocess=card.preprocess, classes=card.classes, spelling=spelling
     )
-    companions = layout.beside(card, spelling)
+    sidecar_files = layout.beside(card, spelling)
     weights, head = layout.head_apart(written_tensors(layout, description, ours))
     refuse_taken(out)
-    path = out / layout.file_name if companions else out
+    path = out / layout.file_name if sidecar_files else out
     try:
-        files = [path, *_write_beside(companions, out)]
+        files = [path, *_write_beside(sidecar_files, out)]
         _write_weights(layout, path, weights, card)
         told = _write_head(head, out)
         files += [*told.values(), *_write_provenance(layout, path, card)]
         written = _checked(card, layout, out, tuple(files), accept, told)
-        restated = differences(explicit(source.card.config), explicit(card.config))
+        rewritten_for = differences(explicit(source.card.config), explicit(card.config))
         names = _write_names(source.card.classes, written, out)
         files += names
         return replace(
-            written, restated=tuple(restated), files=tuple(files), names=names[0] if names else None
+            written, rewritten_for=tuple(rewritten_for), files=tuple(files), names=names[0] if names else None
         )
     except BaseException:
         remove(out)
@@ -211,18 +211,18 @@ def _write_head(head: Mapping[str, Any], out: Path) -> dict[str, Path]:
     return {"head": _head_path(out)} if head else {}
 
 
-def _write_beside(companions: Mapping[str, bytes], folder: Path) -> list[Path]:
-    if not companions:
+def _write_beside(sidecar_files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    if not sidecar_files:
         return []
     try:
         folder.mkdir(parents=True)
-        for name, content in companions.items():
+        for name, content in sidecar_files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror or error})", "choose another place"
         ) from error
-    return [folder / name for name in companions]
+    return [folder / name for name in sidecar_files]
 
 
 def _write_weights(layout: Layout, path: Path, tensors: "Mapping[str, Tensor]", card: ModelCard) -> None:

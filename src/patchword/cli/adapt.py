@@ -8,7 +8,7 @@ import click
 from patchword.cli.console import line, make_console, say
 from patchword.cli.model_options import class_names, model_options, said, size
 from patchword.cli.options import offline_option
-from patchword.errors import SettingsError, counted
+from patchword.errors import SettingsError, plural
 
 
 @click.command()
@@ -55,7 +55,7 @@ def adapt(
     """
     from patchword import machine
 
-    machine.watch()
+    machine.start_sampling()
     from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
 
@@ -106,7 +106,7 @@ def _print(done: Any, out: str) -> None:
     if done.changes:
         console.print(table)
     say(
-        f"{counted(len(done.changes), 'tensor')} changed, {done.kept} kept as they are; written to {out}",
+        f"{plural(len(done.changes), 'tensor')} changed, {done.kept} kept as they are; written to {out}",
         err=False,
     )
     for note in done.notes:

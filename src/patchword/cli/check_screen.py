@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from patchword.cli.console import line, make_console
-from patchword.errors import counted
+from patchword.errors import plural
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
 
-MOST_CLASSES = 30
+MAX_CLASSES = 30
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -19,8 +19,8 @@ def print_report(report: "CheckReport") -> None:
     dataset = report.dataset
     console.print(
         line(
-            f"{dataset.path}: {dataset.kind}, {counted(len(dataset.classes), 'class', 'classes')}, "
-            f"{counted(report.images, 'image')}"
+            f"{dataset.path}: {dataset.kind}, {plural(len(dataset.classes), 'class', 'classes')}, "
+            f"{plural(report.images, 'image')}"
         )
     )
     console.print(_counts(report))
@@ -41,12 +41,12 @@ def _counts(report: "CheckReport") -> Table:
     for name in dataset.splits:
         table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
-    for i, name in enumerate(dataset.classes[:MOST_CLASSES]):
+    for i, name in enumerate(dataset.classes[:MAX_CLASSES]):
         # Blanks around a name would not be seen.
         shown = name if name == name.strip() else repr(name)
         table.add_row(line(shown), *(str(counts[split][i]) for split in dataset.splits))
-    if len(dataset.classes) > MOST_CLASSES:
-        table.add_row(f"… {counted(len(dataset.classes) - MOST_CLASSES, 'more class', 'more classes')}")
+    if len(dataset.classes) > MAX_CLASSES:
+        table.add_row(f"… {plural(len(dataset.classes) - MAX_CLASSES, 'more class', 'more classes')}")
     table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
     return table
 

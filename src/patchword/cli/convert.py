@@ -52,7 +52,7 @@ def convert(
         return
     if out is None:
         raise SettingsError("no --out", "name the file or folder to write: --out PATH")
-    machine.watch()
+    machine.start_sampling()
     from patchword.inference.convert import convert as run
 
     done = run(model, to, Path(out), options=said(), accept=accept, offline=offline)
@@ -72,7 +72,7 @@ def to_dict(done: "Conversion") -> dict[str, object]:
         "readers_must_be_told": {k: str(v) if isinstance(v, Path) else v for k, v in done.told.items()},
         "changed": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.changed],
         "prepared": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.prepared],
-        "restated": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.restated],
+        "rewritten_for": [{"field": f, "ours": repr(a), "theirs": repr(b)} for f, a, b in done.rewritten_for],
         "class_names": None if done.names is None else str(done.names),
         "elsewhere": [{"table": t, "ours": a, "theirs": b} for t, a, b in done.elsewhere],
         "notes": list(done.notes),
@@ -95,7 +95,7 @@ def _print(done: "Conversion") -> None:
         say(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}", err=False)
     for table, ours, theirs in done.elsewhere:
         say(f"  elsewhere  at another size {table} are resampled by {theirs}, not by {ours}", err=False)
-    for field, ours, theirs in done.restated:
+    for field, ours, theirs in done.rewritten_for:
         say(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same", err=False)
     for name, value in done.told.items():
         say(f"  tell       {name} = {value}: this format has no place for it", err=False)

@@ -11,7 +11,7 @@ from patchword.cli.loading import tell
 from patchword.cli.model_options import model_options, said
 from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 from patchword.cli.predict import Images
-from patchword.errors import counted
+from patchword.errors import plural
 
 
 @click.command()
@@ -66,7 +66,7 @@ def embed(
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
     vector. An image that cannot be read has no row and is named; the exit code is then 3.
     """
-    machine.watch()
+    machine.start_sampling()
     from patchword.inference.sources import Reading
 
     reading = Reading(split=split, opening=open_request(image_column, label_column, max_pixels=max_pixels))
@@ -92,7 +92,7 @@ def embed(
         progress=lambda _: progress.step(),
     )
     progress.close()
-    say(f"{counted(done.count - done.failed, 'vector')} in {output}")
+    say(f"{plural(done.count - done.failed, 'vector')} in {output}")
     if done.same.notice:
         say(f"warning: {done.same.notice}")
     done.check()

@@ -17,7 +17,7 @@ from patchword.cli.options import (
     value_range_option,
 )
 from patchword.cli.progress import counting
-from patchword.errors import ImageError, SettingsError, counted
+from patchword.errors import ImageError, SettingsError, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def evaluate(
     Classes are matched by name. Images that MODEL was trained on are left out and counted, unreadable
     ones are listed (exit code 3).
     """
-    machine.watch()
+    machine.start_sampling()
     if output is not None:
         _check_output(output)
     machine.tune_allocator()
@@ -166,7 +166,7 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
-    images = counted(found.scored, "image") if not of else f"{found.scored}{of} images"
+    images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"
     console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("class")

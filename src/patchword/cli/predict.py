@@ -72,7 +72,7 @@ def predict(
 
     A file that cannot be read gets a row that says why; the exit code is then 3.
     """
-    machine.watch()
+    machine.start_sampling()
     kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
     from patchword.inference.sources import Reading
 

@@ -58,7 +58,7 @@ def train(
     from patchword import machine
     from patchword.cli.train_screen import screen, show_result
 
-    machine.watch()
+    machine.start_sampling()
     with screen() as progress:
         if resume is not None:
             _refuse_settings()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from patchword.cli.console import percent
-from patchword.errors import SettingsError, as_utf8, counted, near_text, one_line
+from patchword.errors import SettingsError, escape_surrogates, near_text, one_line, plural
 from patchword.inference.prediction import Prediction
 from patchword.settings import to_json
 
@@ -149,7 +149,7 @@ class ParquetWriter:
 
     def add(self, prediction: Prediction) -> None:
         found = row(prediction, self.top)
-        self.rows.append({k: as_utf8(v) if isinstance(v, str) else v for k, v in found.items()})
+        self.rows.append({k: escape_surrogates(v) if isinstance(v, str) else v for k, v in found.items()})
         if len(self.rows) == self.ROWS:
             self._flush()
 
@@ -187,7 +187,7 @@ class Progress:
         self.shown = now
         rate = self.count / (now - self.started)
         of = f" of {self.total}" if self.total else ""
-        images = counted(self.total or self.count, "image").partition(" ")[2]
+        images = plural(self.total or self.count, "image").partition(" ")[2]
         text = f"{self.count}{of} {images}, {rate:.1f} images/s"
         if self.total:
             text += f", {(self.total - self.count) / rate:.0f} s left"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Split
-from patchword.errors import DataError, counted, is_near
+from patchword.errors import DataError, plural, suggestion
 
 
 def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False) -> Dataset:
@@ -32,7 +32,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
         return aligned
     names = ", ".join(map(repr, unknown[:8]))
     message = (
-        f"{dataset.path}: left out {counted(left_out, 'image')} of classes that the model has not ({names})"
+        f"{dataset.path}: left out {plural(left_out, 'image')} of classes that the model has not ({names})"
     )
     return aligned.with_problems([Problem(severity="note", message=message)])
 
@@ -40,11 +40,11 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
 def _differ(
     dataset: Dataset, unknown: list[str], classes: tuple[str, ...], *, all_of_them: bool
 ) -> DataError:
-    lines = [f"{name!r}{is_near(name, classes)}" for name in unknown[:12]]
+    lines = [f"{name!r}{suggestion(name, classes)}" for name in unknown[:12]]
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     return DataError(
-        f"{dataset.path} has {counted(len(unknown), 'class', 'classes')} that the model does not know: "
+        f"{dataset.path} has {plural(len(unknown), 'class', 'classes')} that the model does not know: "
         f"{', '.join(lines)}{more}",
         f"rename {'it' if len(unknown) == 1 else 'them'} to the model's ({known})"
         + ("" if all_of_them else ", or pass --ignore-unknown-classes"),

@@ -12,15 +12,22 @@ import numpy as np
 from PIL import Image
 
 from patchword.data.dataset import Dataset, Problem, Split
-from patchword.data.findings import Look, duplicates, look_alikes, many_paged, plain_images, unscored_classes
+from patchword.data.findings import (
+    ImageFacts,
+    duplicates,
+    look_alikes,
+    many_paged,
+    plain_images,
+    unscored_classes,
+)
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
-from patchword.errors import ImageError, counted
+from patchword.errors import ImageError, plural
 from patchword.images.decode import Request, Source, load
 from patchword.images.preprocess import ValueRange
 
 # More than this and a sample is looked at instead.
-MOST_IMAGES = 50_000
+MAX_IMAGES = 50_000
 # JPEGs are decoded no smaller than this for mean, deviation and sameness: seconds, not minutes.
 LOOK_SIZE = (128, 128)
 IMBALANCE = 10.0
@@ -52,11 +59,11 @@ class CheckReport:
 
     def __repr__(self) -> str:
         found = Counter(problem.severity for problem in self.problems)
-        problems = ", ".join(counted(found[s], s) for s in ("error", "warning", "note") if found[s])
+        problems = ", ".join(plural(found[s], s) for s in ("error", "warning", "note") if found[s])
         data = self.dataset
         return (
-            f"CheckReport({data.path!r}: {counted(self.images, 'image')}, "
-            f"{counted(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+            f"CheckReport({data.path!r}: {plural(self.images, 'image')}, "
+            f"{plural(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def check_data(
     places = _places(dataset)
     channels = channels or natural_channels(dataset)
 
-    def work(place: tuple[Split, int]) -> Look:
+    def work(place: tuple[Split, int]) -> ImageFacts:
         return _look(*place, channels, value_range)
 
     looks = []
@@ -150,13 +157,13 @@ def natural_channels(dataset: Dataset) -> int:
 
 def _places(dataset: Dataset) -> list[tuple[Split, int]]:
     places = [(split, i) for split in dataset.splits.values() for i in range(len(split))]
-    if len(places) <= MOST_IMAGES:
+    if len(places) <= MAX_IMAGES:
         return places
-    chosen = np.random.default_rng(0).choice(len(places), MOST_IMAGES, replace=False)
+    chosen = np.random.default_rng(0).choice(len(places), MAX_IMAGES, replace=False)
     return [places[i] for i in np.sort(chosen)]
 
 
-def _look(split: Split, index: int, channels: int, value_range: ValueRange | None) -> Look:
+def _look(split: Split, index: int, channels: int, value_range: ValueRange | None) -> ImageFacts:
     try:
         source = split.source(index)
         data = _bytes_of(source, split.names[index])
@@ -168,15 +175,17 @@ def _look(split: Split, index: int, channels: int, value_range: ValueRange | Non
         )
         loaded = load(data if data is not None else source, request, split.names[index])
     except ImageError as error:
-        return Look(split=split.name, index=index, reason=error.about(split.names[index]), fix=error.fix)
+        return ImageFacts(
+            split=split.name, index=index, reason=error.about(split.names[index]), fix=error.fix
+        )
     except OSError as error:
-        return Look(split=split.name, index=index, reason=error.strerror or str(error))
+        return ImageFacts(split=split.name, index=index, reason=error.strerror or str(error))
     mode, paged = _mode_and_pages(source, data)
     pixels = np.asarray(loaded.picture)
     flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1).astype(np.float32)
     if pixels.dtype == np.uint8:
         flat /= 255
-    return Look(
+    return ImageFacts(
         split=split.name,
         index=index,
         size=loaded.size,
@@ -217,7 +226,7 @@ def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
         return "array", False
 
 
-def _statistics(looks: list[Look]) -> tuple[list[float], list[float]]:
+def _statistics(looks: list[ImageFacts]) -> tuple[list[float], list[float]]:
     """Mean and deviation of values 0..1 over the images, each image counting alike."""
     if not looks:
         return [], []
@@ -227,7 +236,7 @@ def _statistics(looks: list[Look]) -> tuple[list[float], list[float]]:
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
-def _unused_range(looks: list[Look]) -> list[Problem]:
+def _unused_range(looks: list[ImageFacts]) -> list[Problem]:
     """A warning where 16-bit pictures use a small part of their range, as 12-bit values in a 16-bit file do."""
     deepest = max((look.deepest for look in looks if look.deepest is not None), default=1.0)
     if deepest == 0 or deepest > _SMALL_PART:
@@ -242,7 +251,7 @@ def _unused_range(looks: list[Look]) -> list[Problem]:
     return [Problem(severity="warning", message=message, fix=fix)]
 
 
-def _sizes(looks: list[Look]) -> dict[str, list[int]]:
+def _sizes(looks: list[ImageFacts]) -> dict[str, list[int]]:
     if not looks:
         return {}
     sizes = np.array([look.size for look in looks])
@@ -290,7 +299,7 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]
-        has = counted(counts[smallest], "training image")
+        has = plural(counts[smallest], "training image")
         message = f"the class {name!r} has only {has} (10 or more are recommended)"
         problems.append(Problem(severity="warning", message=message, fix="add images of it"))
     if counts[smallest] and counts[largest] > IMBALANCE * counts[smallest]:
@@ -307,13 +316,15 @@ def _fatal(message: str, fix: str) -> Problem:
     return Problem(severity="error", message=message, fix=fix)
 
 
-def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str, str]]) -> list[Problem]:
+def _look_problems(
+    dataset: Dataset, looks: list[ImageFacts], skipped: list[tuple[str, str]]
+) -> list[Problem]:
     problems = []
     problems += _unreadable_parts(dataset, looks)
     if skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:LISTED])
         more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
-        message = f"{len(skipped)} of {counted(len(looks), 'image')} cannot be read: {shown}{more}"
+        message = f"{len(skipped)} of {plural(len(looks), 'image')} cannot be read: {shown}{more}"
         fix = "fix or remove them; training skips them"
         problems.append(Problem(severity="warning", message=message, fix=fix))
     good = [look for look in looks if not look.reason]
@@ -325,7 +336,7 @@ def _look_problems(dataset: Dataset, looks: list[Look], skipped: list[tuple[str,
     ]
 
 
-def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
+def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem]:
     """Splits, and classes to train on, of which not one image can be read."""
     problems = []
     all_of, bad_of = (
@@ -337,7 +348,7 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
             needed = name in ("train", dataset.evaluation.name)
             first = next(look for look in looks if look.split == name)
             why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
-            message = f"none of the {counted(count, 'image')} of {name} can be read; the first: {why}"
+            message = f"none of the {plural(count, 'image')} of {name} can be read; the first: {why}"
             problems.append(
                 Problem(
                     severity="error" if needed else "warning", message=message, fix=first.fix or "mend them"
@@ -349,6 +360,6 @@ def _unreadable_parts(dataset: Dataset, looks: list[Look]) -> list[Problem]:
     bad = Counter(int(labels[look.index]) for look in training if look.reason)
     for label, count in sorted(bad.items()):
         if count == whole[label] and len(bad) < len(training):
-            message = f"none of the {counted(count, 'training image')} of the class {dataset.classes[label]!r} can be read"
+            message = f"none of the {plural(count, 'training image')} of the class {dataset.classes[label]!r} can be read"
             problems.append(Problem(severity="warning", message=message, fix="fix them, or remove the class"))
     return problems

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Problem
-from patchword.errors import counted
+from patchword.errors import plural
 
 # A finding about this share of the images is a warning, about fewer a note.
 LARGE_SHARE = 0.05
@@ -24,7 +24,7 @@ _OVERLOOKED: dict[str, Callable[[str], str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class ImageFacts:
     """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
 
     plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
@@ -105,7 +105,7 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def plain_images(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     """Images of one colour, as white drawings on a transparent background become."""
     plain = [look for look in looks if look.plain]
     if not plain:
@@ -115,9 +115,9 @@ def plain_images(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     white = all(look.mode in ("RGBA", "LA", "PA", "P") and _mean(look) > 0.99 for look in plain)
     why = " (white drawings on a transparent background?)" if white else ""
     share = (
-        f"all {counted(len(looks), 'image')}"
+        f"all {plural(len(looks), 'image')}"
         if everything
-        else f"{len(plain)} of {counted(len(looks), 'image')}"
+        else f"{len(plain)} of {plural(len(looks), 'image')}"
     )
     message = f"{share} {'is' if len(looks) == 1 else 'are'} one plain colour{why}, as {first}"
     fix = "draw them on a background of another colour" if white else "look at some of them"
@@ -132,7 +132,7 @@ def plain_images(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     return [Problem(severity=severity, message=message, fix=fix)]  # type: ignore[arg-type]
 
 
-def many_paged(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+def many_paged(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     """Files of several pages or frames, of which one is read."""
     paged = [look for look in looks if look.paged]
     if not paged:
@@ -145,9 +145,9 @@ def many_paged(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     return [Problem(severity="warning" if 2 * len(paged) > len(looks) else "note", message=message, fix=fix)]
 
 
-def duplicates(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
+def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     """Images that are the same: over splits, under two classes, and within a split. Each image counts."""
-    groups: dict[bytes, list[Look]] = defaultdict(list)
+    groups: dict[bytes, list[ImageFacts]] = defaultdict(list)
     for look in looks:
         groups[look.pixels_hash].append(look)
     across, labels, within = [], [], 0
@@ -181,13 +181,13 @@ def duplicates(dataset: Dataset, looks: Sequence[Look]) -> list[Problem]:
     return problems
 
 
-def _pair(dataset: Dataset, looks: Sequence[Look]) -> str:
+def _pair(dataset: Dataset, looks: Sequence[ImageFacts]) -> str:
     return "as " + " = ".join(_name(dataset, look) for look in looks)
 
 
-def _name(dataset: Dataset, look: Look) -> str:
+def _name(dataset: Dataset, look: ImageFacts) -> str:
     return dataset.splits[look.split].names[look.index]
 
 
-def _mean(look: Look) -> float:
+def _mean(look: ImageFacts) -> float:
     return float(look.sums[0].mean() / max(look.pixels, 1))

@@ -15,7 +15,7 @@ from patchword.data.dataset import Reader, Split
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.sources import digits, folder, table, zipped
-from patchword.errors import DataError, ImageError, counted
+from patchword.errors import DataError, ImageError, plural
 from patchword.images.decode import Source
 from patchword.images.suffixes import SUFFIXES, is_hidden
 
@@ -39,7 +39,9 @@ class Unlabelled:
             return ""
         endings = [f"{ending} {count}" for ending, count in self.skipped.most_common(_ENDINGS_LISTED)]
         more = ", …" if len(self.skipped) > _ENDINGS_LISTED else ""
-        return f"{counted(sum(self.skipped.values()), 'file')} not named as an image ({', '.join(endings)}{more})"
+        return (
+            f"{plural(sum(self.skipped.values()), 'file')} not named as an image ({', '.join(endings)}{more})"
+        )
 
 
 def is_data_set(path: str) -> bool:

@@ -16,7 +16,6 @@ from PIL import Image
 from patchword.errors import ImageError
 from patchword.images import pillow
 from patchword.images.arrays import from_array, read_npy
-from patchword.images.ends import ENDS, refuse_without_end
 from patchword.images.geometry import Size
 from patchword.images.gif import refuse_without_colours
 from patchword.images.icon import with_true_depths
@@ -38,6 +37,7 @@ from patchword.images.sources import FileSource, name_of, read_bytes
 from patchword.images.stored import Pixels, Stored, to_channels, wrong_channels
 from patchword.images.tga import has_alpha
 from patchword.images.tiff import is_ordinary, parse_tiff
+from patchword.images.truncation import ENDS, refuse_without_end
 
 Source = FileSource | BinaryIO | Image.Image | NDArray[Any]
 Picture = Pixels

@@ -57,7 +57,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 PLAIN, LZW, DEFLATE, ADOBE_DEFLATE, PACKBITS = 1, 5, 32946, 8, 32773
 # What libtiff can unpack for us into plain bytes; Zstandard and LZMA where Pillow's has them.
 UNPACKED = (PLAIN, LZW, DEFLATE, ADOBE_DEFLATE, PACKBITS, 34925, 50000)
-_MOST_SEGMENTS = 1_000_000
+_MAX_SEGMENTS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def _read_tags(data: bytes, order: str, is_big: bool, name: str) -> dict[str, tu
         place = entry + step - inline
         if number * _SIZES[kind] > inline:
             (place,) = struct.unpack_from(order + word, data, place)
-        if number > _MOST_SEGMENTS:
+        if number > _MAX_SEGMENTS:
             raise ImageError(
                 f"{name}: damaged TIFF file ({number} {_TAGS[tag]})", "save it again, or get it again"
             )

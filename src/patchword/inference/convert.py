@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 NATIVE = "patchword"
 # Two orders of the same sums in float32; measured differences are below 1e-5.
-MOST_DIFFERENCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 # Another program may sum in another order throughout.
-MOST_READER_DIFFERENCE = 1e-3
+MAX_READER_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Conversion:
     """path: what was written. difference: largest, relative to the largest answer, of one image through both.
 
     prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
-    restated: what this format says in other words, with the same answers; likewise.
+    rewritten_for: what this format says in other words, with the same answers; likewise.
     elsewhere: what its readers resample by another rule for images of another size.
     names: the file of the class names, where the format has no place for them.
     notes: what is inferred or doubtful in the source. reader: the program that the format is for, opened once.
@@ -47,7 +47,7 @@ class Conversion:
     changed: tuple[tuple[str, object, object], ...] = ()
     prepared: tuple[tuple[str, object, object], ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
-    restated: tuple[tuple[str, object, object], ...] = ()
+    rewritten_for: tuple[tuple[str, object, object], ...] = ()
     elsewhere: tuple[tuple[str, str, str], ...] = ()
     names: Path | None = None
     notes: tuple[str, ...] = ()
@@ -85,9 +85,9 @@ def convert(
         else:
             write_model(out, read.tensors, read.card)
         difference, compared, reader = _compared(read, out, written)
-        if difference > MOST_DIFFERENCE and not (written and written.changed):
+        if difference > MAX_DIFFERENCE and not (written and written.changed):
             raise CheckpointError(
-                f"{out}: one image gives answers {difference:.2g} apart after conversion, {MOST_DIFFERENCE:g} is allowed",
+                f"{out}: one image gives answers {difference:.2g} apart after conversion, {MAX_DIFFERENCE:g} is allowed",
                 "report this: the layout's rules are wrong for this model; nothing was kept",
             )
     except BaseException:
@@ -104,7 +104,7 @@ def convert(
         prepared=() if written is None else written.prepared,
         elsewhere=() if written is None else written.elsewhere,
         names=None if written is None else written.names,
-        restated=() if written is None else written.restated,
+        rewritten_for=() if written is None else written.rewritten_for,
         dropped=tuple((d.reason, len(d.names)) for d in report.dropped),
         notes=report.notes,
         reader=reader,
@@ -145,7 +145,7 @@ def _compared(source: Source, out: Path, written: Written | None) -> tuple[float
         return _relative(second, first), compared, None
     # What was accepted answers as it was read back, so that is what the reader is held to.
     opened = open_with_reader(written.reopened.layout.name, out, after.config, image, second)
-    if opened is not None and opened.difference > MOST_READER_DIFFERENCE:
+    if opened is not None and opened.difference > MAX_READER_DIFFERENCE:
         raise CheckpointError(
             f"{out}: {opened.reader} reads what would be written, and its output is {opened.difference:.2g} from ours; "
             "nothing was kept",

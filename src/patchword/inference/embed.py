@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.errors import DataError, OutputError, SettingsError, as_utf8, counted, near_text
+from patchword.errors import DataError, OutputError, SettingsError, escape_surrogates, near_text, plural
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
-from patchword.inference.answers import SameAnswers
+from patchword.inference.engine import SameAnswers
 from patchword.inference.model import Feature, Model
 from patchword.inference.output import NewFile, check_place
 from patchword.inference.predict import Failures
@@ -81,7 +81,7 @@ def embed_to(
                 progress(answer.index + 1)
         if done.count == done.failed:
             raise DataError(
-                f"cannot read any of the {counted(done.count, 'image')}: {done.failures.listed}",
+                f"cannot read any of the {plural(done.count, 'image')}: {done.failures.listed}",
                 done.failures.fix,
             )
         sink.close()
@@ -160,7 +160,7 @@ class ParquetSink:
             raise SettingsError(
                 "tokens are a table for each image, which Parquet's rows do not hold", "use .npy"
             )
-        self.names.append(as_utf8(name))
+        self.names.append(escape_surrogates(name))
         self.vectors.append(vector)
         if len(self.names) == self.ROWS:
             self._flush()

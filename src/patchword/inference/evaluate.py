@@ -16,9 +16,9 @@ from patchword.data.contents import seen_in, unpack
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, counted
+from patchword.errors import DataError, plural
 from patchword.images.preprocess import ValueRange
-from patchword.inference.answers import Answer, SameAnswers
+from patchword.inference.engine import Output, SameAnswers
 from patchword.inference.model import Model, softmax
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
@@ -57,7 +57,7 @@ class Overlap:
     @property
     def text(self) -> str:
         are = "is one" if self.images == 1 else "are ones"
-        said = f"{self.images} of these {counted(self.of, 'image')} {are} that this model was trained on"
+        said = f"{self.images} of these {plural(self.of, 'image')} {are} that this model was trained on"
         if self.scored:
             return f"{said}, so the score is too good"
         return f"{said}; the score is of the other {self.of - self.images}"
@@ -107,7 +107,7 @@ class Evaluation:
         low, high = (100 * share for share in self.top1_interval)
         warned = f"; warning: {self.notice}" if self.notice else ""
         return (
-            f"Evaluation({self.weights!r} on {self.scored} of {counted(self.images, 'image')} of {self.split} of "
+            f"Evaluation({self.weights!r} on {self.scored} of {plural(self.images, 'image')} of {self.split} of "
             f"{self.data!r}: top-1 {100 * self.top1:.1f} %, {low:.1f} to {high:.1f}{warned})"
         )
 
@@ -181,7 +181,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             request.progress(answer.index + 1, len(split))
     if not tally.true:
         raise DataError(
-            f"{dataset.path}: cannot read any of the {counted(len(split), 'image')} of {split.name}"
+            f"{dataset.path}: cannot read any of the {plural(len(split), 'image')} of {split.name}"
             + (
                 f"; {tally.unreadable[0]['name']}: {tally.unreadable[0]['reason']}"
                 if tally.unreadable
@@ -243,7 +243,7 @@ class _Tally:
         self.worst: list[tuple[float, int, int, float]] = []  # probability, -index, predicted, of the truth
         self.same = SameAnswers()
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Output) -> None:
         if answer.values is None:
             assert answer.error is not None
             reason = answer.error.about(answer.name)

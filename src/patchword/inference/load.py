@@ -44,7 +44,7 @@ def load(
 
     # A wrong file is told before torch takes its seconds.
     opened = open_foreign(found.path, options, found.source)
-    machine.watch()
+    machine.start_sampling()
     _refuse_too_large(opened.card, str(found.path))
     report = replace(opened.report, stamps=stamps_of(opened.checkpoint.stored.files))
     return _model(opened.card, read_tensors(opened), report, device)
@@ -53,7 +53,7 @@ def load(
 def _load_native(found: Found, options: Options, device: "str | torch.device | None") -> "Model":
     # A wrong file or option is told before torch takes its seconds.
     with_options(read_card(found.path), options, str(found.path))
-    machine.watch()
+    machine.start_sampling()
     stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
     card, facts = with_options(card, options, str(found.path))

@@ -22,7 +22,7 @@ from patchword.errors import CheckpointError, SettingsError, near_text
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
-from patchword.inference.answers import Answer, Route, answers, fitted, make_plan
+from patchword.inference.engine import Output, Route, answers, fitted, make_plan
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import Given, Reading, as_many
 from patchword.model.config import ViTConfig
@@ -162,7 +162,7 @@ class Model(nn.Module):
         value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
-    ) -> Iterator[tuple[Answer, Prediction]]:
+    ) -> Iterator[tuple[Output, Prediction]]:
         """As `predict_each`, with the logits beside each Prediction."""
         self.check_can_predict()
         for answer in self.answers(
@@ -286,7 +286,7 @@ class Model(nn.Module):
         value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Output]:
         """What `compute` gives for every source, in order; prediction, embedding and evaluation end here.
 
         compute: images [b, C, h, w] → [b, …], such as `self.vit` or `self.feature(…)`. sources:
@@ -339,7 +339,7 @@ class Model(nn.Module):
         return None
 
     def _prediction(
-        self, answer: Answer, source: Picture | None, value_range: ValueRange | None
+        self, answer: Output, source: Picture | None, value_range: ValueRange | None
     ) -> Prediction:
         error, probabilities = "", None
         if answer.values is None:

@@ -94,7 +94,7 @@ class NewFile:
             raise cannot_write(self.path, error) from error
 
     def discard(self) -> None:
-        """Drop what was not closed; after `close` this changes nothing."""
+        """Ignored what was not closed; after `close` this changes nothing."""
         with suppress(OSError, OutputError, ValueError):  # what it still holds need find no room
             self.stream.close()
         with suppress(OSError):

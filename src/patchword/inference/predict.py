@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from patchword.errors import PartialFailure, PatchwordError, counted
+from patchword.errors import PartialFailure, PatchwordError, plural
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
-from patchword.inference.answers import SameAnswers
+from patchword.inference.engine import SameAnswers
 from patchword.inference.model import Model
 from patchword.inference.prediction import Prediction
 
@@ -77,7 +77,7 @@ class Failures:
         if not self.count:
             return
         raise PartialFailure(
-            f"{self.count} of {counted(of, 'image')} could not be read: {self.listed}",
+            f"{self.count} of {plural(of, 'image')} could not be read: {self.listed}",
             self.fix + (f"; the others are {done}" if self.count < of else ""),
         )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from patchword.model.config import ViTConfig
 from patchword.model.linear import Linear, linear
 from patchword.model.norms import LayerNorm, RMSNorm, make_norm
-from patchword.model.positions.place import Place
+from patchword.model.positions.layout import AttentionPositions
 
 
 class Attention(nn.Module):
@@ -49,7 +49,7 @@ class Attention(nn.Module):
             case "none":
                 return nn.Identity()
 
-    def forward(self, x: Tensor, place: Place, rows: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
         """rows: answer for the first tokens only, attending to all of them."""
         q, k, v = self._queries_keys_values(x, place, rows)
         bias = _as(place.bias_for(q.shape[2]), q)
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         answer: Tensor = self.dropout(self.proj(self.out_norm(out)))
         return answer
 
-    def weights(self, x: Tensor, place: Place) -> Tensor:
+    def weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
         """[B, H, N, N]: how much each token (row) takes from each other; rows sum to 1."""
         q, k, _ = self._queries_keys_values(x, place, None)
         scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         return weights
 
     def _queries_keys_values(
-        self, x: Tensor, place: Place, rows: int | None
+        self, x: Tensor, place: AttentionPositions, rows: int | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, H, n, d]; k, v [B, H, N, d]; normed and turned."""
         bias = self._bias()

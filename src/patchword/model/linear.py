@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Below this many rows the call costs more than the product saves.
-FEWEST_ROWS = 16
+MIN_ROWS = 16
 
 
 class Linear(nn.Linear):
@@ -78,7 +78,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and onednn_is_faster()
-        and x.numel() >= FEWEST_ROWS * x.shape[-1]
+        and x.numel() >= MIN_ROWS * x.shape[-1]
         # Subclasses (fake tensors, sharded ones) have rules of their own.
         and type(x) in (Tensor, nn.Parameter)
         and type(weight) in (Tensor, nn.Parameter)

@@ -16,13 +16,13 @@ from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPoo
 from patchword.model.linear import Linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
-from patchword.model.positions.place import Layout
+from patchword.model.positions.layout import TokenLayout
 
 
 class FirstToken(nn.Module):
     """The token in front; the class token wherever there is one."""
 
-    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         return layers[-1][:, 0]
 
 
@@ -31,7 +31,7 @@ class Average(nn.Module):
         super().__init__()
         self.over = over
 
-    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         return layout.select(layers[-1], self.over).mean(dim=1)
 
 
@@ -40,7 +40,7 @@ class Largest(nn.Module):
         super().__init__()
         self.over = over
 
-    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         return layout.select(layers[-1], self.over).amax(dim=1)
 
 
@@ -65,7 +65,7 @@ class AttentionPooling(nn.Module):
     def reset(self, generator: torch.Generator | None) -> None:
         nn.init.trunc_normal_(self.probe, std=0.02, generator=generator)
 
-    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         x = layout.select(layers[-1], self.over)
         q = self.q(self.probe).view(1, self.num_heads, 1, -1).expand(len(x), -1, -1, -1)
         k, v = self.kv(x).view(*x.shape[:2], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -82,7 +82,7 @@ class Joined(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         parts = [tokens[:, 0] for tokens in layers]
         if self.config.mean:
             parts.append(layout.select(layers[-1], "patches").mean(dim=1))

@@ -26,7 +26,7 @@ from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
 from patchword.model.pool import make_pool
 from patchword.model.positions import added_positions, inner_positions
-from patchword.model.positions.place import Grid, Layout, Place
+from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout
 from patchword.model.stem import ResNetFeatures
 
 # Patches ---------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def cut_patches(images: Tensor, size: tuple[int, int]) -> Tensor:
 class PrefixTokens(nn.Module):
     """The learned tokens that are no patches, by name.
 
-    front() → [num_prefix, D], behind() → [registers, D] where registers follow the patches.
+    prefix() → [num_prefix, D], suffix() → [registers, D] where registers follow the patches.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -114,13 +114,13 @@ class PrefixTokens(nn.Module):
         for token in self.parameters():
             nn.init.trunc_normal_(token, std=0.02, generator=generator)
 
-    def front(self) -> Tensor | None:
+    def prefix(self) -> Tensor | None:
         registers = None if self.registers_last else self.registers
         parts = [None if t is None else t[None] for t in (self.class_token, self.distillation_token)]
         present = [part for part in (*parts, registers) if part is not None]
         return torch.cat(present) if present else None
 
-    def behind(self) -> Tensor | None:
+    def suffix(self) -> Tensor | None:
         return self.registers if self.registers_last else None
 
 
@@ -178,7 +178,7 @@ class Block(nn.Module):
         self.scale2 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, place: Place, rows: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
         kept = x if rows is None else x[:, :rows]
         if self.order == "pre":
             x = kept + self._branch1(self.attention(self.norm1(x), place, rows))
@@ -199,7 +199,7 @@ class Block(nn.Module):
         branch: Tensor = self.drop_path(self.scale2(x))
         return branch
 
-    def attention_weights(self, x: Tensor, place: Place) -> Tensor:
+    def attention_weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
         """[B, H, N, N] for the x that enters this block."""
         return self.attention.weights(self.norm1(x) if self.order == "pre" else x, place)
 
@@ -251,7 +251,7 @@ class ViT(nn.Module):
         """Tokens in front of the patches."""
         return self.config.tokens.num_prefix
 
-    def layout(self, images: Tensor) -> Layout:
+    def layout(self, images: Tensor) -> TokenLayout:
         """Where the patches of these images lie in the sequence of tokens."""
         grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
         return self._layout(grid, images.device)
@@ -288,7 +288,7 @@ class ViT(nn.Module):
         found, _ = self._encode(images, wanted, normed=normed)
         return dict(zip(wanted, found, strict=True))
 
-    def split(self, tokens: Tensor, layout: Layout) -> dict[str, Tensor]:
+    def split(self, tokens: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
         """tokens [B, N, D] by name: "class", "distillation", "registers", "patches" [B, h, w, D]."""
         parts: dict[str, Tensor] = {}
         start = 0
@@ -326,7 +326,7 @@ class ViT(nn.Module):
 
     # The steps, for those who wrap the model (MAE, detection).
 
-    def embed_tokens(self, images: Tensor) -> tuple[Tensor, Layout]:
+    def embed_tokens(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
         """images → the tokens [B, N, D] that enter the first block, and their layout."""
         patches, grid = self.patch_embed(images)
         if self.positions is not None:
@@ -334,16 +334,16 @@ class ViT(nn.Module):
         x: Tensor = self.entry_norm(self.dropout(self._with_prefix(patches)))
         return x, self._layout(grid, images.device)
 
-    def places(self, layout: Layout) -> list[Place]:
+    def places(self, layout: TokenLayout) -> list[AttentionPositions]:
         """What each block is told of where tokens are."""
         if self.attention_positions is None:
-            return [Place()] * self.config.depth
-        found: list[Place] = self.attention_positions(layout, self.config.depth)
+            return [AttentionPositions()] * self.config.depth
+        found: list[AttentionPositions] = self.attention_positions(layout, self.config.depth)
         return found
 
     def _with_prefix(self, patches: Tensor) -> Tensor:
         """patches [B, h · w, D] → [B, N, D]"""
-        front, behind = self.prefix.front(), self.prefix.behind()
+        front, behind = self.prefix.prefix(), self.prefix.suffix()
         rows = None if self.positions is None else self.positions.prefix
         if front is not None and rows is not None:
             positioned = front[: len(rows)] + rows
@@ -357,7 +357,7 @@ class ViT(nn.Module):
 
     def _encode(
         self, images: Tensor, layers: Sequence[int], *, normed: bool = True, rows: int | None = None
-    ) -> tuple[list[Tensor], Layout]:
+    ) -> tuple[list[Tensor], TokenLayout]:
         """The tokens [B, N, D] after each of the asked blocks, and their layout.
 
         rows: the last block answers for its first tokens only.
@@ -373,7 +373,7 @@ class ViT(nn.Module):
                 found[index] = self.norm(x) if normed else x
         return [found[index] for index in layers], layout
 
-    def _encode_for_pool(self, images: Tensor) -> tuple[list[Tensor], Layout]:
+    def _encode_for_pool(self, images: Tensor) -> tuple[list[Tensor], TokenLayout]:
         """What pooling reads. Where that is the first tokens alone, the last block answers for them alone:
 
         exact, and 1/depth of the queries, projections and MLPs are saved (7 % of a ViT-B).
@@ -393,7 +393,7 @@ class ViT(nn.Module):
             return None
         return 2 if self.config.head.distilled else 1
 
-    def _embedding(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+    def _embedding(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         """Pooled, normed, through the layer before the logits: [B, embed_dim]."""
         pooled = self.pool(layers, layout)
         if self.config.head.distilled and self.head is None:
@@ -414,9 +414,9 @@ class ViT(nn.Module):
             found["distillation"] = self.head_distillation(layers[-1][:, 1])
         return found
 
-    def _layout(self, grid: Grid, device: torch.device) -> Layout:
+    def _layout(self, grid: Grid, device: torch.device) -> TokenLayout:
         tokens = self.config.tokens
-        return Layout(grid, tokens.num_prefix, tokens.num_extra - tokens.num_prefix, device)
+        return TokenLayout(grid, tokens.num_prefix, tokens.num_extra - tokens.num_prefix, device)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
-from patchword.reports import curves, story
+from patchword.reports import curves, sections
 from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
@@ -28,10 +28,10 @@ from patchword.training.runfolder import REPORT
 
 # A matrix of more columns than this is no longer read, only scrolled through.
 LARGEST_MATRIX = 40
-MOST_PAIRS = 25
+MAX_PAIRS = 25
 # Pictures of so few pixels are shown as the squares that they are, not blurred.
 TINY_PX = 48
-MOST_FAILURES = 200
+MAX_FAILURES = 200
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
@@ -79,31 +79,31 @@ def _environment() -> Environment:
 
 def page(run: RunFiles) -> dict[str, Any]:
     """Everything that the template shows, by section."""
-    evaluation = story.with_ranks(run.evaluation) if run.evaluation else None
+    evaluation = sections.with_ranks(run.evaluation) if run.evaluation else None
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
         "run": run,
         "folder": run.folder.as_posix(),
         "data": run.data,
-        "title": story.data_name(run),
+        "title": sections.data_name(run),
         "evaluation": evaluation,
-        "progress": story.progress(run),
-        "hints": story.hints(run, evaluation),
+        "progress": sections.progress(run),
+        "hints": sections.hints(run, evaluation),
         "charts": curves.charts(run),
         "classes": classes,
-        "per_class": story.per_class(run, evaluation),
-        "matrix": story.matrix(evaluation, LARGEST_MATRIX),
-        "pairs": story.confused_pairs(evaluation, MOST_PAIRS),
+        "per_class": sections.per_class(run, evaluation),
+        "matrix": sections.matrix(evaluation, LARGEST_MATRIX),
+        "pairs": sections.confused_pairs(evaluation, MAX_PAIRS),
         "mistakes": [_with_safe_picture(m) for m in (evaluation or {}).get("mistakes", [])],
         "tiny": max((run.data.get("sizes") or {}).get("max") or [TINY_PX + 1]) <= TINY_PX,
-        "splits": story.splits(run.data),
-        "most_failures": MOST_FAILURES,
+        "splits": sections.splits(run.data),
+        "most_failures": MAX_FAILURES,
         "model": _model(run, len(classes)),
-        "provenance": story.provenance(run),
-        "tables": story.settings_tables(run.settings),
+        "provenance": sections.provenance(run),
+        "tables": sections.settings_tables(run.settings),
         "quoted": {
             "folder": shlex.quote(run.folder.as_posix()),
-            "data": shlex.quote(story.data_path(run)),
+            "data": shlex.quote(sections.data_path(run)),
             "python": repr(run.folder.as_posix()),
         },
     }

@@ -15,7 +15,7 @@ ORDERS = {
 }
 # More cells than this are a grey square, not patches.
 LARGEST_GRID = 32
-MOST_TOKENS = 14
+MAX_TOKENS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def _picture(config: ViTConfig) -> Markup:
 def _token_row(config: ViTConfig, x: float) -> str:
     extra, patches = config.tokens.num_extra, config.num_tokens - config.tokens.num_extra
     shown_extra = min(extra, 5)
-    shown = min(patches, MOST_TOKENS - shown_extra)
+    shown = min(patches, MAX_TOKENS - shown_extra)
     kinds = ["token"] * shown
     prefix = ["token prefix"] * shown_extra
     kinds = kinds + prefix if config.tokens.registers_last else prefix + kinds

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
 # More points than the curve has pixels are only bytes.
-MOST_POINTS = 350
-MOST_MARKS = 60
+MAX_POINTS = 350
+MAX_MARKS = 60
 
 Point = tuple[float, float]
 
@@ -71,10 +71,10 @@ def svg(chart: Chart) -> Markup:
 def finite(points: Sequence[Point]) -> list[Point]:
     """The points that can be drawn, thinned evenly to what the picture can show; the last is kept."""
     drawable = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    if len(drawable) <= MOST_POINTS:
+    if len(drawable) <= MAX_POINTS:
         return drawable
-    step = (len(drawable) - 1) / (MOST_POINTS - 1)
-    return [drawable[round(i * step)] for i in range(MOST_POINTS)]
+    step = (len(drawable) - 1) / (MAX_POINTS - 1)
+    return [drawable[round(i * step)] for i in range(MAX_POINTS)]
 
 
 def ticks(
@@ -127,7 +127,7 @@ def _line(line: Line, place: Callable[[float, float], Point], show: Callable[[fl
     placed = [place(*point) for point in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
     parts = [f'<polyline class="{line.style}" points="{path}"/>']
-    if (line.marks and len(placed) <= MOST_MARKS) or len(placed) == 1:
+    if (line.marks and len(placed) <= MAX_MARKS) or len(placed) == 1:
         for (x, y), (epoch, value) in zip(placed, line.points, strict=True):
             title = f"<title>{escape(line.name)}, epoch {epoch:g}: {show(value)}</title>"
             parts.append(

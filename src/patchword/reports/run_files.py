@@ -15,7 +15,7 @@ from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json
 from patchword.checkpoints.header import read_header
 from patchword.errors import CheckpointError, DataError
 
-MOST_LOG_CHARACTERS = 30_000
+MAX_LOG_CHARACTERS = 30_000
 WEIGHTS = "last.safetensors"
 KNOWN_FILES = ("config.toml", "data.json", "metrics.jsonl", "evaluation.json", "log.txt")
 
@@ -81,9 +81,9 @@ def read_run(folder: Path) -> RunFiles:
 
 def _end_of(text: str) -> str:
     """The text, or its last whole lines where it is long."""
-    if len(text) <= MOST_LOG_CHARACTERS:
+    if len(text) <= MAX_LOG_CHARACTERS:
         return text
-    return "…\n" + text[-MOST_LOG_CHARACTERS:].partition("\n")[2]
+    return "…\n" + text[-MAX_LOG_CHARACTERS:].partition("\n")[2]
 
 
 def _read_card(path: Path) -> ModelCard | None:

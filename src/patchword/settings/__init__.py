@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchword.errors import SettingsError, as_utf8, is_control, near_text
+from patchword.errors import SettingsError, escape_surrogates, is_control, near_text
 from patchword.settings.build import build, build_kind, check_kind_has, hints, kinds_of, unknown
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ def read_text(path: str | Path) -> str:
 def to_json(plain: Any, **how: Any) -> str:
     """Plain values as JSON text that UTF-8 holds, that can be printed (control characters are escaped) and that
     reads back the same; `how` as for `json.dumps`."""
-    text = as_utf8(json.dumps(plain, ensure_ascii=False, **how))
+    text = escape_surrogates(json.dumps(plain, ensure_ascii=False, **how))
     if text.replace("\n", "").isprintable():
         return text
     return "".join(json.dumps(c)[1:-1] if c != "\n" and is_control(c) else c for c in text)

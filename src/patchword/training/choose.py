@@ -8,12 +8,12 @@ from typing import Any
 from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
-from patchword.errors import SettingsError, counted
+from patchword.errors import SettingsError, plural
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
-from patchword.training.recipes.sizes import FEWEST_TOKENS, HEAD_DIM
+from patchword.training.recipes.sizes import HEAD_DIM, MIN_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,8 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
     """What was asked for and is known to train badly, in words; nothing is refused."""
     model, found = settings.model, []
     rows, columns = model.grid_size
-    if rows * columns < FEWEST_TOKENS:
-        why = (
-            f"fewer than {FEWEST_TOKENS} leave attention little to do; take a smaller patch or larger images"
-        )
+    if rows * columns < MIN_TOKENS:
+        why = f"fewer than {MIN_TOKENS} leave attention little to do; take a smaller patch or larger images"
         found.append(Choice(what=f"warning: only {rows} x {columns} tokens", why=why))
     # Weights come with heads that work, however narrow.
     if model.head_dim < HEAD_DIM and not settings.run.weights:
@@ -65,9 +63,7 @@ def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
         why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; a ViT breaks or answers one class"
         found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
     if settings.run.threads > (granted := machine.granted_cores()):
-        why = (
-            f"this machine grants {counted(granted, 'core')}, and more threads than that wait for each other"
-        )
+        why = f"this machine grants {plural(granted, 'core')}, and more threads than that wait for each other"
         found.append(Choice(what=f"warning: {settings.run.threads} threads", why=why))
     padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if any(padded):

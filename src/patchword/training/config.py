@@ -37,7 +37,7 @@ class AverageSettings:
 
 
 # The library that computes ends the process where it cannot have as many as it is told.
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,12 @@ class RunSettings:
         if (
             self.batch_size < 1
             or self.evaluate_every < 1
-            or not 0 <= self.threads <= MOST_THREADS
+            or not 0 <= self.threads <= MAX_THREADS
             or min(self.stored_size) < 1
         ):
             raise SettingsError(
                 f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}",
-                f"give whole numbers from 1 (threads from 0 to {MOST_THREADS})",
+                f"give whole numbers from 1 (threads from 0 to {MAX_THREADS})",
             )
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"run.seed is {self.seed}", "give a whole number from 0 to 2**63 - 1")

@@ -20,11 +20,11 @@ from patchword.errors import Interrupted, TrainingBroken
 from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate
 from patchword.training.config import TrainSettings
 from patchword.training.progress import Pace, Progress
-from patchword.training.schedule import lr_share
+from patchword.training.schedule import lr_factor
 from patchword.training.state import TrainingState
 from patchword.training.stop import StopRequest, listening
 
-TOLD_EVERY_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 RECORDS_PER_EPOCH = 10
 
 
@@ -50,13 +50,13 @@ class Task(Protocol):
 class Hooks:
     """Where the loop's results go. keep: after an epoch, with whether it is the best so far.
 
-    keep_broken: called when training breaks; the files on disk are then better than the weights in memory.
+    on_divergence: called when training breaks; the files on disk are then better than the weights in memory.
     """
 
     record: Callable[[dict[str, Any]], None]
     keep: Callable[[TrainingState, bool, dict[str, float]], None]
     keep_interrupted: Callable[[TrainingState], None]
-    keep_broken: Callable[[TrainingState, Break], None]
+    on_divergence: Callable[[TrainingState, Break], None]
     warn: Callable[[str], None]
     progress: Progress
 
@@ -112,7 +112,7 @@ class Loop:
             meter.add(loss, len(batch.labels))
             if meter.steps % every == 0:
                 self._record_step(loss, meter)
-            if meter.seconds - meter.last_told > TOLD_EVERY_S:
+            if meter.seconds - meter.last_told > PROGRESS_INTERVAL_S:
                 meter.last_told = meter.seconds
                 self.hooks.progress.pace(self._pace(meter, loss, self.batches.waited_s - waited))
             if stop.asked:
@@ -130,7 +130,7 @@ class Loop:
 
     def _step(self, batch: TrainingBatch) -> float:
         state, optim = self.state, self.settings.optim
-        lr = optim.lr * lr_share(state.step, self.batches.steps_per_epoch, self.settings.schedule)
+        lr = optim.lr * lr_factor(state.step, self.batches.steps_per_epoch, self.settings.schedule)
         for group in state.optimiser.param_groups:
             group["lr"] = lr
         images, targets = self.task.inputs(batch, state.generator)
@@ -163,7 +163,7 @@ class Loop:
     def _stop(self, found: Break, error: TrainingBroken) -> TrainingBroken:
         """Keep what is left of a broken run and say so in its files; the error to raise."""
         self.hooks.record(found.as_record(error, self.settings))
-        self.hooks.keep_broken(self.state, found)
+        self.hooks.on_divergence(self.state, found)
         return error
 
     def _record_step(self, loss: float, meter: _EpochMeter) -> None:

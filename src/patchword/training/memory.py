@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from patchword import machine
 from patchword.data.batches import CACHE_SHARE
-from patchword.errors import NotEnoughMemory, PatchwordError, counted
+from patchword.errors import NotEnoughMemory, PatchwordError, plural
 from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.training.config import TrainSettings, view_size
@@ -68,7 +68,7 @@ def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory
     batch = settings.run.batch_size
     smaller = f"a smaller batch, such as --batch-size {batch // 2}, or " if batch > 1 else ""
     return NotEnoughMemory(
-        f"not enough memory to train on batches of {counted(batch, 'image')} of {size} pixels",
+        f"not enough memory to train on batches of {plural(batch, 'image')} of {size} pixels",
         f"start a new run with {smaller}a smaller --image-size or --model",
     )
 

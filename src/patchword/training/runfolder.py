@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from patchword.errors import OutputError, UserError, as_utf8, one_line
+from patchword.errors import OutputError, UserError, escape_surrogates, one_line
 
 CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.txt"
 EVALUATION, REPORT = "evaluation.json", "report.html"
@@ -29,9 +29,10 @@ def free_folder(wanted: str | Path) -> Path:
             f"--out is {str(wanted)!r}, which names no folder of its own",
             "name a new one, as --out runs/first",
         )
-    if as_utf8(str(wanted)) != str(wanted):
+    if escape_surrogates(str(wanted)) != str(wanted):
         raise OutputError(
-            f"the run folder {as_utf8(str(wanted))} has a name that is no UTF-8", "give another with --out"
+            f"the run folder {escape_surrogates(str(wanted))} has a name that is no UTF-8",
+            "give another with --out",
         )
     free, number = path, 2
     try:

@@ -22,7 +22,7 @@ class ScheduleSettings:
             )
 
 
-def lr_share(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
+def lr_factor(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
     """Share of the peak learning rate at `step` (from 0). Source: Loshchilov and Hutter 2017 (arXiv 1608.03983)."""
     total = settings.epochs * steps_per_epoch
     # A warm-up longer than the run would never reach the peak.

@@ -265,13 +265,13 @@ def _run(
     evaluation = _unseen(dataset, trained, warn)
     device = next(state.model.parameters()).device
     task = Classify(settings, evaluation, device, workers)
-    writer = _Writer(dataset, settings, folder, facts, pack(trained))
+    writer = Checkpointer(dataset, settings, folder, facts, pack(trained))
 
     hooks = Hooks(
         record=folder.append_metrics,
         keep=writer.keep,
         keep_interrupted=writer.keep_interrupted,
-        keep_broken=writer.keep_broken,
+        on_divergence=writer.on_divergence,
         warn=warn,
         progress=progress,
     )
@@ -309,7 +309,7 @@ def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], N
     return split.subset([i for i in range(len(split)) if i not in seen])
 
 
-class _Writer:
+class Checkpointer:
     """Writes state and weights files of a run, with their cards. trained_on: as the card has it."""
 
     def __init__(
@@ -335,7 +335,7 @@ class _Writer:
         self._write(runfolder.LAST, state, {})
         self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
 
-    def keep_broken(self, state: TrainingState, found: Break) -> None:
+    def on_divergence(self, state: TrainingState, found: Break) -> None:
         """The last whole epoch's weights stay, marked. If there are none, keep what is still finite."""
         self.broken = str(found)
         kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]

@@ -12,7 +12,7 @@ from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source
-from patchword.errors import FactUnsaid, SettingsError
+from patchword.errors import MissingFact, SettingsError
 from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
 from patchword.model.shapes import shapes
@@ -65,7 +65,7 @@ def read_start(
     while True:
         try:
             source, report = read_source(found, said)
-        except FactUnsaid as error:
+        except MissingFact as error:
             path = SIZES.get(error.fact, "")
             size = overlay.get(path) if path else None
             if size is None or getattr(said, error.fact) is not None:

@@ -10,7 +10,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Rule
 from patchword.checkpoints.layouts.clip import CONFIG, OpenClip
-from patchword.checkpoints.read import Opened, understand
+from patchword.checkpoints.read import Opened, resolve
 from patchword.checkpoints.stored import Entry, Stored
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
@@ -47,7 +47,7 @@ def read(
 ) -> Opened:
     configs = {} if vision is None else {CONFIG: {"model_cfg": {"vision_cfg": {"head_width": 8, **vision}}}}
     stored = Stored(path=Path(name), container="torch", tree=tree, metadata={}, files=(), configs=configs)
-    return understand(stored, Options(**options))
+    return resolve(stored, Options(**options))
 
 
 def test_sizes_that_openais_archive_keeps_tell_it_in_any_wrapper() -> None:
@@ -82,6 +82,6 @@ def test_a_bare_file_with_plain_gelu_norms_its_tokens_as_open_clip_does() -> Non
 def test_arguments_of_its_layers_are_taken(vision: dict[str, Any], activation: str, eps: float) -> None:
     found = read(tensors(), vision=vision).card.config
     assert (found.mlp.activation, found.norm.eps) == (activation, eps)
-    written = OpenClip().companions(ModelCard(config=found, preprocess=Preprocess.simple((16, 16))))
+    written = OpenClip().sidecar_files(ModelCard(config=found, preprocess=Preprocess.simple((16, 16))))
     assert (b"tanh" in written[CONFIG]) is (activation == "gelu_tanh")
     assert (b"1e-06" in written[CONFIG]) is (eps == 1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from patchword.checkpoints.fetch import fetch_named, fetch_release
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.published import Place, Release, releases
+from patchword.checkpoints.published import Release, ReleaseLocation, releases
 from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
 from support.hub import Hub, Repo
@@ -53,7 +53,7 @@ def test_other_names_are_left_to_paths() -> None:
 
 def test_a_release_at_an_address_is_fetched_once_and_checked(hub: Hub) -> None:
     hub.files["/some/net.pth"] = CONTENT
-    place = Place(url=f"{hub.url}/some/net.pth", sha256=DIGEST)
+    place = ReleaseLocation(url=f"{hub.url}/some/net.pth", sha256=DIGEST)
     release = replace(on_the_hub(), place=place)
     found = fetch_release(release)
     assert found.path.read_bytes() == CONTENT and found.revision == DIGEST and found.source == place.url

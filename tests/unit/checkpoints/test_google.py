@@ -21,10 +21,10 @@ from patchword.checkpoints.layouts.google_rules import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
     ROOT_POSITIONS,
-    Spelling,
+    NamingVariant,
 )
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
-from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, resolve
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
 from patchword.checkpoints.write import write_as, written_tensors
@@ -75,18 +75,18 @@ HYBRID = replace(
     image=ImageConfig(size=(32, 32)),
     patch=PatchConfig(size=(1, 1), stem=ResNetStem(units=(1, 2), width=32)),
 )
-LINEN = Spelling(prefix="params/", positions=ROOT_POSITIONS, numbered=False)
+LINEN = NamingVariant(prefix="params/", positions=ROOT_POSITIONS, numbered=False)
 TOWER = replace(LINEN, prefix="params/img/")
 
-CASES: dict[str, tuple[ViTConfig, Spelling]] = {
-    "published": (PLAIN, Spelling()),
-    "pre_logits": (replace(PLAIN, head=HeadConfig(num_classes=5, pre_logits=6)), Spelling()),
-    "linen": (PLAIN, Spelling(numbered=False)),
-    "old big_vision": (PLAIN, Spelling(prefix="params/", positions=OLD_POSITIONS)),
+CASES: dict[str, tuple[ViTConfig, NamingVariant]] = {
+    "published": (PLAIN, NamingVariant()),
+    "pre_logits": (replace(PLAIN, head=HeadConfig(num_classes=5, pre_logits=6)), NamingVariant()),
+    "linen": (PLAIN, NamingVariant(numbered=False)),
+    "old big_vision": (PLAIN, NamingVariant(prefix="params/", positions=OLD_POSITIONS)),
     "opt/target": (replace(PLAIN, positions=Learned(covers="patches")), replace(LINEN, prefix="opt/target/")),
-    "gap": (BARE, Spelling(numbered=False)),
+    "gap": (BARE, NamingVariant(numbered=False)),
     "sines": (replace(BARE, positions=SinCos2d()), replace(LINEN, positions="")),
-    "own head width": (replace(PLAIN, attention=AttentionConfig(num_heads=3, head_dim=4)), Spelling()),
+    "own head width": (replace(PLAIN, attention=AttentionConfig(num_heads=3, head_dim=4)), NamingVariant()),
     "MAP": (MAP, TOWER),
     "MAP of its own heads": (
         replace(MAP, head=HeadConfig(pool=AttentionPool(num_heads=4, hidden=10), num_classes=0)),
@@ -101,15 +101,15 @@ CASES: dict[str, tuple[ViTConfig, Spelling]] = {
     ),
     "LiT": (
         replace(PLAIN, head=HeadConfig(num_classes=0, projection=6, projection_bias=True)),
-        Spelling(prefix="img/", numbered=False),
+        NamingVariant(prefix="img/", numbered=False),
     ),
     "scanned": (MAP, replace(TOWER, scanned=True)),
     "NaFlex": (MAP, replace(TOWER, laid_out=True, flat_patches=True)),
-    "hybrid": (HYBRID, Spelling()),
-    "first hybrids": (HYBRID, Spelling(flat_norms=False)),
+    "hybrid": (HYBRID, NamingVariant()),
+    "first hybrids": (HYBRID, NamingVariant(flat_norms=False)),
     "hybrid of a root": (
         replace(HYBRID, patch=PatchConfig(size=(4, 4), stem=ResNetStem(units=(), width=32))),
-        Spelling(),
+        NamingVariant(),
     ),
 }
 
@@ -120,14 +120,14 @@ def tensors_of(config: ViTConfig, seed: int = 0) -> dict[str, Tensor]:
     return {name: torch.randn(t.shape, generator=drawn) for name, t in state.items()}
 
 
-def names_of(config: ViTConfig, spelling: Spelling, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def names_of(config: ViTConfig, spelling: NamingVariant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under Google's names."""
     preprocess = Preprocess.simple(config.image.size, config.image.channels)
     described = Description(config=config, preprocess=preprocess, spelling={"spelling": spelling})
     return written_tensors(BigVision(), described, tensors)
 
 
-def written(folder: Path, config: ViTConfig, spelling: Spelling, **more: Tensor) -> Path:
+def written(folder: Path, config: ViTConfig, spelling: NamingVariant, **more: Tensor) -> Path:
     path = folder / "model.npz"
     write_npz(path, names_of(config, spelling, tensors_of(config)) | more)
     return path
@@ -149,7 +149,7 @@ def same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(("config", "spelling"), CASES.values(), ids=CASES.keys())
 def test_every_spelling_gives_the_model_and_the_file_back(
-    tmp_path: Path, config: ViTConfig, spelling: Spelling
+    tmp_path: Path, config: ViTConfig, spelling: NamingVariant
 ) -> None:
     path = written(tmp_path, config, spelling)
     opened = opened_of(path, **needed(config))
@@ -170,7 +170,7 @@ def test_every_spelling_gives_the_model_and_the_file_back(
 def test_what_fills_no_patch_is_left_out(size: tuple[int, int], tmp_path: Path) -> None:
     """Their convolution pads nothing: such an image answers as its whole patches do."""
     config = replace(PLAIN, image=ImageConfig(size=(12, 16)))
-    opened = opened_of(written(tmp_path, config, Spelling()), image_size=size)
+    opened = opened_of(written(tmp_path, config, NamingVariant()), image_size=size)
     found = opened.card.config
     assert found.grid_size == (3, 4) and found.image.size == size
     vit = ViT(found)
@@ -180,7 +180,7 @@ def test_what_fills_no_patch_is_left_out(size: tuple[int, int], tmp_path: Path) 
 
 def test_blocks_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     config = replace(PLAIN, depth=12)
-    read = read_tensors(opened_of(written(tmp_path, config, Spelling())))
+    read = read_tensors(opened_of(written(tmp_path, config, NamingVariant())))
     assert same(read, tensors_of(config))
 
 
@@ -202,7 +202,7 @@ def test_a_grid_of_two_by_five_has_no_slot_though_nine_would_be_a_square(tmp_pat
 
 def test_fifteen_patches_and_a_slot_are_no_square_of_sixteen(tmp_path: Path) -> None:
     config = replace(PLAIN, image=ImageConfig(size=(12, 20)))
-    opened = opened_of(written(tmp_path, config, Spelling()), image_size=(12, 20))
+    opened = opened_of(written(tmp_path, config, NamingVariant()), image_size=(12, 20))
     assert opened.card.config.grid_size == (3, 5)
     assert opened.card.config.num_prefix_positions == 1
 
@@ -210,7 +210,7 @@ def test_fifteen_patches_and_a_slot_are_no_square_of_sixteen(tmp_path: Path) -> 
 @pytest.mark.parametrize("lost", ["cls", "Transformer/posembed_input/pos_embedding"])
 def test_a_lost_class_token_is_no_square_grid_and_a_lost_table_no_sines(tmp_path: Path, lost: str) -> None:
     config = replace(PLAIN, image=ImageConfig(size=(12, 20)))  # 3 x 5 and a slot: 16, a square
-    names = names_of(config, Spelling(), tensors_of(config))
+    names = names_of(config, NamingVariant(), tensors_of(config))
     del names[lost]
     path = tmp_path / "torn.npz"
     write_npz(path, names)
@@ -221,7 +221,7 @@ def test_a_lost_class_token_is_no_square_grid_and_a_lost_table_no_sines(tmp_path
 def test_without_the_image_size_a_grid_that_is_no_square_is_asked_for(tmp_path: Path) -> None:
     config = replace(PLAIN, image=ImageConfig(size=(12, 20)))
     with pytest.raises(CheckpointError, match="15 patches are no square") as error:
-        opened_of(written(tmp_path, config, Spelling()))
+        opened_of(written(tmp_path, config, NamingVariant()))
     assert "--image-size" in error.value.fix
 
 
@@ -259,7 +259,7 @@ def test_the_language_model_beside_is_dropped_and_the_missing_pool_told(tmp_path
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    names = names_of(PLAIN, Spelling(), tensors_of(PLAIN))
+    names = names_of(PLAIN, NamingVariant(), tensors_of(PLAIN))
     del names["Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/kernel"]
     path = tmp_path / "torn.npz"
     write_npz(path, names)
@@ -273,21 +273,21 @@ def test_the_pool_is_an_option_only_where_names_do_not_tell(tmp_path: Path) -> N
     assert isinstance(opened_of(bare, pool="first").card.config.head.pool, FirstPool)
     with pytest.raises(CheckpointError, match="no such token"):
         opened_of(bare, pool="class")
-    with_class = written(tmp_path, PLAIN, Spelling())
+    with_class = written(tmp_path, PLAIN, NamingVariant())
     assert isinstance(opened_of(with_class).card.config.head.pool, ClassPool)
     with pytest.raises(CheckpointError, match="attention pool"):
         opened_of(written(tmp_path, MAP, TOWER), pool="mean")
 
 
 def test_heads_are_in_the_shapes_and_an_option_may_not_contradict_them(tmp_path: Path) -> None:
-    path = written(tmp_path, PLAIN, Spelling())
+    path = written(tmp_path, PLAIN, NamingVariant())
     assert opened_of(path, num_heads=2).card.config.attention.num_heads == 2
     with pytest.raises(CheckpointError, match="2 heads, and 4"):
         opened_of(path, num_heads=4)
 
 
 def test_another_patch_resamples_the_kernel_and_keeps_the_stored_positions(tmp_path: Path) -> None:
-    path = written(tmp_path, PLAIN, Spelling())
+    path = written(tmp_path, PLAIN, NamingVariant())
     opened = opened_of(path, patch_size=(8, 8), image_size=(40, 40))
     config, read = opened.card.config, read_tensors(opened)
     assert config.patch.size == (8, 8) and config.grid_size == (3, 3)
@@ -305,7 +305,7 @@ def test_a_kernel_of_bfloat16_is_resampled_in_float32(tmp_path: Path) -> None:
     found = []
     for name, dtype in (("half", torch.bfloat16), ("whole", torch.float32)):
         tensors = {n: t.bfloat16().to(dtype) for n, t in tensors_of(PLAIN).items()}
-        write_npz(tmp_path / f"{name}.npz", names_of(PLAIN, Spelling(), tensors))
+        write_npz(tmp_path / f"{name}.npz", names_of(PLAIN, NamingVariant(), tensors))
         found.append(read_tensors(opened_of(tmp_path / f"{name}.npz", patch_size=(6, 6))))
     assert torch.equal(*(read["patch_embed.proj.weight"] for read in found))
 
@@ -313,7 +313,7 @@ def test_a_kernel_of_bfloat16_is_resampled_in_float32(tmp_path: Path) -> None:
 def test_bfloat16_is_two_bytes_there_and_comes_back_as_them(tmp_path: Path) -> None:
     tensors = {name: t.bfloat16() for name, t in tensors_of(PLAIN).items()}
     path, again = tmp_path / "half.npz", tmp_path / "again.npz"
-    write_npz(path, names_of(PLAIN, Spelling(), tensors))
+    write_npz(path, names_of(PLAIN, NamingVariant(), tensors))
     opened = opened_of(path)
     read = read_tensors(opened)
     assert all(t.dtype == torch.bfloat16 for t in read.values()) and same(read, tensors)
@@ -324,11 +324,11 @@ def test_bfloat16_is_two_bytes_there_and_comes_back_as_them(tmp_path: Path) -> N
 
 
 def test_each_family_is_fed_its_own_way(tmp_path: Path) -> None:
-    def resize(config: ViTConfig, spelling: Spelling) -> tuple[type, str, bool]:
+    def resize(config: ViTConfig, spelling: NamingVariant) -> tuple[type, str, bool]:
         chosen = opened_of(written(tmp_path, config, spelling), **needed(config)).card.preprocess
         return type(chosen.resize), chosen.resample.rounding, chosen.resample.antialias
 
-    assert resize(PLAIN, Spelling()) == (Squash, "none", False)
+    assert resize(PLAIN, NamingVariant()) == (Squash, "none", False)
     assert resize(MAP, TOWER) == (Squash, "truncate", False)
     assert resize(BARE, LINEN) == (Shorter, "truncate", False)
     assert resize(MAP, replace(TOWER, laid_out=True, flat_patches=True)) == (Patches, "none", True)
@@ -377,7 +377,7 @@ def test_siglips_tower_goes_to_other_formats(tmp_path: Path) -> None:
 
 
 def test_what_is_published_is_written_under_the_published_names() -> None:
-    opened = understand(listed("google_vit_r_ti16_augreg"), Options())
+    opened = resolve(listed("google_vit_r_ti16_augreg"), Options())
     assert opened.layout.spelling(opened.card) == opened.description.spelling
 
 
@@ -385,9 +385,9 @@ def test_a_published_file_knows_its_classes() -> None:
     published = (
         "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_384"
     )
-    card = understand(listed("google_vit_ti16_augreg_i1k_384", f"{published}.npz"), Options()).card
+    card = resolve(listed("google_vit_ti16_augreg_i1k_384", f"{published}.npz"), Options()).card
     assert len(card.classes) == 1000 and card.classes[0].startswith("tench")
-    assert not understand(listed("google_vit_ti16_augreg_i1k_384", "mine.npz"), Options()).card.classes
+    assert not resolve(listed("google_vit_ti16_augreg_i1k_384", "mine.npz"), Options()).card.classes
 
 
 REFUSED: dict[str, ViTConfig] = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from patchword.checkpoints.containers import standins, torch_tree
+from patchword.checkpoints.containers import pickle_stubs, torch_tree
 from patchword.checkpoints.stored import open_stored
 from patchword.errors import CheckpointError
 
@@ -86,7 +86,7 @@ def attacks(canary: Path) -> dict[str, bytes]:
         "build_a_dtype": b"\x80\x02ctorch\nfloat32\n]U\x03F64ab.",
         "extension": b"\x80\x02\x82\x01.",
         "dunder": b"\x80\x02cbuiltins\n__dict__\n.",
-        "our_own": b"\x80\x02cpatchword.checkpoints.containers.standins\nKNOWN\n}b.",
+        "our_own": b"\x80\x02cpatchword.checkpoints.containers.pickle_stubs\nKNOWN\n}b.",
         "typed": b"\x80\x02cbuiltins\ntype\nU\x01X)}U\x0a__reduce__cposix\nsystem\ns\x87R)R.",
         "reconstructor": b"ccopy_reg\n_reconstructor\n(cposix\nsystem\ncbuiltins\nobject\nNtR.",
         "codecs": b"c_codecs\nencode\n(" + command + b"U\x03hex" + b"tR.",
@@ -97,7 +97,7 @@ def attacks(canary: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("pack", [in_zip, in_old_file])
 def test_nothing_is_run(tmp_path: Path, pack: Callable[[Path, bytes], None]) -> None:
     canary, path = tmp_path / "canary", tmp_path / "m.pth"
-    known = dict(standins.KNOWN)
+    known = dict(pickle_stubs.KNOWN)
     for name, content in attacks(canary).items():
         for wrapped in (content, b"\x80\x02}U\x01w" + content[:-1] + b"s."):
             pack(path, wrapped)
@@ -108,7 +108,7 @@ def test_nothing_is_run(tmp_path: Path, pack: Callable[[Path, bytes], None]) -> 
             else:
                 assert not any(callable(value) for value in stored.tree.values()), name
             assert not canary.exists(), name
-    assert known == dict(standins.KNOWN) and "antigravity" not in sys.modules
+    assert known == dict(pickle_stubs.KNOWN) and "antigravity" not in sys.modules
 
 
 def test_the_attacks_do_work_elsewhere(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def bounded(path: Path) -> None:
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_bomb_is_an_error_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(torch_tree, "MOST_PARTS", 100_000)
+    monkeypatch.setattr(torch_tree, "MAX_PARTS", 100_000)
     for pack in (in_zip, in_old_file):
         pack(tmp_path / "m.pth", BOMBS[kind])
         bounded(tmp_path / "m.pth")

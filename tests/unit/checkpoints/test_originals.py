@@ -19,7 +19,7 @@ from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.beit import RelativeIndex
 from patchword.checkpoints.layouts.dinov3 import MaskedBias
 from patchword.checkpoints.layouts.periods import without_periods
-from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, resolve
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
 from patchword.checkpoints.write import layouts_named, write_as, written_tensors
@@ -257,7 +257,7 @@ def test_registers_that_the_published_name_says_are_missed(
 ) -> None:
     tree = {n: t for n, t in theirs(layout, config).items() if n != lost}
     with pytest.raises(KeyMismatch, match=lost):
-        understand(listed(tree, name), Options(num_heads=3))
+        resolve(listed(tree, name), Options(num_heads=3))
 
 
 def test_half_precision_stays_half() -> None:
@@ -301,7 +301,9 @@ def test_periods_that_other_formats_compute_are_stored_in_dinov3s_file_and_left_
 ) -> None:
     source = source_of(replace(DINOV3, positions=Rope2d(theta=theta)))
     written = write_as(source, layout_named("dinov3"), tmp_path / "x.pth")
-    assert [field for field, _, _ in written.restated if "theta" not in field] == ["positions.stored_periods"]
+    assert [field for field, _, _ in written.rewritten_for if "theta" not in field] == [
+        "positions.stored_periods"
+    ]
     card, tensors = written.reopened.card, read_tensors(written.reopened)
     image = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
     ours, theirs = ViT(source.card.config), ViT(card.config)
@@ -345,14 +347,14 @@ def test_dinov2_is_told_without_layer_scale_too() -> None:
     tensors = theirs("dinov2", replace(DINOV2, tokens=REGISTERS, block=BlockConfig()))
     for kept in ({}, {"register_tokens": tensors["register_tokens"]}):
         left = {n: t for n, t in tensors.items() if n != "register_tokens"} | kept
-        opened = understand(listed(left, "x.pth"), Options(num_heads=3))
+        opened = resolve(listed(left, "x.pth"), Options(num_heads=3))
         assert opened.layout.name == "dinov2" and opened.card.config.block.layer_scale is None
 
 
 def test_a_teacher_that_was_saved_alone_loses_its_training_head() -> None:
     teacher = {f"backbone.{n}": t for n, t in theirs("dino", like(head=HEADLESS)).items()}
     heads = {"head.mlp.0.weight": torch.ones(4, 24), "head.last_layer.weight_v": torch.ones(4, 4)}
-    opened = understand(listed(teacher | heads), Options(num_heads=3))
+    opened = resolve(listed(teacher | heads), Options(num_heads=3))
     assert opened.layout.name == "dino"
     assert any("heads of self-supervised training (2" in note for note in opened.report.notes)
 
@@ -371,9 +373,7 @@ def test_the_same_tensors_are_told_apart_by_what_is_beside(
     tree: str, name: str, family: str, guess: bool
 ) -> None:
     tensors = theirs("dino", like(head=HEADLESS))
-    opened = understand(
-        listed({"model": tensors} if tree == "model" else tensors, name), Options(num_heads=3)
-    )
+    opened = resolve(listed({"model": tensors} if tree == "model" else tensors, name), Options(num_heads=3))
     assert opened.layout.name == family
     assert any("taken for" in note for note in opened.report.notes) is guess
 
@@ -398,8 +398,8 @@ def test_the_training_scripts_words_tell_the_family(
 
 def test_positions_are_resampled_as_the_family_does() -> None:
     tensors = theirs("dino", like(head=HEADLESS))
-    dino = understand(listed(tensors, "dino_x.pth"), Options(num_heads=3)).card.config
-    mae = understand(listed({"model": tensors}, "mae_x.pth"), Options(num_heads=3)).card.config
+    dino = resolve(listed(tensors, "dino_x.pth"), Options(num_heads=3)).card.config
+    mae = resolve(listed({"model": tensors}, "mae_x.pth"), Options(num_heads=3)).card.config
     assert isinstance(dino.positions, Learned) and isinstance(mae.positions, Learned)
     assert dino.positions.resample == Resample(antialias=False, offset=0.1)
     assert mae.positions.resample == Resample(antialias=False)
@@ -429,13 +429,13 @@ def test_published_widths_have_their_published_heads(
         spelling=layout_named(layout).spelling(card_of(wide)),
     )
     their = written_tensors(layout_named(layout), described, tensors)
-    opened = understand(listed(their, f"{layout}_x.pth"), Options())
+    opened = resolve(listed(their, f"{layout}_x.pth"), Options())
     assert opened.card.config.attention.num_heads == heads
 
 
 def test_an_unpublished_width_is_asked_for_its_heads() -> None:
     with pytest.raises(CheckpointError) as told:
-        understand(listed(theirs("deit", PLAIN), "deit_x.pth"), Options())
+        resolve(listed(theirs("deit", PLAIN), "deit_x.pth"), Options())
     assert "--num-heads" in told.value.fix
 
 
@@ -462,7 +462,7 @@ def test_the_teacher_is_taken_and_the_student_left(tmp_path: Path) -> None:
 def test_a_whole_training_file_of_dinov2_gives_its_teacher() -> None:
     tensors = theirs("dinov2", DINOV2)
     both = {f"{who}.backbone.{name}": t for who in ("student", "teacher") for name, t in tensors.items()}
-    opened = understand(
+    opened = resolve(
         listed({"model": both | {"teacher.dino_head.mlp.0.weight": torch.ones(3)}, "iteration": 7}),
         Options(num_heads=3),
     )
@@ -497,7 +497,7 @@ def test_maes_decoder_is_left_with_a_reason() -> None:
         "decoder_blocks.0.norm1.weight": torch.ones(8),
     }
     tree = {"model": theirs("mae", like(head=HEADLESS)) | decoder}
-    opened = understand(listed(tree), Options(num_heads=3))
+    opened = resolve(listed(tree), Options(num_heads=3))
     assert opened.layout.name == "mae"
     assert any("pre-training" in dropped.reason for dropped in opened.plan.dropped)
 
@@ -557,7 +557,7 @@ def test_a_head_file_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_classifier_of_the_hub_holds_backbone_and_head() -> None:
     tensors = {f"backbone.{name}": tensor for name, tensor in theirs("dinov2", DINOV2).items()}
     head = {"linear_head.weight": torch.rand(7, 48), "linear_head.bias": torch.rand(7)}
-    opened = understand(listed(tensors | head), Options(num_heads=3))
+    opened = resolve(listed(tensors | head), Options(num_heads=3))
     assert opened.card.config.head == HeadConfig(pool=JoinedPool(), num_classes=7)
 
 
@@ -592,9 +592,9 @@ def test_the_index_tells_the_sides_of_a_grid_that_is_no_square(size: tuple[int, 
 def test_without_an_index_a_grid_that_is_no_square_is_asked_for(tmp_path: Path) -> None:
     tensors = theirs("beit", replace(BEIT, image=ImageConfig(size=(24, 40))), index=False)
     with pytest.raises(CheckpointError) as told:
-        understand(listed({"model": tensors}, "beit_x.pth"), Options())
+        resolve(listed({"model": tensors}, "beit_x.pth"), Options())
     assert "--image-size" in told.value.fix
-    opened = understand(listed({"model": tensors}, "beit_x.pth"), Options(image_size=(24, 40)))
+    opened = resolve(listed({"model": tensors}, "beit_x.pth"), Options(image_size=(24, 40)))
     assert opened.card.config.grid_size == (3, 5)
 
 
@@ -612,7 +612,7 @@ def test_pre_training_files_of_eva02_count_patches() -> None:
         "mask_token": torch.ones(1, 1, 24),
         "lm_head.weight": torch.ones(9, 24),
     }
-    opened = understand(listed({"module": tensors}, "eva02_x.pt"), Options())
+    opened = resolve(listed({"module": tensors}, "eva02_x.pt"), Options())
     inner = opened.card.config.inner_positions
     assert isinstance(inner, Rope2d) and inner.coordinates == IndexCoordinates()
 
@@ -624,7 +624,7 @@ def test_what_pre_training_leaves_is_dropped_with_reasons() -> None:
         "cls_pt_layers.0.norm1.weight": torch.ones(24),
     }
     tensors = theirs("beit2", replace(BEIT, positions=RelativeBias(shared=True), head=HEADLESS))
-    opened = understand(listed({"model": tensors | extras}), Options())
+    opened = resolve(listed({"model": tensors | extras}), Options())
     assert opened.layout.name == "beit2"
     assert {name for dropped in opened.plan.dropped for name in dropped.names} == set(extras)
     assert all(dropped.reason for dropped in opened.plan.dropped)
@@ -632,7 +632,7 @@ def test_what_pre_training_leaves_is_dropped_with_reasons() -> None:
 
 def test_the_report_accounts_for_every_tensor_of_the_file() -> None:
     tensors = theirs("beit2", replace(BEIT, positions=RelativeBias(shared=True)), index=True)
-    report = understand(listed({"model": tensors}), Options()).report
+    report = resolve(listed({"model": tensors}), Options()).report
     assert report.tensors == len(tensors) - 1
     assert "checked and not needed: rel_pos_bias.relative_position_index" in report.notes
 
@@ -640,12 +640,12 @@ def test_the_report_accounts_for_every_tensor_of_the_file() -> None:
 def test_a_norm_of_class_tokens_alone_is_refused_by_name() -> None:
     tensors = theirs("dinov3", DINOV3) | {"cls_norm.weight": torch.ones(24), "cls_norm.bias": torch.ones(24)}
     with pytest.raises(UnknownLayout, match="cls_norm"):
-        understand(listed(tensors), Options(num_heads=3))
+        resolve(listed(tensors), Options(num_heads=3))
 
 
 def test_a_tensor_that_no_rule_names_is_told() -> None:
     with pytest.raises(UnknownLayout, match=r"blocks\.0\.adapter\.weight"):
-        understand(
+        resolve(
             listed(theirs("deit", PLAIN) | {"blocks.0.adapter.weight": torch.ones(3)}), Options(num_heads=3)
         )
 
@@ -671,14 +671,14 @@ def test_images_are_prepared_as_the_authors_evaluate(
     layout: str, config: ViTConfig, name: str, rule: Any, mean: tuple[float, ...]
 ) -> None:
     config = replace(config, depth=1)
-    opened = understand(listed(theirs(layout, config), name), Options(num_heads=3))
+    opened = resolve(listed(theirs(layout, config), name), Options(num_heads=3))
     assert opened.card.preprocess.resize == rule
     assert opened.card.preprocess.mean == mean
 
 
 def test_an_asked_size_is_the_one_images_get() -> None:
     tensors = theirs("deit", like(image=ImageConfig(size=(224, 224)), depth=1))
-    opened = understand(listed(tensors, "deit_x.pth"), Options(num_heads=3, image_size=(448, 448)))
+    opened = resolve(listed(tensors, "deit_x.pth"), Options(num_heads=3, image_size=(448, 448)))
     assert opened.card.preprocess.image_size == (448, 448)
     assert opened.card.preprocess.resize == Shorter(size=512)
     assert opened.card.config.image.size == (224, 224)
@@ -729,4 +729,4 @@ def test_a_broken_file_is_told_and_never_a_crash(seed: int) -> None:
         stored = replace(listed({}), tree=tree)
         # Any answer will do, and any error that is ours.
         with contextlib.suppress(PatchwordError):
-            understand(stored, Options(num_heads=3))
+            resolve(stored, Options(num_heads=3))

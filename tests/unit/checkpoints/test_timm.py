@@ -16,7 +16,7 @@ from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_data import data_config
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.checkpoints.layouts.timm_write import target
-from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, resolve
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored
 from patchword.checkpoints.write import write_as
@@ -183,7 +183,7 @@ def test_what_timm_says_otherwise_answers_the_same(name: str, tmp_path: Path) ->
     config, fields = RESTATED[name]
     source = source_of(config, classes=())
     written = write_as(source, Timm(), tmp_path / "out")
-    assert {field for field, _, _ in written.restated} == fields and not written.changed
+    assert {field for field, _, _ in written.rewritten_for} == fields and not written.changed
     ours, theirs = ViT(config).eval(), ViT(written.reopened.card.config).eval()
     ours.load_state_dict(source.tensors)
     theirs.load_state_dict(read_tensors(written.reopened))
@@ -218,7 +218,7 @@ def test_what_timm_cannot_hold_is_refused_by_name(name: str, tmp_path: Path) -> 
 
 def test_periods_that_timm_would_not_compute_are_refused_and_others_left_to_it(tmp_path: Path) -> None:
     source = source_of(tiny(positions=Rope2d(stored_periods=True)))
-    assert write_as(source, Timm(), tmp_path / "computed").restated
+    assert write_as(source, Timm(), tmp_path / "computed").rewritten_for
     source.tensors["attention_positions.periods"].mul_(1.001)
     with pytest.raises(CheckpointError, match="stored periods"):
         write_as(source, Timm(), tmp_path / "rounded")
@@ -249,7 +249,7 @@ SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": [16, 24], "pat
 
 
 def read(stored: Stored, **options: Any) -> Opened:
-    return understand(stored, Options(**options))
+    return resolve(stored, Options(**options))
 
 
 def test_an_architecture_stands_for_what_no_tensor_says() -> None:

@@ -13,10 +13,10 @@ import torch
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import unwrap
 from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layout import Drop
-from patchword.checkpoints.layouts.transformers_config import Told
+from patchword.checkpoints.layout import Ignored
+from patchword.checkpoints.layouts.transformers_config import JsonConfig
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
-from patchword.checkpoints.read import Opened, open_foreign, read_tensors, understand
+from patchword.checkpoints.read import Opened, open_foreign, read_tensors, resolve
 from patchword.checkpoints.recognise import recognise
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, open_stored, tensor_of
@@ -52,14 +52,14 @@ def changed(tmp_path: Path, name: str, file: str = "config.json", **values: Any)
 
 
 def without_config(folder: Path) -> Opened:
-    return understand(replace(open_stored(folder), configs={}), Options())
+    return resolve(replace(open_stored(folder), configs={}), Options())
 
 
 @each
 def test_writing_what_was_read_gives_every_tensor_back(folder: Path) -> None:
     opened = open_foreign(folder, Options())
     written = written_tensors(opened.layout, opened.description, read_tensors(opened))
-    drops = [part for part in opened.layout.rules(opened.description) if isinstance(part, Drop)]
+    drops = [part for part in opened.layout.rules(opened.description) if isinstance(part, Ignored)]
     for name, entry in opened.checkpoint.tensors.items():
         if not any(drop.names(name) for drop in drops):
             assert torch.equal(written[name], tensor_of(entry)), name
@@ -80,7 +80,7 @@ def test_a_folder_that_is_written_reads_back_the_same(folder: Path, tmp_path: Pa
 @each
 def test_a_file_without_config_is_told_by_its_names(folder: Path) -> None:
     opened = open_foreign(folder, Options())
-    bare = understand(replace(open_stored(folder), configs={}), Options(num_heads=3))
+    bare = resolve(replace(open_stored(folder), configs={}), Options(num_heads=3))
     assert bare.layout.name == opened.layout.name
     assert bare.report.filled == 1
     assert bare.card.config.dim == opened.card.config.dim
@@ -221,7 +221,7 @@ def test_names_of_the_published_sizes_need_no_config(dim: int, heads: int) -> No
         if not name.startswith("classifier")
     }
     stored = Stored(path=Path("listed"), container="torch", tree=entries, files=(), configs={})
-    opened = understand(stored, Options())
+    opened = resolve(stored, Options())
     assert opened.card.config.attention.num_heads == heads
     assert any("1e-6" in note for note in opened.report.notes)
 
@@ -306,7 +306,7 @@ def test_a_norm_over_all_tokens_serves_the_class_token_alone(tmp_path: Path) -> 
 
 def test_a_class_token_without_a_position_gets_zeros(tmp_path: Path) -> None:
     written = converted("timm_small_vit", "transformers-vit", tmp_path)
-    assert [field for field, _, _ in written.restated] == ["positions.covers"]
+    assert [field for field, _, _ in written.rewritten_for] == ["positions.covers"]
     assert not read_tensors(written.reopened)["positions.prefix"].any()
 
 
@@ -360,7 +360,9 @@ def test_pixels_that_readers_prepare_otherwise_are_told(tmp_path: Path) -> None:
 
 
 def said(values: Mapping[str, Any], usual: str = "ViT", channels: int = 3) -> Preprocess:
-    found = read_preprocess(Told("test", values, "preprocessor_config.json"), usual, channels, (224, 224))
+    found = read_preprocess(
+        JsonConfig("test", values, "preprocessor_config.json"), usual, channels, (224, 224)
+    )
     assert found is not None
     return found
 
@@ -454,7 +456,7 @@ def test_kin_of_clip_with_its_image_tower_are_read_as_clip(kind: str, name: str,
 
 def test_without_a_config_a_file_is_taken_for_a_published_one_and_doubts_are_told() -> None:
     def bare(name: str) -> Opened:
-        return understand(replace(open_stored(small(name)), configs={}), Options(num_heads=3))
+        return resolve(replace(open_stored(small(name)), configs={}), Options(num_heads=3))
 
     assert bare("ijepa").card.config.norm.eps == 1e-6
     assert any("LAION" in note for note in bare("clip").report.notes)

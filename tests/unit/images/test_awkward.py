@@ -18,7 +18,7 @@ from patchword.images.decode import decode
 COMMITTED = Path(__file__).parents[2] / "data" / "awkward"
 Row = dict[str, str]
 # What the pack's bomb of 169 megapixels is to be refused by.
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 
 
 def _pack() -> dict[str, tuple[bytes, Row]]:
@@ -48,7 +48,7 @@ def _mean(pixels: Any) -> Any:
 def test_a_file_comes_out_as_its_manifest_says(file: str) -> None:
     data, row = PACK[file]
     try:
-        pixels = decode(data, name=file, max_pixels=MOST_PIXELS)
+        pixels = decode(data, name=file, max_pixels=MAX_PIXELS)
     except ImageError as error:
         assert row["expect"] in ("error", "either"), error
         assert file in error.message and error.fix

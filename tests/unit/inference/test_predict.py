@@ -13,7 +13,7 @@ from PIL import Image
 
 from patchword.errors import CheckpointError, ImageError, PartialFailure, SettingsError
 from patchword.images.prepare import read
-from patchword.inference.answers import Answer, Plan, SameAnswers, _by_shape, make_plan
+from patchword.inference.engine import Output, Plan, SameAnswers, _by_shape, make_plan
 from patchword.inference.load import load
 from patchword.inference.model import Model
 from patchword.inference.predict import Predictions
@@ -207,7 +207,7 @@ def test_a_model_that_sees_nothing_is_noticed(model: Model, pictures: list[Path]
 def test_one_picture_given_many_times_is_no_fault_of_the_model() -> None:
     same = SameAnswers()
     for i in range(9):
-        same.add(Answer(index=i, name="a", values=np.ones(3), brightness=0.4))
+        same.add(Output(index=i, name="a", values=np.ones(3), brightness=0.4))
     assert same.notice == ""
 
 

@@ -11,8 +11,8 @@ from patchword.model.attention import attend
 from patchword.model.config import ImageConfig
 from patchword.model.kinds import Learned, RelativeBias, Resample, Rope2d, SinCos1d, SinCos2d
 from patchword.model.positions import added_positions
+from patchword.model.positions.layout import AttentionPositions, TokenLayout
 from patchword.model.positions.learned import resample_grid
-from patchword.model.positions.place import Layout, Place
 from patchword.model.positions.relative_bias import (
     RelativeBiasPositions,
     relative_index,
@@ -94,7 +94,7 @@ def test_the_last_three_rows_of_a_relative_table_are_for_the_prefix() -> None:
     positions = RelativeBiasPositions(RelativeBias(), config)
     table = torch.arange(positions.tables[0].numel(), dtype=torch.float32).view_as(positions.tables[0])
     positions.tables[0].data.copy_(table)
-    bias = positions(Layout((2, 4), 1, 0, CPU), 2)[0].bias
+    bias = positions(TokenLayout((2, 4), 1, 0, CPU), 2)[0].bias
     assert bias is not None and bias.shape == (3, 9, 9)
     assert (bias[:, 0, 1:] == table[-3][:, None]).all()
     assert (bias[:, 1:, 0] == table[-2][:, None]).all()
@@ -114,7 +114,7 @@ def test_a_rotation_keeps_lengths_and_leaves_the_prefix_alone(name: str) -> None
     from patchword.model.vit import ViT
 
     model = ViT(POSITIONS[name])
-    layout = Layout((3, 5), 2, 1, CPU)
+    layout = TokenLayout((3, 5), 2, 1, CPU)
     place = model.places(layout)[1]
     x = torch.randn(2, 3, 18, 8)
     turned = place.turn(x)
@@ -128,7 +128,7 @@ def test_rotated_scores_depend_on_the_difference_of_places_alone() -> None:
     config = tiny(positions=POSITIONS["rope2d, EVA"].positions, image=ImageConfig(size=(32, 30)))
     part = config.positions
     assert isinstance(part, Rope2d)
-    place = Rope2dPositions(part, config)(Layout((4, 5), 0, 0, CPU), 1)[0]
+    place = Rope2dPositions(part, config)(TokenLayout((4, 5), 0, 0, CPU), 1)[0]
     q, k = (place.turn(torch.randn(1, 1, 1, 8).expand(1, 1, 20, 8)) for _ in range(2))
     scores = (q @ k.transpose(-2, -1)).view(4, 5, 4, 5)
     assert torch.allclose(scores[1:, :, 1:], scores[:-1, :, :-1], atol=1e-4)
@@ -138,7 +138,7 @@ def test_rotated_scores_depend_on_the_difference_of_places_alone() -> None:
 def test_dinov3s_coordinates_are_patch_centres_from_minus_one_to_one() -> None:
     """Row i of h lies at 2 (i + 1/2) / h - 1, and turns by that times 2 pi over the period."""
     config = tiny(positions=Rope2d(theta=100.0))
-    cos = Rope2dPositions(Rope2d(theta=100.0), config)(Layout((3, 5), 0, 0, CPU), 1)[0].cos
+    cos = Rope2dPositions(Rope2d(theta=100.0), config)(TokenLayout((3, 5), 0, 0, CPU), 1)[0].cos
     assert cos is not None
     for row, column in itertools.product(range(3), range(5)):
         places = (2 * (row + 0.5) / 3 - 1, 2 * (column + 0.5) / 5 - 1)
@@ -150,8 +150,8 @@ def test_dinov3s_coordinates_are_patch_centres_from_minus_one_to_one() -> None:
 def test_a_bias_for_the_first_queries_is_their_rows(shape: tuple[int, ...]) -> None:
     bias = torch.randn(shape)
     q, k, v = torch.randn(3, 2, 3, 6, 8)
-    whole = attend(q, k, v, Place(bias=bias).bias_for(6), 0.0)
-    first = attend(q[:, :, :2], k, v, Place(bias=bias).bias_for(2), 0.0)
+    whole = attend(q, k, v, AttentionPositions(bias=bias).bias_for(6), 0.0)
+    first = attend(q[:, :, :2], k, v, AttentionPositions(bias=bias).bias_for(2), 0.0)
     assert torch.allclose(first, whole[:, :, :2], atol=1e-5)
 
 

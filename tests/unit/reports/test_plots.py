@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from patchword.reports.plots import MOST_POINTS, Chart, Line, finite, svg, ticks
+from patchword.reports.plots import MAX_POINTS, Chart, Line, finite, svg, ticks
 
 
 def _chart(points: list[tuple[float, float]]) -> str:
@@ -35,7 +35,7 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     points = [(float(i), float(i)) for i in range(100_000)]
     thinned = finite(points)
-    assert len(thinned) == MOST_POINTS and thinned[0] == points[0] and thinned[-1] == points[-1]
+    assert len(thinned) == MAX_POINTS and thinned[0] == points[0] and thinned[-1] == points[-1]
 
 
 def test_a_single_epoch_shows_as_a_mark() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from patchword.reports.run_files import Setting, printable, settings_of
-from patchword.reports.story import settings_tables
+from patchword.reports.sections import settings_tables
 from patchword.settings import to_toml
 
 

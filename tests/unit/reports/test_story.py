@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from patchword.reports import story
+from patchword.reports import sections
 from patchword.reports.curves import best_epoch
 from patchword.reports.run_files import RunFiles, read_run
 from support.run_folder import evaluation_of, write_sample
@@ -26,6 +26,6 @@ def test_of_equal_epochs_the_first_is_the_best_as_in_training(run: RunFiles) -> 
 
 
 def test_each_row_of_the_confusion_matrix_is_shared_out_among_its_cells() -> None:
-    for row in story.matrix(evaluation_of(CLASSES, wrong=2), 40):
+    for row in sections.matrix(evaluation_of(CLASSES, wrong=2), 40):
         assert sum(cell["share"] for cell in row["cells"]) == pytest.approx(1)
         assert sum(cell["count"] for cell in row["cells"]) == row["total"] == 7

@@ -14,7 +14,7 @@ import torch
 from patchword import machine
 from patchword.cli.main import run
 from patchword.errors import NotEnoughMemory, is_out_of_memory
-from patchword.inference.answers import fitted, make_plan
+from patchword.inference.engine import fitted, make_plan
 from patchword.model.sizes import sized
 from patchword.training.config import TrainSettings
 from patchword.training.memory import needed, refuse_too_large

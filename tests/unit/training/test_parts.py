@@ -30,7 +30,7 @@ from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.recipes import RECIPES, recipe_named
 from patchword.training.recipes.facts import DataFacts
-from patchword.training.schedule import ScheduleSettings, lr_share
+from patchword.training.schedule import ScheduleSettings, lr_factor
 from patchword.training.tasks.classify import Classify
 from support.scans import write_scans
 
@@ -125,7 +125,7 @@ def test_the_rate_rises_then_falls_and_stays_within_its_bounds(
     epochs: int, steps: int, warmup: float
 ) -> None:
     settings = ScheduleSettings(epochs=epochs, warmup_epochs=warmup, final_lr=0.01)
-    shares = [lr_share(s, steps, settings) for s in range(epochs * steps)]
+    shares = [lr_factor(s, steps, settings) for s in range(epochs * steps)]
     peak = shares.index(max(shares))
     assert all(0 < share <= 1 for share in shares)
     assert shares[:peak] == sorted(shares[:peak]) and shares[peak:] == sorted(shares[peak:], reverse=True)
@@ -133,9 +133,9 @@ def test_the_rate_rises_then_falls_and_stays_within_its_bounds(
 
 def test_the_learning_rate_ends_at_its_share_and_reaches_its_peak_in_any_run() -> None:
     settings = ScheduleSettings(epochs=4, warmup_epochs=1.0, final_lr=0.25)
-    assert lr_share(4 * 50, 50, settings) == pytest.approx(0.25)
+    assert lr_factor(4 * 50, 50, settings) == pytest.approx(0.25)
     too_long = ScheduleSettings(epochs=2, warmup_epochs=9.0)
-    assert max(lr_share(step, 50, too_long) for step in range(100)) == pytest.approx(1.0)
+    assert max(lr_factor(step, 50, too_long) for step in range(100)) == pytest.approx(1.0)
 
 
 def test_the_loss_is_taken_in_float32_whatever_the_logits_are_in() -> None:

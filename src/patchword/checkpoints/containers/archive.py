@@ -12,7 +12,7 @@ from typing import IO
 
 from patchword.errors import CheckpointError
 
-MOST_MEMBERS = 200_000
+MAX_MEMBERS = 200_000
 AGAIN = "get the file again: the download was cut off, or the file is damaged"
 _LOCAL = struct.Struct("<4s5H3I2H")
 # Every way in which zipfile and the formats under it say that an archive is damaged.
@@ -59,7 +59,7 @@ def members(path: Path) -> dict[str, Member]:
     with opened(path) as archive, path.open("rb") as file:
         size = path.stat().st_size
         listed = archive.infolist()
-        if len(listed) > MOST_MEMBERS:
+        if len(listed) > MAX_MEMBERS:
             raise CheckpointError(f"{path}: an archive of {len(listed):,} parts is no checkpoint", AGAIN)
         found = {info.filename: _member(info, file, size, path) for info in listed}
         if len(found) != len(listed):

@@ -11,7 +11,7 @@ from patchword.checkpoints.sniff import HEAD_BYTES, left_in_its_place
 from patchword.errors import CheckpointError
 
 Container = Literal["safetensors", "torch", "torchscript", "npz"]
-MOST_CONFIG_BYTES = 16_000_000
+MAX_CONFIG_BYTES = 16_000_000
 CONFIGS = (
     "config.json",
     "preprocessor_config.json",
@@ -77,7 +77,7 @@ def configs_beside(folder: Path) -> dict[str, Mapping[str, Any]]:
 def read_json(file: Path) -> Mapping[str, Any]:
     """A JSON object. Raises: CheckpointError naming the file and what is wrong."""
     try:
-        if file.stat().st_size > MOST_CONFIG_BYTES:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(
                 f"{file}: {file.stat().st_size:,} bytes, too large for a config", "get it again"
             )

@@ -17,8 +17,8 @@ _KINDS = {
 }  # fmt: skip
 _AGAIN = "get the file again: it is damaged"
 # numpy's own bounds of what it reads and makes.
-MOST_HEADER_BYTES = 10_000
-MOST_AXES = 64
+MAX_HEADER_BYTES = 10_000
+MAX_AXES = 64
 
 
 def list_npz(path: Path) -> dict[str, Entry]:
@@ -41,9 +41,9 @@ def list_npz(path: Path) -> dict[str, Entry]:
 
 def _entry(path: Path, key: str, part: Member, file: IO[bytes]) -> Entry:
     shape, fortran, dtype, length = _header(path, key, part, file)
-    if len(shape) > MOST_AXES or length + math.prod(shape) * WIDTHS[dtype] > part.size:
+    if len(shape) > MAX_AXES or length + math.prod(shape) * WIDTHS[dtype] > part.size:
         raise CheckpointError(
-            f"{path}: its array {key!r} says {list(shape[:MOST_AXES])} and has {part.size - length:,} bytes",
+            f"{path}: its array {key!r} says {list(shape[:MAX_AXES])} and has {part.size - length:,} bytes",
             _AGAIN,
         )
     if math.prod(max(side, 1) for side in shape) >= 2**60:
@@ -71,7 +71,7 @@ def _header(path: Path, key: str, part: Member, file: IO[bytes]) -> tuple[tuple[
     width = 2 if start[6] == 1 else 4
     size = int.from_bytes(file.read(width), "little")
     length = 8 + width + size
-    if size > MOST_HEADER_BYTES or length > part.size:
+    if size > MAX_HEADER_BYTES or length > part.size:
         raise CheckpointError(f"{path}: its array {key!r} has a header of {size:,} bytes", _AGAIN)
     try:
         with warnings.catch_warnings():

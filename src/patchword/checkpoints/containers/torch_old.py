@@ -5,7 +5,7 @@ from typing import IO, Any
 
 from patchword.checkpoints.containers.archive import Member
 from patchword.checkpoints.containers.entry import WIDTHS
-from patchword.checkpoints.containers.standins import Storage, storage_of
+from patchword.checkpoints.containers.pickle_stubs import Storage, storage_of
 from patchword.checkpoints.containers.torch_tree import Tree
 from patchword.checkpoints.containers.unpickle import read_pickle
 from patchword.errors import CheckpointError

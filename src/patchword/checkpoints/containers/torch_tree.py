@@ -7,14 +7,20 @@ from typing import Any
 
 from patchword.checkpoints.containers.archive import Member
 from patchword.checkpoints.containers.entry import WIDTHS, Entry
-from patchword.checkpoints.containers.standins import Namespace, Refused, Storage, Stranger, TensorMade
+from patchword.checkpoints.containers.pickle_stubs import (
+    Namespace,
+    OpaqueObject,
+    Refused,
+    Storage,
+    TensorMade,
+)
 from patchword.errors import CheckpointError
 
 DEEPEST = 100
 # A short pickle can say "ten of those" again and again: such a tree would never end.
-MOST_PARTS = 3_000_000
+MAX_PARTS = 3_000_000
 # A tensor may repeat its numbers (strides of zero), though not until they fill the memory.
-MOST_REPEATED_BYTES = 2**30
+MAX_REPEATED_BYTES = 2**30
 _AGAIN = "get the file again: it is damaged"
 
 
@@ -46,12 +52,12 @@ class Tree:
         while pending:
             prefix, module, depth = pending.pop()
             self._count(depth)
-            if not isinstance(module, Stranger) or not isinstance(module.state, dict):
+            if not isinstance(module, OpaqueObject) or not isinstance(module.state, dict):
                 continue
             for name, part in module.state.items():
                 if isinstance(part, TensorMade | Refused):
                     found[f"{prefix}{name}"] = self._plain(part, f"{prefix}{name}", depth)
-                elif isinstance(part, Stranger):
+                elif isinstance(part, OpaqueObject):
                     pending.append((f"{prefix}{name}.", part, depth + 1))
         return found
 
@@ -64,7 +70,7 @@ class Tree:
                 f"{self.path}: {name!r} is a {value.kind} tensor, which is not read",
                 "save it as a plain tensor on the CPU",
             )
-        if isinstance(value, Stranger):
+        if isinstance(value, OpaqueObject):
             return self._of_stranger(value, name, depth)
         if isinstance(value, dict):
             return {_key(k): self._plain(part, _key(k), depth + 1) for k, part in value.items()}
@@ -74,7 +80,7 @@ class Tree:
             return value if abs(value) < 2**64 else None
         return value if isinstance(value, str | float) else None
 
-    def _of_stranger(self, value: Stranger, name: str, depth: int) -> Any:
+    def _of_stranger(self, value: OpaqueObject, name: str, depth: int) -> Any:
         if _is_module(value):
             found: dict[str, Any] = {}
             self._module(value.state, "", depth, found)
@@ -100,8 +106,8 @@ class Tree:
 
     def _count(self, depth: int) -> None:
         self._seen += 1
-        if depth > DEEPEST or self._seen > MOST_PARTS:
-            what = f"nests deeper than {DEEPEST}" if depth > DEEPEST else f"has over {MOST_PARTS:,} parts"
+        if depth > DEEPEST or self._seen > MAX_PARTS:
+            what = f"nests deeper than {DEEPEST}" if depth > DEEPEST else f"has over {MAX_PARTS:,} parts"
             raise CheckpointError(f"{self.path}: it {what}", "get the file again")
 
     def _entry(self, made: TensorMade, name: str) -> Entry:
@@ -117,7 +123,7 @@ class Tree:
         spanned = 0
         if elements:
             spanned = 1 + sum((side - 1) * step for side, step in zip(made.shape, made.strides, strict=True))
-        repeated = elements > spanned and elements * width > MOST_REPEATED_BYTES
+        repeated = elements > spanned and elements * width > MAX_REPEATED_BYTES
         if (made.offset + spanned) * width > part.size or repeated or not _is_possible(made.shape):
             raise CheckpointError(
                 f"{self.path}: {name!r} is {list(made.shape)} and its storage has {part.size:,} bytes", _AGAIN
@@ -152,19 +158,19 @@ def _is_row_major(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 def _is_module(value: Any) -> bool:
     """Whether it was a torch.nn.Module: known by the dicts that each has."""
-    state = value.state if isinstance(value, Stranger) else None
+    state = value.state if isinstance(value, OpaqueObject) else None
     return isinstance(state, dict) and all(
         isinstance(state.get(kind), dict) for kind in ("_parameters", "_buffers", "_modules")
     )
 
 
 def _key(key: Any) -> str:
-    if isinstance(key, Stranger) or (isinstance(key, type) and issubclass(key, Stranger)):
+    if isinstance(key, OpaqueObject) or (isinstance(key, type) and issubclass(key, OpaqueObject)):
         return key.called
     return key if isinstance(key, str) else str(key)
 
 
 def _what(value: Any) -> str:
-    if isinstance(value, Stranger):
+    if isinstance(value, OpaqueObject):
         return f"an object of {value.called or 'some class'}, which only its own code could bring back"
     return "a bare storage" if isinstance(value, Storage) else f"a {type(value).__name__}"

@@ -5,15 +5,15 @@ from typing import Any
 
 from patchword.checkpoints.containers.archive import Member, content, members
 from patchword.checkpoints.containers.entry import Container
-from patchword.checkpoints.containers.standins import storage_of
+from patchword.checkpoints.containers.pickle_stubs import storage_of
 from patchword.checkpoints.containers.torch_tree import Tree
 from patchword.checkpoints.containers.unpickle import read_pickle
 from patchword.errors import CheckpointError
 
 # The longest that is known, of a training file with its sampler's state, has a few megabytes.
-MOST_PICKLE_BYTES = 256_000_000
+MAX_PICKLE_BYTES = 256_000_000
 # Pickles pack ten to twenty times; what packs a thousand times was made to take long.
-MOST_PACKED_TIMES = 50
+MAX_PACKED_TIMES = 50
 
 
 def is_torch_pickle(name: str) -> bool:
@@ -32,7 +32,7 @@ def list_torch_zip(path: Path) -> tuple[Container, dict[str, Any], set[str]]:
         )
     root = pickles[0].removesuffix("data.pkl")
     _check_order(path, root, parts)
-    most = min(MOST_PICKLE_BYTES, MOST_PACKED_TIMES * parts[pickles[0]].packed + 100_000)
+    most = min(MAX_PICKLE_BYTES, MAX_PACKED_TIMES * parts[pickles[0]].packed + 100_000)
     found = read_pickle(content(path, pickles[0], most), path, storage_of)
     folder = f"{root}data/"
     storages = {name.removeprefix(folder): part for name, part in parts.items() if name.startswith(folder)}

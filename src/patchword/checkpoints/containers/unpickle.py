@@ -1,6 +1,6 @@
 """A pickle read as data: containers, numbers, text and the descriptions of tensors. Nothing of it is ever run.
 
-`pickle` calls what `find_class` returns and nothing else; here that is what standins.py holds.
+`pickle` calls what `find_class` returns and nothing else; here that is what pickle_stubs.py holds.
 """
 
 import io
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from patchword.checkpoints.containers.standins import (
+from patchword.checkpoints.containers.pickle_stubs import (
     DTYPES,
     KNOWN,
     NAMESPACES,
     STORAGES,
     Named,
     Namespace,
+    OpaqueObject,
     Storage,
-    Stranger,
     check_key,
     stranger,
 )
@@ -111,7 +111,7 @@ class _Reader(pickle._Unpickler):
     ) -> None:
         super().__init__(stream, encoding="latin1")
         self._strangers, self._load_storage = strangers, load_storage
-        self._classes: dict[str, type[Stranger]] = {}
+        self._classes: dict[str, type[OpaqueObject]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         known = KNOWN.get((module, name))

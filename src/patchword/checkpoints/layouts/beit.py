@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.original import (
     HALF,
     IMAGENET,
@@ -31,7 +31,7 @@ from patchword.checkpoints.layouts.original import (
 )
 from patchword.checkpoints.ops import Shape
 from patchword.checkpoints.stored import tensor_of
-from patchword.errors import CheckpointError, FactUnsaid
+from patchword.errors import CheckpointError, MissingFact
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import Combined, Learned, NoPositions, Positions, RelativeBias, Resample, Size
@@ -58,7 +58,7 @@ class RelativeIndex:
         """Raises: CheckpointError where it is not the one that the grid gives."""
         found = theirs[0]
         if not found.is_meta and not found[1].equal(self.write(())[0][1].to(found.dtype)):
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{INDEX} is not that of a grid of {self.grid[0]} x {self.grid[1]} patches",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
                 "image_size",
@@ -124,7 +124,7 @@ class BEiT(Original):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"scale": ("gamma_1", "gamma_2"), "index": True}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, spelling = description.config, description.spelling
         yield from front(config)
         if isinstance(config.added_positions, Learned):
@@ -186,11 +186,11 @@ def head_of(checkpoint: Checkpoint, facts: Facts, who: str) -> HeadConfig:
     return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
 
 
-def dropped() -> Iterable[Drop]:
+def dropped() -> Iterable[Ignored]:
     """What pre-training leaves in a file."""
-    yield Drop("mask_token", "stands for hidden patches in pre-training alone")
-    yield Drop(r"lm_head\..*", "the head of pre-training, which predicts visual tokens")
-    yield Drop(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head of pre-training, beside the encoder")
+    yield Ignored("mask_token", "stands for hidden patches in pre-training alone")
+    yield Ignored(r"lm_head\..*", "the head of pre-training, which predicts visual tokens")
+    yield Ignored(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head of pre-training, beside the encoder")
 
 
 # Tables ----------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None
         count = _count(length, patch, facts)
     sides = _sides(checkpoint, count, length)
     if sides is not None:
-        facts.say("grid", sides, INDEX)
+        facts.record("grid", sides, INDEX)
         return place, sides, heads
     return place, facts.grid(count, patch), heads
 
@@ -233,7 +233,7 @@ def _count(length: int, patch: Size, facts: Facts) -> int:
     if side * side == length - 3 and side % 2:
         return ((side + 1) // 2) ** 2
     unknown: tuple[Size | None, str] = (None, OPTION)
-    size = facts.take("image_size", unknown)
+    size = facts.require("image_size", unknown)
     return (-(-size[0] // patch[0])) * (-(-size[1] // patch[1]))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Parted, transposed
 from patchword.errors import CheckpointError
@@ -35,13 +35,13 @@ CONFIG = "open_clip_config.json"
 _HEAD_WIDTH = 64
 # Beside the tower in a whole model; `transformer.` without `visual.` is the text's.
 TEXT = (
-    Drop(
+    Ignored(
         r"(text\..*|transformer\..*|token_embedding\.weight|positional_embedding|ln_final\.(weight|bias)|"
         r"text_projection(\.weight|\.bias)?)",
         "the text tower",
     ),
-    Drop(r"logit_scale|logit_bias", "scale of image against text"),
-    Drop(
+    Ignored(r"logit_scale|logit_bias", "scale of image against text"),
+    Ignored(
         r"input_resolution|context_length|vocab_size", "sizes that OpenAI's archive keeps beside the weights"
     ),
 )
@@ -95,7 +95,7 @@ class _Clip(Layout):
                 layer_scale=1e-5 if checkpoint.has(f"{block}0.ls_1.gamma") else None,
             ),
             norm=LayerNormConfig(
-                eps=facts.take(
+                eps=facts.require(
                     "eps",
                     (_inner(told, "norm_kwargs").get("eps"), CONFIG),
                     (1e-5, "CLIP's code: torch's default"),
@@ -119,13 +119,13 @@ class _Clip(Layout):
                 f"{facts.name}: {CONFIG} asks for the pool {told['pool_type']!r}, which the backbone does not have",
                 "use open_clip for this model",
             )
-        kind = facts.take("pool", (said, CONFIG if "pool_type" in told else "CLIP's class token"))
+        kind = facts.require("pool", (said, CONFIG if "pool_type" in told else "CLIP's class token"))
         return MeanPool() if kind == "mean" else ClassPool()
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "visual."}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         rows = config.grid_size[0] * config.grid_size[1] + 1
         yield rule(f"{prefix}conv1.weight", "patch_embed.proj.weight")
@@ -181,7 +181,7 @@ class OpenAIClip(_Clip):
         )
 
     def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
-        return facts.take("act", ("quick_gelu", "OpenAI's CLIP"))
+        return facts.require("act", ("quick_gelu", "OpenAI's CLIP"))
 
 
 class OpenClip(_Clip):
@@ -228,13 +228,13 @@ class OpenClip(_Clip):
 
     def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
         if not told:
-            return facts.take("act", (None, CONFIG))
+            return facts.require("act", (None, CONFIG))
         if told["quick_gelu"]:
-            return facts.take("act", ("quick_gelu", CONFIG))
+            return facts.require("act", ("quick_gelu", CONFIG))
         approximate = _inner(told, "act_kwargs").get("approximate", "none")
-        return facts.take("act", ("gelu_tanh" if approximate == "tanh" else "gelu", CONFIG))
+        return facts.require("act", ("gelu_tanh" if approximate == "tanh" else "gelu", CONFIG))
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         config, p = card.config, card.preprocess
         _check_holds(config)
         mode = {"squash": "squash", "border": "longest"}.get(p.resize.kind, "shortest")

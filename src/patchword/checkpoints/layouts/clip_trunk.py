@@ -10,7 +10,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
 from patchword.checkpoints.layouts.clip import CONFIG, TEXT, preprocess_cfg
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.errors import CheckpointError
@@ -55,12 +55,12 @@ class OpenClipTrunk(Layout):
         head = replace(card.config.head, projection=0)
         return self.timm.spelling(replace(card, config=replace(card.config, head=head)))
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         trunk = replace(config, head=replace(config.head, projection=0))
         for part in self.timm.rules(replace(description, config=trunk)):
-            if isinstance(part, Drop):
-                yield Drop(f"{TRUNK.replace('.', '[.]')}({part.pattern})", part.reason)
+            if isinstance(part, Ignored):
+                yield Ignored(f"{TRUNK.replace('.', '[.]')}({part.pattern})", part.reason)
             else:
                 yield Rule(tuple(TRUNK + name for name in part.theirs), part.ours, part.op)
         if config.head.projection:

@@ -5,7 +5,7 @@ from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.original import (
     Constants,
     Original,
@@ -78,7 +78,7 @@ class DeiT3(Original):
     def spelling(self, card: Any) -> Mapping[str, Any]:
         return {"scale": ("gamma_1", "gamma_2")}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         yield from front(config)
         yield positions(config)

@@ -8,7 +8,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, token
 from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
@@ -94,7 +94,7 @@ class DINOv2(Original):
         size = (224, 224) if config.image.size == (518, 518) else config.image.size
         return preprocess(config, min(size) * 256 // 224, size=size)
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         yield from front(config)
         if config.tokens.num_registers:
@@ -106,7 +106,7 @@ class DINOv2(Original):
             yield from both(LINEAR_HEAD, "head", config.head.bias)
         # Its class looks for one, though only pre-training reads it.
         yield rule("mask_token", (), Zeros(((1, config.dim),)))
-        yield Drop("mask_token", MASK_REASON)
+        yield Ignored("mask_token", MASK_REASON)
 
     def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return head_apart(tensors)

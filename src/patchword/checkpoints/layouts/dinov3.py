@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, token
 from patchword.checkpoints.layouts.dinov2 import MASK_REASON
 from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
@@ -93,7 +93,7 @@ class DINOv3(Original):
         dim, _, patch = patch_of(checkpoint)
         registers = _registers(checkpoint)
         # Positions are a formula of the grid; any size will do, and this one was trained at.
-        size = facts.take("image_size", ((14 * patch[0], 14 * patch[1]), self.constants.who))
+        size = facts.require("image_size", ((14 * patch[0], 14 * patch[1]), self.constants.who))
         config = trunk(
             checkpoint,
             facts,
@@ -116,7 +116,7 @@ class DINOv3(Original):
     def spelling(self, card: Any) -> Mapping[str, Any]:
         return {"gate": "w1"}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         yield from front(config)
         if config.tokens.num_registers:
@@ -132,15 +132,15 @@ class DINOv3(Original):
             yield from both(LINEAR_HEAD, "head", config.head.bias)
         # Its class looks for one, though only pre-training reads it.
         yield rule("mask_token", (), Zeros(((1, config.dim),)))
-        yield Drop("mask_token", MASK_REASON)
-        yield Drop(r"local_cls_norm\..*", "the norm of training's local crops")
+        yield Ignored("mask_token", MASK_REASON)
+        yield Ignored(r"local_cls_norm\..*", "the norm of training's local crops")
         if config.attention.bias == "qv":
-            yield Drop(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
+            yield Ignored(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
 
-    def restated(
+    def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        card, tensors = super().restated(card, tensors)
+        card, tensors = super().rewritten_for(card, tensors)
         config, tensors = with_periods(card.config, tensors)
         return replace(card, config=config), tensors
 

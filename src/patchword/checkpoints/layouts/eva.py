@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.beit import dropped, head_of, is_named_eva
 from patchword.checkpoints.layouts.original import (
     CLIP,
@@ -139,7 +139,7 @@ class EVA(Original):
             "copies": True,
         }
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, spelling = description.config, description.spelling
         yield from front(config)
         yield positions(config)

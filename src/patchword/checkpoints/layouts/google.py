@@ -13,7 +13,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.checkpoints.layouts.google_holds import cannot_hold
 from patchword.checkpoints.layouts.google_preprocess import preprocess_of
 from patchword.checkpoints.layouts.google_reading import Reading, spelling_of
@@ -21,7 +21,7 @@ from patchword.checkpoints.layouts.google_rules import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
     ROOT_POSITIONS,
-    Spelling,
+    NamingVariant,
     rules,
 )
 from patchword.errors import CheckpointError
@@ -44,7 +44,7 @@ class GoogleViT(Layout):
         where = spelling.positions or "no positions"
         return f"{spelling.prefix}embedding/kernel and {where}"
 
-    def _is_mine(self, spelling: Spelling) -> bool:
+    def _is_mine(self, spelling: NamingVariant) -> bool:
         return spelling.positions == INPUT_POSITIONS
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
@@ -60,15 +60,15 @@ class GoogleViT(Layout):
             notes=tuple(reading.notes),
         )
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         return rules(description.config, description.spelling["spelling"])
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         # Published files number modules as flax did before linen, and every reader knows that; LiT's are younger.
         two_towers = bool(card.config.head.projection)
-        return {"spelling": Spelling(prefix="img/" if two_towers else "", numbered=not two_towers)}
+        return {"spelling": NamingVariant(prefix="img/" if two_towers else "", numbered=not two_towers)}
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         """None. Raises: CheckpointError naming what the format has no place for."""
         lacks = cannot_hold(card.config) or self._lacks(card)
         if lacks is not None:
@@ -94,7 +94,7 @@ class BigVision(GoogleViT):
     name = "big_vision"
     title = "Google big_vision"
 
-    def _is_mine(self, spelling: Spelling) -> bool:
+    def _is_mine(self, spelling: NamingVariant) -> bool:
         return spelling.positions != INPUT_POSITIONS
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ class BigVision(GoogleViT):
         place = ROOT_POSITIONS if learned else ""
         if config.num_prefix_positions:  # only its files from before 2022 have a row for the class token
             place = OLD_POSITIONS
-        plain = Spelling(prefix=prefix, positions=place, numbered=False)
+        plain = NamingVariant(prefix=prefix, positions=place, numbered=False)
         return {"spelling": replace(plain, laid_out=naflex and learned, flat_patches=naflex)}
 
     def _lacks(self, card: ModelCard) -> str | None:

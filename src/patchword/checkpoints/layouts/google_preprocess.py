@@ -4,7 +4,7 @@ Sources: vision_transformer `vit_jax/input_pipeline.py`; big_vision `configs/vit
 SigLIP notebooks and `pp/proj/image_text/ops_naflex.py`.
 """
 
-from patchword.checkpoints.layouts.google_rules import INPUT_POSITIONS, Spelling
+from patchword.checkpoints.layouts.google_rules import INPUT_POSITIONS, NamingVariant
 from patchword.images.geometry import Cover, Patches, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.model.config import ViTConfig
@@ -12,7 +12,7 @@ from patchword.model.config import ViTConfig
 MAX_PATCHES = 256  # of the published NaFlex models
 
 
-def preprocess_of(config: ViTConfig, spelling: Spelling) -> tuple[Preprocess, str]:
+def preprocess_of(config: ViTConfig, spelling: NamingVariant) -> tuple[Preprocess, str]:
     """The preparation and its source."""
     size = config.image.size
     resize: ResizeRule

@@ -13,9 +13,9 @@ from patchword.checkpoints.layouts.google_rules import (
     PLACES,
     PREFIXES,
     ROOT_POSITIONS,
-    Spelling,
+    NamingVariant,
 )
-from patchword.errors import CheckpointError, FactUnsaid, KeyMismatch
+from patchword.errors import CheckpointError, KeyMismatch, MissingFact
 from patchword.model.config import (
     AttentionConfig,
     HeadConfig,
@@ -50,7 +50,7 @@ ON_LOAD = Resample(interpolation="bilinear", antialias=False, align_corners=True
 AT_RUN_TIME = Resample(interpolation="bilinear", antialias=True)
 
 
-def spelling_of(checkpoint: Checkpoint) -> Spelling | None:
+def spelling_of(checkpoint: Checkpoint) -> NamingVariant | None:
     """How this file says it; None where it is no Google file."""
     for prefix in PREFIXES:
         if checkpoint.has(f"{prefix}embedding/kernel") and checkpoint.under(f"{prefix}Transformer/encoder"):
@@ -58,7 +58,7 @@ def spelling_of(checkpoint: Checkpoint) -> Spelling | None:
     return None
 
 
-def _spelling(checkpoint: Checkpoint, prefix: str) -> Spelling:
+def _spelling(checkpoint: Checkpoint, prefix: str) -> NamingVariant:
     def has(name: str) -> bool:
         return checkpoint.has(f"{prefix}{name}")
 
@@ -67,7 +67,7 @@ def _spelling(checkpoint: Checkpoint, prefix: str) -> Spelling:
     scanned = has("Transformer/encoderblock/LayerNorm_0/scale")
     first = f"Transformer/encoderblock{'' if scanned else '_0'}/"
     norm = checkpoint.shape(f"{prefix}gn_root/scale") if has("gn_root/scale") else ()
-    return Spelling(
+    return NamingVariant(
         prefix=prefix,
         positions=place,
         laid_out=len(table) == 3 and table[0] != 1,
@@ -82,7 +82,7 @@ def _spelling(checkpoint: Checkpoint, prefix: str) -> Spelling:
 class Reading:
     """One file. notes: what a user should know of how it was read."""
 
-    def __init__(self, checkpoint: Checkpoint, facts: Facts, spelling: Spelling) -> None:
+    def __init__(self, checkpoint: Checkpoint, facts: Facts, spelling: NamingVariant) -> None:
         self.checkpoint = checkpoint
         self.facts = facts
         self.spelling = spelling
@@ -108,9 +108,9 @@ class Reading:
             attention=AttentionConfig(num_heads=heads, head_dim=None if heads * width == self.dim else width),
             mlp=MLPConfig(
                 hidden=self._block_shape(f"{self.spelling.mlp}/Dense_0/kernel", 2)[1],
-                activation=self.facts.take("act", ("gelu_tanh", FLAX)),
+                activation=self.facts.require("act", ("gelu_tanh", FLAX)),
             ),
-            norm=LayerNormConfig(eps=self.facts.take("eps", (1e-6, FLAX))),
+            norm=LayerNormConfig(eps=self.facts.require("eps", (1e-6, FLAX))),
             head=self._head(class_token, heads),
         )
 
@@ -163,7 +163,7 @@ class Reading:
             return dim, 3, (side, side)
         asked = self.facts.options.patch_size
         if asked is None or numbers % (asked[0] * asked[1]):
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{self.facts.name}: {numbers} numbers a patch are no square of three channels"
                 + ("" if asked is None else f", nor patches of {asked[0]} x {asked[1]}"),
                 "give --patch-size HEIGHTxWIDTH as it was trained",
@@ -176,7 +176,7 @@ class Reading:
         asked = self.facts.options.patch_size
         if asked is None:
             return self.stored_patch
-        self.facts.say("patch_size", asked, OPTION)
+        self.facts.record("patch_size", asked, OPTION)
         if asked == self.stored_patch:
             return asked
         if isinstance(self.stem, ResNetStem):
@@ -192,7 +192,7 @@ class Reading:
 
     def _heads(self) -> tuple[int, int]:
         _, heads, width = self._block_shape(f"{self.spelling.attention}/query/kernel", 3)
-        told = self.facts.take("num_heads", (heads, "the shape of its query kernels"))
+        told = self.facts.require("num_heads", (heads, "the shape of its query kernels"))
         if told != heads:
             raise CheckpointError(
                 f"{self.facts.name}: its query kernels have {heads} heads, and {told} were told",
@@ -220,7 +220,7 @@ class Reading:
         place = self.spelling.positions
         if not place:
             self._check_sines()
-            size: Size = self.facts.take("image_size")
+            size: Size = self.facts.require("image_size")
             stride = self._stride(self.patch)
             return SinCos2d(), (size[0] // stride[0], size[1] // stride[1])
         rows, columns, _ = self._shape(place, 3)
@@ -282,9 +282,9 @@ class Reading:
             return self._attention_pool(heads)
         told: Literal["class", "first", "mean", "attention"]
         if class_token:
-            told = self.facts.take("pool", ("class", "its class token"))
+            told = self.facts.require("pool", ("class", "its class token"))
         else:
-            told = self.facts.take("pool", ("mean", f"{BOTH}: without a class token or an attention pool"))
+            told = self.facts.require("pool", ("mean", f"{BOTH}: without a class token or an attention pool"))
             if self.facts.options.pool is None:
                 self.notes.append(
                     "the image tower has no pool of its own: the mean of the patches is its embedding"

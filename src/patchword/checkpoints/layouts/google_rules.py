@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from patchword.checkpoints.layout import Drop, Rule, rule
+from patchword.checkpoints.layout import Ignored, Rule, rule
 from patchword.checkpoints.ops import Joined, Op, Parted, Permuted, Reshaped, Same, Scanned, Shape, transposed
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, Resample, ResNetStem, Size
@@ -29,7 +29,7 @@ Part = tuple[tuple[str, ...], str, Op]
 
 
 @dataclass(frozen=True)
-class Spelling:
+class NamingVariant:
     """How a file says it.
 
     prefix: before every name. positions: the place of the table. laid_out: it has axes for rows and columns
@@ -75,7 +75,7 @@ class Spelling:
         return f"{self.prefix}Transformer/encoderblock{'' if self.scanned else f'_{index}'}/"
 
 
-def rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule | Drop]:
+def rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule | Ignored]:
     prefix = spelling.prefix
     yield from _stem(config, spelling)
     yield from _patches(config, spelling)
@@ -94,17 +94,17 @@ def rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule | Drop]:
     yield from drops(spelling)
 
 
-def drops(spelling: Spelling) -> Iterable[Drop]:
+def drops(spelling: NamingVariant) -> Iterable[Ignored]:
     """What lies beside the image model, told from its prefix."""
     prefix = spelling.prefix
-    yield Drop("chrono/.*", "training's clock")
-    yield Drop("opt/(?!target/).*", "the optimiser's state")
+    yield Ignored("chrono/.*", "training's clock")
+    yield Ignored("opt/(?!target/).*", "the optimiser's state")
     if spelling.two_towers:
         outer = prefix.removesuffix("img/")
-        yield Drop(f"{outer}txt/.*", "the text tower")
-        yield Drop(f"{outer}llm/.*", "the language model")
-        yield Drop(f"{outer}t", "the contrastive loss' temperature")
-        yield Drop(f"{outer}b", "the contrastive loss' bias")
+        yield Ignored(f"{outer}txt/.*", "the text tower")
+        yield Ignored(f"{outer}llm/.*", "the language model")
+        yield Ignored(f"{outer}t", "the contrastive loss' temperature")
+        yield Ignored(f"{outer}b", "the contrastive loss' bias")
 
 
 # Patches and tokens ----------------------------------------------------------------------
@@ -150,7 +150,7 @@ def patch_kernel(dim: int, channels: int, patch: Size, *, flat: bool) -> Permute
     return Permuted((*patch, channels, dim), (3, 2, 0, 1), stored)
 
 
-def _patches(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _patches(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     channels, patch = config.patch.stem.features(config.image.channels), config.patch.size
     op: Op = patch_kernel(config.dim, channels, patch, flat=spelling.flat_patches)
     if spelling.stored_patch is not None:
@@ -159,7 +159,7 @@ def _patches(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
     yield rule(f"{spelling.prefix}embedding/bias", "patch_embed.proj.bias")
 
 
-def _tokens(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _tokens(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     dim, (rows, columns) = config.dim, config.grid_size
     if config.tokens.class_token:
         yield rule(f"{spelling.prefix}cls", "prefix.class_token", Reshaped((1, 1, dim)))
@@ -209,7 +209,7 @@ def _mlp(theirs: str, ours: str, dim: int, hidden: int) -> Iterable[Part]:
     yield from _dense(f"{theirs}/Dense_1", f"{ours}.fc2", hidden, dim)
 
 
-def _block(config: ViTConfig, spelling: Spelling) -> Iterable[Part]:
+def _block(config: ViTConfig, spelling: NamingVariant) -> Iterable[Part]:
     dim, heads, width = config.dim, config.attention.num_heads, config.head_dim
     yield from _norm("LayerNorm_0", "norm1")
     yield from _projected(spelling.attention, ("query", "key", "value"), "attention.qkv", dim, heads, width)
@@ -218,7 +218,7 @@ def _block(config: ViTConfig, spelling: Spelling) -> Iterable[Part]:
     yield from _mlp(spelling.mlp, "mlp", dim, config.mlp_dim)
 
 
-def _ends(config: ViTConfig, spelling: Spelling) -> Iterable[Part]:
+def _ends(config: ViTConfig, spelling: NamingVariant) -> Iterable[Part]:
     """The final norm, the attention pool, and the heads."""
     head, dim = config.head, config.dim
     yield from _norm("Transformer/encoder_norm", "norm")
@@ -246,7 +246,7 @@ def _attention_pool(pool: AttentionPool, config: ViTConfig, prefix: str) -> Iter
 # The hybrids' ResNet ---------------------------------------------------------------------
 
 
-def _stem(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _stem(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     stem = config.patch.stem
     if not isinstance(stem, ResNetStem):
         return
@@ -275,7 +275,7 @@ def _conv(side: int, inputs: int, outputs: int) -> Permuted:
     return Permuted((side, side, inputs, outputs), (3, 2, 0, 1))
 
 
-def _group_norm(theirs: str, ours: str, width: int, spelling: Spelling) -> Iterable[Rule]:
+def _group_norm(theirs: str, ours: str, width: int, spelling: NamingVariant) -> Iterable[Rule]:
     op: Op = Same() if spelling.flat_norms else Reshaped((1, 1, 1, width))
     yield rule(f"{spelling.prefix}{theirs}/scale", f"{ours}.weight", op)
     yield rule(f"{spelling.prefix}{theirs}/bias", f"{ours}.bias", op)

@@ -35,7 +35,7 @@ def linear_head(
         return None
     classes, width = checkpoint.shape_of(f"{LINEAR_HEAD}.weight", 2)
     pool = joined_pool(checkpoint.name, dim, width, known)
-    facts.say("pool", pool.kind, f"the linear head's inputs, {width // dim} times {dim}")
+    facts.record("pool", pool.kind, f"the linear head's inputs, {width // dim} times {dim}")
     return HeadConfig(pool=pool, num_classes=classes, bias=checkpoint.has(f"{LINEAR_HEAD}.bias"))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.original import (
     USUAL_HEADS,
     Constants,
@@ -75,7 +75,7 @@ class IJEPA(Original):
             config=config, preprocess=facts.preprocess(evaluated(usual, "the usual evaluation on ImageNet"))
         )
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         yield from front(config)
         yield positions(config)

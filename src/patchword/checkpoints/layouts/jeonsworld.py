@@ -10,7 +10,7 @@ from dataclasses import replace
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred, by_width
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.google_holds import cannot_hold
 from patchword.checkpoints.ops import Joined, Parted
@@ -64,9 +64,9 @@ class JeonsworldViT(Layout):
             ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape_of(f"{_LAYER}0.ffn.fc1.weight", 2)[0],
-                activation=facts.take("act", ("gelu", _CODE)),
+                activation=facts.require("act", ("gelu", _CODE)),
             ),
-            norm=LayerNormConfig(eps=facts.take("eps", (1e-6, _CODE))),
+            norm=LayerNormConfig(eps=facts.require("eps", (1e-6, _CODE))),
             head=HeadConfig(
                 num_classes=checkpoint.shape_of("head.weight", 2)[0] if checkpoint.has("head.weight") else 0
             ),
@@ -74,7 +74,7 @@ class JeonsworldViT(Layout):
         preprocess = facts.preprocess((_preprocess(config), "jeonsworld's data_utils.py"))
         return Description(config=_fitted(config, preprocess), preprocess=preprocess)
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         count = config.grid_size[0] * config.grid_size[1] + 1
         yield from _stem_rules(config.patch.stem)
@@ -91,7 +91,7 @@ class JeonsworldViT(Layout):
         if config.head.num_classes:
             yield from both("head", "head")
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         """None. Raises: CheckpointError naming what the format has no place for."""
         config = card.config
         lacks = cannot_hold(replace(config, patch=replace(config.patch, stem=NoStem())))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Empty, Parted, Permuted, Reshaped, Same, Unit
 from patchword.errors import CheckpointError
@@ -43,7 +43,7 @@ _POOLS: dict[str, Pool] = {"class": ClassPool(), "mean": MeanPool()}
 
 
 @dataclass(frozen=True)
-class Spelling:
+class NamingVariant:
     """simple: SimpleViT. fn: norms stand beside their modules, which lie below `.fn` (before 1.5).
 
     row_tokens: tokens and positions without a batch axis (today). head: the head's linear layer.
@@ -79,7 +79,7 @@ class LucidrainsViT(Layout):
         rows = checkpoint.shape(_attention(0, spelling, "to_qkv.weight"))[0] // 3
         usual = Inferred(f"dim_head {_HEAD_DIM}, the default of {_CLASS}")
         default = (rows // _HEAD_DIM if rows % _HEAD_DIM == 0 else None, usual)
-        heads = facts.take("num_heads", default)
+        heads = facts.require("num_heads", default)
         if rows % heads:
             raise CheckpointError(
                 f"{checkpoint.name}: {heads} heads cannot share {rows} channels of attention",
@@ -99,9 +99,9 @@ class LucidrainsViT(Layout):
             ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape(_mlp(0, spelling, f"net.{0 if spelling.fn else 1}.weight"))[0],
-                activation=facts.take("act", ("gelu", _CLASS)),
+                activation=facts.require("act", ("gelu", _CLASS)),
             ),
-            norm=LayerNormConfig(eps=facts.take("eps", (1e-5, f"{_CLASS}: torch's default"))),
+            norm=LayerNormConfig(eps=facts.require("eps", (1e-5, f"{_CLASS}: torch's default"))),
             head=_head(checkpoint, facts, tokens, spelling),
         )
         channels = config.image.channels
@@ -122,12 +122,12 @@ class LucidrainsViT(Layout):
         simple = isinstance(card.config.positions, SinCos2d)
         if not card.config.patch.norm_pixels:
             # Only the first release had no norms around the patches.
-            return {"spelling": Spelling(fn=True, row_tokens=False, head="mlp_head.1", second=3)}
+            return {"spelling": NamingVariant(fn=True, row_tokens=False, head="mlp_head.1", second=3)}
         if simple:
-            return {"spelling": Spelling(simple=True, head="linear_head", second=3)}
-        return {"spelling": Spelling()}
+            return {"spelling": NamingVariant(simple=True, head="linear_head", second=3)}
+        return {"spelling": NamingVariant()}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, spelling = description.config, description.spelling["spelling"]
         yield from _patch_rules(config)
         yield from _token_rules(config, spelling)
@@ -140,24 +140,26 @@ class LucidrainsViT(Layout):
         if config.head.num_classes:
             yield from both(spelling.head, "head")
         else:
-            yield Drop(re.escape(spelling.head) + r"\.(weight|bias)", "a head of no classes, which is empty")
+            yield Ignored(
+                re.escape(spelling.head) + r"\.(weight|bias)", "a head of no classes, which is empty"
+            )
 
 
-def _spelling(checkpoint: Checkpoint) -> Spelling:
+def _spelling(checkpoint: Checkpoint) -> NamingVariant:
     fn = bool(checkpoint.under("transformer.layers.0.0.fn."))
     simple = bool(checkpoint.under("linear_head.")) or not checkpoint.has("pos_embedding")
     stem = "linear_head" if simple else "mlp_head"
     head = f"{stem}.1" if checkpoint.has(f"{stem}.1.weight") else stem
     second = 3 if fn or simple else 4
     rows = len(checkpoint.shape("pos_embedding")) == 2 if checkpoint.has("pos_embedding") else True
-    return Spelling(simple=simple, fn=fn, row_tokens=rows, head=head, second=second)
+    return NamingVariant(simple=simple, fn=fn, row_tokens=rows, head=head, second=second)
 
 
-def _attention(index: int | str, spelling: Spelling, name: str) -> str:
+def _attention(index: int | str, spelling: NamingVariant, name: str) -> str:
     return f"transformer.layers.{index}.0{spelling.below}.{name}"
 
 
-def _mlp(index: int | str, spelling: Spelling, name: str) -> str:
+def _mlp(index: int | str, spelling: NamingVariant, name: str) -> str:
     return f"transformer.layers.{index}.1{spelling.below}.{name}"
 
 
@@ -165,7 +167,7 @@ def _patch(facts: Facts, pixels: int) -> tuple[int, int]:
     """A patch is one row of numbers: a square of three colours unless the user says otherwise."""
     side = math.isqrt(pixels // 3)
     square = (side, side) if side * side * 3 == pixels else None
-    patch = facts.take("patch_size", (square, "a square patch of three channels"))
+    patch = facts.require("patch_size", (square, "a square patch of three channels"))
     if pixels % (patch[0] * patch[1]):
         raise CheckpointError(
             f"{facts.name}: {pixels} numbers a patch are no patches of {patch[0]} x {patch[1]}",
@@ -175,10 +177,10 @@ def _patch(facts: Facts, pixels: int) -> tuple[int, int]:
 
 
 def _tokens(
-    checkpoint: Checkpoint, facts: Facts, patch: tuple[int, int], spelling: Spelling
+    checkpoint: Checkpoint, facts: Facts, patch: tuple[int, int], spelling: NamingVariant
 ) -> tuple[TokensConfig, Positions, tuple[int, int]]:
     if not checkpoint.has("pos_embedding"):
-        image: tuple[int, int] = facts.take("image_size")
+        image: tuple[int, int] = facts.require("image_size")
         registers = checkpoint.shape("register_tokens")[0] if checkpoint.has("register_tokens") else 0
         tokens = TokensConfig(class_token=False, num_registers=registers, registers_last=bool(registers))
         return tokens, SinCos2d(), (-(-image[0] // patch[0]), -(-image[1] // patch[1]))
@@ -189,10 +191,10 @@ def _tokens(
     return TokensConfig(class_token=bool(first)), Learned(resample=resample), grid
 
 
-def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: Spelling) -> HeadConfig:
+def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: NamingVariant) -> HeadConfig:
     pool: Pool = MeanPool()
     if tokens.class_token:
-        told = facts.take("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
+        told = facts.require("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
         # Before tokens had no batch axis, the mean took the class token in.
         pool = MeanPool(over="patches" if spelling.row_tokens else "all") if told == "mean" else _POOLS[told]
     norm: Literal["tokens", "pooled", "none"] = "none"
@@ -205,7 +207,7 @@ def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: 
     return HeadConfig(pool=pool, norm=norm, num_classes=classes)
 
 
-def _pool_doubt(facts: Facts, tokens: TokensConfig, spelling: Spelling) -> tuple[str, ...]:
+def _pool_doubt(facts: Facts, tokens: TokensConfig, spelling: NamingVariant) -> tuple[str, ...]:
     if not tokens.class_token or spelling.row_tokens or facts.options.pool:
         return ()
     return ("this release stores a class token for both pools; 'cls' is taken (--pool mean)",)
@@ -226,7 +228,7 @@ def _patch_rules(config: ViTConfig) -> Iterable[Rule]:
     yield rule(f"{name}.bias", "patch_embed.proj.bias")
 
 
-def _token_rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _token_rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     dim, batch = config.dim, () if spelling.row_tokens else (1,)
     if config.tokens.num_registers:
         yield rule("register_tokens", "prefix.registers")
@@ -242,7 +244,7 @@ def _token_rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
     yield rule("pos_embedding", ours, Parted((*batch, rows, dim)))
 
 
-def _block(index: int, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _block(index: int, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     ours, layer = f"blocks.{index}.", f"transformer.layers.{index}"
     first = 0 if spelling.fn else 1
     yield from both(f"{layer}.0.norm", f"{ours}norm1")

@@ -71,7 +71,7 @@ class Original(Layout):
     # Its code turns queries and keys: no tensor of a file would show that another's does not.
     rotary = False
 
-    def restated(
+    def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
         """A bias of zeros on patches and head, where the authors' classes have one in any case."""
@@ -85,7 +85,7 @@ class Original(Layout):
         }
         return replace(card, config=config), {**zeros, **tensors}
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         inner = card.config.inner_positions
         if isinstance(inner, Rope2d) and not self.rotary:
             raise CheckpointError(f"{self.title} has no rotary positions", "choose another format")
@@ -186,7 +186,8 @@ def trunk(
         mlp=_mlp(checkpoint, first, facts, constants),
         block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
         norm=LayerNormConfig(
-            eps=facts.take("eps", (constants.eps, constants.who)), bias=checkpoint.has(f"{first}norm1.bias")
+            eps=facts.require("eps", (constants.eps, constants.who)),
+            bias=checkpoint.has(f"{first}norm1.bias"),
         ),
         head=head,
         **parts,
@@ -205,21 +206,21 @@ def _mlp(checkpoint: Checkpoint, first: str, facts: Facts, constants: Constants)
         if checkpoint.has(f"{first}mlp.{name}.weight"):
             return MLPConfig(
                 hidden=checkpoint.shape_of(f"{first}mlp.w3.weight", 2)[1],
-                activation=facts.take("act", ("silu", constants.who)),
+                activation=facts.require("act", ("silu", constants.who)),
                 gated=True,
                 bias=checkpoint.has(f"{first}mlp.{name}.bias"),
                 inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),
             )
     return MLPConfig(
         hidden=checkpoint.shape_of(f"{first}mlp.fc1.weight", 2)[0],
-        activation=facts.take("act", ("gelu", constants.who)),
+        activation=facts.require("act", ("gelu", constants.who)),
         bias=checkpoint.has(f"{first}mlp.fc1.bias"),
         inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),
     )
 
 
 def pool_of(facts: Facts, usual: str, source: str) -> Pool:
-    return _POOLS[facts.take("pool", (usual, source))]
+    return _POOLS[facts.require("pool", (usual, source))]
 
 
 def classifier(

@@ -10,7 +10,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.blocks import both, token
 from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
@@ -120,7 +120,7 @@ class Plain(Original):
     def preprocess(self, config: ViTConfig) -> Preprocess:
         return preprocess(config, with_margin(config.image.size))
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         yield from front(config)
         if config.tokens.distillation_token:
@@ -165,10 +165,10 @@ class MAE(Plain):
         size = config.image.size
         return preprocess(config, with_margin(size) if min(size) <= 224 else min(size))
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         yield from super().rules(description)
-        yield Drop(r"decoder_.*", "the decoder of masked-image pre-training")
-        yield Drop(r"mask_token", "the token for hidden patches")
+        yield Ignored(r"decoder_.*", "the decoder of masked-image pre-training")
+        yield Ignored(r"mask_token", "the token for hidden patches")
 
 
 class DINO(Plain):
@@ -188,7 +188,7 @@ class DINO(Plain):
     def preprocess(self, config: ViTConfig) -> Preprocess:
         return preprocess(config, min(config.image.size) * 256 // 224)
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         backbone = replace(config, head=replace(config.head, num_classes=0, distilled=False))
         joined = isinstance(config.head.pool, JoinedPool)
@@ -203,10 +203,10 @@ class DINO(Plain):
         rest, head = head_apart(tensors)
         return rest, {"state_dict": {f"module.linear.{k}": t for k, t in head.items()}} if head else {}
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         if card.config.head.num_classes and not isinstance(card.config.head.pool, JoinedPool):
             raise CheckpointError(
                 f"DINO's linear heads read class tokens of several blocks, or beside the mean, not {card.config.head.pool.kind!r}",
                 "choose another format, or convert the backbone without its head",
             )
-        return super().companions(card)
+        return super().sidecar_files(card)

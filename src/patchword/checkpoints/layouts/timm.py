@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.checkpoints.layouts.original_signs import sign_of
 from patchword.checkpoints.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.checkpoints.layouts.timm_describe import Reading
-from patchword.checkpoints.layouts.timm_facts import Known, known, table
-from patchword.checkpoints.layouts.timm_restate import restated
+from patchword.checkpoints.layouts.timm_facts import TimmArchitecture, known, table
+from patchword.checkpoints.layouts.timm_restate import rewritten_for
 from patchword.checkpoints.layouts.timm_rules import rules
 from patchword.checkpoints.layouts.timm_write import target
 
@@ -99,9 +99,11 @@ class Timm(Layout):
         return evidence(checkpoint)
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        words = known(checkpoint) or Known(name=checkpoint.name, evidence="its tensors", certain=False)
+        words = known(checkpoint) or TimmArchitecture(
+            name=checkpoint.name, evidence="its tensors", certain=False
+        )
         if words.architecture:
-            facts.say("architecture", words.architecture, words.evidence)
+            facts.record("architecture", words.architecture, words.evidence)
         config = Reading(checkpoint, facts, words).config()
         return Description(
             config=config,
@@ -111,13 +113,13 @@ class Timm(Layout):
             notes=_doubts(words),
         )
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         return rules(description.config, description.spelling)
 
-    def restated(
+    def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        config, tensors = restated(card.config, tensors)
+        config, tensors = rewritten_for(card.config, tensors)
         return replace(card, config=config), tensors
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -127,7 +129,7 @@ class Timm(Layout):
         return {"config.json": config_json(card, target(card.config, spelling))}
 
 
-def _doubts(words: Known) -> tuple[str, ...]:
+def _doubts(words: TimmArchitecture) -> tuple[str, ...]:
     if not words.architecture:
         return (
             "nothing names its architecture in timm: the order of norms is inferred (before each branch), and rotary "
@@ -140,7 +142,7 @@ def _doubts(words: Known) -> tuple[str, ...]:
     )
 
 
-def spelled(checkpoint: Checkpoint, words: Known) -> Mapping[str, Any]:
+def spelled(checkpoint: Checkpoint, words: TimmArchitecture) -> Mapping[str, Any]:
     """How this file names what timm's classes name differently.
 
     naflex: under `embeds.`; patches: the kernel as a convolution, or as a matrix with channels

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layouts.timm_facts import Known, Size, table
+from patchword.checkpoints.layouts.timm_facts import Size, TimmArchitecture, table
 from patchword.checkpoints.layouts.timm_write import Target
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, Cover, ResizeRule, Shorter, Squash
@@ -21,7 +21,7 @@ from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import ViTConfig
 
 
-def preprocess_of(config: ViTConfig, known: Known, facts: Facts) -> Preprocess:
+def preprocess_of(config: ViTConfig, known: TimmArchitecture, facts: Facts) -> Preprocess:
     """Raises: CheckpointError for a data config that makes no sense."""
     source = f"{known.evidence}: pretrained_cfg" if known.data else Inferred("timm's default for ViTs")
     own = known.say("img_size")
@@ -35,7 +35,7 @@ def preprocess_of(config: ViTConfig, known: Known, facts: Facts) -> Preprocess:
     return facts.preprocess((prepared, source), (None, ""))
 
 
-def _prepared(data: Mapping[str, Any], size: Size, channels: int, known: Known) -> Preprocess:
+def _prepared(data: Mapping[str, Any], size: Size, channels: int, known: TimmArchitecture) -> Preprocess:
     crop = data["crop_pct"]
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 4:
         raise known.wrong("crop_pct", crop, "a share of the picture")
@@ -54,7 +54,7 @@ def _prepared(data: Mapping[str, Any], size: Size, channels: int, known: Known) 
     )
 
 
-def _rule(mode: Any, scale: Size, known: Known) -> ResizeRule:
+def _rule(mode: Any, scale: Size, known: TimmArchitecture) -> ResizeRule:
     if mode == "squash":
         return Squash(size=scale)
     if mode == "border":
@@ -64,7 +64,7 @@ def _rule(mode: Any, scale: Size, known: Known) -> ResizeRule:
     raise known.wrong("crop_mode", mode, "center, squash or border")
 
 
-def _per_channel(name: str, values: Any, channels: int, known: Known) -> tuple[float, ...]:
+def _per_channel(name: str, values: Any, channels: int, known: TimmArchitecture) -> tuple[float, ...]:
     numbers = isinstance(values, list | tuple) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )

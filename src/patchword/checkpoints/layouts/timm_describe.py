@@ -185,20 +185,20 @@ class Reading(Places):
         known = self.known
         if known.kind in ("Eva", "Beit"):
             usual: Activation = "silu" if gated else "gelu"
-            return self.facts.take("act", (usual, f"timm's {known.kind}"))
+            return self.facts.require("act", (usual, f"timm's {known.kind}"))
         said, source = known.text("act_layer")
         if said is not None and said.removeprefix("@").lower() not in _ACTIVATIONS:
             raise self._lacks(f"the activation {said!r}")
         named = None if said is None else _ACTIVATIONS[said.removeprefix("@").lower()]
         if named is None and gated:
             # mlp_layer is a class, which config.json cannot name: Virchow's and UNI2-h's gates are SiLU, others may not be.
-            return self.facts.take(
+            return self.facts.require(
                 "act", ("silu", Inferred("the gated MLP, as in Virchow and UNI2-h (SwiGLUPacked with SiLU)"))
             )
         default: Activation | None = "gelu"
         if not known.kind and self._has("norm_pre.weight"):
             default = None  # CLIP: the same tensors go with GELU and with OpenAI's quick one
-        return self.facts.take("act", (named, source), (default, self._custom))
+        return self.facts.require("act", (named, source), (default, self._custom))
 
     def _block(self) -> BlockConfig:
         order, _ = self.known.text("block_fn")
@@ -219,7 +219,7 @@ class Reading(Places):
         elif said is not None and str(said).removeprefix("@").lower().replace("_", "") not in _NORMS:
             raise self._lacks(f"the norm {said!r}")
         before = self._has("norm_pre.weight") and not self.known.kind
-        eps = self.facts.take(
+        eps = self.facts.require(
             "eps",
             (named, source),
             (1e-5 if before else None, Inferred("timm's models with a norm before the blocks")),
@@ -263,7 +263,7 @@ class Reading(Places):
         if not self.known.kind and self._has("fc_norm.weight"):
             default = "mean"
         custom = Inferred("the model's tokens, since global_pool is ''") if said == "" else self._custom
-        kind: Any = self.facts.take("pool", (names[said], source), (default, custom))
+        kind: Any = self.facts.require("pool", (names[said], source), (default, custom))
         if kind == "class":
             return ClassPool()
         return MaxPool(over=over) if kind == "max" else MeanPool(over=over)
@@ -280,7 +280,7 @@ class Reading(Places):
                 f"{self.facts.name}: it has an attention pool, and pool = {self.facts.options.pool!r} would leave it out",
                 "leave --pool out",
             )
-        self.facts.say("pool", "attention", "attn_pool in the file")
+        self.facts.record("pool", "attention", "attn_pool in the file")
         plain = not self._gated() and not self._in_block("mlp.norm.weight")
         if not plain or not self._in_block("mlp.fc2.bias"):
             raise self._lacks("an attention pool whose MLP differs from that of the blocks")

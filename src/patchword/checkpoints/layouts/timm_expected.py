@@ -3,12 +3,12 @@
 Read off the constructors of timm 1.0.31. An architecture that nobody names is told by its tensors alone.
 """
 
-from patchword.checkpoints.layouts.timm_facts import Known
+from patchword.checkpoints.layouts.timm_facts import TimmArchitecture
 
 _REGISTERS = {"VisionTransformer": "reg_tokens", "NaFlexVit": "reg_tokens", "Eva": "num_reg_tokens"}
 
 
-def positions_added(known: Known) -> bool:
+def positions_added(known: TimmArchitecture) -> bool:
     """Whether a table of positions is added to the patches."""
     match known.kind:
         case "VisionTransformerDistilled":
@@ -22,7 +22,7 @@ def positions_added(known: Known) -> bool:
     return False
 
 
-def class_token(known: Known) -> bool:
+def class_token(known: TimmArchitecture) -> bool:
     if known.kind in ("Beit", "VisionTransformerDistilled"):
         return True
     if known.kind in ("VisionTransformer", "Eva"):
@@ -30,16 +30,16 @@ def class_token(known: Known) -> bool:
     return known.flag("class_token")
 
 
-def registers(known: Known) -> int:
+def registers(known: TimmArchitecture) -> int:
     name = _REGISTERS.get(known.kind)
     return (known.integer(name)[0] or 0) if name and known.say(name)[0] else 0
 
 
-def last_norm(known: Known) -> bool:
+def last_norm(known: TimmArchitecture) -> bool:
     return known.kind in ("VisionTransformer", "NaFlexVit") and known.say("final_norm")[0] is not False
 
 
-def relative_tables(known: Known) -> tuple[str, ...]:
+def relative_tables(known: TimmArchitecture) -> tuple[str, ...]:
     """The first tensor of each kind of relative positions that the model has."""
     if known.kind != "Beit":
         return ()

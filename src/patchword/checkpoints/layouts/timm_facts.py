@@ -33,7 +33,7 @@ def table() -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class TimmArchitecture:
     """What the words beside the tensors say.
 
     architecture: timm's name, "" where nothing says. kind: timm's class, "" where the name is not
@@ -116,7 +116,7 @@ class Known:
         )
 
 
-def known(checkpoint: Checkpoint) -> Known | None:
+def known(checkpoint: Checkpoint) -> TimmArchitecture | None:
     """What timm's words beside the tensors say; None where there are none."""
     if "architecture" in checkpoint.config_json:
         return _of_config(checkpoint)
@@ -148,15 +148,15 @@ def named_architecture(checkpoint: Checkpoint) -> tuple[str, str] | None:
 
 def of_name(
     file: str, architecture: str, evidence: str, tag: str = "", told: Mapping[str, Any] | None = None
-) -> Known:
+) -> TimmArchitecture:
     """What a name alone stands for. It may be that of a changed model: its sizes are not held against the tensors'."""
-    found = Known(name=file, evidence=evidence, certain=False, told=told or {})
+    found = TimmArchitecture(name=file, evidence=evidence, certain=False, told=told or {})
     return _with_architecture(found, architecture, tag)
 
 
-def _of_config(checkpoint: Checkpoint) -> Known:
+def _of_config(checkpoint: Checkpoint) -> TimmArchitecture:
     config, name = checkpoint.config_json, checkpoint.name
-    found = Known(name=name, evidence=CONFIG)
+    found = TimmArchitecture(name=name, evidence=CONFIG)
     architecture = config["architecture"]
     if not isinstance(architecture, str):
         raise found.wrong("architecture", architecture, "a name")
@@ -168,11 +168,11 @@ def _of_config(checkpoint: Checkpoint) -> Known:
     above = {key: config[key] for key in table()["data"] if key in config}
     pool = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
     arch, _, tag = architecture.partition(".")
-    found = Known(name=name, evidence=CONFIG, told={**pool, **told}, data={**above, **data})
+    found = TimmArchitecture(name=name, evidence=CONFIG, told={**pool, **told}, data={**above, **data})
     return _with_architecture(found, arch, tag)
 
 
-def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
+def _of_training_file(checkpoint: Checkpoint, arch: str) -> TimmArchitecture:
     args = checkpoint.args
     extra = args.get("model_kwargs")
     told = dict(extra) if isinstance(extra, Mapping) else {}
@@ -182,13 +182,13 @@ def _of_training_file(checkpoint: Checkpoint, arch: str) -> Known:
     # "" and None: not said; "random" draws a filter for each picture, in training alone.
     data = {key: args[key] for key in table()["data"] if args.get(key) and args[key] != "random"}
     name, _, tag = arch.partition(".")
-    found = Known(
+    found = TimmArchitecture(
         name=checkpoint.name, evidence="the training file's arch", certain=False, told=told, data=data
     )
     return _with_architecture(found, name, tag)
 
 
-def _with_architecture(found: Known, architecture: str, tag: str) -> Known:
+def _with_architecture(found: TimmArchitecture, architecture: str, tag: str) -> TimmArchitecture:
     if architecture in table()["renamed"]:
         architecture, _, tag = table()["renamed"][architecture].partition(".")
     entry = table()["architectures"].get(architecture)

@@ -6,9 +6,9 @@ from typing import Literal
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts import timm_expected as expected
-from patchword.checkpoints.layouts.timm_facts import Known, Size
+from patchword.checkpoints.layouts.timm_facts import Size, TimmArchitecture
 from patchword.checkpoints.layouts.timm_stem import resnet_names, resnet_of
-from patchword.errors import CheckpointError, FactUnsaid, KeyMismatch
+from patchword.errors import CheckpointError, KeyMismatch, MissingFact
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import (
     CentreCoordinates,
@@ -33,7 +33,7 @@ EVA_ONLY = ("attn.q_proj.weight", "attn.q_bias", "mlp.fc1_g.weight", "gamma_1")
 class Places:
     """A file being read: its tensors, timm's words beside them, and the facts that are collected."""
 
-    def __init__(self, checkpoint: Checkpoint, facts: Facts, known: Known) -> None:
+    def __init__(self, checkpoint: Checkpoint, facts: Facts, known: TimmArchitecture) -> None:
         self.checkpoint, self.facts, self.known = checkpoint, facts, known
         self.naflex = checkpoint.has("embeds.proj.weight")
         self.stem = "embeds." if self.naflex else ""
@@ -68,7 +68,7 @@ class Places:
         for candidate, _ in sizes:
             if candidate is not None and pixels % (candidate[0] * candidate[1]) == 0:
                 return pixels // (candidate[0] * candidate[1]), candidate
-        raise FactUnsaid(
+        raise MissingFact(
             f"{self.facts.name}: a patch of {pixels} numbers has no shape that any file names",
             "give --patch-size",
             "patch_size",
@@ -100,15 +100,15 @@ class Places:
         for size, source in self._sizes():
             if size is not None and fits(self._grid_of(size)):
                 grid = self._grid_of(size)
-                self.facts.say("grid", grid, source)
+                self.facts.record("grid", grid, source)
                 return grid, self._image_of(grid, size)
         if side is None:
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{self.facts.name}: its positions are those of no square, and the sides are in no file",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
                 "image_size",
             )
-        self.facts.say("grid", (side, side), "the square of its table")
+        self.facts.record("grid", (side, side), "the square of its table")
         return (side, side), (side * self.unit[0], side * self.unit[1])
 
     @property
@@ -164,9 +164,9 @@ class Places:
             image = self._relative_grid(inner)
         else:
             sizes = [(size, source) for size, source in self._sizes() if size is not None]
-            image, source = sizes[0] if sizes else (self.facts.take("image_size"), "option")
+            image, source = sizes[0] if sizes else (self.facts.require("image_size"), "option")
             image = self._image_of(self._grid_of(image), image)
-            self.facts.say("image_size", image, source)
+            self.facts.record("image_size", image, source)
         if added is None and expected.positions_added(self.known):
             added = Learned()  # the plan finds its table lost
         if added is not None and inner is not None:
@@ -177,7 +177,7 @@ class Places:
         if self.naflex:
             _, rows, columns, _ = self.checkpoint.shape_of(table, 4)
             grid = (rows, columns)
-            self.facts.say("grid", grid, "the shape of its table")
+            self.facts.record("grid", grid, "the shape of its table")
             image = (rows * self.patch[0], columns * self.patch[1])
             covers: Literal["patches", "all", "all_but_registers"] = "patches"
             return Learned(covers=self._covers(covers, tokens), resample=self._naflex_resample()), image
@@ -284,7 +284,9 @@ class Places:
         columns_first = known.text("rope_grid_indexing")[0] == "xy"
         pairing: Literal["half", "neighbours"] = "half" if half else "neighbours"
         first: Literal["row", "column"] = "column" if columns_first else "row"
-        self.facts.say("positions", f"rope {kind or 'cat'}, temperature {theta:g}", known.say("rope_type")[1])
+        self.facts.record(
+            "positions", f"rope {kind or 'cat'}, temperature {theta:g}", known.say("rope_type")[1]
+        )
         offset = known.number("rope_grid_offset")[0] or 0.0
         if kind == "dinov3" and not offset:
             return Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing=pairing, first_axis=first)

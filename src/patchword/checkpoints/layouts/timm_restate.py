@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "Tensor"]
 
 
-def restated(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+def rewritten_for(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
     """Config and tensors of the same model, as near to what timm holds as can be without another answer."""
     for step in (
         _first_as_class,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.layout import Drop, Rule, rule
+from patchword.checkpoints.layout import Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, norm, token
 from patchword.checkpoints.layouts.timm_stem import resnet_rules
 from patchword.checkpoints.ops import Joined, Op, Parted, Reshaped, Same, Shape
@@ -14,8 +14,10 @@ from patchword.model.kinds import AttentionPool, Learned, RelativeBias, Relative
 if TYPE_CHECKING:
     from torch import Tensor
 
-Spelling = Mapping[str, Any]
-INDEX = Drop(r"(.*\.)?relative_position_index|.*\.rel_coords_log", "an index that is computed from the grid")
+NamingVariant = Mapping[str, Any]
+INDEX = Ignored(
+    r"(.*\.)?relative_position_index|.*\.rel_coords_log", "an index that is computed from the grid"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class FlatPatches:
         return [ours[0].permute(0, 2, 3, 1).flatten(1).contiguous()]
 
 
-def rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule | Drop]:
+def rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule | Ignored]:
     """spelling: `spelling_of` says what is in it."""
     stem = "embeds." if spelling["naflex"] else ""
     yield from _patches(config, spelling)
@@ -52,7 +54,7 @@ def rules(config: ViTConfig, spelling: Spelling) -> Iterable[Rule | Drop]:
     yield INDEX
 
 
-def _patches(config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _patches(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     yield from resnet_rules(config.patch.stem)
     stem = "embeds" if spelling["naflex"] else "patch_embed"
     op: Op = Same()
@@ -78,7 +80,7 @@ def _tokens(config: ViTConfig, stem: str) -> Iterable[Rule]:
         yield token(f"{stem}reg_token", "prefix.registers", config, tokens.num_registers)
 
 
-def _positions(config: ViTConfig, spelling: Spelling, stem: str) -> Iterable[Rule]:
+def _positions(config: ViTConfig, spelling: NamingVariant, stem: str) -> Iterable[Rule]:
     if isinstance(config.added_positions, Learned):
         (rows, columns), prefix = config.grid_size, config.num_prefix_positions
         if spelling["naflex"]:
@@ -103,7 +105,7 @@ def _positions(config: ViTConfig, spelling: Spelling, stem: str) -> Iterable[Rul
                 yield from both(f"{theirs}mlp.{layer}", f"attention_positions.mlps.{index}.{layer}")
 
 
-def _block(index: int, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _block(index: int, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     block = f"blocks.{index}."
     yield from norm(f"{block}norm1", f"{block}norm1", config)
     yield from _queries_keys_values(block, config, spelling)
@@ -122,7 +124,7 @@ def _block(index: int, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
     yield from _mlp(block, config, spelling)
 
 
-def _queries_keys_values(block: str, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _queries_keys_values(block: str, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     """One matrix, or three; the biases of queries and values stand apart where keys have none."""
     bias, ours = config.attention.bias, f"{block}attention."
     if not spelling["split"]:
@@ -142,7 +144,7 @@ def _queries_keys_values(block: str, config: ViTConfig, spelling: Spelling) -> I
         yield rule(f"{block}attn.v_proj.bias", f"{ours}v_bias")
 
 
-def _mlp(block: str, config: ViTConfig, spelling: Spelling) -> Iterable[Rule]:
+def _mlp(block: str, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
     theirs = ours = f"{block}mlp."
     if config.mlp.gated and spelling["gate"] == "apart":
         for part in ("weight", "bias") if config.mlp.bias else ("weight",):

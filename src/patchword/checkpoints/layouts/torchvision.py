@@ -8,7 +8,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Drop, Layout, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, norm, patches, token
 from patchword.checkpoints.ops import Parted
 from patchword.errors import CheckpointError
@@ -58,11 +58,11 @@ class TorchvisionViT(Layout):
             ),
             mlp=MLPConfig(
                 hidden=checkpoint.shape(f"{_BLOCK}0.mlp.{first}.weight")[0],
-                activation=facts.take("act", ("gelu", _CLASS)),
+                activation=facts.require("act", ("gelu", _CLASS)),
             ),
             head=_head(checkpoint),
         )
-        config = replace(config, norm=replace(config.norm, eps=facts.take("eps", (1e-6, _CLASS))))
+        config = replace(config, norm=replace(config.norm, eps=facts.require("eps", (1e-6, _CLASS))))
         preprocess = facts.preprocess((_preprocess(config), "torchvision's evaluation of ViT weights"))
         return Description(
             config=config,
@@ -76,7 +76,7 @@ class TorchvisionViT(Layout):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"mlp": ("0", "3"), "head": _HEAD}
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         """None; its class has one number for a side of the image and one for a patch, and no rest between them."""
         (height, width), (rows, columns) = card.config.image.size, card.config.patch.size
         if height != width or rows != columns or height % rows:
@@ -86,7 +86,7 @@ class TorchvisionViT(Layout):
             )
         return {}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
         rows = config.grid_size[0] * config.grid_size[1] + 1
         yield from patches(config, "conv_proj")

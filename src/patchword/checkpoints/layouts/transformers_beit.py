@@ -8,14 +8,14 @@ from typing import Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.transformers_blocks import block_rules, mask_token, position_rule
 from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.layouts.transformers_vit import FIVE, PUBLISHED
-from patchword.errors import CheckpointError, FactUnsaid
+from patchword.errors import CheckpointError, MissingFact
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.kinds import (
     ClassPool,
@@ -92,24 +92,24 @@ class TransformersBEiT(TransformersLayout):
         table = _table(tower)
         said = tower.told.size("image_size")
         if table is None:
-            image = tower.facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+            image = tower.facts.require("image_size", (said, CONFIG), ((224, 224), "the class's default"))
             return image[0] // patch[0], image[1] // patch[1]
         length = tower.shape(table, 2)[0] - 3
         for size, source in ((tower.facts.options.image_size, "option"), (said, CONFIG)):
             if size is not None:
                 rows, columns = size[0] // patch[0], size[1] // patch[1]
                 if (2 * rows - 1) * (2 * columns - 1) == length:
-                    tower.facts.say("grid", (rows, columns), source)
+                    tower.facts.record("grid", (rows, columns), source)
                     return rows, columns
         side = math.isqrt(max(length, 0))
         if side * side != length or side % 2 == 0 or (said and not tower.facts.options.image_size):
-            raise FactUnsaid(
+            raise MissingFact(
                 f"{tower.checkpoint.name}: {table} has {length} differences of places, "
                 f"which fit no square{f', nor the {said[0]} x {said[1]} pixels of {CONFIG}' if said else ''}",
                 "give --image-size HEIGHTxWIDTH, the size the model was made for",
                 "image_size",
             )
-        tower.facts.say("grid", ((side + 1) // 2,) * 2, "the square of its table")
+        tower.facts.record("grid", ((side + 1) // 2,) * 2, "the square of its table")
         return (side + 1) // 2, (side + 1) // 2
 
     def _head(self, tower: Tower) -> tuple[HeadConfig, str]:
@@ -139,7 +139,7 @@ class TransformersBEiT(TransformersLayout):
         norm = f"{prefix}pooler.layernorm" if head.norm == "pooled" else f"{prefix}layernorm"
         return {"prefix": prefix, "names": PUBLISHED, "norm": norm}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, spelling = description.config, description.spelling
         prefix, head = spelling["prefix"], config.head
         yield from patches(config, f"{prefix}{_KERNEL}")
@@ -153,10 +153,12 @@ class TransformersBEiT(TransformersLayout):
         if head.num_classes:
             yield from both("classifier", "head")
         yield mask_token(prefix)
-        yield Drop(r"lm_head[.](weight|bias)", "the head of masked-image pre-training")
-        yield Drop(rf"{re.escape(prefix)}.*relative_position_index", "a table of indices, which is computed")
+        yield Ignored(r"lm_head[.](weight|bias)", "the head of masked-image pre-training")
+        yield Ignored(
+            rf"{re.escape(prefix)}.*relative_position_index", "a table of indices, which is computed"
+        )
         if not head.num_classes:
-            yield Drop(
+            yield Ignored(
                 rf"{re.escape(prefix)}pooler[.]layernorm[.](weight|bias)",
                 "config.json says that the pooler is not used",
             )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Joined, Parted, Shape, WithZeros
 from patchword.model.config import ViTConfig
@@ -112,5 +112,5 @@ def position_rule(name: str, config: ViTConfig, *, batch: bool = True) -> Rule:
     return rule(name, ours, Parted((1, rows, config.dim) if batch else (rows, config.dim)))
 
 
-def mask_token(prefix: str) -> Drop:
-    return Drop(rf"{prefix.replace('.', '[.]')}embeddings[.]mask_token", MASK_REASON)
+def mask_token(prefix: str) -> Ignored:
+    return Ignored(rf"{prefix.replace('.', '[.]')}embeddings[.]mask_token", MASK_REASON)

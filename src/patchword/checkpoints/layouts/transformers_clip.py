@@ -9,10 +9,10 @@ from typing import Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches
 from patchword.checkpoints.layouts.transformers_blocks import Names, Zeros, block_rules, position_rule
-from patchword.checkpoints.layouts.transformers_config import Told, labels, require, sizes, told_by
+from patchword.checkpoints.layouts.transformers_config import JsonConfig, labels, require, sizes, told_by
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.ops import Parted, Permuted, Reshaped
@@ -38,8 +38,8 @@ _SINGULAR = replace(_NAMES, layer="encoder.layer.{}.")
 _KERNEL = "embeddings.patch_embedding"
 _POSITIONS = "embeddings.position_embedding.weight"
 _TEXT = (
-    Drop(r"text_model[.].*|text_projection[.]weight", "the text tower"),
-    Drop(r"logit_scale|logit_bias", "scale of image against text"),
+    Ignored(r"text_model[.].*|text_projection[.]weight", "the text tower"),
+    Ignored(r"logit_scale|logit_bias", "scale of image against text"),
 )
 
 # Classes whose image tower ends in the space that it shares with text.
@@ -54,13 +54,15 @@ class _ImageTower(TransformersLayout):
     head_class: str
     model: str
 
-    def vision(self, checkpoint: Checkpoint) -> Told:
+    def vision(self, checkpoint: Checkpoint) -> JsonConfig:
         told = told_by(checkpoint)
         part = "vision_config" if "vision_config" in told.values else "vision_config_dict"
         return told.part(part) if told.values.get(part) else told
 
-    def position_ids(self, prefix: str) -> Drop:
-        return Drop(re.escape(prefix) + r"embeddings[.]position_ids", "a table of indices, which is computed")
+    def position_ids(self, prefix: str) -> Ignored:
+        return Ignored(
+            re.escape(prefix) + r"embeddings[.]position_ids", "a table of indices, which is computed"
+        )
 
     def check(self, config: ViTConfig) -> None:
         super().check(config)
@@ -142,7 +144,7 @@ class TransformersCLIP(_ImageTower):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "vision_model.", "names": _NAMES}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         yield from patches(config, f"{prefix}{_KERNEL}")
         yield rule(f"{prefix}embeddings.class_embedding", "prefix.class_token")
@@ -158,7 +160,7 @@ class TransformersCLIP(_ImageTower):
             # The class holds one that its classifier never reads.
             for part, value in (("weight", 1.0), ("bias", 0.0)):
                 yield rule(f"{prefix}post_layernorm.{part}", (), Zeros(((config.dim,),), value))
-            yield Drop(
+            yield Ignored(
                 re.escape(prefix) + r"post_layernorm[.](weight|bias)",
                 "the classifier reads patches that are not normed",
             )
@@ -166,7 +168,7 @@ class TransformersCLIP(_ImageTower):
             yield rule("visual_projection.weight", "projection.weight")
         if config.head.num_classes:
             yield from both("classifier", "head")
-            yield Drop(r"visual_projection[.]weight", "the classifier does not read it")
+            yield Ignored(r"visual_projection[.]weight", "the classifier does not read it")
         yield self.position_ids(prefix)
         yield from _TEXT
 
@@ -254,7 +256,7 @@ class TransformersSigLIP(_ImageTower):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "vision_model.", "names": _NAMES}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         yield self._kernel(f"{prefix}{_KERNEL}.weight", config)
         yield rule(f"{prefix}{_KERNEL}.bias", "patch_embed.proj.bias")
@@ -264,7 +266,7 @@ class TransformersSigLIP(_ImageTower):
         if isinstance(config.head.pool, AttentionPool):
             yield from _probe_rules(f"{prefix}head.", config)
         else:
-            yield Drop(
+            yield Ignored(
                 re.escape(prefix) + r"head[.].*", "the attention pool, which the classifier does not read"
             )
         if config.head.num_classes:
@@ -346,7 +348,7 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
                 f"{tower.checkpoint.name}: {rows} positions are no square, as NaFlex has it",
                 "get the whole file",
             )
-        tower.facts.say("grid", (side, side), "the square of its table")
+        tower.facts.record("grid", (side, side), "the square of its table")
         return side, side
 
     def _usual(self, config: ViTConfig) -> Preprocess:

@@ -42,19 +42,19 @@ _WRITTEN = {"gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish"}
 
 
 @dataclass(frozen=True)
-class Told:
+class JsonConfig:
     """One JSON object. name: the checkpoint's, where: the file and part of it, both for messages."""
 
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
     where: str = CONFIG
 
-    def part(self, key: str) -> "Told":
+    def part(self, key: str) -> "JsonConfig":
         """An object inside, empty where there is none."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise self.wrong(key, "an object")
-        return Told(self.name, value or {}, f"{self.where}: {key}")
+        return JsonConfig(self.name, value or {}, f"{self.where}: {key}")
 
     def whole(self, key: str) -> int | None:
         value = self.values.get(key)
@@ -118,8 +118,8 @@ class Told:
         )
 
 
-def told_by(checkpoint: Checkpoint) -> Told:
-    return Told(checkpoint.name, checkpoint.config_json)
+def told_by(checkpoint: Checkpoint) -> JsonConfig:
+    return JsonConfig(checkpoint.name, checkpoint.config_json)
 
 
 def model_type(checkpoint: Checkpoint) -> str | None:
@@ -127,7 +127,7 @@ def model_type(checkpoint: Checkpoint) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def classes_of(told: Told, count: int) -> tuple[str, ...]:
+def classes_of(told: JsonConfig, count: int) -> tuple[str, ...]:
     """The names of `id2label`; LABEL_0, LABEL_1… are none. A name that stands twice is told by its number.
 
     (Published ImageNet lists have "crane" twice.)

@@ -7,7 +7,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.transformers_blocks import (
     Names,
@@ -109,7 +109,7 @@ class TransformersDINOv2(TransformersLayout):
         prefix = self.head_prefix if card.config.head.num_classes else ""
         return {"prefix": prefix, "names": _SWIGLU if card.config.mlp.gated else _PUBLISHED}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         yield from patches(config, f"{prefix}{_KERNEL}")
         yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
@@ -239,10 +239,10 @@ class TransformersDINOv3(TransformersLayout):
         tower = self.tower(checkpoint, facts)
         patch, channels = tower.patch("embeddings.patch_embeddings")
         said = tower.told.size("image_size")
-        image = facts.take("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+        image = facts.require("image_size", (said, CONFIG), ((224, 224), "the class's default"))
         registers = _registers(tower)
         tower.told.agrees("num_register_tokens", registers, _REGISTERS)
-        theta = facts.take("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
+        theta = facts.require("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
         gated = len(tower.names.first) == 2
         config = tower.config(
             image=image,
@@ -261,7 +261,7 @@ class TransformersDINOv3(TransformersLayout):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "", "names": _THREE_GATED if card.config.mlp.gated else _THREE}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         yield from patches(config, f"{prefix}embeddings.patch_embeddings")
         yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
@@ -279,7 +279,7 @@ class TransformersDINOv3(TransformersLayout):
     # Writing ---------------------------------------------------------------------------------
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        found = self.companions(card)
+        found = self.sidecar_files(card)
         if not (biases := spelling.get("biases")):
             return found
         switches = {"query_bias": "q" in biases, "key_bias": "k" in biases, "value_bias": "v" in biases}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from patchword.checkpoints.layouts.transformers_config import Size, Told, written
+from patchword.checkpoints.layouts.transformers_config import JsonConfig, Size, written
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Capped, Cover, Keep, Patches, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Interpolation, Preprocess, Reading, Resample
@@ -53,7 +53,7 @@ PROCESSORS: dict[str, Processor] = {
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 
 
-def read_preprocess(told: Told, usual: str, channels: int, image_size: Size) -> Preprocess | None:
+def read_preprocess(told: JsonConfig, usual: str, channels: int, image_size: Size) -> Preprocess | None:
     """What the file says; None where there is none. usual: the processor where the file names none.
 
     image_size: the model's, where the file has no size.
@@ -83,7 +83,7 @@ def read_preprocess(told: Told, usual: str, channels: int, image_size: Size) -> 
     )
 
 
-def _processor_name(told: Told, usual: str) -> str:
+def _processor_name(told: JsonConfig, usual: str) -> str:
     name = told.text("image_processor_type") or told.text("feature_extractor_type")
     if name is None:
         return usual
@@ -92,7 +92,7 @@ def _processor_name(told: Told, usual: str) -> str:
     return name
 
 
-def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
+def _rule(told: JsonConfig, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
     said = told.flag("do_center_crop")
     crop = processor.crop if said is None else said
     cropped = told.size("crop_size") or (processor.crop_size, processor.crop_size)
@@ -113,7 +113,7 @@ def _rule(told: Told, processor: Processor, image_size: Size) -> tuple[ResizeRul
     return rule, image_size
 
 
-def _with_margin(told: Told, processor: Processor) -> tuple[ResizeRule, Size]:
+def _with_margin(told: JsonConfig, processor: Processor) -> tuple[ResizeRule, Size]:
     """From 384 on the sides are squashed; below, the shorter one is brought to more, and the centre cut out."""
     size = told.values.get("size")
     edges = told.part("size").whole("shortest_edge") if isinstance(size, Mapping) else told.whole("size")
@@ -129,7 +129,7 @@ def _with_margin(told: Told, processor: Processor) -> tuple[ResizeRule, Size]:
     return rule, (side, side)
 
 
-def _resize(told: Told, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
+def _resize(told: JsonConfig, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
     size = told.values.get("size")
     if isinstance(size, Mapping) and "shortest_edge" in size:
         edges = told.part("size")
@@ -150,12 +150,12 @@ def _resize(told: Told, processor: Processor, image_size: Size, *, crop: bool) -
     return Squash(size=sides or usual, crop="floor")
 
 
-def _patches(told: Told, image_size: Size) -> tuple[ResizeRule, Size]:
+def _patches(told: JsonConfig, image_size: Size) -> tuple[ResizeRule, Size]:
     patch = told.size("patch_size") or (16, 16)
     return Patches(patch=patch, max_patches=told.whole("max_num_patches") or 256), image_size
 
 
-def _interpolation(told: Told, processor: Processor) -> Interpolation:
+def _interpolation(told: JsonConfig, processor: Processor) -> Interpolation:
     number = told.whole("resample")
     if number is None:
         return processor.interpolation
@@ -164,7 +164,9 @@ def _interpolation(told: Told, processor: Processor) -> Interpolation:
     return _FILTERS[number]
 
 
-def _mean_std(told: Told, processor: Processor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_std(
+    told: JsonConfig, processor: Processor, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Of values 0..1, whatever the file rescales them to first."""
     mean = _channels(told, "image_mean", processor.mean, channels)
     std = _channels(told, "image_std", processor.std, channels)
@@ -183,7 +185,7 @@ def _mean_std(told: Told, processor: Processor, channels: int) -> tuple[tuple[fl
     return tuple(m / scale for m in mean), tuple(s / scale for s in std)
 
 
-def _channels(told: Told, key: str, usual: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _channels(told: JsonConfig, key: str, usual: tuple[float, ...], channels: int) -> tuple[float, ...]:
     value = told.values.get(key)
     if value is None:
         return usual if channels == len(usual) else (0.5,)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "Tensor"]
 
 
-def restated(
+def rewritten_for(
     config: ViTConfig, tensors: Tensors, *, bias: Literal["qkv", "qv", "any"], patch_bias: bool
 ) -> tuple[ViTConfig, Tensors]:
     """bias: what the class has on queries, keys and values. patch_bias: whether its patch embedding has one."""

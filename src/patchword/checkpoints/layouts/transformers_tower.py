@@ -16,7 +16,7 @@ from patchword.checkpoints.layout import Description, Layout
 from patchword.checkpoints.layouts.transformers_blocks import Names
 from patchword.checkpoints.layouts.transformers_config import (
     CONFIG,
-    Told,
+    JsonConfig,
     classes_of,
     model_type,
     require,
@@ -24,7 +24,7 @@ from patchword.checkpoints.layouts.transformers_config import (
     written,
 )
 from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_preprocess
-from patchword.checkpoints.layouts.transformers_restate import restated
+from patchword.checkpoints.layouts.transformers_restate import rewritten_for
 from patchword.checkpoints.ops import Shape
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
@@ -93,7 +93,7 @@ class Tower:
 
     checkpoint: Checkpoint
     facts: Facts
-    told: Told
+    told: JsonConfig
     family: Family
     prefix: str
     names: Names
@@ -152,7 +152,7 @@ class Tower:
         hidden = rows // 2 if self.names.first[0].endswith("weights_in") else rows
         self.told.agrees("intermediate_size", hidden, f"{first}.weight")
         said = (act, "SwiGLU") if act else (self.told.activation(), CONFIG)
-        activation: Any = self.facts.take("act", said, (self.family.act, "the class's default"))
+        activation: Any = self.facts.require("act", said, (self.family.act, "the class's default"))
         return MLPConfig(
             hidden=hidden, activation=activation, gated=gated, bias=self.checkpoint.has(f"{first}.bias")
         )
@@ -164,7 +164,7 @@ class Tower:
         published = None if self.told.values else self.family.published_eps
         default = (self.family.eps, "the class's default")
         return LayerNormConfig(
-            eps=self.facts.take("eps", (said, CONFIG), (published, "its published files"), default)
+            eps=self.facts.require("eps", (said, CONFIG), (published, "its published files"), default)
         )
 
     def scale(self) -> float | None:
@@ -218,9 +218,9 @@ class Tower:
         """The family's own, unless the user says otherwise."""
         asked = self.facts.options.pool
         if asked is None:
-            self.facts.say("pool", usual.kind, "its class")
+            self.facts.record("pool", usual.kind, "its class")
             return usual
-        self.facts.say("pool", asked, "option")
+        self.facts.record("pool", asked, "option")
         pools: dict[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
         return pools[asked]
 
@@ -270,11 +270,11 @@ class Tower:
         )
 
 
-def _preprocessor(checkpoint: Checkpoint) -> Told:
+def _preprocessor(checkpoint: Checkpoint) -> JsonConfig:
     """Of the image processor alone, or of a processor for images and text, which has it inside."""
     if FILE in checkpoint.configs or PROCESSOR not in checkpoint.configs:
-        return Told(checkpoint.name, checkpoint.configs.get(FILE, {}), FILE)
-    return Told(checkpoint.name, checkpoint.configs[PROCESSOR], PROCESSOR).part("image_processor")
+        return JsonConfig(checkpoint.name, checkpoint.configs.get(FILE, {}), FILE)
+    return JsonConfig(checkpoint.name, checkpoint.configs[PROCESSOR], PROCESSOR).part("image_processor")
 
 
 def is_ragged(image: Size, patch: Size) -> bool:
@@ -324,7 +324,7 @@ class TransformersLayout(Layout):
                 return names
         return None
 
-    def tower(self, checkpoint: Checkpoint, facts: Facts, told: Told | None = None) -> Tower:
+    def tower(self, checkpoint: Checkpoint, facts: Facts, told: JsonConfig | None = None) -> Tower:
         prefix = self.prefix(checkpoint) or ""
         names = self.names(checkpoint, prefix)
         assert names is not None, "recognised by its names"
@@ -339,17 +339,17 @@ class TransformersLayout(Layout):
     bias: Literal["qkv", "qv", "any"] = "qkv"
     patch_bias = True
 
-    def restated(
+    def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        config, tensors = restated(card.config, tensors, bias=self.bias, patch_bias=self.patch_bias)
+        config, tensors = rewritten_for(card.config, tensors, bias=self.bias, patch_bias=self.patch_bias)
         return replace(card, config=config), tensors
 
     @abstractmethod
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
         """model_type, architectures, and what the class must be told."""
 
-    def companions(self, card: ModelCard) -> Mapping[str, bytes]:
+    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         self.check(card.config)
         return {
             CONFIG: written(self.config_json(card)),

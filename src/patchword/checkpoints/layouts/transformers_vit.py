@@ -8,7 +8,7 @@ from typing import Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Drop, Rule
+from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.transformers_blocks import Names, block_rules, mask_token, position_rule
 from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes, written
@@ -115,7 +115,7 @@ class _Plain(TransformersLayout):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": self.head_prefix if card.config.head.num_classes else "", "names": PUBLISHED}
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config, prefix = description.config, description.spelling["prefix"]
         yield from patches(config, f"{prefix}{_KERNEL}")
         if config.tokens.class_token:
@@ -128,13 +128,13 @@ class _Plain(TransformersLayout):
         if config.head.pre_logits:
             yield from both(f"{prefix}pooler.dense", "pre_logits")
         elif config.head.num_classes or not self.has_pooler:
-            yield Drop(
+            yield Ignored(
                 re.escape(prefix) + r"pooler[.]dense[.](weight|bias)",
                 "its class answers without the pooler",
             )
         yield from self.head_rules(config)
         yield mask_token(prefix)
-        yield Drop(r"decoder[.]0[.](weight|bias)", "the head of masked-image pre-training")
+        yield Ignored(r"decoder[.]0[.](weight|bias)", "the head of masked-image pre-training")
 
     def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
         if config.head.num_classes:
@@ -303,9 +303,9 @@ class TransformersMAE(_Plain):
     bare, head_prefix = "ViTMAEModel", "vit."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
 
-    def rules(self, description: Description) -> Iterable[Rule | Drop]:
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         yield from super().rules(description)
-        yield Drop(
+        yield Ignored(
             r"decoder[.](mask_token|decoder_.*)",
             "the decoder of masked-image pre-training",
         )

@@ -8,7 +8,7 @@ from patchword.data.sources.listing import Folder, Tree
 from patchword.data.sources.neighbours import archives, refuse_detection
 from patchword.data.sources.skipped import skipped_in
 from patchword.data.sources.split_names import is_generic, misspelt_split
-from patchword.errors import DataError, counted, is_near
+from patchword.errors import DataError, plural, suggestion
 
 
 def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | None, level: int | None) -> None:
@@ -23,7 +23,7 @@ def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | Non
     refuse_detection(tree, path)
     flat = _flat_folder(found, tree)
     here = f"{path}/{flat.path}" if flat.path else path
-    message = f"{here} holds {counted(len(flat.images), 'image')} directly, where class folders should be"
+    message = f"{here} holds {plural(len(flat.images), 'image')} directly, where class folders should be"
     if table is not None:
         raise DataError(f"{message}; {table} may label them", f"give {path}/{table}")
     if level is not None and level > 1:
@@ -43,7 +43,7 @@ def _no_images(tree: Tree, path: str) -> DataError:
     packed = archives(tree.root)
     if packed:
         return DataError(
-            f"{path} holds no images, but {counted(len(packed), 'archive')}, as {packed[0]}",
+            f"{path} holds no images, but {plural(len(packed), 'archive')}, as {packed[0]}",
             "unpack what is inside, and give the folder"
             if len(packed) > 1
             else f"unpack {packed[0]}, and give what it holds",
@@ -56,7 +56,7 @@ def _no_images(tree: Tree, path: str) -> DataError:
     ]
     skipped = skipped_in(tree.root, tree.head)
     other = ", ".join(s.counted for s in skipped[:8]) + (
-        f"{', ' if skipped else ''}{counted(tree.hidden, 'hidden file')}" if tree.hidden else ""
+        f"{', ' if skipped else ''}{plural(tree.hidden, 'hidden file')}" if tree.hidden else ""
     )
     meant = next((s.fix for s in skipped if s.what), "give a folder of class folders with images in them")
     return DataError(
@@ -70,7 +70,7 @@ def class_problems(found: Found, tree: Tree, path: str, kind: str, ignore_unknow
     problems = []
     if found.loose:
         message = (
-            f"{path} has {counted(len(found.loose), 'image')} outside any class folder, as {found.loose[0]}"
+            f"{path} has {plural(len(found.loose), 'image')} outside any class folder, as {found.loose[0]}"
         )
         fix = f"move {'it' if len(found.loose) == 1 else 'each'} into the folder of its class, or remove {'it' if len(found.loose) == 1 else 'them'}"
         problems.append(Problem(severity="error", message=message, fix=fix))
@@ -87,14 +87,14 @@ def _left_out(found: Found, path: str, kind: str) -> list[Problem]:
     problems = []
     for folder, count in sorted(found.unlabelled.items()):
         where = f"{folder}/ has" if folder else "next to the split folders lie"
-        message = f"{path}: {where} {counted(count, 'image')} without class folders, left out as unlabelled"
+        message = f"{path}: {where} {plural(count, 'image')} without class folders, left out as unlabelled"
         them = "it" if count == 1 else "them"
         fix = f"`patchword predict RUN {path}/{folder}` classifies {them}" if kind == "folder" else ""
         problems.append(Problem(severity="note", message=message, fix=fix))
     for folder, count in sorted(found.beside.items()):
         meant = misspelt_split(PurePosixPath(folder).name)
         near = f" (near: {meant!r})" if meant else ""
-        message = f"{path}: {folder} is not a split{near}; its {counted(count, 'image')} {'is' if count == 1 else 'are'} left out"
+        message = f"{path}: {folder} is not a split{near}; its {plural(count, 'image')} {'is' if count == 1 else 'are'} left out"
         fix = "call it val or test if it is to be evaluated on, or move it elsewhere"
         problems.append(Problem(severity="warning", message=message, fix=fix))
     return problems
@@ -125,7 +125,7 @@ def _unknown(
     if other is None or not known or not unknown:
         return []
     count = sum(len(other[c]) for c in unknown)
-    lines = [f"{name!r}{is_near(name, absent) or is_near(name, known)}" for name in unknown[:12]]
+    lines = [f"{name!r}{suggestion(name, absent) or suggestion(name, known)}" for name in unknown[:12]]
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     has = "the class" if len(unknown) == 1 else "the classes"
     return [

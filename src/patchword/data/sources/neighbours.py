@@ -10,7 +10,7 @@ from patchword.errors import DataError, ImageError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 LOOKED_AT = 1 << 16
-MOST_FILES = 20
+MAX_FILES = 20
 
 
 def labelling_table(tree: Tree) -> str | None:
@@ -21,7 +21,7 @@ def labelling_table(tree: Tree) -> str | None:
     names = {basename(image) for image in tree.root.all_images()}
     names |= {splitext(name)[0] for name in names}
     # What labels the training images comes first; a list of the test images is there for answers.
-    tables = sorted(tables, key=lambda file: (file.count("/"), file))[:MOST_FILES]
+    tables = sorted(tables, key=lambda file: (file.count("/"), file))[:MAX_FILES]
     counts = {file: _count_listed(tree.head, file, names) for file in tables}
     best = max(tables, key=lambda file: (counts[file] > 0, not _is_of_tests(file), counts[file]))
     return best if counts[best] else None
@@ -65,9 +65,9 @@ def _boxes(tree: Tree) -> str | None:
         files = [f for f in others if f.lower().endswith(suffix) and PurePosixPath(f).stem in stems]
         if 2 * len(files) < len(stems):
             continue
-        if any(re.search(pattern, _text(tree.head, file), re.MULTILINE) for file in files[:MOST_FILES]):
+        if any(re.search(pattern, _text(tree.head, file), re.MULTILINE) for file in files[:MAX_FILES]):
             return f"{name}, as {files[0]}"
-    for file in [f for f in others if f.lower().endswith(".json")][:MOST_FILES]:
+    for file in [f for f in others if f.lower().endswith(".json")][:MAX_FILES]:
         if re.search(r'"(annotations|categories|bbox)"\s*:', _text(tree.head, file)):
             return f"COCO, as {file}"
     return None

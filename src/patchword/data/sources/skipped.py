@@ -8,13 +8,13 @@ from posixpath import splitext
 from patchword.data.dataset import Problem
 from patchword.data.sources.listing import Folder, Head, Tree
 from patchword.data.sources.neighbours import archives
-from patchword.errors import ImageError, counted
+from patchword.errors import ImageError, plural
 from patchword.images.sniff import HEAD, sniff
 
 _CAMERAS = ".cr2 .cr3 .nef .nrw .arw .dng .orf .rw2 .raf .pef .srw .raw"
 RAW = frozenset(_CAMERAS.split())
 LOOKED_AT = 3  # files of each ending
-MOST_ENDINGS = 20
+MAX_ENDINGS = 20
 # Skipped files that may be images are warned of from this share on; fewer are a note.
 LARGE_SHARE = 0.05
 _NO_IMAGES = (
@@ -48,7 +48,7 @@ class Skipped:
         """ "10 .dcm files (DICOM)"."""
         kind = f"{self.ending} file" if self.ending else "file"
         without = "" if self.ending else " without a file extension"
-        return f"{counted(len(self.files), kind)}{without}{f' ({self.what})' if self.what else ''}"
+        return f"{plural(len(self.files), kind)}{without}{f' ({self.what})' if self.what else ''}"
 
 
 def skipped_in(folder: Folder, head: Head) -> list[Skipped]:
@@ -61,7 +61,7 @@ def skipped_in(folder: Folder, head: Head) -> list[Skipped]:
     return [
         Skipped(ending=ending, files=files, what=what, fix=fix)
         for i, (ending, files) in enumerate(most)
-        for what, fix in [_what(ending, files, head) if i < MOST_ENDINGS else ("", "")]
+        for what, fix in [_what(ending, files, head) if i < MAX_ENDINGS else ("", "")]
     ]
 
 
@@ -100,6 +100,6 @@ def skipped_problems(tree: Tree, path: str) -> list[Problem]:
         )
     packed = archives(tree.root)
     if packed:
-        message = f"{path}: skipped {counted(len(packed), 'archive')}, as {packed[0]}"
+        message = f"{path}: skipped {plural(len(packed), 'archive')}, as {packed[0]}"
         problems.append(Problem(severity="note", message=message, fix="unpack what holds images"))
     return problems

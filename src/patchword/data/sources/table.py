@@ -17,10 +17,10 @@ from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import in_order, split_order
 from patchword.data.sources.table_columns import Columns, choose_columns, image_column
 from patchword.data.sources.table_labels import contradicting_rows, label_texts, several_labels
-from patchword.data.sources.table_paths import Place, files_below, key_of, locate
+from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
 from patchword.data.sources.table_text import parse_text
 from patchword.data.splits import split_in_two
-from patchword.errors import DataError, counted, is_near
+from patchword.errors import DataError, plural, suggestion
 from patchword.images.suffixes import SUFFIXES
 
 DESCRIPTION = "a .csv, .tsv, .jsonl or .parquet table of image and label"
@@ -50,7 +50,7 @@ class Origin:
     path: str
     kind: str
     folder: str
-    place: Place
+    place: ImageRoot
     make_reader: Callable[[Sequence[str]], Reader]
 
 
@@ -76,7 +76,9 @@ def _origin(path: str) -> Origin:
     def is_there(file: str) -> bool:
         return os.path.isfile(os.path.join(folder, file))
 
-    place = Place("the table's folder" if folder == "." else folder, is_there, lambda: files_below(folder))
+    place = ImageRoot(
+        "the table's folder" if folder == "." else folder, is_there, lambda: files_below(folder)
+    )
     return Origin(path, "table", folder, place, lambda files: PathReader(folder, tuple(files)))
 
 
@@ -119,7 +121,7 @@ def read_in_zip(
         return reader([str(folder / name) for name in names])
 
     columns = parse_text(f"{path}/{table}", content, is_there)
-    place = Place(f"{path}/{folder}" if top else path, is_there, below)
+    place = ImageRoot(f"{path}/{folder}" if top else path, is_there, below)
     return _dataset(Origin(path, "zip", top, place, make_reader), columns, request)
 
 
@@ -192,7 +194,7 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
             f"{path}: no row has both an image and a label", f"look at {taken.image} and {taken.label}"
         )
     if len(good) < len(texts):
-        lacking = counted(len(texts) - len(good), "row")
+        lacking = plural(len(texts) - len(good), "row")
         message = f"{path} has {lacking} without a label or an image"
         problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
     members, unsplit = _by_split(path, good, choice.splits, taken.split)
@@ -247,7 +249,7 @@ def _by_split(
     without = sum(not splits[i] for i in good)
     if not without:
         return members, []
-    message = f"{path} has {counted(without, 'row')} without a split in the column {column}: left out"
+    message = f"{path} has {plural(without, 'row')} without a split in the column {column}: left out"
     fix = "write train, val or test into them"
     return members, [Problem(severity="warning", message=message, fix=fix)]
 
@@ -268,8 +270,8 @@ def _splits(
         known = [i for i in all_rows if rows.texts[i] in index]
         unknown = sorted({str(rows.texts[i]) for i in all_rows} - set(index))
         if unknown:
-            listed = ", ".join(f"{u!r}{is_near(u, classes)}" for u in unknown[:8])
-            left_out = counted(len(all_rows) - len(known), "image")
+            listed = ", ".join(f"{u!r}{suggestion(u, classes)}" for u in unknown[:8])
+            left_out = plural(len(all_rows) - len(known), "image")
             has = "the class" if len(unknown) == 1 else "the classes"
             problems.append(
                 Problem(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchword.data.dataset import Problem
-from patchword.errors import DataError, counted
+from patchword.errors import DataError, plural
 
 # What stands between two labels in one cell. A blank, "-" or "_" is also part of many names.
 _SEPARATORS = (",", ";", "|", "/", "+", "&", " and ", "\n")
@@ -26,7 +26,7 @@ def label_texts(path: str, values: Sequence[Any], class_names: Sequence[str] | N
     if lists:
         row, value = lists[0]
         raise DataError(
-            f"{path}: {counted(len(lists), 'label')} of {len(values)} hold a list, not one class: row {row} "
+            f"{path}: {plural(len(lists), 'label')} of {len(values)} hold a list, not one class: row {row} "
             f"has {value!r}",
             "give each image one class",
         )
@@ -81,14 +81,14 @@ def several_labels(path: str, column: str, texts: Sequence[str | None]) -> list[
 
 def _refusal(path: str, column: str, count: int, rows: int, example: str, why: str) -> DataError:
     return DataError(
-        f"{path}: {counted(count, 'label')} of {rows} in the column {column} hold several names: {example!r} {why}. "
+        f"{path}: {plural(count, 'label')} of {rows} in the column {column} hold several names: {example!r} {why}. "
         "patchword gives each image one class",
         "give each image one class, or name another column with --label-column",
     )
 
 
 def _doubt(path: str, column: str, example: str, count: int, why: str) -> Problem:
-    message = f"{path}: in the column {column} {example!r} ({counted(count, 'row')}) {why}"
+    message = f"{path}: in the column {column} {example!r} ({plural(count, 'row')}) {why}"
     return Problem(
         severity="warning",
         message=f"{message}; it is taken as a class of its own",

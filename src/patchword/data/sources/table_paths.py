@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from patchword.data.dataset import Problem
-from patchword.errors import DataError, counted, near_text
+from patchword.errors import DataError, near_text, plural
 from patchword.images.suffixes import SUFFIXES
 
 # A table at the top of a disk must not cost a walk over all of it.
-MOST_FILES = 300_000
+MAX_FILES = 300_000
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageRoot:
     """Where a table's paths begin. is_there: of a path seen from there. files: all below it, with "/" in them."""
 
     name: str
@@ -40,7 +40,7 @@ def is_image_name(text: str) -> bool:
     return PurePosixPath(text.replace("\\", "/")).suffix.lower() in SUFFIXES
 
 
-def locate(path: str, column: str, cells: Sequence[str | None], place: Place) -> Located:
+def locate(path: str, column: str, cells: Sequence[str | None], place: ImageRoot) -> Located:
     """The files that the cells of the image column mean.
 
     A cell may differ from the file's path in blanks around it, backslashes, "./" and how é is written. A file that
@@ -53,7 +53,7 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: Place) ->
     urls = [cell for cell in given if _URL.match(cell)]
     if urls:
         raise DataError(
-            f"{path}: {counted(len(urls), 'cell')} of {len(given)} in the column {column} {'is a URL' if len(urls) == 1 else 'are URLs'}, such as "
+            f"{path}: {plural(len(urls), 'cell')} of {len(given)} in the column {column} {'is a URL' if len(urls) == 1 else 'are URLs'}, such as "
             f"{urls[0]}; patchword reads files and downloads no images",
             "download the images and write their paths into the table",
         )
@@ -73,7 +73,7 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: Place) ->
         cell, file = next(iter(found.items()))
         are = "is" if len(found) == 1 else "are"
         message = (
-            f"{path}: {len(found)} of {counted(len(direct), 'image')} {are} not at the path in the column {column} "
+            f"{path}: {len(found)} of {plural(len(direct), 'image')} {are} not at the path in the column {column} "
             f"and {are} found by name below {place.name}; {cell!r} is read from {file}"
         )
         problems.append(Problem(severity="note", message=message))
@@ -92,7 +92,7 @@ def key_of(file: str, folder: str) -> str:
     return posixpath.normpath(file)
 
 
-def _direct(cell: str, place: Place) -> str | None:
+def _direct(cell: str, place: ImageRoot) -> str | None:
     """The cell, or the spelling of it that is there."""
     if place.is_there(cell):
         return cell
@@ -107,7 +107,7 @@ def _plain(cell: str) -> str:
     return posixpath.normpath(slashed) if slashed else slashed
 
 
-def _searched(missing: Iterable[str], place: Place) -> dict[str, str]:
+def _searched(missing: Iterable[str], place: ImageRoot) -> dict[str, str]:
     """Cell → the one file below `place` that can be meant, in no case the file of another cell."""
     by_name, by_stem = _by_name(place.files())
     found = {}
@@ -151,7 +151,7 @@ def _by_end(cell: str, by_name: dict[str, list[str]], by_stem: dict[str, list[st
     return None
 
 
-def _other_case(path: str, missing: Sequence[str], place: Place) -> list[Problem]:
+def _other_case(path: str, missing: Sequence[str], place: ImageRoot) -> list[Problem]:
     """A warning for cells that differ from a file in the case of letters alone."""
     by_lower = {_composed(file).lower(): file for file in place.files()}
     slashed = {cell: _composed(_plain(cell)) for cell in missing}
@@ -160,13 +160,13 @@ def _other_case(path: str, missing: Sequence[str], place: Place) -> list[Problem
         return []
     cell, file = next(iter(near.items()))
     message = (
-        f"{path}: {counted(len(near), 'path')} not there in that spelling: {cell}, but {file}, which differs in the "
+        f"{path}: {plural(len(near), 'path')} not there in that spelling: {cell}, but {file}, which differs in the "
         "case of letters"
     )
     return [Problem(severity="warning", message=message, fix="write the names as the files have them")]
 
 
-def _none_there(path: str, column: str, missing: Sequence[str], place: Place) -> DataError:
+def _none_there(path: str, column: str, missing: Sequence[str], place: ImageRoot) -> DataError:
     first = missing[0]
     message = f"{path}: not one image of the column {column} is there, the first is {first}"
     files = place.files()
@@ -204,6 +204,6 @@ def files_below(folder: str) -> list[str]:
         inside = os.path.relpath(here, folder).replace(os.sep, "/")
         prefix = "" if inside == "." else f"{inside}/"
         found.extend(prefix + name for name in sorted(names) if not name.startswith("."))
-        if len(found) > MOST_FILES:
+        if len(found) > MAX_FILES:
             return []
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from patchword.data.sources.table_columns import Columns
 from patchword.data.sources.table_paths import is_image_name
-from patchword.errors import DataError, counted
+from patchword.errors import DataError, plural
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # How files begin that are no text, although they are called so.
@@ -40,7 +40,7 @@ def parse_text(name: str, content: bytes, is_there: Callable[[str], bool]) -> Co
         _refuse_without_header(name, rows, is_there)
     if len(rows) < 2:
         raise DataError(
-            f"{name} has {counted(len(rows), 'line')}, no image", "give a header line and a line an image"
+            f"{name} has {plural(len(rows), 'line')}, no image", "give a header line and a line an image"
         )
     header = [column.strip() for column in rows[0]]
     twice = next((column for column in header if header.count(column) > 1), None)

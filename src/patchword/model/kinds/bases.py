@@ -85,7 +85,7 @@ class Added(Kind):
 
 
 class Inner(Kind):
-    """Positions that each attention is told; the module is `(layout, depth) → a Place for each block`.
+    """Positions that each attention is told; the module is `(layout, depth) → a AttentionPositions for each block`.
 
     reaches_prefix: whether what a prefix token takes from the patches depends on where they are.
     """

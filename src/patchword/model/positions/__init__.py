@@ -1,7 +1,7 @@
 """Where tokens are: the one table from a kind of positions to its module.
 
 A kind added to the tokens is a module of `grid → [patches, D]` with `prefix`, rows for the
-first prefix tokens or None. A kind inside attention is one of `(layout, depth) → a Place
+first prefix tokens or None. A kind inside attention is one of `(layout, depth) → a AttentionPositions
 for each block`. A module with weights of its own draws them in `reset(generator)`.
 """
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import Learned, Resample
-from patchword.model.positions.place import Grid
+from patchword.model.positions.layout import Grid
 
 
 class LearnedPositions(nn.Module):

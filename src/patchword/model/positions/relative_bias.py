@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import RelativeBias
-from patchword.model.positions.place import Grid, Layout, Place
+from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout
 
 Rule = Literal["bicubic", "bilinear", "cubic", "linear"]
 
@@ -35,12 +35,12 @@ class RelativeBiasPositions(nn.Module):
         for table in self.tables:
             nn.init.trunc_normal_(table, std=0.02, generator=generator)
 
-    def forward(self, layout: Layout, depth: int) -> list[Place]:
+    def forward(self, layout: TokenLayout, depth: int) -> list[AttentionPositions]:
         index = relative_index(layout.grid, self.tables[0].device)
-        places = [Place(bias=self._bias(table, index, layout)) for table in self.tables]
+        places = [AttentionPositions(bias=self._bias(table, index, layout)) for table in self.tables]
         return places * depth if len(places) == 1 else places
 
-    def _bias(self, table: Tensor, index: Tensor, layout: Layout) -> Tensor:
+    def _bias(self, table: Tensor, index: Tensor, layout: TokenLayout) -> Tensor:
         """[H, N, N]"""
         differences = resample_differences(
             table[: -3 if self.prefix_rows else None], self.grid, layout.grid, self.rule

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import RelativeMLP
-from patchword.model.positions.place import Grid, Layout, Place
+from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout
 from patchword.model.positions.relative_bias import relative_index
 
 
@@ -23,10 +23,10 @@ class RelativeMLPPositions(nn.Module):
         count = 1 if config.shared else model.depth
         self.mlps = nn.ModuleList(_LogMLP(config.hidden, heads) for _ in range(count))
 
-    def forward(self, layout: Layout, depth: int) -> list[Place]:
+    def forward(self, layout: TokenLayout, depth: int) -> list[AttentionPositions]:
         differences = log_differences(layout.grid, layout.device)
         index = relative_index(layout.grid, layout.device)
-        places = [Place(bias=_bias(mlp(differences), index, layout)) for mlp in self.mlps]
+        places = [AttentionPositions(bias=_bias(mlp(differences), index, layout)) for mlp in self.mlps]
         return places * depth if len(places) == 1 else places
 
 
@@ -52,7 +52,7 @@ def log_differences(grid: Grid, device: torch.device) -> Tensor:
     return differences.sign() * differences.abs().log1p()
 
 
-def _bias(table: Tensor, index: Tensor, layout: Layout) -> Tensor:
+def _bias(table: Tensor, index: Tensor, layout: TokenLayout) -> Tensor:
     """table [differences, H] → [H, N, N]"""
     before, behind = layout.num_prefix, layout.num_suffix
     return F.pad(table[index].permute(2, 0, 1), (before, behind, before, behind)).contiguous()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import CentreCoordinates, IndexCoordinates, Rope2d, RopeMixed
-from patchword.model.positions.place import Grid, Layout, Place, rotation
+from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout, rotation
 
 
 class Rope2dPositions(nn.Module):
@@ -30,7 +30,7 @@ class Rope2dPositions(nn.Module):
         if self.periods is not None:
             self.periods.copy_(self._formula(self.periods.device))
 
-    def forward(self, layout: Layout, depth: int) -> list[Place]:
+    def forward(self, layout: TokenLayout, depth: int) -> list[AttentionPositions]:
         device = layout.device
         periods = self._formula(device) if self.periods is None else self.periods.float()
         row, column = (_coordinates(self.config.coordinates, layout.grid, axis, device) for axis in (0, 1))
@@ -70,7 +70,7 @@ class RopeMixedPositions(nn.Module):
         with torch.no_grad():
             self.frequencies.copy_(torch.stack((sizes * angle.cos(), sizes * angle.sin())))
 
-    def forward(self, layout: Layout, depth: int) -> list[Place]:
+    def forward(self, layout: TokenLayout, depth: int) -> list[AttentionPositions]:
         device = layout.device
         row, column = torch.meshgrid(
             *(torch.arange(n, device=device, dtype=torch.float32) for n in layout.grid), indexing="ij"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import SinCos1d, SinCos2d
-from patchword.model.positions.place import Grid
+from patchword.model.positions.layout import Grid
 
 
 class SinCos1dPositions(nn.Module):

@@ -39,7 +39,7 @@ from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
 
 DESCRIPTION = "from weights, with a head for the data's classes"
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 20, 300, 10_000
+EPOCHS, MIN_STEPS, MAX_STEPS = 20, 300, 10_000
 # Channels below which no published model lies.
 NARROW = 192
 
@@ -148,7 +148,7 @@ def _batch(model: ViTConfig) -> int:
 
 
 def _epochs(steps_per_epoch: int) -> int:
-    fewest, most = FEWEST_STEPS / steps_per_epoch, MOST_STEPS / steps_per_epoch
+    fewest, most = MIN_STEPS / steps_per_epoch, MAX_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(EPOCHS, fewest), most)))
 
 

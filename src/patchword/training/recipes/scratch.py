@@ -49,10 +49,10 @@ from patchword.training.schedule import ScheduleSettings
 DESCRIPTION = "from scratch, sized to the data"
 # A small ViT leaves chance after some hundred steps. With Muon 900 to 1,250 answer better than 2,500 did with AdamW
 # (docs/decisions/0010).
-FEWEST_STEPS, MOST_STEPS = 900, 30_000
+MIN_STEPS, MAX_STEPS = 900, 30_000
 # Digits, five folds of the training images, 60 rounds, some 1,000 steps: 98.5 % (loss 0.143), with AdamW 98.1 % (0.168);
 # 40 rounds on the first two of them 98.4 % for 98.8 (2026-11-27).
-FEWEST_TINY = 1000
+MIN_TINY = 1000
 NAMED_MODEL_SIZE = (224, 224)
 
 
@@ -105,7 +105,7 @@ def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float 
     steps_per_epoch = max(facts.num_images // batch, 1)
     epochs = overlay.get("schedule.epochs")
     if epochs is None:
-        epochs = _epochs(facts, steps_per_epoch, FEWEST_TINY if tiny else FEWEST_STEPS)
+        epochs = _epochs(facts, steps_per_epoch, MIN_TINY if tiny else MIN_STEPS)
     return TrainSettings(
         model=model,
         preprocess=preprocess if view == 1 else from_the_middle(preprocess),
@@ -123,5 +123,5 @@ def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float 
 def _epochs(facts: DataFacts, steps_per_epoch: int, fewest_steps: int) -> int:
     """Many rounds over few images, fewer over many."""
     wanted = 40 if facts.num_images < 3000 else 60
-    fewest, most = fewest_steps / steps_per_epoch, MOST_STEPS / steps_per_epoch
+    fewest, most = fewest_steps / steps_per_epoch, MAX_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(wanted, fewest), most)))

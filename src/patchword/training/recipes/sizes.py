@@ -13,7 +13,7 @@ from patchword.training.recipes.common import VIEW, answered_size, is_tiny
 from patchword.training.recipes.facts import Choice, DataFacts, Size
 
 PATCHES = (1, 2, 4, 8, 12, 14, 16, 32)
-FEWEST_TOKENS = 16
+MIN_TOKENS = 16
 HEAD_DIM = 32
 
 
@@ -84,7 +84,7 @@ def _patch(side: int) -> int:
     Fewer leave attention little to do; more cost time (28-pixel images in patches of 2 take
     four times as long as in patches of 4) that a small data set does not repay.
     """
-    fitting = [p for p in PATCHES if side / p >= FEWEST_TOKENS**0.5] or [1]
+    fitting = [p for p in PATCHES if side / p >= MIN_TOKENS**0.5] or [1]
     if side <= 16:
         return fitting[-1]
     return 16 if side >= 160 else min(fitting, key=lambda patch: _distance(side, patch))

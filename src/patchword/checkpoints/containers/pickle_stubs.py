@@ -1,7 +1,7 @@
 """What the names in a pickle stand for here: harmless things that keep what they are given and do nothing.
 
 A pickle calls what it names. Every call that a checkpoint makes honestly is in the table at the end,
-answered by a function of this file; any other name becomes a `Stranger`.
+answered by a function of this file; any other name becomes a `OpaqueObject`.
 """
 
 import struct
@@ -29,9 +29,9 @@ _SCALARS = {
     "u8": "<Q", "u4": "<I", "u2": "<H", "u1": "<B", "b1": "<?",
 }  # fmt: skip
 # More axes than torch allows are no tensor.
-MOST_AXES = 64
-MOST_ELEMENTS = 2**60
-MOST_KEY_PARTS = 1000
+MAX_AXES = 64
+MAX_ELEMENTS = 2**60
+MAX_KEY_PARTS = 1000
 
 
 def _fixed(self: Any, state: Any) -> None:
@@ -90,7 +90,7 @@ class Maker:
         return self._make(*given)
 
 
-class Stranger:
+class OpaqueObject:
     """Stands for an object of a class that is not made. Takes whatever a pickle gives it.
 
     called: the name of the class. state: its attributes. items: what it held as a dict.
@@ -122,19 +122,19 @@ class Stranger:
         pass
 
 
-class Namespace(Stranger):
+class Namespace(OpaqueObject):
     """argparse.Namespace and its like: what a training script was called with."""
 
     called = "argparse.Namespace"
 
 
-def stranger(name: str) -> type[Stranger]:
+def stranger(name: str) -> type[OpaqueObject]:
     """A class for a name; a new one each time, so that no file reaches into the next."""
-    return type("Stranger", (Stranger,), {"called": name})
+    return type("OpaqueObject", (OpaqueObject,), {"called": name})
 
 
 # Classes and the like are hashed by what they are, sets once, part by part as they were made.
-_KEYS = (str, bytes, float, type(None), type, frozenset, Stranger, Maker, Named, Storage, TensorMade)
+_KEYS = (str, bytes, float, type(None), type, frozenset, OpaqueObject, Maker, Named, Storage, TensorMade)
 
 
 def storage_of(pid: tuple[Any, ...]) -> Storage:
@@ -142,7 +142,7 @@ def storage_of(pid: tuple[Any, ...]) -> Storage:
     kind, key, elements = pid[1], pid[2], pid[4]
     if not isinstance(key, str | int) or type(elements) is not int:
         raise ValueError("a storage without a name or size")
-    if isinstance(kind, type) and issubclass(kind, Stranger):
+    if isinstance(kind, type) and issubclass(kind, OpaqueObject):
         return Storage(key=str(key), dtype=kind.called, elements=elements)
     if not isinstance(kind, Named):
         raise ValueError("a storage of no known kind")
@@ -152,9 +152,9 @@ def storage_of(pid: tuple[Any, ...]) -> Storage:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> TensorMade:
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise ValueError("a tensor without storage")
-    if len(shape) != len(strides) or len(shape) > MOST_AXES:
+    if len(shape) != len(strides) or len(shape) > MAX_AXES:
         raise ValueError("a tensor whose strides do not fit its shape")
-    if not all(type(n) is int and 0 <= n < MOST_ELEMENTS for n in (offset, *shape, *strides)):
+    if not all(type(n) is int and 0 <= n < MAX_ELEMENTS for n in (offset, *shape, *strides)):
         raise ValueError("a tensor of impossible size")
     return TensorMade(storage, storage.dtype, offset, tuple(shape), tuple(strides))
 
@@ -165,7 +165,7 @@ def _tensor_v3(
     made = _tensor(storage, offset, shape, strides)
     if not isinstance(dtype, Named):
         return Refused(
-            dtype.called if isinstance(dtype, type) and issubclass(dtype, Stranger) else "nameless"
+            dtype.called if isinstance(dtype, type) and issubclass(dtype, OpaqueObject) else "nameless"
         )
     return TensorMade(made.storage, dtype.dtype, made.offset, made.shape, made.strides)
 
@@ -180,7 +180,7 @@ def _refused(kind: str) -> Maker:
 
 def _of_type(rebuild: Any = None, kind: Any = None, arguments: Any = (), state: Any = None) -> Any:
     """torch's way to bring back tensors with attributes: the tensor alone matters here."""
-    return rebuild(*arguments) if isinstance(rebuild, Maker) else Stranger()
+    return rebuild(*arguments) if isinstance(rebuild, Maker) else OpaqueObject()
 
 
 class _Dict(dict[Any, Any]):
@@ -219,12 +219,12 @@ def check_key(key: Any) -> None:
     while pending:
         part = pending.pop()
         seen += 1
-        if isinstance(part, tuple) and seen + len(part) <= MOST_KEY_PARTS:
+        if isinstance(part, tuple) and seen + len(part) <= MAX_KEY_PARTS:
             pending.extend(part)
         elif isinstance(part, int):
-            if abs(part) >= MOST_ELEMENTS:
+            if abs(part) >= MAX_ELEMENTS:
                 raise ValueError("a dict with keys of impossible size")
-        elif seen > MOST_KEY_PARTS or not isinstance(part, _KEYS):
+        elif seen > MAX_KEY_PARTS or not isinstance(part, _KEYS):
             raise ValueError("a dict with keys that are no names")
 
 
@@ -242,9 +242,9 @@ def _device(kind: Any = "", index: Any = None) -> str:
     return f"{kind}:{index}" if type(index) is int and 0 <= index < 1000 else kind
 
 
-def _object(kind: Any = None, *rest: Any) -> Stranger:
+def _object(kind: Any = None, *rest: Any) -> OpaqueObject:
     """copyreg's way to make an object without its initialiser (protocols 0 and 1)."""
-    return kind() if isinstance(kind, type) and issubclass(kind, Stranger) else Stranger()
+    return kind() if isinstance(kind, type) and issubclass(kind, OpaqueObject) else OpaqueObject()
 
 
 def _encoded(text: Any = "", encoding: Any = "") -> bytes:

@@ -8,7 +8,7 @@ from torch import Tensor
 Grid = tuple[int, int]
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """Where the patches lie in the sequence: `num_prefix` tokens, rows × columns patches, `num_suffix`."""
 
     grid: Grid
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
         return tokens[:, self.num_prefix : self.num_prefix + self.num_patches]
 
 
-class Place(NamedTuple):
+class AttentionPositions(NamedTuple):
     """For one block: a bias on the scores, or a rotation of queries and keys, or neither.
 
     bias [H, N, N], or [B, H, N, N] where images differ, added to the scaled scores. cos, sin [N, d] or [H, N, d]; tokens that are
@@ -62,8 +62,8 @@ class Place(NamedTuple):
         return None if self.bias is None else self.bias[..., :num_queries, :]
 
 
-def rotation(angles: Tensor, layout: Layout, neighbours: bool) -> Place:
-    """angles [..., patches, d/2] of the pairs → the Place that turns by them, prefix unturned."""
+def rotation(angles: Tensor, layout: TokenLayout, neighbours: bool) -> AttentionPositions:
+    """angles [..., patches, d/2] of the pairs → the AttentionPositions that turns by them, prefix unturned."""
     cos, sin = angles.cos(), angles.sin()
     if neighbours:
         cos = cos.repeat_interleave(2, -1)
@@ -74,4 +74,4 @@ def rotation(angles: Tensor, layout: Layout, neighbours: bool) -> Place:
     pad = (0, 0, layout.num_prefix, layout.num_suffix)
     cos = torch.nn.functional.pad(cos, pad, value=1.0)
     sin = torch.nn.functional.pad(sin, pad)
-    return Place(cos=cos, sin=sin, neighbours=neighbours)
+    return AttentionPositions(cos=cos, sin=sin, neighbours=neighbours)

@@ -24,8 +24,8 @@ from patchword.errors import (
     DataError,
     ImageError,
     NotEnoughMemory,
-    counted,
     is_out_of_memory,
+    plural,
 )
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -44,7 +44,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Output:
     """What the model said of one picture, or why it said nothing.
 
     values: the model's output for it. brightness: mean of what the model was fed, by which
@@ -122,7 +122,7 @@ class Route:
     max_pixels: int = MAX_PIXELS
 
 
-def answers(items: Iterable[Named], route: Route, plan: Plan) -> Iterator[Answer]:
+def answers(items: Iterable[Named], route: Route, plan: Plan) -> Iterator[Output]:
     """An answer for every item, in order, while memory holds only a few batches.
 
     A picture that cannot be read has an error in its own answer and touches no other.
@@ -136,7 +136,7 @@ def answers(items: Iterable[Named], route: Route, plan: Plan) -> Iterator[Answer
         worker = _Worker(route, threading.Lock() if plan.alone else nullcontext())
         chunks = _chunks(items, plan.batch_size)
         if plan.workers == 1:
-            done: Iterator[list[Answer]] = map(worker, chunks)
+            done: Iterator[list[Output]] = map(worker, chunks)
         else:
             done = in_order(worker, chunks, plan.workers, plan.workers + _AHEAD)
         for chunk in done:
@@ -157,9 +157,9 @@ class _Worker:
     def __init__(self, route: Route, turn: AbstractContextManager[Any]) -> None:
         self.route, self.turn = route, turn
 
-    def __call__(self, chunk: list[tuple[int, Named]]) -> list[Answer]:
+    def __call__(self, chunk: list[tuple[int, Named]]) -> list[Output]:
         fed: dict[int, Array] = {}
-        found: dict[int, Answer] = {}
+        found: dict[int, Output] = {}
         for index, item in chunk:
             try:
                 source = item.source() if callable(item.source) else item.source
@@ -167,14 +167,14 @@ class _Worker:
                     source, self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
                 )
             except (ImageError, DataError) as error:
-                found[index] = Answer(index=index, name=item.name, error=error)
+                found[index] = Output(index=index, name=item.name, error=error)
         names = {index: item.name for index, item in chunk}
         again = {index: item.source if callable(item.source) else None for index, item in chunk}
         # Preprocessing that keeps the aspect gives pictures of several sizes: equal ones go together.
         for same in _by_shape(fed):
             for index, values in zip(same, self._compute([fed[i] for i in same]), strict=True):
                 _check_numbers(values, names[index])
-                found[index] = Answer(
+                found[index] = Output(
                     index=index,
                     name=names[index],
                     values=values,
@@ -204,7 +204,7 @@ def _memory_reported(images: int) -> Iterator[None]:
             f"use a smaller --batch-size, such as {images // 2}" if images > 1 else "use a smaller image size"
         )
         raise NotEnoughMemory(
-            f"not enough memory to compute {counted(images, 'image')} at once", fix
+            f"not enough memory to compute {plural(images, 'image')} at once", fix
         ) from error
 
 
@@ -238,7 +238,7 @@ class SameAnswers:
         self._differs = False
         self._pictures_differ = False
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Output) -> None:
         if answer.values is None or self._differs:
             return
         self.count += 1
