@@ -288,25 +288,29 @@ def train(
         return resume_folder(resume, data=None if data is None else str(data), progress=shown)
     if data is None:
         raise UserError("no data is given", 'give "digits", a folder or .zip of class folders, or a table')
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        class_level=class_level,
-        split_column=split_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-    )
-    request = TrainRequest(
-        data=str(data),
-        overlay=_overlay(config, _given(asked), settings),
-        out=None if out is None else str(out),
-        opening=opening,
-        options=options or Options(),
-        offline=offline,
-    )
-    prepared = prepare(request, shown)
+    prepared = prepare(_request(asked), shown)
     _show_beginning(prepared, shown)
     return run(prepared, shown)
+
+
+def _request(asked: Mapping[str, Any]) -> TrainRequest:
+    """The parameters of `train` as `prepare` takes them."""
+    opening = (
+        "image_column",
+        "label_column",
+        "class_level",
+        "split_column",
+        "ignore_unknown_classes",
+        "max_pixels",
+    )
+    return TrainRequest(
+        data=str(asked["data"]),
+        overlay=_overlay(asked["config"], _given(asked), asked["settings"]),
+        out=None if asked["out"] is None else str(asked["out"]),
+        opening=OpenRequest(**{name: asked[name] for name in opening}),
+        options=asked["options"] or Options(),
+        offline=asked["offline"],
+    )
 
 
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:

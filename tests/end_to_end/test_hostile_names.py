@@ -45,8 +45,8 @@ def say() -> Callable[..., tuple[int, str]]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("hostile") / "scans\x1b[31m"
     try:
-        write_scans(top, {"a": 8, "b": 8, "c": 8})
-        for plain, name in zip("abc", CLASSES, strict=True):
+        write_scans(top, {"a0": 8, "b1": 8, "c2": 8})
+        for plain, name in zip(("a0", "b1", "c2"), CLASSES, strict=True):
             (top / plain).rename(top / name)
         (top / CLASSES[1] / FILE).write_bytes(b"no picture")
     except (OSError, ValueError):

@@ -127,7 +127,7 @@ def test_a_finished_run_and_changed_data_are_not_gone_on_with(run: Path, data: P
     assert finished.returncode == 2 and "is finished" in finished.stderr
     write_scans(tmp_path, {"d0": 15, "d1": 14, "d2": 15})
     other = patchword("train", tmp_path, "--resume", run)
-    assert other.returncode == 2 and "has changed" in other.stderr
+    assert other.returncode == 2 and "have changed" in other.stderr
     settings = patchword("train", "--resume", run, "--lr", "1")
     assert settings.returncode == 2 and "--lr" in settings.stderr
 

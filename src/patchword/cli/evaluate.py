@@ -83,8 +83,7 @@ def evaluate(
 
     loaded = load(model, device=device, options=said(), offline=offline)
     tell(loaded.report)
-    from patchword.inference.evaluate import EvaluationRequest, open_for
-    from patchword.inference.evaluate import evaluate as score
+    from patchword.inference import evaluate as scoring
 
     opening = open_request(
         image_column,
@@ -94,9 +93,9 @@ def evaluate(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    dataset = open_for(loaded, data, opening)
+    dataset = scoring.open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
-        request = EvaluationRequest(
+        request = scoring.EvaluationRequest(
             split=split,
             include_trained=include_trained,
             batch_size=batch_size,
@@ -104,8 +103,13 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = score(loaded, dataset, request)
+        found = scoring.evaluate(loaded, dataset, request)
     _give(found, loaded.report, as_json=as_json, output=output)
+    _fail_for_unreadable(found)
+
+
+def _fail_for_unreadable(found: "Evaluation") -> None:
+    """Raises: PartialFailure naming the images that could not be scored."""
     from patchword.inference.predict import Failures
 
     failures = Failures()
@@ -157,13 +161,12 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(heading)
     if why:
         console.print(line(why, "dim"))
+    if found.trained_on is not None and found.trained_on.images:
+        console.print(line(found.trained_on.text, "yellow"))
     top1 = line(f"\ntop-1  {percent(found.top1)}", "bold")
     over = f" {found.coverage}" if found.coverage else ""
     top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
     console.print(top1)
-    if found.trained_on is not None and found.trained_on.images:
-        console.print(line(found.trained_on.text, "yellow"))
-    console.print(f"\n[bold]top-1  {percent(found.top1)}[/bold]   95 % interval {low} to {high}")
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"

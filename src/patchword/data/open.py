@@ -7,7 +7,7 @@ from pathlib import Path
 from patchword.data.dataset import Dataset
 from patchword.data.missing import not_there
 from patchword.data.request import OpenRequest
-from patchword.data.sources import SOURCES, table
+from patchword.data.sources import SOURCES
 from patchword.errors import DataError
 from patchword.images.suffixes import SUFFIXES
 
@@ -26,8 +26,6 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
         raise DataError(f"{text} is a URL, and data are read from disk", "download it, and give its path")
     for source in SOURCES:
         if source.recognises(text):
-            if source is not table:
-                _refuse_columns(text, request)
             return _limited(source.read(text, request), request.max_pixels)
     if not Path(text).exists():
         raise not_there(text, ["digits"])
@@ -55,16 +53,6 @@ def _unknown(path: str) -> DataError:
         )
     known = "; ".join(source.DESCRIPTION for source in SOURCES)
     return DataError(f"{path} is no data set that patchword knows", f"give one of: {known}")
-
-
-def _refuse_columns(path: str, request: OpenRequest) -> None:
-    """Columns are of tables; elsewhere they would be ignored."""
-    given = [name for name in ("image_column", "label_column") if getattr(request, name) is not None]
-    if given:
-        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise DataError(
-            f"{path} is no table, so {options} would change nothing", "leave it out, or give the table"
-        )
 
 
 def _limited(dataset: Dataset, max_pixels: int) -> Dataset:

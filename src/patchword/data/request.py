@@ -36,8 +36,8 @@ class OpenRequest:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise SettingsError(f"max_pixels is {self.max_pixels}", "give a whole number from 1")
+        if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
+            raise SettingsError(f"max_pixels is {self.max_pixels!r}", "give a whole number from 1")
 
 
 def refuse_table_options(request: OpenRequest, what: str) -> None:

@@ -58,7 +58,8 @@ def test_every_setting_that_is_advised_can_be_set() -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
     write_tiny(folder / "m.safetensors")
-    write_scans(folder / "scans", {f"{split}/{name}": 2 for split in ("train", "val") for name in NAMES})
+    for first, split in enumerate(("train", "val")):
+        write_scans(folder / "scans" / split, dict.fromkeys(NAMES, 2), first=2 * first)
     return folder
 
 
@@ -85,7 +86,7 @@ def test_columns_of_data_that_is_no_table_are_refused(place: Path, capsys: Outpu
         for option in ("--image-column", "--label-column"):
             assert run(["check", data, option, "x"]) == 2
             said = capsys.readouterr().err
-            assert option in said and "no table" in said and "fix: leave it out" in said
+            assert option in said and "applies to tables only" in said and "fix: remove it" in said
 
 
 def test_a_byte_order_mark_is_part_of_no_name(place: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_following_the_advice_on_floats_trains_and_the_run_and_what_follows_it_k
 ) -> None:
     tiny = ["--epochs", "1", "--image-size", "8", "-o", "run.precision=float32"]
     assert run(["train", str(floats), "--out", str(tmp_path / "no"), *tiny]) == 2
-    assert "--value-range LOW,HIGH" in capsys.readouterr().err
+    assert "--value-range" in capsys.readouterr().err
     ways = {
         "option": ["--value-range", "0,255"],
         "setting": ["-o", "preprocess.reading.value_range=[0.0,255.0]"],
