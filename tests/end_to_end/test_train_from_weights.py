@@ -92,11 +92,11 @@ def test_every_file_of_the_run_says_what_it_was_begun_from(base: Path, others: P
 
 
 @pytest.mark.slow
-def test_one_round_from_weights_is_worth_many_from_nothing(tmp_path: Path) -> None:
+def test_two_epochs_from_weights_are_worth_twelve_from_scratch(tmp_path: Path) -> None:
     quick = ("--threads", "1", "-o", "run.precision=float32")
     first = trained("digits", "--epochs", "12", *quick, "--out", tmp_path / "first")
-    second = trained("digits", "--weights", first, "--epochs", "1", *quick, "--out", tmp_path / "second")
-    nothing = trained("digits", "--epochs", "1", *quick, "--out", tmp_path / "nothing")
+    second = trained("digits", "--weights", first, "--epochs", "2", *quick, "--out", tmp_path / "second")
+    nothing = trained("digits", "--epochs", "2", *quick, "--out", tmp_path / "nothing")
     scores = [json.loads((run / "evaluation.json").read_text())["top1"] for run in (first, second, nothing)]
     assert scores[1] > scores[0] - 0.05 and scores[1] > scores[2] + 0.3, scores
 
@@ -155,7 +155,7 @@ def test_a_size_that_no_file_says_is_the_one_asked_for(
     assert run([*command, "--out", str(tmp_path / "none")]) == 2
     assert "the image size is in no file" in capsys.readouterr().err
     assert run([*command, "--out", str(tmp_path / "run"), "--image-size", "32x48"]) == 0
-    assert "taken to be --image-size 32x48" in capsys.readouterr().err
+    assert "taken to be 32x48 (option --image-size)" in capsys.readouterr().err
     assert read_card(tmp_path / "run" / "last.safetensors").config.image.size == (32, 48)
 
 

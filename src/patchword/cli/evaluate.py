@@ -93,7 +93,6 @@ def evaluate(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    dataset = scoring.open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
         request = scoring.EvaluationRequest(
             split=split,
@@ -103,7 +102,7 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = scoring.evaluate(loaded, dataset, request)
+        found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
     _give(found, loaded.report, as_json=as_json, output=output)
     _fail_for_unreadable(found)
 
