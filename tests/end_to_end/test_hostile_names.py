@@ -72,8 +72,8 @@ def test_what_is_printed_of_data_and_runs_is_tame(
     for code, *args in (
         (0, "check", data),
         (0, "check", data, "--json"),
-        (0, "evaluate", trained, data),
-        (0, "evaluate", trained, data, "--json"),
+        (3, "evaluate", trained, data),
+        (3, "evaluate", trained, data, "--json"),
         (3, "predict", trained, data),
         (3, "predict", trained, data, "--json"),
         (3, "predict", trained, data, "--jsonl"),

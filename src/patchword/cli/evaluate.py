@@ -162,7 +162,8 @@ def _print(found: "Evaluation", why: str) -> None:
         console.print(line(why, "dim"))
     if found.trained_on is not None and found.trained_on.images:
         console.print(line(found.trained_on.text, "yellow"))
-    top1 = line(f"\ntop-1  {percent(found.top1)}", "bold")
+    console.print()
+    top1 = line(f"top-1  {percent(found.top1)}", "bold")
     over = f" {found.coverage}" if found.coverage else ""
     top1.append_text(line(f"{over}   95 % interval {low} to {high}", "not bold"))
     console.print(top1)
