@@ -24,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 WANTED = 0.9
 TIMEOUT_S = 900
+# Not every hidden file: some are test data.
+NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "runs", "shared", "build")
 MARKERS = "not slow and not proof and not browser and not peers and not gpu"
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", MARKERS)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
@@ -95,7 +97,7 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> str:
 
 
 def copy_tree(tree: Path) -> Path:
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "shared", "build"))
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
     return tree
 
 
