@@ -214,7 +214,7 @@ def test_a_lost_class_token_is_no_square_grid_and_a_lost_table_no_sines(tmp_path
     del names[lost]
     path = tmp_path / "torn.npz"
     write_npz(path, names)
-    with pytest.raises(KeyMismatch, match=f"it lacks {lost}"):
+    with pytest.raises(KeyMismatch, match=f"{lost} is missing"):
         opened_of(path, image_size=(12, 20))
 
 
@@ -235,7 +235,7 @@ def test_the_optimisers_copies_are_not_mistaken_for_the_weights(tmp_path: Path, 
     write_npz(path, copies | names | clock)
     opened = opened_of(path)
     assert same(read_tensors(opened), tensors_of(MAP))
-    assert {d.reason for d in opened.plan.dropped} == {"the optimiser's state", "training's clock"}
+    assert {d.reason for d in opened.plan.dropped} == {"the optimiser's state", "the training clock"}
 
 
 def test_a_text_tower_is_dropped_with_its_reason_and_anything_else_is_an_error(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_language_model_beside_is_dropped_and_the_missing_pool_told(tmp_path
     language = {"params/llm/embedder/input_embedding": torch.ones(3, 2)}
     opened = opened_of(written(tmp_path, config, replace(TOWER, scanned=True), **language))
     assert opened.plan.dropped[0].reason == "the language model"
-    assert any("no pool of its own" in note for note in opened.report.notes)
+    assert any("no pooling of its own" in note for note in opened.report.notes)
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_pool_is_an_option_only_where_names_do_not_tell(tmp_path: Path) -> N
 def test_heads_are_in_the_shapes_and_an_option_may_not_contradict_them(tmp_path: Path) -> None:
     path = written(tmp_path, PLAIN, NamingVariant())
     assert opened_of(path, num_heads=2).card.config.attention.num_heads == 2
-    with pytest.raises(CheckpointError, match="2 heads, and 4"):
+    with pytest.raises(CheckpointError, match="2 heads, but --num-heads is 4"):
         opened_of(path, num_heads=4)
 
 
@@ -396,9 +396,9 @@ REFUSED: dict[str, ViTConfig] = {
     "norm before the blocks": replace(PLAIN, block=BlockConfig(entry_norm=True)),
     "positions of kind none": replace(PLAIN, positions=NoPositions()),
     "gated MLP": replace(PLAIN, mlp=MLPConfig(hidden=12, gated=True, activation="silu")),
-    "norm of queries and keys": replace(PLAIN, attention=AttentionConfig(num_heads=2, qk_norm="layer")),
-    "projection without a bias": replace(PLAIN, head=HeadConfig(num_classes=0, projection=4)),
-    "head without a bias": replace(PLAIN, head=HeadConfig(num_classes=5, bias=False)),
+    "normalised queries and keys": replace(PLAIN, attention=AttentionConfig(num_heads=2, qk_norm="layer")),
+    "a projection without bias": replace(PLAIN, head=HeadConfig(num_classes=0, projection=4)),
+    "a head without bias": replace(PLAIN, head=HeadConfig(num_classes=5, bias=False)),
 }
 
 

@@ -276,9 +276,9 @@ def test_half_precision_stays_half() -> None:
         ("deit", like(norm=LayerNormConfig(eps=1e-5)), "norm.eps"),
         ("dinov2", MODELS["DeiT, distilled"][1], "distillation"),
         ("torchvision", MODELS["DeiT, distilled"][1], "positions.prefix"),
-        ("torchvision", WIDE, "24 x 40 in patches of 8 x 8"),
-        ("dinov2", DINOV3, "no rotary positions"),
-        ("deit", like(positions=Rope2d()), "no rotary positions"),
+        ("torchvision", WIDE, "24 x 40 images with 8 x 8 patches"),
+        ("dinov2", DINOV3, "not support rotary positions"),
+        ("deit", like(positions=Rope2d()), "not support rotary positions"),
         ("mae", like(mlp=replace(PLAIN.mlp, activation="gelu_tanh"), head=HEADLESS), "activation"),
         ("dino", PLAIN, "linear heads"),
         ("dinov2", like(block=SCALED), "linear head"),
@@ -375,7 +375,7 @@ def test_the_same_tensors_are_told_apart_by_what_is_beside(
     tensors = theirs("dino", like(head=HEADLESS))
     opened = resolve(listed({"model": tensors} if tree == "model" else tensors, name), Options(num_heads=3))
     assert opened.layout.name == family
-    assert any("taken for" in note for note in opened.report.notes) is guess
+    assert any("assumed to be" in note for note in opened.report.notes) is guess
 
 
 def test_the_zero_row_of_maes_sines_tells_it_in_any_wrapper(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_the_zero_row_of_maes_sines_tells_it_in_any_wrapper(tmp_path: Path) -> N
     tensors["pos_embed"][:, 0] = 0
     opened = saved(tensors, tmp_path / "backbone.pth", num_heads=3)
     assert opened.layout.name == "mae"
-    assert not any("taken for" in note for note in opened.report.notes)
+    assert not any("assumed to be" in note for note in opened.report.notes)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_a_linear_heads_width_tells_what_it_reads(
 
 def test_a_head_of_another_backbone_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.rand(7, 50), "bias": torch.rand(7)}, tmp_path / "head.pth")
-    with pytest.raises(CheckpointError, match="50 numbers"):
+    with pytest.raises(CheckpointError, match="50 inputs"):
         saved(theirs("dinov2", DINOV2), tmp_path / "x.pth", num_heads=3, head=tmp_path / "head.pth")
 
 

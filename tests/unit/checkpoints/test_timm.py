@@ -195,10 +195,10 @@ CANNOT: dict[str, tuple[ViTConfig, str]] = {
     "a projection and classes": (tiny(head=HeadConfig(projection=7)), "projection"),
     "tanh": (tiny(head=HeadConfig(pre_logits=7)), "tanh"),
     "own width of heads": (tiny(attention=AttentionConfig(num_heads=2, head_dim=20)), "heads of 20"),
-    "post norm": (tiny(block=BlockConfig(order="post")), "after the sum"),
+    "post norm": (tiny(block=BlockConfig(order="post")), "after the residual sum"),
     "registers behind": (
         tiny(tokens=TokensConfig(num_registers=2, registers_last=True)),
-        "registers behind",
+        "registers after",
     ),
     "eps of 1e-12": (tiny(norm=LayerNormConfig(eps=1e-12)), "norm.eps"),
     "rope and quick GELU": (
@@ -220,7 +220,7 @@ def test_periods_that_timm_would_not_compute_are_refused_and_others_left_to_it(t
     source = source_of(tiny(positions=Rope2d(stored_periods=True)))
     assert write_as(source, Timm(), tmp_path / "computed").rewritten_for
     source.tensors["attention_positions.periods"].mul_(1.001)
-    with pytest.raises(CheckpointError, match="stored periods"):
+    with pytest.raises(CheckpointError, match="stored rotary periods"):
         write_as(source, Timm(), tmp_path / "rounded")
 
 
@@ -282,10 +282,10 @@ def test_perception_encoder_without_a_name_is_not_taken_for_clip() -> None:
     ("config", "told"),
     [
         (tiny(block=BlockConfig(layer_scale=0.1)), "LayerScale"),
-        (tiny(tokens=NO_CLASS, head=MEAN), "no class token"),
+        (tiny(tokens=NO_CLASS, head=MEAN), "without a class token"),
         (tiny(mlp=GATED), "packed"),
         (tiny(attention=AttentionConfig(num_heads=3, qk_norm="layer")), "q_norm"),
-        (tiny(image=ImageConfig(size=(16, 12)), positions=Learned(covers="patches")), "without a place"),
+        (tiny(image=ImageConfig(size=(16, 12)), positions=Learned(covers="patches")), "without a row"),
     ],
     ids=["scaled, with a head", "no class token", "gated", "normed queries", "bare class token"],
 )
@@ -293,7 +293,7 @@ def test_timms_own_combinations_are_read_without_any_name(config: ViTConfig, tol
     opened = read(listed(config), num_heads=3, image_size=config.image.size)
     assert opened.layout.name == "timm"
     assert told in opened.report.evidence
-    assert any("nothing names its architecture" in note for note in opened.report.notes)
+    assert any("architecture is unknown" in note for note in opened.report.notes)
     assert not differences(explicit(config), explicit(opened.card.config))
 
 
@@ -374,8 +374,8 @@ def test_class_names_are_the_descriptions_where_those_are_of_one_class_each() ->
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
-        ("rel_pos_bias.relative_position_bias_table", (24, 3), "shared table"),
-        ("patch_embed.norm.weight", (24,), "norm behind the patches"),
+        ("rel_pos_bias.relative_position_bias_table", (24, 3), "shared relative position table"),
+        ("patch_embed.norm.weight", (24,), "norm after the patches"),
     ],
 )
 def test_a_part_that_no_published_model_has_is_refused_by_name(

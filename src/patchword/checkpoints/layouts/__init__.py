@@ -1,4 +1,4 @@
-"""Every layout that is read and written. A new one is a file beside this and a line here."""
+"""All layouts that patchword reads and writes. To add one, add a module here and list it in `LAYOUTS`."""
 
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts.beit import BEiT, BEiT2

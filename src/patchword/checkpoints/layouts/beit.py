@@ -45,7 +45,7 @@ _SHARED = "rel_pos_bias."
 
 @dataclass(frozen=True)
 class RelativeIndex:
-    """[N + 1, N + 1] whole numbers: which row of the table each pair of tokens takes. Computed, never stored by us."""
+    """[N + 1, N + 1] integers: the table row for each pair of tokens. patchword computes them and does not store them."""
 
     grid: Size
     views: bool = field(default=True, init=False)
@@ -55,12 +55,12 @@ class RelativeIndex:
         return [(side, side)]
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
-        """Raises: CheckpointError where it is not the one that the grid gives."""
+        """Raises: CheckpointError if the stored index does not match the grid."""
         found = theirs[0]
         if not found.is_meta and not found[1].equal(self.write(())[0][1].to(found.dtype)):
             raise MissingFact(
-                f"{INDEX} is not that of a grid of {self.grid[0]} x {self.grid[1]} patches",
-                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                f"{INDEX} does not match a grid of {self.grid[0]} x {self.grid[1]} patches",
+                "pass --image-size HEIGHTxWIDTH with the size the model was trained for",
                 "image_size",
             )
         return []
@@ -79,7 +79,7 @@ class RelativeIndex:
 
 
 class BEiT(Original):
-    """`{"model": …}`: biases of queries and values, a table of relative positions in each block or one for all."""
+    """`{"model": …}`: biases on queries and values, and relative position tables, one per block or one shared."""
 
     name = "beit"
     title = "BEiT (its authors' file)"
@@ -105,13 +105,13 @@ class BEiT(Original):
             head=head_of(checkpoint, facts, self.constants.who),
         )
         guess = (
-            "BEiT v1 and v2 have the same tensors, and nothing says which of them this is; their mean and std differ "
-            "(0.5, ImageNet's)",
+            "assumed to be BEiT v1: v1 and v2 have the same tensors, but differ in mean and std "
+            "(0.5 for v1, ImageNet's for v2)",
         )
         return Description(
             config=config,
             preprocess=facts.preprocess(
-                evaluated(self.preprocess(config), f"{self.constants.who}: its evaluation")
+                evaluated(self.preprocess(config), f"the evaluation in {self.constants.who}")
             ),
             spelling=block_spelling(checkpoint) | {"index": bool(_indices(checkpoint))},
             notes=guess if _version(checkpoint)[1] == _GUESS else (),
@@ -139,7 +139,7 @@ class BEiT(Original):
 
 
 class BEiT2(BEiT):
-    """As BEiT; its pre-training files hold a shallow head beside the encoder (`cls_pt_layers`)."""
+    """Like BEiT; its pre-training files also contain a shallow head (`cls_pt_layers`)."""
 
     name = "beit2"
     title = "BEiT v2 (its authors' file)"
@@ -149,7 +149,7 @@ class BEiT2(BEiT):
 
 
 def is_beit(checkpoint: Checkpoint) -> bool:
-    """Tables of relative positions, or positions with LayerScale and biases of queries and values."""
+    """Whether the file has relative position tables, or positions, LayerScale and biases on queries and values."""
     first = first_block(checkpoint)
     if not is_common(checkpoint) or not checkpoint.has("cls_token", f"{first}attn.qkv.weight"):
         return False
@@ -161,7 +161,7 @@ def is_beit(checkpoint: Checkpoint) -> bool:
 
 
 def is_named_eva(checkpoint: Checkpoint) -> bool:
-    """BEiT and EVA with absolute positions and LayerScale have the same tensors."""
+    """Whether the file name starts with "eva": BEiT and EVA with absolute positions share their tensor names."""
     return checkpoint.path.name.lower().startswith("eva")
 
 
@@ -173,24 +173,24 @@ def _version(checkpoint: Checkpoint) -> tuple[str, str]:
         return "beit2", "cls_pt_layers"
     name = checkpoint.path.name.lower()
     if name.startswith(("beitv2", "beit2")):
-        return "beit2", f"its name {checkpoint.path.name}"
+        return "beit2", f"the file name {checkpoint.path.name}"
     if name.startswith("beit"):
-        return "beit", f"its name {checkpoint.path.name}"
+        return "beit", f"the file name {checkpoint.path.name}"
     return "beit", _GUESS
 
 
 def head_of(checkpoint: Checkpoint, facts: Facts, who: str) -> HeadConfig:
-    """The mean of the patches through `fc_norm`, or the class token of normed ones."""
+    """Mean pooling followed by `fc_norm`, or the normalised class token."""
     pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
     pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else who)
     return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
 
 
 def dropped() -> Iterable[Ignored]:
-    """What pre-training leaves in a file."""
-    yield Ignored("mask_token", "stands for hidden patches in pre-training alone")
-    yield Ignored(r"lm_head\..*", "the head of pre-training, which predicts visual tokens")
-    yield Ignored(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head of pre-training, beside the encoder")
+    """Tensors that only pre-training uses."""
+    yield Ignored("mask_token", "stands in for hidden patches, in pre-training only")
+    yield Ignored(r"lm_head\..*", "the pre-training head, which predicts visual tokens")
+    yield Ignored(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head that only pre-training uses")
 
 
 # Tables ----------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _indices(checkpoint: Checkpoint) -> list[str]:
 
 
 def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None]:
-    """Where tables lie ("blocks", "shared" or ""), the grid, and the number of heads."""
+    """The place of the tables ("blocks", "shared" or ""), the grid, and the number of heads."""
     patch = patch_of(checkpoint)[2]
     first = first_block(checkpoint)
     place = "blocks" if checkpoint.has(f"{first}attn.{TABLE}") else "shared"
@@ -211,8 +211,8 @@ def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None
     length, heads = checkpoint.shape_of(table, 2)
     if length < 4:
         raise CheckpointError(
-            f"{checkpoint.name}: {table} has {length} rows, fewer than the smallest grid's four",
-            "get the file again",
+            f"{checkpoint.name}: {table} has {length} rows, but the smallest grid needs 4",
+            "download the file again",
         )
     if checkpoint.has("pos_embed"):
         count = checkpoint.shape_of("pos_embed", 3)[1] - 1
@@ -228,7 +228,7 @@ def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None
 
 
 def _count(length: int, patch: Size, facts: Facts) -> int:
-    """Patches of a table of (2h - 1)(2w - 1) + 3 rows: of a square, or of the size that the user gives."""
+    """Number of patches for a table of (2h - 1)(2w - 1) + 3 rows: of a square grid, or of the user's image size."""
     side = math.isqrt(length - 3)
     if side * side == length - 3 and side % 2:
         return ((side + 1) // 2) ** 2
@@ -238,7 +238,7 @@ def _count(length: int, patch: Size, facts: Facts) -> int:
 
 
 def _sides(checkpoint: Checkpoint, count: int, length: int) -> Size | None:
-    """Rows and columns of a grid that is no square: the table's length gives the two, the index their order."""
+    """Rows and columns of a non-square grid: the table's length gives both, the index their order."""
     twice = (4 * count + 1 - (length - 3)) // 2  # (2h - 1)(2w - 1) = 4hw - 2(h + w) + 1
     root = math.isqrt(max(twice * twice - 4 * count, 0))
     high, low = (twice + root) // 2, (twice - root) // 2
@@ -246,7 +246,7 @@ def _sides(checkpoint: Checkpoint, count: int, length: int) -> Size | None:
         return None
     entry = checkpoint.tensors[_indices(checkpoint)[0]]
     row = tensor_of(entry)[1, 1:].tolist()
-    # Seen from the first patch, the number falls by one from column to column.
+    # Relative to the first patch, the index decreases by one from column to column.
     columns = next((at for at in range(1, len(row)) if row[at] != row[at - 1] - 1), len(row))
     return (count // columns, columns) if columns in (high, low) else None
 

@@ -1,4 +1,4 @@
-"""What timm, DeiT, MAE, DINO, I-JEPA and BEiT all write under the same names."""
+"""Tensor names that timm, DeiT, MAE, DINO, I-JEPA and BEiT share."""
 
 from collections.abc import Iterable
 
@@ -8,18 +8,18 @@ from patchword.model.config import ViTConfig
 
 
 def both(theirs: str, ours: str, bias: bool = True) -> list[Rule]:
-    """The weight, and the bias where there is one."""
+    """Rules for the weight and, if there is one, the bias."""
     parts = ("weight", "bias") if bias else ("weight",)
     return [rule(f"{theirs}.{part}", f"{ours}.{part}") for part in parts]
 
 
 def norm(theirs: str, ours: str, config: ViTConfig) -> list[Rule]:
-    """A norm of the model's kind; RMSNorm and LayerNorm without bias have a weight alone."""
+    """Rules for a norm of the model's kind; RMSNorm and LayerNorm without bias have only a weight."""
     return both(theirs, ours, getattr(config.norm, "bias", config.norm.kind != "rms"))
 
 
 def patches(config: ViTConfig, theirs: str = "patch_embed.proj") -> list[Rule]:
-    """The convolution; with norms around it they are the layout's own business."""
+    """Rules for the patch convolution. Each layout adds rules for norms around it."""
     return both(theirs, "patch_embed.proj", config.patch.bias)
 
 
@@ -29,7 +29,7 @@ def token(theirs: str, ours: str, config: ViTConfig, count: int = 1) -> Rule:
 
 
 def attention(their_block: str, our_block: str, config: ViTConfig) -> Iterable[Rule]:
-    """`attn.qkv`, all queries, all keys, all values, each head after head; `attn.proj`."""
+    """`attn.qkv` (all queries, then keys, then values, each ordered by head) and `attn.proj`."""
     bias = config.attention.bias
     yield rule(f"{their_block}attn.qkv.weight", f"{our_block}attention.qkv.weight")
     if bias == "qkv":

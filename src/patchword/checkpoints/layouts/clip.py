@@ -1,7 +1,7 @@
-"""CLIP's image tower as OpenAI and open_clip write it, with or without the text tower beside it.
+"""CLIP's image tower as OpenAI and open_clip write it, with or without the text tower.
 
-Sources: openai/CLIP `clip/model.py`, open_clip `transformer.py` and `factory.py`. The two write the
-same names; they differ in the activation, and in whether the last norm comes before the pool.
+Sources: openai/CLIP `clip/model.py`, open_clip `transformer.py` and `factory.py`. The two use the
+same names, but differ in the activation and in whether the last norm comes before pooling.
 """
 
 import json
@@ -33,25 +33,25 @@ from patchword.model.kinds import ClassPool, LayerNormConfig, Learned, MeanPool,
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CONFIG = "open_clip_config.json"
 _HEAD_WIDTH = 64
-# Beside the tower in a whole model; `transformer.` without `visual.` is the text's.
+# Other parts of a complete model; `transformer.` without `visual.` belongs to the text tower.
 TEXT = (
     Ignored(
         r"(text\..*|transformer\..*|token_embedding\.weight|positional_embedding|ln_final\.(weight|bias)|"
         r"text_projection(\.weight|\.bias)?)",
         "the text tower",
     ),
-    Ignored(r"logit_scale|logit_bias", "scale of image against text"),
+    Ignored(r"logit_scale|logit_bias", "scale or bias of the image-text similarity"),
     Ignored(
-        r"input_resolution|context_length|vocab_size", "sizes that OpenAI's archive keeps beside the weights"
+        r"input_resolution|context_length|vocab_size", "sizes that OpenAI's archive stores with the weights"
     ),
 )
 
 
 class _Clip(Layout):
-    """What the two have in common. norm: where the last norm stands."""
+    """Common part of both layouts. norm: position of the last norm."""
 
     norm: Literal["tokens", "pooled"]
-    # Its own code computes the number of heads from the width.
+    # Whether its code always computes the number of heads from the width.
     fixed_heads = False
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
@@ -62,21 +62,21 @@ class _Clip(Layout):
         return f"{prefix}conv1 and {prefix}class_embedding, {why}" if mine else None
 
     def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
-        raise AssertionError("each layout tells its own")
+        raise AssertionError("subclasses implement this")
 
-    def _describe(self, checkpoint: Checkpoint, facts: Facts, told: Mapping[str, Any]) -> ViTConfig:
-        """told: what `vision_cfg` says, {} where there is none."""
+    def _describe(self, checkpoint: Checkpoint, facts: Facts, declared: Mapping[str, Any]) -> ViTConfig:
+        """Build the config. declared: the contents of `vision_cfg`, {} if there is none."""
         prefix = _prefix(checkpoint) or ""
         dim, channels, *sides = checkpoint.shape_of(f"{prefix}conv1.weight", 4)
         patch = (sides[0], sides[1])
         rows = checkpoint.shape_of(f"{prefix}positional_embedding", 2)[0]
-        size = _pair(told.get("image_size"))
+        size = _pair(declared.get("image_size"))
         grid = facts.grid(rows - 1, patch, (size, CONFIG))
         block = f"{prefix}transformer.resblocks."
-        width = told.get("head_width", _HEAD_WIDTH)
-        by_width = f"heads of {width} channels, as CLIP's"
-        source = by_width if told or self.fixed_heads else Inferred(by_width)
-        # Beside the text tower it answers in their common space; alone it may have been cut before that.
+        width = declared.get("head_width", _HEAD_WIDTH)
+        by_width = f"heads of {width} channels, as in CLIP"
+        source = by_width if declared or self.fixed_heads else Inferred(by_width)
+        # Next to a text tower, the output is in the shared space. A tower alone may have been cut before that.
         projects = any(map(checkpoint.has, (f"{prefix}proj", "text_projection", "token_embedding.weight")))
         return ViTConfig(
             image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
@@ -88,7 +88,7 @@ class _Clip(Layout):
                 num_heads=facts.heads(dim, (dim // width if dim % width == 0 else None, source))
             ),
             mlp=MLPConfig(
-                hidden=checkpoint.shape(f"{block}0.mlp.c_fc.weight")[0], activation=self._act(facts, told)
+                hidden=checkpoint.shape(f"{block}0.mlp.c_fc.weight")[0], activation=self._act(facts, declared)
             ),
             block=BlockConfig(
                 entry_norm=checkpoint.has(f"{prefix}ln_pre.weight"),
@@ -97,29 +97,29 @@ class _Clip(Layout):
             norm=LayerNormConfig(
                 eps=facts.require(
                     "eps",
-                    (_inner(told, "norm_kwargs").get("eps"), CONFIG),
-                    (1e-5, "CLIP's code: torch's default"),
+                    (_inner(declared, "norm_kwargs").get("eps"), CONFIG),
+                    (1e-5, "CLIP's code (torch's default)"),
                 )
             ),
             head=HeadConfig(
-                pool=self._pool(facts, told),
-                norm="pooled" if told.get("final_ln_after_pool") else self.norm,
+                pool=self._pool(facts, declared),
+                norm="pooled" if declared.get("final_ln_after_pool") else self.norm,
                 projection=checkpoint.shape_of(f"{prefix}proj", 2)[1] if projects else 0,
                 num_classes=0,
             ),
         )
 
-    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
-        raise AssertionError("each layout knows its own")
+    def _act(self, facts: Facts, declared: Mapping[str, Any]) -> Any:
+        raise AssertionError("subclasses implement this")
 
-    def _pool(self, facts: Facts, told: Mapping[str, Any]) -> Pool:
-        said = {"tok": "class", "avg": "mean"}.get(told.get("pool_type", "tok"))
-        if said is None:
+    def _pool(self, facts: Facts, declared: Mapping[str, Any]) -> Pool:
+        stated = {"tok": "class", "avg": "mean"}.get(declared.get("pool_type", "tok"))
+        if stated is None:
             raise CheckpointError(
-                f"{facts.name}: {CONFIG} asks for the pool {told['pool_type']!r}, which the backbone does not have",
-                "use open_clip for this model",
+                f"{facts.name}: {CONFIG} specifies pooling {declared['pool_type']!r}, which the backbone does not support",
+                "load this model with open_clip",
             )
-        kind = facts.require("pool", (said, CONFIG if "pool_type" in told else "CLIP's class token"))
+        kind = facts.require("pool", (stated, CONFIG if "pool_type" in declared else "CLIP's class token"))
         return MeanPool() if kind == "mean" else ClassPool()
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ class _Clip(Layout):
 
 
 class OpenAIClip(_Clip):
-    """`ViT-B-32.pt`: a TorchScript archive, its state dict, or the visual tower alone; float16 and float32 mixed."""
+    """`ViT-B-32.pt`: a TorchScript archive, its state dict, or only the visual tower; float16 and float32 mixed."""
 
     fixed_heads = True
     name = "openai-clip"
@@ -157,22 +157,22 @@ class OpenAIClip(_Clip):
 
     def _is_mine(self, checkpoint: Checkpoint) -> tuple[bool, str]:
         if checkpoint.has("input_resolution") or checkpoint.stored.container == "torchscript":
-            return True, "with the sizes that OpenAI's archives keep"
+            return True, "with the sizes that OpenAI's archives store"
         if OpenClip()._is_mine(checkpoint)[0]:
             return False, ""
-        return True, "bare, as OpenAI's"
+        return True, "without a config, as in OpenAI's files"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         config = self._describe(checkpoint, facts, {})
         if facts.options.act is not None and not checkpoint.has("input_resolution"):
-            # OpenAI's files need no such word: a bare file of open_clip, whose last norm runs over all tokens.
+            # OpenAI's files never need --act: this is a bare open_clip file, whose last norm covers all tokens.
             config = replace(config, head=replace(config.head, norm=OpenClip.norm))
         sure = checkpoint.has("input_resolution") or facts.options.act is not None
         doubt = (
             ()
             if sure
             else (
-                "open_clip's weights have the same names and mostly plain GELU; quick_gelu is OpenAI's (--act gelu)",
+                "assumed to be OpenAI's, with quick_gelu; open_clip's weights have the same names and mostly use GELU (--act gelu)",
             )
         )
         preprocess = facts.preprocess((preprocess_of(config), "CLIP's own transform"))
@@ -180,12 +180,12 @@ class OpenAIClip(_Clip):
             config=config, preprocess=preprocess, spelling={"prefix": _prefix(checkpoint)}, notes=doubt
         )
 
-    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
+    def _act(self, facts: Facts, declared: Mapping[str, Any]) -> Any:
         return facts.require("act", ("quick_gelu", "OpenAI's CLIP"))
 
 
 class OpenClip(_Clip):
-    """open_clip's own tower: a folder with open_clip_config.json, or a training file."""
+    """open_clip's own image tower: a folder with open_clip_config.json, or a training file."""
 
     name = "open_clip"
     title = "open_clip"
@@ -196,21 +196,23 @@ class OpenClip(_Clip):
         if checkpoint.has("input_resolution"):
             return False, ""
         if CONFIG in checkpoint.configs:
-            return True, f"beside {CONFIG}"
+            return True, f"with {CONFIG}"
         if checkpoint.path.name.startswith("open_clip"):
-            return True, f"its name {checkpoint.path.name}"
+            return True, f"the file name {checkpoint.path.name}"
         if checkpoint.wrapper:
-            return True, f"in {checkpoint.wrapper} of a training file"
-        return _open_clip_only(checkpoint), "with tensors that only open_clip writes"
+            return True, f"under {checkpoint.wrapper} in a training file"
+        return _open_clip_only(checkpoint), "with tensors that only open_clip has"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         whole = _mapping(checkpoint, "model_cfg")
-        told = whole.get("vision_cfg", {})
-        if not isinstance(told, Mapping):
-            raise CheckpointError(f"{checkpoint.name}: {CONFIG} has no vision_cfg", "get the config again")
-        self._refuse(checkpoint, told)
+        declared = whole.get("vision_cfg", {})
+        if not isinstance(declared, Mapping):
+            raise CheckpointError(
+                f"{checkpoint.name}: {CONFIG} has no vision_cfg", "download the config again"
+            )
+        self._refuse(checkpoint, declared)
         config = self._describe(
-            checkpoint, facts, {**told, "quick_gelu": whole.get("quick_gelu", False)} if told else {}
+            checkpoint, facts, {**declared, "quick_gelu": whole.get("quick_gelu", False)} if declared else {}
         )
         preprocess = facts.preprocess(
             (preprocess_cfg(config, _mapping(checkpoint, "preprocess_cfg")), f"{CONFIG}: preprocess_cfg"),
@@ -218,20 +220,20 @@ class OpenClip(_Clip):
         )
         return Description(config=config, preprocess=preprocess, spelling={"prefix": _prefix(checkpoint)})
 
-    def _refuse(self, checkpoint: Checkpoint, told: Mapping[str, Any]) -> None:
+    def _refuse(self, checkpoint: Checkpoint, declared: Mapping[str, Any]) -> None:
         for part in ("attentional_pool", "patch_dropout_pos", "input_patchnorm"):
-            if told.get(part):
+            if declared.get(part):
                 raise CheckpointError(
-                    f"{checkpoint.name}: {CONFIG} asks for {part}, which the backbone does not have",
-                    "use open_clip for this model",
+                    f"{checkpoint.name}: {CONFIG} specifies {part}, which the backbone does not support",
+                    "load this model with open_clip",
                 )
 
-    def _act(self, facts: Facts, told: Mapping[str, Any]) -> Any:
-        if not told:
+    def _act(self, facts: Facts, declared: Mapping[str, Any]) -> Any:
+        if not declared:
             return facts.require("act", (None, CONFIG))
-        if told["quick_gelu"]:
+        if declared["quick_gelu"]:
             return facts.require("act", ("quick_gelu", CONFIG))
-        approximate = _inner(told, "act_kwargs").get("approximate", "none")
+        approximate = _inner(declared, "act_kwargs").get("approximate", "none")
         return facts.require("act", ("gelu_tanh" if approximate == "tanh" else "gelu", CONFIG))
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
@@ -282,9 +284,9 @@ def _mapping(checkpoint: Checkpoint, part: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _inner(told: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    """Arguments of a layer below `vision_cfg`, {} where none are given."""
-    found = told.get(part)
+def _inner(declared: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """Arguments of a layer inside `vision_cfg`, {} if there are none."""
+    found = declared.get(part)
     return found if isinstance(found, Mapping) else {}
 
 
@@ -297,7 +299,7 @@ def _pair(value: Any) -> tuple[int, int] | None:
 
 
 def preprocess_of(config: ViTConfig) -> Preprocess:
-    """The shorter side to the model's size, bicubic, the centre; CLIP's mean and std."""
+    """Resize the shorter side to the model's size (bicubic), crop the centre; use CLIP's mean and std."""
     size = config.image.size
     rule: ResizeRule = Shorter(size=size[0]) if size[0] == size[1] else Squash(size=size)
     return Preprocess(
@@ -311,25 +313,27 @@ def preprocess_of(config: ViTConfig) -> Preprocess:
     )
 
 
-def preprocess_cfg(config: ViTConfig, told: Mapping[str, Any]) -> Preprocess | None:
-    if not told:
+def preprocess_cfg(config: ViTConfig, declared: Mapping[str, Any]) -> Preprocess | None:
+    if not declared:
         return None
-    size = _pair(told.get("size")) or config.image.size
+    size = _pair(declared.get("size")) or config.image.size
     rules: dict[str, ResizeRule] = {"squash": Squash(size=size), "longest": Border(size=size)}
     plain = preprocess_of(config)
     try:
         mean, std = (
-            tuple(float(x) for x in told.get(name, given))
+            tuple(float(x) for x in declared.get(name, given))
             for name, given in (("mean", plain.mean), ("std", plain.std))
         )
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{CONFIG}: mean and std are no numbers", "get the config again") from error
+        raise CheckpointError(
+            f"{CONFIG}: mean and std must be numbers", "download the config again"
+        ) from error
     return Preprocess(
         image_size=size,
-        resize=rules.get(told.get("resize_mode", "shortest"), plain.resize),
+        resize=rules.get(declared.get("resize_mode", "shortest"), plain.resize),
         in_channels=config.image.channels,
         resample=PixelResample(
-            interpolation="bilinear" if told.get("interpolation") == "bilinear" else "bicubic"
+            interpolation="bilinear" if declared.get("interpolation") == "bilinear" else "bicubic"
         ),
         mean=mean,
         std=std,
@@ -338,18 +342,18 @@ def preprocess_cfg(config: ViTConfig, told: Mapping[str, Any]) -> Preprocess | N
 
 
 def _check_holds(config: ViTConfig) -> None:
-    """Raises: CheckpointError naming the first part that open_clip's tower does not have."""
+    """Raises: CheckpointError for the first part that open_clip's tower does not support."""
     if config.patch.size[0] != config.patch.size[1]:
-        raise CheckpointError("open_clip has no oblong patches", "choose another format")
+        raise CheckpointError("open_clip does not support non-square patches", "choose another format")
     if config.mlp.activation not in ("gelu", "gelu_tanh", "quick_gelu"):
         raise CheckpointError(
-            f"open_clip has no activation {config.mlp.activation!r}", "choose another format"
+            f"open_clip does not support the activation {config.mlp.activation!r}", "choose another format"
         )
 
 
 def _block(theirs: str, ours: str, config: ViTConfig) -> Iterable[Rule]:
     yield from both(f"{theirs}ln_1", f"{ours}norm1")
-    # torch's MultiheadAttention: an underscore where other layers have a dot.
+    # torch's MultiheadAttention has an underscore where other layers have a dot.
     yield rule(f"{theirs}attn.in_proj_weight", f"{ours}attention.qkv.weight")
     yield rule(f"{theirs}attn.in_proj_bias", f"{ours}attention.qkv.bias")
     yield from both(f"{theirs}attn.out_proj", f"{ours}attention.proj")

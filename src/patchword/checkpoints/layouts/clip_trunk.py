@@ -1,6 +1,6 @@
-"""open_clip's models whose image tower is timm's (SigLIP): timm's names below `visual.trunk.`, a head beside.
+"""open_clip's models with a timm image tower (SigLIP): timm's names under `visual.trunk.`, plus a head.
 
-Source: open_clip `timm_model.py`. What is written is the tower alone; open_clip needs the text tower and its config to load a model.
+Source: open_clip `timm_model.py`. Only the image tower is written; open_clip also needs the text tower and its config.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class OpenClipTrunk(Layout):
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         vit = checkpoint.has(f"{TRUNK}patch_embed.proj.weight", f"{TRUNK}blocks.0.norm1.weight")
-        return f"tensors below {TRUNK}" if vit else None
+        return f"tensors under {TRUNK}" if vit else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         self._refuse(checkpoint)
@@ -37,9 +37,10 @@ class OpenClipTrunk(Layout):
         config = inner.config
         if checkpoint.has(PROJECTION):
             config = replace(config, head=replace(config.head, projection=checkpoint.shape(PROJECTION)[0]))
-        told = preprocess_cfg(config, checkpoint.configs.get(CONFIG, {}).get("preprocess_cfg", {}))
+        declared = preprocess_cfg(config, checkpoint.configs.get(CONFIG, {}).get("preprocess_cfg", {}))
         preprocess = facts.preprocess(
-            (told, f"{CONFIG}: preprocess_cfg"), (inner.preprocess, "timm's for this architecture")
+            (declared, f"{CONFIG}: preprocess_cfg"),
+            (inner.preprocess, "timm's data config for this architecture"),
         )
         return replace(inner, config=config, preprocess=preprocess)
 
@@ -47,8 +48,8 @@ class OpenClipTrunk(Layout):
         odd = [n for n in checkpoint.under("visual.head.") if n != PROJECTION]
         if odd:
             raise CheckpointError(
-                f"{checkpoint.name}: its projection is no single matrix ({odd[0]})",
-                "use open_clip for this model",
+                f"{checkpoint.name}: its projection is not a single matrix ({odd[0]})",
+                "load this model with open_clip",
             )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -69,12 +70,12 @@ class OpenClipTrunk(Layout):
 
 
 def _trunk(checkpoint: Checkpoint) -> Checkpoint:
-    """The trunk as timm would have written it, with the name that open_clip's config gives it."""
+    """The trunk in timm's own format, under the architecture name in open_clip's config."""
     tensors = {n.removeprefix(TRUNK): e for n, e in checkpoint.tensors.items() if n.startswith(TRUNK)}
     model = checkpoint.configs.get(CONFIG, {}).get("model_cfg", {})
-    told = model.get("vision_cfg", {}) if isinstance(model, dict) else {}
+    declared = model.get("vision_cfg", {}) if isinstance(model, dict) else {}
     configs = {}
-    if isinstance(told, dict) and isinstance(told.get("timm_model_name"), str):
-        config = {"architecture": told["timm_model_name"], "global_pool": told.get("timm_pool") or ""}
+    if isinstance(declared, dict) and isinstance(declared.get("timm_model_name"), str):
+        config = {"architecture": declared["timm_model_name"], "global_pool": declared.get("timm_pool") or ""}
         configs["config.json"] = {key: value for key, value in config.items() if value}
     return replace(checkpoint, tensors=tensors, stored=replace(checkpoint.stored, configs=configs))

@@ -1,4 +1,4 @@
-"""DeiT-III: LayerScale, and a class token that has no position. Source: facebookresearch/deit `models_v2.py`."""
+"""DeiT-III: LayerScale, and a class token without a position. Source: facebookresearch/deit `models_v2.py`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,13 +27,13 @@ from patchword.model.kinds import Learned, Resample
 
 
 class DeiT3(Original):
-    """`{"model": …}`: `gamma_1`, `gamma_2`, `pos_embed` [1, N, D] for the patches alone."""
+    """`{"model": …}`: `gamma_1`, `gamma_2`, and `pos_embed` [1, N, D] for the patches only."""
 
     name = "deit3"
     title = "DeiT-III (its authors' file)"
     doubt = (
-        "timm's ViTs with LayerScale and rotary positions next to learned ones (rope_ape) have the same tensors and "
-        "answer otherwise; put timm's config.json next to it if it is one"
+        "assumed to be DeiT-III; timm's ViTs with LayerScale and both rotary and learned positions (rope_ape) have the same tensors "
+        "but other outputs. If this is one of them, put timm's config.json next to it"
     )
     published_names = ("deit_3",)
     constants = Constants(who="DeiT-III's code", layer_scale=1e-4)
@@ -47,12 +47,12 @@ class DeiT3(Original):
             and not checkpoint.has(f"{first}attn.relative_position_bias_table")
             and not checkpoint.has("rel_pos_bias.relative_position_bias_table")
         ):
-            return "gamma_1 beside pos_embed"
+            return "gamma_1 and pos_embed"
         return None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         rows = checkpoint.shape_of("pos_embed", 3)[1]
-        # The class token has no row; files of models with one for it (a square and one) are read as well.
+        # The class token has no row. Files with a row for it (a square plus one) are read too.
         with_class = (
             square(rows) is None and square(rows - 1) is not None and facts.options.image_size is None
         )
@@ -70,7 +70,7 @@ class DeiT3(Original):
         return Description(
             config=config,
             preprocess=facts.preprocess(
-                evaluated(usual, "DeiT-III's code: its evaluation, without a margin")
+                evaluated(usual, "DeiT-III's evaluation code, without a crop margin")
             ),
             spelling=block_spelling(checkpoint),
         )

@@ -1,4 +1,4 @@
-"""DINOv2, with registers and without. Source: facebookresearch/dinov2 `models/vision_transformer.py`, `hub/`."""
+"""DINOv2, with and without registers. Source: facebookresearch/dinov2 `models/vision_transformer.py`, `hub/`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,13 +34,13 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import Learned, Resample
 
-MASK_REASON = "stands for hidden patches in pre-training alone"
-# Of the published heads: class tokens of one block or four, and the mean of the patches.
+MASK_REASON = "stands in for hidden patches, in pre-training only"
+# Inputs of the published heads: class tokens of one or four blocks, and the mean of the patches.
 _LINEAR = {2: (1, True, False), 5: (4, True, False)}
 
 
 def _registers(checkpoint: Checkpoint) -> int:
-    """As in the file, or as its published name says, so that they are missed where they are lost."""
+    """Number of registers in the file, or for its published name, so that lost registers are reported as missing."""
     if checkpoint.has("register_tokens"):
         return checkpoint.shape_of("register_tokens", 3)[1]
     named = re.match(r"dinov2_\w*_reg(\d)_", checkpoint.path.name)
@@ -48,7 +48,7 @@ def _registers(checkpoint: Checkpoint) -> int:
 
 
 class DINOv2(Original):
-    """A flat state dict: `ls1.gamma`, `ls2.gamma`, `mask_token` [1, D]; the giant's gate is `mlp.w12`."""
+    """A flat state dict with `ls1.gamma`, `ls2.gamma` and `mask_token` [1, D]; the gate of giant is `mlp.w12`."""
 
     name = "dinov2"
     title = "DINOv2 (its authors' file)"
@@ -72,7 +72,7 @@ class DINOv2(Original):
         dim, _, patch = patch_of(checkpoint)
         registers = _registers(checkpoint)
         rows = checkpoint.shape_of("pos_embed", 3)[1] - 1
-        # What the published configurations of the hub say of the two kinds.
+        # Values of the published hub configurations for both kinds.
         resample = Resample() if registers else Resample(antialias=False, offset=0.1)
         config = trunk(
             checkpoint,
@@ -84,13 +84,13 @@ class DINOv2(Original):
             head=linear_head(checkpoint, facts, dim, _LINEAR)
             or HeadConfig(pool=pool_of(facts, "class", self.constants.who), num_classes=0),
         )
-        usual = evaluated(self.preprocess(config), "DINOv2's code: its evaluation")
+        usual = evaluated(self.preprocess(config), "the evaluation in DINOv2's code")
         return Description(
             config=config, preprocess=facts.preprocess(usual), spelling=block_spelling(checkpoint)
         )
 
     def preprocess(self, config: ViTConfig) -> Preprocess:
-        """Its authors evaluate at 224, though the published positions are made for 518."""
+        """Preprocessing at 224, the authors' evaluation size, although the published positions are for 518."""
         size = (224, 224) if config.image.size == (518, 518) else config.image.size
         return preprocess(config, min(size) * 256 // 224, size=size)
 
@@ -104,7 +104,7 @@ class DINOv2(Original):
         yield from back(replace(config, head=replace(config.head, num_classes=0, distilled=False)))
         if config.head.num_classes:
             yield from both(LINEAR_HEAD, "head", config.head.bias)
-        # Its class looks for one, though only pre-training reads it.
+        # The class expects one, although only pre-training uses it.
         yield rule("mask_token", (), Zeros(((1, config.dim),)))
         yield Ignored("mask_token", MASK_REASON)
 

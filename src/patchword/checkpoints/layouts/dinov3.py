@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 SATELLITE = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
 _HEADS = USUAL_HEADS | {1280: 20, 4096: 32}
 _LINEAR = {2: (1, True, False)}
-KEY_REASON = "its key third alone: bias_mask turns it off, and zeros are written back"
+KEY_REASON = "the key third only: bias_mask disables it, and zeros are written back"
 
 
 @dataclass(frozen=True)
 class MaskedBias:
-    """`qkv.bias` and `qkv.bias_mask` (ones, zeros, ones by thirds) ↔ the biases of queries and of values."""
+    """`qkv.bias` and `qkv.bias_mask` (ones, zeros, ones by thirds) ↔ the query and value biases."""
 
     views: bool = field(default=True, init=False)
 
@@ -61,8 +61,8 @@ class MaskedBias:
         queries, keys, values = mask.chunk(3)
         if not mask.is_meta and not (bool((queries == 1).all() & (values == 1).all() & (keys == 0).all())):
             raise CheckpointError(
-                "this bias_mask is not ones, zeros, ones by thirds, and no other mask was published",
-                "get the file again; if it was changed on purpose, report it",
+                "this bias_mask is not ones, zeros and ones by thirds, the only published mask",
+                "download the file again; if the change is intended, open an issue",
             )
         parts = bias.chunk(3)
         return [parts[0], parts[2]]
@@ -92,7 +92,7 @@ class DINOv3(Original):
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         dim, _, patch = patch_of(checkpoint)
         registers = _registers(checkpoint)
-        # Positions are a formula of the grid; any size will do, and this one was trained at.
+        # Positions are computed from the grid, so any size works; this is the training size.
         size = facts.require("image_size", ((14 * patch[0], 14 * patch[1]), self.constants.who))
         config = trunk(
             checkpoint,
@@ -130,10 +130,10 @@ class DINOv3(Original):
         yield from back(replace(config, head=replace(config.head, num_classes=0, distilled=False)))
         if config.head.num_classes:
             yield from both(LINEAR_HEAD, "head", config.head.bias)
-        # Its class looks for one, though only pre-training reads it.
+        # The class expects one, although only pre-training uses it.
         yield rule("mask_token", (), Zeros(((1, config.dim),)))
         yield Ignored("mask_token", MASK_REASON)
-        yield Ignored(r"local_cls_norm\..*", "the norm of training's local crops")
+        yield Ignored(r"local_cls_norm\..*", "the norm for local crops, used only in training")
         if config.attention.bias == "qv":
             yield Ignored(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
 
@@ -149,35 +149,35 @@ class DINOv3(Original):
 
 
 def _registers(checkpoint: Checkpoint) -> int:
-    """Four in every release, so that a file of their names is missing them; its code can do without."""
+    """Number of registers. Every release has four, so a file with a release's name and none is incomplete."""
     if checkpoint.has("storage_tokens"):
         return checkpoint.shape_of("storage_tokens", 3)[1]
     return 4 if re.match(r"dinov3_vit\w+_pretrain", checkpoint.path.name) else 0
 
 
 def _masked(queries: Rule) -> Rule:
-    """The rule of `q_bias` → one of `qkv.bias` and its mask."""
+    """Turn the rule for `q_bias` into one for `qkv.bias` and its mask."""
     theirs = queries.theirs[0].removesuffix("q_bias") + "qkv."
     ours = queries.ours[0].removesuffix("q_bias")
     return rule((f"{theirs}bias", f"{theirs}bias_mask"), (f"{ours}q_bias", f"{ours}v_bias"), MaskedBias())
 
 
 def _numbers(checkpoint: Checkpoint) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str, str]:
-    """Mean and deviation, why, and a note where that is a guess: the two data sets leave no other trace."""
+    """Mean and std, the reason, and a note if they are a guess: the two data sets leave no other trace."""
     name = checkpoint.path.name.lower()
     if "sat493m" in name:
-        return SATELLITE, "satellite images, by the file's name", ""
+        return SATELLITE, "satellite images, by the file name", ""
     if "lvd1689m" in name:
-        return IMAGENET, "web images, by the file's name", ""
+        return IMAGENET, "web images, by the file name", ""
     dim = patch_of(checkpoint)[0]
     if checkpoint.has("local_cls_norm.weight") and dim == 1024:
         return SATELLITE, "satellite images: only their ViT-L has local_cls_norm", ""
-    note = "taken for a model of web images; one of satellite images (SAT-493M) has another --mean and --std"
+    note = "assumed to be trained on web images; models trained on satellite images (SAT-493M) need another --mean and --std"
     return IMAGENET, "web images", note if dim in (1024, 4096) else ""
 
 
 def _preprocess(config: ViTConfig, numbers: tuple[tuple[float, ...], tuple[float, ...]]) -> Preprocess:
-    """Squeezed to a square of 256, bilinear with antialias on bytes."""
+    """Resize to a 256 square regardless of aspect ratio, bilinear with antialias on bytes."""
     size = (256, 256)
     mean, std = numbers if config.image.channels == 3 else ((0.5,), (0.5,))
     return Preprocess(

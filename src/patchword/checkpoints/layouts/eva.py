@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 THETA = 10_000.0
-# The grid of pre-training, 224 by patches of 14, to which fine-tuned files scale their coordinates.
+# The pre-training grid (224 pixels, patches of 14). Fine-tuned files scale their coordinates to it.
 REFERENCE = (16, 16)
 
 
 @dataclass(frozen=True)
 class RopeTable:
-    """[N, d] cosines or sines of the angles of each patch, each twice in a row. Computed, never stored by us."""
+    """[N, d] cosines or sines of each patch's angles, each repeated twice. patchword computes them and does not store them."""
 
     part: Literal["cos", "sin"]
     grid: Size
@@ -53,12 +53,12 @@ class RopeTable:
         return [(self.grid[0] * self.grid[1], self.width)]
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
-        """Raises: CheckpointError where the table is not the formula's (another theta or reference)."""
+        """Raises: CheckpointError if the table does not match the formula (another theta or reference grid)."""
         found = theirs[0]
         if not found.is_meta and float((found[-1].float() - self.write(())[0][-1]).abs().max()) > 0.02:
             raise CheckpointError(
-                f"this table is not EVA-02's for {self.grid[0]} x {self.grid[1]} patches",
-                "if the model was trained with another theta or grid, report the format",
+                f"this table does not match EVA-02's for {self.grid[0]} x {self.grid[1]} patches",
+                "open an issue if the model was trained with another theta or grid",
             )
         return []
 
@@ -84,7 +84,7 @@ class RopeTable:
 
 
 class EVA(Original):
-    """`{"module": …}` or `{"model": …}`: BEiT's names with absolute positions; EVA-02 with rope tables beside."""
+    """`{"module": …}` or `{"model": …}`: BEiT's names with absolute positions; EVA-02 adds rope tables."""
 
     name = "eva"
     title = "EVA (its authors' file)"
@@ -103,9 +103,9 @@ class EVA(Original):
         if tables or not checkpoint.has(f"{first}attn.q_bias", f"{first}mlp.fc1.weight"):
             return None
         if is_named_eva(checkpoint):
-            return f"its name {checkpoint.path.name}"
+            return f"the file name {checkpoint.path.name}"
         if not checkpoint.has(f"{first}gamma_1"):
-            return "q_bias beside pos_embed, no tables: EVA-01"
+            return "q_bias and pos_embed without relative tables: EVA-01"
         return None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
@@ -125,12 +125,14 @@ class EVA(Original):
         copies = any(name.endswith("attn.rope.freqs_cos") for name in checkpoint.tensors)
         return Description(
             config=config,
-            preprocess=facts.preprocess(evaluated(usual, "EVA's commands: no margin, CLIP's mean and std")),
+            preprocess=facts.preprocess(
+                evaluated(usual, "EVA's evaluation commands: no crop margin, CLIP's mean and std")
+            ),
             spelling=block_spelling(checkpoint) | {"copies": copies},
         )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        """Sub-LN goes with projections and gates apart, as in base and large."""
+        """Whether the model uses sub-LN, which goes with separate projections and gates, as in base and large."""
         apart = card.config.mlp.inner_norm
         return {
             "scale": ("gamma_1", "gamma_2"),
@@ -156,7 +158,7 @@ class EVA(Original):
 
 
 def _heads(checkpoint: Checkpoint, dim: int) -> tuple[int, str] | None:
-    """A rope table has the width of one head."""
+    """Number of heads from a rope table, which is as wide as one head."""
     if not checkpoint.has("rope.freqs_cos"):
         return None
     width = checkpoint.shape_of("rope.freqs_cos", 2)[1]
@@ -164,7 +166,7 @@ def _heads(checkpoint: Checkpoint, dim: int) -> tuple[int, str] | None:
 
 
 def _rope(checkpoint: Checkpoint) -> Rope2d | None:
-    """Of fine-tuned files coordinates are scaled to the grid of pre-training; there they count patches."""
+    """Fine-tuned files scale coordinates to the pre-training grid; pre-training files count patches."""
     if not checkpoint.has("rope.freqs_cos"):
         return None
     pretraining = checkpoint.has("mask_token") or checkpoint.has("lm_head.weight")

@@ -1,8 +1,8 @@
 """Google's .npz files: vision_transformer's (ViT, AugReg, LiT, hybrids) and big_vision's (SigLIP, NaFlex, FlexiViT…).
 
-The place of the positions tells them apart: `Transformer/posembed_input/` is vision_transformer's. Everything
-that shapes say is taken from shapes, heads included; what no file says (eps 1e-6, GELU by tanh, pixels in
--1..1) is the same in both repositories.
+The name of the position table distinguishes them: `Transformer/posembed_input/` is vision_transformer's. Shapes
+give nearly everything, including the heads. What no file states (eps 1e-6, tanh GELU, pixels in -1..1) is the
+same in both repositories.
 Source: google-research/vision_transformer at c6de1e5, google-research/big_vision at 0127fb6.
 """
 
@@ -30,7 +30,7 @@ from patchword.model.kinds import AttentionPool, Learned
 
 
 class GoogleViT(Layout):
-    """vision_transformer's spelling; what both repositories share is here."""
+    """vision_transformer's spelling, and the code that both repositories share."""
 
     name = "google"
     title = "Google vision_transformer"
@@ -64,16 +64,16 @@ class GoogleViT(Layout):
         return rules(description.config, description.spelling["spelling"])
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        # Published files number modules as flax did before linen, and every reader knows that; LiT's are younger.
+        # Published files number modules as flax did before linen, which every reader supports; LiT's are newer.
         two_towers = bool(card.config.head.projection)
         return {"spelling": NamingVariant(prefix="img/" if two_towers else "", numbered=not two_towers)}
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """None. Raises: CheckpointError naming what the format has no place for."""
+        """Return None. Raises: CheckpointError for what the format cannot store."""
         lacks = cannot_hold(card.config) or self._lacks(card)
         if lacks is not None:
             raise CheckpointError(
-                f"{self.title} has no {lacks}", "choose another format, or keep it as a patchword file"
+                f"{self.title} does not support {lacks}", "choose another format, or keep the patchword file"
             )
         return {}
 
@@ -82,14 +82,14 @@ class GoogleViT(Layout):
         if not isinstance(config.positions, Learned):
             return f"positions of kind {config.positions.kind}"
         if isinstance(config.head.pool, AttentionPool):
-            return "attention pool: write it as big_vision"
+            return "attention pools: write it as big_vision"
         if config.tokens.class_token and config.positions.covers == "patches":
-            return "class token without a position: write it as big_vision"
+            return "class tokens without a position: write it as big_vision"
         return None
 
 
 class BigVision(GoogleViT):
-    """big_vision's spelling: positions for patches alone, or fixed sines; attention pools; two towers."""
+    """big_vision's spelling: positions for patches only, or fixed sines; attention pools; two towers."""
 
     name = "big_vision"
     title = "Google big_vision"
@@ -104,11 +104,11 @@ class BigVision(GoogleViT):
         bare_pool = isinstance(config.head.pool, AttentionPool) and not config.head.num_classes
         prefix = "params/img/" if config.head.projection or bare_pool else "params/"
         place = ROOT_POSITIONS if learned else ""
-        if config.num_prefix_positions:  # only its files from before 2022 have a row for the class token
+        if config.num_prefix_positions:  # only files from before 2022 have a row for the class token
             place = OLD_POSITIONS
         plain = NamingVariant(prefix=prefix, positions=place, numbered=False)
         return {"spelling": replace(plain, laid_out=naflex and learned, flat_patches=naflex)}
 
     def _lacks(self, card: ModelCard) -> str | None:
         hybrid = card.config.patch.stem.kind != "none"
-        return "ResNet before the patches: write it as google" if hybrid else None
+        return "a ResNet before the patches: write it as google" if hybrid else None

@@ -1,4 +1,4 @@
-"""How Google's models are fed, by family: no file says it. All take pixels in -1..1; resizes are TensorFlow's.
+"""Preprocessing of Google's models by family, since no file states it. All use pixels in -1..1 and TensorFlow's resizes.
 
 Sources: vision_transformer `vit_jax/input_pipeline.py`; big_vision `configs/vit_i1k.py`, `configs/transfer.py`, the
 SigLIP notebooks and `pp/proj/image_text/ops_naflex.py`.
@@ -9,11 +9,11 @@ from patchword.images.geometry import Cover, Patches, ResizeRule, Shorter, Squas
 from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.model.config import ViTConfig
 
-MAX_PATCHES = 256  # of the published NaFlex models
+MAX_PATCHES = 256  # in the published NaFlex models
 
 
 def preprocess_of(config: ViTConfig, spelling: NamingVariant) -> tuple[Preprocess, str]:
-    """The preparation and its source."""
+    """The preprocessing and its source."""
     size = config.image.size
     resize: ResizeRule
     if spelling.flat_patches:
@@ -39,14 +39,14 @@ def preprocess_of(config: ViTConfig, spelling: NamingVariant) -> tuple[Preproces
         resize=resize,
         in_channels=config.image.channels,
         resample=how,
-        # TensorFlow's decoder turns no picture upright.
+        # TensorFlow's decoder ignores EXIF orientation.
         reading=Reading(apply_exif=False),
     )
     return preprocess, source
 
 
 def _shorter(size: tuple[int, int]) -> Shorter:
-    """256 for 224 pixels, 448 for 384, as published; others in the nearer proportion."""
+    """Resize to 256 for a 224 crop and 448 for 384, as published; other sizes use the closer ratio."""
     side = size[0]
     margin = side * 7 // 6 if side >= 384 else side * 8 // 7
     return Shorter(size=margin, longer="half-even", crop="floor")

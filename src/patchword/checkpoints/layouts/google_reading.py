@@ -1,4 +1,4 @@
-"""What the tensors of a Google file say of its model: nearly everything, by names and shapes."""
+"""Read the config from a Google file. Tensor names and shapes give nearly everything."""
 
 import math
 import re
@@ -42,16 +42,16 @@ from patchword.model.kinds import (
     Stem,
 )
 
-BOTH = "Google's two repositories"
-FLAX = f"{BOTH}: flax's default"
-# Positions brought to another grid when a file is loaded: scipy's zoom of order 1.
+BOTH = "both of Google's repositories"
+FLAX = f"{BOTH} (flax's default)"
+# Positions are resized when a file is loaded, with scipy's zoom of order 1.
 ON_LOAD = Resample(interpolation="bilinear", antialias=False, align_corners=True)
-# FlexiViT and NaFlex do it for every image: jax.image.resize, linear.
+# FlexiViT and NaFlex resize them for every image, with linear jax.image.resize.
 AT_RUN_TIME = Resample(interpolation="bilinear", antialias=True)
 
 
 def spelling_of(checkpoint: Checkpoint) -> NamingVariant | None:
-    """How this file says it; None where it is no Google file."""
+    """The file's spelling; None if it is not a Google file."""
     for prefix in PREFIXES:
         if checkpoint.has(f"{prefix}embedding/kernel") and checkpoint.under(f"{prefix}Transformer/encoder"):
             return _spelling(checkpoint, prefix)
@@ -80,7 +80,7 @@ def _spelling(checkpoint: Checkpoint, prefix: str) -> NamingVariant:
 
 
 class Reading:
-    """One file. notes: what a user should know of how it was read."""
+    """One file. notes: what the user should know about how it was read."""
 
     def __init__(self, checkpoint: Checkpoint, facts: Facts, spelling: NamingVariant) -> None:
         self.checkpoint = checkpoint
@@ -99,7 +99,7 @@ class Reading:
         positions, grid = self._positions()
         return ViTConfig(
             image=ImageConfig(size=self._pixels(grid, self.patch), channels=self.channels),
-            # Their convolutions pad nothing: what fills no patch is left out.
+            # Their convolutions do not pad: pixels that do not fill a patch are ignored.
             patch=PatchConfig(size=self.patch, stem=self.stem, resample=FLEXIVIT, edge="cut"),
             dim=self.dim,
             depth=self._depth(),
@@ -115,7 +115,7 @@ class Reading:
         )
 
     def fitted(self, config: ViTConfig, size: Size) -> ViTConfig:
-        """The config for images of `size` where that fills the stored grid."""
+        """The config for images of `size`, if it fills the stored grid."""
         if config.grid_of(size) != config.grid_size:
             return config
         return replace(config, image=replace(config.image, size=size))
@@ -129,7 +129,7 @@ class Reading:
         return self.checkpoint.shape_of(f"{self.spelling.prefix}{name}", axes)
 
     def _block_shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """Of the first block; the leading axis of layers off."""
+        """Shape of a tensor of the first block, without the leading layer axis."""
         scanned = self.spelling.scanned
         return self.checkpoint.shape_of(f"{self.spelling.block(0)}{name}", axes + scanned)[scanned:]
 
@@ -142,12 +142,12 @@ class Reading:
         units = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in stages)
         if not all(units):
             raise CheckpointError(
-                f"{self.facts.name}: a stage of its ResNet is missing", "get the whole file"
+                f"{self.facts.name}: a stage of its ResNet is missing", "download the complete file"
             )
         return ResNetStem(units=units, width=self._shape("conv_root/kernel", 4)[3])
 
     def _kernel(self) -> tuple[int, int, Size]:
-        """Width, channels of the image and the stored patch."""
+        """Width, image channels and the stored patch size."""
         if not self.spelling.flat_patches:
             height, width, channels, dim = self._shape("embedding/kernel", 4)
             if isinstance(self.stem, ResNetStem):
@@ -156,7 +156,7 @@ class Reading:
         return self._flat_kernel()
 
     def _flat_kernel(self) -> tuple[int, int, Size]:
-        """A patch is one row of numbers: a square of three colours unless the user says otherwise."""
+        """Read a patch stored as one row of values: square with three channels, unless the user specifies otherwise."""
         numbers, dim = self._shape("embedding/kernel", 2)
         side = math.isqrt(numbers // 3)
         if side * side * 3 == numbers:
@@ -164,15 +164,15 @@ class Reading:
         asked = self.facts.options.patch_size
         if asked is None or numbers % (asked[0] * asked[1]):
             raise MissingFact(
-                f"{self.facts.name}: {numbers} numbers a patch are no square of three channels"
-                + ("" if asked is None else f", nor patches of {asked[0]} x {asked[1]}"),
-                "give --patch-size HEIGHTxWIDTH as it was trained",
+                f"{self.facts.name}: a patch of {numbers} values is not a square of three channels"
+                + ("" if asked is None else f", nor of {asked[0]} x {asked[1]} pixels"),
+                "pass --patch-size HEIGHTxWIDTH with the patch size used in training",
                 "patch_size",
             )
         return dim, numbers // (asked[0] * asked[1]), asked
 
     def _patch(self) -> Size:
-        """The stored patch, or the one that is asked for: the kernel is resampled then, as FlexiViT does."""
+        """The stored patch size, or the requested one, to which the kernel is then resampled as in FlexiViT."""
         asked = self.facts.options.patch_size
         if asked is None:
             return self.stored_patch
@@ -181,22 +181,22 @@ class Reading:
             return asked
         if isinstance(self.stem, ResNetStem):
             raise CheckpointError(
-                f"{self.facts.name}: a ResNet stands before its patches, which can have no other size",
-                "leave --patch-size out",
+                f"{self.facts.name}: its patch size is fixed, because a ResNet precedes the patches",
+                "remove --patch-size",
             )
         height, width = self.stored_patch
         self.notes.append(
-            f"patches of {height} x {width} resampled to {asked[0]} x {asked[1]} (FlexiViT's way)"
+            f"patches resampled from {height} x {width} to {asked[0]} x {asked[1]} (as in FlexiViT)"
         )
         return asked
 
     def _heads(self) -> tuple[int, int]:
         _, heads, width = self._block_shape(f"{self.spelling.attention}/query/kernel", 3)
-        told = self.facts.require("num_heads", (heads, "the shape of its query kernels"))
-        if told != heads:
+        chosen = self.facts.require("num_heads", (heads, "the shape of the query kernels"))
+        if chosen != heads:
             raise CheckpointError(
-                f"{self.facts.name}: its query kernels have {heads} heads, and {told} were told",
-                f"leave --num-heads out, or give {heads}",
+                f"{self.facts.name}: its query kernels have {heads} heads, but --num-heads is {chosen}",
+                f"remove --num-heads, or pass {heads}",
             )
         return heads, width
 
@@ -237,22 +237,22 @@ class Reading:
         return Learned(covers=covers, resample=resample), grid
 
     def _check_sines(self) -> None:
-        """big_vision's models may have sines for positions; those before it, and NaFlex, have a table."""
+        """big_vision's models may use fixed sines as positions. vision_transformer's and NaFlex models have a table."""
         if self.spelling.numbered or self.spelling.flat_patches:
             lost = f"{self.spelling.prefix}{INPUT_POSITIONS if self.spelling.numbered else ROOT_POSITIONS}"
             raise KeyMismatch(
-                f"{self.facts.name}: it lacks {lost}, which every model of these names has",
-                "get the whole file",
+                f"{self.facts.name}: {lost} is missing, which every model with these tensor names has",
+                "download the complete file",
             )
 
     def _check_no_row_too_many(self, rows: int) -> None:
-        """One row more than the size that was told has patches is a class token's, which is lost."""
+        """Refuse a table with one row more than patches: the extra row belongs to a class token that is missing."""
         asked, stride = self.facts.options.image_size, self._stride(self.stored_patch)
         if asked is not None and rows == (asked[0] // stride[0]) * (asked[1] // stride[1]) + 1:
             raise KeyMismatch(
-                f"{self.facts.name}: {rows} positions, and images of {asked[0]} x {asked[1]} have {rows - 1} patches: "
-                f"it lacks {self.spelling.prefix}cls",
-                "get the whole file; or, if it never had a class token, leave --image-size out",
+                f"{self.facts.name}: it has {rows} positions, but images of {asked[0]} x {asked[1]} have {rows - 1} patches: "
+                f"{self.spelling.prefix}cls is missing",
+                "download the complete file, or remove --image-size if the model has no class token",
             )
 
     def _flexivit(self) -> bool:
@@ -266,7 +266,7 @@ class Reading:
         return HeadConfig(
             pool=self._pool(class_token, heads),
             pre_logits=width,
-            # A tower's head makes vectors to be compared with texts, no classes.
+            # A tower's head outputs vectors to compare with texts, not classes.
             projection=answers if projected else 0,
             projection_bias=bool(answers) and projected,
             num_classes=0 if projected else answers,
@@ -276,36 +276,38 @@ class Reading:
         if self._has(f"{self.spelling.pool}probe"):
             if self.facts.options.pool is not None:
                 raise CheckpointError(
-                    f"{self.facts.name}: it has an attention pool, not {self.facts.options.pool!r} (option)",
-                    "leave --pool out",
+                    f"{self.facts.name}: it has an attention pool, so --pool {self.facts.options.pool} does not apply",
+                    "remove --pool",
                 )
             return self._attention_pool(heads)
-        told: Literal["class", "first", "mean", "attention"]
+        chosen: Literal["class", "first", "mean", "attention"]
         if class_token:
-            told = self.facts.require("pool", ("class", "its class token"))
+            chosen = self.facts.require("pool", ("class", "the class token in the file"))
         else:
-            told = self.facts.require("pool", ("mean", f"{BOTH}: without a class token or an attention pool"))
+            chosen = self.facts.require(
+                "pool", ("mean", f"{BOTH}, for models without a class token or an attention pool")
+            )
             if self.facts.options.pool is None:
                 self.notes.append(
-                    "the image tower has no pool of its own: the mean of the patches is its embedding"
+                    "the image tower has no pooling of its own; the mean of the patches is used as its embedding"
                     if self.checkpoint.under("params/llm/")
-                    else "the mean of the patches is taken; big_vision's pool '0' has the same names (--pool first)"
+                    else "the mean of the patches is used; big_vision's pool '0' has the same tensor names (--pool first)"
                 )
         pools: dict[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
-        if told not in pools or (told == "class" and not class_token):
+        if chosen not in pools or (chosen == "class" and not class_token):
             raise CheckpointError(
-                f"{self.facts.name}: pooling {told!r} was asked for, and it has no such token",
-                "give --pool mean or first",
+                f"{self.facts.name}: --pool {chosen} does not apply, because the model has no such token",
+                "pass --pool mean or first",
             )
-        return pools[told]
+        return pools[chosen]
 
     def _attention_pool(self, heads: int) -> AttentionPool:
         inside = f"{self.spelling.pool}MultiHeadDotProductAttention_0/query/kernel"
         _, own_heads, width = self._shape(inside, 3)
         if own_heads * width != self.dim:
             raise CheckpointError(
-                f"{self.facts.name}: its attention pool's heads have {own_heads} x {width} channels, not {self.dim}",
-                "use its authors' code: patchword's pool shares the model's width among its heads",
+                f"{self.facts.name}: the heads of its attention pool have {own_heads} x {width} channels, but the model's width is {self.dim}",
+                "use its authors' code; patchword's attention pool divides the model's width by its heads",
             )
         hidden = self._shape(f"{self.spelling.pool}MlpBlock_0/Dense_0/kernel", 2)[1]
         own_hidden = hidden != self._block_shape(f"{self.spelling.mlp}/Dense_0/kernel", 2)[1]

@@ -1,6 +1,6 @@
-"""Names and shapes of Google's .npz files: what becomes of each tensor, in every spelling.
+"""Names and shapes in Google's .npz files, and the rule for each tensor in every spelling.
 
-Kernels are stored (in, out), attention's with an axis of heads: (D, H, d), and (H, d, D) on the way out.
+Kernels are stored as (in, out). Attention kernels have a head axis: (D, H, d), and (H, d, D) for the output.
 Source: google-research/vision_transformer at c6de1e5, google-research/big_vision at 0127fb6.
 """
 
@@ -16,27 +16,27 @@ from patchword.model.kinds import AttentionPool, Resample, ResNetStem, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Where positions lie; a file with none of them has fixed sines.
+# Names of the position table; a file with none of them uses fixed sines.
 INPUT_POSITIONS = "Transformer/posembed_input/pos_embedding"
 OLD_POSITIONS = "Transformer/pos_embedding"
 ROOT_POSITIONS = "pos_embedding"
 PLACES = (INPUT_POSITIONS, OLD_POSITIONS, ROOT_POSITIONS)
-# In this order: an optimiser's copy of the tensors is not to be mistaken for them.
+# The order matters: an optimiser's copy of the tensors must not be confused with them.
 PREFIXES = ("params/img/", "params/", "opt/target/img/", "opt/target/", "img/", "")
 
-# One tensor (or several that become one) of a block: their names, ours, and the operation.
+# One tensor of a block (or several that become one): their names, ours, and the operation.
 Part = tuple[tuple[str, ...], str, Op]
 
 
 @dataclass(frozen=True)
 class NamingVariant:
-    """How a file says it.
+    """How a file spells its tensors.
 
-    prefix: before every name. positions: the place of the table. laid_out: it has axes for rows and columns
-    (NaFlex). numbered: inside a block every module has a number of its own (before flax's linen). scanned: all
-    blocks in one tensor. flat_patches: a matrix instead of a convolution (NaFlex). pool: prefix of the
-    attention pool's names. flat_norms: the stem's norms are [C], not [1, 1, 1, C]. stored_patch: the kernel in
-    the file, where the model has another.
+    prefix: of every name. positions: name of the position table. laid_out: the table has row and column axes
+    (NaFlex). numbered: modules inside a block are numbered (before flax's linen). scanned: one tensor holds all
+    blocks. flat_patches: a matrix instead of a convolution (NaFlex). pool: prefix of the attention pool's
+    names. flat_norms: the stem's norms are [C], not [1, 1, 1, C]. stored_patch: the file's patch size, if the
+    model has another.
     """
 
     prefix: str = ""
@@ -51,7 +51,7 @@ class NamingVariant:
 
     @property
     def slot(self) -> bool:
-        """Whether the class token has a row in the table: told by the place alone."""
+        """Whether the class token has a row in the table, known from the table's name."""
         return self.positions in (INPUT_POSITIONS, OLD_POSITIONS)
 
     @property
@@ -71,7 +71,7 @@ class NamingVariant:
         return self.prefix.endswith("img/")
 
     def block(self, index: int | str) -> str:
-        """What stands before the names of a block."""
+        """The prefix of a block's names."""
         return f"{self.prefix}Transformer/encoderblock{'' if self.scanned else f'_{index}'}/"
 
 
@@ -95,16 +95,16 @@ def rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule | Ignored
 
 
 def drops(spelling: NamingVariant) -> Iterable[Ignored]:
-    """What lies beside the image model, told from its prefix."""
+    """Tensors outside the image model, known from its prefix."""
     prefix = spelling.prefix
-    yield Ignored("chrono/.*", "training's clock")
+    yield Ignored("chrono/.*", "the training clock")
     yield Ignored("opt/(?!target/).*", "the optimiser's state")
     if spelling.two_towers:
         outer = prefix.removesuffix("img/")
         yield Ignored(f"{outer}txt/.*", "the text tower")
         yield Ignored(f"{outer}llm/.*", "the language model")
-        yield Ignored(f"{outer}t", "the contrastive loss' temperature")
-        yield Ignored(f"{outer}b", "the contrastive loss' bias")
+        yield Ignored(f"{outer}t", "the temperature of the contrastive loss")
+        yield Ignored(f"{outer}b", "the bias of the contrastive loss")
 
 
 # Patches and tokens ----------------------------------------------------------------------
@@ -112,7 +112,7 @@ def drops(spelling: NamingVariant) -> Iterable[Ignored]:
 
 @dataclass(frozen=True)
 class ResampledKernel:
-    """The file's kernel of patches `old`, brought to the model's patch (FlexiViT). Written as the model has it."""
+    """Resample the file's kernel from patches `old` to the model's patch size (FlexiViT). Written as resampled."""
 
     old: Size
     flat: bool
@@ -129,7 +129,7 @@ class ResampledKernel:
         from patchword.model.kernel import resample_kernel
 
         stored = (*ours[0][:2], *self.old)
-        # Rounded again to two bytes, the new kernel would lose what the sums hold.
+        # Rounding the new kernel to two bytes again would lose the precision of the sums.
         kernel = self._as(ours[0], self.old).read([theirs[0].float()], [stored])[0]
         if kernel.device.type == "meta":
             return [kernel.new_empty(ours[0])]
@@ -140,7 +140,7 @@ class ResampledKernel:
         return self._as(shape, (shape[2], shape[3])).write(ours)
 
 
-# The resize that FlexiViT takes the pseudo-inverse of.
+# The resize whose pseudo-inverse FlexiViT uses.
 FLEXIVIT = Resample(interpolation="bilinear", antialias=False)
 
 
@@ -190,7 +190,7 @@ def _dense(theirs: str, ours: str, inputs: int, outputs: int) -> Iterable[Part]:
 def _projected(
     theirs: str, names: Sequence[str], ours: str, dim: int, heads: int, width: int
 ) -> Iterable[Part]:
-    """Queries, keys, values, one below the other: each (D, H, d), rows head after head."""
+    """Queries, keys and values stacked: each (D, H, d), rows ordered by head."""
     kernel = Permuted((dim, heads * width), (1, 0), stored=(dim, heads, width))
     bias = Reshaped((heads, width))
     count = len(names)
@@ -219,7 +219,7 @@ def _block(config: ViTConfig, spelling: NamingVariant) -> Iterable[Part]:
 
 
 def _ends(config: ViTConfig, spelling: NamingVariant) -> Iterable[Part]:
-    """The final norm, the attention pool, and the heads."""
+    """Rules for the final norm, the attention pool and the heads."""
     head, dim = config.head, config.dim
     yield from _norm("Transformer/encoder_norm", "norm")
     if isinstance(head.pool, AttentionPool):

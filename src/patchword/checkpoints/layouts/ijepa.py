@@ -28,13 +28,13 @@ from patchword.model.kinds import Learned, Resample
 
 
 class IJEPA(Original):
-    """`target_encoder` of a training file: no class token, stored sine-cosine positions, no head."""
+    """`target_encoder` of a training file: no class token, no head, stored sine-cosine positions."""
 
     name = "ijepa"
     title = "I-JEPA (its authors' file)"
     doubt = (
-        "timm's ViTs without class token and head (SigLIP, gap) have the same tensors and differ in activation (--act) and "
-        "in how images are prepared (--mean, --std)"
+        "assumed to be I-JEPA; timm's ViTs without class token and head (SigLIP, gap) have the same tensors, but differ in "
+        "activation (--act) and preprocessing (--mean, --std)"
     )
     published_names = ("in1k-vit", "in22k-vit", "ijepa")
     own_wrappers = ("target_encoder", "encoder")
@@ -66,13 +66,13 @@ class IJEPA(Original):
             grid=facts.grid(rows, patch_of(checkpoint)[2]),
             tokens=TokensConfig(class_token=False),
             positions=Learned(resample=Resample(antialias=False)),
-            head=HeadConfig(pool=pool_of(facts, "mean", "I-JEPA's paper: its linear probe"), num_classes=0),
+            head=HeadConfig(pool=pool_of(facts, "mean", "the linear probe of I-JEPA's paper"), num_classes=0),
         )
-        # The repository has no evaluation code; the paper's protocol is that of MAE's linear probe.
+        # The repository has no evaluation code; the paper follows MAE's linear probe.
         size = config.image.size
         usual = preprocess(config, with_margin(size) if min(size) <= 224 else min(size))
         return Description(
-            config=config, preprocess=facts.preprocess(evaluated(usual, "the usual evaluation on ImageNet"))
+            config=config, preprocess=facts.preprocess(evaluated(usual, "the standard ImageNet evaluation"))
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:

@@ -1,6 +1,6 @@
-"""jeonsworld/ViT-pytorch, the port that many courses use. Source: the repository at 460a162.
+"""jeonsworld/ViT-pytorch, a port used in many courses. Source: the repository at 460a162.
 
-A bare state dict. It answers with the exact GELU, though most weights in it were trained with Google's by tanh.
+A bare state dict. Its code uses exact GELU, although most of its weights were trained with Google's tanh GELU.
 """
 
 import re
@@ -25,9 +25,9 @@ _CODE = "jeonsworld's modeling.py"
 _EMBED = "transformer.embeddings."
 _LAYER = "transformer.encoder.layer."
 _HYBRID = f"{_EMBED}hybrid_model."
-# Of the sizes in its configs: B, L and H.
+# Heads by width for the sizes in its configs: B, L and H.
 _HEADS = ((768, 12), (1024, 16), (1280, 16))
-# scipy's zoom of order 1, when weights are loaded.
+# Its code resizes with scipy's zoom of order 1 when weights are loaded.
 _RESAMPLE = Resample(interpolation="bilinear", antialias=False, align_corners=True)
 
 
@@ -92,27 +92,27 @@ class JeonsworldViT(Layout):
             yield from both("head", "head")
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """None. Raises: CheckpointError naming what the format has no place for."""
+        """Return None. Raises: CheckpointError for what the format cannot store."""
         config = card.config
         lacks = cannot_hold(replace(config, patch=replace(config.patch, stem=NoStem())))
         if config.head.pool.kind != "class":
             lacks = lacks or f"pooling of kind {config.head.pool.kind}"
         if config.num_prefix_positions != 1:
-            lacks = lacks or "positions but learned ones, for the class token too"
+            lacks = lacks or "positions other than learned ones that include the class token"
         if config.head.pre_logits or config.head.projection:
-            lacks = lacks or "layer between the embedding and the head"
+            lacks = lacks or "layers between the embedding and the head"
         stem = config.patch.stem
         if isinstance(stem, ResNetStem) and stem != _of_torch(stem.units, stem.width):
-            lacks = lacks or "ResNet stem with Google's or timm's padding and norms"
+            lacks = lacks or "a ResNet stem with Google's or timm's padding and norms"
         if lacks:
             raise CheckpointError(
-                f"{self.title} has no {lacks}", "choose another format, or keep it as a patchword file"
+                f"{self.title} does not support {lacks}", "choose another format, or keep the patchword file"
             )
         return {}
 
 
 def _fitted(config: ViTConfig, preprocess: Preprocess) -> ViTConfig:
-    """Its convolution leaves out what fills no patch."""
+    """Its convolution ignores pixels that do not fill a patch."""
     if not any(side % step for side, step in zip(preprocess.image_size, config.patch_span, strict=True)):
         return config
     return replace(config, patch=replace(config.patch, edge="cut"))
@@ -126,7 +126,9 @@ def _stem(checkpoint: Checkpoint) -> Stem:
     stages = range(1, max((stage for stage, _ in found), default=0) + 1)
     units = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in stages)
     if not units or not all(units):
-        raise CheckpointError(f"{checkpoint.name}: a stage of its ResNet is missing", "get the whole file")
+        raise CheckpointError(
+            f"{checkpoint.name}: a stage of its ResNet is missing", "download the complete file"
+        )
     width = checkpoint.shape_of(f"{_HYBRID}root.conv.weight", 4)[0]
     return _of_torch(units, width)
 
@@ -138,7 +140,7 @@ def _of_torch(units: tuple[int, ...], width: int) -> ResNetStem:
 
 
 def _preprocess(config: ViTConfig) -> Preprocess:
-    """torchvision's Resize of a PIL image to a square."""
+    """Resize to a square with torchvision's Resize of a PIL image."""
     return Preprocess(
         image_size=config.image.size,
         resize=Squash(size=config.image.size),

@@ -1,4 +1,4 @@
-"""lucidrains/vit-pytorch: ViT and SimpleViT, in the three spellings that were released.
+"""lucidrains/vit-pytorch: ViT and SimpleViT, in the three released spellings.
 
 Source: the repository at 69d24fe (1.23.6) and its releases 0.20.0, 1.2.0, 1.6.9.
 """
@@ -37,17 +37,17 @@ from patchword.model.kinds import (
     SinCos2d,
 )
 
-_CLASS = "the class of vit-pytorch"
-_HEAD_DIM = 64  # dim_head's default, whatever the width is
+_CLASS = "vit-pytorch's class"
+_HEAD_DIM = 64  # dim_head's default, whatever the width
 _POOLS: dict[str, Pool] = {"class": ClassPool(), "mean": MeanPool()}
 
 
 @dataclass(frozen=True)
 class NamingVariant:
-    """simple: SimpleViT. fn: norms stand beside their modules, which lie below `.fn` (before 1.5).
+    """simple: SimpleViT. fn: norms are stored next to their modules, which are under `.fn` (before 1.5).
 
-    row_tokens: tokens and positions without a batch axis (today). head: the head's linear layer.
-    second: the number of the MLP's second linear layer.
+    row_tokens: tokens and positions without a batch axis (current releases). head: name of the head's linear layer.
+    second: index of the MLP's second linear layer.
     """
 
     simple: bool = False
@@ -82,8 +82,8 @@ class LucidrainsViT(Layout):
         heads = facts.require("num_heads", default)
         if rows % heads:
             raise CheckpointError(
-                f"{checkpoint.name}: {heads} heads cannot share {rows} channels of attention",
-                f"give --num-heads a divisor of {rows}",
+                f"{checkpoint.name}: {rows} channels of attention cannot be divided into {heads} heads",
+                f"pass a divisor of {rows} as --num-heads",
             )
         tokens, positions, grid = _tokens(checkpoint, facts, patch, spelling)
         image = grid[0] * patch[0], grid[1] * patch[1]
@@ -101,7 +101,7 @@ class LucidrainsViT(Layout):
                 hidden=checkpoint.shape(_mlp(0, spelling, f"net.{0 if spelling.fn else 1}.weight"))[0],
                 activation=facts.require("act", ("gelu", _CLASS)),
             ),
-            norm=LayerNormConfig(eps=facts.require("eps", (1e-5, f"{_CLASS}: torch's default"))),
+            norm=LayerNormConfig(eps=facts.require("eps", (1e-5, f"{_CLASS} (torch's default)"))),
             head=_head(checkpoint, facts, tokens, spelling),
         )
         channels = config.image.channels
@@ -109,11 +109,11 @@ class LucidrainsViT(Layout):
         doubt = (
             ()
             if facts.options.mean and facts.options.std
-            else ("vit-pytorch prescribes no mean and std; 0.5 is a guess (--mean, --std)",)
+            else ("vit-pytorch defines no mean and std; 0.5 is a guess (--mean, --std)",)
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess((guess, "a guess: vit-pytorch prescribes none")),
+            preprocess=facts.preprocess((guess, "a guess, because vit-pytorch defines none")),
             spelling={"spelling": spelling},
             notes=(*doubt, *_pool_doubt(facts, tokens, spelling)),
         )
@@ -140,9 +140,7 @@ class LucidrainsViT(Layout):
         if config.head.num_classes:
             yield from both(spelling.head, "head")
         else:
-            yield Ignored(
-                re.escape(spelling.head) + r"\.(weight|bias)", "a head of no classes, which is empty"
-            )
+            yield Ignored(re.escape(spelling.head) + r"\.(weight|bias)", "an empty head with 0 classes")
 
 
 def _spelling(checkpoint: Checkpoint) -> NamingVariant:
@@ -164,14 +162,14 @@ def _mlp(index: int | str, spelling: NamingVariant, name: str) -> str:
 
 
 def _patch(facts: Facts, pixels: int) -> tuple[int, int]:
-    """A patch is one row of numbers: a square of three colours unless the user says otherwise."""
+    """Read a patch stored as one row of values: square with three channels, unless the user specifies otherwise."""
     side = math.isqrt(pixels // 3)
     square = (side, side) if side * side * 3 == pixels else None
     patch = facts.require("patch_size", (square, "a square patch of three channels"))
     if pixels % (patch[0] * patch[1]):
         raise CheckpointError(
-            f"{facts.name}: {pixels} numbers a patch are no patches of {patch[0]} x {patch[1]}",
-            "give --patch-size HEIGHTxWIDTH as it was trained",
+            f"{facts.name}: a patch of {pixels} values is not {patch[0]} x {patch[1]} pixels",
+            "pass --patch-size HEIGHTxWIDTH with the patch size used in training",
         )
     return patch
 
@@ -194,9 +192,11 @@ def _tokens(
 def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: NamingVariant) -> HeadConfig:
     pool: Pool = MeanPool()
     if tokens.class_token:
-        told = facts.require("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
-        # Before tokens had no batch axis, the mean took the class token in.
-        pool = MeanPool(over="patches" if spelling.row_tokens else "all") if told == "mean" else _POOLS[told]
+        chosen = facts.require("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
+        # In releases whose tokens have a batch axis, the mean includes the class token.
+        pool = (
+            MeanPool(over="patches" if spelling.row_tokens else "all") if chosen == "mean" else _POOLS[chosen]
+        )
     norm: Literal["tokens", "pooled", "none"] = "none"
     if checkpoint.has("transformer.norm.weight"):
         norm = "tokens"
@@ -210,7 +210,9 @@ def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: 
 def _pool_doubt(facts: Facts, tokens: TokensConfig, spelling: NamingVariant) -> tuple[str, ...]:
     if not tokens.class_token or spelling.row_tokens or facts.options.pool:
         return ()
-    return ("this release stores a class token for both pools; 'cls' is taken (--pool mean)",)
+    return (
+        "this release stores a class token with either pooling; 'cls' is assumed (otherwise --pool mean)",
+    )
 
 
 def _patch_rules(config: ViTConfig) -> Iterable[Rule]:

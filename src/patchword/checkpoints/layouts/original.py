@@ -1,4 +1,4 @@
-"""What the authors' own PyTorch files have in common: the block of timm's first years, and its parts around.
+"""Common parts of the authors' own PyTorch files: the block from early timm, and the parts around it.
 
 Sources: facebookresearch/deit, mae, dino, dinov2, dinov3, ijepa; microsoft/unilm beit; baaivision/EVA.
 """
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-# Width → heads of the sizes that were published: 64 channels each up to L, 80 in H.
+# Width → heads of the published sizes: 64 channels per head up to L, 80 in H.
 USUAL_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16}
 _POOLS: Mapping[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """What a family's code has and its files do not. who: how the report names that source."""
+    """Values that a family's code defines but its files do not. who: name of that source in the report."""
 
     who: str
     heads: Mapping[int, int] = field(default_factory=lambda: USUAL_HEADS)
     eps: float = 1e-6
-    layer_scale: float = 1e-5  # where LayerScale began; no file keeps it
+    layer_scale: float = 1e-5  # LayerScale's initial value; no file stores it
 
 
 class Original(Layout):
@@ -68,15 +68,15 @@ class Original(Layout):
 
     container = "torch"
     file_name = "model.pth"
-    # Its code turns queries and keys: no tensor of a file would show that another's does not.
+    # Its code rotates queries and keys, which leaves no tensor in the file.
     rotary = False
 
     def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """A bias of zeros on patches and head, where the authors' classes have one in any case."""
+        """Add zero biases to patches and head, since the authors' classes always have them."""
         config = replace(card.config, patch=replace(card.config.patch, bias=True))
-        if not isinstance(config.head.pool, JoinedPool):  # of a head that is a file of its own
+        if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
             config = replace(config, head=replace(config.head, bias=True))
         zeros = {
             f"{name}.bias": tensors[f"{name}.weight"].new_zeros(len(tensors[f"{name}.weight"]))
@@ -88,7 +88,7 @@ class Original(Layout):
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         inner = card.config.inner_positions
         if isinstance(inner, Rope2d) and not self.rotary:
-            raise CheckpointError(f"{self.title} has no rotary positions", "choose another format")
+            raise CheckpointError(f"{self.title} does not support rotary positions", "choose another format")
         return {}
 
 
@@ -96,10 +96,10 @@ class Original(Layout):
 
 
 def block_names(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The prefix of each block, in order: "blocks.3.", or "blocks.1.3." where training kept them in chunks.
+    """The prefix of each block, in order: "blocks.3.", or "blocks.1.3." if training stored them in chunks.
 
-    The second number of a chunked name already counts through the whole stack (DINOv2).
-    Raises: CheckpointError where a block is left out.
+    The second number of a chunked name already counts over all blocks (DINOv2).
+    Raises: CheckpointError if a block is missing.
     """
     chunked = re.compile(r"blocks\.(\d+)\.(\d+)\.norm1\.weight")
     found = {
@@ -109,15 +109,15 @@ def block_names(checkpoint: Checkpoint) -> tuple[str, ...]:
         lost = next((index for index in range(len(found)) if index not in found), None)
         if lost is not None:
             raise CheckpointError(
-                f"{checkpoint.name}: it has {len(found)} blocks up to number {max(found)}, and no number {lost}",
-                "get the whole file",
+                f"{checkpoint.name}: it has {len(found)} blocks up to number {max(found)}, but block {lost} is missing",
+                "download the complete file",
             )
         return tuple(found[index] for index in range(len(found)))
     return tuple(f"blocks.{index}." for index in range(checkpoint.depth("blocks.{}.norm1.weight")))
 
 
 def first_block(checkpoint: Checkpoint) -> str:
-    """The prefix of the first block; "" where there are none."""
+    """The prefix of the first block; "" if there are none."""
     return next(
         (
             n.removesuffix("norm1.weight")
@@ -129,13 +129,13 @@ def first_block(checkpoint: Checkpoint) -> str:
 
 
 def is_common(checkpoint: Checkpoint) -> bool:
-    """A ViT with the common block, whoever wrote it; timm's own files left out."""
+    """Whether the file is a ViT with the common block, from any author except timm."""
     first = first_block(checkpoint)
     return bool(first) and checkpoint.has("patch_embed.proj.weight") and timms(checkpoint) is None
 
 
 def has_flat_mask(checkpoint: Checkpoint) -> bool:
-    """A mask token [1, D] is DINOv2's or DINOv3's; that of MAE and BEiT has three axes."""
+    """Whether the mask token is [1, D], as in DINOv2 and DINOv3; in MAE and BEiT it has three axes."""
     return checkpoint.has("mask_token") and len(checkpoint.shape("mask_token")) == 2
 
 
@@ -143,7 +143,7 @@ def has_flat_mask(checkpoint: Checkpoint) -> bool:
 
 
 def patch_of(checkpoint: Checkpoint) -> tuple[int, int, Size]:
-    """Width, channels, patch."""
+    """Width, channels and patch size."""
     dim, channels, *sides = checkpoint.shape_of("patch_embed.proj.weight", 4)
     return dim, channels, (sides[0], sides[1])
 
@@ -159,9 +159,9 @@ def trunk(
     num_heads: tuple[int, str] | None = None,
     **parts: Any,
 ) -> ViTConfig:
-    """The config of a file with the common block; what its shapes say is read from them.
+    """The config of a file with the common block, mostly read from its shapes.
 
-    num_heads: from the file itself, where it says so. parts: other fields of ViTConfig.
+    num_heads: from the file itself, if it states them. parts: other fields of ViTConfig.
     """
     dim, channels, patch = patch_of(checkpoint)
     names = block_names(checkpoint)
@@ -201,7 +201,7 @@ def _attention_bias(checkpoint: Checkpoint, first: str) -> Any:
 
 
 def _mlp(checkpoint: Checkpoint, first: str, facts: Facts, constants: Constants) -> MLPConfig:
-    """fc1 and fc2, or a gate: w12 packed, w1 and w2 apart; w3 behind."""
+    """Read the MLP: fc1 and fc2, or a gate (w12 packed, or separate w1 and w2) followed by w3."""
     for name in ("w12", "w1"):
         if checkpoint.has(f"{first}mlp.{name}.weight"):
             return MLPConfig(
@@ -226,12 +226,12 @@ def pool_of(facts: Facts, usual: str, source: str) -> Pool:
 def classifier(
     checkpoint: Checkpoint, pool: Pool, norm: Literal["tokens", "pooled"] = "tokens"
 ) -> HeadConfig:
-    """`head`, where there is one."""
+    """The config of `head`, if there is one."""
     return HeadConfig(pool=pool, norm=norm, num_classes=classes_of(checkpoint))
 
 
 def classes_of(checkpoint: Checkpoint, name: str = "head.weight") -> int:
-    """Outputs of the head, 0 without one."""
+    """Number of outputs of the head, 0 without one."""
     return checkpoint.shape_of(name, 2)[0] if checkpoint.has(name) else 0
 
 
@@ -241,7 +241,7 @@ def preprocess(
     numbers: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET,
     size: Size | None = None,
 ) -> Preprocess:
-    """The shorter side to so many pixels, bicubic, then the centre: torchvision's transforms, which all of them use."""
+    """Resize the shorter side (bicubic), then crop the centre: torchvision's transforms, which all of them use."""
     mean, std = numbers if config.image.channels == 3 else ((0.5,), (0.5,))
     return Preprocess(
         image_size=size or config.image.size,
@@ -255,19 +255,19 @@ def preprocess(
 
 
 def evaluated(usual: Preprocess, source: str) -> tuple[Preprocess, str]:
-    """A candidate for `Facts.preprocess` that says when mean and std are nobody's."""
+    """A candidate for `Facts.preprocess` whose source states if mean and std are unknown."""
     if usual.in_channels == 3:
         return usual, source
-    return usual, f"{source}; mean and std of {usual.in_channels} channels are not known, 0.5 stands for them"
+    return usual, f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
 
 
 def with_margin(size: Size, ratio: float = 0.875) -> int:
-    """The shorter side before the crop, truncated as the origins do."""
+    """The shorter side before the crop, truncated as in the original code."""
     return int(min(size) / ratio)
 
 
 def block_spelling(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Which of the block's spellings this file has: its blocks' names, its gate, its LayerScale, its projections."""
+    """The spelling of the block in this file: names of blocks, gate, LayerScale and projections."""
     names = block_names(checkpoint)
     first = names[0]
     return {
@@ -282,21 +282,21 @@ def block_spelling(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def front(config: ViTConfig) -> Iterable[Rule]:
-    """Patches, class token, positions."""
+    """Rules for patches, class token and positions."""
     yield from patches(config)
     if config.tokens.class_token:
         yield token("cls_token", "prefix.class_token", config)
 
 
 def positions(config: ViTConfig, name: str = "pos_embed") -> Rule:
-    """[1, prefix + patches, D] of the file: rows of the prefix, then the grid."""
+    """[1, prefix + patches, D] in the file: prefix rows, then the grid."""
     rows = config.grid_size[0] * config.grid_size[1] + config.num_prefix_positions
     ours = ("positions.prefix", "positions.grid") if config.num_prefix_positions else ("positions.grid",)
     return rule(name, ours, Parted((1, rows, config.dim)))
 
 
 def blocks(config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[Rule]:
-    """All blocks. spelling: as `block_spelling`; what it leaves out is as in DeiT."""
+    """Rules for all blocks. spelling: from `block_spelling`; anything it omits is as in DeiT."""
     names = spelling.get("blocks") or [f"blocks.{index}." for index in range(config.depth)]
     for index, theirs in enumerate(names):
         yield from block(theirs, f"blocks.{index}.", config, spelling)
@@ -318,7 +318,7 @@ def block(theirs: str, ours: str, config: ViTConfig, spelling: Mapping[str, Any]
 
 
 def _split_attention(theirs: str, ours: str, config: ViTConfig) -> Iterable[Rule]:
-    """EVA-02's base and large: three projections, biases of queries and values apart."""
+    """Attention of EVA-02's base and large: three projections, separate query and value biases."""
     parts = tuple(f"{theirs}attn.{name}_proj.weight" for name in "qkv")
     yield rule(parts, f"{ours}attention.qkv.weight", Joined(3, Same()))
     if config.attention.bias == "qv":
@@ -345,7 +345,7 @@ def _mlp_rules(theirs: str, ours: str, config: ViTConfig, gate: str) -> Iterable
 
 
 def back(config: ViTConfig) -> Iterable[Rule]:
-    """The norm over tokens, or `fc_norm` over the pooled vector; `head`."""
+    """Rules for `norm` over tokens or `fc_norm` over the pooled vector, and for `head`."""
     if config.head.norm == "tokens":
         yield from norm("norm", "norm", config)
     elif config.head.norm == "pooled":

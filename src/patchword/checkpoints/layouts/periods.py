@@ -1,4 +1,4 @@
-"""The periods of rotary positions, which DINOv3's authors store and the other formats' code computes."""
+"""Periods of rotary positions: DINOv3's authors store them, the code of other formats computes them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ Tensors = Mapping[str, "Tensor"]
 
 
 def with_periods(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Computed periods become a tensor of the file, which then holds any theta."""
+    """Store computed periods as a tensor, which can represent any theta."""
     rope = config.positions
     if not isinstance(rope, Rope2d) or replace(rope, theta=Rope2d().theta) != Rope2d():
         return config, tensors
@@ -24,7 +24,7 @@ def with_periods(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensor
 
 
 def without_periods(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Stored periods are left to the code where it computes the very same; rounded ones stay."""
+    """Drop stored periods if the code computes exactly the same; keep rounded ones."""
     import torch
 
     rope = config.positions

@@ -1,4 +1,4 @@
-"""DeiT, MAE and DINO v1: the common block and little else, under the same names.
+"""DeiT, MAE and DINO v1, which have the common block and little else, under the same names.
 
 Sources: facebookresearch/deit `models.py`, mae `models_vit.py` and `models_mae.py`, dino `vision_transformer.py`.
 """
@@ -37,7 +37,7 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
 
-# Of the published heads: ViT-S's reads the class tokens of four blocks, ViT-B's class token and mean interleaved.
+# Inputs of the published heads: class tokens of four blocks (ViT-S); class token and mean interleaved (ViT-B).
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
 _MOCO = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
 _OTHERS = (
@@ -51,7 +51,7 @@ _OTHERS = (
 
 
 def is_plain(checkpoint: Checkpoint) -> bool:
-    """The common block, learned positions and a class token, and nothing that another family has."""
+    """Whether a file has the common block, learned positions and a class token, and no tensors of another family."""
     first = first_block(checkpoint)
     return (
         is_common(checkpoint)
@@ -65,7 +65,7 @@ def is_plain(checkpoint: Checkpoint) -> bool:
 
 
 class Plain(Original):
-    """family: as `sign_of` names it. resample: how its code resizes positions."""
+    """family: as returned by `sign_of`. resample: how its code resizes positions."""
 
     family: str
     constants: Constants
@@ -96,19 +96,19 @@ class Plain(Original):
         if sign.moco:
             usual = replace(usual, resample=replace(usual.resample, interpolation="bilinear"))
         guess = (
-            f"taken for {self.title} by {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
-            "They differ in how positions are resized and images are prepared (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
+            f"assumed to be {self.title} because of {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
+            "They differ in preprocessing and in how positions are resized (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
         )
         return Description(
             config=config,
-            preprocess=facts.preprocess(evaluated(usual, f"{constants.who}: its evaluation")),
+            preprocess=facts.preprocess(evaluated(usual, f"the evaluation in {constants.who}")),
             spelling=self.spelled(checkpoint),
             notes=guess if sign.guess else (),
         )
 
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
         head = classifier(checkpoint, pool_of(facts, "class", self.constants.who))
-        # Without a head its authors' class, and timm's, answer by the mean of both tokens.
+        # Without a head, the authors' class and timm's return the mean of both tokens.
         by_class = isinstance(head.pool, ClassPool)
         return replace(
             head, distilled=checkpoint.has("head_dist.weight") or (by_class and checkpoint.has("dist_token"))
@@ -136,7 +136,7 @@ class Plain(Original):
 
 
 class DeiT(Plain):
-    """DeiT, distilled or not: `{"model": …}`; the answer of a distilled one is the mean of both heads."""
+    """DeiT, distilled or not: `{"model": …}`. A distilled model outputs the mean of both heads."""
 
     name = "deit"
     title = "DeiT (its authors' file)"
@@ -147,7 +147,7 @@ class DeiT(Plain):
 
 
 class MAE(Plain):
-    """MAE's encoder, alone, with its decoder beside it, or fine-tuned."""
+    """MAE's encoder: alone, with its decoder, or fine-tuned."""
 
     name = "mae"
     title = "MAE (its authors' file)"
@@ -172,7 +172,7 @@ class MAE(Plain):
 
 
 class DINO(Plain):
-    """DINO v1: a flat backbone, or the teacher of a training file; its linear head is a file of its own."""
+    """DINO v1: a flat backbone, or the teacher in a training file; its linear head is a separate file."""
 
     name = "dino"
     title = "DINO (its authors' file)"
@@ -206,7 +206,7 @@ class DINO(Plain):
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         if card.config.head.num_classes and not isinstance(card.config.head.pool, JoinedPool):
             raise CheckpointError(
-                f"DINO's linear heads read class tokens of several blocks, or beside the mean, not {card.config.head.pool.kind!r}",
+                f"DINO's linear heads read class tokens of several blocks, or one and the mean, not pooling {card.config.head.pool.kind!r}",
                 "choose another format, or convert the backbone without its head",
             )
         return super().sidecar_files(card)

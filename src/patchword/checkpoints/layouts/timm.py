@@ -1,7 +1,7 @@
-"""timm's VisionTransformer, Eva, Beit, VisionTransformerRelPos and NaFlexVit files, in and out.
+"""Read and write files of timm's VisionTransformer, Eva, Beit, VisionTransformerRelPos and NaFlexVit.
 
-A hub folder with config.json, a training checkpoint, or a bare state dict that is named as timm
-names the architecture, or whose tensors only timm names so. Checked against timm 1.0.31.
+Reads a hub folder with config.json, a training checkpoint, or a bare state dict whose file name is a
+timm architecture or whose tensor names only timm uses. Checked against timm 1.0.31.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ from patchword.checkpoints.layouts.timm_write import target
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Names that no other format has; the rest of timm's are shared with the originals that it grew from.
+# Names that no other format has. timm shares the rest with the original code it is based on.
 ONLY_TIMM = (
     "reg_token",
     "attn_pool.latent",
@@ -55,7 +55,7 @@ def _has_no_positions(checkpoint: Checkpoint) -> bool:
 
 
 def _spares_the_class_token(checkpoint: Checkpoint) -> bool:
-    """A square of positions beside a class token, which has none, where nothing tells an original (under `model`)."""
+    """Whether positions form a square without a row for the class token, and no original's wrapper (`model`) is present."""
     if not checkpoint.has("cls_token", "pos_embed", "blocks.0.attn.qkv.weight") or checkpoint.wrapper:
         return False
     others = ("dist_token", "mask_token", "register_tokens", "blocks.0.gamma_1", "blocks.0.attn.q_bias")
@@ -65,29 +65,29 @@ def _spares_the_class_token(checkpoint: Checkpoint) -> bool:
     return square(rows) is not None and square(rows - 1) is None
 
 
-# What no original has together, though each of its files' names is theirs too.
+# Combinations that no original has, although it has each of the names.
 TOGETHER: tuple[tuple[str, Callable[[Checkpoint], bool]], ...] = (
-    ("LayerScale named ls1 and a classifier", lambda c: c.has("blocks.0.ls1.gamma") and _classifies(c)),
-    ("LayerScale named ls1 and no class token", lambda c: c.has("blocks.0.ls1.gamma") and not c.has("cls_token")),
-    ("a classifier and no class token", lambda c: not c.has("cls_token") and _classifies(c)),
+    ("both LayerScale named ls1 and a classifier", lambda c: c.has("blocks.0.ls1.gamma") and _classifies(c)),
+    ("LayerScale named ls1 without a class token", lambda c: c.has("blocks.0.ls1.gamma") and not c.has("cls_token")),
+    ("a classifier without a class token", lambda c: not c.has("cls_token") and _classifies(c)),
     ("a gate packed in mlp.fc1", _gate_is_packed),
-    ("blocks of ViT without any positions", _has_no_positions),
+    ("ViT blocks without any positions", _has_no_positions),
     ("a ResNet before the patches", lambda c: bool(c.under("patch_embed.backbone."))),
-    ("a class token without a place in pos_embed", _spares_the_class_token),
+    ("a class token without a row in pos_embed", _spares_the_class_token),
 )  # fmt: skip
 
 
 def evidence(checkpoint: Checkpoint) -> str | None:
-    """What makes a file timm's and nobody else's; None where nothing does. For the originals' layouts too."""
+    """Evidence that only timm writes such a file, or None. The layouts of the originals use it too."""
     if not checkpoint.has("blocks.0.norm1.weight"):
         return None
     if not (checkpoint.has("patch_embed.proj.weight") or checkpoint.has("embeds.proj.weight")):
         return None
     if (words := known(checkpoint)) is not None:
-        return f"{words.evidence} names timm's {words.architecture}"
+        return f"{words.evidence} specifies timm's {words.architecture}"
     found = next((name for name in ONLY_TIMM if checkpoint.has(name)), None)
     if found is not None:
-        return f"only timm names a tensor {found}"
+        return f"only timm has a tensor named {found}"
     return next((f"only timm's models have {what}" for what, fits in TOGETHER if fits(checkpoint)), None)
 
 
@@ -132,28 +132,26 @@ class Timm(Layout):
 def _doubts(words: TimmArchitecture) -> tuple[str, ...]:
     if not words.architecture:
         return (
-            "nothing names its architecture in timm: the order of norms is inferred (before each branch), and rotary "
-            "positions next to learned ones leave no trace; put timm's config.json next to it",
+            "its timm architecture is unknown, so norms are assumed to precede each branch, and rotary positions in "
+            "addition to learned ones would go unnoticed; put timm's config.json next to it",
         )
     if words.kind:
         return ()
-    return (
-        f"{words.architecture} is no ViT of {table()['source']}; what its name stands for was taken as usual",
-    )
+    return (f"{words.architecture} is not a ViT of {table()['source']}, so timm's usual values are assumed",)
 
 
 def spelled(checkpoint: Checkpoint, words: TimmArchitecture) -> Mapping[str, Any]:
-    """How this file names what timm's classes name differently.
+    """How this file spells what timm's classes name differently.
 
-    naflex: under `embeds.`; patches: the kernel as a convolution, or as a matrix with channels
-    last or first; scale: `gamma_1` or `ls1.gamma`; split: three projections; gate: `fc1_g` and
-    `fc1_x` "apart", or packed in one; relative: where the table of differences lies.
+    naflex: names start with `embeds.`. patches: the kernel is a convolution, or a matrix with channels
+    last or first. scale: `gamma_1` or `ls1.gamma`. split: three projections. gate: separate `fc1_g` and
+    `fc1_x` ("apart"), or packed in one. relative: the place of the relative position table.
     """
     names = ("relative_position_bias_table", "mlp.fc1.weight")
     stems = ("blocks.0.attn.", "blocks.0.attn.rel_pos.", "rel_pos_bias.", "shared_rel_pos.")
     relative = next((s for s in stems if any(checkpoint.has(s + name) for name in names)), "")
     flat = checkpoint.has("embeds.proj.weight") and len(checkpoint.shape("embeds.proj.weight")) == 2
-    last = words.say("patchify_channels_last")[0] is not False
+    last = words.argument("patchify_channels_last")[0] is not False
     return {
         "architecture": words.architecture if words.kind else "",
         "kind": words.kind,

@@ -1,6 +1,6 @@
-"""The arguments of each of timm's ViT classes for a ViTConfig, or what that class has no place for.
+"""The arguments of each timm ViT class for a ViTConfig, or the part that the class cannot represent.
 
-A class of timm's, which config.json cannot hold, stands as "@Name"; None is what must not be said.
+"@Name" stands for a timm class, which config.json cannot hold. None marks an argument that must be omitted.
 """
 
 import math
@@ -27,13 +27,13 @@ from patchword.model.kinds import (
 )
 
 Args = dict[str, Any]
-_PATCH_BIAS = "this bias of patches: timm has none with a norm before the blocks, else one"
+_PATCH_BIAS = "this patch bias (timm has one unless a norm precedes the blocks)"
 
 
 def lacks(what: str, kind: str = "") -> CheckpointError:
     return CheckpointError(
-        f"{f'timm ({kind})' if kind else 'timm'} has no place for {what}",
-        "choose another format, or keep it as a patchword file",
+        f"{f'timm ({kind})' if kind else 'timm'} does not support {what}",
+        "choose another format, or keep the patchword file",
     )
 
 
@@ -44,7 +44,7 @@ def _need(right: bool, what: str, kind: str) -> None:
 
 def common(config: ViTConfig) -> Args:
     size, patch = config.image.size, config.patch.size
-    if _pads(config):  # timm stores positions for whole patches, and pads what it is given
+    if _pads(config):  # timm stores positions for complete patches, and pads images
         stride = config.patch.stem.stride
         size = (config.grid_size[0] * patch[0] * stride, config.grid_size[1] * patch[1] * stride)
     return {
@@ -72,7 +72,7 @@ def _pool(config: ViTConfig) -> str:
 
 
 def _ratio(config: ViTConfig, parts: int = 1) -> float:
-    """With int(dim · ratio) the MLP's hidden width times `parts`."""
+    """The ratio for which int(dim · ratio) is the MLP's hidden width times `parts`."""
     width = config.mlp_dim * parts
     ratio = width / config.dim
     return ratio if int(config.dim * ratio) == width else (width + 0.5) / config.dim
@@ -85,7 +85,7 @@ def _pads(config: ViTConfig) -> bool:
 
 
 def _norm_marker(config: ViTConfig) -> Any:
-    """As the table writes the norm: None is LayerNorm with 1e-6; the nearest eps that timm has anywhere."""
+    """The norm as written in the table: None is LayerNorm with 1e-6. Uses the closest eps that timm supports."""
     name = "@LayerNorm" if isinstance(config.norm, LayerNormConfig) else "@RmsNorm"
     eps = config.norm.eps
     near = 1e-6 if eps <= math.sqrt(1e-11) else 1e-5
@@ -93,7 +93,7 @@ def _norm_marker(config: ViTConfig) -> Any:
 
 
 def _named_norm(marker: Any) -> Any:
-    """VisionTransformer and NaFlexVit take norms by name, with eps 1e-6."""
+    """The norm argument of VisionTransformer and NaFlexVit, which take a name and use eps 1e-6."""
     return {"@RmsNorm": "rmsnorm"}.get(marker[0], marker) if marker and marker[1]["eps"] == 1e-6 else marker
 
 
@@ -105,8 +105,8 @@ def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     kind = "VisionTransformer"
     part, mlp, tokens = config.attention, config.mlp, config.tokens
     _need(isinstance(config.inner_positions, NoPositions), f"{config.inner_positions.kind} positions", kind)
-    _need(part.bias != "qv", "attention with biases of queries and values alone", kind)
-    _need(part.out_bias == mlp.bias, "a bias in the MLP alone, or behind attention alone", kind)
+    _need(part.bias != "qv", "attention biases on queries and values only", kind)
+    _need(part.out_bias == mlp.bias, "a bias only in the MLP or only after attention", kind)
     _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
     _need(not tokens.distillation_token, "a distillation token", kind)
     _plain_pool(config, kind)
@@ -114,7 +114,7 @@ def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     packed = mlp.gated and spelling["gate"] == "packed"
     gates = {"packed": ["@GluMlp", {"act_layer": "@SiLU", "gate_last": False}], "apart": "@SwiGLU"}
     after = config.block.order == "res_post"
-    _need(not after or config.block.layer_scale is None, "LayerScale beside norms after the branches", kind)
+    _need(not after or config.block.layer_scale is None, "LayerScale with norms after the branches", kind)
     return {
         "mlp_ratio": _ratio(config, 2 if packed else 1),
         "qkv_bias": part.bias == "qkv",
@@ -144,7 +144,7 @@ def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
 
 
 def _hybrid(config: ViTConfig) -> str | None:
-    """As the table writes a ResNet before the patches."""
+    """A ResNet before the patches, as written in the table."""
     stem = config.patch.stem
     if not isinstance(stem, ResNetStem):
         return None
@@ -152,15 +152,15 @@ def _hybrid(config: ViTConfig) -> str | None:
 
 
 def _plain_pool(config: ViTConfig, kind: str) -> None:
-    """Pools of attention have the blocks' own heads and a plain MLP of their width."""
+    """Require that an attention pool has the blocks' heads and a plain MLP of the same width."""
     pool = config.head.pool
     if not isinstance(pool, AttentionPool):
         return
     own_heads = pool.num_heads not in (None, config.attention.num_heads)
-    _need(not own_heads, "an attention pool with heads of its own", kind)
-    _need(pool.hidden in (None, config.mlp_dim), "an attention pool with a width of its own", kind)
+    _need(not own_heads, "an attention pool with its own number of heads", kind)
+    _need(pool.hidden in (None, config.mlp_dim), "an attention pool with its own MLP width", kind)
     plain = not config.mlp.gated and not config.mlp.inner_norm and config.mlp.bias
-    _need(plain, "an attention pool beside gated, normed or biasless MLPs", kind)
+    _need(plain, "an attention pool with MLPs that are gated, normed or without bias", kind)
 
 
 def _bare(config: ViTConfig) -> bool:
@@ -174,7 +174,7 @@ def _distilled(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     _need(tokens.class_token and tokens.distillation_token, "a model without both tokens", kind)
     _need(not tokens.num_registers and not _bare(config), "registers, or tokens without positions", kind)
     _need(isinstance(config.added_positions, Learned), "a model without learned positions", kind)
-    _need(head.distilled, "a distillation token without a head of its own", kind)
+    _need(head.distilled, "a distillation token without its own head", kind)
     plain = replace(
         config,
         tokens=replace(tokens, distillation_token=False),
@@ -189,7 +189,7 @@ def _eva(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     inner, pool = config.inner_positions, config.head.pool
     _need(isinstance(inner, NoPositions | Rope2d | RopeMixed), f"{inner.kind} positions", kind)
     _need(mlp.activation == ("silu" if mlp.gated else "gelu"), f"the activation {mlp.activation}", kind)
-    _need(part.out_bias and mlp.bias, "linear layers without bias", kind)
+    _need(part.out_bias and mlp.bias, "linear layers without biases", kind)
     _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
     _need(not config.patch.norm_output, "a norm after the patches", kind)
     _need(not tokens.distillation_token, "a distillation token", kind)
@@ -197,11 +197,11 @@ def _eva(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     _need(whole == isinstance(pool, AttentionPool) or not tokens.num_extra, "a pool over these tokens", kind)
     after = config.block.order == "res_post"
     plain = config.block.layer_scale is None and part.qk_norm == "none"
-    _need(not after or plain, "LayerScale or normed queries beside norms after the branches", kind)
+    _need(not after or plain, "LayerScale or normed queries with norms after the branches", kind)
     apart = mlp.gated and spelling["gate"] == "apart"
-    _need(apart or not (mlp.gated and mlp.inner_norm), "a packed gated MLP with a norm inside", kind)
+    _need(apart or not (mlp.gated and mlp.inner_norm), "a packed gated MLP with an inner norm", kind)
     pool_is_plain = not isinstance(pool, AttentionPool) or not (mlp.gated or mlp.inner_norm)
-    _need(pool_is_plain, "an attention pool beside gated MLPs", kind)
+    _need(pool_is_plain, "an attention pool with gated MLPs", kind)
     align = (8 if config.mlp_dim % 8 == 0 else 1) if apart and not mlp.inner_norm else 0
     hidden = pool.hidden if isinstance(pool, AttentionPool) and pool.hidden else config.mlp_dim
     own = pool.num_heads if isinstance(pool, AttentionPool) else None
@@ -268,26 +268,26 @@ def _beit(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     relative = isinstance(inner, RelativeBias)
     _need(isinstance(inner, RelativeBias | NoPositions), f"{inner.kind} positions", kind)
     rows = not isinstance(inner, RelativeBias) or inner.prefix_rows
-    _need(rows, "a table without rows of the class token", kind)
-    _need(part.bias != "qkv", "a bias of keys", kind)
+    _need(rows, "a relative position table without class token rows", kind)
+    _need(part.bias != "qkv", "a key bias", kind)
     _need(part.qk_norm == "none" and not part.out_norm, "norms inside attention", kind)
-    _need(part.out_bias and mlp.bias and config.patch.bias, "linear layers without bias", kind)
+    _need(part.out_bias and mlp.bias and config.patch.bias, "linear layers without biases", kind)
     _need(mlp.activation == ("silu" if mlp.gated else "gelu"), f"the activation {mlp.activation}", kind)
     _need(not mlp.gated or spelling["gate"] == "apart", "a packed gated MLP", kind)
     only_class = tokens.class_token and tokens.num_extra == 1
-    _need(only_class and not _bare(config), "other tokens than a class token with its position", kind)
+    _need(only_class and not _bare(config), "tokens other than a class token with a position", kind)
     _need(
         config.block.order == "pre" and not config.block.entry_norm,
-        "other norms than before the branches",
+        "norms that are not before the branches",
         kind,
     )
-    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pool", kind)
+    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pooling", kind)
     _need(
         config.head.norm != "none" and not config.patch.norm_output,
-        "a model without a last norm, or with one after the patches",
+        "a model without a final norm, or with a norm after the patches",
         kind,
     )
-    _need(not _pads(config), "images padded to whole patches", kind)
+    _need(not _pads(config), "images padded to complete patches", kind)
     shared = isinstance(inner, RelativeBias) and inner.shared
     return {
         "qkv_bias": part.bias == "qv",
@@ -310,24 +310,24 @@ def _relpos(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     _need(isinstance(config.added_positions, NoPositions), "added positions", kind)
     rows = isinstance(inner, RelativeBias) and inner.prefix_rows
     fits = isinstance(inner, RelativeMLP) or rows == tokens.class_token
-    _need(fits, "a class token without rows of its own", kind)
-    _need(part.bias != "qv", "biases of queries and values alone", kind)
+    _need(fits, "a class token without its own rows", kind)
+    _need(part.bias != "qv", "biases on queries and values only", kind)
     _need(
         part.out_bias and mlp.bias and config.patch.bias and not part.out_norm,
-        "linear layers without bias, or a norm behind attention",
+        "linear layers without biases, or a norm after attention",
         kind,
     )
     _need(
         mlp.activation == "gelu" and not mlp.gated and not mlp.inner_norm,
-        "another MLP than a plain one with GELU",
+        "MLPs other than a plain one with GELU",
         kind,
     )
-    _need(tokens.num_extra == tokens.class_token, "other tokens than a class token", kind)
+    _need(tokens.num_extra == tokens.class_token, "tokens other than a class token", kind)
     after = config.block.order == "res_post"
     _need(not config.block.entry_norm and not config.patch.norm_output, "norms around the patches", kind)
-    _need(not after or config.block.layer_scale is None, "LayerScale beside norms after the branches", kind)
-    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pool", kind)
-    _need(config.head.norm != "none" and not _pads(config), "no last norm, or padded images", kind)
+    _need(not after or config.block.layer_scale is None, "LayerScale with norms after the branches", kind)
+    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pooling", kind)
+    _need(config.head.norm != "none" and not _pads(config), "no final norm, or padded images", kind)
     return {
         "mlp_ratio": _ratio(config),
         "qkv_bias": part.bias == "qkv",
@@ -347,13 +347,13 @@ def _naflex(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
     kind = "NaFlexVit"
     part, mlp, tokens, added = config.attention, config.mlp, config.tokens, config.added_positions
     _need(isinstance(config.inner_positions, NoPositions), f"{config.inner_positions.kind} positions", kind)
-    _need(part.bias != "qv" and not mlp.gated, "biases of queries and values alone, or a gated MLP", kind)
-    _need(part.out_bias == mlp.bias, "a bias in the MLP alone, or behind attention alone", kind)
+    _need(part.bias != "qv" and not mlp.gated, "biases on queries and values only, or a gated MLP", kind)
+    _need(part.out_bias == mlp.bias, "a bias only in the MLP or only after attention", kind)
     _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
     _need(not tokens.distillation_token, "a distillation token", kind)
     _need(config.block.order == "pre", "norms after the branches", kind)
     bare = isinstance(added, NoPositions) or _bare(config) or not tokens.num_prefix
-    _need(bare, "positions of prefix tokens", kind)
+    _need(bare, "positions for prefix tokens", kind)
     _plain_pool(config, kind)
     marker = _named_norm(_norm_marker(config))
     grid = {} if not isinstance(added, Learned) else {

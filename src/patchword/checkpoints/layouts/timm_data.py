@@ -1,7 +1,7 @@
-"""How timm prepares images (`pretrained_cfg`) and names its classes, in and out.
+"""Read and write timm's preprocessing (`pretrained_cfg`) and class names.
 
-scale = floor(size / crop_pct); "center": the shorter side to scale, then the centre; "squash": both
-sides; "border": the longer side, filled with the mean. timm does not turn pictures by EXIF.
+scale = floor(size / crop_pct); "center": resize the shorter side to scale, crop the centre; "squash": resize
+both sides; "border": resize the longer side, pad with the mean. timm ignores EXIF orientation.
 """
 
 import json
@@ -22,9 +22,9 @@ from patchword.model.config import ViTConfig
 
 
 def preprocess_of(config: ViTConfig, known: TimmArchitecture, facts: Facts) -> Preprocess:
-    """Raises: CheckpointError for a data config that makes no sense."""
+    """Raises: CheckpointError for an invalid data config."""
     source = f"{known.evidence}: pretrained_cfg" if known.data else Inferred("timm's default for ViTs")
-    own = known.say("img_size")
+    own = known.argument("img_size")
     size = config.image.size
     if own[0] is None or own[1] != known.evidence:
         size = known.input_size() or size
@@ -38,7 +38,7 @@ def preprocess_of(config: ViTConfig, known: TimmArchitecture, facts: Facts) -> P
 def _prepared(data: Mapping[str, Any], size: Size, channels: int, known: TimmArchitecture) -> Preprocess:
     crop = data["crop_pct"]
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 4:
-        raise known.wrong("crop_pct", crop, "a share of the picture")
+        raise known.wrong("crop_pct", crop, "a fraction between 0 and 1")
     scale = (math.floor(size[0] / crop), math.floor(size[1] / crop))
     interpolation = data["interpolation"]
     if interpolation not in get_args(Interpolation):
@@ -69,14 +69,14 @@ def _per_channel(name: str, values: Any, channels: int, known: TimmArchitecture)
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
     if not numbers or not values:
-        raise known.wrong(name, values, "one number a channel")
+        raise known.wrong(name, values, "one number per channel")
     if len(values) not in (1, channels):  # timm's RGB means with a model of other channels
         return (sum(map(float, values)) / len(values),)
     return tuple(map(float, values))
 
 
 def _numbered(names: Mapping[Any, Any], count: int) -> Any:
-    """Names by the number of the output, as timm writes where outputs without a name lie between: their number."""
+    """Names in the order of the outputs; timm writes the index for an output without a name."""
     found = {int(key): name for key, name in names.items() if str(key).isdecimal()}
     if len(found) != len(names) or not all(key < count for key in found):
         return names
@@ -88,7 +88,7 @@ def _count(names: Any) -> str:
 
 
 def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """The names of the head's outputs, described in words where each description is of one class alone."""
+    """The names of the head's outputs, replaced by their descriptions if these are unique."""
     config = checkpoint.config_json
     given = config.get("pretrained_cfg")
     data = given if isinstance(given, Mapping) else {}
@@ -99,8 +99,8 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
         names = _numbered(names, count)
     if not isinstance(names, list | tuple) or len(names) != count:
         raise CheckpointError(
-            f"{checkpoint.name}: config.json names {_count(names)} labels, and the head has {count} outputs",
-            "get the config.json of these weights",
+            f"{checkpoint.name}: config.json has {_count(names)} labels, but the head has {count} outputs",
+            "use the config.json that belongs to these weights",
         )
     words = config.get("label_descriptions") or data.get("label_descriptions")
     if isinstance(words, Mapping):
@@ -114,9 +114,9 @@ def classes_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
 
 
 def config_json(card: ModelCard, found: Target) -> bytes:
-    """As timm's `save_for_hf` writes it."""
+    """config.json as timm's `save_for_hf` writes it."""
     count = card.config.head.num_classes
-    said: dict[str, Any] = {
+    written: dict[str, Any] = {
         "architecture": found.architecture,
         "num_classes": count,
         "num_features": card.config.dim,
@@ -130,17 +130,17 @@ def config_json(card: ModelCard, found: Target) -> bytes:
         },
     }
     if found.kind == "NaFlexVit":
-        said["model_args"].pop("img_size")
-        said["pretrained_cfg"]["fixed_input_size"] = False
+        written["model_args"].pop("img_size")
+        written["pretrained_cfg"]["fixed_input_size"] = False
     if card.classes:
-        said["label_names"] = list(card.classes)
+        written["label_names"] = list(card.classes)
     if card.provenance.licence:
-        said["pretrained_cfg"]["license"] = card.provenance.licence
-    return (json.dumps(said, indent=2) + "\n").encode()
+        written["pretrained_cfg"]["license"] = card.provenance.licence
+    return (json.dumps(written, indent=2) + "\n").encode()
 
 
 def data_config(preprocess: Preprocess) -> dict[str, Any]:
-    """The nearest of what timm's evaluation can say; its crop_pct gives back the very same size."""
+    """The closest equivalent that timm's evaluation supports; its crop_pct gives back exactly the same size."""
     size, rule = preprocess.image_size, preprocess.resize
     modes = {Squash: "squash", Border: "border"}
     scale = rule.size if isinstance(rule, Squash | Border | Cover) else size
@@ -160,7 +160,7 @@ def data_config(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _share(size: int, scale: int) -> float:
-    """With floor(size / share) = scale; short where a short one does."""
+    """A crop_pct for which floor(size / crop_pct) = scale, with few digits if possible."""
     for digits in range(1, 9):
         share = round(size / scale, digits)
         if share > 0 and math.floor(size / share) == scale:

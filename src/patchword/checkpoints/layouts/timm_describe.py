@@ -1,7 +1,7 @@
-"""A timm file → ViTConfig. The tensors say how the model is built; timm's words beside them say the rest.
+"""Read a timm file into a ViTConfig. Tensors define most of it; timm's metadata gives the rest.
 
-One reading for all of timm's ViT classes: they share their names, and where they differ a tensor of
-that name is there or is not. Checked against timm 1.0.31.
+All of timm's ViT classes are read by the same code: they share tensor names, and differ in which
+tensors are present. Checked against timm 1.0.31.
 """
 
 from typing import Any, Literal, get_args
@@ -33,7 +33,7 @@ from patchword.model.kinds import (
     RMSNormConfig,
 )
 
-# Sizes that timm's names give heads to: tiny, small, base, large, huge, so400m, so150m, medium, little, betwixt,
+# Heads of timm's named sizes: tiny, small, base, large, huge, so400m, so150m, medium, little, betwixt,
 # g, giant, gigantic, enormous and 7b.
 _HEADS_BY_WIDTH = {
     192: 3, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 832: 13, 896: 14, 1024: 16, 1152: 16,
@@ -58,7 +58,7 @@ _RES_POST = ("ResPostBlock", "ResPostRelPosBlock")
 
 
 class Reading(Places):
-    """The rest of the model: blocks, norms and head, and the config of it all."""
+    """Read blocks, norms and head, and assemble the config."""
 
     def config(self) -> ViTConfig:
         self._check_against_words()
@@ -73,10 +73,10 @@ class Reading(Places):
             patch=PatchConfig(
                 size=self.patch,
                 stem=self.image_stem,
-                # timm leaves it out where a norm follows before the blocks, and nowhere else.
+                # timm omits it only if a norm precedes the blocks.
                 bias=self._has(f"{self._patches}.bias") or not self._has("norm_pre.weight"),
                 norm_output=self._has(f"{self._patches.rpartition('.')[0]}.norm.weight")
-                or bool(self.known.say("embed_norm_layer")[0]),
+                or bool(self.known.argument("embed_norm_layer")[0]),
                 edge="cut" if ragged and not self.pads else "pad",
             ),
             dim=self.dim,
@@ -97,41 +97,41 @@ class Reading(Places):
         )
 
     def _check_against_words(self) -> None:
-        """A config.json that says other sizes than the tensors have belongs to another file."""
+        """Refuse a config.json whose sizes contradict the tensors: it belongs to another file."""
         if not self.known.certain:
             return
         found = {"embed_dim": self.dim, "depth": self.checkpoint.depth("blocks.{}.norm1.weight")}
         for name, value in found.items():
-            said, source = self.known.integer(name)
-            if said is not None and said != value:
+            stated, source = self.known.integer(name)
+            if stated is not None and stated != value:
                 raise CheckpointError(
-                    f"{self.facts.name}: {name} is {said} in {self._whose(source)}, and {value} by the tensors",
-                    "put the config.json of these weights beside them",
+                    f"{self.facts.name}: {name} is {stated} in {self._whose(source)}, but {value} in the tensors",
+                    "use the config.json that belongs to these weights",
                 )
 
     def _check_holds(self) -> None:
-        """What timm's classes can be asked for and no rule of ours names."""
+        """Refuse options of timm's classes that no rule covers."""
         stem = self._patches.rpartition(".")[0]
         if self._has(f"{stem}.norm.weight") and self._has(f"{stem}.norm.bias") != self._in_block(
             "norm1.bias"
         ):
-            raise self._lacks("a norm behind the patches of another kind than in the blocks")
+            raise self._lacks("a different kind of norm after the patches than in the blocks")
         tables = (
             "rel_pos_bias.relative_position_bias_table",
             f"{self.block}attn.relative_position_bias_table",
         )
         if all(map(self._has, tables)):
-            raise self._lacks("a shared table of differences beside one in each block")
+            raise self._lacks("both a shared relative position table and one per block")
 
     def _whose(self, source: str) -> str:
-        """config.json is to blame for what its architecture stands for."""
+        """Name the file that specifies a value, also if the value comes from its architecture."""
         return source if source == self.known.evidence else f"{self.known.evidence} ({source})"
 
     # Blocks --------------------------------------------------------------------------------
 
     def _heads(self) -> int:
         known, checkpoint = self.known, self.checkpoint
-        said, source = known.integer("num_heads")
+        stated, source = known.integer("num_heads")
         of_this_width = known.integer("embed_dim")[0] in (None, self.dim)
         shape: int | None = None
         if self._in_block("attn.q_norm.weight"):
@@ -140,23 +140,23 @@ class Reading(Places):
             shape = checkpoint.shape_of("rope.freqs", 4)[2]
         elif isinstance(self._relative(), RelativeBias):
             shape = checkpoint.shape_of(self.relative_table(), 2)[1]
-        told = said if source == known.evidence or of_this_width else None
-        if shape is not None and told not in (None, shape) and known.certain:
+        trusted = stated if source == known.evidence or of_this_width else None
+        if shape is not None and trusted not in (None, shape) and known.certain:
             raise CheckpointError(
-                f"{self.facts.name}: num_heads is {told} in {self._whose(source)}, and {shape} by the tensors",
-                "put the config.json of these weights beside them",
+                f"{self.facts.name}: num_heads is {trusted} in {self._whose(source)}, but {shape} in the tensors",
+                "use the config.json that belongs to these weights",
             )
         return self.facts.heads(
             self.dim,
             (shape, "the tensors"),
-            (told, source),
+            (trusted, source),
             (_HEADS_BY_WIDTH.get(self.dim), Inferred(f"the width {self.dim}, as in timm's sizes")),
         )
 
     @property
     def _custom(self) -> str:
-        """The source of what timm's classes take where nobody says; without an architecture it is custom alone."""
-        return DEFAULTS if self.known.kind else Inferred("custom in timm's ViTs")
+        """The source of timm's default values; without an architecture they are only the usual values."""
+        return DEFAULTS if self.known.kind else Inferred("the usual value in timm's ViTs")
 
     def _attention(self, heads: int) -> AttentionConfig:
         bias: Literal["qkv", "qv", "none"] = "none"
@@ -186,18 +186,18 @@ class Reading(Places):
         if known.kind in ("Eva", "Beit"):
             usual: Activation = "silu" if gated else "gelu"
             return self.facts.require("act", (usual, f"timm's {known.kind}"))
-        said, source = known.text("act_layer")
-        if said is not None and said.removeprefix("@").lower() not in _ACTIVATIONS:
-            raise self._lacks(f"the activation {said!r}")
-        named = None if said is None else _ACTIVATIONS[said.removeprefix("@").lower()]
+        stated, source = known.text("act_layer")
+        if stated is not None and stated.removeprefix("@").lower() not in _ACTIVATIONS:
+            raise self._lacks(f"the activation {stated!r}")
+        named = None if stated is None else _ACTIVATIONS[stated.removeprefix("@").lower()]
         if named is None and gated:
-            # mlp_layer is a class, which config.json cannot name: Virchow's and UNI2-h's gates are SiLU, others may not be.
+            # mlp_layer is a class, which config.json cannot hold. Virchow and UNI2-h use SiLU gates; others may not.
             return self.facts.require(
                 "act", ("silu", Inferred("the gated MLP, as in Virchow and UNI2-h (SwiGLUPacked with SiLU)"))
             )
         default: Activation | None = "gelu"
         if not known.kind and self._has("norm_pre.weight"):
-            default = None  # CLIP: the same tensors go with GELU and with OpenAI's quick one
+            default = None  # CLIP: the same tensors are used with GELU and with OpenAI's quick GELU
         return self.facts.require("act", (named, source), (default, self._custom))
 
     def _block(self) -> BlockConfig:
@@ -212,12 +212,12 @@ class Reading(Places):
         )
 
     def _norm(self) -> Norm:
-        said, source = self.known.say("norm_layer")
+        stated, source = self.known.argument("norm_layer")
         named: float | None = None
-        if isinstance(said, list) and source == self.known.of_architecture:
-            named = said[1]["eps"]
-        elif said is not None and str(said).removeprefix("@").lower().replace("_", "") not in _NORMS:
-            raise self._lacks(f"the norm {said!r}")
+        if isinstance(stated, list) and source == self.known.of_architecture:
+            named = stated[1]["eps"]
+        elif stated is not None and str(stated).removeprefix("@").lower().replace("_", "") not in _NORMS:
+            raise self._lacks(f"the norm {stated!r}")
         before = self._has("norm_pre.weight") and not self.known.kind
         eps = self.facts.require(
             "eps",
@@ -242,7 +242,7 @@ class Reading(Places):
             pool=pool,
             norm="pooled" if after else "tokens" if before or expected.last_norm(self.known) else "none",
             num_classes=classes,
-            # Without a head timm answers by the mean of both tokens.
+            # Without a head, timm returns the mean of both tokens.
             distilled=self._has("head_dist.weight")
             or (tokens.distillation_token and isinstance(pool, ClassPool)),
         )
@@ -251,19 +251,19 @@ class Reading(Places):
         over: Literal["patches", "all"] = "all" if self._pools_prefix(tokens) else "patches"
         if self.checkpoint.under("attn_pool."):
             return self._attention_pool(over)
-        said, source = self.known.text("global_pool")
+        stated, source = self.known.text("global_pool")
         names = {"token": "class", "avg": "mean", "max": "max", "": None, None: None}
-        if said not in names:
-            raise self._lacks(f"the pool {said!r}")
+        if stated not in names:
+            raise self._lacks(f"the pooling {stated!r}")
         usual = "class" if tokens.class_token else "mean"
         by_kind = {"Eva": "mean", "Beit": "mean", "VisionTransformerRelPos": "mean", "NaFlexVit": None}
         default = by_kind.get(self.known.kind, usual)
-        if said == "" and self._has("head.weight"):
-            default = None  # each token would be classified; without a head only the embedding is a choice
+        if stated == "" and self._has("head.weight"):
+            default = None  # timm would classify each token; without a head, only the embedding is affected
         if not self.known.kind and self._has("fc_norm.weight"):
             default = "mean"
-        custom = Inferred("the model's tokens, since global_pool is ''") if said == "" else self._custom
-        kind: Any = self.facts.require("pool", (names[said], source), (default, custom))
+        custom = Inferred("the model's tokens, because global_pool is ''") if stated == "" else self._custom
+        kind: Any = self.facts.require("pool", (names[stated], source), (default, custom))
         if kind == "class":
             return ClassPool()
         return MaxPool(over=over) if kind == "max" else MeanPool(over=over)
@@ -277,8 +277,8 @@ class Reading(Places):
     def _attention_pool(self, over: Literal["patches", "all"]) -> AttentionPool:
         if self.facts.options.pool is not None:
             raise CheckpointError(
-                f"{self.facts.name}: it has an attention pool, and pool = {self.facts.options.pool!r} would leave it out",
-                "leave --pool out",
+                f"{self.facts.name}: it has an attention pool, so --pool {self.facts.options.pool} does not apply",
+                "remove --pool",
             )
         self.facts.record("pool", "attention", "attn_pool in the file")
         plain = not self._gated() and not self._in_block("mlp.norm.weight")

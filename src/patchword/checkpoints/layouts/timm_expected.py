@@ -1,6 +1,6 @@
-"""What a model of timm's has for certain, by its class and arguments: where its tensor is gone, the file is torn.
+"""Tensors that a timm model must have, by its class and arguments. If one is missing, the file is incomplete.
 
-Read off the constructors of timm 1.0.31. An architecture that nobody names is told by its tensors alone.
+Taken from the constructors of timm 1.0.31. If the architecture is unknown, only the tensors count.
 """
 
 from patchword.checkpoints.layouts.timm_facts import TimmArchitecture
@@ -9,16 +9,16 @@ _REGISTERS = {"VisionTransformer": "reg_tokens", "NaFlexVit": "reg_tokens", "Eva
 
 
 def positions_added(known: TimmArchitecture) -> bool:
-    """Whether a table of positions is added to the patches."""
+    """Whether a position table is added to the patches."""
     match known.kind:
         case "VisionTransformerDistilled":
             return True
         case "VisionTransformer" | "NaFlexVit":
-            if "pos_embed" in known.told and not known.told["pos_embed"]:
+            if "pos_embed" in known.declared and not known.declared["pos_embed"]:
                 return False
-            return known.say("pos_embed")[0] in (None, "learn", "learned")
+            return known.argument("pos_embed")[0] in (None, "learn", "learned")
         case "Eva" | "Beit":
-            return known.say("use_abs_pos_emb")[0] is not False
+            return known.argument("use_abs_pos_emb")[0] is not False
     return False
 
 
@@ -26,21 +26,21 @@ def class_token(known: TimmArchitecture) -> bool:
     if known.kind in ("Beit", "VisionTransformerDistilled"):
         return True
     if known.kind in ("VisionTransformer", "Eva"):
-        return known.say("class_token")[0] is not False
+        return known.argument("class_token")[0] is not False
     return known.flag("class_token")
 
 
 def registers(known: TimmArchitecture) -> int:
     name = _REGISTERS.get(known.kind)
-    return (known.integer(name)[0] or 0) if name and known.say(name)[0] else 0
+    return (known.integer(name)[0] or 0) if name and known.argument(name)[0] else 0
 
 
 def last_norm(known: TimmArchitecture) -> bool:
-    return known.kind in ("VisionTransformer", "NaFlexVit") and known.say("final_norm")[0] is not False
+    return known.kind in ("VisionTransformer", "NaFlexVit") and known.argument("final_norm")[0] is not False
 
 
 def relative_tables(known: TimmArchitecture) -> tuple[str, ...]:
-    """The first tensor of each kind of relative positions that the model has."""
+    """The first tensor of each kind of relative positions in the model."""
     if known.kind != "Beit":
         return ()
     tables = {

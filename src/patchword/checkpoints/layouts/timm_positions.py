@@ -1,4 +1,4 @@
-"""Where a timm file's tokens are: its grid of patches, added positions, and those inside attention."""
+"""Positions in a timm file: the patch grid, added positions, and positions inside attention."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -26,12 +26,12 @@ from patchword.model.kinds import (
 )
 
 DEFAULTS = "timm's default"
-# Names of its blocks that timm's Eva class alone has; its rotary positions leave no tensor.
+# Block names that only timm's Eva class has; its rotary positions leave no tensor.
 EVA_ONLY = ("attn.q_proj.weight", "attn.q_bias", "mlp.fc1_g.weight", "gamma_1")
 
 
 class Places:
-    """A file being read: its tensors, timm's words beside them, and the facts that are collected."""
+    """A file being read: its tensors, timm's metadata, and the collected facts."""
 
     def __init__(self, checkpoint: Checkpoint, facts: Facts, known: TimmArchitecture) -> None:
         self.checkpoint, self.facts, self.known = checkpoint, facts, known
@@ -69,8 +69,8 @@ class Places:
             if candidate is not None and pixels % (candidate[0] * candidate[1]) == 0:
                 return pixels // (candidate[0] * candidate[1]), candidate
         raise MissingFact(
-            f"{self.facts.name}: a patch of {pixels} numbers has no shape that any file names",
-            "give --patch-size",
+            f"{self.facts.name}: no file specifies the shape of its patches of {pixels} values",
+            "pass --patch-size",
             "patch_size",
         )
 
@@ -78,25 +78,25 @@ class Places:
         asked = self.facts.options.patch_size
         if asked not in (None, found):
             raise CheckpointError(
-                f"{self.facts.name}: its patches are {found[0]} x {found[1]}, {asked[0]} x {asked[1]} were asked for",
-                "`patchword adapt --to-patch-size` resamples them",
+                f"{self.facts.name}: its patches are {found[0]} x {found[1]}, but --patch-size asks for {asked[0]} x {asked[1]}",
+                "resample them with `patchword adapt --to-patch-size`",
             )
 
     def _sizes(self) -> list[tuple[Size | None, str]]:
-        """Sizes of images (h, w) that the model may be made for, the surest first."""
+        """Image sizes (h, w) for which the model may have been trained, the most certain first."""
         known, options = self.known, self.facts.options
         size, source = known.size("img_size")
-        told = (size, source) if source == known.evidence else (None, "")
+        own = (size, source) if source == known.evidence else (None, "")
         arch = (size, source) if source != known.evidence else (None, "")
         return [
             (options.image_size, "option"),
-            told,
+            own,
             (known.input_size(), f"{known.evidence}: pretrained_cfg"),
             arch,
         ]
 
     def _grid(self, fits: Callable[[Size], bool], side: int | None) -> tuple[Size, Size]:
-        """The stored grid, and the image it is of. Raises: CheckpointError where no size fits."""
+        """The stored grid and its image size. Raises: CheckpointError if no size fits."""
         for size, source in self._sizes():
             if size is not None and fits(self._grid_of(size)):
                 grid = self._grid_of(size)
@@ -104,26 +104,26 @@ class Places:
                 return grid, self._image_of(grid, size)
         if side is None:
             raise MissingFact(
-                f"{self.facts.name}: its positions are those of no square, and the sides are in no file",
-                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                f"{self.facts.name}: its positions do not form a square grid, and no file specifies the sides",
+                "pass --image-size HEIGHTxWIDTH with the size the model was trained for",
                 "image_size",
             )
-        self.facts.record("grid", (side, side), "the square of its table")
+        self.facts.record("grid", (side, side), "the square position table")
         return (side, side), (side * self.unit[0], side * self.unit[1])
 
     @property
     def unit(self) -> Size:
-        """Pixels of the image that one patch stands for."""
+        """Image pixels that one patch covers."""
         stride = self.image_stem.stride
         return stride * self.patch[0], stride * self.patch[1]
 
     def _grid_of(self, size: Size) -> Size:
-        """timm stores positions for the whole patches of an image, also where it pads."""
+        """The grid for an image: timm stores positions for complete patches, even if it pads."""
         height, width = self.image_stem.size_after(size)
         return height // self.patch[0], width // self.patch[1]
 
     def _image_of(self, grid: Size, size: Size) -> Size:
-        """The image of that size; where timm pads, one that fills this grid once it is padded."""
+        """The config for images of this size; if timm pads, for a size that fills this grid after padding."""
         if not self.pads:
             return size
         whole = (grid[0] * self.unit[0], grid[1] * self.unit[1])
@@ -137,7 +137,7 @@ class Places:
     # Tokens and positions ------------------------------------------------------------------
 
     def _tokens(self) -> TokensConfig:
-        """Those of the file and, so that the plan finds them lost, those that its architecture has."""
+        """Tokens in the file, plus those that its architecture needs, so that the plan reports them as missing."""
         registers = f"{self.stem}reg_token"
         return TokensConfig(
             class_token=self._has(f"{self.stem}cls_token") or self._class_token_is_lost(),
@@ -148,14 +148,14 @@ class Places:
         )
 
     def _class_token_is_lost(self) -> bool:
-        """A file's name alone may be that of a changed model, whose positions are then those of the patches."""
+        """Check the prefix tokens against the positions: a model known only by its file name may be modified."""
         if not expected.class_token(self.known):
             return False
         bare = self.known.flag("no_embed_class") or not self._has("pos_embed")
         return self.known.certain or bare or square(self.checkpoint.shape_of("pos_embed", 3)[1]) is None
 
     def _positions(self, tokens: TokensConfig) -> tuple[Positions, Size]:
-        """The positions, and the size of the images they are stored for."""
+        """The positions, and the image size for which they are stored."""
         table = f"{self.stem}pos_embed"
         added, inner = None, self._relative() or self._rope()
         if self._has(table):
@@ -168,7 +168,7 @@ class Places:
             image = self._image_of(self._grid_of(image), image)
             self.facts.record("image_size", image, source)
         if added is None and expected.positions_added(self.known):
-            added = Learned()  # the plan finds its table lost
+            added = Learned()  # the plan reports its table as missing
         if added is not None and inner is not None:
             return Combined(added=added, inner=inner), image
         return added or inner or NoPositions(), image
@@ -177,13 +177,13 @@ class Places:
         if self.naflex:
             _, rows, columns, _ = self.checkpoint.shape_of(table, 4)
             grid = (rows, columns)
-            self.facts.record("grid", grid, "the shape of its table")
+            self.facts.record("grid", grid, "the shape of the position table")
             image = (rows * self.patch[0], columns * self.patch[1])
             covers: Literal["patches", "all", "all_but_registers"] = "patches"
             return Learned(covers=self._covers(covers, tokens), resample=self._naflex_resample()), image
         count, prefix = self.checkpoint.shape_of(table, 3)[1], tokens.num_prefix
         ways = self._coverings(count, prefix)
-        # A size that is said decides before a square is guessed.
+        # A specified size takes precedence over guessing a square.
         for covers, rows, side in [(*way, None) for way in ways] + [(*way, square(way[1])) for way in ways]:
             try:
                 _, image = self._grid(lambda g, rows=rows: g[0] * g[1] == rows, side)  # type: ignore[misc]
@@ -195,20 +195,20 @@ class Places:
         return Learned(covers=self._covers("patches" if bare else "all", tokens)), image
 
     def _coverings(self, count: int, prefix: int) -> list[tuple[Literal["patches", "all"], int]]:
-        """Which tokens the table may cover, and how many patches that leaves; the likeliest first."""
-        said, _ = self.known.say("no_embed_class")
+        """Which tokens the table may cover, and the resulting number of patches, the most likely first."""
+        stated, _ = self.known.argument("no_embed_class")
         bare: tuple[Literal["patches", "all"], int] = ("patches", count)
         whole: tuple[Literal["patches", "all"], int] = ("all", count - prefix)
         if not prefix:
             return [whole]
-        if said is not None or self.known.kind:
-            return [bare, whole] if said else [whole, bare]
+        if stated is not None or self.known.kind:
+            return [bare, whole] if stated else [whole, bare]
         return [bare, whole] if square(count) else [whole, bare]
 
     def _covers(
         self, covers: Literal["patches", "all", "all_but_registers"], tokens: TokensConfig
     ) -> Literal["patches", "all", "all_but_registers"]:
-        """Words for one meaning are made one: without registers "all" is what other families say too."""
+        """Normalise equivalent values: without registers, use "all" as other families do."""
         if not tokens.num_prefix or (covers == "all" and not tokens.num_registers):
             return "all_but_registers"
         return covers
@@ -216,8 +216,8 @@ class Places:
     def _naflex_resample(self) -> Resample:
         mode, _ = self.known.text("pos_embed_interp_mode")
         if mode not in (None, "bicubic", "bilinear"):
-            raise self._lacks(f"positions resampled by {mode!r}")
-        antialias, _ = self.known.say("pos_embed_antialias")
+            raise self._lacks(f"positions resampled with {mode!r}")
+        antialias, _ = self.known.argument("pos_embed_antialias")
         return Resample(
             interpolation="bilinear" if mode == "bilinear" else "bicubic",
             antialias=antialias is not False,
@@ -248,12 +248,12 @@ class Places:
         lost = [name for name in expected.relative_tables(self.known) if not self._has(name)]
         if lost:
             raise KeyMismatch(
-                f"{self.facts.name}: it lacks {lost[0]}, which {self.known.architecture} has",
-                "get the whole file",
+                f"{self.facts.name}: {lost[0]} is missing, which {self.known.architecture} has",
+                "download the complete file",
             )
 
     def relative_table(self) -> str:
-        """The first stored table of differences."""
+        """The first stored relative position table."""
         return next(name for name in self.checkpoint.tensors if name.endswith("relative_position_bias_table"))
 
     def _relative_grid(self, part: RelativeBias) -> Size:
@@ -276,8 +276,8 @@ class Places:
         kind, _ = known.text("rope_type")
         if kind == "mixed":
             raise KeyMismatch(
-                f"{self.facts.name}: {known.say('rope_type')[1]} says mixed rotary positions, and it lacks rope.freqs",
-                "get the whole file",
+                f"{self.facts.name}: {known.argument('rope_type')[1]} specifies mixed rotary positions, but rope.freqs is missing",
+                "download the complete file",
             )
         theta = known.number("rope_temperature")[0] or 10_000.0
         half = known.flag("rope_rotate_half")
@@ -285,47 +285,47 @@ class Places:
         pairing: Literal["half", "neighbours"] = "half" if half else "neighbours"
         first: Literal["row", "column"] = "column" if columns_first else "row"
         self.facts.record(
-            "positions", f"rope {kind or 'cat'}, temperature {theta:g}", known.say("rope_type")[1]
+            "positions", f"rope {kind or 'cat'}, temperature {theta:g}", known.argument("rope_type")[1]
         )
         offset = known.number("rope_grid_offset")[0] or 0.0
         if kind == "dinov3" and not offset:
             return Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing=pairing, first_axis=first)
         if kind not in (None, "cat", "axial"):
-            raise self._lacks(f"rotary positions of the kind {kind!r}")
+            raise self._lacks(f"rotary positions of kind {kind!r}")
         reference, _ = known.size("ref_feat_shape", "rope_ref_feat_shape")
         coordinates = IndexCoordinates(offset=offset, reference=reference)
         return Rope2d(theta=theta, coordinates=coordinates, pairing=pairing, first_axis=first)
 
     def _rotates(self) -> bool:
-        """Whether queries and keys are turned, which leaves no trace among the tensors."""
+        """Whether queries and keys are rotated, which leaves no tensor."""
         known = self.known
         if known.kind == "NaFlexVit":
             return known.text("rope_type")[0] not in (None, "", "none")
-        if known.kind or "use_rot_pos_emb" in known.told:
+        if known.kind or "use_rot_pos_emb" in known.declared:
             return known.flag("use_rot_pos_emb")
         before = self._has("norm_pre.weight")
         pe_core = before and self._has("attn_pool.latent")
         pe_else = before and not self._has("norm.weight") and not self._has("fc_norm.weight")
         nowhere = not self._has(f"{self.stem}pos_embed")
-        if nowhere and known.told.get("pos_embed", "") in ("none", None):
+        if nowhere and known.declared.get("pos_embed", "") in ("none", None):
             return False
         absent = [name for name in ("cls_token", f"{self.stem}pos_embed") if not self._has(name)]
         if nowhere:
             raise CheckpointError(
-                f"{self.facts.name}: it has no {', no '.join(absent)}; that is lost, or this is a model of timm's Eva class, "
-                "and which rotary positions it has is in no file",
-                "get the whole file; or put timm's config.json beside it, or name the file as timm names the architecture",
+                f"{self.facts.name}: it lacks {' and '.join(absent)}, so it is incomplete or a model of timm's Eva class, "
+                "whose rotary positions no file specifies",
+                "download the complete file, put timm's config.json next to it, or rename the file to timm's architecture name",
             )
         if pe_core or pe_else or any(self._in_block(name) for name in EVA_ONLY):
             raise CheckpointError(
-                f"{self.facts.name}: a model of timm's Eva class or an AIMv2; which rotary positions it has is in no file"
-                + (", and cls_token is not there" if absent else ""),
-                "put timm's config.json beside it, or name the file as timm names the architecture",
+                f"{self.facts.name}: a model of timm's Eva class or an AIMv2, whose rotary positions no file specifies"
+                + (", and cls_token is missing" if absent else ""),
+                "put timm's config.json next to it, or rename the file to timm's architecture name",
             )
         return False
 
     def _lacks(self, what: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.facts.name}: a timm model with {what}, which the backbone does not have",
-            "use timm for it",
+            f"{self.facts.name}: a timm model with {what}, which the backbone does not support",
+            "load it with timm",
         )

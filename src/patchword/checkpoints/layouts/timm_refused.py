@@ -1,4 +1,4 @@
-"""Architectures of timm that are not read, refused by name: their tensors can look like a plain ViT's."""
+"""Refuse unsupported timm architectures by name, because their tensors can look like a plain ViT's."""
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.layouts.refused import Refused
@@ -8,7 +8,7 @@ from patchword.errors import near_text
 
 
 def refuse_timm(checkpoint: Checkpoint) -> None:
-    """Raises: Refused for an architecture that timm has and patchword does not read, or that nobody knows."""
+    """Raises: Refused for a timm architecture that patchword does not support, or for an unknown one."""
     found = named_architecture(checkpoint)
     if found is None:
         return
@@ -17,15 +17,15 @@ def refuse_timm(checkpoint: Checkpoint) -> None:
     if name in known or name in table()["renamed"]:
         return
     module = next((module for module, names in table()["others"].items() if name in names), None)
-    if module is not None and (evidence != "the file's name" or by_tensors(checkpoint) is None):
+    if module is not None and (evidence != "the file name" or by_tensors(checkpoint) is None):
         raise Refused(
-            f"{checkpoint.name}: {evidence} names timm's {name} (timm/models/{module}.py), not a ViT that patchword reads",
-            "use timm for it",
+            f"{checkpoint.name}: {evidence} specifies timm's {name} (timm/models/{module}.py), which patchword does not support",
+            "load it with timm",
         )
     if evidence == "config.json":
         raise Refused(
-            f"{checkpoint.name}: config.json names the architecture {name!r}, which {table()['source']} does not have"
+            f"{checkpoint.name}: config.json specifies the architecture {name!r}, which {table()['source']} does not have"
             f"{near_text(name, known)}",
-            "if it is built as one of timm's ViTs, write that architecture's name into config.json; "
-            "else use the program that wrote it",
+            "if it matches one of timm's ViTs, put that architecture's name into config.json; "
+            "otherwise load it with the program that wrote it",
         )

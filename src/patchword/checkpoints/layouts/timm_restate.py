@@ -1,6 +1,6 @@
-"""The same model in timm's words, where timm has others: its answers stay what they are.
+"""Rewrite a model into timm's equivalent form, with the same outputs.
 
-timm's own loaders do likewise with the files of CLIP (a projection becomes the head, its bias zeros)
+timm's own loaders do the same for files of CLIP (a projection becomes the head, with zero bias)
 and of DINOv2 with registers (the class token's position is added to the token).
 """
 
@@ -30,7 +30,7 @@ Tensors = Mapping[str, "Tensor"]
 
 
 def rewritten_for(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Config and tensors of the same model, as near to what timm holds as can be without another answer."""
+    """Config and tensors of the same model, as close to timm's form as possible without changing outputs."""
     for step in (
         _first_as_class,
         _projection_as_head,
@@ -81,7 +81,7 @@ def _with_added(config: ViTConfig, added: Learned) -> ViTConfig:
 
 
 def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Fixed sines become the table that timm would learn; another size is then resampled."""
+    """Turn fixed sines into a learned table, which timm resamples for other sizes."""
     if not isinstance(config.added_positions, SinCos1d | SinCos2d):
         return config, tensors
     from patchword.model.positions import added_positions
@@ -95,7 +95,7 @@ def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Ten
 
 
 def _zeros_for_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """A bias of zeros where timm has a bias in any case."""
+    """Add a zero bias, since timm always has one."""
     import torch
 
     norm, head, attention, mlp = config.norm, config.head, config.attention, config.mlp

@@ -1,4 +1,4 @@
-"""timm's names of tensors, for all of its ViT classes: which are there depends on the config and the spelling."""
+"""timm's tensor names for all of its ViT classes; the config and the spelling decide which are present."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 NamingVariant = Mapping[str, Any]
 INDEX = Ignored(
-    r"(.*\.)?relative_position_index|.*\.rel_coords_log", "an index that is computed from the grid"
+    r"(.*\.)?relative_position_index|.*\.rel_coords_log", "an index that patchword computes from the grid"
 )
 
 
 @dataclass(frozen=True)
 class FlatPatches:
-    """A matrix over the pixels of a patch, row, column, channel (NaFlex) → the kernel [D, C, rows, columns]."""
+    """Turn a matrix over the pixels of a patch (row, column, channel; NaFlex) into the kernel [D, C, rows, columns]."""
 
     rows: int
     columns: int
@@ -41,7 +41,7 @@ class FlatPatches:
 
 
 def rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule | Ignored]:
-    """spelling: `spelling_of` says what is in it."""
+    """All rules. spelling: as described in `spelling_of`."""
     stem = "embeds." if spelling["naflex"] else ""
     yield from _patches(config, spelling)
     yield from _tokens(config, stem)
@@ -125,7 +125,7 @@ def _block(index: int, config: ViTConfig, spelling: NamingVariant) -> Iterable[R
 
 
 def _queries_keys_values(block: str, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
-    """One matrix, or three; the biases of queries and values stand apart where keys have none."""
+    """Rules for one matrix or three; query and value biases are separate if keys have none."""
     bias, ours = config.attention.bias, f"{block}attention."
     if not spelling["split"]:
         yield rule(f"{block}attn.qkv.weight", f"{ours}qkv.weight")

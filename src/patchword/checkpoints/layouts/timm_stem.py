@@ -10,7 +10,7 @@ BACKBONE = "patch_embed.backbone."
 
 
 def resnet_of(checkpoint: Checkpoint) -> Stem:
-    """Which ResNet stands before the patches. Source: timm's `vision_transformer_hybrid.py`."""
+    """The ResNet before the patches. Source: timm's `vision_transformer_hybrid.py`."""
     if checkpoint.has(f"{BACKBONE}conv.weight"):
         return _resnet((), checkpoint.shape_of(f"{BACKBONE}conv.weight", 4)[0])
     if checkpoint.has(f"{BACKBONE}stem.conv.weight"):
@@ -30,7 +30,7 @@ def _resnet(units: tuple[int, ...], width: int) -> ResNetStem:
 
 
 def resnet_names(stem: ResNetStem) -> dict[str, str]:
-    """Our name below `patch_embed.stem.` → timm's whole name."""
+    """Our name under `patch_embed.stem.` → timm's full name."""
     root = f"{BACKBONE}stem." if stem.units else BACKBONE
     found = {"root.weight": f"{root}conv.weight"}
     found |= {f"root_norm.{part}": f"{root}norm.{part}" for part in ("weight", "bias")}

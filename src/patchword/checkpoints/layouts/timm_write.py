@@ -1,8 +1,8 @@
-"""A ViTConfig → one of timm's classes with all of its arguments.
+"""Convert a ViTConfig to one of timm's classes with all of its arguments.
 
-config.json can hold numbers and names, no classes, and timm drops a null: what cannot be said so
-(eps, a gated MLP's class, the order of norms) must come with the architecture that is named, and
-what an architecture brings cannot always be taken off again. `_base` finds one that suits.
+config.json can hold numbers and strings but not classes, and timm drops a null. Anything else (eps,
+a gated MLP's class, the order of norms) must come from the named architecture, whose values
+cannot always be overridden. `_base` finds a suitable one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ from patchword.model.kinds import (
     Stem,
 )
 
-# Tried in this order where the model does not come from a timm file, then every other one of its class.
+# Tried in this order if the model does not come from a timm file, then all others of the class.
 _PREFERRED = (
     "vit_base_patch16_224",
     "vit_base_patch16_clip_224",
@@ -50,7 +50,7 @@ _PREFERRED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """architecture and args: what `timm.create_model` takes; spelling: how that class names its tensors."""
+    """architecture and args: arguments of `timm.create_model`. spelling: how that class names its tensors."""
 
     architecture: str
     kind: str
@@ -59,9 +59,9 @@ class Target:
 
 
 def target(config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
-    """spelling: of the file it was read from, {} for the usual one.
+    """Choose the class and its arguments. spelling: of the file that was read, {} for the usual one.
 
-    Raises: CheckpointError naming what no class of timm holds.
+    Raises: CheckpointError for what no class of timm can represent.
     """
     _check(config)
     failure: CheckpointError | None = None
@@ -83,7 +83,7 @@ def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Targe
     if isinstance(config.patch.stem, ResNetStem) and not kind.startswith("VisionTransformer"):
         raise lacks("a ResNet before the patches", kind)
     args = {**common(config), **ARGUMENTS[kind](config, spelling)}
-    architecture, told = _base(kind, args, spelling.get("architecture", ""))
+    architecture, passed = _base(kind, args, spelling.get("architecture", ""))
     eva_names = kind in ("Eva", "Beit")
     relative = {"Beit": ("", "rel_pos_bias."), "VisionTransformerRelPos": ("rel_pos.", "shared_rel_pos.")}
     shared = bool(getattr(config.inner_positions, "shared", False))
@@ -97,11 +97,11 @@ def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Targe
         "gate": spelling["gate"],
         "relative": relative[kind][shared] if kind in relative else "",
     }
-    return Target(architecture=architecture, kind=kind, args=told, spelling=spelled)
+    return Target(architecture=architecture, kind=kind, args=passed, spelling=spelled)
 
 
 def _kinds(config: ViTConfig, spelling: Mapping[str, Any]) -> list[str]:
-    """Classes to try, the one it was read from first."""
+    """Classes to try, starting with the one that was read."""
     usual: list[str] = []
     match config.inner_positions:
         case Rope2d() | RopeMixed():
@@ -137,22 +137,22 @@ def _check(config: ViTConfig) -> None:
     square_heads = config.attention_dim == config.dim
     registers = config.tokens.num_registers
     ours: tuple[tuple[bool, str], ...] = (
-        (config.tokens.registers_last, "registers behind the patches"),
+        (config.tokens.registers_last, "registers after the patches"),
         (_other_resnet(config.patch.stem), "jeonsworld's ResNet before the patches"),
         (config.patch.norm_pixels, "a norm over the pixels of a patch"),
         (not isinstance(norm, LayerNormConfig | RMSNormConfig), f"{norm.kind} norm"),
         (isinstance(norm, LayerNormConfig) and not norm.bias, "LayerNorm without bias"),
-        (not square_heads, f"heads of {config.head_dim} channels with a width of {config.dim}"),
-        (config.block.order == "post", "norms after the sum (block.order = 'post')"),
-        (bool(head.pre_logits), "a layer with tanh before the head (head.pre_logits)"),
+        (not square_heads, f"heads of {config.head_dim} channels at width {config.dim}"),
+        (config.block.order == "post", "norms after the residual sum (block.order = 'post')"),
+        (bool(head.pre_logits), "a tanh layer before the head (head.pre_logits)"),
         (bool(head.projection), "a projection without bias (head.projection)"),
-        (not isinstance(head.pool, ClassPool | MeanPool | MaxPool | AttentionPool), f"the pool {head.pool.kind!r}"),
+        (not isinstance(head.pool, ClassPool | MeanPool | MaxPool | AttentionPool), f"the pooling {head.pool.kind!r}"),
         (bool(head.num_classes) and not head.bias, "a head without bias"),
         (not isinstance(added, NoPositions | Learned), f"{added.kind} positions"),
-        (isinstance(inner, Rope2d) and inner.stored_periods, "stored periods of rotary positions"),
+        (isinstance(inner, Rope2d) and inner.stored_periods, "stored rotary periods"),
         (
             isinstance(added, Learned) and added.covers == "all_but_registers" and registers > 0,
-            "positions for the class token and not for the registers (positions.covers = 'all_but_registers')",
+            "positions for the class token but not for the registers (positions.covers = 'all_but_registers')",
         ),
     )  # fmt: skip
     for wrong, what in ours:
@@ -160,28 +160,28 @@ def _check(config: ViTConfig) -> None:
             raise lacks(what)
     names = {"rms": RMSNormConfig, "layer": LayerNormConfig}
     if config.attention.qk_norm != "none" and not isinstance(norm, names[config.attention.qk_norm]):
-        raise lacks(f"{config.attention.qk_norm} norm of queries and keys beside {norm.kind} norm elsewhere")
+        raise lacks(f"{config.attention.qk_norm} norm on queries and keys with {norm.kind} norm elsewhere")
 
 
 # The architecture that brings the rest ------------------------------------------------------
 
 
 def _base(kind: str, wanted: Args, read_from: str) -> tuple[str, Args]:
-    """An architecture of this class that brings what JSON cannot say, and the arguments to say beside it."""
+    """An architecture of this class that defines what JSON cannot express, and the arguments to add."""
     entries = table()["architectures"]
     names = [read_from, *_PREFERRED, *entries]
     for name in names:
         entry = entries.get(name)
         if entry is not None and entry["class"] == kind and _suits(entry["args"], wanted):
-            told = {key: value for key, value in wanted.items() if value is not None and not _marked(value)}
-            return name, told
+            passed = {key: value for key, value in wanted.items() if value is not None and not _marked(value)}
+            return name, passed
     brought = [key for key, value in wanted.items() if value is None or _marked(value)]
-    said = ", ".join(f"{key} {wanted[key]}" for key in brought if wanted[key] is not None) or "these parts"
-    raise lacks(f"{said} together: no architecture brings it", kind)
+    parts = ", ".join(f"{key} {wanted[key]}" for key in brought if wanted[key] is not None) or "these parts"
+    raise lacks(f"{parts} together (no architecture has this combination)", kind)
 
 
 def _suits(args: Mapping[str, Any], wanted: Args) -> bool:
-    """Whether what cannot be said is what the architecture brings."""
+    """Whether the architecture defines the values that JSON cannot express."""
     for key, value in wanted.items():
         if value is None and args.get(key) is not None:
             return False
@@ -191,6 +191,6 @@ def _suits(args: Mapping[str, Any], wanted: Args) -> bool:
 
 
 def _marked(value: Any) -> bool:
-    """A class of timm's, or a partial of one, as the table writes them."""
+    """Whether a value is a timm class, or a partial of one, as written in the table."""
     first = value[0] if isinstance(value, list) and value else value
     return isinstance(first, str) and first.startswith("@")

@@ -19,7 +19,7 @@ from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, MLP
 from patchword.model.kinds import Learned, Resample
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Of the published sizes: B, L and H.
+# Heads by width for the published sizes: B, L and H.
 _HEADS = {768: 12, 1024: 16, 1280: 16}
 _CLASS = "torchvision's VisionTransformer"
 _BLOCK = "encoder.layers.encoder_layer_"
@@ -27,7 +27,7 @@ _HEAD = "heads.head"
 
 
 class TorchvisionViT(Layout):
-    """A plain state dict, or the reference training script's under `model`."""
+    """A plain state dict, or one from the reference training script under `model`."""
 
     name = "torchvision"
     title = "torchvision VisionTransformer"
@@ -77,12 +77,12 @@ class TorchvisionViT(Layout):
         return {"mlp": ("0", "3"), "head": _HEAD}
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """None; its class has one number for a side of the image and one for a patch, and no rest between them."""
+        """Return None. Its class takes one number each for image and patch size, and the patches must fill the image."""
         (height, width), (rows, columns) = card.config.image.size, card.config.patch.size
         if height != width or rows != columns or height % rows:
             raise CheckpointError(
-                f"{self.title} has no images of {height} x {width} in patches of {rows} x {columns}: it takes squares of whole patches",
-                "choose another format, or bring the model to a square first: `patchword adapt --to-image-size`",
+                f"{self.title} does not support {height} x {width} images with {rows} x {columns} patches: both must be square and fit exactly",
+                "choose another format, or make the model square first with `patchword adapt --to-image-size`",
             )
         return {}
 
@@ -104,7 +104,7 @@ class TorchvisionViT(Layout):
 
 
 def _head(checkpoint: Checkpoint) -> HeadConfig:
-    """Without `heads` the file is a backbone, as torchvision's feature extractors save it."""
+    """The head config. Without `heads`, the file is a backbone, as saved by torchvision's feature extractors."""
     width = checkpoint.shape("heads.pre_logits.weight")[0] if checkpoint.has("heads.pre_logits.weight") else 0
     name = _head_name(checkpoint)
     classes = checkpoint.shape(f"{name}.weight")[0] if checkpoint.has(f"{name}.weight") else 0
@@ -112,16 +112,16 @@ def _head(checkpoint: Checkpoint) -> HeadConfig:
 
 
 def _head_name(checkpoint: Checkpoint) -> str:
-    """`heads.head`; or the one linear layer that was put in its place, `heads` itself or a part of a Sequential."""
+    """The name of the head: `heads.head`, or a linear layer that replaces it (`heads` or part of a Sequential)."""
     linear = [n.removesuffix(".weight") for n in checkpoint.under("heads.") if n.endswith(".weight")]
     return linear[0] if len(linear) == 1 and re.fullmatch(r"heads(\.\d+)?", linear[0]) else _HEAD
 
 
 def _preprocess(config: ViTConfig) -> Preprocess:
-    """The transforms of the released weights: L/16 of 2021 and the SWAG ones resize otherwise."""
+    """The transforms of the released weights; L/16 of 2021 and SWAG weights resize differently."""
     size = config.image.size
     side = min(size)
-    # SWAG's are evaluated at the size they are made for; those of the reference script with a margin (256 for 224).
+    # SWAG models are evaluated at their training size; the reference script uses a margin (256 for 224).
     swag = side >= 384 or config.patch.size == (14, 14)
     shorter = (
         side
@@ -143,7 +143,7 @@ def _preprocess(config: ViTConfig) -> Preprocess:
 def _block(index: int, config: ViTConfig, mlp: tuple[str, str]) -> Iterable[Rule]:
     theirs, ours = f"{_BLOCK}{index}.", f"blocks.{index}."
     yield from norm(f"{theirs}ln_1", f"{ours}norm1", config)
-    # torch's MultiheadAttention: an underscore where other layers have a dot.
+    # torch's MultiheadAttention has an underscore where other layers have a dot.
     yield rule(f"{theirs}self_attention.in_proj_weight", f"{ours}attention.qkv.weight")
     yield rule(f"{theirs}self_attention.in_proj_bias", f"{ours}attention.qkv.bias")
     yield from both(f"{theirs}self_attention.out_proj", f"{ours}attention.proj")

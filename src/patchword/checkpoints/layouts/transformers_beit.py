@@ -1,4 +1,4 @@
-"""BEiT and data2vec-vision as transformers writes them. Source: transformers 5.23, `models/{beit,data2vec}`."""
+"""BEiT and data2vec-vision in transformers' format. Source: transformers 5.23, `models/{beit,data2vec}`."""
 
 import math
 import re
@@ -33,7 +33,7 @@ _KERNEL = "embeddings.patch_embeddings.projection"
 _POSITIONS = "embeddings.position_embeddings"
 _DATA2VEC = "data2vec_vision."
 _TABLE = "relative_position_bias_table"
-# Where tables lie: of each block (behind the layer's name), and of all blocks (behind the prefix).
+# Names of the tables: per block (after the layer's name), or shared by all (after the prefix).
 _OF_BLOCK = {
     PUBLISHED: f"attention.attention.relative_position_bias.{_TABLE}",
     FIVE: f"relative_position_bias.{_TABLE}",
@@ -44,8 +44,8 @@ _OF_ALL = {PUBLISHED: f"encoder.relative_position_bias.{_TABLE}", FIVE: f"shared
 class TransformersBEiT(TransformersLayout):
     """`BeitModel`, `BeitForImageClassification`, and the encoder of `BeitForMaskedImageModeling`.
 
-    With mean pooling the norm is over the mean of the patches; without it over all tokens, and the
-    class token is read. Of a pre-training file the norm stands outside the backbone.
+    With mean pooling, the norm applies to the mean of the patches. Otherwise it applies to all tokens, and
+    the class token is read. In a pre-training file, the norm is outside the backbone.
     """
 
     name = "transformers-beit"
@@ -54,12 +54,12 @@ class TransformersBEiT(TransformersLayout):
     family = Family(eps=1e-12, processor="Beit")
     spellings = (PUBLISHED, FIVE)
     bias = "qv"
-    # Of the class's names, and what stands before its backbone's tensors.
+    # Class name prefix, and the prefix of its backbone's tensors.
     classes, head_prefix = "Beit", "beit."
-    # Whether the bare class pools, where means are taken.
+    # Whether the bare class pools when mean pooling is used.
     bare_pools = True
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         return None if prefix.endswith(_DATA2VEC) else self._evidence(checkpoint, prefix)
 
     def _evidence(self, checkpoint: Checkpoint, prefix: str) -> str | None:
@@ -90,30 +90,32 @@ class TransformersBEiT(TransformersLayout):
         if tower.has(_POSITIONS):
             return tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch)
         table = _table(tower)
-        said = tower.told.size("image_size")
+        stated = tower.declared.size("image_size")
         if table is None:
-            image = tower.facts.require("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+            image = tower.facts.require(
+                "image_size", (stated, CONFIG), ((224, 224), "the default of its class")
+            )
             return image[0] // patch[0], image[1] // patch[1]
         length = tower.shape(table, 2)[0] - 3
-        for size, source in ((tower.facts.options.image_size, "option"), (said, CONFIG)):
+        for size, source in ((tower.facts.options.image_size, "option"), (stated, CONFIG)):
             if size is not None:
                 rows, columns = size[0] // patch[0], size[1] // patch[1]
                 if (2 * rows - 1) * (2 * columns - 1) == length:
                     tower.facts.record("grid", (rows, columns), source)
                     return rows, columns
         side = math.isqrt(max(length, 0))
-        if side * side != length or side % 2 == 0 or (said and not tower.facts.options.image_size):
+        if side * side != length or side % 2 == 0 or (stated and not tower.facts.options.image_size):
             raise MissingFact(
-                f"{tower.checkpoint.name}: {table} has {length} differences of places, "
-                f"which fit no square{f', nor the {said[0]} x {said[1]} pixels of {CONFIG}' if said else ''}",
-                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                f"{tower.checkpoint.name}: {table} has {length} rows, "
+                f"which match no square grid{f' and not the {stated[0]} x {stated[1]} pixels in {CONFIG}' if stated else ''}",
+                "pass --image-size HEIGHTxWIDTH with the size the model was trained for",
                 "image_size",
             )
-        tower.facts.record("grid", ((side + 1) // 2,) * 2, "the square of its table")
+        tower.facts.record("grid", ((side + 1) // 2,) * 2, "the square position table")
         return (side + 1) // 2, (side + 1) // 2
 
     def _head(self, tower: Tower) -> tuple[HeadConfig, str]:
-        """The head, and the name of the norm that it reads."""
+        """The head config, and the name of the norm before it."""
         checkpoint, classes = tower.checkpoint, tower.classifier()
         inner, outer, pooled = (
             checkpoint.has(f"{name}.weight")
@@ -121,11 +123,11 @@ class TransformersBEiT(TransformersLayout):
         )
         if tower.prefix and inner and outer:
             raise CheckpointError(
-                f"{checkpoint.name}: it has {tower.prefix}layernorm and layernorm, one behind the other, "
-                "which the backbone does not have",
-                "use transformers for this model",
+                f"{checkpoint.name}: it has both {tower.prefix}layernorm and layernorm, "
+                "which the backbone does not support",
+                "load this model with transformers",
             )
-        mean = tower.told.flag("use_mean_pooling")
+        mean = tower.declared.flag("use_mean_pooling")
         if pooled and mean is not False:
             norm = f"{tower.prefix}pooler.layernorm"
             return HeadConfig(pool=tower.pool(MeanPool()), norm="pooled", num_classes=classes), norm
@@ -153,14 +155,14 @@ class TransformersBEiT(TransformersLayout):
         if head.num_classes:
             yield from both("classifier", "head")
         yield mask_token(prefix)
-        yield Ignored(r"lm_head[.](weight|bias)", "the head of masked-image pre-training")
+        yield Ignored(r"lm_head[.](weight|bias)", "the masked-image pre-training head")
         yield Ignored(
-            rf"{re.escape(prefix)}.*relative_position_index", "a table of indices, which is computed"
+            rf"{re.escape(prefix)}.*relative_position_index", "an index table that patchword computes"
         )
         if not head.num_classes:
             yield Ignored(
                 rf"{re.escape(prefix)}pooler[.]layernorm[.](weight|bias)",
-                "config.json says that the pooler is not used",
+                "config.json disables the pooler",
             )
 
     # Writing ---------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ class TransformersBEiT(TransformersLayout):
         pooled = (
             head.pool == MeanPool() and head.norm == "pooled" and (head.num_classes > 0 or self.bare_pools)
         )
-        # With means, and nothing that takes them: the tokens as they leave the last block.
+        # Mean pooling without a head to use it: the output is the tokens of the last block.
         bare = (
             head.norm == "none" and head.pool == ClassPool() and not head.num_classes and not self.bare_pools
         )
@@ -198,25 +200,25 @@ class TransformersBEiT(TransformersLayout):
             self.title,
             (isinstance(config.added_positions, Learned | NoPositions), f"{config.positions.kind!r} positions"),
             (isinstance(inner, RelativeBias | NoPositions), f"{config.positions.kind!r} positions"),
-            (not isinstance(inner, RelativeBias) or inner.prefix_rows, "relative bias without rows of the class token"),
+            (not isinstance(inner, RelativeBias) or inner.prefix_rows, "relative bias without class token rows"),
             (
                 not isinstance(inner, RelativeBias) or config.grid_size[0] == config.grid_size[1],
-                "right answer with oblong windows: it takes their rows for columns (5.23)",
+                "non-square windows (transformers 5.23 confuses their rows and columns)",
             ),
             (
                 not isinstance(inner, RelativeBias) or config.patch.size[0] == config.patch.size[1],
-                "relative bias beside oblong patches (5.23)",
+                "relative bias with non-square patches (5.23)",
             ),
             (
                 not isinstance(config.added_positions, Learned) or config.grid_size[0] == config.grid_size[1],
-                "oblong grid of positions: it takes the root of their number for a side (5.23)",
+                "a non-square position grid (transformers 5.23 assumes a square)",
             ),
-            (config.attention.bias == "qv", f"bias {config.attention.bias!r} (queries and values have one, keys none)"),
-            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
-            (not config.block.entry_norm, "norm before the blocks"),
-            (not config.mlp.gated, "gated MLP"),
-            (config.tokens.names == ("class", "patches"), "tokens but the class token and the patches"),
-            (not head.projection and not head.pre_logits, "projection or pre_logits"),
+            (config.attention.bias == "qv", f"bias {config.attention.bias!r} (only queries and values have one)"),
+            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without biases"),
+            (not config.block.entry_norm, "a norm before the blocks"),
+            (not config.mlp.gated, "gated MLPs"),
+            (config.tokens.names == ("class", "patches"), "tokens other than the class token and the patches"),
+            (not head.projection and not head.pre_logits, "a projection or pre_logits"),
             (
                 pooled or bare or (head.norm == "tokens" and head.pool == ClassPool()),
                 f"pooling by {head.pool.kind!r} with norm {head.norm!r}",
@@ -225,7 +227,7 @@ class TransformersBEiT(TransformersLayout):
 
 
 class TransformersData2Vec(TransformersBEiT):
-    """`Data2VecVisionModel` and `Data2VecVisionForImageClassification`: BEiT under names of its own."""
+    """`Data2VecVisionModel` and `Data2VecVisionForImageClassification`: BEiT under different names."""
 
     name = "transformers-data2vec"
     title = "transformers Data2VecVision"
@@ -233,13 +235,13 @@ class TransformersData2Vec(TransformersBEiT):
     classes, head_prefix = "Data2VecVision", _DATA2VEC
     bare_pools = False
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        """Without its prefix its tensors are BEiT's, which is read then: the answers are the same."""
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """None without its prefix: the tensors then match BEiT, which is read instead, with the same outputs."""
         return self._evidence(checkpoint, prefix) if prefix.endswith(_DATA2VEC) else None
 
 
 def _table(tower: Tower) -> str | None:
-    """The name of a table without the prefix; None: the file has none. Raises: CheckpointError where it has both."""
+    """The name of the table without the prefix; None if there is none. Raises: CheckpointError if both kinds exist."""
     places = [
         name
         for names in (PUBLISHED, FIVE)
@@ -248,23 +250,23 @@ def _table(tower: Tower) -> str | None:
     ]
     if len(places) > 1:
         raise CheckpointError(
-            f"{tower.checkpoint.name}: it has relative positions of all blocks and of each one besides "
-            f"({', '.join(places)}), which the backbone does not have",
-            "use transformers for this model; no published one has both",
+            f"{tower.checkpoint.name}: it has both shared and per-block relative positions "
+            f"({', '.join(places)}), which the backbone does not support",
+            "load this model with transformers; no published model has both",
         )
     if places:
         return places[0]
-    for said, name in (
+    for stated, name in (
         ("use_shared_relative_position_bias", _OF_ALL[tower.names]),
         ("use_relative_position_bias", f"{tower.names.layer.format(0)}{_OF_BLOCK[tower.names]}"),
     ):
-        if tower.told.values.get(said) is True:
-            tower.shape(name, 2)  # says that it is missing
+        if tower.declared.values.get(stated) is True:
+            tower.shape(name, 2)  # raises because it is missing
     return None
 
 
 def _positions(tower: Tower) -> Positions:
-    learned = tower.has(_POSITIONS) or tower.told.values.get("use_absolute_position_embeddings") is True
+    learned = tower.has(_POSITIONS) or tower.declared.values.get("use_absolute_position_embeddings") is True
     added = Learned(resample=Resample(antialias=False)) if learned else None
     table = _table(tower)
     inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values(), rule="bilinear")

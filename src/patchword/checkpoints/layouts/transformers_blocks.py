@@ -1,4 +1,4 @@
-"""Names of a block's parts in transformers' two spellings, and the rules of what all its towers share."""
+"""Names of a block's parts in transformers' two spellings, and rules shared by all its towers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from patchword.checkpoints.layouts.blocks import both
 from patchword.checkpoints.ops import Joined, Parted, Shape, WithZeros
 from patchword.model.config import ViTConfig
 
-MASK_REASON = "stands for hidden patches in pre-training; no answer depends on it"
+MASK_REASON = "stands in for hidden patches in pre-training; it does not affect the output"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Of one block's parts. first: one name, or gate and value. layer has {} where the number stands.
+    """Names of a block's parts. first: one name, or gate and value. layer: contains {} for the block's index.
 
-    apart: the blocks stand without the prefix that all else has.
+    apart: block names lack the prefix that all other names have.
     """
 
     layer: str
@@ -37,9 +37,9 @@ class Names:
 
 @dataclass(frozen=True)
 class Zeros:
-    """Tensors that a reader looks for and no answer depends on: written as zeros, or ones.
+    """Tensors that a reader expects but that do not affect the output: written as zeros or ones.
 
-    shapes: in the file.
+    shapes: their shapes in the file.
     """
 
     shapes: tuple[Shape, ...]
@@ -59,7 +59,7 @@ class Zeros:
 
 
 def block_rules(description: Description) -> Iterable[Rule]:
-    """Of every block, in the description's spelling."""
+    """Rules for every block, in the description's spelling."""
     config, spelling = description.config, description.spelling
     names: Names = spelling["names"]
     for index in range(config.depth):
@@ -74,7 +74,7 @@ def block_rules(description: Description) -> Iterable[Rule]:
 
 
 def _attention(theirs: str, ours: str, names: Names, config: ViTConfig, biases: str) -> Iterable[Rule]:
-    """biases: which of "qkv" the file has, where the backbone has no such choice; "": those of the config."""
+    """biases: which of "qkv" the file has, if the config cannot express it; "": those of the config."""
 
     def parts(part: str) -> tuple[str, ...]:
         return tuple(f"{theirs}{name}.{part}" for name in (names.q, names.k, names.v))
@@ -105,7 +105,7 @@ def _mlp(theirs: str, ours: str, names: Names, config: ViTConfig) -> Iterable[Ru
 
 
 def position_rule(name: str, config: ViTConfig, *, batch: bool = True) -> Rule:
-    """A table [1, rows, D], or [rows, D] of an Embedding: the prefix tokens' rows, then the grid's."""
+    """A table [1, rows, D], or [rows, D] of an Embedding: rows for prefix tokens, then for the grid."""
     prefix = config.num_prefix_positions
     rows = config.grid_size[0] * config.grid_size[1] + prefix
     ours = ("positions.prefix", "positions.grid") if prefix else ("positions.grid",)

@@ -1,4 +1,4 @@
-"""CLIP's and SigLIP's image towers as transformers writes them. Source: transformers 5.23, `models/{clip,siglip*}`."""
+"""CLIP's and SigLIP's image towers in transformers' format. Source: transformers 5.23, `models/{clip,siglip*}`."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule, rule
 from patchword.checkpoints.layouts.blocks import both, patches
 from patchword.checkpoints.layouts.transformers_blocks import Names, Zeros, block_rules, position_rule
-from patchword.checkpoints.layouts.transformers_config import JsonConfig, labels, require, sizes, told_by
+from patchword.checkpoints.layouts.transformers_config import JsonConfig, config_of, labels, require, sizes
 from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
 from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
 from patchword.checkpoints.ops import Parted, Permuted, Reshaped
@@ -33,21 +33,21 @@ _NAMES = Names(
     first=("mlp.fc1",),
     second="mlp.fc2",
 )
-# AltCLIP's, as transformers 5 writes it.
+# AltCLIP's type in transformers 5.
 _SINGULAR = replace(_NAMES, layer="encoder.layer.{}.")
 _KERNEL = "embeddings.patch_embedding"
 _POSITIONS = "embeddings.position_embedding.weight"
 _TEXT = (
     Ignored(r"text_model[.].*|text_projection[.]weight", "the text tower"),
-    Ignored(r"logit_scale|logit_bias", "scale of image against text"),
+    Ignored(r"logit_scale|logit_bias", "scale or bias of the image-text similarity"),
 )
 
-# Classes whose image tower ends in the space that it shares with text.
+# Classes whose image tower outputs vectors in the space shared with text.
 _PROJECTS = re.compile(r"(WithProjection|CLIPModel|Clip2Model)$")
 
 
 class _ImageTower(TransformersLayout):
-    """What the three have in common. types: of the whole model, and of the image tower alone."""
+    """Common part of the three layouts. types: `model_type` of the complete model and of the image tower."""
 
     anchor = f"{_KERNEL}.weight"
     spellings: tuple[Names, ...] = (_NAMES,)
@@ -55,22 +55,22 @@ class _ImageTower(TransformersLayout):
     model: str
 
     def vision(self, checkpoint: Checkpoint) -> JsonConfig:
-        told = told_by(checkpoint)
-        part = "vision_config" if "vision_config" in told.values else "vision_config_dict"
-        return told.part(part) if told.values.get(part) else told
+        declared = config_of(checkpoint)
+        part = "vision_config" if "vision_config" in declared.values else "vision_config_dict"
+        return declared.part(part) if declared.values.get(part) else declared
 
     def position_ids(self, prefix: str) -> Ignored:
         return Ignored(
-            re.escape(prefix) + r"embeddings[.]position_ids", "a table of indices, which is computed"
+            re.escape(prefix) + r"embeddings[.]position_ids", "an index table that patchword computes"
         )
 
     def check(self, config: ViTConfig) -> None:
         super().check(config)
         (height, width), (rows, columns) = config.image.size, config.patch.size
-        require(self.title, (height == width and rows == columns, "oblong images or patches (5.23)"))
+        require(self.title, (height == width and rows == columns, "non-square images or patches (5.23)"))
 
     def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
-        """A head class reads the whole model's config, the others the tower's."""
+        """The config to write: classes with a head read the complete model's config, others the tower's."""
         if not card.config.head.num_classes:
             return {"model_type": self.types[1], "architectures": [architecture], **vision}
         return {
@@ -82,9 +82,9 @@ class _ImageTower(TransformersLayout):
 
 
 class TransformersCLIP(_ImageTower):
-    """`CLIPVisionModel`, `CLIPVisionModelWithProjection`, `CLIPForImageClassification`; of `CLIPModel` the image tower.
+    """`CLIPVisionModel`, `CLIPVisionModelWithProjection`, `CLIPForImageClassification`; the image tower of `CLIPModel`.
 
-    The last norm is over the pooled class token alone; a classifier reads the mean of un-normed patches.
+    The last norm applies only to the pooled class token; a classifier reads the mean of unnormalised patches.
     MetaCLIP 2, Chinese CLIP and AltCLIP have the same image tower and are read too.
     """
 
@@ -105,12 +105,12 @@ class TransformersCLIP(_ImageTower):
     model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
     patch_bias = False
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         there = checkpoint.has(f"{prefix}embeddings.class_embedding")
         return "class_embedding" if there else None
 
     def _projects(self, checkpoint: Checkpoint) -> bool:
-        """Whether the class, as config.json or the text tower tells it, has a projection."""
+        """Whether the model has a projection, according to config.json or the text tower."""
         classes = checkpoint.config_json.get("architectures") or []
         named = isinstance(classes, list) and any(_PROJECTS.search(str(name)) for name in classes)
         return named or checkpoint.has("text_projection.weight")
@@ -138,7 +138,7 @@ class TransformersCLIP(_ImageTower):
         )
         usual = usual_preprocess("CLIP", channels, config.image.size)
         open_act = not checkpoint.config_json and facts.options.act is None
-        notes = ("there is no config.json: were it LAION's, --act gelu would be right",) if open_act else ()
+        notes = ("there is no config.json; if the model is LAION's, pass --act gelu",) if open_act else ()
         return tower.description(config, usual, notes=notes)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
@@ -152,23 +152,23 @@ class TransformersCLIP(_ImageTower):
         yield from both(f"{prefix}pre_layrnorm", "entry_norm")
         yield from block_rules(description)
         if config.head.norm != "none":
-            # Over all tokens or the class token alone: its answer is the same.
+            # The norm over all tokens or only the class token: the output is the same.
             yield from both(
                 f"{prefix}post_layernorm", "pooled_norm" if config.head.norm == "pooled" else "norm"
             )
         else:
-            # The class holds one that its classifier never reads.
+            # The class has one that its classifier never uses.
             for part, value in (("weight", 1.0), ("bias", 0.0)):
                 yield rule(f"{prefix}post_layernorm.{part}", (), Zeros(((config.dim,),), value))
             yield Ignored(
                 re.escape(prefix) + r"post_layernorm[.](weight|bias)",
-                "the classifier reads patches that are not normed",
+                "the classifier reads patches before the norm",
             )
         if config.head.projection:
             yield rule("visual_projection.weight", "projection.weight")
         if config.head.num_classes:
             yield from both("classifier", "head")
-            yield Ignored(r"visual_projection[.]weight", "the classifier does not read it")
+            yield Ignored(r"visual_projection[.]weight", "the classifier does not use it")
         yield self.position_ids(prefix)
         yield from _TEXT
 
@@ -190,24 +190,24 @@ class TransformersCLIP(_ImageTower):
         require(
             self.title,
             (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
-            (config.tokens.names == ("class", "patches"), "tokens but the class token and the patches"),
-            (config.block.entry_norm, "blocks without a norm before them"),
-            (not config.patch.bias, "patch embedding with bias"),
+            (config.tokens.names == ("class", "patches"), "tokens other than the class token and the patches"),
+            (config.block.entry_norm, "models without a norm before the blocks"),
+            (not config.patch.bias, "a patch embedding with bias"),
             (config.block.layer_scale is None, "LayerScale"),
-            (not config.mlp.gated, "gated MLP"),
+            (not config.mlp.gated, "gated MLPs"),
             (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias,
-             "linear layers without bias"),
+             "linear layers without biases"),
             (not head.pre_logits, "pre_logits"),
-            (not (head.num_classes and head.projection), "classifier behind a projection"),
+            (not (head.num_classes and head.projection), "a classifier after a projection"),
             (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
-            (head.norm in norms, f"last norm {head.norm!r} (it has {norms[0]!r})"),
+            (head.norm in norms, f"the last norm {head.norm!r} (it has {norms[0]!r})"),
         )  # fmt: skip
 
 
 class TransformersSigLIP(_ImageTower):
     """`SiglipVisionModel` (attention pool) and `SiglipForImageClassification` (mean of all tokens).
 
-    SigLIP 2 at a fixed size is this too; of `SiglipModel` the image tower is taken.
+    SigLIP 2 at a fixed size uses this format too; of `SiglipModel`, the image tower is read.
     """
 
     name = "transformers-siglip"
@@ -220,7 +220,7 @@ class TransformersSigLIP(_ImageTower):
     def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
         return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 4
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         there = checkpoint.has(f"{prefix}embeddings.class_embedding")
         return None if there or not self.holds_kernel(checkpoint, prefix) else "no class_embedding"
 
@@ -229,7 +229,7 @@ class TransformersSigLIP(_ImageTower):
         patch, channels = self._patch(tower)
         grid = self._grid(tower, patch)
         classes = tower.classifier()
-        # A half of the pool is no pool less: the plan finds what of it is lost.
+        # An incomplete pool still counts as a pool, so that the plan reports its missing tensors.
         probed = bool(checkpoint.under(f"{tower.prefix}head.")) and not classes
         config = tower.config(
             image=tower.image(grid, patch.size),
@@ -267,7 +267,7 @@ class TransformersSigLIP(_ImageTower):
             yield from _probe_rules(f"{prefix}head.", config)
         else:
             yield Ignored(
-                re.escape(prefix) + r"head[.].*", "the attention pool, which the classifier does not read"
+                re.escape(prefix) + r"head[.].*", "the attention pool, which the classifier does not use"
             )
         if config.head.num_classes:
             yield from both("classifier", "head")
@@ -291,27 +291,27 @@ class TransformersSigLIP(_ImageTower):
         require(
             self.title,
             (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
-            (config.tokens.names == ("patches",), "tokens but the patches"),
-            (not config.block.entry_norm, "norm before the blocks"),
+            (config.tokens.names == ("patches",), "tokens other than the patches"),
+            (not config.block.entry_norm, "a norm before the blocks"),
             (config.block.layer_scale is None, "LayerScale"),
-            (not config.mlp.gated, "gated MLP"),
+            (not config.mlp.gated, "gated MLPs"),
             (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias and config.patch.bias,
-             "linear layers without bias"),
-            (not head.pre_logits and not head.projection, "pre_logits or projection"),
-            (head.norm == "tokens", f"last norm {head.norm!r}"),
+             "linear layers without biases"),
+            (not head.pre_logits and not head.projection, "pre_logits or a projection"),
+            (head.norm == "tokens", f"the last norm {head.norm!r}"),
             (isinstance(pool, AttentionPool | MeanPool), f"pooling by {pool.kind!r}"),
-            (not (probed and head.num_classes), "classifier behind the attention pool"),
+            (not (probed and head.num_classes), "a classifier after the attention pool"),
             (not isinstance(pool, AttentionPool) or pool.num_heads in (None, config.attention.num_heads),
-             "attention pool with other heads than the blocks"),
+             "an attention pool whose heads differ from the blocks'"),
             (not isinstance(pool, AttentionPool) or pool.hidden in (None, config.mlp_dim),
-             "attention pool with another MLP than the blocks"),
+             "an attention pool whose MLP differs from the blocks'"),
         )  # fmt: skip
 
 
 class TransformersSigLIP2NaFlex(TransformersSigLIP):
-    """`Siglip2VisionModel` and `Siglip2ForImageClassification`: pictures of any shape, up to so many patches.
+    """`Siglip2VisionModel` and `Siglip2ForImageClassification`: images of any shape, up to a number of patches.
 
-    Their patches come as rows of numbers (row, column, channel); positions are a square table, resized for each picture.
+    Patches are rows of values (row, column, channel). Positions are a square table, resized for each image.
     """
 
     name = "transformers-siglip2-naflex"
@@ -324,31 +324,31 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
     def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
         return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 2
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        return "patches as rows of numbers" if self.holds_kernel(checkpoint, prefix) else None
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        return "patches as rows of values" if self.holds_kernel(checkpoint, prefix) else None
 
     def _patch(self, tower: Tower) -> tuple[PatchConfig, int]:
         pixels = tower.shape(f"{_KERNEL}.weight", 2)[1]
-        channels = tower.told.whole("num_channels") or 3
-        side = tower.told.size("patch_size") or (math.isqrt(pixels // channels),) * 2
+        channels = tower.declared.whole("num_channels") or 3
+        side = tower.declared.size("patch_size") or (math.isqrt(pixels // channels),) * 2
         if side[0] * side[1] * channels != pixels:
             raise CheckpointError(
-                f"{tower.checkpoint.name}: patches of {pixels} numbers are not {side[0]} x {side[1]} of {channels} "
-                f"channels ({tower.told.where})",
-                "get config.json and the weights of one and the same model",
+                f"{tower.checkpoint.name}: patches of {pixels} values are not {side[0]} x {side[1]} of {channels} "
+                f"channels ({tower.declared.where})",
+                "use config.json and weights from the same model",
             )
         return PatchConfig(size=side), channels
 
     def _grid(self, tower: Tower, patch: PatchConfig) -> tuple[int, int]:
         rows = tower.shape(_POSITIONS, 2)[0]
-        tower.told.agrees("num_patches", rows, _POSITIONS)
+        tower.declared.agrees("num_patches", rows, _POSITIONS)
         side = square(rows)
         if side is None:
             raise CheckpointError(
-                f"{tower.checkpoint.name}: {rows} positions are no square, as NaFlex has it",
-                "get the whole file",
+                f"{tower.checkpoint.name}: {rows} positions do not form a square, which NaFlex requires",
+                "download the complete file",
             )
-        tower.facts.record("grid", (side, side), "the square of its table")
+        tower.facts.record("grid", (side, side), "the square position table")
         return side, side
 
     def _usual(self, config: ViTConfig) -> Preprocess:
@@ -371,13 +371,13 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
         super().check(config)
         require(
             self.title,
-            (config.grid_size[0] == config.grid_size[1], "table of positions that is no square"),
-            (config.patch.size[0] == config.patch.size[1], "oblong patches"),
+            (config.grid_size[0] == config.grid_size[1], "a non-square position table"),
+            (config.patch.size[0] == config.patch.size[1], "non-square patches"),
         )
 
 
 def _probe_rules(theirs: str, config: ViTConfig) -> Iterable[Rule]:
-    """torch's MultiheadAttention: queries, keys and values one below the other, an underscore for a dot."""
+    """torch's MultiheadAttention: stacked queries, keys and values, and an underscore instead of a dot."""
     dim = config.dim
     yield rule(f"{theirs}probe", "pool.probe", Reshaped((1, 1, dim)))
     yield rule(

@@ -1,7 +1,7 @@
-"""What `config.json` of transformers says of a model, and what is written there.
+"""Read and write transformers' `config.json`.
 
-A value may be left out, and then the default of its class holds, which differs from class to class;
-a value of the wrong kind, or one that the tensors contradict, is an error that names both.
+A missing value means the default of its class, which differs between classes. A value of the wrong
+type, or one that contradicts the tensors, is an error that reports both.
 """
 
 import json
@@ -18,7 +18,7 @@ from patchword.errors import CheckpointError
 
 Size = tuple[int, int]
 CONFIG = "config.json"
-# hidden_act of transformers → ours. All of the "gelu_tanh" are one formula.
+# hidden_act of transformers → ours. All "gelu_tanh" entries are the same formula.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -43,14 +43,14 @@ _WRITTEN = {"gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish"}
 
 @dataclass(frozen=True)
 class JsonConfig:
-    """One JSON object. name: the checkpoint's, where: the file and part of it, both for messages."""
+    """One JSON object. name: the checkpoint's name. where: the file and the part of it. Both are for messages."""
 
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
     where: str = CONFIG
 
     def part(self, key: str) -> "JsonConfig":
-        """An object inside, empty where there is none."""
+        """A nested object, empty if there is none."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise self.wrong(key, "an object")
@@ -61,7 +61,7 @@ class JsonConfig:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.wrong(key, "a whole number")
+            raise self.wrong(key, "an integer")
         return value
 
     def number(self, key: str) -> float | None:
@@ -81,11 +81,11 @@ class JsonConfig:
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
         if value is not None and not isinstance(value, str):
-            raise self.wrong(key, "text")
+            raise self.wrong(key, "a string")
         return value
 
     def size(self, key: str) -> Size | None:
-        """A number is a square; [h, w] and {"height", "width"} are sides."""
+        """Parse a number (a square), [h, w], or {"height", "width"}."""
         value = self.values.get(key)
         if isinstance(value, Mapping):
             value = [value.get("height"), value.get("width")]
@@ -93,32 +93,32 @@ class JsonConfig:
             return None
         sides: list[Any] = value if isinstance(value, list) else [value, value]
         if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
-            raise self.wrong(key, "a number, or [height, width]")
+            raise self.wrong(key, "an integer or [height, width]")
         return sides[0], sides[1]
 
     def activation(self, key: str = "hidden_act") -> str | None:
-        said = self.text(key)
-        if said is not None and said not in ACTIVATIONS:
+        stated = self.text(key)
+        if stated is not None and stated not in ACTIVATIONS:
             raise self.wrong(key, f"one of {', '.join(ACTIVATIONS)}")
-        return None if said is None else ACTIVATIONS[said]
+        return None if stated is None else ACTIVATIONS[stated]
 
     def agrees(self, key: str, found: int, tensor: str) -> None:
-        """Raises: CheckpointError where the file says another number than a tensor shows."""
-        said = self.whole(key)
-        if said is not None and said != found:
+        """Raises: CheckpointError if the file contradicts a tensor."""
+        stated = self.whole(key)
+        if stated is not None and stated != found:
             raise CheckpointError(
-                f"{self.name}: {self.where} says {key} {said}, {tensor} says {found}",
-                "get config.json and the weights of one and the same model",
+                f"{self.name}: {key} is {stated} in {self.where}, but {found} according to {tensor}",
+                "use config.json and weights from the same model",
             )
 
     def wrong(self, key: str, wanted: str) -> CheckpointError:
         return CheckpointError(
             f"{self.name}: {self.where} has {key} = {self.values.get(key)!r}, which is not {wanted}",
-            "get the config again, or mend it",
+            "download the config again, or fix it",
         )
 
 
-def told_by(checkpoint: Checkpoint) -> JsonConfig:
+def config_of(checkpoint: Checkpoint) -> JsonConfig:
     return JsonConfig(checkpoint.name, checkpoint.config_json)
 
 
@@ -127,19 +127,19 @@ def model_type(checkpoint: Checkpoint) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def classes_of(told: JsonConfig, count: int) -> tuple[str, ...]:
-    """The names of `id2label`; LABEL_0, LABEL_1… are none. A name that stands twice is told by its number.
+def classes_of(declared: JsonConfig, count: int) -> tuple[str, ...]:
+    """The class names of `id2label`, ignoring LABEL_0, LABEL_1… Duplicate names get their index appended.
 
     (Published ImageNet lists have "crane" twice.)
-    Raises: CheckpointError where it names another number of classes than the head has.
+    Raises: CheckpointError if their number differs from the head's outputs.
     """
-    labels = told.part("id2label").values
+    labels = declared.part("id2label").values
     if not labels or not count or all(re.fullmatch(r"LABEL_\d+", str(v)) for v in labels.values()):
         return ()
     if set(map(str, labels)) != {str(i) for i in range(count)}:
         raise CheckpointError(
-            f"{told.name}: {told.where} names {len(labels)} classes, the head has {count}",
-            "get config.json and the weights of one and the same model",
+            f"{declared.name}: {declared.where} has {len(labels)} classes, but the head has {count}",
+            "use config.json and weights from the same model",
         )
     names = {int(key): str(value) for key, value in labels.items()}
     counts = Counter(names.values())
@@ -154,7 +154,7 @@ def side(size: Size) -> int | list[int]:
 
 
 def labels(card: ModelCard) -> dict[str, Any]:
-    """id2label and label2id; without names of classes transformers' own LABEL_0…, which says how many there are."""
+    """id2label and label2id; without class names, transformers' own LABEL_0…, which define their number."""
     count = card.config.head.num_classes
     if not count:
         return {}
@@ -166,7 +166,7 @@ def labels(card: ModelCard) -> dict[str, Any]:
 
 
 def sizes(card: ModelCard) -> dict[str, Any]:
-    """What most classes name alike."""
+    """Config keys that most classes share."""
     config = card.config
     return {
         "hidden_size": config.dim,
@@ -186,10 +186,10 @@ def written(values: Mapping[str, Any]) -> bytes:
 
 
 def require(title: str, *conditions: tuple[bool, str]) -> None:
-    """conditions: (it holds, what the format has no place for).
+    """Check that the format supports a model. conditions: (is met, what the format does not support otherwise).
 
-    Raises: CheckpointError naming the first that does not hold.
+    Raises: CheckpointError for the first condition that is not met.
     """
     for holds, what in conditions:
         if not holds:
-            raise CheckpointError(f"{title} has no {what}", "choose another format")
+            raise CheckpointError(f"{title} does not support {what}", "choose another format")

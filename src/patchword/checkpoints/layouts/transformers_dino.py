@@ -1,4 +1,4 @@
-"""DINOv2, DINOv2 with registers and DINOv3 as transformers writes them. Source: transformers 5.23, `models/dinov*`."""
+"""DINOv2, DINOv2 with registers and DINOv3 in transformers' format. Source: transformers 5.23, `models/dinov*`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -58,7 +58,7 @@ _MASK = "embeddings.mask_token"
 
 
 class TransformersDINOv2(TransformersLayout):
-    """`Dinov2Model` and `Dinov2ForImageClassification` (class token beside the mean of the patches)."""
+    """`Dinov2Model` and `Dinov2ForImageClassification` (class token and mean of the patches)."""
 
     name = "transformers-dinov2"
     title = "transformers DINOv2"
@@ -68,7 +68,7 @@ class TransformersDINOv2(TransformersLayout):
     antialias = False
     bare, head_class, head_prefix = "Dinov2Model", "Dinov2ForImageClassification", "dinov2."
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)
         registers = checkpoint.has(f"{prefix}{_REGISTERS}")
         if names is None or registers != self._has_registers:
@@ -81,7 +81,7 @@ class TransformersDINOv2(TransformersLayout):
 
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
         found = super().names(checkpoint, prefix)
-        # ViT's blocks have the same names for queries and, in 5.x, for the MLP; the norms tell.
+        # ViT's blocks share the names for queries and, in 5.x, for the MLP; the norms distinguish them.
         if found is None or not checkpoint.has(f"{found.block(prefix, 0)}{found.norm1}.weight"):
             return None
         return found
@@ -91,7 +91,7 @@ class TransformersDINOv2(TransformersLayout):
         patch, channels = tower.patch(_KERNEL)
         grid = tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch.size)
         registers = _registers(tower)
-        tower.told.agrees("num_register_tokens", registers, _REGISTERS)
+        tower.declared.agrees("num_register_tokens", registers, _REGISTERS)
         classes = tower.classifier()
         gated = tower.names.second != _PUBLISHED.second
         config = tower.config(
@@ -122,7 +122,7 @@ class TransformersDINOv2(TransformersLayout):
         yield from both(f"{prefix}layernorm", "norm")
         if config.head.num_classes:
             yield from both("classifier", "head")
-        # The class looks for one, though only pre-training reads it.
+        # The class expects one, although only pre-training uses it.
         yield rule(f"{prefix}{_MASK}", (), Zeros(((1, config.dim),)))
         yield mask_token(prefix)
 
@@ -157,20 +157,20 @@ class TransformersDINOv2(TransformersLayout):
             (isinstance(positions, Learned), f"positions of kind {positions.kind!r}"),
             (
                 not isinstance(positions, Learned) or positions.covers != "all",
-                "positions of registers",
+                "positions for registers",
             ),
             (
                 config.grid_size[0] == config.grid_size[1],
-                "oblong grid of positions: it takes the root of their number for a side (5.23)",
+                "a non-square position grid (transformers 5.23 assumes a square)",
             ),
-            (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
+            (config.tokens.class_token and not config.tokens.distillation_token, "these prefix tokens"),
             (not config.tokens.num_registers or self._has_registers, "registers"),
             (config.block.layer_scale is not None, "blocks without LayerScale"),
-            (not config.block.entry_norm, "norm before the blocks"),
-            (config.attention.bias in ("qkv", "none"), "bias on queries and values alone"),
-            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without bias"),
-            (not config.mlp.gated or config.mlp.activation == "silu", "gated MLP but SwiGLU"),
-            (head.norm == "tokens" and not head.projection and not head.pre_logits, "such a head"),
+            (not config.block.entry_norm, "a norm before the blocks"),
+            (config.attention.bias in ("qkv", "none"), "biases on queries and values only"),
+            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without biases"),
+            (not config.mlp.gated or config.mlp.activation == "silu", "gated MLPs other than SwiGLU"),
+            (head.norm == "tokens" and not head.projection and not head.pre_logits, "this head"),
             (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
         )  # fmt: skip
         mlp_ratio(config)
@@ -191,9 +191,9 @@ class TransformersDINOv2Registers(TransformersDINOv2):
 
 
 def mlp_ratio(config: ViTConfig) -> int:
-    """The whole number from which the class computes this hidden width: transformers 5 takes no fraction.
+    """The integer mlp_ratio for this hidden width; transformers 5 accepts no fraction.
 
-    Raises: CheckpointError where none gives it.
+    Raises: CheckpointError if there is none.
     """
     ratios: tuple[int, ...] = (4, *range(1, 65))
     for ratio in ratios:
@@ -203,21 +203,21 @@ def mlp_ratio(config: ViTConfig) -> int:
         if width == config.mlp_dim:
             return ratio
     raise CheckpointError(
-        f"transformers DINOv2 has no {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
-        f"width {config.dim} (its mlp_ratio is a whole number)",
+        f"transformers DINOv2 does not support a {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
+        f"width {config.dim} (its mlp_ratio is an integer)",
         "choose another format",
     )
 
 
 def _bit(config: ViTConfig) -> Preprocess:
-    """256 on the shorter side, the centre 224, whatever size the positions are stored at."""
+    """Resize the shorter side to 256 and crop the central 224, whatever the size of the stored positions."""
     found = usual_preprocess("Bit", config.image.channels, (224, 224), shorter=256)
     three = config.image.channels == 3
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if three else found
 
 
 class TransformersDINOv3(TransformersLayout):
-    """`DINOv3ViTModel`: registers, rope that is computed, the class token as its answer. It has no head class."""
+    """`DINOv3ViTModel`: registers, computed rope, and the class token as output. It has no class with a head."""
 
     name = "transformers-dinov3"
     title = "transformers DINOv3"
@@ -232,17 +232,17 @@ class TransformersDINOv3(TransformersLayout):
         replace(_THREE, layer="model.layer.{}."),
     )
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         return "layers with q_proj and LayerScale"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         tower = self.tower(checkpoint, facts)
         patch, channels = tower.patch("embeddings.patch_embeddings")
-        said = tower.told.size("image_size")
-        image = facts.require("image_size", (said, CONFIG), ((224, 224), "the class's default"))
+        stated = tower.declared.size("image_size")
+        image = facts.require("image_size", (stated, CONFIG), ((224, 224), "the default of its class"))
         registers = _registers(tower)
-        tower.told.agrees("num_register_tokens", registers, _REGISTERS)
-        theta = facts.require("rope_theta", (_theta(tower), CONFIG), (100.0, "the class's default"))
+        tower.declared.agrees("num_register_tokens", registers, _REGISTERS)
+        theta = facts.require("rope_theta", (_theta(tower), CONFIG), (100.0, "the default of its class"))
         gated = len(tower.names.first) == 2
         config = tower.config(
             image=image,
@@ -251,9 +251,9 @@ class TransformersDINOv3(TransformersLayout):
             tokens=TokensConfig(num_registers=registers),
             positions=Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing="half"),
             head=HeadConfig(pool=tower.pool(ClassPool()), num_classes=0),
-            act="silu" if gated and tower.told.activation() is None else None,
+            act="silu" if gated and tower.declared.activation() is None else None,
         )
-        # Each of the three has a switch of its own: one that is off is a bias of zeros.
+        # Each of the three biases has its own switch; a disabled one equals a bias of zeros.
         odd = tower.biases not in ("", "qv", "qkv")
         kept = {"biases": tower.biases} if odd else {}
         return tower.description(config, usual_preprocess("DINOv3ViT", channels, image), **kept)
@@ -308,24 +308,24 @@ class TransformersDINOv3(TransformersLayout):
     def check(self, config: ViTConfig) -> None:
         super().check(config)
         head, rope = config.head, config.positions
-        # Stored periods are left out where that is accepted: the class computes its own.
+        # Stored periods are omitted if the user accepts it: the class computes its own.
         plain = isinstance(rope, Rope2d) and replace(rope, stored_periods=False) == Rope2d(theta=rope.theta)
         require(
             self.title,
-            (not head.num_classes, "class with a classifier"),
+            (not head.num_classes, "a classifier"),
             (isinstance(rope, Rope2d), f"positions of kind {rope.kind!r}"),
-            (plain, "rope but of patch centres, in halves, rows first"),
-            (config.tokens.class_token and not config.tokens.distillation_token, "such prefix tokens"),
+            (plain, "rope other than with patch centres, in halves, rows first"),
+            (config.tokens.class_token and not config.tokens.distillation_token, "these prefix tokens"),
             (config.block.layer_scale is not None, "blocks without LayerScale"),
-            (not config.block.entry_norm, "norm before the blocks"),
-            (config.patch.bias, "patch embedding without bias"),
-            (head.norm == "tokens" and not head.projection and not head.pre_logits, "such a head"),
+            (not config.block.entry_norm, "a norm before the blocks"),
+            (config.patch.bias, "a patch embedding without bias"),
+            (head.norm == "tokens" and not head.projection and not head.pre_logits, "this head"),
             (head.pool == ClassPool(), f"pooling by {head.pool.kind!r}"),
         )
 
 
 def _registers(tower: Tower) -> int:
-    """How many; none at all is [1, 0, D], DINOv3's default, or no such tensor."""
+    """The number of registers. Zero is stored as [1, 0, D] (DINOv3's default) or as no tensor."""
     name = f"{tower.prefix}{_REGISTERS}"
     if not tower.has(_REGISTERS) or tower.checkpoint.shape(name)[1:2] == (0,):
         return 0
@@ -333,9 +333,9 @@ def _registers(tower: Tower) -> int:
 
 
 def _theta(tower: Tower) -> float | None:
-    """At the top of config.json, or among the `rope_parameters` of newer ones."""
-    inside = tower.told.part("rope_parameters")
-    place = tower.told if tower.told.number("rope_theta") is not None else inside
+    """The rope theta, at the top level of config.json or in the `rope_parameters` of newer versions."""
+    inside = tower.declared.part("rope_parameters")
+    place = tower.declared if tower.declared.number("rope_theta") is not None else inside
     theta = place.number("rope_theta")
     if theta is not None and theta <= 0:
         raise place.wrong("rope_theta", "above 0")

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json` of transformers: read into a Preprocess, and written from one."""
+"""Read and write transformers' `preprocessor_config.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ FILE = "preprocessor_config.json"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
-# Nothing is cut where only the shorter side is told.
+# With only a shorter side there is no crop.
 _NO_LIMIT = 1_000_000
-# Numbers of Pillow's filters.
+# Pillow's filter numbers.
 _FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """What one image processor does where its file does not say.
+    """Defaults of one image processor.
 
-    number: what a `size` that is a plain number means; "margin" is ConvNeXT's, a size that is cut out of a larger one.
-    crop: whether the centre is cut out.
+    number: meaning of a `size` that is a plain number; "margin" is ConvNeXT's, a crop from a larger image.
+    crop: whether it crops the centre.
     """
 
     size: int = 224
@@ -53,38 +53,38 @@ PROCESSORS: dict[str, Processor] = {
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 
 
-def read_preprocess(told: JsonConfig, usual: str, channels: int, image_size: Size) -> Preprocess | None:
-    """What the file says; None where there is none. usual: the processor where the file names none.
+def read_preprocess(declared: JsonConfig, usual: str, channels: int, image_size: Size) -> Preprocess | None:
+    """The preprocessing in the file; None if there is no file. usual: the default processor.
 
-    image_size: the model's, where the file has no size.
+    image_size: the model's size, used if the file has none.
     """
-    if not told.values:
+    if not declared.values:
         return None
-    name = _processor_name(told, usual)
+    name = _processor_name(declared, usual)
     if name not in PROCESSORS:
         raise CheckpointError(
-            f"{told.name}: {FILE} names {told.values.get('image_processor_type')!r}, which patchword does not know",
-            f"take {FILE} away and give --mean, --std and --image-size",
+            f"{declared.name}: {FILE} specifies {declared.values.get('image_processor_type')!r}, which patchword does not support",
+            f"remove {FILE} and pass --mean, --std and --image-size",
         )
     processor = PROCESSORS[name]
     if name == "Siglip2":
-        rule, size = _patches(told, image_size)
+        rule, size = _patches(declared, image_size)
     else:
-        rule, size = _rule(told, processor, image_size)
-    mean, std = _mean_std(told, processor, channels)
+        rule, size = _rule(declared, processor, image_size)
+    mean, std = _mean_std(declared, processor, channels)
     return Preprocess(
         image_size=size,
         resize=rule,
         in_channels=channels,
-        resample=Resample(interpolation=_interpolation(told, processor), rounding=processor.rounding),
+        resample=Resample(interpolation=_interpolation(declared, processor), rounding=processor.rounding),
         mean=mean,
         std=std,
         reading=Reading(apply_exif=True),
     )
 
 
-def _processor_name(told: JsonConfig, usual: str) -> str:
-    name = told.text("image_processor_type") or told.text("feature_extractor_type")
+def _processor_name(declared: JsonConfig, usual: str) -> str:
+    name = declared.text("image_processor_type") or declared.text("feature_extractor_type")
     if name is None:
         return usual
     for ending in _ENDINGS:
@@ -92,20 +92,20 @@ def _processor_name(told: JsonConfig, usual: str) -> str:
     return name
 
 
-def _rule(told: JsonConfig, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
-    said = told.flag("do_center_crop")
-    crop = processor.crop if said is None else said
-    cropped = told.size("crop_size") or (processor.crop_size, processor.crop_size)
-    if told.flag("do_resize") is False:
+def _rule(declared: JsonConfig, processor: Processor, image_size: Size) -> tuple[ResizeRule, Size]:
+    stated = declared.flag("do_center_crop")
+    crop = processor.crop if stated is None else stated
+    cropped = declared.size("crop_size") or (processor.crop_size, processor.crop_size)
+    if declared.flag("do_resize") is False:
         if crop:
             raise CheckpointError(
-                f"{told.name}: {FILE} cuts the centre without resizing first, which patchword does not do",
+                f"{declared.name}: {FILE} crops the centre without resizing first, which patchword does not support",
                 f"set do_resize in {FILE} to true",
             )
         return Keep(), image_size
     if processor.number == "margin" and not crop:
-        return _with_margin(told, processor)
-    rule = _resize(told, processor, image_size, crop=crop)
+        return _with_margin(declared, processor)
+    rule = _resize(declared, processor, image_size, crop=crop)
     if crop:
         return rule, cropped
     if isinstance(rule, Squash):
@@ -113,14 +113,16 @@ def _rule(told: JsonConfig, processor: Processor, image_size: Size) -> tuple[Res
     return rule, image_size
 
 
-def _with_margin(told: JsonConfig, processor: Processor) -> tuple[ResizeRule, Size]:
-    """From 384 on the sides are squashed; below, the shorter one is brought to more, and the centre cut out."""
-    size = told.values.get("size")
-    edges = told.part("size").whole("shortest_edge") if isinstance(size, Mapping) else told.whole("size")
+def _with_margin(declared: JsonConfig, processor: Processor) -> tuple[ResizeRule, Size]:
+    """Resize both sides for sizes from 384; below, resize the shorter side to a larger size and crop the centre."""
+    size = declared.values.get("size")
+    edges = (
+        declared.part("size").whole("shortest_edge") if isinstance(size, Mapping) else declared.whole("size")
+    )
     side = processor.size if size is None else edges
-    part = told.number("crop_pct") or 224 / 256
+    part = declared.number("crop_pct") or 224 / 256
     if not side or part <= 0:
-        raise told.wrong("size", "a shortest_edge, which crop_pct divides")
+        raise declared.wrong("size", "a shortest_edge that crop_pct divides")
     rule = (
         Squash(size=(side, side), crop="floor")
         if side >= 384
@@ -129,79 +131,79 @@ def _with_margin(told: JsonConfig, processor: Processor) -> tuple[ResizeRule, Si
     return rule, (side, side)
 
 
-def _resize(told: JsonConfig, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
-    size = told.values.get("size")
+def _resize(declared: JsonConfig, processor: Processor, image_size: Size, *, crop: bool) -> ResizeRule:
+    size = declared.values.get("size")
     if isinstance(size, Mapping) and "shortest_edge" in size:
-        edges = told.part("size")
+        edges = declared.part("size")
         shorter, longest = edges.whole("shortest_edge"), edges.whole("longest_edge")
         if not shorter:
-            raise told.wrong("size", "an object of whole numbers")
+            raise declared.wrong("size", "an object of integers")
         if longest or not crop:
             return Capped(shorter=shorter, longest=longest or _NO_LIMIT, longer="exact")
         return Shorter(size=shorter, crop="floor")
-    sides = told.size("size")
+    sides = declared.size("size")
     if processor.number != "square" and not isinstance(size, Mapping):
         shorter = min(sides) if sides else processor.size
         if not crop:
             return Capped(shorter=shorter, longest=_NO_LIMIT, longer="exact")
         return Shorter(size=shorter, crop="floor")
-    # Without a crop the model's own size: what is cut out of has its margin.
+    # Without a crop, use the model's own size; only a crop needs a margin.
     usual = (processor.size, processor.size) if crop else image_size
     return Squash(size=sides or usual, crop="floor")
 
 
-def _patches(told: JsonConfig, image_size: Size) -> tuple[ResizeRule, Size]:
-    patch = told.size("patch_size") or (16, 16)
-    return Patches(patch=patch, max_patches=told.whole("max_num_patches") or 256), image_size
+def _patches(declared: JsonConfig, image_size: Size) -> tuple[ResizeRule, Size]:
+    patch = declared.size("patch_size") or (16, 16)
+    return Patches(patch=patch, max_patches=declared.whole("max_num_patches") or 256), image_size
 
 
-def _interpolation(told: JsonConfig, processor: Processor) -> Interpolation:
-    number = told.whole("resample")
+def _interpolation(declared: JsonConfig, processor: Processor) -> Interpolation:
+    number = declared.whole("resample")
     if number is None:
         return processor.interpolation
     if number not in _FILTERS:
-        raise told.wrong("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)")
+        raise declared.wrong("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)")
     return _FILTERS[number]
 
 
 def _mean_std(
-    told: JsonConfig, processor: Processor, channels: int
+    declared: JsonConfig, processor: Processor, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of values 0..1, whatever the file rescales them to first."""
-    mean = _channels(told, "image_mean", processor.mean, channels)
-    std = _channels(told, "image_std", processor.std, channels)
-    if told.flag("do_normalize") is False:
+    """Mean and std for values in 0..1, whatever range the file rescales to."""
+    mean = _channels(declared, "image_mean", processor.mean, channels)
+    std = _channels(declared, "image_std", processor.std, channels)
+    if declared.flag("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
-    factor = told.number("rescale_factor")
+    factor = declared.number("rescale_factor")
     if factor is None:
         factor = 1 / 255
-    if told.flag("do_rescale") is False:
+    if declared.flag("do_rescale") is False:
         factor = 1.0
     if factor <= 0:
-        raise told.wrong("rescale_factor", "a number above 0")
+        raise declared.wrong("rescale_factor", "a number above 0")
     scale = 255 * factor
     if abs(scale - 1) < 1e-6:
         return mean, std
     return tuple(m / scale for m in mean), tuple(s / scale for s in std)
 
 
-def _channels(told: JsonConfig, key: str, usual: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    value = told.values.get(key)
+def _channels(declared: JsonConfig, key: str, usual: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    value = declared.values.get(key)
     if value is None:
         return usual if channels == len(usual) else (0.5,)
     numbers = value if isinstance(value, list) else [value]
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-        raise told.wrong(key, "a list of numbers")
+        raise declared.wrong(key, "a list of numbers")
     if len(numbers) not in (1, channels):
         raise CheckpointError(
-            f"{told.name}: {FILE} has {key} for {len(numbers)} channels, the model takes {channels}",
-            f"mend {key}",
+            f"{declared.name}: {FILE} has {key} for {len(numbers)} channels, but the model has {channels}",
+            f"fix {key}",
         )
     return tuple(float(n) for n in numbers)
 
 
 def usual_preprocess(name: str, channels: int, size: Size, *, shorter: int | None = None) -> Preprocess:
-    """What a family's published models are fed. shorter: the side before the crop, for those that cut."""
+    """Preprocessing of a family's published models. shorter: the side before the crop, if they crop."""
     processor = PROCESSORS[name]
     rule: ResizeRule
     if processor.number == "shorter":
@@ -225,11 +227,11 @@ def usual_preprocess(name: str, channels: int, size: Size, *, shorter: int | Non
 
 
 def write_preprocess(preprocess: Preprocess) -> bytes:
-    """The processor that prepares pictures this way, or comes nearest.
+    """The processor that matches this preprocessing, or the closest one.
 
-    All of them widen their filters when shrinking, and none takes the mean of an area: such filters
-    become bilinear or the widened one of their name, as in the published conversions of such weights.
-    Raises: CheckpointError for a resize rule that no processor has.
+    All of them antialias when shrinking, and none averages over areas. Other filters become bilinear
+    or the antialiased filter of their name, as in the published conversions of such weights.
+    Raises: CheckpointError for a resize rule that no processor supports.
     """
     values: dict[str, Any] = {
         "do_convert_rgb": True,
@@ -271,8 +273,8 @@ def _written_rule(preprocess: Preprocess) -> dict[str, Any]:
         case Keep():
             return {"image_processor_type": "ViTImageProcessor", "do_resize": False}
     raise CheckpointError(
-        f"no image processor of transformers resizes by {rule.kind!r} ({rule})",
-        "load the model with another preparation (image_size), or choose another format",
+        f"no image processor of transformers supports the resize rule {rule.kind!r} ({rule})",
+        "load the model with other preprocessing (image_size), or choose another format",
     )
 
 

@@ -1,4 +1,4 @@
-"""The same model in the words of transformers' classes, where they have others: its answers stay what they are."""
+"""Rewrite a model into the equivalent form of transformers' classes, with the same outputs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ Tensors = Mapping[str, "Tensor"]
 def rewritten_for(
     config: ViTConfig, tensors: Tensors, *, bias: Literal["qkv", "qv", "any"], patch_bias: bool
 ) -> tuple[ViTConfig, Tensors]:
-    """bias: what the class has on queries, keys and values. patch_bias: whether its patch embedding has one."""
+    """bias: biases of the class on queries, keys and values. patch_bias: whether its patch embedding has one."""
     if isinstance(config.head.pool, FirstPool) and config.tokens.class_token:
         config = replace(config, head=replace(config.head, pool=ClassPool()))
     config, tensors = _sines_as_table(config, tensors)
@@ -42,7 +42,7 @@ def rewritten_for(
 
 
 def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Fixed sines become a learned table; another size is then resampled."""
+    """Turn fixed sines into a learned table, which is resampled for other sizes."""
     if not isinstance(config.added_positions, SinCos1d | SinCos2d):
         return config, tensors
     from patchword.model.positions import added_positions
@@ -54,7 +54,7 @@ def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Ten
 
 
 def _zeros_for_positions(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """A class token without a position gets one of zeros."""
+    """Give a class token without a position one of zeros."""
     import torch
 
     added, tokens = config.added_positions, config.tokens
@@ -75,7 +75,7 @@ def _with_added(config: ViTConfig, added: Learned) -> ViTConfig:
 
 
 def _keys(config: ViTConfig, tensors: Tensors, bias: str) -> tuple[ViTConfig, Tensors]:
-    """A bias of keys adds one number to all scores of a query, which softmax takes off again: it may come or go."""
+    """Add or drop the key bias. It shifts all scores of a query equally, which softmax cancels."""
     import torch
 
     attention = config.attention
@@ -94,7 +94,7 @@ def _keys(config: ViTConfig, tensors: Tensors, bias: str) -> tuple[ViTConfig, Te
 
 
 def _zeros_for_biases(config: ViTConfig, tensors: Tensors, patch_bias: bool) -> tuple[ViTConfig, Tensors]:
-    """A bias of zeros where the class has one in any case."""
+    """Add a zero bias, since the class always has one."""
     import torch
 
     config = replace(

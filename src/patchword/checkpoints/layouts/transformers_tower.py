@@ -1,7 +1,7 @@
-"""What transformers' vision towers have in common: how they are told, their facts, what they cannot hold.
+"""Common parts of transformers' vision towers: recognition, facts, and what they cannot represent.
 
-Published files and what is written by default are in the older spelling (`encoder.layer.N.attention.attention.query`);
-transformers 5 has its own in memory (`layers.N.attention.q_proj`) and writes it when asked. Both are read.
+Published files and default output use the older spelling (`encoder.layer.N.attention.attention.query`).
+transformers 5 uses another in memory (`layers.N.attention.q_proj`) and writes it on request. Both are read.
 """
 
 from abc import abstractmethod
@@ -18,9 +18,9 @@ from patchword.checkpoints.layouts.transformers_config import (
     CONFIG,
     JsonConfig,
     classes_of,
+    config_of,
     model_type,
     require,
-    told_by,
     written,
 )
 from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_preprocess
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 PROCESSOR = "processor_config.json"
-# What classes with a head put before their backbone.
+# Backbone prefixes in classes with a head.
 PREFIXES = (
     "vit.",
     "deit.",
@@ -65,16 +65,16 @@ PREFIXES = (
     "dinov2_with_registers.",
     "vision_model.",
 )
-# Of the published sizes, by width: Ti S B L So400m H G; DINOv2's largest, CLIP's, DINOv3's.
+# Heads of the published sizes, by width: Ti S B L So400m H G; DINOv2's largest, CLIP's, DINOv3's.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a class of transformers takes where config.json does not say, and the processor it comes with.
+    """Defaults of a transformers class, and its image processor.
 
-    published_*: of the published files, where there is no config.json: their eps where the class's default is
-    another, and heads by width where the family has others than most.
+    published_*: values for published files without config.json: their eps if it differs from the default of the
+    class, and heads by width if the family differs from most.
     """
 
     act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
@@ -89,11 +89,11 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class Tower:
-    """One file's tower: where it stands, and what its tensors show. told: the object of config.json about it."""
+    """One file's tower: its prefix and its tensors. declared: its part of config.json."""
 
     checkpoint: Checkpoint
     facts: Facts
-    told: JsonConfig
+    declared: JsonConfig
     family: Family
     prefix: str
     names: Names
@@ -105,36 +105,36 @@ class Tower:
         return self.checkpoint.shape_of(f"{self.prefix}{name}", axes)
 
     def part(self, name: str) -> str:
-        """A part of block 0, with the prefix."""
+        """The full name of a part of block 0."""
         return f"{self.names.block(self.prefix, 0)}{name}"
 
     @property
     def dim(self) -> int:
         name = self.part(f"{self.names.norm1}.weight")
         dim = self.checkpoint.shape_of(name, 1)[0]
-        self.told.agrees("hidden_size", dim, name)
+        self.declared.agrees("hidden_size", dim, name)
         return dim
 
     @property
     def depth(self) -> int:
         depth = self.checkpoint.depth(f"{self.names.block(self.prefix, '{}')}{self.names.norm1}.weight")
-        self.told.agrees("num_hidden_layers", depth, "the number of its blocks")
+        self.declared.agrees("num_hidden_layers", depth, "the number of blocks")
         return depth
 
     @property
     def biases(self) -> str:
-        """Of queries, keys and values, those that have one in the file, as "qv"."""
+        """Those of queries, keys and values that have a bias in the file, e.g. "qv"."""
         names = zip("qkv", (self.names.q, self.names.k, self.names.v), strict=True)
         return "".join(letter for letter, name in names if self.checkpoint.has(self.part(f"{name}.bias")))
 
     def attention(self) -> AttentionConfig:
         dim, family, checkpoint = self.dim, self.family, self.checkpoint
-        # A config that tells the width and no heads means its class's default; one that tells neither is a stub.
-        usual = dim == family.dim or self.told.whole("hidden_size") is not None
+        # A config with a width but no heads means the class's default; one with neither is a stub.
+        usual = dim == family.dim or self.declared.whole("hidden_size") is not None
         heads = self.facts.heads(
             dim,
-            (self.told.whole("num_attention_heads"), CONFIG),
-            (family.heads if usual else None, "the class's default"),
+            (self.declared.whole("num_attention_heads"), CONFIG),
+            (family.heads if usual else None, "the default of its class"),
             (
                 family.published_heads.get(dim, HEADS.get(dim)),
                 Inferred(f"the width {dim}, as in the published sizes"),
@@ -145,80 +145,84 @@ class Tower:
         return AttentionConfig(num_heads=heads, bias=bias, out_bias=out_bias)
 
     def mlp(self, act: str | None = None) -> MLPConfig:
-        """act: where the file's own word for it is not read (SwiGLU)."""
+        """act: the activation, if the class ignores the one in the file (SwiGLU)."""
         first = self.part(self.names.first[0])
         gated = len(self.names.first) == 2 or self.names.first[0].endswith("weights_in")
         rows = self.checkpoint.shape_of(f"{first}.weight", 2)[0]
         hidden = rows // 2 if self.names.first[0].endswith("weights_in") else rows
-        self.told.agrees("intermediate_size", hidden, f"{first}.weight")
-        said = (act, "SwiGLU") if act else (self.told.activation(), CONFIG)
-        activation: Any = self.facts.require("act", said, (self.family.act, "the class's default"))
+        self.declared.agrees("intermediate_size", hidden, f"{first}.weight")
+        stated = (act, "SwiGLU") if act else (self.declared.activation(), CONFIG)
+        activation: Any = self.facts.require("act", stated, (self.family.act, "the default of its class"))
         return MLPConfig(
             hidden=hidden, activation=activation, gated=gated, bias=self.checkpoint.has(f"{first}.bias")
         )
 
     def norm(self) -> LayerNormConfig:
-        said = self.told.number("layer_norm_eps")
-        if said is not None and said <= 0:
-            raise self.told.wrong("layer_norm_eps", "above 0")
-        published = None if self.told.values else self.family.published_eps
-        default = (self.family.eps, "the class's default")
+        stated = self.declared.number("layer_norm_eps")
+        if stated is not None and stated <= 0:
+            raise self.declared.wrong("layer_norm_eps", "above 0")
+        published = None if self.declared.values else self.family.published_eps
+        default = (self.family.eps, "the default of its class")
         return LayerNormConfig(
-            eps=self.facts.require("eps", (said, CONFIG), (published, "its published files"), default)
+            eps=self.facts.require(
+                "eps", (stated, CONFIG), (published, "the family's published files"), default
+            )
         )
 
     def scale(self) -> float | None:
-        """What LayerScale began with is in no file where training is over; its presence is."""
+        """LayerScale's initial value. Files of trained models may omit it, but its tensors are present."""
         scales = self.names.scales
         there = scales is not None and self.checkpoint.has(self.part(scales[0]))
-        said = self.told.number("layerscale_value") or self.told.number("layer_scale_init_value")
-        return (said or 1e-5) if there else None
+        stated = self.declared.number("layerscale_value") or self.declared.number("layer_scale_init_value")
+        return (stated or 1e-5) if there else None
 
     def patch(self, kernel: str, *, bias: bool = True) -> tuple[PatchConfig, int]:
-        """The patch and the channels of a convolution. bias: the class has one in any case."""
+        """The patch config and channels of a convolution. bias: whether the class always has one."""
         _, channels, *sides = self.shape(f"{kernel}.weight", 4)
         size = (sides[0], sides[1])
-        said = self.told.size("patch_size")
-        if said is not None and said != size:
+        stated = self.declared.size("patch_size")
+        if stated is not None and stated != size:
             raise CheckpointError(
-                f"{self.checkpoint.name}: {self.told.where} says patch_size {said}, {kernel}.weight says {size}",
-                "get config.json and the weights of one and the same model",
+                f"{self.checkpoint.name}: patch_size is {stated} in {self.declared.where}, but {size} according to {kernel}.weight",
+                "use config.json and weights from the same model",
             )
         return PatchConfig(size=size, bias=bias or self.has(f"{kernel}.bias")), channels
 
     def grid(self, count: int, patch: Size) -> Size:
-        """Raises: CheckpointError where config.json's image size has another number of patches."""
-        said = self.told.size("image_size")
-        whole = None if said is None else (said[0] // patch[0] * patch[0], said[1] // patch[1] * patch[1])
+        """Raises: CheckpointError if config.json's image size gives another number of patches."""
+        stated = self.declared.size("image_size")
+        whole = (
+            None if stated is None else (stated[0] // patch[0] * patch[0], stated[1] // patch[1] * patch[1])
+        )
         grid = self.facts.grid(count, patch, (whole, CONFIG))
-        if said is not None and whole is not None and self.facts.options.image_size is None:
+        if stated is not None and whole is not None and self.facts.options.image_size is None:
             asked = (whole[0] // patch[0], whole[1] // patch[1])
             if asked != grid:
                 raise CheckpointError(
-                    f"{self.checkpoint.name}: {self.told.where} says image_size {said}, so {asked[0]} x {asked[1]} "
-                    f"patches; its positions are {count}",
-                    "get config.json and the weights of one and the same model",
+                    f"{self.checkpoint.name}: image_size is {stated} in {self.declared.where}, which gives {asked[0]} x {asked[1]} "
+                    f"patches, but it has {count} positions",
+                    "use config.json and weights from the same model",
                 )
         return grid
 
     def image(self, grid: Size, patch: Size) -> Size:
-        """In pixels; what fills no patch counts too (SigLIP's 384 by 14)."""
-        said = self.told.size("image_size")
-        if said is not None and (said[0] // patch[0], said[1] // patch[1]) == grid:
-            return said
+        """The image size in pixels, including pixels that do not fill a patch (SigLIP's 384 with patches of 14)."""
+        stated = self.declared.size("image_size")
+        if stated is not None and (stated[0] // patch[0], stated[1] // patch[1]) == grid:
+            return stated
         return grid[0] * patch[0], grid[1] * patch[1]
 
     def classifier(self, name: str = "classifier") -> int:
-        """Rows of the head, 0 where there is none."""
+        """Number of outputs of the head, 0 if there is none."""
         return (
             self.checkpoint.shape_of(f"{name}.weight", 2)[0] if self.checkpoint.has(f"{name}.weight") else 0
         )
 
     def pool(self, usual: Pool) -> Pool:
-        """The family's own, unless the user says otherwise."""
+        """The family's pooling, unless the user specifies another."""
         asked = self.facts.options.pool
         if asked is None:
-            self.facts.record("pool", usual.kind, "its class")
+            self.facts.record("pool", usual.kind, "the default of its class")
             return usual
         self.facts.record("pool", asked, "option")
         pools: dict[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
@@ -238,7 +242,7 @@ class Tower:
     ) -> ViTConfig:
         return ViTConfig(
             image=ImageConfig(size=image, channels=channels),
-            # A convolution without padding: what fills no patch is left out.
+            # A convolution without padding ignores pixels that do not fill a patch.
             patch=replace(patch, edge="cut"),
             dim=self.dim,
             depth=self.depth,
@@ -254,24 +258,24 @@ class Tower:
     def description(
         self, config: ViTConfig, usual: Preprocess, *, notes: Iterable[str] = (), **spelling: Any
     ) -> Description:
-        """usual: the preparation of the family's published models."""
-        said = _preprocessor(self.checkpoint)
+        """Assemble the description. usual: preprocessing of the family's published models."""
+        stated = _preprocessor(self.checkpoint)
         channels = config.image.channels
-        read = read_preprocess(said, self.family.processor, channels, config.image.size)
+        read = read_preprocess(stated, self.family.processor, channels, config.image.size)
         preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
         return Description(
             config=config,
             preprocess=preprocess,
             classes=()
             if self.facts.options.classes
-            else classes_of(told_by(self.checkpoint), config.head.num_classes),
+            else classes_of(config_of(self.checkpoint), config.head.num_classes),
             spelling={"prefix": self.prefix, "names": self.names, **spelling},
             notes=tuple(notes),
         )
 
 
 def _preprocessor(checkpoint: Checkpoint) -> JsonConfig:
-    """Of the image processor alone, or of a processor for images and text, which has it inside."""
+    """The image processor's config, possibly nested in a processor for images and text."""
     if FILE in checkpoint.configs or PROCESSOR not in checkpoint.configs:
         return JsonConfig(checkpoint.name, checkpoint.configs.get(FILE, {}), FILE)
     return JsonConfig(checkpoint.name, checkpoint.configs[PROCESSOR], PROCESSOR).part("image_processor")
@@ -282,7 +286,7 @@ def is_ragged(image: Size, patch: Size) -> bool:
 
 
 class TransformersLayout(Layout):
-    """One model type of transformers. types: `model_type` in config.json. anchor: a tensor that its embeddings have."""
+    """One model type of transformers. types: `model_type` in config.json. anchor: a tensor of its embeddings."""
 
     types: tuple[str, ...]
     family: Family
@@ -293,23 +297,23 @@ class TransformersLayout(Layout):
         prefix = self.prefix(checkpoint)
         if prefix is None or self.names(checkpoint, prefix) is None:
             return None
-        said = model_type(checkpoint)
-        if said is not None:
-            fits = said in self.types and self.holds_kernel(checkpoint, prefix)
-            return f'{CONFIG} says model_type "{said}"' if fits else None
-        why = self.told_by_names(checkpoint, prefix)
+        stated = model_type(checkpoint)
+        if stated is not None:
+            fits = stated in self.types and self.holds_kernel(checkpoint, prefix)
+            return f'model_type "{stated}" in {CONFIG}' if fits else None
+        why = self.evidence_without_config(checkpoint, prefix)
         return None if why is None else f"{prefix}{self.anchor} and {why}"
 
     def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """Whether the patch embedding is this layout's (two types share a name for theirs)."""
+        """Whether the patch embedding matches this layout (two types share its name)."""
         return True
 
     @abstractmethod
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        """The evidence where there is no config.json, None: another type's."""
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """The evidence without config.json; None if the file is of another type."""
 
     def prefix(self, checkpoint: Checkpoint) -> str | None:
-        """What stands before the tower's names: what its classes put there, or something that is before all names."""
+        """The prefix of the tower's names: one that its classes use, or one that all names share."""
         found = [name.removesuffix(self.anchor) for name in checkpoint.tensors if name.endswith(self.anchor)]
         if len(found) != 1 or not (not found[0] or found[0].endswith(".")):
             return None
@@ -317,25 +321,30 @@ class TransformersLayout(Layout):
         return found[0] if theirs else None
 
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
-        """The spelling that the file's first block is in."""
+        """The spelling of the file's first block."""
         for names in self.spellings:
             first = names.block(prefix, 0)
             if checkpoint.has(f"{first}{names.q}.weight", f"{first}{names.first[0]}.weight"):
                 return names
         return None
 
-    def tower(self, checkpoint: Checkpoint, facts: Facts, told: JsonConfig | None = None) -> Tower:
+    def tower(self, checkpoint: Checkpoint, facts: Facts, declared: JsonConfig | None = None) -> Tower:
         prefix = self.prefix(checkpoint) or ""
         names = self.names(checkpoint, prefix)
         assert names is not None, "recognised by its names"
-        told = told_by(checkpoint) if told is None else told
+        declared = config_of(checkpoint) if declared is None else declared
         return Tower(
-            checkpoint=checkpoint, facts=facts, told=told, family=self.family, prefix=prefix, names=names
+            checkpoint=checkpoint,
+            facts=facts,
+            declared=declared,
+            family=self.family,
+            prefix=prefix,
+            names=names,
         )
 
     # Writing ---------------------------------------------------------------------------------
 
-    # On queries, keys and values; of the patch embedding: what the class has in any case.
+    # Biases that the class always has: on queries, keys and values, and on the patch embedding.
     bias: Literal["qkv", "qv", "any"] = "qkv"
     patch_bias = True
 
@@ -347,7 +356,7 @@ class TransformersLayout(Layout):
 
     @abstractmethod
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
-        """model_type, architectures, and what the class must be told."""
+        """model_type, architectures, and the settings of the class."""
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         self.check(card.config)
@@ -357,14 +366,14 @@ class TransformersLayout(Layout):
         }
 
     def check(self, config: ViTConfig) -> None:
-        """Raises: CheckpointError naming the part that no class of transformers has."""
+        """Raises: CheckpointError for a part that no class of transformers supports."""
         attention = config.attention
         require(
             self.title,
-            (config.norm.kind == "layer", f"{config.norm.kind} norm"),
+            (config.norm.kind == "layer", f"the {config.norm.kind} norm"),
             (config.block.order == "pre", f"{config.block.order}-norm blocks"),
-            (attention.qk_norm == "none", "norm of queries and keys"),
-            (not attention.out_norm and not config.mlp.inner_norm, "norms inside attention and MLP"),
+            (attention.qk_norm == "none", "normalised queries and keys"),
+            (not attention.out_norm and not config.mlp.inner_norm, "norms inside attention or the MLP"),
             (
                 config.attention_dim == config.dim,
                 f"heads of {config.head_dim} channels at a width of {config.dim}",
@@ -372,8 +381,8 @@ class TransformersLayout(Layout):
             (not (config.patch.norm_pixels or config.patch.norm_output), "norms around the patch embedding"),
             (
                 config.patch.edge == "cut" or not is_ragged(config.image.size, config.patch.size),
-                "images padded to whole patches",
+                "images padded to complete patches",
             ),
-            (not config.tokens.registers_last, "registers behind the patches"),
-            (config.head.bias or not config.head.num_classes, "classifier without bias"),
+            (not config.tokens.registers_last, "registers after the patches"),
+            (config.head.bias or not config.head.num_classes, "a classifier without bias"),
         )

@@ -46,14 +46,14 @@ FIVE = replace(
     first=("mlp.fc1",),
     second="mlp.fc2",
 )
-# What ViTMAE's class is told of pre-training.
+# ViTMAE's settings for pre-training.
 _MAE_WORDS = ("mask_ratio", "norm_pix_loss")
 _KERNEL = "embeddings.patch_embeddings.projection"
 _POSITIONS = "embeddings.position_embeddings"
 
 
 class _Plain(TransformersLayout):
-    """What the five have in common. head_class: of the architecture with a classifier. bare: the one without."""
+    """Common part of the five layouts. head_class: name of the class with a classifier. bare: the class without."""
 
     spellings: tuple[Names, ...] = (PUBLISHED, FIVE)
     bare: str
@@ -66,8 +66,8 @@ class _Plain(TransformersLayout):
     def tokens(self, tower: Tower) -> TokensConfig:
         return TokensConfig()
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        """Without config.json: what only one of the family has."""
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+        """Recognise by tensors that only one class of the family has."""
         if not checkpoint.has(f"{prefix}{_POSITIONS}"):
             return None
         if "lambda_1" in str(checkpoint.under(f"{prefix}encoder.layer.0.")) or any(
@@ -102,13 +102,13 @@ class _Plain(TransformersLayout):
         return found
 
     def head(self, tower: Tower) -> HeadConfig:
-        """The classifier on the class token; the pooler only where nothing else reads the class token."""
+        """The classifier on the class token, or the pooler if nothing else reads the class token."""
         classes, pooler = tower.classifier(), "pooler.dense.weight"
         width = 0
         if self.has_pooler and not classes and tower.has(pooler):
-            act = tower.told.text("pooler_act")
+            act = tower.declared.text("pooler_act")
             if act not in (None, "tanh"):
-                raise tower.told.wrong("pooler_act", "tanh, the only one the backbone has")
+                raise tower.declared.wrong("pooler_act", "tanh, the only one that the backbone supports")
             width = tower.shape(pooler, 2)[0]
         return HeadConfig(pool=tower.pool(self.pools), pre_logits=width, num_classes=classes)
 
@@ -130,11 +130,11 @@ class _Plain(TransformersLayout):
         elif config.head.num_classes or not self.has_pooler:
             yield Ignored(
                 re.escape(prefix) + r"pooler[.]dense[.](weight|bias)",
-                "its class answers without the pooler",
+                "its class does not use the pooler",
             )
         yield from self.head_rules(config)
         yield mask_token(prefix)
-        yield Ignored(r"decoder[.]0[.](weight|bias)", "the head of masked-image pre-training")
+        yield Ignored(r"decoder[.]0[.](weight|bias)", "the masked-image pre-training head")
 
     def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
         if config.head.num_classes:
@@ -162,11 +162,11 @@ class _Plain(TransformersLayout):
         return self.head_class if headed and self.head_class else self.bare
 
     def second_choice(self, card: ModelCard) -> bool:
-        """AutoModel takes the bare class by the model's type; MSN's, the same ViT, has no pooler."""
+        """The class to write. AutoModel chooses the bare class by model type; MSN, the same ViT, has no pooler."""
         return self._lacks_pooler(card.config)
 
     def _lacks_pooler(self, config: ViTConfig) -> bool:
-        """Then the class of the bare model would draw one at random; that with a head has none, nor a head of no classes."""
+        """Whether the pooler is missing. The bare class would initialise one randomly; the class with a head has none."""
         return self.has_pooler and not config.head.pre_logits and not config.head.num_classes
 
     def check(self, config: ViTConfig) -> None:
@@ -176,37 +176,37 @@ class _Plain(TransformersLayout):
             self.title,
             (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
             (config.block.layer_scale is None, "LayerScale"),
-            (not config.block.entry_norm, "norm before the blocks"),
-            (not config.mlp.gated, "gated MLP"),
-            (config.attention.bias != "qv", "bias on queries and values alone"),
+            (not config.block.entry_norm, "a norm before the blocks"),
+            (not config.mlp.gated, "gated MLPs"),
+            (config.attention.bias != "qv", "biases on queries and values only"),
             (not config.tokens.num_registers, "registers"),
             (
                 config.attention.out_bias and config.mlp.bias and config.patch.bias,
-                "linear layers without bias",
+                "linear layers without biases",
             ),
-            (head.norm == "tokens", f"norm {head.norm!r} (only over all tokens)"),
+            (head.norm == "tokens", f"norm {head.norm!r} (only a norm over all tokens)"),
             (not head.projection, "projection"),
             (not (head.pre_logits and head.num_classes), "pre_logits before a classifier"),
             (not head.pre_logits or self.has_pooler, "pooler"),
-            (not head.num_classes or self.head_class is not None, "class with a classifier"),
+            (not head.num_classes or self.head_class is not None, "a classifier"),
             (head.pool == self.pools, f"pooling by {head.pool.kind!r}"),
         )
 
 
 def _name_by_tensors(checkpoint: Checkpoint, prefix: str) -> tuple[str, str]:
     if checkpoint.has(f"{prefix}embeddings.distillation_token"):
-        return TransformersDeiT.name, "its distillation token"
+        return TransformersDeiT.name, "the distillation token"
     if not checkpoint.has(f"{prefix}embeddings.cls_token"):
         return TransformersIJepa.name, "no class token"
     if checkpoint.has("decoder.decoder_pos_embed"):
-        return TransformersMAE.name, "its decoder"
-    return TransformersViT.name, "its class token"
+        return TransformersMAE.name, "the decoder"
+    return TransformersViT.name, "the class token"
 
 
 class TransformersViT(_Plain):
     """`ViTModel` (with pooler: tanh of a linear layer) and `ViTForImageClassification`.
 
-    MSN has the same names; only config.json tells it apart.
+    MSN has the same names; only config.json distinguishes it.
     """
 
     name = "transformers-vit"
@@ -219,11 +219,11 @@ class TransformersViT(_Plain):
     def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
         if checkpoint.config_json or config.head.pre_logits or config.head.num_classes:
             return ()
-        return ("there is no config.json: were it MSN's, --eps 1e-6 would be right",)
+        return ("there is no config.json; if the model is MSN, pass --eps 1e-6",)
 
 
 class TransformersDeiT(_Plain):
-    """`DeiTModel`, `DeiTForImageClassification` (class token alone) and `…WithTeacher` (mean of two heads)."""
+    """`DeiTModel`, `DeiTForImageClassification` (class token only) and `…WithTeacher` (mean of two heads)."""
 
     name = "transformers-deit"
     title = "transformers DeiT"
@@ -267,15 +267,15 @@ class TransformersMSN(_Plain):
     title = "transformers ViTMSN"
     types = ("vit_msn",)
     family = Family(eps=1e-6, processor="ViT")
-    # 5.23 saves its classifier's blocks without the prefix that the embeddings keep.
+    # 5.23 saves its classifier's blocks without the prefix that the embeddings have.
     spellings = (PUBLISHED, FIVE, replace(PUBLISHED, apart=True))
     bare, head_class, head_prefix = "ViTMSNModel", "ViTMSNForImageClassification", "vit."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
 
-    def told_by_names(self, checkpoint: Checkpoint, prefix: str) -> str | None:
+    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)
         apart = names is not None and names.apart and prefix
-        return "blocks without its prefix" if apart else None
+        return "blocks without the prefix" if apart else None
 
 
 class TransformersIJepa(_Plain):
@@ -294,7 +294,7 @@ class TransformersIJepa(_Plain):
 
 
 class TransformersMAE(_Plain):
-    """`ViTMAEForPreTraining` and `ViTMAEModel`: the encoder. Its class hides patches at random when it is run."""
+    """`ViTMAEForPreTraining` and `ViTMAEModel`: the encoder. Its class masks random patches at run time."""
 
     name = "transformers-mae"
     title = "transformers ViTMAE"
@@ -307,16 +307,16 @@ class TransformersMAE(_Plain):
         yield from super().rules(description)
         yield Ignored(
             r"decoder[.](mask_token|decoder_.*)",
-            "the decoder of masked-image pre-training",
+            "the masked-image pre-training decoder",
         )
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         found = super().describe(checkpoint, facts)
-        said = {key: checkpoint.config_json[key] for key in _MAE_WORDS if key in checkpoint.config_json}
-        return replace(found, spelling={**found.spelling, "said": said})
+        stated = {key: checkpoint.config_json[key] for key in _MAE_WORDS if key in checkpoint.config_json}
+        return replace(found, spelling={**found.spelling, "stated": stated})
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        """The source's share of hidden patches; of a model from elsewhere none are hidden, so that the class answers as ours."""
+        """The source's mask ratio; for other models 0, so that the class gives the same outputs as ours."""
         self.check(card.config)
-        values = {**self.config_json(card), "mask_ratio": 0.0, **spelling.get("said", {})}
+        values = {**self.config_json(card), "mask_ratio": 0.0, **spelling.get("stated", {})}
         return {CONFIG: written(values), FILE: write_preprocess(card.preprocess)}
