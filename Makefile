@@ -1,19 +1,19 @@
-# `make demo` and `make test` are all the set-up there is; each makes .venv when it must.
+# `make demo` and `make test` set everything up; each creates .venv if needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests run side by side, one a core; more than four would ask for much memory.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One test file per core at a time; more than four would need too much memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Hundreds of processes are started; where this is set each would compile the package anew.
+# The tests start hundreds of processes; with this variable set, each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo check test test-all test-oldest mutants proof bench format clean
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
-# The stamps say what is installed; a changed pyproject or constraints file makes them old.
+# The stamp files record what is installed; a change to pyproject.toml or constraints.txt outdates them.
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
@@ -34,39 +34,39 @@ $(VENV)/browser: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@
 
-demo: $(VENV)/run  ## train on the built-in digits into runs/demo, evaluate, report, name new images
+demo: $(VENV)/run  ## train on the built-in digits into runs/demo, evaluate, write a report, classify new images
 	@examples/demo.sh $(BIN)
 
-check: $(VENV)/dev  ## format, lint, types, order of imports
+check: $(VENV)/dev  ## check format, lint, types, import order
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/dev  ## the tests, under five minutes on two cores
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not proof and not browser and not peers and not gpu"
+test: $(VENV)/dev  ## run the tests, under five minutes on two cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not proof and not browser and not peers and not gpu"
 
-test-all: $(VENV)/browser $(VENV)/bench  ## also the slow ones, those in a browser (needs chromium, chromium-driver), those with the peers
+test-all: $(VENV)/browser $(VENV)/bench  ## run all tests: also slow, browser (needs chromium, chromium-driver) and peer tests
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -m "not proof and not gpu"
 
-mutants: $(VENV)/dev  ## break the source in some seventy places, one at a time: do the tests see it?
+mutants: $(VENV)/dev  ## break the source in about seventy places, one at a time: do the tests catch it?
 	$(BIN)/python tests/mutants/run.py
 
-proof: $(VENV)/dev  ## long trainings and kills
+proof: $(VENV)/dev  ## run long trainings that are killed and resumed
 	$(BIN)/python -m pytest -m proof --timeout 3600
 
-bench: $(VENV)/bench  ## every benchmark against the peers, into benchmarks/results
+bench: $(VENV)/bench  ## run the benchmarks against other libraries, into benchmarks/results
 	BIN=$(BIN) benchmarks/all.sh
 
-test-oldest:  ## the tests with the oldest versions that pyproject.toml allows
+test-oldest:  ## run the tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
-	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not proof and not browser and not peers and not gpu"
+	.venv-oldest/bin/python -m pytest $(PARALLEL) -m "not slow and not proof and not browser and not peers and not gpu"
 
-format: $(VENV)/dev  ## put the code into its form
+format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## remove what was made, runs excepted
+clean:  ## remove everything that make created, except runs
 	rm -rf $(VENV) .venv-oldest build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,14 @@
 #!/bin/sh
-# Every benchmark, one after the other, on an otherwise idle machine. Results go to benchmarks/results/.
-# PATCHWORD_DATA names the folder that holds imagenet-sample.zip and flowers5.zip (docs/benchmarks.md).
+# Run the benchmarks one after the other, on an otherwise idle machine. Results go to benchmarks/results/.
+# PATCHWORD_DATA is the folder that contains imagenet-sample.zip and flowers5.zip (docs/benchmarks.md).
+# optimisers.py takes over five minutes and is run by hand.
 set -eu
 bin=${BIN:-.venv/bin}
-for name in startup loading memory predict inference training_step digits flowers; do
+for name in startup loading memory predict inference training_step decoders decoding_workers digits flowers; do
+    if [ "$name" = decoders ] && ! "$bin/python" -c "import imagecodecs" 2>/dev/null; then
+        echo "== decoders: skipped, imagecodecs is not installed"
+        continue
+    fi
     echo "== $name"
     "$bin/python" "benchmarks/$name.py"
 done

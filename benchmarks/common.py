@@ -1,8 +1,8 @@
-"""What the benchmarks share: fair turns, intervals for ratios, the machine, dated results.
+"""Shared by the benchmarks: interleaved rounds, intervals for ratios, machine facts, dated results.
 
-Two systems are compared only within one process or one round: the machine's speed drifts
-by more than the differences that matter, so each round runs every system once, in an order
-drawn anew, and a ratio is formed inside its round.
+Systems are compared only within one process or one round. Machine speed drifts by more than the
+differences we measure, so each round runs every system once, in a newly drawn order, and a ratio
+is computed within its round.
 """
 
 import compileall
@@ -28,10 +28,10 @@ PACKAGES = ("patchword", "torch", "numpy", "pillow", "safetensors", "timm", "tra
 def interleave(
     systems: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0, *, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each system in each round; the order inside a round is drawn anew.
+    """Measure the seconds of each system in each round; the order within a round is drawn anew.
 
-    `warm_up` rounds run first and are not counted. Entry i of every list is of round i, so
-    lists may be divided element by element. Garbage is collected between calls, not in them.
+    `warm_up` rounds run first and are not counted. Entry i of every list belongs to round i, so
+    lists can be divided element by element. Garbage is collected between calls, not during them.
     """
     order = list(systems)
     drawn = random.Random(seed)
@@ -51,10 +51,10 @@ def interleave(
 def ratio_interval(
     ours: Sequence[float], theirs: Sequence[float], *, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How many times as long they take: median of theirs/ours by round, and its 95 % interval.
+    """Return how many times as long they take: the median of theirs/ours by round, and its 95 % interval.
 
     Above 1 we are faster. The interval is the percentile bootstrap of the median over rounds.
-    Raises: ValueError when the lists are not of the same rounds.
+    Raises: ValueError if the lists have different lengths.
     """
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     drawn = random.Random(seed)
@@ -63,12 +63,12 @@ def ratio_interval(
 
 
 def compile_source() -> None:
-    """As pip does when it installs: the peers were compiled so, a package run from its source need not be."""
+    """Compile the source to bytecode, as pip did for the peers; a package run from source may not be compiled."""
     compileall.compile_dir(SOURCE, quiet=1)
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores, memory, system, versions, commit and load: what a timing depends on."""
+    """Return what a timing depends on: processor, cores, memory, system, versions, commit and load."""
     with open("/proc/loadavg", encoding="ascii") as file:
         load = file.read().split()[0]
     return {
@@ -86,9 +86,9 @@ def machine_facts() -> dict[str, Any]:
 
 
 def write_result(name: str, payload: Mapping[str, Any], table_markdown: str) -> Path:
-    """Write `results/DATE-name.json` and `.md`; returns the path of the markdown.
+    """Write `results/DATE-name.json` and `.md`; return the path of the markdown.
 
-    A name that exists (a second run on the same day) gets a number behind it.
+    An existing name (a second run on the same day) gets a number appended.
     """
     RESULTS.mkdir(exist_ok=True)
     facts = machine_facts()
@@ -101,8 +101,8 @@ def write_result(name: str, payload: Mapping[str, Any], table_markdown: str) -> 
         + f"; commit {facts['commit']}; load {facts['load_average']} when written"
     )
     path.write_text(f"# {name}, {facts['date']}\n\n{machine}\n\n{table_markdown.strip()}\n", encoding="utf-8")
-    whole = {"machine": facts, **payload}
-    path.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    result = {"machine": facts, **payload}
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -134,7 +134,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str:
     here = Path(__file__).parent
-    answer = subprocess.run(
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
     )
-    return answer.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"

@@ -1,11 +1,11 @@
-"""Our own readers of TIFF, netpbm and 16-bit PNG against tifffile with imagecodecs.
+"""Compare our readers of TIFF, netpbm and 16-bit PNG with tifffile and imagecodecs.
 
     python benchmarks/decoders.py --data imagenet-sample.zip [--awkward awkward-images.zip] [--libraries FOLDER]
 
-Real photographs, written in the formats that deep pictures come in, are decoded from memory to the same float32
-picture; then a cold process that decodes one; then how many of the awkward files each answers rightly, and how many of
-the deep files that were cut off in the middle each refuses. imagecodecs is not part of the bench extra: install
-it into a folder (`pip install --target FOLDER --no-deps imagecodecs`) and name that.
+Measures four things: decoding real photographs, saved in the usual formats of deep images, from memory to the same float32
+image; a cold process that decodes one file; how many of the awkward files each decodes correctly; and how many truncated
+deep files each refuses. imagecodecs is not part of the bench extra: install it into a folder
+(`pip install --target FOLDER --no-deps imagecodecs`) and pass that folder as --libraries.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NETPBM = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"PF", b"Pf")
 
 
 def by_libraries(data: bytes) -> Pixels:
-    """What the libraries give, made into RGB of 0..1 as shortly as their answers allow."""
+    """Decode with the libraries and convert to RGB in 0..1, in as little code as their output allows."""
     import imagecodecs
     import tifffile
 
@@ -45,7 +45,7 @@ def by_libraries(data: bytes) -> Pixels:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             return _tiff_page(file.pages[0])
     if data[:2] in NETPBM:
-        # imagecodecs reads no netpbm; Pillow is what stays.
+        # imagecodecs does not read netpbm, so this uses Pillow.
         image = Image.open(io.BytesIO(data))
         return as_rgb(np.asarray(image, np.uint16) if image.mode == "I" else np.asarray(image))
     return as_rgb(imagecodecs.png_decode(data), alpha=True)
@@ -86,7 +86,7 @@ def as_rgb(pixels: Pixels, *, alpha: bool = False) -> Pixels:
 
 
 def written(photo: Pixels) -> dict[str, bytes]:
-    """The photograph in each format, with noise in the lower byte as a camera has it."""
+    """Encode the photograph in each format, with noise in the lower byte, as from a camera."""
     import imagecodecs
     import tifffile
 
@@ -138,7 +138,7 @@ def speed(photos: list[Pixels], rounds: int) -> tuple[list[str], dict[str, Any]]
 
 
 def starts(photo: Pixels, rounds: int) -> dict[str, list[float]]:
-    """A cold process that decodes one file."""
+    """Time a cold process that decodes one file."""
     with tempfile.TemporaryDirectory() as place:
         files = written(photo)
         tiff, png = Path(place) / "a.tiff", Path(place) / "a.png"
@@ -156,7 +156,7 @@ def starts(photo: Pixels, rounds: int) -> dict[str, list[float]]:
 
 
 def awkward(place: Path) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Of the pack, what our own readers are there for."""
+    """Select the files of the pack that our own readers handle."""
     if place.suffix == ".zip":
         with zipfile.ZipFile(place) as pack:
             files = {Path(n).name: pack.read(n) for n in pack.namelist() if not n.endswith("/")}
@@ -169,7 +169,7 @@ def awkward(place: Path) -> dict[str, tuple[bytes, dict[str, str]]]:
     return {n: f for n, f in deep.items() if f[0][:4] != b"\x89PNG" or f[0][24:25] == b"\x10"}
 
 
-def is_right(read: Callable[[bytes], Pixels], data: bytes, row: dict[str, str]) -> bool:
+def is_correct(read: Callable[[bytes], Pixels], data: bytes, row: dict[str, str]) -> bool:
     try:
         pixels = read(data)
     except Exception:
@@ -195,10 +195,10 @@ def main() -> None:
     )
     parser.add_argument("--data")
     parser.add_argument("--awkward", default=str(Path(__file__).parents[1] / "tests" / "data" / "awkward"))
-    parser.add_argument("--libraries", help="a folder with imagecodecs")
+    parser.add_argument("--libraries", help="folder that contains imagecodecs")
     parser.add_argument("--rounds", type=int, default=11)
     chosen = parser.parse_args()
-    if chosen.libraries:  # behind what is installed: the same NumPy for both
+    if chosen.libraries:  # after the installed packages, so that both use the same NumPy
         sys.path.append(chosen.libraries)
         os.environ["PYTHONPATH"] = chosen.libraries
     compile_source()
@@ -213,9 +213,9 @@ def main() -> None:
     cold = [f"| {name} | {statistics.median(taken):.2f} |" for name, taken in seconds.items()]
     pack = awkward(Path(chosen.awkward))
     ours_wrong = [
-        n for n, (data, row) in pack.items() if not is_right(lambda d: as_rgb(decode(d)), data, row)
+        n for n, (data, row) in pack.items() if not is_correct(lambda d: as_rgb(decode(d)), data, row)
     ]
-    theirs_wrong = [n for n, (data, row) in pack.items() if not is_right(by_libraries, data, row)]
+    theirs_wrong = [n for n, (data, row) in pack.items() if not is_correct(by_libraries, data, row)]
     cut = written(photos[0])
     ours_cut = [k for k, data in cut.items() if not refused(decode, data)]
     theirs_cut = [k for k, data in cut.items() if not refused(by_libraries, data)]
@@ -230,9 +230,9 @@ def main() -> None:
             "|---|---|",
             *cold,
             "",
-            f"Awkward files that these readers are for: {len(pack)}. Right: ours {len(pack) - len(ours_wrong)}, "
+            f"Awkward files for these readers: {len(pack)}. Correct: ours {len(pack) - len(ours_wrong)}, "
             f"the libraries {len(pack) - len(theirs_wrong)} (wrong: {', '.join(theirs_wrong) or 'none'}).",
-            f"Of {len(cut)} files cut off at 60 %, taken without an error: ours {len(ours_cut)}, the libraries "
+            f"Of {len(cut)} files truncated at 60 %, accepted without an error: ours {len(ours_cut)}, the libraries "
             f"{len(theirs_cut)} ({', '.join(theirs_cut) or 'none'}).",
             f"Installed: {', '.join(f'{name} {size:.0f} MiB' for name, size in sizes.items())} "
             f"(tifffile {tifffile.__version__}, imagecodecs {imagecodecs.__version__}).",

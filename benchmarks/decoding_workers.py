@@ -1,11 +1,11 @@
-"""Threads against processes for decoding: photographs to the pixels of a training view, start and transfer counted.
+"""Compare threads and processes for decoding photographs to training views, including start-up and transfer.
 
     python benchmarks/decoding_workers.py --data imagenet-sample.zip [--rounds 7] [--side 160]
 
-Each system decodes the same photographs, in order, into one array of uint8, as the cache of a training is filled. Processes
-give their pixels back through a pipe (as `ProcessPoolExecutor` does) or write them into memory that is shared; they are
-started anew each time, by fork and by spawn (the only way on macOS and Windows, and under threads the only safe one). What
-one more pass costs when the workers are there already is told apart.
+Each system decodes the same photographs, in order, into one uint8 array, as training fills its cache. Processes return
+their pixels through a pipe (as `ProcessPoolExecutor` does) or write them into shared memory. They are started anew each
+time, by fork and by spawn (the only way on macOS and Windows, and the only safe one with threads). The cost of another
+pass with running workers is reported separately.
 """
 
 import argparse
@@ -95,12 +95,12 @@ def systems(
                     return route(pool, paths, side)
 
             yield f"{workers} processes, {how}, {name}", run
-    yield f"{workers} processes that run already, pipe", lambda: by_pipe(warm, paths, side)
-    yield f"{workers} processes that run already, shared memory", lambda: by_shared_memory(warm, paths, side)
+    yield f"{workers} running processes, pipe", lambda: by_pipe(warm, paths, side)
+    yield f"{workers} running processes, shared memory", lambda: by_shared_memory(warm, paths, side)
 
 
 def cpu_seconds(run: Callable[[], Any]) -> float:
-    """Of this process and of those that it started and that have ended."""
+    """Return the CPU seconds of this process and of its child processes that have ended."""
     before = os.times()
     run()
     after = os.times()
@@ -135,12 +135,12 @@ def main() -> None:
     for name, taken in seconds.items():
         ratio, low, high = ratio_interval(ours, taken)
         rate = len(paths) / statistics.median(taken)
-        cpu = "–" if "already" in name else f"{statistics.median(spent[name]):.1f}"
+        cpu = "–" if "running" in name else f"{statistics.median(spent[name]):.1f}"
         rows.append(f"| {name} | {rate:.0f} | {ratio:.2f} [{low:.2f}, {high:.2f}] | {cpu} |")
     rows += [
         "",
-        f"{len(paths)} photographs to {chosen.side} x {chosen.side}; a process that is started imports NumPy, Pillow and "
-        "the reader, no torch.",
+        f"{len(paths)} photographs to {chosen.side} x {chosen.side}; each started process imports NumPy, Pillow and "
+        "the reader, but not torch.",
         f"Written {time.strftime('%Y-%m-%d')}; {chosen.rounds} rounds.",
     ]
     table = "\n".join(rows)

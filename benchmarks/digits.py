@@ -1,4 +1,4 @@
-"""The demo's training for five seeds: `python benchmarks/digits.py [--seeds 5]`. Goal: 98.5 % in 90 s on two idle cores."""
+"""Train the demo with five seeds: `python benchmarks/digits.py [--seeds 5]`. Goal: 98.5 % in 90 s on two idle cores."""
 
 import argparse
 

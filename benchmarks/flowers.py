@@ -1,6 +1,6 @@
-"""flowers5 from scratch, nothing else said, three seeds: `python benchmarks/flowers.py [FOLDER] [--seeds 3]`.
+"""Train on flowers5 from scratch with default settings, three seeds: `python benchmarks/flowers.py [FOLDER] [--seeds 3]`.
 
-Goal: 74 % on its val/ in 600 s on two idle cores. FOLDER holds flowers5.zip (else PATCHWORD_DATA names it).
+Goal: 74 % on its val/ in 600 s on two idle cores. FOLDER contains flowers5.zip (default: PATCHWORD_DATA).
 """
 
 import argparse
@@ -13,7 +13,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", nargs="?", default=os.environ.get("PATCHWORD_DATA", "."))
 parser.add_argument("--seeds", type=int, default=3)
 if __name__ == "__main__":
-    given = parser.parse_args()
+    args = parser.parse_args()
     train_seeds(
-        "flowers", str(Path(given.folder) / "flowers5.zip"), range(given.seeds), Goal(top1=0.74, seconds=600)
+        "flowers", str(Path(args.folder) / "flowers5.zip"), range(args.seeds), Goal(top1=0.74, seconds=600)
     )

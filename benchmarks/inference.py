@@ -1,16 +1,16 @@
-"""The bare model on ready tensors against timm, transformers and torchvision.
+"""Compare the bare model on prepared tensors with timm, transformers and torchvision.
 
     python benchmarks/inference.py --rounds 40 --sizes Ti S B --batches 1 8
 
 Float32, eager, 224 pixels, patch 16, 1000 classes, random weights (the time does not
 depend on them), inference mode, the same threads and the same tensor for all. A round runs
-every system once, in an order drawn anew; ratios are formed inside a round. Each peer is
-built as its documents say, transformers with its fused attention (`sdpa`).
+every system once, in a newly drawn order; ratios are computed within a round. Each peer is
+built as its documentation says, transformers with its fused attention (`sdpa`).
 
-Beside the times stands the share of the machine's matrix-product rate that each reaches:
-its work (two FLOPs a multiply-add, the whole model: what a system leaves out because
-nobody reads it counts for it) by its time, over the best rate that a product of torch's
-reached here, square or of a model's own shapes, by either of its two libraries.
+Next to each time is the share of the machine's matrix-product rate that it reaches: its work
+divided by its time, over the best rate of a torch product measured here (square or in the
+model's own shapes, with either of torch's two libraries). Work is two FLOPs per multiply-add
+for the complete model; a system that skips unused results is still credited for them.
 """
 
 import argparse
@@ -40,7 +40,7 @@ LOWEST_RATIO = 0.97
 
 
 def build_systems(name: str) -> dict[str, nn.Module]:
-    """Each system's own model of this size, in eval."""
+    """Build each system's own model of this size, in eval mode."""
     config = sized(f"{name}/16")
     return {
         "patchword": ViT(config).eval(),
@@ -87,7 +87,7 @@ def _torchvision(config: ViTConfig) -> nn.Module:
 
 
 def product_rate(config: ViTConfig, batch: int, seconds: float = 1.0) -> dict[str, float]:
-    """GFLOP/s of float32 products: a large square, and the shapes of one block, best of many."""
+    """Measure GFLOP/s of float32 products: a large square and the shapes of one block, best of many."""
     rows = batch * config.num_tokens
     shapes = {
         "square 2048": (2048, 2048, 2048),
@@ -119,7 +119,7 @@ def _best(product: Callable[..., Any], x: torch.Tensor, weight: torch.Tensor, se
 
 
 def measure(name: str, batch: int, rounds: int, seed: int) -> dict[str, Any]:
-    """Times, ratios and rates of every system for one size and batch."""
+    """Measure times, ratios and rates of every system for one size and batch."""
     config = sized(f"{name}/16")
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(seed))
     models = build_systems(name)
@@ -148,22 +148,24 @@ def measure(name: str, batch: int, rounds: int, seed: int) -> dict[str, Any]:
 
 
 def _call(model: nn.Module, images: torch.Tensor) -> Callable[[], Any]:
-    def answer() -> Any:
+    def forward() -> Any:
         with torch.inference_mode():
             return model(images)
 
-    return answer
+    return forward
 
 
 def table(results: list[dict[str, Any]], threads: int, rounds: int) -> str:
-    """The results as markdown, one row a size and batch."""
+    """Format the results as markdown, one row per size and batch."""
     systems = list(results[0]["median_ms"])
     lines = [
-        f"{threads} threads, {rounds} rounds. Ratio: the fastest peer's time by ours, by round; median",
-        f"[95 % interval]; at least {LOWEST_RATIO} at the lower end is asked for. In brackets behind a time:",
+        f"{threads} threads, {rounds} rounds. Ratio: the fastest peer's time divided by ours, by round; median",
+        f"[95 % interval]; goal: at least {LOWEST_RATIO} at the lower end. In brackets after a time:",
         "share of the best matrix-product rate measured here.",
         "",
-        "| model | batch | " + " | ".join(f"{s}, ms" for s in systems) + " | fastest peer | ratio | held |",
+        "| model | batch | "
+        + " | ".join(f"{s}, ms" for s in systems)
+        + " | fastest peer | ratio | goal met |",
         "|---|---|" + "---|" * (len(systems) + 3),
     ]
     for r in results:
@@ -193,7 +195,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    # Of the process, so every system gains by it: freed buffers stay instead of going back.
+    # Applies to the process, so every system benefits: freed buffers are kept, not returned.
     tune_allocator()
     results = []
     for name in args.sizes:

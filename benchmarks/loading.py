@@ -1,11 +1,11 @@
-"""From a cold process to the first logits of a ViT-L/16 (1.2 GB), out of each kind of file.
+"""Measure the time from a cold process to the first logits of a ViT-L/16 (1.2 GB), for each kind of file.
 
     python benchmarks/loading.py [--rounds 9]
 
-The same random weights as timm's and transformers' folders with safetensors, as `.pth`, as
-`pytorch_model.bin` and as Google's `.npz`; ours loads all five, each peer those it can. Each load is a
-process of its own; they take turns. Memory is the peak of the process, and what `import torch`
-alone takes is told apart. The files are in the page cache after the rounds that warm up.
+The same random weights are saved as timm's and transformers' safetensors folders, as `.pth`, as
+`pytorch_model.bin` and as Google's `.npz`. Ours loads all five, each peer those it can. Each load runs
+in its own process, interleaved. Memory is the peak of the process; the share of `import torch`
+alone is reported separately. The warm-up rounds bring the files into the page cache.
 """
 
 import argparse
@@ -40,7 +40,7 @@ with torch.inference_mode():
     print(model(pixel_values=torch.zeros(1, 3, 224, 224)).logits[0, :3])
 """
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-# Ours, and the peer that reads the same file.
+# Kind of file → the peer that reads it too, and the path.
 PAIRS = {
     "safetensors, timm's": ("timm", "timm/model.safetensors"),
     ".pth": ("timm", "vit_large_patch16_224.pth"),
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _ours(file: str) -> str:
-    """A folder with config.json is given as a folder; timm wants the file within."""
+    """Return the folder if the file has a config.json next to it; timm needs the file itself."""
     path = Path(file)
     return str(path.parent) if path.name == "model.safetensors" else file
 
@@ -101,7 +101,7 @@ def write(place: Path) -> None:
     facts |= {"global_pool": "token", "pretrained_cfg": _preprocessing(model.pretrained_cfg)}
     (place / "timm" / "config.json").write_text(json.dumps(facts))
     torch.save(model.state_dict(), place / "vit_large_patch16_224.pth")
-    # Google's readers take the tanh form of GELU, timm's the exact one; a load takes as long with either.
+    # Google's readers use the tanh form of GELU, timm the exact one; loading takes the same time with either.
     convert(place / "timm", "google", place / "L_16.npz", accept=("mlp.activation",))
     theirs = ViTForImageClassification(
         ViTConfig(
@@ -126,21 +126,21 @@ def _preprocessing(cfg: dict[str, object]) -> dict[str, object]:
 
 
 def _run(command: list[str]) -> float:
-    """Peak memory in MiB of the command, run to its end."""
+    """Run the command to its end; return its peak memory in MiB."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
+        raise SystemExit(f"{command} exited with {process.returncode}")
     return usage.ru_maxrss / 1024
 
 
 def _report(seconds: dict[str, list[float]], peaks: dict[str, list[float]], size: float) -> None:
     torch_peak = statistics.median(peaks["import torch"])
     rows = [
-        "| file | ours, s | the peer takes, times ours | peak beyond `import torch`, MiB | of the weights | the peer's peak |",
+        "| file | ours, s | the peer takes, times ours | peak beyond `import torch`, MiB | share of the weights | the peer's peak |",
         "|---|---|---|---|---|---|",
     ]
     for kind, (peer, _) in PAIRS.items():
@@ -155,9 +155,9 @@ def _report(seconds: dict[str, list[float]], peaks: dict[str, list[float]], size
     rows += [
         "",
         f"ViT-L/16, {size:.0f} MiB of float32. `import torch` alone: {statistics.median(seconds['import torch']):.2f} s, "
-        f"{torch_peak:.0f} MiB. Wanted: not slower than the peer; at most 1.2 of the weights for safetensors.",
+        f"{torch_peak:.0f} MiB. Goals: not slower than the peer; at most 1.2 times the weights for safetensors.",
         f"`patchword inspect` of the safetensors folder: {statistics.median(seconds['patchword inspect']):.2f} s "
-        f"(slowest {max(seconds['patchword inspect']):.2f}; wanted: under 0.4), "
+        f"(slowest {max(seconds['patchword inspect']):.2f}; goal: under 0.4), "
         f"{statistics.median(peaks['patchword inspect']):.0f} MiB.",
         f"Written {time.strftime('%Y-%m-%d')}; {len(seconds['import torch'])} rounds.",
     ]

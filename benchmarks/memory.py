@@ -1,8 +1,8 @@
-"""Predicting 3,000 images must hold no more memory than predicting 300.
+"""Check that predicting 3,000 images needs no more memory than predicting 300.
 
     python benchmarks/memory.py --data imagenet-sample.zip
 
-The real command, a fresh process each time; 3,000 are the same photographs linked ten times.
+Runs the real command in a fresh process each time; the 3,000 are the same photographs linked ten times.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     table = (
         "| images | peak MiB, median |\n|---|---|\n"
         f"| 300 | {few:.0f} |\n| 3,000 | {many:.0f} |\n\n"
-        f"Ratio {many / few:.3f} (wanted: at most 1.05); {chosen.rounds} rounds, ViT-Ti/16."
+        f"Ratio {many / few:.3f} (goal: at most 1.05); {chosen.rounds} rounds, ViT-Ti/16."
     )
     print(table)
     print(write_result("memory", {"peak_mib": peaks}, table))
@@ -49,7 +49,7 @@ def _peak_mib(model: Path, folder: Path) -> float:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
+        raise SystemExit(f"{command} exited with {process.returncode}")
     return usage.ru_maxrss / 1024
 
 

@@ -1,9 +1,9 @@
-"""Our own AdamW and Muon against those of torch.optim: time of a step, start-up, size of the state, equality.
+"""Compare our AdamW and Muon with those of torch.optim: step time, start-up, state size, equality.
 
     python benchmarks/optimisers.py [--rounds 15]
 
-A step is the optimiser's alone, on fixed gradients. torch's Muon takes matrices only and knows no joined queries, keys
-and values, so it moves the matrices of the blocks as they stand and torch's AdamW moves the rest, in two calls.
+Only the optimiser's step is timed, on fixed gradients. torch's Muon accepts only matrices and does not split joined queries,
+keys and values, so it updates the blocks' matrices as they are, and torch's AdamW updates the rest in a second call.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def model_of(shape: tuple[int, int, int, int, int]) -> ViT:
 
 
 class Theirs:
-    """torch's optimisers as ours are used: what decays and what does not, with Muon the matrices of the blocks."""
+    """torch's optimisers, set up like ours: groups with and without decay; with Muon, also the blocks' matrices."""
 
     def __init__(self, model: ViT, method: str) -> None:
         named = dict(model.named_parameters())
@@ -99,12 +99,12 @@ def ours(model: ViT, method: str) -> Any:
     return make_optimiser(model, settings)
 
 
-def numbers(state: Any) -> int:
-    """Bytes of all tensors in a state."""
+def state_bytes(state: Any) -> int:
+    """Return the size in bytes of all tensors in a state."""
     if isinstance(state, torch.Tensor):
         return state.numel() * state.element_size()
     inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return sum(map(numbers, inner))
+    return sum(map(state_bytes, inner))
 
 
 @torch.no_grad()
@@ -113,7 +113,7 @@ def largest_difference(ours: list[Any], theirs: list[Any]) -> float:
 
 
 def compared(shape: tuple[int, int, int, int, int], method: str, rounds: int) -> dict[str, Any]:
-    """Ten steps of each from the same weights, then the time of more."""
+    """Take ten steps with each from the same weights, then time further steps."""
     mine = model_of(shape)
     other = copy.deepcopy(mine)
     for parameter, same in zip(mine.parameters(), other.parameters(), strict=True):
@@ -137,8 +137,8 @@ def compared(shape: tuple[int, int, int, int, int], method: str, rounds: int) ->
         "largest_difference": apart,
         "largest_step": moved,
         "state": {
-            "ours": numbers(own.state_dict()) / parameters,
-            "torch.optim": numbers(theirs.state_dict()) / parameters,
+            "ours": state_bytes(own.state_dict()) / parameters,
+            "torch.optim": state_bytes(theirs.state_dict()) / parameters,
         },
     }
 

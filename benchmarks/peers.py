@@ -1,4 +1,4 @@
-"""The same ViT saved as each system saves it, with random weights: speed does not depend on them."""
+"""Save the same ViT in each system's own format, with random weights: speed does not depend on them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ SIZES = {"Ti": ("tiny", 192, 3), "S": ("small", 384, 6), "B": ("base", 768, 12)}
 
 
 def save_models(folder: Path, size: str) -> dict[str, Path]:
-    """A weights file (or folder) for each system; made in a process of its own."""
+    """Write a weights file (or folder) for each system, in a separate process."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import peers; peers.write({str(folder)!r}, {size!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     return {
@@ -47,10 +47,10 @@ def write(place: str, size: str) -> None:
 
 
 def photographs(data: str | None, folder: Path) -> list[str]:
-    """The photographs of `data` (a zip or a folder; PATCHWORD_DATA where it is not given)."""
+    """List the photographs of `data` (a zip or a folder; default: PATCHWORD_DATA)."""
     place = data or os.environ.get("PATCHWORD_DATA")
     if not place:
-        raise SystemExit("give --data: a zip or a folder of photographs, such as imagenet-sample.zip")
+        raise SystemExit("pass --data: a zip or a folder of photographs, such as imagenet-sample.zip")
     path = Path(place)
     if path.is_dir() and (path / "imagenet-sample.zip").is_file():
         path = path / "imagenet-sample.zip"
@@ -62,5 +62,5 @@ def photographs(data: str | None, folder: Path) -> list[str]:
     return sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in endings)
 
 
-def say(**facts: object) -> None:
+def send(**facts: object) -> None:
     print(json.dumps(facts), flush=True)

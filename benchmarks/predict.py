@@ -1,12 +1,12 @@
-"""Photographs from file to answer: ours, timm and transformers as each is meant to be used.
+"""Time photographs from file to prediction with patchword, timm and transformers, each used as documented.
 
     python benchmarks/predict.py --data imagenet-sample.zip
 
-Each system lives in a process of its own (so that none profits from another's settings) and
-does the same photographs when its turn comes. Threads in all: as many as there are cores, or
-OMP_NUM_THREADS. Peers choose their number of loader processes and batch size by trying
-them first; their loader processes stay alive between rounds, in their favour. "bare" is our
-model on ready tensors, all threads together, at the best of the batch sizes tried.
+Each system runs in its own process (so that none benefits from another's settings) and
+processes the same photographs on its turn. Total threads: the number of cores, or
+OMP_NUM_THREADS. Peers first try several batch sizes and numbers of loader processes and use
+the fastest; their loader processes stay alive between rounds, in their favour. "bare" is our
+model on prepared tensors with all threads, at the fastest of the batch sizes tried.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from common import interleave, ratio_interval, write_result
-from peers import photographs, save_models, say
+from peers import photographs, save_models, send
 
 SYSTEMS = ("patchword", "timm", "transformers", "bare")
 BATCHES, WORKERS = (8, 16), (0, 1, 2)
@@ -57,26 +57,26 @@ def compare(size: str, place: Path, files: list[str], rounds: int) -> None:
 
 
 class Child:
-    """A system in its own process, waiting for its turns."""
+    """A system in its own process, waiting for its turn."""
 
     def __init__(self, name: str, model: Path, files: Path) -> None:
         command = [sys.executable, __file__, "--serve", name, json.dumps([str(model), str(files)])]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.choice = self._answer()["choice"]  # ready: loaded, tuned
+        self.choice = self._receive()["choice"]  # ready: loaded, tuned
 
     def run(self) -> None:
         assert self.process.stdin
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
-        self._answer()
+        self._receive()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.process.args} ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            raise SystemExit(f"{self.process.args} exited")
+        received: dict[str, Any] = json.loads(line)
+        return received
 
     def close(self) -> str:
         assert self.process.stdin
@@ -85,20 +85,20 @@ class Child:
         return str(self.choice)
 
 
-def serve(name: str, given: str) -> None:
-    """One system: make it ready, then do the photographs for every line that comes."""
-    model, listed = json.loads(given)
+def serve(name: str, arguments: str) -> None:
+    """Prepare one system, then process the photographs once for every line on standard input."""
+    model, listed = json.loads(arguments)
     files = json.loads(Path(listed).read_text(encoding="utf-8"))
     makers = {"patchword": ours, "timm": timm, "transformers": transformers, "bare": bare}
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # what libraries print is no answer
+    replies = sys.stdout
+    sys.stdout = sys.stderr  # keep the libraries' output out of the replies
     run, choice = makers[name](model, files)
-    sys.stdout = answers
-    say(choice=choice)
+    sys.stdout = replies
+    send(choice=choice)
     for _ in sys.stdin:
         found = run()
         assert len(found) == len(files)
-        say(done=len(found))
+        send(done=len(found))
 
 
 def ours(model: str, files: list[str]) -> tuple[Run, str]:
@@ -107,7 +107,7 @@ def ours(model: str, files: list[str]) -> tuple[Run, str]:
 
     machine.tune_allocator()
     loaded = load(model, device="cpu")
-    return lambda: [p.top(5) for p in loaded.predict_each(files)], "as it comes"
+    return lambda: [p.top(5) for p in loaded.predict_each(files)], "default"
 
 
 def timm(model: str, files: list[str]) -> tuple[Run, str]:
@@ -185,7 +185,7 @@ def transformers(model: str, files: list[str]) -> tuple[Run, str]:
 
 
 def _tuned(make: Callable[[list[str], int, int], Run], files: list[str]) -> tuple[Run, str]:
-    """The fastest of the batch sizes and worker counts on a part of the photographs, second pass each."""
+    """Pick the fastest batch size and worker count on some of the photographs, timing the second pass of each."""
     best, choice = float("inf"), (BATCHES[0], 0)
     for batch in BATCHES:
         for workers in WORKERS:
@@ -234,8 +234,8 @@ def _report(size: str, count: int, seconds: dict[str, list[float]], choices: dic
     rows += [
         "",
         f"ViT-{size}/16, {count} photographs, {len(seconds['bare'])} rounds, "
-        f"{os.environ['OMP_NUM_THREADS']} threads in all. File to answer over the bare model on ready tensors: "
-        f"{beyond:.3f} [{low:.3f}, {high:.3f}] (wanted: at most 1.25).",
+        f"{os.environ['OMP_NUM_THREADS']} threads in total. File to prediction over the bare model on prepared tensors: "
+        f"{beyond:.3f} [{low:.3f}, {high:.3f}] (goal: at most 1.25).",
     ]
     table = "\n".join(rows)
     print(table)

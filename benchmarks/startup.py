@@ -1,9 +1,9 @@
-"""From a cold process to an answer: `patchword --help`, and one photograph named by a ViT-Ti/16.
+"""Measure cold starts: `patchword --help`, and one photograph classified by a ViT-Ti/16.
 
     python benchmarks/startup.py --data imagenet-sample.zip
 
-Against `import torch` alone and the shortest scripts of timm and transformers, each a fresh
-process, taking turns. Time is until the process has ended; memory its peak.
+Compared with `import torch` alone and the shortest scripts for timm and transformers, each in a fresh
+process, interleaved. Time is measured until the process exits; memory is its peak.
 """
 
 import argparse
@@ -61,14 +61,14 @@ def main() -> None:
 
 
 def _run(command: list[str]) -> float:
-    """Peak memory in MiB of the command, run to its end."""
+    """Run the command to its end; return its peak memory in MiB."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
+        raise SystemExit(f"{command} exited with {process.returncode}")
     return usage.ru_maxrss / 1024
 
 
@@ -89,7 +89,7 @@ def _report(seconds: dict[str, list[float]], peaks: dict[str, list[float]]) -> N
     help_s = statistics.median(seconds["patchword --help"])
     rows += [
         "",
-        f"Wanted: --help under 0.3 s: {help_s:.2f} s. Predict at most 0.4 s beyond import torch: "
+        f"Goals: --help under 0.3 s: {help_s:.2f} s. Predict at most 0.4 s beyond import torch: "
         f"{statistics.median(beyond):.2f} s.",
         f"Written {time.strftime('%Y-%m-%d')}; {len(torch_alone)} rounds.",
     ]

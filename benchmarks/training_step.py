@@ -1,8 +1,8 @@
-"""One training step on the CPU: float32 against bfloat16, attention fused or written out.
+"""Time one training step on the CPU in float32 and bfloat16, with attention fused or written out.
 
     python benchmarks/training_step.py [--rounds 15]
 
-The reason for `attend` in src/patchword/model/attention.py; see docs/decisions/0005.
+This is why `attend` in src/patchword/model/attention.py exists; see docs/decisions/0005.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def _fused(
 
 
 def step_of(shape: tuple[int, int, int, int], precision: str) -> Callable[[], None]:
-    """One whole step: forward, backward, AdamW; patch 8, batch 64."""
+    """Return one complete step: forward, backward, AdamW; patch 8, batch 64."""
     dim, depth, heads, pixels = shape
     model = ViT(
         ViTConfig(

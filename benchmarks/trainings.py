@@ -1,4 +1,4 @@
-"""Train by the real command for several seeds and write down what each reached: shared by digits.py and flowers.py."""
+"""Train with the real command for several seeds and record each result; shared by digits.py and flowers.py."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from common import write_result
 
 @dataclass(frozen=True)
 class Goal:
-    """top1: least mean over the seeds; seconds: most of any run, the process's start and report included."""
+    """top1: minimum mean over the seeds; seconds: maximum of any run, including process start and report."""
 
     top1: float
     seconds: float
 
 
 def train_seeds(name: str, data: str, seeds: Sequence[int], goal: Goal, more: Sequence[str] = ()) -> bool:
-    """`patchword train DATA --seed S` for each seed, one after the other; whether the goal was met."""
+    """Run `patchword train DATA --seed S` for each seed in turn; return whether the goal was met."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
@@ -33,7 +33,7 @@ def train_seeds(name: str, data: str, seeds: Sequence[int], goal: Goal, more: Se
     mean, slowest = statistics.mean(top1), max(row["seconds"] for row in rows)
     met = mean >= goal.top1 and slowest <= goal.seconds
     lines = [
-        f"`patchword train {Path(data).name} --seed S`, the last averaged weights scored on {rows[0]['images']} images "
+        f"`patchword train {Path(data).name} --seed S`, the last averaged weights evaluated on {rows[0]['images']} images "
         f"of {rows[0]['split']}.",
         "",
         "| seed | top-1 | loss | seconds | epochs | load before |",
@@ -44,7 +44,7 @@ def train_seeds(name: str, data: str, seeds: Sequence[int], goal: Goal, more: Se
         ),
         "",
         f"Mean top-1 {100 * mean:.2f} % (lowest {100 * min(top1):.2f}, highest {100 * max(top1):.2f}), "
-        f"slowest run {slowest:.1f} s. Asked: at least {100 * goal.top1:.1f} % in at most {goal.seconds:.0f} s: "
+        f"slowest run {slowest:.1f} s. Goal: at least {100 * goal.top1:.1f} % in at most {goal.seconds:.0f} s: "
         f"{'met' if met else 'NOT met'}.",
     ]
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Write ten of the digits that training never saw as PNG files, one of each class.
+"""Write ten digits that training did not see as PNG files, one per class.
 
 python examples/digits_as_images.py FOLDER
 """
@@ -13,7 +13,7 @@ from patchword.data.open import open_data
 
 
 def write_held_out_digits(folder: Path) -> list[Path]:
-    """One file a class, named after what is written on it, in grey levels 0..255."""
+    """Write one file per class, named after its digit, in grey levels 0..255."""
     folder.mkdir(parents=True, exist_ok=True)
     split = open_data("digits").evaluation
     files = []

@@ -1,4 +1,4 @@
-"""No module of the package imports, by whatever way, a module that imports it."""
+"""No module of the package imports, directly or indirectly, a module that imports it."""
 
 import ast
 import graphlib
@@ -18,7 +18,7 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
-    """The modules of the package that are imported at the top, inside functions, or for their types alone."""
+    """Return the package's modules imported at the top, inside functions, or for types only."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -30,12 +30,12 @@ def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
     return found & set(modules)
 
 
-def test_no_module_is_imported_by_what_it_imports() -> None:
-    """Counted are imports for types, and those inside functions: a reader follows them all."""
+def test_imports_are_acyclic() -> None:
+    """Imports for types and inside functions count too, because a reader follows them all."""
     modules = _modules()
     graph = {name: _imports(path, modules) - {name} for name, path in modules.items()}
     assert sum(map(len, graph.values())) > 300
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        raise AssertionError("a circle of imports: " + " → ".join(error.args[1])) from None
+        raise AssertionError("circular import: " + " → ".join(error.args[1])) from None

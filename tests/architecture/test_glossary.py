@@ -1,4 +1,4 @@
-"""The glossary points at code that is there."""
+"""The glossary refers to existing code."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ PLACES = re.findall(r"`([\w/]+\.py)`: `(\w+)`", GLOSSARY.read_text(encoding="utf
 
 
 @pytest.mark.parametrize(("file", "name"), sorted(set(PLACES)))
-def test_every_term_is_where_the_glossary_says(file: str, name: str) -> None:
+def test_every_term_is_defined_where_the_glossary_says(file: str, name: str) -> None:
     tree = ast.parse((SOURCE / file).read_text(encoding="utf-8"))
     defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
     for node in tree.body:
@@ -26,10 +26,10 @@ def test_every_term_is_where_the_glossary_says(file: str, name: str) -> None:
     assert name in defined
 
 
-def test_the_glossary_points_at_much_of_the_code() -> None:
+def test_the_glossary_refers_to_over_20_places() -> None:
     assert len(PLACES) > 20
 
 
-def test_every_kind_of_positions_has_a_row() -> None:
+def test_every_kind_of_positions_has_a_glossary_row() -> None:
     rows = re.findall(r"^\| (\w+) \|", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
     assert {part.kind for part in get_args(Positions)} <= set(rows)

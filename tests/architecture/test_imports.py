@@ -1,4 +1,4 @@
-"""What a process has imported after an answer: start-up time as a property."""
+"""What a process imports: this keeps start-up fast."""
 
 import subprocess
 import sys
@@ -22,18 +22,18 @@ def _imported_after(code: str) -> set[str]:
         "import patchword.settings, patchword.errors",
     ],
 )
-def test_the_door_opens_without_heavy_packages(code: str) -> None:
+def test_import_and_help_load_no_heavy_packages(code: str) -> None:
     assert not _imported_after(code) & set(HEAVY)
 
 
 @pytest.mark.parametrize(
-    "room",
+    "module",
     ["images.decode", "images.preprocess", "metrics", "model.config", "model.sizes", "training.choose"],
 )
-def test_rooms_that_must_not_need_torch_do_not(room: str) -> None:
-    assert "torch" not in _imported_after(f"import patchword.{room}")
+def test_modules_without_torch_do_not_import_it(module: str) -> None:
+    assert "torch" not in _imported_after(f"import patchword.{module}")
 
 
-def test_a_training_that_is_refused_did_not_wait_for_torch() -> None:
+def test_a_refused_training_does_not_import_torch() -> None:
     code = "from patchword.cli.main import run; assert run(['train', 'no-such-folder']) == 2"
     assert "torch" not in _imported_after(code)

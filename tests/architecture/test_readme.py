@@ -1,4 +1,4 @@
-"""What the README, the guide and the report tell people to type is there to be typed."""
+"""Every command, option and link in the README, the docs and the report exists."""
 
 import ast
 import importlib
@@ -18,22 +18,22 @@ TEMPLATES = Path(patchword.__file__).parent / "reports" / "templates"
 WRITTEN = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(TEMPLATES.glob("*.j2"))]
 PAGES = {p.name: p.read_text(encoding="utf-8") for p in GUIDES}
-# A place of the template stands for one word, as a path does.
-PLACE = re.compile(r"\{\{.*?\}\}")
+# A template placeholder stands for one word, such as a path.
+PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 
 
 def _commands() -> list[str]:
     found = set()
     for text in PAGES.values():
         for line in re.findall(
-            r"(?:^    |`|<code>)(patchword [^`<\n]+)", PLACE.sub("WORD", text), re.MULTILINE
+            r"(?:^    |`|<code>)(patchword [^`<\n]+)", PLACEHOLDER.sub("WORD", text), re.MULTILINE
         ):
             found.add(line.split("  #")[0].strip())
     return sorted(found)
 
 
 @pytest.mark.parametrize("line", _commands())
-def test_every_command_is_one_and_takes_its_options(line: str) -> None:
+def test_every_command_shown_exists_and_accepts_its_options(line: str) -> None:
     _, verb, *rest = shlex.split(line)
     if verb.startswith("-"):
         return
@@ -44,8 +44,8 @@ def test_every_command_is_one_and_takes_its_options(line: str) -> None:
     command.make_parser(click.Context(command)).parse_args(rest)
 
 
-def _said_in_source() -> list[tuple[str, str]]:
-    """(file, verb) of each `patchword VERB` in a text of the source: messages, docstrings, help."""
+def _mentioned_in_source() -> list[tuple[str, str]]:
+    """Return (file, verb) for each `patchword VERB` in a string of the source: messages, docstrings, help."""
     found = []
     for file in sorted(Path(patchword.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -55,13 +55,13 @@ def _said_in_source() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_command_that_the_source_names_exists() -> None:
-    said = _said_in_source()
-    assert len(said) > 10
-    assert [(file, verb) for file, verb in said if verb not in VERBS] == []
+def test_every_command_mentioned_in_the_source_exists() -> None:
+    mentioned = _mentioned_in_source()
+    assert len(mentioned) > 10
+    assert [(file, verb) for file, verb in mentioned if verb not in VERBS] == []
 
 
-def test_every_command_of_patchword_is_named() -> None:
+def test_every_command_is_documented() -> None:
     assert {line.split()[1] for line in _commands()} >= set(VERBS)
 
 
@@ -78,7 +78,7 @@ def test_the_python_is_valid_and_its_names_exist() -> None:
                 assert node.attr in patchword.__all__
 
 
-def test_every_make_target_named_is_one() -> None:
+def test_every_make_target_mentioned_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         for target in re.findall(r"(?:^    |`)make ([\w-]+)", page, re.MULTILINE):
@@ -86,7 +86,7 @@ def test_every_make_target_named_is_one() -> None:
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
-def test_every_place_linked_is_there(page: Path) -> None:
+def test_every_link_target_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:
             continue
@@ -97,11 +97,11 @@ def test_every_place_linked_is_there(page: Path) -> None:
 
 
 def _anchors(page: Path) -> set[str]:
-    """The names that headings get on the web."""
+    """Return the anchors of the headings, as GitHub generates them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-def test_the_readme_is_short_and_its_picture_is_small() -> None:
+def test_the_readme_is_short_and_its_image_is_small() -> None:
     assert len(README.splitlines()) < 200
     assert (ROOT / "docs" / "images" / "report.png").stat().st_size < 150_000

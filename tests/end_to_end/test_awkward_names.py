@@ -1,4 +1,4 @@
-"""Names that are no text, or more than a line of it: every answer is given, and under the file's own name."""
+"""File names that are not valid text or contain line breaks: every output is complete and keeps the exact name."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from patchword.api import resume
 from patchword.cli.main import run as patchword
 from support.scans import write_scans
 
-# As an unpacked archive of an old Windows leaves them, and as anybody may.
+# As unpacked archives from old Windows versions contain them, and as anyone may create them.
 NO_TEXT = os.fsdecode(b"caf\xe9")
 TWO_LINES = "two\nlines\x1b[31m"
 
@@ -53,7 +53,7 @@ def test_a_run_keeps_the_names_as_they_are(run: Path, data: Path, capsys: pytest
     assert [c["name"] for c in scored["classes"]] == [NO_TEXT, TWO_LINES]
 
 
-def test_every_form_of_an_answer_holds_the_names(run: Path, data: Path, tmp_path: Path) -> None:
+def test_every_output_format_keeps_the_names(run: Path, data: Path, tmp_path: Path) -> None:
     there = sorted(str(file) for file in data.rglob("*.png"))
     escaped = sorted(name.encode("utf-8", "backslashreplace").decode() for name in there)
     for name in ("a.txt", "a.json", "a.csv", "a.parquet"):
@@ -67,7 +67,7 @@ def test_every_form_of_an_answer_holds_the_names(run: Path, data: Path, tmp_path
     assert pq.read_table(tmp_path / "v.parquet").num_rows == len(there) - 1
 
 
-def test_an_answer_is_one_line_in_any_encoding(run: Path, data: Path) -> None:
+def test_a_prediction_is_one_line_in_any_encoding(run: Path, data: Path) -> None:
     command = [sys.executable, "-m", "patchword.cli.main", "predict", str(run), str(data)]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = subprocess.run(command, capture_output=True, check=False, timeout=240, env=ascii_only)
@@ -78,7 +78,7 @@ def test_an_answer_is_one_line_in_any_encoding(run: Path, data: Path) -> None:
     assert b"caf\xe9" in said.stdout
 
 
-def test_a_run_folder_that_weights_could_not_be_read_from_is_refused(
+def test_a_run_folder_whose_weights_could_not_be_read_later_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert patchword(["train", str(data), "--out", str(tmp_path / os.fsdecode(b"\xff"))]) == 2

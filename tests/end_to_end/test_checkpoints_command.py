@@ -31,7 +31,7 @@ def options(case: Case) -> list[object]:
     return said
 
 
-def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
+def test_inspect_describes_a_file_and_the_source_of_each_fact() -> None:
     told = patchword("inspect", TORCHVISION.path, "--num-heads", 2)
     assert told.returncode == 0, told.stderr
     for words in (
@@ -42,7 +42,7 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
         "grid 4 x 4",
     ):
         assert words in told.stdout
-    # What rich takes for a plain terminal of 80 columns.
+    # Makes rich assume a plain terminal of 80 columns.
     shown = patchword("inspect", TORCHVISION.path, "--num-heads", 2, FORCE_COLOR="1", TERM="dumb").stdout
     assert max(map(len, shown.splitlines()[1:])) <= 80
     plain = json.loads(patchword("inspect", TORCHVISION.path, "--num-heads", 2, "--json").stdout)
@@ -50,7 +50,7 @@ def test_inspect_says_what_a_file_is_and_where_each_fact_is_from() -> None:
     assert {"name": "num_heads", "value": 2, "source": "option"} in plain["facts"]
 
 
-def test_inspect_says_what_is_resampled_for_the_images(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_reports_what_is_resampled_for_the_images(capsys: pytest.CaptureFixture[str]) -> None:
     path = str(CASES["dinov2_dinov2_518_to_224_odd"].path)
     told = "positions from 10 x 10 to 4 x 4: bicubic, offset 0.1"
     assert run(["inspect", path, "--num-heads", "2", "--image-size", "56", "--json"]) == 0
@@ -72,13 +72,13 @@ def test_inspect_imports_neither_torch_nor_numpy(name: str) -> None:
     assert "100 % of the backbone" in said.stdout and said.stderr.strip().splitlines()[-1] == "[]"
 
 
-def test_a_fact_in_no_file_is_named_with_its_option() -> None:
+def test_a_missing_fact_is_reported_with_its_option() -> None:
     told = patchword("inspect", TORCHVISION.path)
     assert told.returncode == 2
     assert "number of attention heads is in no file" in told.stderr and "--num-heads" in told.stderr
 
 
-def test_predict_takes_any_layout(tmp_path: Path) -> None:
+def test_predict_accepts_other_layouts(tmp_path: Path) -> None:
     picture = tmp_path / "grey.png"
     from PIL import Image
 
@@ -90,7 +90,7 @@ def test_predict_takes_any_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["transformers", "patchword"])
-def test_converted_the_model_answers_the_same(tmp_path: Path, to: str) -> None:
+def test_a_converted_model_predicts_the_same(tmp_path: Path, to: str) -> None:
     out = tmp_path / ("folder" if to == "transformers" else "model.safetensors")
     told = patchword("convert", TORCHVISION.path, "--num-heads", 2, "--to", to, "--out", out, "--json")
     assert told.returncode == 0, told.stderr
@@ -107,7 +107,7 @@ def test_converted_the_model_answers_the_same(tmp_path: Path, to: str) -> None:
     assert to == "transformers" or provenance["source_sha256"]
 
 
-def test_there_and_back_every_tensor_is_the_original(tmp_path: Path) -> None:
+def test_converting_there_and_back_restores_every_tensor(tmp_path: Path) -> None:
     there, back = tmp_path / "there.safetensors", tmp_path / "back.pth"
     assert (
         patchword("convert", CLIP.path, *options(CLIP), "--to", "patchword", "--out", there).returncode == 0
@@ -122,7 +122,7 @@ def test_there_and_back_every_tensor_is_the_original(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_format_cannot_hold_is_refused_by_name_and_nothing_stays(tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_is_refused_by_name_and_no_file_remains(tmp_path: Path) -> None:
     out = tmp_path / "out.pth"
     told = patchword("convert", CLIP.path, *options(CLIP), "--to", "torchvision", "--out", out)
     assert told.returncode == 2 and "has no place for" in told.stderr
@@ -131,7 +131,7 @@ def test_what_a_format_cannot_hold_is_refused_by_name_and_nothing_stays(tmp_path
     assert "near: 'timm'" in unknown.stderr and unknown.returncode == 2
 
 
-def test_names_of_classes_go_beside_a_format_that_has_no_place_for_them(tmp_path: Path) -> None:
+def test_class_names_go_next_to_a_format_that_cannot_hold_them(tmp_path: Path) -> None:
     names, out = tmp_path / "names", tmp_path / "out.pth"
     names.write_text("ash\nred beech\ncedar\nelm\nfir\n")
     facts = ("--num-heads", 2, "--class-names", names)
@@ -148,7 +148,7 @@ def test_names_of_classes_go_beside_a_format_that_has_no_place_for_them(tmp_path
     assert set(tmp_path.iterdir()) == {names, beside}
 
 
-def test_what_readers_would_round_or_resample_otherwise_is_told(tmp_path: Path) -> None:
+def test_differences_in_rounding_and_resampling_by_readers_are_reported(tmp_path: Path) -> None:
     dino = CASES["dino_dino_linear_head_interleaved"]
     done = patchword(
         "convert", dino.path, "--num-heads", dino.meta["hints"]["num_heads"], "--to", "transformers",
@@ -158,14 +158,14 @@ def test_what_readers_would_round_or_resample_otherwise_is_told(tmp_path: Path) 
     assert "elsewhere  at another size positions are resampled by" in done.stdout
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "there.safetensors"
     out.write_bytes(b"mine")
     told = patchword("convert", CLIP.path, *options(CLIP), "--to", "patchword", "--out", out)
     assert told.returncode == 2 and out.read_bytes() == b"mine"
 
 
-def test_a_detector_is_told_by_name(tmp_path: Path) -> None:
+def test_a_detector_is_recognised_by_name(tmp_path: Path) -> None:
     file = tmp_path / "detr.pth"
     torch.save({"model": {"query_embed.weight": torch.zeros(10, 4), "input_proj.bias": torch.zeros(4)}}, file)
     told = patchword("inspect", file)
@@ -173,7 +173,7 @@ def test_a_detector_is_told_by_name(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_inspected_from_its_header(tmp_path: Path) -> None:
-    """A sparse file of a gigabyte: whoever read its tensors would need seconds."""
+    """Inspect a sparse file of one gigabyte; reading its tensors would take seconds."""
     names = {"weight": {"dtype": "F32", "shape": [16384, 16384], "data_offsets": [0, 2**30]}}
     text = json.dumps(names).encode()
     file = tmp_path / "large.safetensors"
@@ -184,7 +184,7 @@ def test_a_large_file_is_inspected_from_its_header(tmp_path: Path) -> None:
     assert "one linear layer and no backbone" in told.stderr
 
 
-def test_adapt_prints_what_became_of_each_tensor_and_the_result_loads(tmp_path: Path) -> None:
+def test_adapt_prints_what_happened_to_each_tensor_and_the_result_loads(tmp_path: Path) -> None:
     out = tmp_path / "larger.safetensors"
     told = patchword("adapt", TORCHVISION.path, "--num-heads", 2, "--to-image-size", 24, "--out", out)
     assert told.returncode == 0, told.stderr

@@ -1,4 +1,4 @@
-"""Names that would command a terminal: no command prints one raw, wherever it comes from, and files keep it exact."""
+"""Names with terminal control sequences: no command prints one raw, whatever its source, and files keep it exact."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ def assert_tame(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def say() -> Callable[..., tuple[int, str]]:
-    """Runs the command here: its exit code, and all that it printed."""
+    """Run the command in this process; return its exit code and everything it printed."""
 
     def run(*args: object) -> tuple[int, str]:
         out, err = io.StringIO(), io.StringIO()
@@ -66,7 +66,7 @@ def trained(
     return out
 
 
-def test_what_is_printed_of_data_and_runs_is_tame(
+def test_printed_names_of_data_and_runs_are_escaped(
     trained: Path, data: Path, say: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     for code, *args in (
@@ -92,7 +92,7 @@ def test_what_is_printed_of_data_and_runs_is_tame(
     assert "a.csv" not in {p.name for p in tmp_path.iterdir() if not p.stat().st_size}
 
 
-def test_messages_about_such_names_are_tame(
+def test_messages_about_such_names_are_escaped(
     trained: Path, data: Path, say: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     (tmp_path / "other" / "x\x1b\ny").mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_messages_about_such_names_are_tame(
         assert_tame(text)
 
 
-def test_files_keep_the_names_and_the_report_shows_them_tame(
+def test_files_keep_the_names_and_the_report_escapes_them(
     trained: Path, data: Path, say: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     code, text = say("predict", trained, data / CLASSES[0], "--json", "--top", 3)
@@ -150,6 +150,6 @@ def test_names_of_every_language_are_shown_as_they_are(text: str) -> None:
     assert one_line(text) == text
 
 
-def test_what_a_terminal_would_obey_is_spelt() -> None:
+def test_control_characters_are_spelt_out() -> None:
     spelt = one_line("a\nb\r\t\x1b[0m\x7f\x9b\u200e\u202e\u2066\u2029\ufeff\udc9b")
     assert spelt == r"a\nb\r\t\x1b[0m\x7f\x9b\u200e\u202e\u2066\u2029\ufeff\udc9b"

@@ -1,4 +1,4 @@
-"""`patchword predict hf://…` as typed, against a hub on this machine: cache, offline, tokens, errors."""
+"""`patchword predict hf://…` as a user runs it, with a local hub: cache, offline, tokens, errors."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from patchword.model.vit import ViT
 from support.hub import TOKEN, Hub, Repo, running_hub
 from support.parity import committed
 
-# The command, in a process that cannot open a connection or look up a name without being caught.
+# The command, in a process that detects every connection and name lookup.
 SEALED = """
 import socket
 def refuse(*args, **kwargs):
@@ -36,7 +36,7 @@ from patchword.cli.main import main; main()
 
 @dataclass(kw_only=True)
 class Desk:
-    """Where the command is typed: a hub with org/flowers (v1 and main differ), and a picture."""
+    """The environment of the command: a hub with org/flowers (v1 and main differ), and an image."""
 
     hub: Hub
     home: Path
@@ -68,7 +68,7 @@ class Desk:
         return flowers.commits[flowers.revisions[revision]]["model.safetensors"]
 
     def refused(self, name: str, *args: object) -> str:
-        """The two lines of a command that fails before it computes anything."""
+        """Run a command that fails before it computes anything; return its two lines."""
         said = self.patchword("predict", name, *args, self.picture)
         assert said.returncode == 2 and not said.stdout and said.stderr.count("\n") == 2, said.stderr
         assert "  fix: " in said.stderr
@@ -126,7 +126,7 @@ def test_a_model_is_fetched_once_and_then_found_without_a_socket(desk: Desk) -> 
     assert len(hub.asked) == asked
 
 
-def test_the_offline_variable_opens_no_socket_either(desk: Desk) -> None:
+def test_the_offline_variable_opens_no_socket(desk: Desk) -> None:
     where = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').source)"
     assert desk.patchword(code=where).stdout.strip() == f"hf://org/flowers@{desk.first}"
     desk.also = {"HF_HUB_OFFLINE": "1"}
@@ -134,7 +134,7 @@ def test_the_offline_variable_opens_no_socket_either(desk: Desk) -> None:
     said = desk.patchword(code=sealed)
     assert said.stdout.strip() == f"hf://org/flowers@{desk.first}", said.stderr
     desk.also = {}
-    assert "a socket was opened" in desk.patchword(code=sealed).stderr  # the seal would have caught it
+    assert "a socket was opened" in desk.patchword(code=sealed).stderr  # the check detects a socket
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,9 @@ def test_the_offline_variable_opens_no_socket_either(desk: Desk) -> None:
         ("hf://flowers", ("organisation", "hf://org/name@revision")),
     ],
 )
-def test_without_a_token_the_message_says_what_to_do(desk: Desk, name: str, telling: tuple[str, ...]) -> None:
+def test_a_missing_token_gives_a_message_with_the_fix(
+    desk: Desk, name: str, telling: tuple[str, ...]
+) -> None:
     said = desk.refused(name)
     assert all(word in said for word in telling), said
 
@@ -160,9 +162,7 @@ def test_without_a_token_the_message_says_what_to_do(desk: Desk, name: str, tell
         ("bad", "hf://org/flowers", ("does not accept your token", "hf auth login", "401")),
     ],
 )
-def test_with_a_wrong_token_the_message_says_so(
-    desk: Desk, token: str, name: str, telling: tuple[str, ...]
-) -> None:
+def test_a_wrong_token_is_reported(desk: Desk, token: str, name: str, telling: tuple[str, ...]) -> None:
     desk.also = {"HF_TOKEN": token}
     said = desk.refused(name)
     assert all(word in said for word in telling), said
@@ -175,25 +175,25 @@ def test_the_right_token_opens_private_and_gated_models(desk: Desk) -> None:
     assert len(paths) == 2 and all(Path(p).name == "model.safetensors" and Path(p).is_file() for p in paths)
 
 
-def test_offline_without_a_copy_says_how_to_get_one(desk: Desk) -> None:
+def test_offline_without_a_copy_reports_how_to_get_one(desk: Desk) -> None:
     said = desk.refused("hf://org/flowers", "--offline")
     assert "models--org--flowers" in said and str(desk.home) in said and "without --offline" in said
     assert not desk.hub.asked
 
 
-def test_without_a_network_the_copy_in_the_cache_is_pointed_at(desk: Desk) -> None:
+def test_without_a_network_the_message_points_to_the_cached_copy(desk: Desk) -> None:
     fetch = "from patchword.checkpoints.hub import fetch; fetch('hf://org/flowers')"
     assert desk.patchword(code=fetch).returncode == 0
-    desk.hub.url = "http://127.0.0.1:9"  # nobody listens there
+    desk.hub.url = "http://127.0.0.1:9"  # no server listens there
     assert "add --offline" in desk.refused("hf://org/flowers")
     assert "HF_ENDPOINT" in desk.refused("hf://org/private")
 
 
-def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
+def test_a_broken_download_is_resumed(desk: Desk) -> None:
     desk.hub.breaks = 1
     code = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').path)"
     said = desk.patchword(code=code)
-    if said.returncode:  # huggingface_hub before 1.20 does not take it up itself
+    if said.returncode:  # huggingface_hub before 1.20 does not resume by itself
         assert "broke off" in said.stderr and "run it again" in said.stderr
         said = desk.patchword(code=code)
     assert not said.stderr and Path(said.stdout.strip()).read_bytes() == desk.content("v1")
@@ -201,7 +201,7 @@ def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
 
 
 def test_a_folder_of_another_program_is_read_from_the_hub(desk: Desk) -> None:
-    """transformers' own files: the config beside the weights says what no tensor does."""
+    """transformers' own files: the config next to the weights holds facts that no tensor shows."""
     case = committed() / "transformers_small_vit"
     names = ("config.json", "model.safetensors")
     repo = desk.hub.repos["org/theirs"] = Repo()

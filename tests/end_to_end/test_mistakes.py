@@ -1,4 +1,4 @@
-"""The mistakes that people make: two lines, the exit code of the design, nothing lost.
+"""Common user mistakes: two lines, the documented exit code, nothing lost.
 
 Each case runs the real command on folders of real scans (scikit-learn's digits).
 """
@@ -24,14 +24,14 @@ def patchword(*args: str | Path, cwd: Path | None = None) -> subprocess.Complete
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sound data set: three classes, train/ and val/."""
+    """A valid data set: three classes, train/ and val/."""
     write_scans(tmp_path / "digits3" / "train", {"d0": 12, "d1": 12, "d2": 12})
     write_scans(tmp_path / "digits3" / "val", {"d0": 4, "d1": 4, "d2": 4}, first=20)
     return tmp_path / "digits3"
 
 
 def assert_two_lines(said: subprocess.CompletedProcess[str], *telling: str, code: int = 2) -> None:
-    """The message: `error:` and `fix:`, the telling words in it, no traceback."""
+    """Check the message: `error:` and `fix:`, the expected words, no traceback."""
     assert said.returncode == code, said.stderr
     assert "Traceback" not in said.stderr
     lines = [line for line in said.stderr.splitlines() if line.strip()]
@@ -49,7 +49,7 @@ def test_images_straight_in_train(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_path_that_is_not_there(folder: Path) -> None:
+def test_a_path_that_does_not_exist(folder: Path) -> None:
     said = patchword("train", folder.parent / "digits4", "--out", folder.parent / "run")
     assert_two_lines(said, "digits4", "digits3")
 
@@ -76,7 +76,7 @@ BROKEN_WEIGHTS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN_WEIGHTS)
-def test_a_weights_file_that_is_none(folder: Path, name: str) -> None:
+def test_a_file_that_is_not_a_weights_file(folder: Path, name: str) -> None:
     content, telling = BROKEN_WEIGHTS[name]
     (folder.parent / name).write_bytes(content)
     said = patchword("predict", folder.parent / name, folder / "val" / "d0" / "0.png")
@@ -127,13 +127,13 @@ def test_a_class_count_that_contradicts_the_data(folder: Path) -> None:
     assert_two_lines(said, "7", "3")
 
 
-def test_no_permission_where_the_run_should_go(folder: Path) -> None:
+def test_no_permission_for_the_run_folder(folder: Path) -> None:
     (folder.parent / "file").write_text("in the way")
     said = patchword("train", folder, "--out", folder.parent / "file" / "run", *QUICK)
     assert_two_lines(said, "file")
 
 
-def test_no_space_where_the_run_should_go(folder: Path) -> None:
+def test_no_space_for_the_run_folder(folder: Path) -> None:
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -160,7 +160,7 @@ def test_one_class_or_one_image(tmp_path: Path) -> None:
     assert_two_lines(patchword("train", tmp_path / "one", "--out", tmp_path / "run"), "one ")
 
 
-def test_control_c_keeps_the_weights_and_says_how_to_go_on(folder: Path) -> None:
+def test_control_c_keeps_the_weights_and_reports_how_to_resume(folder: Path) -> None:
     out = folder.parent / "run"
     command = [sys.executable, "-m", "patchword.cli.main", "train", str(folder), "--out", str(out)]
     with subprocess.Popen(
@@ -178,7 +178,7 @@ def test_control_c_keeps_the_weights_and_says_how_to_go_on(folder: Path) -> None
 
 
 def test_the_limit_on_pixels_is_one_option_everywhere(tmp_path: Path) -> None:
-    """Scans of 24 x 24 under a limit of 500 pixels: refused wherever images are read."""
+    """Scans of 24 x 24 under a limit of 500 pixels: every command that reads images refuses them."""
     folder = tmp_path / "scans"
     write_scans(folder, {"d0": 6, "d1": 6})
     said = patchword("check", folder, "--max-pixels", "500")

@@ -1,4 +1,4 @@
-"""`patchword predict` and its kin as typed: rows, formats, exit codes, what is imported."""
+"""`patchword predict` and related commands as a user runs them: rows, formats, exit codes, imports."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ COLOURS = ("red", "green", "blue")
 def patchword(
     *args: object, stdin: bytes = b"", path: Path | None = None, code: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own; `path` is put in front of what Python imports from."""
+    """Run the command in its own process; `path` is prepended to Python's import path."""
     places = [str(p) for p in (path, *sys.path) if p]
     code = code or "from patchword.cli.main import main; main()"
     return subprocess.run(
@@ -42,7 +42,7 @@ def patchword(
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Names the strongest colour of a picture: the mean of the patches, and a head that reads it."""
+    """A model that classifies an image by its strongest colour: the mean of the patches, and a head on it."""
     whole = sized("ViT-Ti/16", image_size=32, num_classes=3)
     config = replace(
         whole,
@@ -73,8 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_images_are_named_on_standard_output(model_file: Path, folder: Path, tmp_path: Path) -> None:
-    """By their whole names, however long: who reads a pipe goes on with them."""
+def test_images_are_classified_on_standard_output(model_file: Path, folder: Path, tmp_path: Path) -> None:
+    """Names are printed in full, however long, because programs that read the pipe use them."""
     long = tmp_path / ("a long name " * 8 + ".png")
     long.write_bytes((folder / "red.png").read_bytes())
     said = patchword("predict", model_file, folder, long, "--top", 2)
@@ -99,12 +99,12 @@ def test_a_bad_image_costs_one_row_and_exit_code_3(model_file: Path, folder: Pat
 
 
 def inside(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """What the command prints, run in this process: torch is imported already."""
+    """Run the command in this process (torch is already imported); return what it prints."""
     assert run([str(a) for a in args]) == 0
     return capsys.readouterr().out
 
 
-def test_every_format_tells_the_same(
+def test_every_format_has_the_same_content(
     model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ("predict", model_file, folder, "--top", 2)
@@ -125,7 +125,7 @@ def test_every_format_tells_the_same(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.csv", "answers.json", "answers.parquet"]
 
 
-def test_standard_input_gives_paths_or_one_image(
+def test_standard_input_accepts_paths_or_one_image(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(content: bytes) -> list[str]:
@@ -141,7 +141,7 @@ def test_standard_input_gives_paths_or_one_image(
 @pytest.mark.parametrize(
     ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "stands alone")]
 )
-def test_standard_input_with_nothing_on_it_or_beside_files_is_told(
+def test_standard_input_that_is_empty_or_combined_with_files_is_reported(
     model_file: Path, folder: Path, given: list[str], words: str
 ) -> None:
     said = patchword("predict", model_file, *(folder if name == "more" else name for name in given))
@@ -160,7 +160,7 @@ def test_standard_input_with_nothing_on_it_or_beside_files_is_told(
         (b"\x80\x04}\x94\x8c\x01a\x94K\x01s.", "Python pickle"),
     ],
 )
-def test_a_wrong_weights_file_is_told_in_two_lines(
+def test_a_wrong_weights_file_is_reported_in_two_lines(
     model_file: Path, folder: Path, tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     wrong = tmp_path / "wrong.safetensors"
@@ -181,7 +181,7 @@ def test_a_wrong_weights_file_is_told_in_two_lines(
         (("MODEL", "FOLDER", "--csv", "--output", "x.json"), "different formats"),
     ],
 )
-def test_a_mistake_is_told_in_two_lines(
+def test_a_mistake_is_reported_in_two_lines(
     model_file: Path, folder: Path, args: tuple[str, ...], words: str
 ) -> None:
     places = {"MODL": model_file.with_name("colors.safetensors"), "MODEL": model_file}
@@ -196,7 +196,7 @@ def test_a_mistake_is_told_in_two_lines(
     ("option", "words"),
     [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "no folder none")],
 )
-def test_what_shows_late_is_told_in_two_lines_too(
+def test_late_errors_are_also_reported_in_two_lines(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str
 ) -> None:
     assert run(["predict", str(model_file), str(folder), *option]) == 2
@@ -204,7 +204,7 @@ def test_what_shows_late_is_told_in_two_lines_too(
     assert not said.out and len(said.err.splitlines()) == 2 and words in said.err
 
 
-def test_a_mistyped_model_is_told_before_torch_is_imported(folder: Path) -> None:
+def test_a_mistyped_model_is_reported_before_torch_is_imported(folder: Path) -> None:
     code = """
 import sys
 from patchword.cli.main import run
@@ -215,7 +215,7 @@ print("torch" in sys.modules)
     assert said.stdout.split() == [b"False"]
 
 
-def test_predicting_imports_nothing_that_it_does_not_need(model_file: Path, folder: Path) -> None:
+def test_predicting_imports_only_what_it_needs(model_file: Path, folder: Path) -> None:
     code = """
 import sys
 from patchword.cli.main import run
@@ -228,10 +228,10 @@ print([m for m in heavy.split() if m in sys.modules], file=sys.stderr)
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_predicting_works_with_a_broken_torchvision_and_with_none(
+def test_predicting_works_with_a_broken_or_missing_torchvision(
     model_file: Path, folder: Path, tmp_path: Path, broken: bool
 ) -> None:
-    # A stub stands in front of any other; "absent" is a stub that raises what a missing one would.
+    # A stub precedes any installed package; "absent" is a stub that raises the error of a missing one.
     error = "RuntimeError('operator torchvision::nms does not exist')"
     missing = "ModuleNotFoundError(\"No module named 'torchvision'\", name='torchvision')"
     (tmp_path / "torchvision").mkdir()
@@ -243,7 +243,7 @@ def test_predicting_works_with_a_broken_torchvision_and_with_none(
 @pytest.mark.parametrize(
     "error", ["ImportError('libtorch_cpu.so: cannot open')", "ModuleNotFoundError('No torch', name='torch')"]
 )
-def test_a_torch_that_cannot_be_loaded_is_told_in_two_lines(
+def test_a_torch_that_cannot_be_loaded_is_reported_in_two_lines(
     model_file: Path, folder: Path, tmp_path: Path, error: str
 ) -> None:
     (tmp_path / "torch").mkdir()

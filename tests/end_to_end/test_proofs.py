@@ -1,4 +1,4 @@
-"""Long proofs, run by `make proof`: a run killed again and again at random moments ends in the same bits."""
+"""Long proofs, run by `make proof`: a run killed repeatedly at random moments ends with bit-equal weights."""
 
 import random
 import signal
@@ -27,9 +27,9 @@ def _epochs(run: Path) -> int:
 
 
 def _run_and_kill(command: list[str], run: Path, drawn: random.Random) -> bool:
-    """Start; kill at a random moment once more epochs are whole; whether nothing was left to do.
+    """Start, then kill at a random moment after more epochs are complete; return whether the run had finished.
 
-    A run may be killed after its last file is written; then it says that it is finished.
+    A run may be killed after it writes its last file; it then reports that it is finished.
     """
     begun = _epochs(run)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
@@ -43,7 +43,7 @@ def _run_and_kill(command: list[str], run: Path, drawn: random.Random) -> bool:
             return False
 
 
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*COMMAND, "digits", "--out", str(whole), *OPTIONS], check=True, capture_output=True)
     drawn = random.Random(0)

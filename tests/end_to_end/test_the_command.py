@@ -27,21 +27,21 @@ def test_help_lists_every_verb_within_80_columns() -> None:
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_a_mistyped_verb_names_the_nearest() -> None:
+def test_a_mistyped_verb_gets_a_suggestion() -> None:
     said = patchword("docter")
     assert said.returncode == 2
     assert "'docter'" in said.stderr and "'doctor'" in said.stderr
     assert len(said.stderr.splitlines()) == 2 and not said.stdout
 
 
-def test_a_mistyped_option_names_the_nearest() -> None:
+def test_a_mistyped_option_gets_a_suggestion() -> None:
     said = patchword("doctor", "--jsn")
     assert said.returncode == 2
     assert "--jsn" in said.stderr and "--json" in said.stderr
     assert len(said.stderr.splitlines()) == 2
 
 
-def test_doctor_says_that_all_is_well_where_the_tests_run() -> None:
+def test_doctor_finds_no_problems_in_the_test_environment() -> None:
     said = patchword("doctor", "--json")
     facts = json.loads(said.stdout)
     assert said.returncode == 0 and facts["faults"] == [] and facts["mend"] == ""
@@ -51,7 +51,7 @@ def test_doctor_says_that_all_is_well_where_the_tests_run() -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_answers_that_find_no_room_are_told_in_two_lines(options: tuple[str, ...]) -> None:
+def test_output_to_a_full_disk_is_reported_in_two_lines(options: tuple[str, ...]) -> None:
     with FULL.open("w") as full:
         command = [sys.executable, "-m", "patchword.cli.main", "models", *options]
         said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -61,14 +61,14 @@ def test_answers_that_find_no_room_are_told_in_two_lines(options: tuple[str, ...
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
-def test_messages_that_find_no_room_do_not_end_the_work() -> None:
+def test_messages_to_a_full_disk_do_not_stop_the_work() -> None:
     with FULL.open("w") as full:
         command = [sys.executable, "-m", "patchword.cli.main", "models"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, check=False)
     assert done.returncode == 0 and "ViT-B/16" in done.stdout
 
 
-def test_a_pipe_gets_every_line_whole(tmp_path: Path) -> None:
+def test_a_pipe_gets_every_line_complete(tmp_path: Path) -> None:
     name = "a class with a name of more than eighty characters, as people have who describe what they see"
     write_scans(tmp_path, {name: 4, "b": 1})
     shown = patchword("check", str(tmp_path)).stdout.splitlines()

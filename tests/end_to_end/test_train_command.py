@@ -1,4 +1,4 @@
-"""`patchword train` as a user runs it: what a run leaves, and that runs repeat and go on bit-equal."""
+"""`patchword train` as a user runs it: what a run writes, and that runs repeat and resume bit-equal."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_run_leaves_the_folder_of_the_design(run: Path) -> None:
+def test_a_run_writes_the_documented_folder(run: Path) -> None:
     names = {p.name for p in run.iterdir()}
     assert names >= {
         "config.toml",
@@ -63,7 +63,7 @@ def test_a_run_leaves_the_folder_of_the_design(run: Path) -> None:
     assert len(list((run / "state").glob("*.pt"))) == 2
 
 
-def test_the_score_of_the_run_is_that_of_evaluate(run: Path, data: Path) -> None:
+def test_the_score_of_a_run_equals_that_of_evaluate(run: Path, data: Path) -> None:
     scored = json.loads((run / "evaluation.json").read_text())
     again = json.loads(patchword("evaluate", run, data, "--json").stdout)
     last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
@@ -107,7 +107,7 @@ def _wait_for_epoch(out: Path, epoch: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_run_goes_on_bit_equal(data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
     whole = patchword("train", data, "--out", tmp_path / "whole", *QUICK, "--epochs", "16")
     assert whole.returncode == 0, whole.stderr
     with _start(data, tmp_path / "killed", "16") as running:
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_bit_equal(data: Path, tmp_path: Path) -> None:
     assert [e["epoch"] for e in epochs if e["kind"] == "epoch"] == list(range(1, 17))
 
 
-def test_a_finished_run_and_changed_data_are_not_gone_on_with(run: Path, data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_or_changed_data_is_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
     finished = patchword("train", "--resume", run)
     assert finished.returncode == 2 and "is finished" in finished.stderr
     write_scans(tmp_path, {"d0": 15, "d1": 14, "d2": 15})
@@ -132,7 +132,7 @@ def test_a_finished_run_and_changed_data_are_not_gone_on_with(run: Path, data: P
     assert settings.returncode == 2 and "--lr" in settings.stderr
 
 
-def test_a_run_that_broke_says_so_wherever_its_weights_are_used(
+def test_a_diverged_run_is_reported_wherever_its_weights_are_used(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken, image = tmp_path / "run", str(data / "d0" / "0.png")
@@ -148,19 +148,19 @@ def test_a_run_that_broke_says_so_wherever_its_weights_are_used(
         ["evaluate", str(broken), str(data)],
         [*start, "--epochs", "1"],
     ):
-        patchword_here(args)  # the answer may be no number, but the reason is given first
+        patchword_here(args)  # the output may not be a number, but the reason comes first
         said = capsys.readouterr().err
         assert said.count("from a training run that broke: ") == 1 and "step " in said, args
     assert patchword_here(["train", "--resume", str(broken)]) == 2
     assert "cannot be resumed" in capsys.readouterr().err
 
 
-def test_a_class_without_held_out_images_and_a_useless_model_are_named(
+def test_a_class_without_held_out_images_and_a_useless_model_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scans(tmp_path / "scans", {"d0": 12, "d1": 6, "d2": 1})
     out = str(tmp_path / "run")
-    # A rate that moves nothing: one class is predicted for everything.
+    # A learning rate that changes nothing: one class is predicted for everything.
     given = ["train", str(tmp_path / "scans"), *QUICK, "--epochs", "1", "--lr", "1e-12", "--out", out]
     assert patchword_here(given) == 0
     last = capsys.readouterr().err.strip().splitlines()[-1]
@@ -204,14 +204,14 @@ def _read_a_line_and_leave(*args: str | Path, of: str) -> tuple[int, bytes]:
     return running.returncode, rest
 
 
-def test_a_training_goes_on_when_nobody_reads_its_messages(data: Path, tmp_path: Path) -> None:
+def test_training_continues_if_no_one_reads_its_messages(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone"
     code, rest = _read_a_line_and_leave("train", data, "--out", out, *QUICK, "--epochs", "1", of="stderr")
     assert (code, rest.decode().strip()) == (0, str(out))
     assert (out / "report.html").exists()
 
 
-def test_a_reader_that_has_had_enough_is_no_bug(run: Path, data: Path) -> None:
+def test_a_closed_pipe_is_not_a_bug(run: Path, data: Path) -> None:
     more_than_a_pipe_holds = [str(data / "d0" / "*.png")] * 40
     for command in (["check", str(data)], ["predict", str(run), *more_than_a_pipe_holds, "--jsonl"]):
         assert _read_a_line_and_leave(*command, of="stdout") == (0, b""), command[0]

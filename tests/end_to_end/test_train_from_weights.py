@@ -1,4 +1,4 @@
-"""`patchword train --weights`: the weights are really begun from, fitted to the data, and remembered."""
+"""`patchword train --weights`: training starts from the weights, adapts them to the data, and records them."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ from support.parity import cases_in, committed
 from support.scans import write_scans
 
 QUICK = ("--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
-# So small that a step changes nothing that can be seen.
+# So small that a step changes nothing visible.
 STILL = ("--epochs", "1", "--lr", "1e-12", *QUICK)
 PARITY = cases_in([committed()], {"backbone"})
 TORCHVISION = next(case for case in PARITY if case.name == "torchvision_small_vit")
-# Its positions are computed from the grid, so no tensor tells the size of its images.
+# Its positions are computed from the grid, so no tensor shows the image size.
 SIZELESS = next(case for case in PARITY if case.name == "lucidrains_small_simple_vit_register")
 
 
@@ -64,7 +64,7 @@ def logits(model: Any, picture: str) -> dict[str, float]:
     return dict(zip(model.classes, answer.tolist(), strict=True))
 
 
-def test_classes_in_common_answer_as_before_and_new_ones_are_announced(
+def test_shared_classes_predict_as_before_and_new_ones_are_reported(
     base: Path, others: Path, tmp_path: Path
 ) -> None:
     said = patchword("train", others, "--weights", base, "--out", tmp_path / "run", *STILL)
@@ -79,7 +79,7 @@ def test_classes_in_common_answer_as_before_and_new_ones_are_announced(
             assert new[name] == pytest.approx(old[name], abs=1e-4)
 
 
-def test_every_file_of_the_run_says_what_it_was_begun_from(base: Path, others: Path, tmp_path: Path) -> None:
+def test_every_file_of_the_run_records_its_initial_weights(base: Path, others: Path, tmp_path: Path) -> None:
     out = trained(others, "--weights", base, "--out", tmp_path / "run", *STILL)
     digest = hashlib.sha256((base / "last.safetensors").read_bytes()).hexdigest()
     for name in ("last.safetensors", "best.safetensors"):
@@ -102,7 +102,7 @@ def test_two_epochs_from_weights_are_worth_twelve_from_scratch(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_equal_without_the_weights(base: Path, others: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_equal_without_the_weights(base: Path, others: Path, tmp_path: Path) -> None:
     moved = tmp_path / "base"
     shutil.copytree(base, moved)
     args = [others, "--weights", moved, "--epochs", "30", *QUICK]
@@ -138,7 +138,7 @@ def test_another_size_and_another_programs_file(others: Path, tmp_path: Path) ->
     card: ModelCard = read_card(out / "last.safetensors")
     assert card.config.image.size == card.preprocess.image_size == (40, 24)
     assert card.config.image.channels == 3 and card.config.dim == 8
-    # The first block is that of the file: nothing was drawn anew.
+    # The first block comes from the file: nothing was reinitialised.
     theirs = pw.load(TORCHVISION.path, num_heads=2).state_dict()
     ours = pw.load(out).state_dict()
     same = [name for name in theirs if "head." not in name and "positions" not in name]
@@ -147,7 +147,7 @@ def test_another_size_and_another_programs_file(others: Path, tmp_path: Path) ->
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-5)
 
 
-def test_a_size_that_no_file_says_is_the_one_asked_for(
+def test_a_size_that_no_file_specifies_is_the_requested_one(
     others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heads = str(SIZELESS.meta["hints"]["num_heads"])
@@ -181,7 +181,7 @@ def test_in_python(base: Path, others: Path, tmp_path: Path) -> None:
         (("--weights", "deit/deit_tiny_patch16_22"), "deit", ""),
     ],
 )
-def test_mistakes_cost_two_lines(
+def test_mistakes_are_reported_in_two_lines(
     args: tuple[str, ...],
     found: str,
     fix: str,

@@ -1,9 +1,9 @@
-"""Applies each mutation of mutants.toml to a copy of the tree and runs the tests that could see it.
+"""Apply each mutation of mutants.toml to a copy of the tree and run the tests that should catch it.
 
     python tests/mutants/run.py [--jobs N] [NAME ...]
 
-Prints a row for each mutation: killed, and by which test, or survived. Exit code 1 where fewer than 90 % are killed, where
-a mutation no longer fits the source, or where the tests fail without one.
+Prints a row for each mutation: killed, and by which test, or survived. Exits with 1 if fewer than 90 % are killed, if a
+mutation no longer matches the source, or if the tests fail without a mutation.
 """
 
 import argparse
@@ -33,7 +33,7 @@ FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """`old` becomes `new` in src/patchword/`file`. breaks: what a user would get. tests: which could see it."""
+    """`old` becomes `new` in src/patchword/`file`. breaks: what a user would see. tests: which should catch it."""
 
     name: str
     file: str
@@ -47,13 +47,13 @@ class Mutant:
         return Path("src/patchword") / self.file
 
     def misfit(self) -> str:
-        """Why it cannot be applied, "" where it can."""
+        """Return why it cannot be applied, or "" if it can."""
         if not (ROOT / self.path).is_file():
             return f"{self.path} does not exist"
         count = (ROOT / self.path).read_text(encoding="utf-8").count(self.old)
         missing = [test for test in self.tests if not (ROOT / test).exists()]
         if count != 1:
-            return f"{self.path} has its text {count} times"
+            return f"{self.path} contains the text {count} times"
         return f"{', '.join(missing)} does not exist" if missing else ""
 
     def apply(self, tree: Path) -> None:
@@ -65,7 +65,7 @@ class Mutant:
 
     def _write(self, path: Path, source: str) -> None:
         path.write_text(source, encoding="utf-8")
-        # Bytecode is told from its source by second and length, and neither need have changed.
+        # Python matches bytecode to source by second and length, and both may be unchanged.
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
@@ -75,7 +75,7 @@ def read_mutants() -> list[Mutant]:
 
 
 def run_tests(tree: Path, tests: tuple[str, ...]) -> str:
-    """The test that failed, "" where all passed."""
+    """Run the tests; return the first that failed, or "" if all passed."""
     own = {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
@@ -87,11 +87,11 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> str:
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return f"no end within {TIMEOUT_S} s"
+        return f"timed out after {TIMEOUT_S} s"
     if done.returncode == 0:
         return ""
     failed = FAILED.search(done.stdout)
-    if failed is None:  # neither passed nor failed: the tests could not be run
+    if failed is None:  # neither passed nor failed: the tests could not run
         raise SystemExit(f"pytest {' '.join(tests)} in {tree}:\n{done.stdout}{done.stderr}")
     return failed[1]
 
@@ -118,9 +118,9 @@ def main() -> int:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(chosen.jobs):
             trees.put(copy_tree(Path(place) / str(number)))
-        whole = sorted({test for m in mutants for test in m.tests})
-        if broken := run_tests(copy_tree(Path(place) / "whole"), tuple(whole)):
-            print(f"without a mutation {broken} fails, so nothing can be told")
+        every = sorted({test for m in mutants for test in m.tests})
+        if broken := run_tests(copy_tree(Path(place) / "unmutated"), tuple(every)):
+            print(f"{broken} fails without a mutation, so mutations cannot be judged")
             return 1
 
         def killer(mutant: Mutant) -> str:
@@ -138,9 +138,7 @@ def main() -> int:
             return failed
 
         killed = sum(bool(failed) for failed in pool.map(killer, mutants))
-    print(
-        f"{killed} of {len(mutants)} killed ({killed / len(mutants):.0%}; at least {WANTED:.0%} are wanted)"
-    )
+    print(f"{killed} of {len(mutants)} killed ({killed / len(mutants):.0%}; goal: at least {WANTED:.0%})")
     return 0 if killed >= WANTED * len(mutants) else 1
 
 

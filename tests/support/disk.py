@@ -1,4 +1,4 @@
-"""A disk that is full, for tests of what is left behind."""
+"""A full disk, for tests of what remains on it."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def full_disk(after_bytes: int) -> Iterator[None]:
-    """No file can grow beyond `after_bytes`, in this process, until the block ends."""
+    """Limit every file of this process to `after_bytes` until the block ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
         resource.RLIMIT_FSIZE, (after_bytes, hard)

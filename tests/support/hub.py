@@ -1,4 +1,4 @@
-"""A hub on this machine alone: as much of the real one's protocol as huggingface_hub speaks to load a model."""
+"""A local hub with the part of the real protocol that huggingface_hub needs to load a model."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class Repo:
     needs: str = ""  # "", "token", "terms"
 
     def commit(self, files: Mapping[str, bytes], *names: str) -> str:
-        """Keep these files under the names; the new commit's hash."""
+        """Store these files under the names; return the new commit's hash."""
         digest = hashlib.sha1(b"".join(k.encode() + v for k, v in sorted(files.items()))).hexdigest()
         self.commits[digest] = dict(files)
         self.revisions |= dict.fromkeys(names, digest)
@@ -33,11 +33,11 @@ class Repo:
 
 @dataclass
 class Hub:
-    """url: what HF_ENDPOINT gets. asked: every request, as "GET /path"; agents: who they said they were.
+    """url: what HF_ENDPOINT gets. asked: every request, as "GET /path"; agents: their user agents.
 
     breaks: how many large files are cut in the middle; silent_after_break: from then on every
-    connection is closed without an answer. status, page: what everything is answered with. files: what lies
-    outside of all models, by path.
+    connection is closed without a response. status, page: the response to every request. files: those
+    outside all models, by path.
     """
 
     url: str = ""
@@ -52,11 +52,11 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def environment(self, home: Path, **others: str) -> dict[str, str]:
-        """Variables that let huggingface_hub know this hub and nothing of the machine's."""
+        """Return the variables that point huggingface_hub to this hub and to nothing else on the machine."""
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | others
 
     def sent(self, name: str) -> int:
-        """How often a file was sent."""
+        """Return how often a file was sent."""
         return sum(line.startswith("GET") and line.endswith(name) for line in self.asked)
 
 

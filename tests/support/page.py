@@ -1,4 +1,4 @@
-"""An HTML page as a browser would take it apart, for tests of what a reader sees."""
+"""Parse an HTML page as a browser would, for tests of what a reader sees."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: elements, their attributes, the text between them."""
+    """The page as a browser parses it: elements, their attributes, the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

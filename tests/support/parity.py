@@ -1,4 +1,4 @@
-"""A recorded case: its meta.json, its file loaded with its hints, and our answers under the recorded names."""
+"""A recorded case: its meta.json, its file loaded with its hints, and our outputs under the recorded names."""
 
 import atexit
 import functools
@@ -77,9 +77,9 @@ def cases_in(folders: list[Path], kinds: set[str]) -> list[Case]:
 
 
 def options_of(hints: dict[str, Any], folder: Path) -> Options:
-    """A case's hints as the options a user would give. A hint that is no option of ours is an error."""
+    """A case's hints as the options a user would give. A hint that is not one of our options is an error."""
     said = dict(hints)
-    # What belongs to decoders of MAE is no option of the encoder.
+    # Options of MAE's decoder are not options of the encoder.
     for name in ("decoder_num_heads", "norm_pix_loss"):
         said.pop(name, None)
     for name in ("image_size", "patch_size"):
@@ -96,7 +96,7 @@ MORE = {"patches"}
 
 
 def differences(case: Case, model: Model) -> dict[str, float]:
-    """Each recorded answer's relative difference to ours; infinite where we have none of that name or shape."""
+    """Return each recorded output's relative difference to ours; infinite if we have none of that name or shape."""
     arrays = case.arrays()
     apart = "head_input" in case.meta["outputs"]
     ours = answers(model, torch.from_numpy(arrays["image"]), recorded_apart=apart)
@@ -109,7 +109,7 @@ def differences(case: Case, model: Model) -> dict[str, float]:
 
 @torch.no_grad()
 def answers(model: Model, image: Tensor, *, recorded_apart: bool = False) -> dict[str, Tensor]:
-    """What the backbone answers, under the names of the recorded outputs.
+    """Return the backbone's outputs under the names of the recorded ones.
 
     recorded_apart: the original's head is a file of its own, so `embedding` is what the backbone
     pools without it, and `head_input` what the head reads.

@@ -1,4 +1,4 @@
-"""A small run folder written by hand, as training and evaluation leave it."""
+"""A small run folder written by hand, as training and evaluation write it."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ weight_decay = 0.05  # default
 
 
 def write_sample(folder: Path, classes: list[str], *, wrong: int = 1, epochs: int = 3) -> dict[str, Any]:
-    """Write a whole run of these classes, each `wrong` times taken for the next one; its evaluation."""
+    """Write a complete run of these classes, each confused `wrong` times with the next; return its evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
     _write(folder / "data.json", data_of(classes))

@@ -1,4 +1,4 @@
-"""Real pictures for tests without files in the repository: scikit-learn's scans, three times as large."""
+"""Real images for tests without files in the repository: scikit-learn's scans, three times as large."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 
 def scans_of(digit: int, count: int, first: int = 0) -> list[Image.Image]:
-    """`count` scans of a digit as grey 24 x 24 pictures."""
+    """`count` scans of a digit as grey 24 x 24 images."""
     digits = load_digits()
     chosen = digits.images[digits.target == digit][first : first + count]
     return [Image.fromarray(np.kron((s * 15.9).astype(np.uint8), np.ones((3, 3), np.uint8))) for s in chosen]
