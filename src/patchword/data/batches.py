@@ -103,9 +103,9 @@ class Batches:
             if progress:
                 progress(index + 1, len(self.split))
         if not usable:
-            first = f", the first because {': '.join(self.skipped[0])}" if self.skipped else ""
+            first = f"; the first: {': '.join(self.skipped[0])}" if self.skipped else ""
             raise DataError(
-                f"not one of {len(self.split)} training images can be read{first}", "mend the images"
+                f"none of the {len(self.split)} training images can be read{first}", "fix the images"
             )
         self.fingerprint, self.contents = digest.hexdigest(), frozenset(contents)
         self._usable = np.array(usable)

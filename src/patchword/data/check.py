@@ -63,7 +63,7 @@ class CheckReport:
         data = self.dataset
         return (
             f"CheckReport({data.path!r}: {plural(self.images, 'image')}, "
-            f"{plural(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+            f"{plural(len(data.classes), 'class', 'classes')}; {problems or 'no problems'})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +135,12 @@ def check_data(
     if value_range is None:
         problems += _unused_range(good)
     if len(places) < total:
-        problems.append(Problem(severity="note", message=f"{len(places)} of {total} images were looked at"))
+        problems.append(
+            Problem(
+                severity="note",
+                message=f"only {len(places)} of {total} images were checked (a random sample)",
+            )
+        )
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         dataset=dataset,
@@ -245,7 +250,7 @@ def _unused_range(looks: list[ImageFacts]) -> list[Problem]:
     top = 2 ** max(value.bit_length(), 1) - 1
     message = (
         f"the highest value of the images deeper than 8 bits is {deepest:.4f} of their range ({value} of 65535), "
-        "so the model sees them almost black"
+        "so they look almost black to the model"
     )
     fix = f"if {top} is white, pass --value-range 0,{top}"
     return [Problem(severity="warning", message=message, fix=fix)]
@@ -266,49 +271,58 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     """Too few classes or images, and classes of very different size."""
     training = dataset.splits.get("train") or dataset.splits.get("all")
     if training is None:
-        return [Problem(severity="error", message=f"{dataset.path} has no training images", fix="add train/")]
+        return [
+            Problem(
+                severity="error", message=f"{dataset.path} has no training images", fix="add a train/ folder"
+            )
+        ]
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
-        return [_fatal(f"{dataset.path} has one image", "give some images of each of two or more classes")]
+        return [_fatal(f"{dataset.path} has one image", "give several images of at least two classes")]
     counts = np.array(training.counts(len(dataset.classes)))
     if (counts > 0).sum() < 2 <= counts.sum() or len(dataset.classes) < 2:
         only = dataset.classes[int(counts.argmax())] if dataset.classes else ""
         return [
             _fatal(
-                f"{dataset.path} has images of one class ({only!r}), so there is nothing to tell apart",
-                "add another",
+                f"{dataset.path} has only one class ({only!r})",
+                "add at least one more class",
             )
         ]
     problems = []
     if dataset.columns is not None and len(dataset.classes) > 2 and counts.max() == 1:
         column = dataset.columns.label
         message = (
-            f"{dataset.path}: each of the {len(dataset.classes)} labels in the column {column} stands in one "
+            f"{dataset.path}: each of the {len(dataset.classes)} labels in column {column} is in only one "
         )
-        fix = "name the column of the class with --label-column"
+        fix = "pass the column of the class with --label-column"
         return [
             _fatal(
-                f"{message}training row, such as {dataset.classes[0]!r}: a number or an id, not a class", fix
+                f"{message}training row, e.g. {dataset.classes[0]!r}: this is a number or an ID, not a class",
+                fix,
             )
         ]
     if not any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
         others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
-        message = f"{dataset.path} has no images to evaluate on" + (f", but {others}" if others else "")
-        fix = "call that split val" if others else "add images to val, or remove it and a fifth is held out"
+        message = f"{dataset.path} has no images to evaluate on" + (f", only {others}" if others else "")
+        fix = (
+            "rename that split to val"
+            if others
+            else "add images to val, or remove it to hold out a fifth of train"
+        )
         problems.append(_fatal(message, fix))
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]
         has = plural(counts[smallest], "training image")
-        message = f"the class {name!r} has only {has} (10 or more are recommended)"
-        problems.append(Problem(severity="warning", message=message, fix="add images of it"))
+        message = f"class {name!r} has only {has} (10 or more recommended)"
+        problems.append(Problem(severity="warning", message=message, fix="add more images"))
     if counts[smallest] and counts[largest] > IMBALANCE * counts[smallest]:
         ratio = counts[largest] / counts[smallest]
         message = (
             f"imbalance: {dataset.classes[largest]!r} has {ratio:.0f} times as many images as "
-            f"{dataset.classes[smallest]!r}; top-1 hides the small classes, look at each class's recall"
+            f"{dataset.classes[smallest]!r}; top-1 accuracy hides the small classes, so check the recall per class"
         )
-        problems.append(Problem(severity="warning", message=message, fix="add images of the small classes"))
+        problems.append(Problem(severity="warning", message=message, fix="add images to the small classes"))
     return [*problems, *unscored_classes(dataset), *look_alikes(dataset.classes)]
 
 
@@ -348,10 +362,16 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
             needed = name in ("train", dataset.evaluation.name)
             first = next(look for look in looks if look.split == name)
             why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
-            message = f"none of the {plural(count, 'image')} of {name} can be read; the first: {why}"
+            message = (
+                f"none of the {plural(count, 'image')} in {name} can be read; the first: {why}"
+                if count > 1
+                else f"the only image in {name} cannot be read: {why}"
+            )
             problems.append(
                 Problem(
-                    severity="error" if needed else "warning", message=message, fix=first.fix or "mend them"
+                    severity="error" if needed else "warning",
+                    message=message,
+                    fix=first.fix or "fix or remove the images",
                 )
             )
     training = [look for look in looks if look.split in ("train", "all")]
@@ -360,6 +380,10 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
     bad = Counter(int(labels[look.index]) for look in training if look.reason)
     for label, count in sorted(bad.items()):
         if count == whole[label] and len(bad) < len(training):
-            message = f"none of the {plural(count, 'training image')} of the class {dataset.classes[label]!r} can be read"
+            message = (
+                f"none of the {plural(count, 'training image')} of class {dataset.classes[label]!r} can be read"
+                if count > 1
+                else f"the only training image of class {dataset.classes[label]!r} cannot be read"
+            )
             problems.append(Problem(severity="warning", message=message, fix="fix them, or remove the class"))
     return problems

@@ -111,7 +111,7 @@ class Dataset:
     def training(self) -> Split:
         """Raises: DataError where there is nothing to train on."""
         if "train" not in self.splits:
-            raise DataError(f"{self.path} has no training images", "give a data set with a train/ folder")
+            raise DataError(f"{self.path} has no training images", "add a train/ folder")
         return self.splits["train"]
 
     @property
@@ -122,7 +122,7 @@ class Dataset:
                 return self.splits[name]
         raise DataError(
             f"{self.path} has no images to evaluate on (splits: {', '.join(self.splits)})",
-            "add a val/ folder beside train/",
+            "add a val/ folder next to train/",
         )
 
     def with_problems(self, problems: Sequence[Problem]) -> "Dataset":

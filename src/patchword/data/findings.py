@@ -18,7 +18,7 @@ _ENCODING = "how their characters are encoded"
 _OVERLOOKED: dict[str, Callable[[str], str]] = {
     _ENCODING: lambda name: unicodedata.normalize("NFKC", name),
     "letter case": str.casefold,
-    "blanks": lambda name: "".join(name.split()),
+    "spaces": lambda name: "".join(name.split()),
     "hyphens or underscores": lambda name: name.translate({ord("-"): None, ord("_"): None}),
 }
 
@@ -63,7 +63,7 @@ def look_alikes(classes: Sequence[str]) -> list[Problem]:
             show = ascii if _ENCODING in how else repr
             message = f"the classes {show(one)} and {show(other)} differ only in {' and '.join(how)}"
             problems.append(
-                Problem(severity="warning", message=message, fix="if they are one class, give it one name")
+                Problem(severity="warning", message=message, fix="if they are the same class, use one name")
             )
     return problems
 
@@ -94,8 +94,8 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
             continue
         one = len(missing) == 1
         message = (
-            f"{name} has no image of {listed(missing)}, so {'it' if one else 'they'} cannot be evaluated: "
-            f"the score is over {len(dataset.classes) - len(missing)} of {len(dataset.classes)} classes"
+            f"{name} has no images of {listed(missing)}, so {'this class' if one else 'these classes'} cannot be evaluated: "
+            f"the score covers {len(dataset.classes) - len(missing)} of {len(dataset.classes)} classes"
         )
         if dataset.split_seed is None:
             fix = f"add images of {'the class' if one else 'these classes'} to {name}"
@@ -119,8 +119,8 @@ def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]
         if everything
         else f"{len(plain)} of {plural(len(looks), 'image')}"
     )
-    message = f"{share} {'is' if len(looks) == 1 else 'are'} one plain colour{why}, as {first}"
-    fix = "draw them on a background of another colour" if white else "look at some of them"
+    message = f"{share} {'is' if len(looks) == 1 else 'are'} a single plain colour{why}, e.g. {first}"
+    fix = "flatten them onto a background of another colour" if white else "open some of them and check"
     same = everything and len({look.pixels_hash for look in looks}) == 1
     severity = (
         "error"
@@ -138,10 +138,8 @@ def many_paged(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     if not paged:
         return []
     have = "file has" if len(paged) == 1 else "files have"
-    message = (
-        f"{len(paged)} {have} more than one page or frame, as {_name(dataset, paged[0])}; the first is used"
-    )
-    fix = "save the pages that matter as files of their own"
+    message = f"{len(paged)} {have} more than one page or frame, e.g. {_name(dataset, paged[0])}; only the first is used"
+    fix = "save the pages you need as separate files"
     return [Problem(severity="warning" if 2 * len(paged) > len(looks) else "note", message=message, fix=fix)]
 
 
@@ -176,13 +174,13 @@ def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
         message = f"{sum(map(len, labels))} images have a copy in another class, {_pair(dataset, [group[0], other])}"
         problems.append(Problem(severity="warning", message=message, fix="keep each in one class"))
     if within:
-        repeats = "image repeats" if within == 1 else "images repeat"
-        problems.append(Problem(severity="note", message=f"{within} {repeats} another of the same split"))
+        repeats = "image is a duplicate" if within == 1 else "images are duplicates"
+        problems.append(Problem(severity="note", message=f"{within} {repeats} of another in the same split"))
     return problems
 
 
 def _pair(dataset: Dataset, looks: Sequence[ImageFacts]) -> str:
-    return "as " + " = ".join(_name(dataset, look) for look in looks)
+    return "e.g. " + " = ".join(_name(dataset, look) for look in looks)
 
 
 def _name(dataset: Dataset, look: ImageFacts) -> str:

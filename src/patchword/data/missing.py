@@ -16,5 +16,7 @@ def not_there(path: str, other_names: Sequence[str] = ()) -> DataError:
     except OSError:
         beside = []
     near = near_text(missing.name, [*beside, *other_names])
-    what = f"{path} is not there" if str(missing) == path else f"{path} is not there, nor is {missing}"
-    return DataError(f"{what}{near}", "give the path of a folder, a .zip or a table that exists")
+    what = (
+        f"{path} does not exist" if str(missing) == path else f"{path} does not exist: there is no {missing}"
+    )
+    return DataError(f"{what}{near}", "give the path of an existing folder, .zip or table")

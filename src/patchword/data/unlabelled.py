@@ -39,9 +39,7 @@ class Unlabelled:
             return ""
         endings = [f"{ending} {count}" for ending, count in self.skipped.most_common(_ENDINGS_LISTED)]
         more = ", …" if len(self.skipped) > _ENDINGS_LISTED else ""
-        return (
-            f"{plural(sum(self.skipped.values()), 'file')} not named as an image ({', '.join(endings)}{more})"
-        )
+        return f"{plural(sum(self.skipped.values()), 'file')} without an image file extension ({', '.join(endings)}{more})"
 
 
 def is_data_set(path: str) -> bool:
@@ -130,7 +128,7 @@ def _images_among(files: Sequence[str]) -> tuple[list[str], Counter[str]]:
         if ending in SUFFIXES:
             kept.append(file)
         else:
-            skipped[ending or "no ending"] += 1
+            skipped[ending or "no extension"] += 1
     return kept, skipped
 
 
@@ -149,4 +147,4 @@ def _named(
 def _unreadable(error: OSError) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(f"{error.filename}: no permission to read this folder", "change its permissions")
-    return DataError(f"{error.filename}: {error.strerror or error}", "look at the folder")
+    return DataError(f"{error.filename}: {error.strerror or error}", "check the folder")

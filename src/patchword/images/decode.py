@@ -109,7 +109,7 @@ def load(source: Source, request: Request, name: str = "") -> Loaded:
         with np.errstate(all="ignore"):  # odd floats warn while being copied; they are judged after that
             return _load(source, request, name, Limits(request.max_pixels))
     except MemoryError as error:  # within the limits, but not on this machine now
-        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
+        raise ImageError(f"{name}: not enough memory to decode it", "resize the image") from error
 
 
 def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded:
@@ -117,7 +117,7 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         stored = from_array(source, request.channels, name, limits, request.value_range)
         return _loaded(stored, 1, request, name)
     if isinstance(source, Image.Image):
-        return _load_image(source, source.format or "picture", request, name, limits)
+        return _load_image(source, source.format or "image", request, name, limits)
     data, kind = read_bytes(source, name, limits)
     if kind == "npy":
         array = read_npy(data, name, limits)

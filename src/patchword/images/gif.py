@@ -17,4 +17,4 @@ def refuse_without_colours(data: bytes, name: str) -> None:
             position += 1 + data[position]
         position += 1
     if data[position : position + 1] == b"," and position + 9 < len(data) and not data[position + 9] & 0x80:
-        raise ImageError(f"{name}: damaged GIF file (it has no colours)", "get it again")
+        raise ImageError(f"{name}: damaged GIF file (it has no colour table)", "download it again")

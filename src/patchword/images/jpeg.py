@@ -52,7 +52,9 @@ def refuse_grey_end(image: Image.Image, data: bytes, name: str, limits: Limits) 
     except ImageError:
         return  # what follows the marker is not for the decoder
     if not is_whole:
-        raise ImageError(f"{name}: the JPEG file is cut off (its last pixels are missing)", "get it again")
+        raise ImageError(
+            f"{name}: the JPEG file is truncated (its last pixels are missing)", "download it again"
+        )
 
 
 def _is_whole(data: bytes, name: str, limits: Limits) -> bool:

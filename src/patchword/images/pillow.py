@@ -41,7 +41,7 @@ FORMATS = {
     "tga": ("TgaImagePlugin", "TgaImageFile"),
 }
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_CUT_OFF = (
+_TRUNCATED = (
     "truncat",
     "broken data stream",
     "not processed",
@@ -92,7 +92,7 @@ def open_image(data: bytes, kind: str, name: str) -> Image.Image:
         plugin = getattr(importlib.import_module(f"PIL.{module}"), class_)
     except ImportError as error:
         raise ImageError(
-            f"{name}: Pillow here cannot read {kind.upper()}", "save it as PNG or JPEG"
+            f"{name}: the installed Pillow cannot read {kind.upper()}", "save it as PNG or JPEG"
         ) from error
     with translated(name, kind):
         image: Image.Image = plugin(io.BytesIO(data))
@@ -112,19 +112,19 @@ def translated(name: str, kind: str) -> Iterator[None]:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
+        raise ImageError(f"{name}: not enough memory to decode it", "resize the image") from error
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        if any(word in text.lower() for word in _CUT_OFF):
+        if any(word in text.lower() for word in _TRUNCATED):
             raise ImageError(
-                f"{name}: the {kind.upper()} file is cut off ({text})", "get it again"
+                f"{name}: the {kind.upper()} file is truncated ({text})", "download it again"
             ) from error
         if any(word in text.lower() for word in _UNSUPPORTED):
             raise ImageError(
-                f"{name}: a kind of {kind.upper()} that Pillow cannot read ({text})", "save it as PNG"
+                f"{name}: Pillow does not support this kind of {kind.upper()} ({text})", "save it as PNG"
             ) from error
         raise ImageError(
-            f"{name}: damaged {kind.upper()} file ({text})", "get it again, or leave it out"
+            f"{name}: damaged {kind.upper()} file ({text})", "download it again, or remove it"
         ) from error
 
 
@@ -165,9 +165,7 @@ def decode_image(
         return _deep(image, name, value_range)
     convert = _MODES.get(image.mode)
     if convert is None:
-        raise ImageError(
-            f"{name}: Pillow mode {image.mode!r}, which has no defined route", "save it as PNG or JPEG"
-        )
+        raise ImageError(f"{name}: Pillow mode {image.mode!r} is not supported", "save it as PNG or JPEG")
     with translated(name, kind):
         converted: Image.Image | Stored = convert(image)
         return converted

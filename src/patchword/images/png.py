@@ -49,7 +49,7 @@ class Png:
 def parse_png(data: bytes, name: str, limits: Limits) -> Png:
     """Raises: ImageError for a file cut off in its header, sizes of zero or over the limits."""
     if len(data) < 33 or data[12:16] != b"IHDR":
-        raise ImageError(f"{name}: the PNG file is cut off or its header is damaged", "get it again")
+        raise ImageError(f"{name}: the PNG file is truncated or its header is damaged", "download it again")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     channels = _DEEP[colour][0] if colour in _DEEP else 1
     limits.check(width, height, channels, 2 if depth == 16 else 1, name)
@@ -66,7 +66,7 @@ def parse_png(data: bytes, name: str, limits: Limits) -> Png:
     if end <= len(data):  # else the end marker would be read as pixels
         kept.append(_END)
     if colour == 3 and not has_palette:  # Pillow would make it black
-        raise ImageError(f"{name}: damaged PNG file (its palette is missing)", "get it again")
+        raise ImageError(f"{name}: damaged PNG file (its palette is missing)", "download it again")
     return Png(
         width=width,
         height=height,

@@ -65,7 +65,7 @@ def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
     channels = len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
     if channels != preprocess.in_channels:
         raise ImageError(
-            f"{name}: {channels} channels, the model takes {preprocess.in_channels}",
+            f"{name}: {channels} channels, but the model expects {preprocess.in_channels}",
             f"decode it with channels={preprocess.in_channels}",
         )
     plan, box = preprocess.plan(loaded.size), loaded.box

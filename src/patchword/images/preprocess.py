@@ -32,14 +32,14 @@ class Resample:
     def __post_init__(self) -> None:
         if not self.antialias and self.interpolation == "lanczos":
             raise SettingsError(
-                "preprocess: lanczos without antialias is defined nowhere",
+                "preprocess: lanczos without antialias is not defined",
                 "use antialias=true, or bilinear, bicubic, nearest or area",
             )
         if self.rounding == "torch-uint8" and not (
             self.antialias and self.interpolation in ("bilinear", "bicubic")
         ):
             raise SettingsError(
-                f"preprocess: torch-uint8 rounding of {self.interpolation}, antialias={self.antialias}",
+                f"preprocess: torch-uint8 rounding does not support {self.interpolation}, antialias={self.antialias}",
                 "use it with antialiased bilinear or bicubic",
             )
 
@@ -62,12 +62,12 @@ class Reading:
         if self.draft_margin != 0 and not 1 <= self.draft_margin < math.inf:
             raise SettingsError(
                 f"preprocess: draft_margin is {self.draft_margin}",
-                "give 0 (always whole), or a number from 1",
+                "set it to 0 (always full size) or to a number from 1",
             )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise SettingsError(
                 f"preprocess: value_range {self.value_range} is empty",
-                "give the lowest number, then the highest",
+                "give the lowest value first, then the highest",
             )
 
 
@@ -104,13 +104,15 @@ class Preprocess:
             if len(values) not in (1, self.in_channels) or not all(map(math.isfinite, values)):
                 raise SettingsError(
                     f"preprocess: {name} is {values} for {self.in_channels} channels",
-                    f"give one number, or {self.in_channels}",
+                    f"give one value, or {self.in_channels}",
                 )
         if min(self.std) <= 0:
-            raise SettingsError(f"preprocess: std is {self.std}, which cannot divide", "give numbers above 0")
+            raise SettingsError(
+                f"preprocess: std is {self.std}, but must be positive", "give numbers above 0"
+            )
         if self.version != self.NEWEST:
             raise SettingsError(
-                f"preprocess: version {self.version}, and this patchword knows version {self.NEWEST}",
+                f"preprocess: version {self.version}, but this patchword supports only version {self.NEWEST}",
                 "update patchword",
             )
 

@@ -95,14 +95,14 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
         tiff = _from_tags(tags, order, is_big, name)
     except (struct.error, KeyError, IndexError, ValueError) as error:
         raise ImageError(
-            f"{name}: the TIFF file is cut off or its directory is damaged", "get it again"
+            f"{name}: the TIFF file is truncated or its directory is damaged", "download it again"
         ) from error
     limits.check(tiff.width, tiff.height, tiff.samples, max(tiff.bits // 8, 1), name)
     rows, columns = tiff.segment
     limits.check_bytes(rows * columns * tiff.samples * max(tiff.bits // 8, 1), name)
     if tiff.photometric == YCBCR and tiff.is_subsampled and tiff.compression == PLAIN:
         raise ImageError(  # Pillow would say that it is cut off
-            f"{name}: TIFF of uncompressed YCbCr with its colours at a lower resolution, which is not read",
+            f"{name}: uncompressed YCbCr TIFF with subsampled colour is not supported",
             "save it as PNG",
         )
     return tiff
@@ -146,7 +146,7 @@ def _read_tags(data: bytes, order: str, is_big: bool, name: str) -> dict[str, tu
             (place,) = struct.unpack_from(order + word, data, place)
         if number > _MAX_SEGMENTS:
             raise ImageError(
-                f"{name}: damaged TIFF file ({number} {_TAGS[tag]})", "save it again, or get it again"
+                f"{name}: damaged TIFF file ({number} {_TAGS[tag]})", "save it again, or download it again"
             )
         tags[_TAGS[tag]] = struct.unpack_from(f"{order}{number}{_WHOLE[kind]}", data, place)
     return tags
@@ -160,8 +160,8 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, is_big: bool, name:
     bits, formats = set(tags.get("bits", (1,))), set(tags.get("sample_format", (1,)))
     if len(bits) > 1 or len(formats) > 1 or not 1 <= samples <= 65535:
         raise ImageError(
-            f"{name}: a TIFF file with channels of different depths (bits {tags.get('bits')})",
-            "save all its channels in one depth",
+            f"{name}: the channels of this TIFF have different depths (bits {tags.get('bits')})",
+            "save all channels with the same depth",
         )
     is_tiled = "tile_offsets" in tags
     segment = (min(one("rows_per_strip", height), height), width)

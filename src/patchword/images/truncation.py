@@ -22,4 +22,6 @@ def refuse_without_end(data: bytes, kind: str, name: str) -> None:
         is_cut_off = b"\xff\xd9" not in data
     if is_cut_off:
         what = "its palette is" if kind == "pcx" else "its last data are"
-        raise ImageError(f"{name}: the {kind.upper()} file is cut off ({what} missing)", "get it again")
+        raise ImageError(
+            f"{name}: the {kind.upper()} file is truncated ({what} missing)", "download it again"
+        )

@@ -85,7 +85,7 @@ def test_columns_of_data_that_is_no_table_are_refused(place: Path, capsys: Outpu
         for option in ("--image-column", "--label-column"):
             assert run(["check", data, option, "x"]) == 2
             said = capsys.readouterr().err
-            assert option in said and "no table" in said and "fix: leave it out" in said
+            assert option in said and "not a table" in said and "fix: remove it" in said
 
 
 def test_a_byte_order_mark_is_part_of_no_name(place: Path, tmp_path: Path) -> None:

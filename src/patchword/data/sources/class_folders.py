@@ -52,7 +52,7 @@ def dataset_of(
     problems = class_problems(found, tree, path, kind, request.ignore_unknown_classes)
     problems += skipped_problems(tree, path)
     if table is not None:
-        message = f"{path}: {table} lists these images and is not used"
+        message = f"{path}: {table} lists these images but is not used"
         problems.append(Problem(severity="note", message=message, fix=f"give {path}/{table} to use it"))
     return Dataset(
         path=path,

@@ -61,9 +61,7 @@ def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise DataError(
-            f"{error.filename}: {error.strerror}", "give yourself the right to read it"
-        ) from error
+        raise DataError(f"{error.filename}: {error.strerror}", "change its permissions") from error
 
     for here, below, names in os.walk(
         root, followlinks=True, onerror=refuse if unreadable is None else unreadable.append

@@ -120,7 +120,7 @@ def _splits(top: Folder, path: str, found: Found) -> dict[str, Folder]:
         if split in splits:
             raise DataError(
                 f"{path}: {splits[split].path} and {folder.path} both look like the {split} split",
-                f"give the folder of one data set, or move one of the two out of {path}",
+                f"give the folder of one data set, or move one of them out of {path}",
             )
         splits[split] = folder
     for folder in top.folders.values():  # an empty split is a mistake to be told, not one to be made up for
@@ -152,7 +152,7 @@ def _without_labelled_splits(
     names = " and ".join(folder.name for folder in flat)
     found.readings.append(
         f"{names} {'is a class' if len(flat) == 1 else 'are classes'}, not a split: "
-        f"images lie directly in it, as in {others[0].name}"
+        f"images are directly in it, as in {others[0].name}"
     )
     return {"all": top}
 
@@ -166,13 +166,13 @@ def _refuse_a_class_called_as_a_split(splits: dict[str, Folder], others: list[Fo
     same = [f for f in others if names & set(_below_wrappers(f).folders)]
     if not same or (split == "train" and all(misspelt_split(f.name) for f in same)):
         return
-    has = f"{path} has a folder {folder.name}, which is read as the {split} split"
+    has = f"{path} has a folder {folder.name}, which looks like the {split} split"
     listed = ", ".join(f.name for f in same[:5])
     wanted = "train" if split != "train" else "val"
     raise DataError(
-        f"{has}, but {listed} next to it {'holds' if len(same) == 1 else 'hold'} folders of the same names",
+        f"{has}, but {listed} next to it {'holds' if len(same) == 1 else 'hold'} folders with the same names",
         f"rename {same[0].name} to {wanted} if it is a split, {folder.name} if it is a class, or give one of them, "
-        f"as {path}/{folder.path}",
+        f"e.g. {path}/{folder.path}",
     )
 
 
@@ -211,7 +211,7 @@ def _take_splits_in_classes(top: Folder, found: Found) -> None:
             members = found.members.setdefault(split, {})
             members.setdefault(folder.name, []).extend(below.all_images())
     found.members = {split: found.members[split] for split in sorted(found.members, key=split_order)}
-    found.readings.append("the splits are the folders below each class, as " + top.filled[0].filled[0].path)
+    found.readings.append("the splits are the folders below each class, e.g. " + top.filled[0].filled[0].path)
 
 
 def _say_places(found: Found) -> None:
@@ -223,8 +223,8 @@ def _say_places(found: Found) -> None:
         )
         found.readings.insert(0, where)
     if found.unused:
-        found.readings.append(f"not used, no images in: {', '.join(found.unused[:8])}")
+        found.readings.append(f"not used (no images): {', '.join(found.unused[:8])}")
     if found.nested:
         found.readings.append(
-            f"{found.nested} of the images lie in folders below their class folder and belong to that class"
+            f"{found.nested} of the images are in folders below their class folder and belong to that class"
         )

@@ -48,8 +48,8 @@ def refuse_detection(tree: Tree, path: str) -> None:
     boxes = _boxes(tree)
     if boxes is not None:
         raise DataError(
-            f"{path} is a detection data set ({boxes}); patchword classifies whole images",
-            "give a folder for each class, or a table with an image and a class a row",
+            f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
+            "give a folder for each class, or a table with one image and class per row",
         )
 
 
@@ -66,10 +66,10 @@ def _boxes(tree: Tree) -> str | None:
         if 2 * len(files) < len(stems):
             continue
         if any(re.search(pattern, _text(tree.head, file), re.MULTILINE) for file in files[:MAX_FILES]):
-            return f"{name}, as {files[0]}"
+            return f"{name}, e.g. {files[0]}"
     for file in [f for f in others if f.lower().endswith(".json")][:MAX_FILES]:
         if re.search(r'"(annotations|categories|bbox)"\s*:', _text(tree.head, file)):
-            return f"COCO, as {file}"
+            return f"COCO, e.g. {file}"
     return None
 
 

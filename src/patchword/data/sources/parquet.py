@@ -32,7 +32,9 @@ def read_parquet(path: str) -> Columns:
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error})", "make or download it again") from error
+        raise DataError(
+            f"{path} cannot be read as Parquet ({error})", "create or download it again"
+        ) from error
     return Columns(
         names=schema.names,
         num_rows=file.metadata.num_rows,
@@ -92,7 +94,7 @@ class RowGroups:
         if not data and isinstance(value, dict) and value.get("path"):
             return str(Path(self.path).parent / value["path"])
         if not data:
-            raise ImageError(f"{self.path}, row {row}: no image bytes", "remove that row")
+            raise ImageError(f"{self.path}, row {row}: no image bytes", "remove this row")
         return bytes(data)
 
     def _group_of(self, row: int) -> tuple[Any, int]:

@@ -94,12 +94,12 @@ def skipped_problems(tree: Tree, path: str) -> list[Problem]:
         problems.append(
             Problem(
                 severity="warning" if share >= LARGE_SHARE else "note",
-                message=f"{path}: skipped {found.counted}, as {found.files[0]}",
+                message=f"{path}: skipped {found.counted}, e.g. {found.files[0]}",
                 fix=found.fix,
             )
         )
     packed = archives(tree.root)
     if packed:
-        message = f"{path}: skipped {plural(len(packed), 'archive')}, as {packed[0]}"
-        problems.append(Problem(severity="note", message=message, fix="unpack what holds images"))
+        message = f"{path}: skipped {plural(len(packed), 'archive')}, e.g. {packed[0]}"
+        problems.append(Problem(severity="note", message=message, fix="unpack those that contain images"))
     return problems

@@ -191,12 +191,13 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     good = [i for i, text in enumerate(texts) if text and rows.names[i]]
     if not good:
         raise DataError(
-            f"{path}: no row has both an image and a label", f"look at {taken.image} and {taken.label}"
+            f"{path}: no row has both an image and a label",
+            f"check the columns {taken.image} and {taken.label}",
         )
     if len(good) < len(texts):
         lacking = plural(len(texts) - len(good), "row")
         message = f"{path} has {lacking} without a label or an image"
-        problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
+        problems.append(Problem(severity="warning", message=message, fix="complete or remove these rows"))
     members, unsplit = _by_split(path, good, choice.splits, taken.split)
     training = members.get("train") or members.get("all") or good
     classes = tuple(class_names or in_order(str(texts[i]) for i in training))
@@ -225,8 +226,8 @@ def _images(origin: Origin, columns: Columns, column: str, num_rows: int) -> tup
         return _Images(names, None, columns.pictures[column]), []
     if column not in columns.values:
         raise DataError(
-            f"{origin.path}: the column {column} holds lists or records without image bytes",
-            "name a column of paths or of image bytes with --image-column",
+            f"{origin.path}: the column {column} holds lists or records, not paths or image bytes",
+            "pass a column of paths or image bytes with --image-column",
         )
     cells = [
         None if value is None or value != value or value == "" else str(value)
@@ -249,8 +250,8 @@ def _by_split(
     without = sum(not splits[i] for i in good)
     if not without:
         return members, []
-    message = f"{path} has {plural(without, 'row')} without a split in the column {column}: left out"
-    fix = "write train, val or test into them"
+    message = f"{path} has {plural(without, 'row')} without a split in column {column}, skipped"
+    fix = "write train, val or test into these rows"
     return members, [Problem(severity="warning", message=message, fix=fix)]
 
 
@@ -276,9 +277,9 @@ def _splits(
             problems.append(
                 Problem(
                     severity="note" if request.ignore_unknown_classes else "error",
-                    message=f"{path}: {name} has {has} {listed}, {known_to} not",
-                    fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to leave "
-                    f"{left_out} out",
+                    message=f"{path}: {name} has {has} {listed}, but {known_to} not",
+                    fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to skip "
+                    f"{left_out}",
                 )
             )
         splits[name] = rows.split(name, known, index)

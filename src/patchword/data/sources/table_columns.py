@@ -103,9 +103,9 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
     label = _label(path, columns, request.label_column, image)
     if label in columns.lists:
         raise DataError(
-            f"{path}: the column {label} holds a list in each row, such as {columns.lists[label]}, and patchword "
-            "gives each image one class",
-            "make a column with one class a row, and name it with --label-column",
+            f"{path}: column {label} holds a list in each row, e.g. {columns.lists[label]}, but patchword "
+            "needs one class per image",
+            "add a column with one class per row, and pass it with --label-column",
         )
     split, splits = _split(path, columns, request.split_column, (image, label))
     problems = _unused_splits(path, columns, (image, label), split)
@@ -145,8 +145,8 @@ def _label(path: str, columns: Columns, asked: str | None, image: str) -> str:
     spread = _one_hot(columns, left)
     if spread:
         raise DataError(
-            f"{path} has a column for each class ({_listed(spread)}) with 0 or 1 in it",
-            "write the class of each image into one column, and name it with --label-column",
+            f"{path} has a column for each class ({_listed(spread)}), holding 0 or 1",
+            "write the class of each image into one column, and pass it with --label-column",
         )
     raise _which(path, columns, "label", "--label-column")
 
@@ -174,13 +174,14 @@ def _asked(path: str, columns: Columns, asked: str) -> str:
         return asked
     raise DataError(
         f"{path} has no column {asked!r}{near_text(asked, columns.names)}",
-        f"its columns: {', '.join(columns.names)}",
+        f"use one of its columns: {', '.join(columns.names)}",
     )
 
 
 def _which(path: str, columns: Columns, what: str, option: str) -> DataError:
     return DataError(
-        f"{path}: which column holds the {what}? It has {', '.join(columns.names)}", f"name it with {option}"
+        f"{path}: cannot tell which column holds the {what} (columns: {', '.join(columns.names)})",
+        f"pass it with {option}",
     )
 
 
@@ -195,8 +196,8 @@ def _split(
         )
         if splits is None:
             raise DataError(
-                f"{path}: the column {name} holds {_values(columns, name)}, which does not say what to train on "
-                "and what to score",
+                f"{path}: column {name} holds {_values(columns, name)}, which does not say which rows are "
+                "for training and which for validation",
                 "write train and val (or test) into it",
             )
         return (name,), splits
@@ -273,15 +274,15 @@ def _unused_splits(
             _splits_of(name, columns.values[name], known_alone=True) is None
         ):
             continue
-        holds = f"{path}: the column {name} holds {_values(columns, name)} and is not used"
+        holds = f"{path}: column {name} holds {_values(columns, name)} and is not used"
         if split:
             message = f"{holds}: the split comes from {' and '.join(split)}"
             problems.append(
-                Problem(severity="note", message=message, fix=f"pass --split-column {name!r} for it")
+                Problem(severity="note", message=message, fix=f"pass --split-column {name!r} to use it")
             )
         else:
-            message = f"{holds}: it does not say what to train on and what to score"
-            fix = "write train and val into a column, and name it with --split-column"
+            message = f"{holds}: it does not say which rows are for training and which for validation"
+            fix = "write train and val into a column, and pass it with --split-column"
             problems.append(Problem(severity="warning", message=message, fix=fix))
     return problems
 

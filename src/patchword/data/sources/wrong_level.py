@@ -22,10 +22,10 @@ def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -
     listed = ", ".join(in_order(names)[:5]) + (" …" if len(names) > 5 else "")
     here = f"{path}/{place.path}" if place.path else path
     if are_parts(names):
-        _refuse(f"{here}: {listed} look like parts of one data set, not like classes", table, path)
+        _refuse(f"{here}: {listed} look like parts of one data set, not classes", table, path)
     if all(is_generic(name) for name in names):
         refuse_detection(tree, path)
-        _refuse(f"{here}: {listed} look like kinds of files, not like classes", table, path)
+        _refuse(f"{here}: {listed} look like kinds of files, not classes", table, path)
 
 
 def _refuse(message: str, table: str | None, path: str) -> None:
@@ -58,13 +58,13 @@ def _refuse_the_same_below_each(place: Folder, path: str) -> None:
     if all(meant.values()):
         fix = f"rename {' and '.join(f'{name} to {split}' for name, split in meant.items())}"
     else:
-        fix = f"give one of them, as {here}/{names[0]}"
+        fix = f"give one of them, e.g. {here}/{names[0]}"
         levels = {folder.path.count("/") - deep[0].path.count("/") + 2 for folder in inside.values()}
         if len(levels) == 1 and not splits_among(again):
             fix += f", or pass {LEVEL} {levels.pop()} to join them"
     raise DataError(
         f"{here}: {containers} look like {'splits' if all(meant.values()) else 'versions of one data set'}, "
-        f"not like classes: the same folders recur in each ({recurring})",
+        f"not classes: the same folders recur in each ({recurring})",
         f"{fix}; pass {LEVEL} 1 if {containers} are the classes",
     )
 
