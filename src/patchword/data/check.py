@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it, before anything is trained."""
+"""Check a data set before training: its contents and its problems."""
 
 import hashlib
 import io
@@ -26,21 +26,21 @@ from patchword.errors import ImageError, plural
 from patchword.images.decode import Request, Source, load
 from patchword.images.preprocess import ValueRange
 
-# More than this and a sample is looked at instead.
+# With more images than this, only a sample is checked.
 MAX_IMAGES = 50_000
-# JPEGs are decoded no smaller than this for mean, deviation and sameness: seconds, not minutes.
+# JPEGs may be decoded this small for mean, deviation and duplicates: seconds instead of minutes.
 LOOK_SIZE = (128, 128)
 IMBALANCE = 10.0
 FEW_PER_CLASS = 10
 LISTED = 5
-# Of the range of a deep picture: no more than this, and its values probably have fewer bits than the file.
+# If a deep image uses at most this share of its range, its values probably have fewer bits than the file.
 _SMALL_PART = 0.25
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The answer of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
+    """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
 
     dataset: Dataset
     problems: tuple[Problem, ...]
@@ -96,7 +96,7 @@ class CheckReport:
         }
 
     def _unreadable(self, split: Split) -> dict[str, list[int]]:
-        """Of each class, how many of the split's images nobody learns from or is scored on."""
+        """Number of unreadable images of this split per class."""
         names = {name for name, _ in self.skipped}
         lost = split.subset([i for i, name in enumerate(split.names) if name in names])
         return {"unreadable": lost.counts(len(self.dataset.classes))} if len(lost) else {}
@@ -110,9 +110,9 @@ def check_data(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Decode every image (a sample beyond 50,000) and say what is there and what is wrong.
+    """Decode every image (a sample beyond 50,000) and report contents and problems.
 
-    channels, value_range: as the model will read them; None is 3, or 1 where the data are grey by nature, and the
+    channels, value_range: as the model will read them; None is 3, or 1 if the data are grey by nature, and the
     range of the files' type.
     """
     places = _places(dataset)
@@ -129,7 +129,7 @@ def check_data(
     total = sum(len(split) for split in dataset.splits.values())
     good = [look for look in looks if not look.reason]
     skipped = [(dataset.splits[x.split].names[x.index], x.reason) for x in looks if x.reason]
-    # Of the images to train on alone: what scores a model must not shape its input.
+    # Only training images count: evaluation images must not shape the model's input.
     mean, std = _statistics([look for look in good if look.split in ("train", "all")] or good)
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
     if value_range is None:
@@ -217,7 +217,7 @@ def _bytes_of(source: Source, name: str) -> bytes | None:
 
 
 def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
-    """Pillow's name for how the file stores its pixels, or the array's kind, and whether it has several pages or frames."""
+    """Pillow's mode name (or the array's dtype), and whether the file has several pages or frames."""
     if data is None:
         return f"{np.asarray(source).dtype} array", False
     try:
@@ -242,7 +242,7 @@ def _statistics(looks: list[ImageFacts]) -> tuple[list[float], list[float]]:
 
 
 def _unused_range(looks: list[ImageFacts]) -> list[Problem]:
-    """A warning where 16-bit pictures use a small part of their range, as 12-bit values in a 16-bit file do."""
+    """A warning where 16-bit images use a small part of their range, as 12-bit values in a 16-bit file do."""
     deepest = max((look.deepest for look in looks if look.deepest is not None), default=1.0)
     if deepest == 0 or deepest > _SMALL_PART:
         return []
@@ -351,7 +351,7 @@ def _look_problems(
 
 
 def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem]:
-    """Splits, and classes to train on, of which not one image can be read."""
+    """Find splits and training classes without a single readable image."""
     problems = []
     all_of, bad_of = (
         Counter(look.split for look in looks),

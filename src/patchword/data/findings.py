@@ -1,4 +1,4 @@
-"""What the images of a data set and the names of its classes show together."""
+"""Findings about all images of a data set together, and about its class names."""
 
 import unicodedata
 from collections import defaultdict
@@ -25,10 +25,10 @@ _OVERLOOKED: dict[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
+    """Facts about one decoded image. sums: of pixel values 0..1 and their squares, by channel.
 
     plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
-    deepest: the highest value of a picture deeper than 8 bits.
+    deepest: the highest value of an image deeper than 8 bits.
     """
 
     split: str
@@ -52,7 +52,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def look_alikes(classes: Sequence[str]) -> list[Problem]:
-    """Classes whose names a person would read as one, with how they differ."""
+    """Report classes whose names look the same, with their difference."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups[_without(name)].append(name)
@@ -69,19 +69,19 @@ def look_alikes(classes: Sequence[str]) -> list[Problem]:
 
 
 def _without(name: str, kept: str = "") -> str:
-    """The name without all that is easily overlooked, but for what is kept."""
+    """The name without every difference that is easily overlooked, except the one to keep."""
     for what, strip in _OVERLOOKED.items():
         name = name if what == kept else strip(name)
     return name
 
 
 def _differences(one: str, other: str) -> list[str]:
-    """How two names differ that are equal without all that is easily overlooked."""
+    """List how two names differ that are equal without easily overlooked differences."""
     return [what for what in _OVERLOOKED if _without(one, what) != _without(other, what)]
 
 
 def unscored_classes(dataset: Dataset) -> list[Problem]:
-    """Classes that have training images and none in a split that scores."""
+    """Report classes that have training images but none in an evaluation split."""
     training = dataset.splits.get("train")
     if training is None:
         return []
@@ -106,7 +106,7 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
 
 
 def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
-    """Images of one colour, as white drawings on a transparent background become."""
+    """Report images of a single colour, e.g. white drawings on a transparent background."""
     plain = [look for look in looks if look.plain]
     if not plain:
         return []
@@ -144,7 +144,7 @@ def many_paged(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
 
 
 def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
-    """Images that are the same: over splits, under two classes, and within a split. Each image counts."""
+    """Report identical images: across splits, in two classes, and within a split. Each image counts."""
     groups: dict[bytes, list[ImageFacts]] = defaultdict(list)
     for look in looks:
         groups[look.pixels_hash].append(look)

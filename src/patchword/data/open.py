@@ -1,4 +1,4 @@
-"""From what a user calls DATA to a `Dataset`."""
+"""Open DATA, as given by the user, as a `Dataset`."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ from patchword.images.suffixes import SUFFIXES
 def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     """List the images of `path`: `digits`, a folder or .zip of class folders, or a table.
 
-    Raises: DataError, with the nearest path where there is none, or with what is known when
+    Raises: DataError, with similar paths if it does not exist, or with the supported kinds if
     no source recognises it.
     """
     request = request or OpenRequest()
@@ -35,7 +35,7 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
 
 
 def _unknown(path: str) -> DataError:
-    """Names what a single file is that holds no data set, by its name or content."""
+    """Explain why a single file is not a data set, by its name."""
     suffix = Path(path).suffix.lower()
     if suffix in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"):
         return DataError(f"{path} is an unsupported archive", "unpack it and give the folder")
@@ -56,7 +56,7 @@ def _unknown(path: str) -> DataError:
 
 
 def _refuse_columns(path: str, request: OpenRequest) -> None:
-    """Columns are of tables; elsewhere they would be ignored."""
+    """Refuse column options for data that are not a table, where they would be ignored."""
     given = [name for name in ("image_column", "label_column") if getattr(request, name) is not None]
     if given:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -1,4 +1,4 @@
-"""Holding out a part of the images, so that each keeps its side when others come or go."""
+"""Hold out images such that each keeps its side when others are added or removed."""
 
 import hashlib
 import unicodedata
@@ -37,7 +37,7 @@ def held_out(
     one side, held out only if every copy's key would be.
 
     A class with two or more images (copies counted once) has some on both sides: where chance leaves one side
-    empty, the image with the lowest place is held out, or the one with the highest is trained on. A picture that
+    empty, the image with the lowest place is held out, or the one with the highest is trained on. An image that
     stands under two classes may then be trained on although it was the only one held out of a class.
 
     An image's side depends on its own name, but for that rule. So:

@@ -1,4 +1,4 @@
-"""All images of a data set, whatever its classes: what prediction and embedding read where no split is asked for.
+"""All images of a data set, whatever its classes: the input of prediction and embedding if no split is given.
 
 The listing and the readers are those of training, so an image has one name and one content everywhere.
 """
@@ -45,7 +45,7 @@ class Unlabelled:
 def is_data_set(path: str) -> bool:
     """Whether `path` names a zip, a table or a built-in data set rather than one image. Folders: see `read_folder`."""
     suffix = PurePosixPath(path).suffix.lower()
-    # Of a file with another ending nothing is read here: an .npz and a .docx are zips too, and no data sets.
+    # Files with other extensions are not opened: .npz and .docx are zips too, but not data sets.
     return (
         (suffix in (".zip", "") and zipped.recognises(path))
         or (suffix in table.TABLE_SUFFIXES and table.recognises(path))
@@ -68,7 +68,7 @@ def read_folder(path: str) -> Unlabelled:
 def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
     """The images of a zip, of a table, or of a built-in data set; `is_data_set` says which paths those are.
 
-    Raises: DataError where it cannot be read.
+    Raises: DataError if it cannot be read.
     """
     if PurePosixPath(path).suffix.lower() in table.TABLE_SUFFIXES:
         references, reader = table.read_images(path, request)
@@ -90,7 +90,7 @@ def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table's reader, with a reason where a row names no image."""
+    """A table's reader that raises an error for rows without an image."""
 
     reader: Reader
     missing: frozenset[int]
@@ -104,7 +104,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Joined:
-    """Splits one after the other."""
+    """The concatenation of several splits."""
 
     sources: Sequence[Callable[[int], Source]]
     counts: Sequence[int]
@@ -118,7 +118,7 @@ class _Joined:
 
 
 def _images_among(files: Sequence[str]) -> tuple[list[str], Counter[str]]:
-    """The images by their endings, and how many other files there are of each ending; hidden ones are neither."""
+    """The images by their extensions, and how many other files there are per extension; hidden ones are neither."""
     kept: list[str] = []
     skipped: Counter[str] = Counter()
     for file in files:

@@ -1,4 +1,4 @@
-"""NumPy arrays and `.npy` files: which axis is which, and never a pickle."""
+"""NumPy arrays and `.npy` files: the order of their axes, without unpickling."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Meaning, Stored, scaled, wrong_channels
 
 _DESCR = re.compile(rb"'descr':\s*'[<>|=]?([A-Za-z?])\d{0,4}'")
-# Possessive, and a comma after every number but the last: there is one way to read it, so nothing to try for ever.
+# Possessive, and a comma after every number but the last: there is one way to read it, so matching never backtracks.
 _SHAPE = re.compile(rb"'shape':\s*+\(\s*+((?:\d{1,18}+L?\s*+,\s*+){0,8}+(?:\d{1,18}+L?\s*+)?+)\)")
 _FORTRAN = re.compile(rb"'fortran_order':\s*+True")
 _LONGEST_HEADER = 10_000

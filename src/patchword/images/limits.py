@@ -1,4 +1,4 @@
-"""How much of a machine one picture may take, checked from the header before anything is decoded."""
+"""Limits on pixels and memory per image, checked from the header before decoding."""
 
 from dataclasses import dataclass
 

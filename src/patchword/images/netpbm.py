@@ -1,6 +1,6 @@
-"""The netpbm family, whole: PBM, PGM, PPM (ASCII and binary, any maxval to 65535), PAM and PFM.
+"""The complete netpbm family: PBM, PGM, PPM (ASCII and binary, any maxval to 65535), PAM and PFM.
 
-Pillow brings colour deeper than 8 bits down to 8 and grey to mode "I", so it is not asked.
+Pillow brings colour deeper than 8 bits down to 8 and grey to mode "I", so it is not used.
 Source: netpbm.sourceforge.net/doc (pbm, pgm, ppm, pam); pauldebevec.com/Research/HDR/PFM.
 """
 
@@ -15,7 +15,7 @@ from patchword.images.limits import Limits
 from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Meaning, Pixels, Stored, scaled
 
-# Possessive: a comment is never read a second way, which a header of nothing but "#" would make take for ever.
+# Possessive: a comment is never read a second way, so that a header of only "#" does not backtrack forever.
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+([^\s#]+)")
 _SPACE = re.compile(rb"\s")
 _LONGEST_HEADER = 1 << 16  # bytes: comments may be long
@@ -43,7 +43,7 @@ class _Header:
 
 
 def read_netpbm(data: bytes, name: str, limits: Limits, value_range: ValueRange | None) -> Stored:
-    """Raises: ImageError for a damaged header, a file cut off, a value over maxval, or a size over the limits."""
+    """Raises: ImageError for a damaged header, a truncated file, a value over maxval, or a size over the limits."""
     magic = data[:2]
     if magic in (b"PF", b"Pf"):
         return _read_pfm(data, name, limits, value_range)
@@ -141,7 +141,7 @@ def _ascii(data: bytes, header: _Header, count: int, dtype: np.dtype[Any], name:
 
 
 def _numbers(body: bytes, maxval: int, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
-    """The first `count` numbers of a text, or as many as there are. What follows them is not looked at."""
+    """The first `count` numbers of a text, or as many as there are. What follows them is not checked."""
     values = np.empty(count, dtype)
     have = start = 0
     while start < len(body) and have < count:

@@ -66,7 +66,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warning of Pillow's passes while a picture is read, in any thread; other warnings are untouched.
+    """No warning of Pillow's passes while an image is read, in any thread; other warnings are untouched.
 
     `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; one entry
     that the last reader takes out again is.
@@ -129,7 +129,7 @@ def translated(name: str, kind: str) -> Iterator[None]:
 
 
 def fill_background(image: Image.Image, name: str) -> None:
-    """Decode the first picture of a GIF; what an opaque one leaves open of its canvas gets the file's background.
+    """Decode the first image of a GIF; what an opaque one leaves open of its canvas gets the file's background.
 
     Pillow fills it with the first colour; where one colour is clear it leaves the rest clear.
     """
@@ -159,7 +159,7 @@ def without_alpha(image: Image.Image, kind: str, name: str) -> Image.Image:
 def decode_image(
     image: Image.Image, kind: str, name: str, value_range: ValueRange | None
 ) -> Image.Image | Stored:
-    """Any Pillow picture → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
+    """Any Pillow image → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
     load(image, kind, name)
     if image.mode in _DEEP:
         return _deep(image, name, value_range)

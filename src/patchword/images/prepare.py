@@ -1,4 +1,4 @@
-"""From a picture to what the model is fed, as its `Preprocess` says.
+"""Turn an image into model input, as its `Preprocess` specifies.
 
 `read` is the one route from a file to the model's input: evaluation, prediction and embedding all
 take it, so their answers cannot differ.
@@ -25,7 +25,7 @@ def read(
 ) -> NDArray[np.float32]:
     """A file, bytes, array or PIL image → what the model is fed, [C, h, w] float32.
 
-    THE one route for evaluation, prediction and embedding. Raises: ImageError naming the picture and why.
+    The only route for evaluation, prediction and embedding. Raises: ImageError naming the image and why.
     """
     return _normalised(preprocess, read_pixels(source, preprocess, name=name, max_pixels=max_pixels))
 
@@ -33,7 +33,7 @@ def read(
 def read_pixels(
     source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
 ) -> Pixels:
-    """As `read`, before mean and std: [h, w, C], uint8 or, for pictures deeper than 8 bits, float32 in 0..1."""
+    """As `read`, before mean and std: [h, w, C], uint8 or, for images deeper than 8 bits, float32 in 0..1."""
     margin = preprocess.reading.draft_margin
 
     def min_size(size: Size) -> Size:

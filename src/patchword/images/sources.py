@@ -1,4 +1,4 @@
-"""From whatever names a picture to its bytes, without ever waiting or reading more than a picture can be."""
+"""Read the bytes of an image source, without blocking and within the size limit."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 def name_of(source: object, name: str) -> str:
-    """What messages call a source: the given name, its path, or what it is."""
+    """The name of a source in messages: the given name, its path, or its type."""
     if name:
         return name
     if isinstance(source, str | os.PathLike):
@@ -25,7 +25,7 @@ def name_of(source: object, name: str) -> str:
 
 
 def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, str]:
-    """The content and its kind. Raises ImageError for what is no regular file, too large or no image."""
+    """The content and its kind. Raises ImageError for what is not a regular file, too large or not an image."""
     if isinstance(source, str | os.PathLike):
         return _read_path(source, name, limits)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -43,7 +43,7 @@ def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, st
 
 def _read_path(path: str | os.PathLike[str], name: str, limits: Limits) -> tuple[bytes, str]:
     try:
-        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         flags = (
             os.O_RDONLY
             | getattr(os, "O_NONBLOCK", 0)

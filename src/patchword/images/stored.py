@@ -1,7 +1,7 @@
-"""What a file holds, before it is made into the channels that the caller wants.
+"""Decoded images before conversion to the requested channels.
 
-Every reader answers with one of two things: a Pillow picture of mode L or RGB (8 bits, alpha already over
-white), or `Stored`, an array whose channels have a meaning. `to_channels` turns either into what was asked.
+Every reader returns one of two things: a Pillow image of mode L or RGB (8 bits, alpha already over
+white), or `Stored`, an array whose channels have a meaning. `to_channels` converts either to the requested channels.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from patchword.errors import ImageError
 from patchword.images.preprocess import ValueRange
 
 Pixels = NDArray[Any]  # [H, W, C], uint8 or float32 in 0..1
-# "rgb+band": a fourth channel that the file says is no alpha. "bands": channels of no stated meaning.
+# "rgb+band": a fourth channel that the file says is not alpha. "bands": channels of no stated meaning.
 Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", "bands"]
 
 # ITU-R BT.601 luma, the weights of Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
+# Float images written by other programs miss 0 and 1 by rounding; beyond this it is another range.
 _ROUNDING = 1e-6
 _GIVE_RANGE = (
     "pass the lowest and highest value of your data with --value-range LOW,HIGH (in Python value_range)"
@@ -36,7 +36,7 @@ class Stored:
 
 
 def to_channels(picture: Image.Image | Stored, channels: int, name: str) -> Image.Image | Pixels:
-    """The picture with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
+    """The image with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
     if isinstance(picture, Image.Image):
         return _image_to_channels(picture, channels, name)
     pixels, stored = picture.pixels, picture.pixels.shape[2]
@@ -101,10 +101,10 @@ def _grey(pixels: Pixels) -> Pixels:
 
 
 def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top: int | None = None) -> Pixels:
-    """Numbers of any kind as uint8 (as they are) or float32 in 0..1.
+    """Convert numbers of any kind to uint8 (as they are) or float32 in 0..1.
 
     top: the value of white in an unsigned file of another depth (a PNM's maxval); None takes the type's.
-    Raises: ImageError for NaN, values outside their range, or numbers whose range nobody knows.
+    Raises: ImageError for NaN, values outside their range, or numbers of unknown range.
     """
     kind = values.dtype.kind
     if kind == "b":

@@ -1,4 +1,4 @@
-"""TIFF that Pillow does not give whole: deeper than 8 bits, float, any number of channels, planes apart.
+"""TIFF that Pillow does not read completely: deeper than 8 bits, float, any number of channels, planes apart.
 
 `parse_tiff` reads the first directory; `is_ordinary` says whether Pillow has it right; `read_tiff` does the rest,
 with Pillow's libtiff only unpacking bytes (LZW, PackBits…), so that no further codec package is needed.
@@ -87,7 +87,7 @@ class Tiff:
 
 
 def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
-    """Raises: ImageError for a directory that is damaged or cut off, or a size over the limits."""
+    """Raises: ImageError for a directory that is damaged or truncated, or a size over the limits."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         is_big = data[2:4] in (b"+\0", b"\0+")
@@ -101,7 +101,7 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
     rows, columns = tiff.segment
     limits.check_bytes(rows * columns * tiff.samples * max(tiff.bits // 8, 1), name)
     if tiff.photometric == YCBCR and tiff.is_subsampled and tiff.compression == PLAIN:
-        raise ImageError(  # Pillow would say that it is cut off
+        raise ImageError(  # Pillow would say that it is truncated
             f"{name}: uncompressed YCbCr TIFF with subsampled colour is not supported",
             "save it as PNG",
         )
@@ -112,7 +112,7 @@ def is_ordinary(tiff: Tiff) -> bool:
     """Whether Pillow's answer is the whole picture: 8 bits or 1, unsigned, of a usual kind and channel count."""
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
     if tiff.compression not in UNPACKED or tiff.photometric not in known:
-        return True  # JPEG, fax, CIELab…: Pillow's or nobody's
+        return True  # JPEG, fax, CIELab…: only Pillow can read them
     if tiff.photometric == YCBCR:  # plain and whole, it is too much for Pillow 11.3
         return tiff.is_subsampled or tiff.bits != 8 or tiff.samples != 3
     if tiff.compression == PACKBITS and tiff.predictor != 1:

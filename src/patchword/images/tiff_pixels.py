@@ -127,7 +127,7 @@ def _dtype(tiff: Tiff, name: str) -> np.dtype[Any]:
 
 
 def _refuse_other_predictors(tiff: Tiff, dtype: np.dtype[Any], name: str) -> None:
-    """Differences of a kind that is not undone would be shown as if they were the picture."""
+    """Differences of a kind that is not undone would be shown as if they were the image."""
     whole_bytes = tiff.bits % 8 == 0
     fits = {1: True, 2: whole_bytes, 3: whole_bytes and dtype.kind == "f"}.get(tiff.predictor, False)
     if not fits:

@@ -1,4 +1,4 @@
-"""PCX and JPEG 2000 cut off in a way that their decoders do not notice.
+"""PCX and JPEG 2000 truncated in a way that their decoders do not notice.
 
 Source: ZSoft PCX technical reference, revision 5 (the 256 colours stand behind the pixels, after a byte of 12);
 ITU-T T.800, annex A (a codestream ends with EOC; no coded data holds those two bytes).

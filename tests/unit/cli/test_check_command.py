@@ -104,7 +104,7 @@ def test_a_class_of_files_that_are_not_read_is_not_called_empty(tmp_path: Path, 
         shutil.copy(tmp_path / "d1" / f"{i}.png", tmp_path / "d1" / f"again{i}")
     _, said = _check(capsys, tmp_path)
     assert "the class folder 'c' holds no images, only 10 .dcm files (DICOM)" in said and "empty" not in said
-    assert "warning: " in said and "skipped 12 files without a file extension (PNG), as d1/again0" in said
+    assert "warning: " in said and "skipped 12 files without a file extension (PNG), e.g. d1/again0" in said
     assert "change their file extension to .png" in said
     assert "skipped files: 12 no file extension (PNG), 10 .dcm (DICOM)" in said
 

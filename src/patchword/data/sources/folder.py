@@ -1,4 +1,4 @@
-"""A folder of class folders, or of images beside one table that labels them."""
+"""A folder of class folders, or of images next to one table that labels them."""
 
 import os
 from collections.abc import Hashable, Sequence
@@ -79,7 +79,7 @@ def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
 
     def head(file: str, size: int) -> bytes:
         place = os.path.join(root, file)
-        if not os.path.isfile(place):  # opening a FIFO would wait for ever
+        if not os.path.isfile(place):  # opening a FIFO would block forever
             return b""
         with open(place, "rb") as opened:
             return opened.read(size)

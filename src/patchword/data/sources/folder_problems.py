@@ -1,4 +1,4 @@
-"""What is wrong with class folders: refusals if there are none, and problems of those that are there."""
+"""Problems of class folders: errors if there are none, and findings about existing ones."""
 
 from pathlib import PurePosixPath
 

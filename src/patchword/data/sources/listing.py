@@ -22,7 +22,7 @@ class Listing:
 
 @dataclass(kw_only=True)
 class Folder:
-    """path: below the root, "" for the root itself. images, others: the files directly in it, by their endings.
+    """path: below the root, "" for the root itself. images, others: the files directly in it, by their extensions.
 
     num_images: also those further below.
     """

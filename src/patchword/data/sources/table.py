@@ -32,7 +32,7 @@ def recognises(path: str) -> bool:
 
 
 def labels_among(files: Sequence[str]) -> str | None:
-    """The one CSV or JSON lines file that stands beside images with no class folders, if there is one."""
+    """The one CSV or JSON lines file that stands next to images with no class folders, if there is one."""
     visible = [f for f in files if not PurePosixPath(f).name.startswith(".") and not f.startswith("__MACOSX")]
     tables = [f for f in visible if f.lower().endswith(TABLE_SUFFIXES[:-1])]
     if len(tables) != 1:
@@ -55,7 +55,7 @@ class Origin:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
-    """Raises: DataError where the table cannot be read or used."""
+    """Raises: DataError if the table cannot be read or used."""
     refuse_folder_options(request, f"{path} is a table")
     origin = _origin(path)
     return _dataset(origin, _columns(path, origin), request)
@@ -89,7 +89,7 @@ def _columns(path: str, origin: Origin) -> Columns:
 
 
 def read_images(path: str, request: OpenRequest) -> tuple[Sequence[str | None], Reader]:
-    """What each row calls its image (None where it has none), and a reader of them; no label is needed."""
+    """What each row calls its image (None if it has none), and a reader of them; no label is needed."""
     origin = _origin(path)
     columns = _columns(path, origin)
     column = image_column(path, columns, request.image_column)
@@ -105,7 +105,7 @@ def read_in_zip(
     reader: Callable[[Sequence[str]], Reader],
     request: OpenRequest,
 ) -> Dataset:
-    """A table that lies in a zip beside its images."""
+    """A table that lies in a zip next to its images."""
     refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     top = "" if str(folder) == "." else f"{folder}/"
@@ -146,7 +146,7 @@ class PathReader:
 
 @dataclass(frozen=True)
 class _Images:
-    """The image of each row. keys: see `split_in_two`; None where images have no names."""
+    """The image of each row. keys: see `split_in_two`; None if images have no names."""
 
     names: Sequence[str | None]
     keys: Sequence[str] | None

@@ -1,4 +1,4 @@
-"""Which column of a table is the image, which the label, and which says what to train on."""
+"""Choose the image, label and split columns of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """taken: by name. splits: of each row, "" where it has none; None where the table has no split."""
+    """taken: by name. splits: of each row, "" where it has none; None if the table has no split."""
 
     taken: TakenColumns
     splits: Sequence[str] | None
@@ -97,7 +97,7 @@ def plain_name(name: str) -> str:
 def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
     """The user's columns, else those with usual names.
 
-    Raises: DataError where a column is not there, or nobody knows which is meant; it lists all columns.
+    Raises: DataError if a column does not exist or the choice is ambiguous; it lists all columns.
     """
     image = image_column(path, columns, request.image_column)
     label = _label(path, columns, request.label_column, image)
@@ -117,10 +117,10 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
 
 
 def image_column(path: str, columns: Columns, asked: str | None) -> str:
-    """The column of images. Raises: DataError where it is not there, or nobody knows which is meant."""
+    """The image column. Raises: DataError if it does not exist or the choice is ambiguous."""
     if asked is not None:
         return _asked(path, columns, asked)
-    # Bytes are images beyond doubt; a path beside them says where they once were.
+    # Bytes are images beyond doubt; a path next to them says where they once were.
     candidates = list(columns.pictures) or [name for name in columns.names if name in columns.values]
     found = _by_name(candidates, IMAGE_COLUMNS)
     if found is None and len(columns.pictures) == 1:
@@ -232,17 +232,17 @@ def _splits_of(name: str, values: Sequence[Any], *, known_alone: bool) -> list[s
 
 
 def _flagged(columns: Columns, flags: Sequence[str]) -> list[str] | None:
-    """The split of each row by columns such as is_valid; None where they hold anything but yes and no."""
-    said: dict[str, list[bool | None]] = {}
+    """The split of each row by columns such as is_valid; None if they hold anything but yes and no."""
+    flagged: dict[str, list[bool | None]] = {}
     for name in flags:
         values = [_flag(value) for value in columns.values.get(name, ())]
         if plain_name(name) not in FLAGS or None in values:
             return None
-        said[plain_name(name)] = values
-    if not said:
+        flagged[plain_name(name)] = values
+    if not flagged:
         return None
     found = [
-        _split_by_flags({name: values[row] for name, values in said.items()}) for row in range(len(values))
+        _split_by_flags({name: values[row] for name, values in flagged.items()}) for row in range(len(values))
     ]
     return found if "train" in found and len(set(found)) > 1 else None
 
@@ -252,20 +252,20 @@ def _flag(value: Any) -> bool | None:
     return True if text in _YES else False if text in _NO else None
 
 
-def _split_by_flags(said: Mapping[str, bool | None]) -> str:
-    if any(said.get(name) for name in TEST_FLAGS):
+def _split_by_flags(row: Mapping[str, bool | None]) -> str:
+    if any(row.get(name) for name in TEST_FLAGS):
         return "test"
-    if any(said.get(name) for name in VAL_FLAGS):
+    if any(row.get(name) for name in VAL_FLAGS):
         return "val"
-    if any(said.get(name) is False for name in TRAIN_FLAGS):
-        return "test" if any(name in said for name in VAL_FLAGS) else "val"
+    if any(row.get(name) is False for name in TRAIN_FLAGS):
+        return "test" if any(name in row for name in VAL_FLAGS) else "val"
     return "train"
 
 
 def _unused_splits(
     path: str, columns: Columns, used: tuple[str, str], split: tuple[str, ...]
 ) -> list[Problem]:
-    """Columns that look like an author's split and are not used."""
+    """Report unused columns that look like a split."""
     problems = []
     for name in columns.names:
         if name in (*used, *split) or name not in columns.values:

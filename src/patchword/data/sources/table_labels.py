@@ -18,7 +18,7 @@ _MANY = 0.1
 
 
 def label_texts(path: str, values: Sequence[Any], class_names: Sequence[str] | None) -> list[str | None]:
-    """Each label as a class name; None where there is none. -1 is how Hugging Face says unlabelled, NaN pandas.
+    """Each label as a class name; None if there is none. -1 is how Hugging Face says unlabelled, NaN pandas.
 
     Raises: DataError for lists.
     """
@@ -58,7 +58,7 @@ def several_labels(path: str, column: str, texts: Sequence[str | None]) -> list[
     The evidence is that the parts of a label are labels of other rows: "cat,dog" where there are "cat" and "dog".
     Names such as "black bear" or "bear, black" have no such parts. With a blank, two such labels are wanted
     before the table is refused, since "tiger", "cat" and "tiger cat" may be three animals.
-    Raises: DataError where it is beyond doubt.
+    Raises: DataError if it is beyond doubt.
     """
     rows_of = Counter(text for text in texts if text)
     lists = [text for text in rows_of if _LIST.fullmatch(text)]
@@ -139,7 +139,7 @@ def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem
 
 
 def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[str | None]) -> list[Problem]:
-    """A warning where an image stands in several rows with different labels. Raises: DataError where many do."""
+    """A warning where an image stands in several rows with different labels. Raises: DataError if many do."""
     labels_of: dict[str, dict[str, None]] = defaultdict(dict)
     for name, text in zip(names, texts, strict=True):
         if name and text:

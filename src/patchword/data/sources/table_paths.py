@@ -1,4 +1,4 @@
-"""From what a table writes to the files that are there."""
+"""Map the paths in a table to existing files."""
 
 import os
 import posixpath
@@ -13,7 +13,7 @@ from patchword.data.dataset import Problem
 from patchword.errors import DataError, near_text, plural
 from patchword.images.suffixes import SUFFIXES
 
-# A table at the top of a disk must not cost a walk over all of it.
+# A table at the top of a disk must not cause a walk over the entire disk.
 MAX_FILES = 300_000
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")

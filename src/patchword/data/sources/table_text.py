@@ -10,7 +10,7 @@ from patchword.data.sources.table_paths import is_image_name
 from patchword.errors import DataError, plural
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# How files begin that are no text, although they are called so.
+# First bytes of files that are not text despite their extension.
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel workbook or a zip",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -74,7 +74,7 @@ def _decoded(name: str, content: bytes) -> str:
 
 
 def _refuse_without_header(name: str, rows: list[list[str]], is_there: Callable[[str], bool]) -> None:
-    """Raises: DataError where the first line is an image and its label already."""
+    """Raises: DataError if the first line is an image and its label already."""
     for place, cell in enumerate(rows[0]):
         text = cell.strip()
         spellings = (text, text.replace("\\", "/"), text.split(" ")[0])

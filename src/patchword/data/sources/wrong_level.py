@@ -1,4 +1,4 @@
-"""Folders that look like classes and are not: parts, versions and folds of one data set, pictures and their masks."""
+"""Folders that look like classes and are not: parts, versions and folds of one data set, images and their masks."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ LEVEL = "--class-level"
 def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -> None:
     """place: where the class folders would lie. table: one that lists the images.
 
-    Raises: DataError where telling those folders apart would be meaningless.
+    Raises: DataError if telling those folders apart would be meaningless.
     """
     if len(place.filled) < 2:
         return
@@ -40,7 +40,7 @@ def _refuse(message: str, table: str | None, path: str) -> None:
 
 
 def _refuse_the_same_below_each(place: Folder, path: str) -> None:
-    """color/healthy, color/rust beside grayscale/healthy, grayscale/rust; or trian/cat beside vall/cat."""
+    """color/healthy, color/rust next to grayscale/healthy, grayscale/rust; or trian/cat next to vall/cat."""
     deep = [folder for folder in place.filled if not folder.is_flat]
     if len(deep) < 2 or 2 * len(deep) < len(place.filled):
         return

@@ -15,10 +15,10 @@ from patchword.data.sources.listing import Listing
 from patchword.errors import DataError, ImageError
 
 DESCRIPTION = "a .zip of class folders"
-# An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
+# An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is not a photograph.
 LARGEST_MEMBER_BYTES = 600_000_000
 
-# Files that are zips inside and hold no pictures of their own.
+# Files that are zips inside and hold no images of their own.
 ZIPS_OF_PROGRAMS = (".xlsx", ".ods", ".numbers", ".docx", ".npz", ".pt", ".pth", ".keras")
 
 
