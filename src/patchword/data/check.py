@@ -224,7 +224,7 @@ def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                # A phone's JPEG (MPO) holds a preview or a depth map after the picture: no page.
+                # A phone's JPEG (MPO) may hold a preview or a depth map after the image, which is not a page.
                 paged = image.format != "MPO" and getattr(image, "is_animated", False)
                 return image.mode, bool(paged)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

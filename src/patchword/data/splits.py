@@ -75,7 +75,7 @@ def _numbered(contents: Sequence[Hashable]) -> NDArray[np.int64]:
 
 
 def split_in_two(whole: Split, seed: int, keys: Sequence[str] | None = None) -> dict[str, Split]:
-    """`whole` as "train" and "val", about 80/20 in every class, by the rules of `held_out`.
+    """Split `whole` into "train" and "val", about 80/20 in every class, by the rules of `held_out`.
 
     keys: a name for each image that moving or zipping the data does not change; None places the images by their
     content, for those that have no name.

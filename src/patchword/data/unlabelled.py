@@ -24,7 +24,7 @@ _ENDINGS_LISTED = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Unlabelled:
-    """split: the images, with labels that mean nothing. skipped: files that are not images, by ending.
+    """split: the images, with labels that mean nothing. skipped: files that are not images, by extension.
 
     unreadable: folders that could not be listed, each with the reason.
     """

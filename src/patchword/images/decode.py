@@ -177,7 +177,7 @@ def _load_tiff(data: bytes, request: Request, name: str, limits: Limits) -> Load
 def _load_image(image: Image.Image, kind: str, request: Request, name: str, limits: Limits) -> Loaded:
     pillow.check_size(image, limits, name)
     if kind != "jpeg":
-        pillow.load(image, kind, name)  # the EXIF of a PNG may stand behind its pixels
+        pillow.load(image, kind, name)  # the EXIF of a PNG may come after its pixels
     orientation = _orientation(image) if request.apply_exif and kind != "tiff" else 1
     width, height = image.size
     box = None

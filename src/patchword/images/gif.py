@@ -7,7 +7,7 @@ from patchword.errors import ImageError
 
 
 def refuse_without_colours(data: bytes, name: str) -> None:
-    """Raises ImageError if no table says what the numbers mean: Pillow would take them for levels, nearly black."""
+    """Raises ImageError if there is no colour table: Pillow would read the indices as grey levels, nearly black."""
     if len(data) < 13 or data[10] & 0x80:
         return
     position = 13

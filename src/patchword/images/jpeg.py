@@ -39,7 +39,7 @@ def with_end_marker(data: bytes, name: str, limits: Limits) -> bytes:
 
 
 def refuse_grey_end(image: Image.Image, data: bytes, name: str, limits: Limits) -> None:
-    """Raises ImageError if an end marker stands before the end of the pixels.
+    """Raises ImageError if an end marker comes before the end of the pixels.
 
     image: as decoded, not turned. Its last pixel is then the grey of no data at all: only where it is that grey, which
     images may hold, is the file tried.
@@ -76,7 +76,7 @@ def _pixels(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
 
 
 def _is_sequential(data: bytes) -> bool:
-    """One scan: a progressive file cut between two scans looks whole, and is not."""
+    """One scan: a progressive file cut between two scans looks complete but is not."""
     return b"\xff\xc2" not in data and data.count(b"\xff\xda") == 1
 
 

@@ -126,7 +126,7 @@ def _pam_header(data: bytes, name: str) -> _Header:
 
 def _ascii(data: bytes, header: _Header, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
     body = re.sub(rb"#[^\r\n]*", b"", data[header.start - 1 :])
-    if data[1:2] == b"1":  # PBM digits may stand without a space between; 1 is black
+    if data[1:2] == b"1":  # PBM digits need no space between them; 1 is black
         digits = np.frombuffer(re.sub(rb"\s", b"", body), np.uint8)[:count]
         if not np.isin(digits, (48, 49)).all():
             raise _damaged(name, "a pixel that is not 0 or 1")

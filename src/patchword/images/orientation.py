@@ -16,7 +16,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where the stored right and bottom edges come to lie in the upright image.
+# Position of the stored right and bottom edges in the upright image.
 RIGHT_EDGE_LEFT, RIGHT_EDGE_TOP = (2, 3), (7, 8)
 BOTTOM_EDGE_LEFT, BOTTOM_EDGE_TOP = (6, 7), (3, 4)
 

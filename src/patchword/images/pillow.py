@@ -66,7 +66,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warning of Pillow's passes while an image is read, in any thread; other warnings are untouched.
+    """Suppress Pillow's warnings while an image is read, in any thread; other warnings are unaffected.
 
     `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; one entry
     that the last reader takes out again is.
@@ -86,7 +86,7 @@ def quiet() -> Iterator[None]:
 
 
 def open_image(data: bytes, kind: str, name: str) -> Image.Image:
-    """The header read, no pixel decoded. Raises ImageError."""
+    """Read the header without decoding pixels. Raises ImageError."""
     module, class_ = FORMATS[kind]
     try:
         plugin = getattr(importlib.import_module(f"PIL.{module}"), class_)
@@ -101,7 +101,7 @@ def open_image(data: bytes, kind: str, name: str) -> Image.Image:
 
 @contextlib.contextmanager
 def translated(name: str, kind: str) -> Iterator[None]:
-    """Whatever Pillow raises on a damaged file, as an ImageError; memory included, nothing of ours hidden.
+    """Turn any exception of Pillow on a damaged file into an ImageError, including MemoryError; keep our own errors.
 
     Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error and more, as
     the damage falls; listing them would let one through.

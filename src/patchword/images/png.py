@@ -1,7 +1,7 @@
 """PNG: Pillow gets only the chunks that the pixels need; 16-bit colour is decoded here.
 
 Comments, profiles, animation and times are dropped before decoding: a comment that unpacks to gigabytes or
-has a wrong checksum says nothing about the image. Pillow keeps only the upper byte of 16-bit colour, which
+has a wrong checksum does not matter for the image. Pillow keeps only the upper byte of 16-bit colour, which
 would make a dark image black; asked a second time for the order of the other machines, it gives the lower one.
 Source: the PNG specification, third edition (W3C), sections 5, 7 and 11.3.2 (tRNS).
 """
@@ -97,7 +97,7 @@ def _clear_in_8_bits(body: bytes, depth: int) -> bytes:
 
 
 def is_deep_colour(png: Png) -> bool:
-    """Whether Pillow would cut it down to 8 bits (16-bit grey it reads whole)."""
+    """Whether Pillow would reduce it to 8 bits (it reads 16-bit grey in full)."""
     return png.depth == 16 and png.colour in (2, 4, 6)
 
 
@@ -118,7 +118,7 @@ def read_deep(png: Png, name: str, limits: Limits, value_range: ValueRange | Non
 
 
 def _values(png: Png, name: str) -> NDArray[np.uint16]:
-    """[H, W, channels], whole."""
+    """The 16-bit values [H, W, channels]."""
     if png.colour == 4:
         # Two bytes of grey and two of alpha are packed and filtered as four channels of a byte.
         header = b"IHDR" + struct.pack(">IIBB", png.width, png.height, 8, 6) + png.data[26:29]

@@ -76,7 +76,7 @@ def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
 
 
 def _kept_part(plan: Plan, box: Box) -> tuple[Plan, Box]:
-    """The plan of a very thin picture: resize only what the crop keeps."""
+    """The plan for a very thin image: resize only what the crop keeps."""
     across, down = (box[2] - box[0]) / plan.resized[1], (box[3] - box[1]) / plan.resized[0]
     left, top = box[0] + plan.left * across, box[1] + plan.top * down
     kept = (left, top, left + plan.output[1] * across, top + plan.output[0] * down)

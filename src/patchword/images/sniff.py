@@ -91,7 +91,7 @@ def sniff(head: bytes, size: int, name: str) -> str:
 
 
 def _sniff_boxes(head: bytes, name: str) -> str:
-    """ISO media files: AVIF, HEIC or a video, told apart by their brands."""
+    """ISO media files: AVIF, HEIC or a video, distinguished by their brands."""
     length = int.from_bytes(head[:4], "big")
     brands = {head[i : i + 4] for i in range(8, min(max(length, 16), len(head)), 4) if i != 12}
     if brands & {b"avif", b"avis"}:

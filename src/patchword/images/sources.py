@@ -25,7 +25,7 @@ def name_of(source: object, name: str) -> str:
 
 
 def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, str]:
-    """The content and its kind. Raises ImageError for what is not a regular file, too large or not an image."""
+    """The content and its kind. Raises ImageError if it is not a regular file, too large or not an image."""
     if isinstance(source, str | os.PathLike):
         return _read_path(source, name, limits)
     if isinstance(source, bytes | bytearray | memoryview):

@@ -109,11 +109,11 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
 
 
 def is_ordinary(tiff: Tiff) -> bool:
-    """Whether Pillow's answer is the whole picture: 8 bits or 1, unsigned, of a usual kind and channel count."""
+    """Whether Pillow reads the image completely: 8 bits or 1, unsigned, of a usual kind and channel count."""
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
     if tiff.compression not in UNPACKED or tiff.photometric not in known:
         return True  # JPEG, fax, CIELab…: only Pillow can read them
-    if tiff.photometric == YCBCR:  # plain and whole, it is too much for Pillow 11.3
+    if tiff.photometric == YCBCR:  # Pillow 11.3 fails on plain YCbCr without subsampling
         return tiff.is_subsampled or tiff.bits != 8 or tiff.samples != 3
     if tiff.compression == PACKBITS and tiff.predictor != 1:
         return False  # libtiff would give the differences
@@ -123,7 +123,7 @@ def is_ordinary(tiff: Tiff) -> bool:
         return tiff.samples == 1 and tiff.bits in (1, 8)
     if tiff.bits != 8 or tiff.planes_apart:
         return False
-    # Not WHITE_IS_ZERO, a negative where its one plane is said to lie apart; nor palettes, black where their colours
+    # Not WHITE_IS_ZERO, a negative where its one plane is marked as separate; nor palettes, black where their colours
     # are numbers of 8 bits.
     usual = {RGB: 3, CMYK: 4}.get(tiff.photometric)
     return tiff.samples == usual or (tiff.photometric == RGB and tiff.extra_samples == (2,))

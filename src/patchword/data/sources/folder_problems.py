@@ -12,7 +12,7 @@ from patchword.errors import DataError, plural, suggestion
 
 
 def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | None, level: int | None) -> None:
-    """table: one that lists the images, if there is one. Raises: DataError if no image lies in a class folder."""
+    """table: one that lists the images, if there is one. Raises: DataError if no image is in a class folder."""
     filled = [c for members in found.members.values() for c, files in members.items() if files]
     if filled and not (
         len(set(filled)) == 1 and (table is not None or is_generic(filled[0])) and level is None
@@ -33,7 +33,7 @@ def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | Non
 
 
 def _flat_folder(found: Found, tree: Tree) -> Folder:
-    """The folder with most images directly in it, of those that training images should lie in."""
+    """Among the folders for training images, the one with most images directly in it."""
     candidates = found.flat or [place for place in found.places.values() if place.num_images] or [tree.root]
     below = [folder for place in candidates[:1] for folder in place.walk()]
     return max(below, key=lambda folder: (len(folder.images), folder is candidates[0]))

@@ -28,7 +28,7 @@ Members = dict[str, list[str]]
 
 @dataclass(kw_only=True)
 class Found:
-    """members: split → class → files, split "all" when there are no split folders. places: where each split's classes lie.
+    """members: split → class → files, split "all" when there are no split folders. places: where each split's classes are.
 
     flat: folders of images where class folders should be. loose: images outside any class folder. unlabelled: folder →
     images without a class, next to a split with classes. beside: folder → images, of folders that are not splits.
@@ -75,7 +75,7 @@ def arrange(root: Folder, path: str, level: int | None = None) -> Found:
 def _below_wrappers(
     folder: Folder, found: Found | None = None, keep: Collection[str] = (), stop_at_splits: bool = False
 ) -> Folder:
-    """The folder itself, or the one below that holds all its images in folders. keep: names not to be looked through."""
+    """The folder itself, or the one below that holds all its images in folders. keep: names of folders to keep."""
     while not folder.images and len(folder.filled) == 1:
         (only,) = folder.filled
         if only.is_flat or only.name in keep or (stop_at_splits and splits_among([only.name])):
@@ -87,7 +87,7 @@ def _below_wrappers(
 
 
 def has_classes(folder: Folder, known: Collection[str] = ()) -> bool:
-    """Whether images lie in class folders below `folder`. known: names that are classes for certain.
+    """Whether there are images in class folders below `folder`. known: names that are classes for certain.
 
     A single folder called images, unknown, test or like its parent is not a class.
     """

@@ -44,7 +44,7 @@ class Folder:
 
     @property
     def is_flat(self) -> bool:
-        """Whether its images lie directly in it, but for a few."""
+        """Whether most of its images are directly in it."""
         return len(self.images) > 0.1 * self.num_images
 
     def walk(self) -> Iterator["Folder"]:

@@ -1,4 +1,4 @@
-"""What lies next to the images and says what they show: tables of labels, and boxes of detection sets."""
+"""Files next to the images that describe them: tables of labels, and boxes of detection data sets."""
 
 import re
 from pathlib import PurePosixPath
@@ -44,7 +44,7 @@ def _count_listed(head: Head, file: str, names: set[str]) -> int:
 
 
 def refuse_detection(tree: Tree, path: str) -> None:
-    """Raises: DataError if boxes lie next to the images."""
+    """Raises: DataError if there are boxes next to the images."""
     boxes = _boxes(tree)
     if boxes is not None:
         raise DataError(
@@ -74,7 +74,7 @@ def _boxes(tree: Tree) -> str | None:
 
 
 def archives(folder: Folder) -> list[str]:
-    """Archives that lie in the place of images."""
+    """Archives found instead of images."""
     endings = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
     return [file for place in folder.walk() for file in place.others if file.lower().endswith(endings)]
 

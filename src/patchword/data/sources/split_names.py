@@ -11,7 +11,7 @@ SPLITS = {
     "test": ("test", "testing", "tst"),
 }
 _SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
-# What may stand next to the word of a split, as in training_set, imgs_train and seg_test.
+# Words that may appear next to a split's word, as in training_set, imgs_train and seg_test.
 _BESIDE_A_SPLIT = "set sets data dataset images image imgs img pics folder split seg jpg jpeg png"
 _IMAGES = "images image imgs img pictures pics photos frames jpeg jpegs jpg png files samples data dataset"
 _MASKS = "masks mask labels annotations segmentation segmentations segmented gt groundtruth"
@@ -53,7 +53,7 @@ def misspelt_split(name: str) -> str | None:
 def splits_among(names: Iterable[str]) -> dict[str, str]:
     """Name → split, for each name that says one: "val", and also "val_set", "imgs_val", "val2017".
 
-    A word next to the split's must be a usual one, or stand next to another split's too: flowers_train and flowers_test
+    A word next to the split's must be a usual one, or appear next to another split's too: flowers_train and flowers_test
     are splits, cat_train and dog_test are not.
     """
     names = list(names)

@@ -32,7 +32,7 @@ def recognises(path: str) -> bool:
 
 
 def labels_among(files: Sequence[str]) -> str | None:
-    """The one CSV or JSON lines file that stands next to images with no class folders, if there is one."""
+    """The one CSV or JSON lines file next to images without class folders, if there is one."""
     visible = [f for f in files if not PurePosixPath(f).name.startswith(".") and not f.startswith("__MACOSX")]
     tables = [f for f in visible if f.lower().endswith(TABLE_SUFFIXES[:-1])]
     if len(tables) != 1:
@@ -105,7 +105,7 @@ def read_in_zip(
     reader: Callable[[Sequence[str]], Reader],
     request: OpenRequest,
 ) -> Dataset:
-    """A table that lies in a zip next to its images."""
+    """Read a table in a zip, next to its images."""
     refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     top = "" if str(folder) == "." else f"{folder}/"

@@ -9,11 +9,11 @@ from typing import Any
 from patchword.data.dataset import Problem
 from patchword.errors import DataError, plural
 
-# What stands between two labels in one cell. A blank, "-" or "_" is also part of many names.
+# Separators between two labels in one cell. A blank, "-" or "_" is also part of many names.
 _SEPARATORS = (",", ";", "|", "/", "+", "&", " and ", "\n")
 _WEAK_SEPARATORS = (" ", "_", "-")
 _LIST = re.compile(r"""\[.*\]|\{.*\}|\(\s*['"].*\)""", re.DOTALL)
-# Of the images, so many that stand in several rows with different labels make a table of several labels an image.
+# If more than this share of the images has several rows with different labels, the table has several labels per image.
 _MANY = 0.1
 
 
@@ -53,7 +53,7 @@ class _Several:
 
 
 def several_labels(path: str, column: str, texts: Sequence[str | None]) -> list[Problem]:
-    """A warning where labels may hold several names.
+    """Warn if labels may hold several names.
 
     The evidence is that the parts of a label are labels of other rows: "cat,dog" where there are "cat" and "dog".
     Names such as "black bear" or "bear, black" have no such parts. With a blank, two such labels are wanted
@@ -115,7 +115,7 @@ def _parts(label: str, separator: str) -> tuple[str, ...]:
 
 
 def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem]:
-    """A warning where labels look like combinations of a few words that never stand alone.
+    """Warn if labels look like combinations of a few words that never occur alone.
 
     Most of the labels then are another one and one word more, there are fewer words than labels, and words change
     their place, which the parts of a name don't.
@@ -139,7 +139,7 @@ def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem
 
 
 def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[str | None]) -> list[Problem]:
-    """A warning where an image stands in several rows with different labels. Raises: DataError if many do."""
+    """Warn if an image is in several rows with different labels. Raises: DataError if many do."""
     labels_of: dict[str, dict[str, None]] = defaultdict(dict)
     for name, text in zip(names, texts, strict=True):
         if name and text:

@@ -11,9 +11,9 @@ LEVEL = "--class-level"
 
 
 def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -> None:
-    """place: where the class folders would lie. table: one that lists the images.
+    """place: where the class folders would be. table: one that lists the images.
 
-    Raises: DataError if telling those folders apart would be meaningless.
+    Raises: DataError if classifying by these folders would be meaningless.
     """
     if len(place.filled) < 2:
         return
