@@ -31,9 +31,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     if not left_out:
         return aligned
     names = ", ".join(map(repr, unknown[:8]))
-    message = (
-        f"{dataset.path}: left out {plural(left_out, 'image')} of classes that the model has not ({names})"
-    )
+    message = f"{dataset.path}: skipped {plural(left_out, 'image')} of classes unknown to the model ({names})"
     return aligned.with_problems([Problem(severity="note", message=message)])
 
 
@@ -44,8 +42,8 @@ def _differ(
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     return DataError(
-        f"{dataset.path} has {plural(len(unknown), 'class', 'classes')} that the model does not know: "
+        f"{dataset.path} has {plural(len(unknown), 'class', 'classes')} unknown to the model: "
         f"{', '.join(lines)}{more}",
-        f"rename {'it' if len(unknown) == 1 else 'them'} to the model's ({known})"
+        f"rename {'it' if len(unknown) == 1 else 'them'} to match the model's classes ({known})"
         + ("" if all_of_them else ", or pass --ignore-unknown-classes"),
     )

@@ -1,4 +1,4 @@
-"""Batches to train on: decoded once where they fit in memory, in an order fixed by seed and epoch."""
+"""Training batches: decoded once if they fit in memory, in an order fixed by seed and epoch."""
 
 import hashlib
 import time
@@ -23,7 +23,7 @@ from patchword.images.stored import Pixels
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of the memory that the machine grants, for decoded images.
+# Share of the available memory for decoded images.
 CACHE_SHARE = 0.25
 BATCHES_AHEAD = 3
 Progress = Callable[[int, int], None]
@@ -41,16 +41,16 @@ class TrainingBatch:
 class Batches:
     """The images of a split, decoded to one size, epoch after epoch.
 
-    They are kept in memory if they fit in a quarter of what the machine grants, and decoded anew each epoch
-    otherwise; the pixels are the same. 8-bit pictures are kept as uint8. A split with a picture deeper than that
+    They are kept in memory if they fit in a quarter of the available memory, else decoded again each epoch;
+    the pixels are the same. 8-bit images are kept as uint8. A split with an image deeper than that
     is kept as float32 in 0..1, four times as large, so that no level is lost.
-    An image that cannot be read is left out, never replaced, and listed in `skipped`.
+    An unreadable image is skipped, never replaced, and listed in `skipped`.
     """
 
     def __init__(
         self, split: Split, preprocess: Preprocess, *, batch_size: int, seed: int, workers: int
     ) -> None:
-        """preprocess: how the stored picture is made; its mean and std are not applied.
+        """preprocess: how the stored image is made; its mean and std are not applied.
 
         fingerprint: of the pixels that `prepare` read, "" before. contents: the hashes of their files.
         """
@@ -66,12 +66,12 @@ class Batches:
 
     @property
     def num_images(self) -> int:
-        """Images that can be read, as far as is known."""
+        """Number of images not known to be unreadable."""
         return len(self._usable)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches; the one that is left over is dropped, unless it is the only one."""
+        """Number of full batches; an incomplete one is dropped unless it is the only one."""
         return max(self.num_images // self.batch_size, 1)
 
     def fits_in_memory(self, value_bytes: int) -> bool:
@@ -80,9 +80,9 @@ class Batches:
         return needed <= CACHE_SHARE * machine.memory_limit_bytes()
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Decode every image once: fills the memory where they fit, finds the unreadable ones.
+        """Decode every image once: fill the cache if they fit, and find the unreadable ones.
 
-        Raises: DataError where not one image can be read.
+        Raises: DataError if no image can be read.
         """
         cache = self._new_cache(np.dtype(np.uint8))
         usable: list[int] = []
@@ -103,22 +103,22 @@ class Batches:
             if progress:
                 progress(index + 1, len(self.split))
         if not usable:
-            first = f", the first because {': '.join(self.skipped[0])}" if self.skipped else ""
+            first = f"; the first: {': '.join(self.skipped[0])}" if self.skipped else ""
             raise DataError(
-                f"not one of {len(self.split)} training images can be read{first}", "mend the images"
+                f"none of the {len(self.split)} training images can be read{first}", "fix the images"
             )
         self.fingerprint, self.contents = digest.hexdigest(), frozenset(contents)
         self._usable = np.array(usable)
         self._keep(cache)
 
     def _new_cache(self, dtype: np.dtype[Any]) -> Pixels | None:
-        """Room for every image; None where they do not fit."""
+        """Allocate space for every image; None if they do not fit."""
         if not self.fits_in_memory(dtype.itemsize):
             return None
         return np.empty((len(self.split), self.preprocess.in_channels, *self.preprocess.image_size), dtype)
 
     def _deepened(self, cache: Pixels, filled: int) -> Pixels | None:
-        """The first picture deeper than 8 bits was found: what is there so far, as float32."""
+        """Convert the cache to float32, because the first image deeper than 8 bits was found."""
         if cache.dtype == np.float32:
             return cache
         deep = self._new_cache(np.dtype(np.float32))
@@ -132,7 +132,7 @@ class Batches:
         self._cache = None if cache is None else torch.from_numpy(cache[: len(self._usable)])
 
     def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
-        """The batches of an epoch, in an order that only (seed, epoch) decides."""
+        """Yield the batches of an epoch, in an order that depends only on (seed, epoch)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
         wanted = order[: self.steps_per_epoch * self.batch_size]
         chunks = [wanted[i : i + self.batch_size] for i in range(0, len(wanted), self.batch_size)]
@@ -158,7 +158,7 @@ class Batches:
         decoded = in_order(self._read, flat, self.workers, BATCHES_AHEAD * self.batch_size)
         for chunk in chunks:
             answers = [next(decoded) for _ in chunk]
-            # Readable a moment ago, unreadable now (a disk that went away): left out and listed.
+            # The file became unreadable after `prepare` (e.g. an unmounted disk): skip and record it.
             good = [i for i, answer in enumerate(answers) if not isinstance(answer, str)]
             for i, answer in enumerate(answers):
                 if isinstance(answer, str):
@@ -196,12 +196,12 @@ class Batches:
 
 
 def as_unit_float(pixels: Pixels) -> Pixels:
-    """Pixels as float32 in 0..1, the numbers that augmentation makes of uint8 too."""
+    """Pixels as float32 in 0..1, the same numbers that augmentation makes from uint8."""
     return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
 
 
 def _stacked(pictures: list[Any]) -> Pixels:
-    """One array of one dtype; uint8 where all are."""
+    """One array of one dtype; uint8 if all are."""
     if any(picture.dtype != np.uint8 for picture in pictures):
         pictures = [as_unit_float(picture) for picture in pictures]
     return np.stack(pictures)

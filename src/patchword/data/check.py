@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it, before anything is trained."""
+"""Check a data set before training: its contents and its problems."""
 
 import hashlib
 import io
@@ -26,21 +26,21 @@ from patchword.errors import ImageError, plural
 from patchword.images.decode import Request, Source, load
 from patchword.images.preprocess import ValueRange
 
-# More than this and a sample is looked at instead.
+# With more images than this, only a sample is checked.
 MAX_IMAGES = 50_000
-# JPEGs are decoded no smaller than this for mean, deviation and sameness: seconds, not minutes.
+# JPEGs may be decoded this small for mean, deviation and duplicates: seconds instead of minutes.
 LOOK_SIZE = (128, 128)
 IMBALANCE = 10.0
 FEW_PER_CLASS = 10
 LISTED = 5
-# Of the range of a deep picture: no more than this, and its values probably have fewer bits than the file.
+# If a deep image uses at most this share of its range, its values probably have fewer bits than the file.
 _SMALL_PART = 0.25
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The answer of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
+    """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
 
     dataset: Dataset
     problems: tuple[Problem, ...]
@@ -63,7 +63,7 @@ class CheckReport:
         data = self.dataset
         return (
             f"CheckReport({data.path!r}: {plural(self.images, 'image')}, "
-            f"{plural(len(data.classes), 'class', 'classes')}; {problems or 'nothing wrong'})"
+            f"{plural(len(data.classes), 'class', 'classes')}; {problems or 'no problems'})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class CheckReport:
         }
 
     def _unreadable(self, split: Split) -> dict[str, list[int]]:
-        """Of each class, how many of the split's images nobody learns from or is scored on."""
+        """Number of unreadable images of this split per class."""
         names = {name for name, _ in self.skipped}
         lost = split.subset([i for i, name in enumerate(split.names) if name in names])
         return {"unreadable": lost.counts(len(self.dataset.classes))} if len(lost) else {}
@@ -110,9 +110,9 @@ def check_data(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Decode every image (a sample beyond 50,000) and say what is there and what is wrong.
+    """Decode every image (a sample beyond 50,000) and report contents and problems.
 
-    channels, value_range: as the model will read them; None is 3, or 1 where the data are grey by nature, and the
+    channels, value_range: as the model will read them; None is 3, or 1 if the data are grey by nature, and the
     range of the files' type.
     """
     places = _places(dataset)
@@ -129,13 +129,18 @@ def check_data(
     total = sum(len(split) for split in dataset.splits.values())
     good = [look for look in looks if not look.reason]
     skipped = [(dataset.splits[x.split].names[x.index], x.reason) for x in looks if x.reason]
-    # Of the images to train on alone: what scores a model must not shape its input.
+    # Only training images count: evaluation images must not shape the model's input.
     mean, std = _statistics([look for look in good if look.split in ("train", "all")] or good)
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
     if value_range is None:
         problems += _unused_range(good)
     if len(places) < total:
-        problems.append(Problem(severity="note", message=f"{len(places)} of {total} images were looked at"))
+        problems.append(
+            Problem(
+                severity="note",
+                message=f"only {len(places)} of {total} images were checked (a random sample)",
+            )
+        )
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         dataset=dataset,
@@ -212,14 +217,14 @@ def _bytes_of(source: Source, name: str) -> bytes | None:
 
 
 def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
-    """Pillow's name for how the file stores its pixels, or the array's kind, and whether it has several pages or frames."""
+    """Pillow's mode name (or the array's dtype), and whether the file has several pages or frames."""
     if data is None:
         return f"{np.asarray(source).dtype} array", False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                # A phone's JPEG (MPO) holds a preview or a depth map after the picture: no page.
+                # A phone's JPEG (MPO) may hold a preview or a depth map after the image, which is not a page.
                 paged = image.format != "MPO" and getattr(image, "is_animated", False)
                 return image.mode, bool(paged)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -237,7 +242,7 @@ def _statistics(looks: list[ImageFacts]) -> tuple[list[float], list[float]]:
 
 
 def _unused_range(looks: list[ImageFacts]) -> list[Problem]:
-    """A warning where 16-bit pictures use a small part of their range, as 12-bit values in a 16-bit file do."""
+    """A warning where 16-bit images use a small part of their range, as 12-bit values in a 16-bit file do."""
     deepest = max((look.deepest for look in looks if look.deepest is not None), default=1.0)
     if deepest == 0 or deepest > _SMALL_PART:
         return []
@@ -245,7 +250,7 @@ def _unused_range(looks: list[ImageFacts]) -> list[Problem]:
     top = 2 ** max(value.bit_length(), 1) - 1
     message = (
         f"the highest value of the images deeper than 8 bits is {deepest:.4f} of their range ({value} of 65535), "
-        "so the model sees them almost black"
+        "so they look almost black to the model"
     )
     fix = f"if {top} is white, pass --value-range 0,{top}"
     return [Problem(severity="warning", message=message, fix=fix)]
@@ -266,49 +271,58 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     """Too few classes or images, and classes of very different size."""
     training = dataset.splits.get("train") or dataset.splits.get("all")
     if training is None:
-        return [Problem(severity="error", message=f"{dataset.path} has no training images", fix="add train/")]
+        return [
+            Problem(
+                severity="error", message=f"{dataset.path} has no training images", fix="add a train/ folder"
+            )
+        ]
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
-        return [_fatal(f"{dataset.path} has one image", "give some images of each of two or more classes")]
+        return [_fatal(f"{dataset.path} has one image", "give several images of at least two classes")]
     counts = np.array(training.counts(len(dataset.classes)))
     if (counts > 0).sum() < 2 <= counts.sum() or len(dataset.classes) < 2:
         only = dataset.classes[int(counts.argmax())] if dataset.classes else ""
         return [
             _fatal(
-                f"{dataset.path} has images of one class ({only!r}), so there is nothing to tell apart",
-                "add another",
+                f"{dataset.path} has only one class ({only!r})",
+                "add at least one more class",
             )
         ]
     problems = []
     if dataset.columns is not None and len(dataset.classes) > 2 and counts.max() == 1:
         column = dataset.columns.label
         message = (
-            f"{dataset.path}: each of the {len(dataset.classes)} labels in the column {column} stands in one "
+            f"{dataset.path}: each of the {len(dataset.classes)} labels in column {column} is in only one "
         )
-        fix = "name the column of the class with --label-column"
+        fix = "pass the column of the class with --label-column"
         return [
             _fatal(
-                f"{message}training row, such as {dataset.classes[0]!r}: a number or an id, not a class", fix
+                f"{message}training row, e.g. {dataset.classes[0]!r}: this is a number or an ID, not a class",
+                fix,
             )
         ]
     if not any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
         others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
-        message = f"{dataset.path} has no images to evaluate on" + (f", but {others}" if others else "")
-        fix = "call that split val" if others else "add images to val, or remove it and a fifth is held out"
+        message = f"{dataset.path} has no images to evaluate on" + (f", only {others}" if others else "")
+        fix = (
+            "rename that split to val"
+            if others
+            else "add images to val, or remove it to hold out a fifth of train"
+        )
         problems.append(_fatal(message, fix))
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]
         has = plural(counts[smallest], "training image")
-        message = f"the class {name!r} has only {has} (10 or more are recommended)"
-        problems.append(Problem(severity="warning", message=message, fix="add images of it"))
+        message = f"class {name!r} has only {has} (10 or more recommended)"
+        problems.append(Problem(severity="warning", message=message, fix="add more images"))
     if counts[smallest] and counts[largest] > IMBALANCE * counts[smallest]:
         ratio = counts[largest] / counts[smallest]
         message = (
             f"imbalance: {dataset.classes[largest]!r} has {ratio:.0f} times as many images as "
-            f"{dataset.classes[smallest]!r}; top-1 hides the small classes, look at each class's recall"
+            f"{dataset.classes[smallest]!r}; top-1 accuracy hides the small classes, so check the recall per class"
         )
-        problems.append(Problem(severity="warning", message=message, fix="add images of the small classes"))
+        problems.append(Problem(severity="warning", message=message, fix="add images to the small classes"))
     return [*problems, *unscored_classes(dataset), *look_alikes(dataset.classes)]
 
 
@@ -337,7 +351,7 @@ def _look_problems(
 
 
 def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem]:
-    """Splits, and classes to train on, of which not one image can be read."""
+    """Find splits and training classes without a single readable image."""
     problems = []
     all_of, bad_of = (
         Counter(look.split for look in looks),
@@ -348,10 +362,16 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
             needed = name in ("train", dataset.evaluation.name)
             first = next(look for look in looks if look.split == name)
             why = f"{dataset.splits[name].names[first.index]}: {first.reason}"
-            message = f"none of the {plural(count, 'image')} of {name} can be read; the first: {why}"
+            message = (
+                f"none of the {plural(count, 'image')} in {name} can be read; the first: {why}"
+                if count > 1
+                else f"the only image in {name} cannot be read: {why}"
+            )
             problems.append(
                 Problem(
-                    severity="error" if needed else "warning", message=message, fix=first.fix or "mend them"
+                    severity="error" if needed else "warning",
+                    message=message,
+                    fix=first.fix or "fix or remove the images",
                 )
             )
     training = [look for look in looks if look.split in ("train", "all")]
@@ -360,6 +380,10 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
     bad = Counter(int(labels[look.index]) for look in training if look.reason)
     for label, count in sorted(bad.items()):
         if count == whole[label] and len(bad) < len(training):
-            message = f"none of the {plural(count, 'training image')} of the class {dataset.classes[label]!r} can be read"
+            message = (
+                f"none of the {plural(count, 'training image')} of class {dataset.classes[label]!r} can be read"
+                if count > 1
+                else f"the only training image of class {dataset.classes[label]!r} cannot be read"
+            )
             problems.append(Problem(severity="warning", message=message, fix="fix them, or remove the class"))
     return problems

@@ -1,4 +1,4 @@
-"""What an image's file contains, as a short hash: the same picture under another name has the same one."""
+"""Short hashes of file contents, to recognise the same image under another name."""
 
 import base64
 import binascii
@@ -27,7 +27,7 @@ class Signed(Protocol):
     """A reader that can rule out equal files without reading them."""
 
     def sign(self, row: int) -> Hashable:
-        """Something that equal files share, such as their size."""
+        """A value that equal files share, such as their size."""
         ...
 
     @property
@@ -37,9 +37,9 @@ class Signed(Protocol):
 
 
 def fetched(source: Source, name: str, max_pixels: int) -> Source:
-    """The bytes of a file named by a path, so that it is read once for its hash and its pixels; all else as it is.
+    """Read the file if `source` is a path, so that one read serves its hash and its pixels; return other sources unchanged.
 
-    Raises: ImageError where it cannot be read.
+    Raises: ImageError if it cannot be read.
     """
     if isinstance(source, str | os.PathLike):
         return read_bytes(source, name, Limits(max_pixels))[0]
@@ -56,7 +56,7 @@ def hash_of(source: Source) -> bytes:
 
 
 def hashes_of(split: Split, indices: Iterable[int] | None = None) -> list[bytes | None]:
-    """The hash of each image (or of those at `indices`), in order; None where a file cannot be read."""
+    """The hash of each image (or of those at `indices`), in order; None if a file cannot be read."""
 
     def work(index: int) -> bytes | None:
         try:
@@ -69,7 +69,7 @@ def hashes_of(split: Split, indices: Iterable[int] | None = None) -> list[bytes 
 
 
 def equal_files(split: Split) -> list[Hashable]:
-    """For each image something that it shares with exactly those of equal content.
+    """Return for each image a key that only images with equal content share.
 
     Only files that may be equal are read: those that share their reader's sign.
     """
@@ -94,7 +94,7 @@ def pack(hashes: Iterable[bytes]) -> str:
 
 
 def unpack(text: str) -> frozenset[bytes]:
-    """The set that `pack` wrote; an empty one where the text is no such set."""
+    """The set that `pack` wrote; an empty one if the text is not such a set."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -104,5 +104,5 @@ def unpack(text: str) -> frozenset[bytes]:
 
 
 def seen_in(split: Split, trained: frozenset[bytes]) -> list[int]:
-    """The places of the images that are in `trained`. Every file is read and hashed, none decoded."""
+    """The places of the images that are in `trained`. Every file is read and hashed, but not decoded."""
     return [i for i, content in enumerate(hashes_of(split)) if content in trained] if trained else []

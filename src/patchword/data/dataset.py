@@ -1,7 +1,7 @@
-"""What a data set is to the rest: classes, splits of named images, and what was left out.
+"""Data sets: classes, splits of named images, and what was skipped.
 
-Sources (`sources/`) make a `Dataset`; nobody else asks whether the images lay in a folder,
-a zip, a table or in a package. An image is read only when it is asked for.
+Only the sources (`sources/`), which create a `Dataset`, know whether images come from a folder,
+a zip, a table or a package. An image is read only when it is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ Severity = Literal["error", "warning", "note"]
 
 
 class Reader(Protocol):
-    """Gives the image at a row as something that `images.decode` accepts; safe in threads."""
+    """Return the image at a row as something that `images.decode` accepts; thread-safe."""
 
     def __call__(self, row: int) -> Source: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something a user should know of the data. "error": training would be meaningless."""
+    """Something a user should know about the data. "error": training would be meaningless."""
 
     severity: Severity
     message: str
@@ -35,7 +35,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class TakenColumns:
-    """Of a table: the columns that were used, and `others` that were not."""
+    """The columns of a table that are used, and the `others`."""
 
     image: str
     label: str
@@ -53,9 +53,9 @@ class TakenColumns:
 class Split:
     """Some images of a data set, in a fixed order.
 
-    names: what a person would call each image, unique. labels [N] int64: index into the
-    data set's classes. rows [N]: where the reader finds each image. max_pixels: a larger image
-    is refused by whoever reads it.
+    names: a readable, unique name for each image. labels [N] int64: index into the
+    data set's classes. rows [N]: where the reader finds each image. max_pixels: larger images
+    are refused when read.
     """
 
     name: str
@@ -91,9 +91,9 @@ class Split:
 class Dataset:
     """Classes in their order and the splits, "train" and "val" or "test", or "all" alone.
 
-    passed_by: skipped files, counted by reason. readings: what was decided about folders or columns that
-    a person might not expect, a line each. problems: what was found while listing; `check_data` adds what
-    only a look into the images shows.
+    passed_by: skipped files, counted by reason. readings: decisions about folders or columns that
+    a user might not expect, one line each. problems: what was found while listing; `check_data` adds what
+    only decoding shows.
     columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
     """
 
@@ -109,20 +109,20 @@ class Dataset:
 
     @property
     def training(self) -> Split:
-        """Raises: DataError where there is nothing to train on."""
+        """Raises: DataError if there is nothing to train on."""
         if "train" not in self.splits:
-            raise DataError(f"{self.path} has no training images", "give a data set with a train/ folder")
+            raise DataError(f"{self.path} has no training images", "add a train/ folder")
         return self.splits["train"]
 
     @property
     def evaluation(self) -> Split:
-        """The split that scores: val, else test, else all that is there."""
+        """The split to evaluate on: val, else test, else all images."""
         for name in ("val", "test", "all"):
             if name in self.splits:
                 return self.splits[name]
         raise DataError(
             f"{self.path} has no images to evaluate on (splits: {', '.join(self.splits)})",
-            "add a val/ folder beside train/",
+            "add a val/ folder next to train/",
         )
 
     def with_problems(self, problems: Sequence[Problem]) -> "Dataset":

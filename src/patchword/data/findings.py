@@ -1,4 +1,4 @@
-"""What the images of a data set and the names of its classes show together."""
+"""Findings about all images of a data set together, and about its class names."""
 
 import unicodedata
 from collections import defaultdict
@@ -18,17 +18,17 @@ _ENCODING = "how their characters are encoded"
 _OVERLOOKED: dict[str, Callable[[str], str]] = {
     _ENCODING: lambda name: unicodedata.normalize("NFKC", name),
     "letter case": str.casefold,
-    "blanks": lambda name: "".join(name.split()),
+    "spaces": lambda name: "".join(name.split()),
     "hyphens or underscores": lambda name: name.translate({ord("-"): None, ord("_"): None}),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What one image showed. sums: of pixel values 0..1 and their squares, by channel.
+    """Facts about one decoded image. sums: of pixel values 0..1 and their squares, by channel.
 
     plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
-    deepest: the highest value of a picture deeper than 8 bits.
+    deepest: the highest value of an image deeper than 8 bits.
     """
 
     split: str
@@ -52,7 +52,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def look_alikes(classes: Sequence[str]) -> list[Problem]:
-    """Classes whose names a person would read as one, with how they differ."""
+    """Report classes whose names look the same, with their difference."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups[_without(name)].append(name)
@@ -63,25 +63,25 @@ def look_alikes(classes: Sequence[str]) -> list[Problem]:
             show = ascii if _ENCODING in how else repr
             message = f"the classes {show(one)} and {show(other)} differ only in {' and '.join(how)}"
             problems.append(
-                Problem(severity="warning", message=message, fix="if they are one class, give it one name")
+                Problem(severity="warning", message=message, fix="if they are the same class, use one name")
             )
     return problems
 
 
 def _without(name: str, kept: str = "") -> str:
-    """The name without all that is easily overlooked, but for what is kept."""
+    """The name without every difference that is easily overlooked, except the one to keep."""
     for what, strip in _OVERLOOKED.items():
         name = name if what == kept else strip(name)
     return name
 
 
 def _differences(one: str, other: str) -> list[str]:
-    """How two names differ that are equal without all that is easily overlooked."""
+    """List how two names differ that are equal without easily overlooked differences."""
     return [what for what in _OVERLOOKED if _without(one, what) != _without(other, what)]
 
 
 def unscored_classes(dataset: Dataset) -> list[Problem]:
-    """Classes that have training images and none in a split that scores."""
+    """Report classes that have training images but none in an evaluation split."""
     training = dataset.splits.get("train")
     if training is None:
         return []
@@ -94,8 +94,8 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
             continue
         one = len(missing) == 1
         message = (
-            f"{name} has no image of {listed(missing)}, so {'it' if one else 'they'} cannot be evaluated: "
-            f"the score is over {len(dataset.classes) - len(missing)} of {len(dataset.classes)} classes"
+            f"{name} has no images of {listed(missing)}, so {'this class' if one else 'these classes'} cannot be evaluated: "
+            f"the score covers {len(dataset.classes) - len(missing)} of {len(dataset.classes)} classes"
         )
         if dataset.split_seed is None:
             fix = f"add images of {'the class' if one else 'these classes'} to {name}"
@@ -106,7 +106,7 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
 
 
 def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
-    """Images of one colour, as white drawings on a transparent background become."""
+    """Report images of a single colour, e.g. white drawings on a transparent background."""
     plain = [look for look in looks if look.plain]
     if not plain:
         return []
@@ -119,8 +119,8 @@ def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]
         if everything
         else f"{len(plain)} of {plural(len(looks), 'image')}"
     )
-    message = f"{share} {'is' if len(looks) == 1 else 'are'} one plain colour{why}, as {first}"
-    fix = "draw them on a background of another colour" if white else "look at some of them"
+    message = f"{share} {'is' if len(looks) == 1 else 'are'} a single plain colour{why}, e.g. {first}"
+    fix = "flatten them onto a background of another colour" if white else "open some of them and check"
     same = everything and len({look.pixels_hash for look in looks}) == 1
     severity = (
         "error"
@@ -138,15 +138,13 @@ def many_paged(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     if not paged:
         return []
     have = "file has" if len(paged) == 1 else "files have"
-    message = (
-        f"{len(paged)} {have} more than one page or frame, as {_name(dataset, paged[0])}; the first is used"
-    )
-    fix = "save the pages that matter as files of their own"
+    message = f"{len(paged)} {have} more than one page or frame, e.g. {_name(dataset, paged[0])}; only the first is used"
+    fix = "save the pages you need as separate files"
     return [Problem(severity="warning" if 2 * len(paged) > len(looks) else "note", message=message, fix=fix)]
 
 
 def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
-    """Images that are the same: over splits, under two classes, and within a split. Each image counts."""
+    """Report identical images: across splits, in two classes, and within a split. Each image counts."""
     groups: dict[bytes, list[ImageFacts]] = defaultdict(list)
     for look in looks:
         groups[look.pixels_hash].append(look)
@@ -176,13 +174,13 @@ def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
         message = f"{sum(map(len, labels))} images have a copy in another class, {_pair(dataset, [group[0], other])}"
         problems.append(Problem(severity="warning", message=message, fix="keep each in one class"))
     if within:
-        repeats = "image repeats" if within == 1 else "images repeat"
-        problems.append(Problem(severity="note", message=f"{within} {repeats} another of the same split"))
+        repeats = "image is a duplicate" if within == 1 else "images are duplicates"
+        problems.append(Problem(severity="note", message=f"{within} {repeats} of another in the same split"))
     return problems
 
 
 def _pair(dataset: Dataset, looks: Sequence[ImageFacts]) -> str:
-    return "as " + " = ".join(_name(dataset, look) for look in looks)
+    return "e.g. " + " = ".join(_name(dataset, look) for look in looks)
 
 
 def _name(dataset: Dataset, look: ImageFacts) -> str:

@@ -1,4 +1,4 @@
-"""Images on their way to the model: read ahead in threads, in order, failures in their place.
+"""Read images ahead in threads, in order, with failures in their place.
 
 `iterate` serves evaluation, prediction and embedding; `batches.py` serves training.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """An image to answer for, and what to call it; `source` may be a call that fetches it later."""
+    """An input image and its name; `source` may be a function that fetches it later."""
 
     name: str
     source: Source | Callable[[], Source]
@@ -45,7 +45,7 @@ class ReadBatch:
     """indices: places among the inputs, ascending. images: [b, C, h, w] float32, b may be 0.
 
     names: of the images, as many as indices. failures: of inputs that came before the
-    batch's last, each told once.
+    batch's last, each reported once.
     """
 
     indices: list[int]
@@ -55,7 +55,7 @@ class ReadBatch:
 
 
 def from_split(split: Split) -> Iterator[Named]:
-    """The split's images; one that cannot even be fetched fails later, in its place."""
+    """Yield the split's images; one that cannot be fetched fails later, in its place."""
     for index, name in enumerate(split.names):
         yield Named(name=name, source=partial(split.source, index))
 

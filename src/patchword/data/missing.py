@@ -1,4 +1,4 @@
-"""The message for a path that is not there: which part is wrong, and what is near."""
+"""The error for a path that does not exist: which part is missing, and similar names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from patchword.errors import DataError, near_text
 
 
 def not_there(path: str, other_names: Sequence[str] = ()) -> DataError:
-    """Names the first part of the path that is missing and the nearest that exists beside it."""
+    """Names the first part of the path that is missing and the nearest that exists next to it."""
     missing = Path(path)
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent
@@ -16,5 +16,7 @@ def not_there(path: str, other_names: Sequence[str] = ()) -> DataError:
     except OSError:
         beside = []
     near = near_text(missing.name, [*beside, *other_names])
-    what = f"{path} is not there" if str(missing) == path else f"{path} is not there, nor is {missing}"
-    return DataError(f"{what}{near}", "give the path of a folder, a .zip or a table that exists")
+    what = (
+        f"{path} does not exist" if str(missing) == path else f"{path} does not exist: there is no {missing}"
+    )
+    return DataError(f"{what}{near}", "give the path of an existing folder, .zip or table")

@@ -1,4 +1,4 @@
-"""From what a user calls DATA to a `Dataset`."""
+"""Open DATA, as given by the user, as a `Dataset`."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ from patchword.images.suffixes import SUFFIXES
 def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     """List the images of `path`: `digits`, a folder or .zip of class folders, or a table.
 
-    Raises: DataError, with the nearest path where there is none, or with what is known when
+    Raises: DataError, with similar paths if it does not exist, or with the supported kinds if
     no source recognises it.
     """
     request = request or OpenRequest()
@@ -23,7 +23,7 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     if not text:
         raise DataError("the path of the data is empty", "give `digits`, a folder, a .zip or a table")
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
-        raise DataError(f"{text} is a URL, and data are read from disk", "download it, and give its path")
+        raise DataError(f"{text} is a URL, but data must be on disk", "download it and give its path")
     for source in SOURCES:
         if source.recognises(text):
             return _limited(source.read(text, request), request.max_pixels)
@@ -33,26 +33,24 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
 
 
 def _unknown(path: str) -> DataError:
-    """Names what a single file is that holds no data set, by its name or content."""
+    """Explain why a single file is not a data set, by its name."""
     suffix = Path(path).suffix.lower()
     if suffix in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"):
-        return DataError(
-            f"{path} is an archive that patchword does not read", "unpack it and give the folder"
-        )
+        return DataError(f"{path} is an unsupported archive", "unpack it and give the folder")
     if suffix in SUFFIXES:
         return DataError(
             f"{path} is one image, not a data set",
-            "give the folder of the class folders; `patchword predict` classifies single images",
+            "give the folder that holds the class folders, or classify single images with `patchword predict`",
         )
     if suffix in (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".dat"):
-        return DataError(f"{path} is not a table that patchword reads", "save it as CSV")
+        return DataError(f"{path} is not a supported table format", "save it as CSV")
     if suffix == ".json":
         return DataError(
-            f"{path} is JSON, which patchword does not read as data",
-            "give a .jsonl table with an object a line, or the folder of class folders",
+            f"{path} is JSON, which is not supported as data",
+            "give a .jsonl table with one object per line, or a folder of class folders",
         )
     known = "; ".join(source.DESCRIPTION for source in SOURCES)
-    return DataError(f"{path} is no data set that patchword knows", f"give one of: {known}")
+    return DataError(f"{path} is not a data set in a supported format", f"give one of: {known}")
 
 
 def _limited(dataset: Dataset, max_pixels: int) -> Dataset:

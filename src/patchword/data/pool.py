@@ -1,7 +1,7 @@
-"""Work done a little ahead, in order, in threads: Pillow gives up Python's lock while it decodes.
+"""An ordered, bounded thread pool. Pillow releases the GIL while it decodes.
 
-Threads, not processes: nothing has to be pickled, no memory is copied, nothing hangs under
-spawn, and Ctrl-C ends them.
+Threads instead of processes: nothing is pickled, no memory is copied, nothing hangs under
+spawn, and Ctrl-C stops them.
 """
 
 from collections import deque
@@ -14,9 +14,9 @@ R = TypeVar("R")
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
-    """`work` of each item, in the order of the items, at most `ahead` of them begun or waiting.
+    """Yield `work(item)` in the order of the items, with at most `ahead` of them running or waiting.
 
-    `items` may be endless or lazy. What `work` raises is raised here, at its place.
+    `items` may be endless or lazy. Exceptions from `work` are raised here, in their place.
     """
     pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="patchword-decode")
     waiting: deque[Future[R]] = deque()

@@ -1,11 +1,11 @@
-"""How a data set should be opened: what a user may choose, with its defaults."""
+"""Options for opening a data set, with their defaults."""
 
 from dataclasses import dataclass
 
 from patchword.errors import DataError, SettingsError
 from patchword.images.limits import MAX_PIXELS
 
-# Field → the option that sets it, of those that mean something for one kind of data alone.
+# Field → its command-line option, for options that apply to one kind of data only.
 TABLE_OPTIONS = {
     "image_column": "--image-column",
     "label_column": "--label-column",
@@ -16,7 +16,7 @@ FOLDER_OPTIONS = {"class_level": "--class-level"}
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRequest:
-    """split: hold out a fifth where the data has no split; else one split "all".
+    """split: hold out a fifth if the data has no split; if False, one split "all".
 
     split_seed: another number gives another split; the seed of the training changes nothing, so that two
     trainings on the same data hold out the same images. image_column, label_column, split_column: of a table;
@@ -51,10 +51,10 @@ def refuse_folder_options(request: OpenRequest, what: str) -> None:
 
 
 def _refuse(request: OpenRequest, options: dict[str, str], what: str, kind: str) -> None:
-    said = [option for field, option in options.items() if getattr(request, field) is not None]
-    if said:
-        applies = "applies" if len(said) == 1 else "apply"
+    given = [option for field, option in options.items() if getattr(request, field) is not None]
+    if given:
+        applies = "applies" if len(given) == 1 else "apply"
         raise DataError(
-            f"{what}, and {', '.join(said)} {applies} to {kind} only",
-            f"remove {'it' if len(said) == 1 else 'them'}",
+            f"{what}, and {', '.join(given)} {applies} to {kind} only",
+            f"remove {'it' if len(given) == 1 else 'them'}",
         )

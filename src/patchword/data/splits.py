@@ -1,4 +1,4 @@
-"""Holding out a part of the images, so that each keeps its side when others come or go."""
+"""Hold out images such that each keeps its side when others are added or removed."""
 
 import hashlib
 import unicodedata
@@ -37,7 +37,7 @@ def held_out(
     one side, held out only if every copy's key would be.
 
     A class with two or more images (copies counted once) has some on both sides: where chance leaves one side
-    empty, the image with the lowest place is held out, or the one with the highest is trained on. A picture that
+    empty, the image with the lowest place is held out, or the one with the highest is trained on. An image that
     stands under two classes may then be trained on although it was the only one held out of a class.
 
     An image's side depends on its own name, but for that rule. So:
@@ -75,7 +75,7 @@ def _numbered(contents: Sequence[Hashable]) -> NDArray[np.int64]:
 
 
 def split_in_two(whole: Split, seed: int, keys: Sequence[str] | None = None) -> dict[str, Split]:
-    """`whole` as "train" and "val", about 80/20 in every class, by the rules of `held_out`.
+    """Split `whole` into "train" and "val", about 80/20 in every class, by the rules of `held_out`.
 
     keys: a name for each image that moving or zipping the data does not change; None places the images by their
     content, for those that have no name.

@@ -1,4 +1,4 @@
-"""All images of a data set, whatever its classes: what prediction and embedding read where no split is asked for.
+"""All images of a data set, whatever its classes: the input of prediction and embedding if no split is given.
 
 The listing and the readers are those of training, so an image has one name and one content everywhere.
 """
@@ -24,7 +24,7 @@ _ENDINGS_LISTED = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Unlabelled:
-    """split: the images, with labels that mean nothing. skipped: files that are not images, by ending.
+    """split: the images, with labels that mean nothing. skipped: files that are not images, by extension.
 
     unreadable: folders that could not be listed, each with the reason.
     """
@@ -39,15 +39,13 @@ class Unlabelled:
             return ""
         endings = [f"{ending} {count}" for ending, count in self.skipped.most_common(_ENDINGS_LISTED)]
         more = ", …" if len(self.skipped) > _ENDINGS_LISTED else ""
-        return (
-            f"{plural(sum(self.skipped.values()), 'file')} not named as an image ({', '.join(endings)}{more})"
-        )
+        return f"{plural(sum(self.skipped.values()), 'file')} without an image file extension ({', '.join(endings)}{more})"
 
 
 def is_data_set(path: str) -> bool:
     """Whether `path` names a zip, a table or a built-in data set rather than one image. Folders: see `read_folder`."""
     suffix = PurePosixPath(path).suffix.lower()
-    # Of a file with another ending nothing is read here: an .npz and a .docx are zips too, and no data sets.
+    # Files with other extensions are not opened: .npz and .docx are zips too, but not data sets.
     return (
         (suffix in (".zip", "") and zipped.recognises(path))
         or (suffix in table.TABLE_SUFFIXES and table.recognises(path))
@@ -70,7 +68,7 @@ def read_folder(path: str) -> Unlabelled:
 def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
     """The images of a zip, of a table, or of a built-in data set; `is_data_set` says which paths those are.
 
-    Raises: DataError where it cannot be read.
+    Raises: DataError if it cannot be read.
     """
     if PurePosixPath(path).suffix.lower() in table.TABLE_SUFFIXES:
         references, reader = table.read_images(path, request)
@@ -92,7 +90,7 @@ def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table's reader, with a reason where a row names no image."""
+    """A table's reader that raises an error for rows without an image."""
 
     reader: Reader
     missing: frozenset[int]
@@ -106,7 +104,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Joined:
-    """Splits one after the other."""
+    """The concatenation of several splits."""
 
     sources: Sequence[Callable[[int], Source]]
     counts: Sequence[int]
@@ -120,7 +118,7 @@ class _Joined:
 
 
 def _images_among(files: Sequence[str]) -> tuple[list[str], Counter[str]]:
-    """The images by their endings, and how many other files there are of each ending; hidden ones are neither."""
+    """The images by their extensions, and how many other files there are per extension; hidden ones are neither."""
     kept: list[str] = []
     skipped: Counter[str] = Counter()
     for file in files:
@@ -130,7 +128,7 @@ def _images_among(files: Sequence[str]) -> tuple[list[str], Counter[str]]:
         if ending in SUFFIXES:
             kept.append(file)
         else:
-            skipped[ending or "no ending"] += 1
+            skipped[ending or "no extension"] += 1
     return kept, skipped
 
 
@@ -149,4 +147,4 @@ def _named(
 def _unreadable(error: OSError) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(f"{error.filename}: no permission to read this folder", "change its permissions")
-    return DataError(f"{error.filename}: {error.strerror or error}", "look at the folder")
+    return DataError(f"{error.filename}: {error.strerror or error}", "check the folder")

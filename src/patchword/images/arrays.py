@@ -1,4 +1,4 @@
-"""NumPy arrays and `.npy` files: which axis is which, and never a pickle."""
+"""NumPy arrays and `.npy` files: the order of their axes, without unpickling."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Meaning, Stored, scaled, wrong_channels
 
 _DESCR = re.compile(rb"'descr':\s*'[<>|=]?([A-Za-z?])\d{0,4}'")
-# Possessive, and a comma after every number but the last: there is one way to read it, so nothing to try for ever.
+# Possessive, and a comma after every number but the last: there is one way to read it, so matching never backtracks.
 _SHAPE = re.compile(rb"'shape':\s*+\(\s*+((?:\d{1,18}+L?\s*+,\s*+){0,8}+(?:\d{1,18}+L?\s*+)?+)\)")
 _FORTRAN = re.compile(rb"'fortran_order':\s*+True")
 _LONGEST_HEADER = 10_000
@@ -25,7 +25,8 @@ def from_array(
     """[H, W], [H, W, C] or [C, H, W] → Stored. Where both readings of three axes would do, channels are last."""
     if array.dtype.kind not in "buif":
         raise ImageError(
-            f"{name}: an array of {array.dtype}, not of numbers", "give uint8, uint16 or float 0..1"
+            f"{name}: the array has dtype {array.dtype}, which is not numeric",
+            "pass uint8, uint16 or float in 0..1",
         )
     hwc = _channels_last(array, channels, name)
     limits.check(hwc.shape[1], hwc.shape[0], hwc.shape[2], hwc.dtype.itemsize, name)
@@ -49,11 +50,11 @@ def _channels_last(array: NDArray[Any], channels: int, name: str) -> NDArray[Any
             raise wrong_channels(name, min(array.shape[0], array.shape[2]), channels)
     else:
         raise ImageError(
-            f"{name}: an array of shape {array.shape}",
-            "give one picture of shape (h, w), (h, w, c) or (c, h, w)",
+            f"{name}: an array of shape {array.shape} is not one image",
+            "pass one image of shape (h, w), (h, w, c) or (c, h, w)",
         )
     if 0 in hwc.shape:
-        raise ImageError(f"{name}: an array of shape {array.shape} holds no pixels", "leave it out")
+        raise ImageError(f"{name}: an array of shape {array.shape} has no pixels", "remove it")
     return hwc
 
 
@@ -70,11 +71,11 @@ def read_npy(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
     descr, shape = _DESCR.search(header), _SHAPE.search(header)
     if len(header) < length or length > _LONGEST_HEADER or shape is None:
         raise ImageError(
-            f"{name}: a .npy file whose header is damaged or cut off", "write it again with numpy.save"
+            f"{name}: the .npy header is damaged or truncated", "save the array again with numpy.save"
         )
     if descr is None or descr[1] == b"O":
         raise ImageError(
-            f"{name}: a .npy file of Python objects or records, not of numbers (reading it could run pickled code)",
+            f"{name}: the .npy file holds Python objects or records, not numbers (reading it could run pickled code)",
             "save plain numbers with numpy.save(..., allow_pickle=False)",
         )
     dtype = _dtype(descr[0].split(b"'")[-2].decode("latin-1"), name)
@@ -83,7 +84,8 @@ def read_npy(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
     start += length
     if len(data) - start < count * dtype.itemsize:
         raise ImageError(
-            f"{name}: the file is cut off ({len(data)} bytes for an array of {sides})", "get it again"
+            f"{name}: the file is truncated ({len(data)} bytes for an array of shape {sides})",
+            "download it again",
         )
     limits.check_bytes(count * (dtype.itemsize + 4), name)
     flat = np.frombuffer(data, dtype, count=count, offset=start)
@@ -98,4 +100,7 @@ def _dtype(descr: str, name: str) -> np.dtype[Any]:
             return np.dtype(descr)
     except TypeError:
         pass
-    raise ImageError(f"{name}: a .npy file of {descr!r}, not of numbers", "save uint8, uint16 or float 0..1")
+    raise ImageError(
+        f"{name}: the .npy file has dtype {descr!r}, which is not numeric",
+        "save uint8, uint16 or float in 0..1",
+    )

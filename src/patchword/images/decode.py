@@ -1,4 +1,4 @@
-"""One decoder for training, evaluation and prediction: any picture in, upright channels out.
+"""One decoder for training, evaluation and prediction: any image in, upright channels out.
 
 Routes: `.npy` and arrays (arrays.py); TIFF deeper than 8 bits or with other channels (tiff.py,
 tiff_pixels.py); 16-bit colour PNG (png.py); netpbm (netpbm.py); all else Pillow (pillow.py). Each gives what is stored; orientation and
@@ -46,9 +46,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the caller wants of a picture.
+    """Options for decoding one image.
 
-    min_size: from the upright (h, w) of the picture to the least (h, w) that a JPEG may be decoded to.
+    min_size: from the upright (h, w) of the image to the least (h, w) that a JPEG may be decoded to.
     """
 
     channels: int = 3
@@ -60,10 +60,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An upright picture of the wanted channels: a Pillow image of mode L or RGB, or [H, W, C].
+    """An upright image of the wanted channels: a Pillow image of mode L or RGB, or [H, W, C].
 
-    size: (h, w) of the whole upright picture. A JPEG may have been decoded smaller than that; `box` (left, top,
-    right, bottom) is then the part of `picture` that the whole covers, to a fraction of a pixel.
+    size: (h, w) of the whole upright image. A JPEG may have been decoded smaller than that; `box` (left, top,
+    right, bottom) is then the part of `picture` that the full image covers, to a fraction of a pixel.
     """
 
     picture: Image.Image | Pixels
@@ -84,9 +84,9 @@ def decode(
     """A path, bytes, binary file, PIL image or array → [H, W, channels], upright, alpha over white.
 
     uint8, or float32 in 0..1 for anything deeper than 8 bits. channels: 1 grey, 3 RGB, n as stored.
-    value_range: (lowest, highest) of float, 16- and 32-bit data; 8-bit pictures are not touched by it.
+    value_range: (lowest, highest) of float, 16- and 32-bit data; 8-bit images are unaffected.
     min_size: (h, w); a JPEG may come smaller than it is, but no side below this.
-    Raises: ImageError that names the picture, the reason and what to do.
+    Raises: ImageError that names the image, the reason and what to do.
     """
     request = Request(
         channels=channels,
@@ -103,13 +103,13 @@ def decode(
 
 
 def load(source: Source, request: Request, name: str = "") -> Loaded:
-    """As `decode`, but an 8-bit picture stays with Pillow, so that the resize needs no copy."""
+    """As `decode`, but an 8-bit image stays with Pillow, so that the resize needs no copy."""
     name = name_of(source, name)
     try:
-        with np.errstate(all="ignore"):  # odd floats warn while being copied; they are judged after that
+        with np.errstate(all="ignore"):  # odd floats warn while being copied; they are checked afterwards
             return _load(source, request, name, Limits(request.max_pixels))
     except MemoryError as error:  # within the limits, but not on this machine now
-        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
+        raise ImageError(f"{name}: not enough memory to decode it", "resize the image") from error
 
 
 def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded:
@@ -117,7 +117,7 @@ def _load(source: Source, request: Request, name: str, limits: Limits) -> Loaded
         stored = from_array(source, request.channels, name, limits, request.value_range)
         return _loaded(stored, 1, request, name)
     if isinstance(source, Image.Image):
-        return _load_image(source, source.format or "picture", request, name, limits)
+        return _load_image(source, source.format or "image", request, name, limits)
     data, kind = read_bytes(source, name, limits)
     if kind == "npy":
         array = read_npy(data, name, limits)
@@ -177,7 +177,7 @@ def _load_tiff(data: bytes, request: Request, name: str, limits: Limits) -> Load
 def _load_image(image: Image.Image, kind: str, request: Request, name: str, limits: Limits) -> Loaded:
     pillow.check_size(image, limits, name)
     if kind != "jpeg":
-        pillow.load(image, kind, name)  # the EXIF of a PNG may stand behind its pixels
+        pillow.load(image, kind, name)  # the EXIF of a PNG may come after its pixels
     orientation = _orientation(image) if request.apply_exif and kind != "tiff" else 1
     width, height = image.size
     box = None
@@ -197,9 +197,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _draft(image: Image.Image, min_size: Callable[[Size], Size], orientation: int) -> Box | None:
-    """Let libjpeg decode by 1/2, 1/4 or 1/8; the box of the whole picture in what it will give, upright.
+    """Let libjpeg decode by 1/2, 1/4 or 1/8; the box of the complete image in what it will give, upright.
 
-    None where nothing is gained."""
+    None if nothing is gained."""
     width, height = image.size
     swapped = orientation in (5, 6, 7, 8)
     least = min_size((width, height) if swapped else (height, width))

@@ -1,6 +1,6 @@
-"""Which pixels of a picture a model is given: the resize rules and the sizes they lead to.
+"""Resize rules: which pixels of an image the model gets, and at what size.
 
-Every rule answers one question, "a picture of h x w: resize it to what, and what then?", with a
+Every rule answers one question, "an image of h x w: resize it to what, and what then?", with a
 `Plan`. The rounding of sides is part of a rule, because one pixel more or less moves every sample.
 """
 
@@ -74,7 +74,7 @@ class Shorter:
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """The smallest picture of the same aspect that covers `size` = (h, w), then the centre `image_size`.
+    """The smallest image of the same aspect that covers `size` = (h, w), then the centre `image_size`.
 
     For models trained here, square or not; timm's "center" where the size is not square.
     """
@@ -92,7 +92,7 @@ class Cover:
 
 @dataclass(frozen=True, kw_only=True)
 class Border:
-    """The whole picture inside `size` = (h, w), the rest filled with the mean colour.
+    """The complete image inside `size` = (h, w), the rest filled with the mean colour.
 
     Source: timm's crop mode "border" (ResizeKeepRatio with longest=1, then CenterCropOrPad).
     """
@@ -143,7 +143,7 @@ class Capped:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """As many whole patches as fit in `max_patches`, the aspect kept to a patch (NaFlex); sizes vary.
+    """As many complete patches as fit in `max_patches`, the aspect kept to a patch (NaFlex); sizes vary.
 
     Source: big_vision, pp/proj/image_text/ops_naflex.py, and transformers' Siglip2ImageProcessor: the
     scale is found by bisection between 1e-6 and 100 until the bounds are closer than 1e-5.
@@ -177,7 +177,7 @@ class Patches:
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """No resize and no crop: the picture as it is; sizes vary."""
+    """No resize and no crop: the image as it is; sizes vary."""
 
     kind: ClassVar[str] = "keep"
 

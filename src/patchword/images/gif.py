@@ -7,7 +7,7 @@ from patchword.errors import ImageError
 
 
 def refuse_without_colours(data: bytes, name: str) -> None:
-    """Raises ImageError where no table says what the numbers mean: Pillow would take them for levels, nearly black."""
+    """Raises ImageError if there is no colour table: Pillow would read the indices as grey levels, nearly black."""
     if len(data) < 13 or data[10] & 0x80:
         return
     position = 13
@@ -17,4 +17,4 @@ def refuse_without_colours(data: bytes, name: str) -> None:
             position += 1 + data[position]
         position += 1
     if data[position : position + 1] == b"," and position + 9 < len(data) and not data[position + 9] & 0x80:
-        raise ImageError(f"{name}: damaged GIF file (it has no colours)", "get it again")
+        raise ImageError(f"{name}: damaged GIF file (it has no colour table)", "download it again")

@@ -1,4 +1,4 @@
-"""ICO and CUR: the directory brought into agreement with the pictures, so that Pillow finds their alpha.
+"""ICO and CUR: the directory brought into agreement with the images, so that Pillow finds their alpha.
 
 Pillow trusts the depth in the directory, where many programs leave zero and a CUR has its hot spot, and knows
 neither the mask of a CUR nor the PNG in one.
@@ -12,7 +12,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def with_true_depths(data: bytes) -> bytes:
-    """The file as an ICO whose directory gives each picture's own depth; untouched where it points outside."""
+    """The file as an ICO whose directory gives each image's own depth; untouched if it points outside."""
     out = bytearray(data)
     out[2:4] = b"\1\0"
     count = int.from_bytes(data[4:6], "little")

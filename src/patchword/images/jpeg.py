@@ -1,4 +1,4 @@
-"""JPEG: whether all of its pixels are in the file. libjpeg itself fills what is missing with grey and says nothing."""
+"""JPEG: whether all pixels are in the file. libjpeg silently fills missing pixels with grey."""
 
 import struct
 from typing import Any
@@ -12,7 +12,7 @@ from patchword.images import pillow
 from patchword.images.limits import Limits
 
 _END = b"\xff\xd9"
-# Coded data that would go on differently, were a part of the picture still to come.
+# Coded data that would go on differently, were a part of the image still to come.
 _TRIALS = (b"\x55" * 64, b"\xa9" * 64)
 # A download that was given its place on the disk in advance ends in zeros, which decode to something.
 _ZEROS = bytes(64)
@@ -22,8 +22,8 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 def with_end_marker(data: bytes, name: str, limits: Limits) -> bytes:
     """The file as it is, or with the end marker that it lacks when nothing else is missing.
 
-    Downloads of which only the last bytes are gone are common. Pillow refuses them; adding the marker blindly
-    would let any cut-off file pass, half of it grey.
+    Downloads that lack only their last bytes are common. Pillow refuses them; adding the marker blindly
+    would let any truncated file pass, half of it grey.
     """
     if _END in data[-4096:] or not _is_sequential(data):
         return data
@@ -35,14 +35,14 @@ def with_end_marker(data: bytes, name: str, limits: Limits) -> bytes:
     try:
         return data + _END if _is_whole(data, name, limits) else data
     except ImageError:
-        return data  # damaged otherwise: the plain route says how
+        return data  # damaged in another way: normal decoding reports it
 
 
 def refuse_grey_end(image: Image.Image, data: bytes, name: str, limits: Limits) -> None:
-    """Raises ImageError where an end marker stands before the end of the pixels.
+    """Raises ImageError if an end marker comes before the end of the pixels.
 
     image: as decoded, not turned. Its last pixel is then the grey of no data at all: only where it is that grey, which
-    pictures may hold, is the file tried.
+    images may hold, is the file tried.
     """
     last = image.getpixel((image.width - 1, image.height - 1))
     if any(level not in (127, 128) for level in (last if isinstance(last, tuple) else (last,))):
@@ -52,7 +52,9 @@ def refuse_grey_end(image: Image.Image, data: bytes, name: str, limits: Limits) 
     except ImageError:
         return  # what follows the marker is not for the decoder
     if not is_whole:
-        raise ImageError(f"{name}: the JPEG file is cut off (its last pixels are missing)", "get it again")
+        raise ImageError(
+            f"{name}: the JPEG file is truncated (its last pixels are missing)", "download it again"
+        )
 
 
 def _is_whole(data: bytes, name: str, limits: Limits) -> bool:
@@ -74,7 +76,7 @@ def _pixels(data: bytes, name: str, limits: Limits) -> NDArray[Any]:
 
 
 def _is_sequential(data: bytes) -> bool:
-    """One scan: a progressive file cut between two scans looks whole, and is not."""
+    """One scan: a progressive file cut between two scans looks complete but is not."""
     return b"\xff\xc2" not in data and data.count(b"\xff\xda") == 1
 
 

@@ -1,4 +1,4 @@
-"""How much of a machine one picture may take, checked from the header before anything is decoded."""
+"""Limits on pixels and memory per image, checked from the header before decoding."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ class Limits:
         """Raises ImageError for no pixels, too many, or more bytes than the limit (floats included)."""
         if width < 1 or height < 1:
             side = "width" if width < 1 else "height"
-            raise ImageError(f"{name}: its {side} is zero", "leave it out: there is nothing to see")
+            raise ImageError(f"{name}: its {side} is zero", "remove it: it has no pixels")
         if width * height > self.max_pixels:
             raise ImageError(
                 f"{name}: {width}x{height} is {width * height:,} pixels, over the limit of {self.max_pixels:,}",
-                "make it smaller, or allow more with --max-pixels (in Python max_pixels)",
+                "resize the image, or raise the limit with --max-pixels (in Python max_pixels)",
             )
         stored = width * height * channels * itemsize
         as_float = 0 if itemsize == 1 else width * height * channels * 4
@@ -33,6 +33,6 @@ class Limits:
         allowed = self.max_pixels * _BYTES_PER_PIXEL
         if needed > allowed:
             raise ImageError(
-                f"{name}: decoding takes {needed / 1e9:,.1f} GB, over the limit of {allowed / 1e9:,.1f} GB",
-                "make it smaller, or allow more with --max-pixels (in Python max_pixels)",
+                f"{name}: decoding needs {needed / 1e9:,.1f} GB, over the limit of {allowed / 1e9:,.1f} GB",
+                "resize the image, or raise the limit with --max-pixels (in Python max_pixels)",
             )

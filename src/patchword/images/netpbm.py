@@ -1,6 +1,6 @@
-"""The netpbm family, whole: PBM, PGM, PPM (ASCII and binary, any maxval to 65535), PAM and PFM.
+"""The complete netpbm family: PBM, PGM, PPM (ASCII and binary, any maxval to 65535), PAM and PFM.
 
-Pillow brings colour deeper than 8 bits down to 8 and grey to mode "I", so it is not asked.
+Pillow brings colour deeper than 8 bits down to 8 and grey to mode "I", so it is not used.
 Source: netpbm.sourceforge.net/doc (pbm, pgm, ppm, pam); pauldebevec.com/Research/HDR/PFM.
 """
 
@@ -15,7 +15,7 @@ from patchword.images.limits import Limits
 from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Meaning, Pixels, Stored, scaled
 
-# Possessive: a comment is never read a second way, which a header of nothing but "#" would make take for ever.
+# Possessive: a comment is never read a second way, so that a header of only "#" does not backtrack forever.
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*+)*+([^\s#]+)")
 _SPACE = re.compile(rb"\s")
 _LONGEST_HEADER = 1 << 16  # bytes: comments may be long
@@ -43,7 +43,7 @@ class _Header:
 
 
 def read_netpbm(data: bytes, name: str, limits: Limits, value_range: ValueRange | None) -> Stored:
-    """Raises: ImageError for a damaged header, a file cut off, a value over maxval, or a size over the limits."""
+    """Raises: ImageError for a damaged header, a truncated file, a value over maxval, or a size over the limits."""
     magic = data[:2]
     if magic in (b"PF", b"Pf"):
         return _read_pfm(data, name, limits, value_range)
@@ -63,7 +63,7 @@ def read_netpbm(data: bytes, name: str, limits: Limits, value_range: ValueRange 
         dtype = np.dtype(np.uint8 if itemsize == 1 else ">u2")
         values = np.frombuffer(_exactly(data, header.start, count * itemsize, name), dtype)
     if int(values.max()) > header.maxval:
-        raise _damaged(name, f"a value of {values.max()} over maxval {header.maxval}")
+        raise _damaged(name, f"value {values.max()} exceeds maxval {header.maxval}")
     shaped = values.reshape(header.height, header.width, header.channels)
     return Stored(pixels=_scaled(shaped, header.maxval, name, value_range), meaning=header.meaning)
 
@@ -84,7 +84,7 @@ def _header(data: bytes, name: str) -> _Header:
     for _ in range(3 if has_maxval else 2):
         match = _TOKEN.match(data, position, position + _LONGEST_HEADER)
         if match is None or not match[1].isdigit() or len(match[1]) > 10:
-            raise _damaged(name, "its header")
+            raise _damaged(name, "invalid header")
         numbers.append(int(match[1]))
         position = match.end()
     if data[position : position + 1] == b"#":  # a comment in place of the one space before the pixels
@@ -107,7 +107,7 @@ def _pam_header(data: bytes, name: str) -> _Header:
     fields = {line[0]: line[1].strip() for line in lines if len(line) == 2}
     numbers = [fields.get(key, b"") for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")]
     if not all(number.isdigit() and len(number) <= 10 for number in numbers):
-        raise _damaged(name, "its header")
+        raise _damaged(name, "invalid header")
     width, height, channels, maxval = map(int, numbers)
     meaning = _PAM_MEANING.get(fields.get(b"TUPLTYPE", b""), "bands")
     if meaning == "bands" and channels in (1, 3):
@@ -126,20 +126,22 @@ def _pam_header(data: bytes, name: str) -> _Header:
 
 def _ascii(data: bytes, header: _Header, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
     body = re.sub(rb"#[^\r\n]*", b"", data[header.start - 1 :])
-    if data[1:2] == b"1":  # PBM digits may stand without a space between; 1 is black
+    if data[1:2] == b"1":  # PBM digits need no space between them; 1 is black
         digits = np.frombuffer(re.sub(rb"\s", b"", body), np.uint8)[:count]
         if not np.isin(digits, (48, 49)).all():
-            raise _damaged(name, "something that is no 0 or 1 among its pixels")
+            raise _damaged(name, "a pixel that is not 0 or 1")
         values: Pixels = np.equal(digits, ord("0")).astype(np.uint8)
     else:
         values = _numbers(body, header.maxval, count, dtype, name)
     if values.size < count:
-        raise ImageError(f"{name}: the file is cut off ({values.size} of {count} values)", "get it again")
+        raise ImageError(
+            f"{name}: the file is truncated ({values.size} of {count} values)", "download it again"
+        )
     return values
 
 
 def _numbers(body: bytes, maxval: int, count: int, dtype: np.dtype[Any], name: str) -> Pixels:
-    """The first `count` numbers of a text, or as many as there are. What follows them is not looked at."""
+    """The first `count` numbers of a text, or as many as there are. What follows them is not checked."""
     values = np.empty(count, dtype)
     have = start = 0
     while start < len(body) and have < count:
@@ -149,11 +151,11 @@ def _numbers(body: bytes, maxval: int, count: int, dtype: np.dtype[Any], name: s
         if not _is_numbers(block):
             block = b" ".join(block.split(None, count - have)[: count - have])
             if not _is_numbers(block):
-                raise _damaged(name, "something that is no number among its pixels")
+                raise _damaged(name, "a pixel that is not a number")
         # Of an empty text numpy makes a zero.
         numbers = np.fromstring(block or b"0", np.int64, sep=" ")[: count - have if block else 0]
         if numbers.size and int(numbers.max()) > maxval:
-            raise _damaged(name, f"a value of {numbers.max()} over maxval {maxval}")
+            raise _damaged(name, f"value {numbers.max()} exceeds maxval {maxval}")
         values[have : have + numbers.size] = numbers
         have, start = have + numbers.size, end
     return values[:have]
@@ -175,12 +177,12 @@ def _read_pfm(data: bytes, name: str, limits: Limits, value_range: ValueRange | 
     """Rows from the bottom up; a negative scale means little-endian."""
     match = re.match(rb"P[fF]\s+(\d{1,10})\s+(\d{1,10})\s+([-+0-9.eE]{1,30})\s", data[:200])
     if match is None:
-        raise _damaged(name, "its header")
+        raise _damaged(name, "invalid header")
     width, height = int(match[1]), int(match[2])
     try:
         order = "<f4" if float(match[3]) < 0 else ">f4"
     except ValueError as error:
-        raise _damaged(name, "its header") from error
+        raise _damaged(name, "invalid header") from error
     channels = 3 if data[1:2] == b"F" else 1
     limits.check(width, height, channels, 4, name)
     body = _exactly(data, match.end(), width * height * channels * 4, name)
@@ -192,10 +194,10 @@ def _exactly(data: bytes, start: int, length: int, name: str) -> memoryview:
     body = memoryview(data)[start : start + length]
     if len(body) < length:
         raise ImageError(
-            f"{name}: the file is cut off ({len(body)} of {length} bytes of pixels)", "get it again"
+            f"{name}: the file is truncated ({len(body)} of {length} bytes of pixels)", "download it again"
         )
     return body
 
 
 def _damaged(name: str, what: str) -> ImageError:
-    return ImageError(f"{name}: damaged netpbm file ({what})", "get it again, or save it as PNG")
+    return ImageError(f"{name}: damaged netpbm file ({what})", "download it again, or save it as PNG")

@@ -16,13 +16,13 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where the stored right and bottom edges come to lie in the upright picture.
+# Position of the stored right and bottom edges in the upright image.
 RIGHT_EDGE_LEFT, RIGHT_EDGE_TOP = (2, 3), (7, 8)
 BOTTOM_EDGE_LEFT, BOTTOM_EDGE_TOP = (6, 7), (3, 4)
 
 
 def read_orientation(exif: bytes | None) -> int:
-    """The orientation 1..8 in an EXIF block (with or without its "Exif" prefix); 1 where there is none."""
+    """The orientation 1..8 in an EXIF block (with or without its "Exif" prefix); 1 if there is none."""
     if not exif:
         return 1
     block = exif[6:] if exif[:4] == b"Exif" else exif

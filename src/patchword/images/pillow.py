@@ -41,7 +41,7 @@ FORMATS = {
     "tga": ("TgaImagePlugin", "TgaImageFile"),
 }
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_CUT_OFF = (
+_TRUNCATED = (
     "truncat",
     "broken data stream",
     "not processed",
@@ -66,7 +66,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warning of Pillow's passes while a picture is read, in any thread; other warnings are untouched.
+    """Suppress Pillow's warnings while an image is read, in any thread; other warnings are unaffected.
 
     `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; one entry
     that the last reader takes out again is.
@@ -86,13 +86,13 @@ def quiet() -> Iterator[None]:
 
 
 def open_image(data: bytes, kind: str, name: str) -> Image.Image:
-    """The header read, no pixel decoded. Raises ImageError."""
+    """Read the header without decoding pixels. Raises ImageError."""
     module, class_ = FORMATS[kind]
     try:
         plugin = getattr(importlib.import_module(f"PIL.{module}"), class_)
     except ImportError as error:
         raise ImageError(
-            f"{name}: Pillow here cannot read {kind.upper()}", "save it as PNG or JPEG"
+            f"{name}: the installed Pillow cannot read {kind.upper()}", "save it as PNG or JPEG"
         ) from error
     with translated(name, kind):
         image: Image.Image = plugin(io.BytesIO(data))
@@ -101,7 +101,7 @@ def open_image(data: bytes, kind: str, name: str) -> Image.Image:
 
 @contextlib.contextmanager
 def translated(name: str, kind: str) -> Iterator[None]:
-    """Whatever Pillow raises on a damaged file, as an ImageError; memory included, nothing of ours hidden.
+    """Turn any exception of Pillow on a damaged file into an ImageError, including MemoryError; keep our own errors.
 
     Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error and more, as
     the damage falls; listing them would let one through.
@@ -112,24 +112,24 @@ def translated(name: str, kind: str) -> Iterator[None]:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller") from error
+        raise ImageError(f"{name}: not enough memory to decode it", "resize the image") from error
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        if any(word in text.lower() for word in _CUT_OFF):
+        if any(word in text.lower() for word in _TRUNCATED):
             raise ImageError(
-                f"{name}: the {kind.upper()} file is cut off ({text})", "get it again"
+                f"{name}: the {kind.upper()} file is truncated ({text})", "download it again"
             ) from error
         if any(word in text.lower() for word in _UNSUPPORTED):
             raise ImageError(
-                f"{name}: a kind of {kind.upper()} that Pillow cannot read ({text})", "save it as PNG"
+                f"{name}: Pillow does not support this kind of {kind.upper()} ({text})", "save it as PNG"
             ) from error
         raise ImageError(
-            f"{name}: damaged {kind.upper()} file ({text})", "get it again, or leave it out"
+            f"{name}: damaged {kind.upper()} file ({text})", "download it again, or remove it"
         ) from error
 
 
 def fill_background(image: Image.Image, name: str) -> None:
-    """Decode the first picture of a GIF; what an opaque one leaves open of its canvas gets the file's background.
+    """Decode the first image of a GIF; what an opaque one leaves open of its canvas gets the file's background.
 
     Pillow fills it with the first colour; where one colour is clear it leaves the rest clear.
     """
@@ -159,15 +159,13 @@ def without_alpha(image: Image.Image, kind: str, name: str) -> Image.Image:
 def decode_image(
     image: Image.Image, kind: str, name: str, value_range: ValueRange | None
 ) -> Image.Image | Stored:
-    """Any Pillow picture → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
+    """Any Pillow image → one of mode L, RGB or CMYK, or Stored for alpha and all that is deeper than 8 bits."""
     load(image, kind, name)
     if image.mode in _DEEP:
         return _deep(image, name, value_range)
     convert = _MODES.get(image.mode)
     if convert is None:
-        raise ImageError(
-            f"{name}: Pillow mode {image.mode!r}, which has no defined route", "save it as PNG or JPEG"
-        )
+        raise ImageError(f"{name}: Pillow mode {image.mode!r} is not supported", "save it as PNG or JPEG")
     with translated(name, kind):
         converted: Image.Image | Stored = convert(image)
         return converted

@@ -1,8 +1,8 @@
-"""PNG: what the pixels need and nothing else goes to Pillow; 16-bit colour is decoded here.
+"""PNG: Pillow gets only the chunks that the pixels need; 16-bit colour is decoded here.
 
 Comments, profiles, animation and times are dropped before decoding: a comment that unpacks to gigabytes or
-has a wrong checksum says nothing about the picture. Pillow keeps only the upper byte of 16-bit colour, which
-would make a dark picture black; asked a second time for the order of the other machines, it gives the lower one.
+has a wrong checksum does not matter for the image. Pillow keeps only the upper byte of 16-bit colour, which
+would make a dark image black; asked a second time for the order of the other machines, it gives the lower one.
 Source: the PNG specification, third edition (W3C), sections 5, 7 and 11.3.2 (tRNS).
 """
 
@@ -47,9 +47,9 @@ class Png:
 
 
 def parse_png(data: bytes, name: str, limits: Limits) -> Png:
-    """Raises: ImageError for a file cut off in its header, sizes of zero or over the limits."""
+    """Raises: ImageError for a truncated header, sizes of zero or over the limits."""
     if len(data) < 33 or data[12:16] != b"IHDR":
-        raise ImageError(f"{name}: the PNG file is cut off or its header is damaged", "get it again")
+        raise ImageError(f"{name}: the PNG file is truncated or its header is damaged", "download it again")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     channels = _DEEP[colour][0] if colour in _DEEP else 1
     limits.check(width, height, channels, 2 if depth == 16 else 1, name)
@@ -66,7 +66,7 @@ def parse_png(data: bytes, name: str, limits: Limits) -> Png:
     if end <= len(data):  # else the end marker would be read as pixels
         kept.append(_END)
     if colour == 3 and not has_palette:  # Pillow would make it black
-        raise ImageError(f"{name}: damaged PNG file (its palette is missing)", "get it again")
+        raise ImageError(f"{name}: damaged PNG file (its palette is missing)", "download it again")
     return Png(
         width=width,
         height=height,
@@ -89,7 +89,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _clear_in_8_bits(body: bytes, depth: int) -> bytes:
-    """The clear level of a grey picture of 1, 2 or 4 bits as Pillow compares it: with pixels widened to 8 bits."""
+    """The clear level of a grey image of 1, 2 or 4 bits as Pillow compares it: with pixels widened to 8 bits."""
     top = 2**depth - 1
     level = (int.from_bytes(body[:2], "big") & top) * 255 // top
     chunk = b"tRNS" + struct.pack(">H", level)
@@ -97,14 +97,14 @@ def _clear_in_8_bits(body: bytes, depth: int) -> bytes:
 
 
 def is_deep_colour(png: Png) -> bool:
-    """Whether Pillow would cut it down to 8 bits (16-bit grey it reads whole)."""
+    """Whether Pillow would reduce it to 8 bits (it reads 16-bit grey in full)."""
     return png.depth == 16 and png.colour in (2, 4, 6)
 
 
 def read_deep(png: Png, name: str, limits: Limits, value_range: ValueRange | None) -> Stored:
     """16-bit grey+alpha, RGB or RGBA → float32 in 0..1. Raises: ImageError for damaged or missing data."""
     channels, meaning = _DEEP[png.colour]
-    # Two pictures of Pillow's, the 16-bit values and the floats are held at once.
+    # Two images of Pillow's, the 16-bit values and the floats are held at once.
     limits.check_bytes(png.width * png.height * channels * (2 + 2 + 4), name)
     values = _values(png, name)
     pixels = scaled(values, name, value_range)
@@ -118,7 +118,7 @@ def read_deep(png: Png, name: str, limits: Limits, value_range: ValueRange | Non
 
 
 def _values(png: Png, name: str) -> NDArray[np.uint16]:
-    """[H, W, channels], whole."""
+    """The 16-bit values [H, W, channels]."""
     if png.colour == 4:
         # Two bytes of grey and two of alpha are packed and filtered as four channels of a byte.
         header = b"IHDR" + struct.pack(">IIBB", png.width, png.height, 8, 6) + png.data[26:29]
@@ -132,7 +132,7 @@ def _values(png: Png, name: str) -> NDArray[np.uint16]:
 
 
 def _decoded(data: bytes, layout: str | None, name: str) -> NDArray[np.uint8]:
-    """What Pillow takes for the pixels when told that the unpacked bytes lie in `layout` (its "raw mode")."""
+    """The pixels that Pillow returns if it reads the unpacked bytes in `layout` (its "raw mode")."""
     image = pillow.open_image(data, "png", name)
     with pillow.translated(name, "png"):
         if layout is not None and isinstance(image, ImageFile.ImageFile):

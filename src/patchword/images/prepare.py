@@ -1,4 +1,4 @@
-"""From a picture to what the model is fed, as its `Preprocess` says.
+"""Turn an image into model input, as its `Preprocess` specifies.
 
 `read` is the one route from a file to the model's input: evaluation, prediction and embedding all
 take it, so their answers cannot differ.
@@ -25,7 +25,7 @@ def read(
 ) -> NDArray[np.float32]:
     """A file, bytes, array or PIL image → what the model is fed, [C, h, w] float32.
 
-    THE one route for evaluation, prediction and embedding. Raises: ImageError naming the picture and why.
+    The only route for evaluation, prediction and embedding. Raises: ImageError naming the image and why.
     """
     return _normalised(preprocess, read_pixels(source, preprocess, name=name, max_pixels=max_pixels))
 
@@ -33,7 +33,7 @@ def read(
 def read_pixels(
     source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
 ) -> Pixels:
-    """As `read`, before mean and std: [h, w, C], uint8 or, for pictures deeper than 8 bits, float32 in 0..1."""
+    """As `read`, before mean and std: [h, w, C], uint8 or, for images deeper than 8 bits, float32 in 0..1."""
     margin = preprocess.reading.draft_margin
 
     def min_size(size: Size) -> Size:
@@ -65,7 +65,7 @@ def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
     channels = len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
     if channels != preprocess.in_channels:
         raise ImageError(
-            f"{name}: {channels} channels, the model takes {preprocess.in_channels}",
+            f"{name}: {channels} channels, but the model expects {preprocess.in_channels}",
             f"decode it with channels={preprocess.in_channels}",
         )
     plan, box = preprocess.plan(loaded.size), loaded.box
@@ -76,7 +76,7 @@ def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
 
 
 def _kept_part(plan: Plan, box: Box) -> tuple[Plan, Box]:
-    """The plan of a very thin picture: resize only what the crop keeps."""
+    """The plan for a very thin image: resize only what the crop keeps."""
     across, down = (box[2] - box[0]) / plan.resized[1], (box[3] - box[1]) / plan.resized[0]
     left, top = box[0] + plan.left * across, box[1] + plan.top * down
     kept = (left, top, left + plan.output[1] * across, top + plan.output[0] * down)

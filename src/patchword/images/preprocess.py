@@ -1,7 +1,7 @@
-"""From a picture to what the model is fed, as settings that travel in the weights file.
+"""Preprocessing settings, stored in the weights file.
 
-`Preprocess` says every choice that changes a number; `images/prepare.py` does what it says. Settings alone: a
-checkpoint is described with them, and that takes neither NumPy nor Pillow.
+`Preprocess` records every choice that changes a number; `images/prepare.py` applies it. This module holds only
+settings, so that describing a checkpoint needs neither NumPy nor Pillow.
 """
 
 import math
@@ -22,7 +22,7 @@ class Resample:
     rounding: "uint8" rounds to 8 bits as Pillow does, "torch-uint8" as torch's kernel for 8-bit tensors (torchvision
     on tensors: its weights have fewer bits, a value in a hundred is one level off Pillow's), "truncate" cuts to 8 bits (a TensorFlow
     cast), "none" stays in float (vision_transformer; DINOv3 in transformers, which rescales first).
-    Float and 16-bit pictures stay in float under "uint8", but are clipped to 0..1 as 8 bits would be.
+    Float and 16-bit images stay in float under "uint8", but are clipped to 0..1 as 8 bits would be.
     """
 
     interpolation: Interpolation = "bicubic"
@@ -32,23 +32,23 @@ class Resample:
     def __post_init__(self) -> None:
         if not self.antialias and self.interpolation == "lanczos":
             raise SettingsError(
-                "preprocess: lanczos without antialias is defined nowhere",
+                "preprocess: lanczos without antialias is not defined",
                 "use antialias=true, or bilinear, bicubic, nearest or area",
             )
         if self.rounding == "torch-uint8" and not (
             self.antialias and self.interpolation in ("bilinear", "bicubic")
         ):
             raise SettingsError(
-                f"preprocess: torch-uint8 rounding of {self.interpolation}, antialias={self.antialias}",
+                f"preprocess: torch-uint8 rounding does not support {self.interpolation}, antialias={self.antialias}",
                 "use it with antialiased bilinear or bicubic",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a file is read as.
+    """How a file is read.
 
-    apply_exif: turn a picture upright first (timm and torchvision do not).
+    apply_exif: turn an image upright first (timm and torchvision do not).
     value_range: (lowest, highest) of float, 16- and 32-bit data; None takes 0..65535 and 0..1.
     draft_margin: a JPEG is decoded by 1/2, 1/4 or 1/8 (libjpeg's DCT scaling) while both sides stay this many times
         what the resize makes of them; 0 decodes it whole. Measured in docs/decisions/0003.
@@ -62,18 +62,18 @@ class Reading:
         if self.draft_margin != 0 and not 1 <= self.draft_margin < math.inf:
             raise SettingsError(
                 f"preprocess: draft_margin is {self.draft_margin}",
-                "give 0 (always whole), or a number from 1",
+                "set it to 0 (always full size) or to a number from 1",
             )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise SettingsError(
                 f"preprocess: value_range {self.value_range} is empty",
-                "give the lowest number, then the highest",
+                "give the lowest value first, then the highest",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Everything between an upright picture and the tensor that enters the model.
+    """Everything between an upright image and the tensor that enters the model.
 
     image_size: (h, w) that the model receives; for the rules whose size varies (capped, patches, keep) the
         nominal size, which nothing is cut to.
@@ -104,13 +104,15 @@ class Preprocess:
             if len(values) not in (1, self.in_channels) or not all(map(math.isfinite, values)):
                 raise SettingsError(
                     f"preprocess: {name} is {values} for {self.in_channels} channels",
-                    f"give one number, or {self.in_channels}",
+                    f"give one value, or {self.in_channels}",
                 )
         if min(self.std) <= 0:
-            raise SettingsError(f"preprocess: std is {self.std}, which cannot divide", "give numbers above 0")
+            raise SettingsError(
+                f"preprocess: std is {self.std}, but must be positive", "give numbers above 0"
+            )
         if self.version != self.NEWEST:
             raise SettingsError(
-                f"preprocess: version {self.version}, and this patchword knows version {self.NEWEST}",
+                f"preprocess: version {self.version}, but this patchword supports only version {self.NEWEST}",
                 "update patchword",
             )
 
@@ -136,7 +138,7 @@ class Preprocess:
 
     @property
     def fixed_size(self) -> bool:
-        """Whether every picture comes out as `image_size`, so that a batch can be stacked."""
+        """Whether every image comes out as `image_size`, so that a batch can be stacked."""
         return not isinstance(self.resize, VARIABLE_SIZE)
 
     def with_range(self, value_range: ValueRange | None) -> "Preprocess":
@@ -154,5 +156,5 @@ class Preprocess:
         return replace(self, reading=replace(self.reading, value_range=(low, high)))
 
     def plan(self, size: Size) -> Plan:
-        """The resize and crop of an upright picture of `size` = (h, w)."""
+        """The resize and crop of an upright image of `size` = (h, w)."""
         return self.resize.plan(size, self.image_size)

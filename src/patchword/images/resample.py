@@ -28,7 +28,7 @@ _FILTERS = {
 
 
 def resize(picture: Image.Image | Pixels, size: Size, how: Resample, box: Box) -> Pixels:
-    """[H, W, C] uint8 or float32 in 0..1, or a PIL picture of mode L or RGB → [h, w, C], uint8 or float32.
+    """[H, W, C] uint8 or float32 in 0..1, or a PIL image of mode L or RGB → [h, w, C], uint8 or float32.
 
     box: (left, top, right, bottom) in pixels of `picture`, the part that becomes the whole result.
     """

@@ -1,4 +1,4 @@
-"""What a file is by its content; names and suffixes are never asked."""
+"""Detect a file's format from its content, never from its name."""
 
 from patchword.errors import ImageError
 
@@ -26,7 +26,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 _NETPBM = tuple(b"P" + kind for kind in b"1 2 3 4 5 6 7 f F".split())
 _PNG_AGAIN = "save it as PNG or JPEG"
-_FLOATS = "save its numbers with numpy.save, and give their range with --value-range (in Python value_range)"
+_FLOATS = "save its numbers with numpy.save, and pass their range with --value-range LOW,HIGH (in Python value_range)"
 _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs",
@@ -36,9 +36,9 @@ _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (
         b"\0\5\x16\7",
         "an AppleDouble side file of macOS, not an image",
-        "delete it: the picture is the file without ._",
+        "delete it: the image is the file without ._",
     ),
-    (b"\xd0\xcf\x11\xe0", "an OLE container (such as Thumbs.db), not an image", "leave it out"),
+    (b"\xd0\xcf\x11\xe0", "an OLE container (such as Thumbs.db), not an image", "remove it"),
     (b"%PDF", "PDF, which is not a raster format", "render its page to PNG"),
     (b"%!PS", "PostScript, which is not a raster format", "render its page to PNG"),
     (b"PK\3\4", "a zip archive (or .npz), not an image", "unpack it; save arrays with numpy.save"),
@@ -50,12 +50,12 @@ _NOT_IMAGES: tuple[tuple[bytes, str, str], ...] = (
     (b"#?RADIANCE", "Radiance HDR, which cannot be decoded here", _FLOATS),
     (b"#?RGBE", "Radiance HDR, which cannot be decoded here", _FLOATS),
     (b"8BPS\0\2", "a large Photoshop file (PSB), which cannot be decoded here", _PNG_AGAIN),
-    (b"gimp xcf", "a file of GIMP's own (XCF), which cannot be decoded here", "export it as PNG"),
-    (b"/* XPM */", "XPM, which is not decoded here", _PNG_AGAIN),
+    (b"gimp xcf", "a GIMP file (XCF), which cannot be decoded here", "export it as PNG"),
+    (b"/* XPM */", "XPM, which cannot be decoded here", _PNG_AGAIN),
     (b"\xc5\xd0\xd3\xc6", "PostScript, which is not a raster format", "render its page to PNG"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, not an image", "save each picture with numpy.save"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, not an image", "save each image with numpy.save"),
     (b"SIMPLE  =", "FITS, which cannot be decoded here", "save its array with numpy.save"),
-    (b"\x1aE\xdf\xa3", "a video, not an image", "take frames out of it"),
+    (b"\x1aE\xdf\xa3", "a video, not an image", "extract its frames"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _FIX_HEIC = "convert it to JPEG or PNG (photo programs export it; on a phone choose 'most compatible')"
@@ -64,7 +64,7 @@ _FIX_HEIC = "convert it to JPEG or PNG (photo programs export it; on a phone cho
 def sniff(head: bytes, size: int, name: str) -> str:
     """The kind of a file from its first bytes. Raises ImageError naming what it is instead of an image."""
     if size == 0:
-        raise ImageError(f"{name}: the file is empty", "get it again, or leave it out")
+        raise ImageError(f"{name}: the file is empty", "download it again, or remove it")
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
@@ -87,18 +87,18 @@ def sniff(head: bytes, size: int, name: str) -> str:
     _refuse_others(head, size, name)
     if _looks_like_tga(head):
         return "tga"
-    raise ImageError(f"{name}: not an image (its content is of no known image format)", "leave it out")
+    raise ImageError(f"{name}: not an image (its content matches no supported format)", "remove it")
 
 
 def _sniff_boxes(head: bytes, name: str) -> str:
-    """ISO media files: AVIF, HEIC or a film, told apart by their brands."""
+    """ISO media files: AVIF, HEIC or a video, distinguished by their brands."""
     length = int.from_bytes(head[:4], "big")
     brands = {head[i : i + 4] for i in range(8, min(max(length, 16), len(head)), 4) if i != 12}
     if brands & {b"avif", b"avis"}:
         return "avif"
     if brands & set(_HEIF_BRANDS):
         raise ImageError(f"{name}: HEIC, which cannot be decoded here", _FIX_HEIC)
-    raise ImageError(f"{name}: a film (MP4 or alike), not an image", "take frames out of it")
+    raise ImageError(f"{name}: a video file (MP4 or similar), not an image", "extract its frames")
 
 
 def _refuse_others(head: bytes, size: int, name: str) -> None:
@@ -107,22 +107,22 @@ def _refuse_others(head: bytes, size: int, name: str) -> None:
             raise ImageError(f"{name}: {what}", fix)
     if head[128:132] == b"DICM":
         raise ImageError(
-            f"{name}: DICOM, which is not decoded here", "save its pixels as 16-bit PNG or with numpy.save"
+            f"{name}: DICOM, which cannot be decoded here", "save its pixels as 16-bit PNG or with numpy.save"
         )
     if len(head) == size and any(
         signature.startswith(head) for signature in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
     ):
-        raise ImageError(f"{name}: the file is cut off after {size} bytes", "get it again")
+        raise ImageError(f"{name}: the file is truncated after {size} bytes", "download it again")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text[:400]:
         raise ImageError(f"{name}: SVG, which is not a raster format", "render it to PNG")
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         raise ImageError(f"{name}: an HTML page, not an image", "download the image itself")
     if not head.strip(b"\0"):
-        raise ImageError(f"{name}: nothing but zeros, not an image", "get it again")
+        raise ImageError(f"{name}: nothing but zeros, not an image", "download it again")
     printable = sum(byte in b"\t\r\n" or 32 <= byte < 127 or byte >= 128 for byte in head)
     if printable == len(head) and b"\0" not in head:
-        raise ImageError(f"{name}: text, not an image", "leave it out")
+        raise ImageError(f"{name}: text, not an image", "remove it")
 
 
 def _looks_like_tga(head: bytes) -> bool:

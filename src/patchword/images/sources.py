@@ -1,4 +1,4 @@
-"""From whatever names a picture to its bytes, without ever waiting or reading more than a picture can be."""
+"""Read the bytes of an image source, without blocking and within the size limit."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 def name_of(source: object, name: str) -> str:
-    """What messages call a source: the given name, its path, or what it is."""
+    """The name of a source in messages: the given name, its path, or its type."""
     if name:
         return name
     if isinstance(source, str | os.PathLike):
@@ -25,7 +25,7 @@ def name_of(source: object, name: str) -> str:
 
 
 def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, str]:
-    """The content and its kind. Raises ImageError for what is no regular file, too large or no image."""
+    """The content and its kind. Raises ImageError if it is not a regular file, too large or not an image."""
     if isinstance(source, str | os.PathLike):
         return _read_path(source, name, limits)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -34,8 +34,8 @@ def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, st
         data = _read_stream(source, name)
     else:
         raise ImageError(
-            f"{name}: {type(source).__name__} is no picture",
-            "give a path, bytes, a file opened in binary mode, a PIL image or an array",
+            f"{name}: {type(source).__name__} is not an image",
+            "pass a path, bytes, a file opened in binary mode, a PIL image or an array",
         )
     limits.check_bytes(len(data), name)
     return data, sniff(data[:HEAD], len(data), name)
@@ -43,7 +43,7 @@ def read_bytes(source: FileSource, name: str, limits: Limits) -> tuple[bytes, st
 
 def _read_path(path: str | os.PathLike[str], name: str, limits: Limits) -> tuple[bytes, str]:
     try:
-        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
         flags = (
             os.O_RDONLY
             | getattr(os, "O_NONBLOCK", 0)
@@ -57,19 +57,21 @@ def _read_path(path: str | os.PathLike[str], name: str, limits: Limits) -> tuple
         raise ImageError(f"{name}: no permission to read it", "change its permissions") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageError(f"{name}: cannot be opened ({reason})", "give another file") from error
+        raise ImageError(f"{name}: cannot be opened ({reason})", "check the path") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise ImageError(f"{name}: {what}, not a file", "give an image file")
+            raise ImageError(f"{name}: {what}, not a file", "give the path of an image file")
         head = os.read(descriptor, HEAD)
         kind = sniff(head, status.st_size, name)
         limits.check_bytes(status.st_size, name)
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             return head + file.read(), kind
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error})", "get it again") from error
+        raise ImageError(
+            f"{name}: cannot be read ({error.strerror or error})", "download it again"
+        ) from error
     finally:
         os.close(descriptor)
 
@@ -83,14 +85,16 @@ def _nearest_file(path: str | os.PathLike[str]) -> str:
     except OSError:
         siblings = []
     near = near_text(Path(path).name, siblings[:10_000])
-    return f"give a file that is there{near}"
+    return f"check the path{near}"
 
 
 def _read_stream(stream: BinaryIO, name: str) -> bytes:
     try:
         data = stream.read()
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be read ({error})", "give a file opened for reading") from error
+        raise ImageError(
+            f"{name}: cannot be read ({error})", "pass a file that is open for reading"
+        ) from error
     if not isinstance(data, bytes):
-        raise ImageError(f"{name}: a file opened as text", "open it in binary mode, open(path, 'rb')")
+        raise ImageError(f"{name}: the file is open in text mode", "open it in binary mode: open(path, 'rb')")
     return data

@@ -1,7 +1,7 @@
-"""What a file holds, before it is made into the channels that the caller wants.
+"""Decoded images before conversion to the requested channels.
 
-Every reader answers with one of two things: a Pillow picture of mode L or RGB (8 bits, alpha already over
-white), or `Stored`, an array whose channels have a meaning. `to_channels` turns either into what was asked.
+Every reader returns one of two things: a Pillow image of mode L or RGB (8 bits, alpha already over
+white), or `Stored`, an array whose channels have a meaning. `to_channels` converts either to the requested channels.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,16 @@ from patchword.errors import ImageError
 from patchword.images.preprocess import ValueRange
 
 Pixels = NDArray[Any]  # [H, W, C], uint8 or float32 in 0..1
-# "rgb+band": a fourth channel that the file says is no alpha. "bands": channels of no stated meaning.
+# "rgb+band": a fourth channel that the file says is not alpha. "bands": channels of no stated meaning.
 Meaning = Literal["grey", "grey+alpha", "rgb", "rgb+alpha", "rgb+band", "cmyk", "bands"]
 
 # ITU-R BT.601 luma, the weights of Pillow's conversion to "L".
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Float pictures written by other programs miss 0 and 1 by rounding; beyond this it is another range.
+# Float images written by other programs miss 0 and 1 by rounding; beyond this it is another range.
 _ROUNDING = 1e-6
-_GIVE_RANGE = "give the lowest and the highest value of your data with --value-range (in Python value_range)"
+_GIVE_RANGE = (
+    "pass the lowest and highest value of your data with --value-range LOW,HIGH (in Python value_range)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Stored:
 
 
 def to_channels(picture: Image.Image | Stored, channels: int, name: str) -> Image.Image | Pixels:
-    """The picture with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
+    """The image with `channels` channels: 1 is grey, 3 is RGB, any other number must be what is stored."""
     if isinstance(picture, Image.Image):
         return _image_to_channels(picture, channels, name)
     pixels, stored = picture.pixels, picture.pixels.shape[2]
@@ -72,12 +74,12 @@ def _opaque(pixels: Pixels, meaning: Meaning) -> Pixels:
 
 def wrong_channels(name: str, stored: int, wanted: int) -> ImageError:
     what = {1: "grey", 3: "RGB"}.get(wanted, f"{wanted} channels")
-    fix = f"ask for channels={stored} (a model trained with in_channels={stored}), or keep three of its channels"
+    fix = f"use channels={stored} (a model trained with in_channels={stored}), or keep three of its channels"
     if wanted not in (1, 3):
-        fix = f"give pictures of {wanted} channels, or use a model for {stored}"
+        fix = f"give images with {wanted} channels, or use a model for {stored}"
     elif stored == 4:
-        fix = "drop the fourth channel, or paint it over a background, if it is alpha; ask for channels=4 if it is a band"
-    return ImageError(f"{name}: {stored} channels, which are not {what}", fix)
+        fix = "if the fourth channel is alpha, drop it or flatten it onto a background; if it is a band, use channels=4"
+    return ImageError(f"{name}: {stored} channels, but expected {what}", fix)
 
 
 def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
@@ -99,17 +101,18 @@ def _grey(pixels: Pixels) -> Pixels:
 
 
 def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top: int | None = None) -> Pixels:
-    """Numbers of any kind as uint8 (as they are) or float32 in 0..1.
+    """Convert numbers of any kind to uint8 (as they are) or float32 in 0..1.
 
     top: the value of white in an unsigned file of another depth (a PNM's maxval); None takes the type's.
-    Raises: ImageError for NaN, values outside their range, or numbers whose range nobody knows.
+    Raises: ImageError for NaN, values outside their range, or numbers of unknown range.
     """
     kind = values.dtype.kind
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
     if kind not in "uif":
         raise ImageError(
-            f"{name}: an array of {values.dtype}, not of numbers", "give uint8, uint16 or float 0..1"
+            f"{name}: the array has dtype {values.dtype}, which is not numeric",
+            "pass uint8, uint16 or float in 0..1",
         )
     if values.dtype == np.uint8 and top in (None, 255):
         return values
@@ -121,8 +124,8 @@ def scaled(values: NDArray[Any], name: str, value_range: ValueRange | None, top:
     if kind == "f":
         return _in_range(values, 0.0, 1.0, name, "0..1")
     raise ImageError(
-        f"{name}: {values.dtype} values ({values.min()} to {values.max()}), whose range is not known",
-        f"{_GIVE_RANGE}, or save it as uint8, uint16 or float 0..1",
+        f"{name}: {values.dtype} values ({values.min()} to {values.max()}) have no known range",
+        f"{_GIVE_RANGE}, or save it as uint8, uint16 or float in 0..1",
     )
 
 
@@ -131,11 +134,11 @@ def _in_range(values: NDArray[Any], low: float, high: float, name: str, known: s
         raise ImageError(f"{name}: value_range ({low:g}, {high:g}) is empty", "give (lowest, highest)")
     least, most = float(values.min()), float(values.max())
     if not (np.isfinite(least) and np.isfinite(most)):
-        raise ImageError(f"{name}: NaN or infinity in the image", "replace those values before")
+        raise ImageError(f"{name}: the image contains NaN or infinity", "replace these values first")
     slack = _ROUNDING * (high - low)
     if least < low - slack or most > high + slack:
         raise ImageError(
-            f"{name}: values from {least:g} to {most:g} lie outside {known}",
+            f"{name}: values from {least:g} to {most:g} are outside {known}",
             _GIVE_RANGE,
         )
     if low == 0:

@@ -1,6 +1,6 @@
-"""The endings by which a folder's pictures are known: one list for training, check and prediction.
+"""The extensions by which a folder's images are known: one list for training, check and prediction.
 
-Only a scan asks for them; a file that is named itself is known by its content. Pictures that are refused (HEIC,
+Only a scan asks for them; a file that is named itself is known by its content. Images that are refused (HEIC,
 JPEG XL, SVG) are listed, so that each has a row that says why.
 """
 
@@ -10,13 +10,13 @@ _ENDINGS = """
 """
 SUFFIXES = frozenset("." + ending for ending in _ENDINGS.split())
 
-# Folders and files that systems and programs leave beside a person's own. Names that begin with a dot (.ipynb_checkpoints,
+# Folders and files that systems and programs leave next to a user's own. Names that begin with a dot (.ipynb_checkpoints,
 # .DS_Store, macOS's ._x.jpg) are hidden as everywhere.
 _LEFT_BY_SYSTEMS = frozenset(
     name.lower()
     for name in (
         "__MACOSX",
-        "@eaDir",  # Synology: thumbnails under the names of the pictures
+        "@eaDir",  # Synology: thumbnails under the names of the images
         "@tmp",
         "#recycle",
         "#snapshot",

@@ -1,4 +1,4 @@
-"""TGA: whether its fourth channel is one. Pillow takes it for alpha always, which hides pictures that have none.
+"""TGA: whether the fourth channel is alpha. Pillow always treats it as alpha, which hides images without alpha.
 
 Source: Truevision TGA File Format Specification 2.0, fields 3 to 5 of the header.
 """

@@ -1,4 +1,4 @@
-"""TIFF that Pillow does not give whole: deeper than 8 bits, float, any number of channels, planes apart.
+"""TIFF that Pillow does not read completely: deeper than 8 bits, float, any number of channels, planes apart.
 
 `parse_tiff` reads the first directory; `is_ordinary` says whether Pillow has it right; `read_tiff` does the rest,
 with Pillow's libtiff only unpacking bytes (LZW, PackBits…), so that no further codec package is needed.
@@ -87,7 +87,7 @@ class Tiff:
 
 
 def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
-    """Raises: ImageError for a directory that is damaged or cut off, or a size over the limits."""
+    """Raises: ImageError for a directory that is damaged or truncated, or a size over the limits."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         is_big = data[2:4] in (b"+\0", b"\0+")
@@ -95,25 +95,25 @@ def parse_tiff(data: bytes, name: str, limits: Limits) -> Tiff:
         tiff = _from_tags(tags, order, is_big, name)
     except (struct.error, KeyError, IndexError, ValueError) as error:
         raise ImageError(
-            f"{name}: the TIFF file is cut off or its directory is damaged", "get it again"
+            f"{name}: the TIFF file is truncated or its directory is damaged", "download it again"
         ) from error
     limits.check(tiff.width, tiff.height, tiff.samples, max(tiff.bits // 8, 1), name)
     rows, columns = tiff.segment
     limits.check_bytes(rows * columns * tiff.samples * max(tiff.bits // 8, 1), name)
     if tiff.photometric == YCBCR and tiff.is_subsampled and tiff.compression == PLAIN:
-        raise ImageError(  # Pillow would say that it is cut off
-            f"{name}: TIFF of uncompressed YCbCr with its colours at a lower resolution, which is not read",
+        raise ImageError(  # Pillow would say that it is truncated
+            f"{name}: uncompressed YCbCr TIFF with subsampled colour is not supported",
             "save it as PNG",
         )
     return tiff
 
 
 def is_ordinary(tiff: Tiff) -> bool:
-    """Whether Pillow's answer is the whole picture: 8 bits or 1, unsigned, of a usual kind and channel count."""
+    """Whether Pillow reads the image completely: 8 bits or 1, unsigned, of a usual kind and channel count."""
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
     if tiff.compression not in UNPACKED or tiff.photometric not in known:
-        return True  # JPEG, fax, CIELab…: Pillow's or nobody's
-    if tiff.photometric == YCBCR:  # plain and whole, it is too much for Pillow 11.3
+        return True  # JPEG, fax, CIELab…: only Pillow can read them
+    if tiff.photometric == YCBCR:  # Pillow 11.3 fails on plain YCbCr without subsampling
         return tiff.is_subsampled or tiff.bits != 8 or tiff.samples != 3
     if tiff.compression == PACKBITS and tiff.predictor != 1:
         return False  # libtiff would give the differences
@@ -123,7 +123,7 @@ def is_ordinary(tiff: Tiff) -> bool:
         return tiff.samples == 1 and tiff.bits in (1, 8)
     if tiff.bits != 8 or tiff.planes_apart:
         return False
-    # Not WHITE_IS_ZERO, a negative where its one plane is said to lie apart; nor palettes, black where their colours
+    # Not WHITE_IS_ZERO, a negative where its one plane is marked as separate; nor palettes, black where their colours
     # are numbers of 8 bits.
     usual = {RGB: 3, CMYK: 4}.get(tiff.photometric)
     return tiff.samples == usual or (tiff.photometric == RGB and tiff.extra_samples == (2,))
@@ -146,7 +146,7 @@ def _read_tags(data: bytes, order: str, is_big: bool, name: str) -> dict[str, tu
             (place,) = struct.unpack_from(order + word, data, place)
         if number > _MAX_SEGMENTS:
             raise ImageError(
-                f"{name}: damaged TIFF file ({number} {_TAGS[tag]})", "save it again, or get it again"
+                f"{name}: damaged TIFF file ({number} {_TAGS[tag]})", "save it again, or download it again"
             )
         tags[_TAGS[tag]] = struct.unpack_from(f"{order}{number}{_WHOLE[kind]}", data, place)
     return tags
@@ -160,8 +160,8 @@ def _from_tags(tags: dict[str, tuple[int, ...]], order: str, is_big: bool, name:
     bits, formats = set(tags.get("bits", (1,))), set(tags.get("sample_format", (1,)))
     if len(bits) > 1 or len(formats) > 1 or not 1 <= samples <= 65535:
         raise ImageError(
-            f"{name}: a TIFF file with channels of different depths (bits {tags.get('bits')})",
-            "save all its channels in one depth",
+            f"{name}: the channels of this TIFF have different depths (bits {tags.get('bits')})",
+            "save all channels with the same depth",
         )
     is_tiled = "tile_offsets" in tags
     segment = (min(one("rows_per_strip", height), height), width)

@@ -77,7 +77,7 @@ def _through_palette(values: NDArray[Any], tiff: Tiff, name: str) -> Stored:
     colours = 2**tiff.bits
     has_alpha = tiff.samples == 2 and tiff.bits == 8 and tiff.extra_samples[:1] in ((1,), (2,))
     if (tiff.samples != 1 and not has_alpha) or tiff.bits > 8 or len(tiff.colour_map) != 3 * colours:
-        raise ImageError(f"{name}: damaged TIFF file (its palette)", "save it again as PNG")
+        raise ImageError(f"{name}: damaged TIFF file (invalid palette)", "save it again as PNG")
     table = np.array(tiff.colour_map, np.uint16).reshape(3, colours).T
     # Written in 16 bits, as 257 or 256 times the 8-bit number; some programs put the 8-bit numbers there.
     colours_8bit = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
@@ -91,12 +91,12 @@ def _assemble(data: bytes, tiff: Tiff, name: str) -> NDArray[Any]:
     """[height, width, samples] in the file's own numbers."""
     rows, columns = tiff.segment
     if rows < 1 or columns < 1:
-        raise ImageError(f"{name}: damaged TIFF file (segments of {columns}x{rows})", "get it again")
+        raise ImageError(f"{name}: damaged TIFF file (segments of {columns}x{rows})", "download it again")
     down, across = -(-tiff.height // rows), -(-tiff.width // columns)
     planes = tiff.samples if tiff.planes_apart else 1
     per_plane = down * across
     if len(tiff.offsets) < per_plane * planes or len(tiff.counts) not in (0, len(tiff.offsets)):
-        raise ImageError(f"{name}: damaged TIFF file ({len(tiff.offsets)} segments)", "get it again")
+        raise ImageError(f"{name}: damaged TIFF file ({len(tiff.offsets)} segments)", "download it again")
     samples = 1 if planes > 1 else tiff.samples
     dtype = _dtype(tiff, name)
     _refuse_other_predictors(tiff, dtype, name)
@@ -120,20 +120,20 @@ def _dtype(tiff: Tiff, name: str) -> np.dtype[Any]:
         return np.dtype(np.uint8 if tiff.bits < 8 else np.uint16)
     if kind is None or tiff.bits not in (8, 16, 32, 64) or (kind == "f" and tiff.bits == 8):
         raise ImageError(
-            f"{name}: TIFF with {tiff.bits}-bit channels of sample format {tiff.sample_format}, which is not read",
+            f"{name}: TIFF with {tiff.bits}-bit channels of sample format {tiff.sample_format} is not supported",
             "save it with 8-bit, 16-bit or float channels",
         )
     return np.dtype(f"{tiff.order}{kind}{tiff.bits // 8}")
 
 
 def _refuse_other_predictors(tiff: Tiff, dtype: np.dtype[Any], name: str) -> None:
-    """Differences of a kind that is not undone would be shown as if they were the picture."""
+    """Differences of a kind that is not undone would be shown as if they were the image."""
     whole_bytes = tiff.bits % 8 == 0
     fits = {1: True, 2: whole_bytes, 3: whole_bytes and dtype.kind == "f"}.get(tiff.predictor, False)
     if not fits:
         raise ImageError(
             f"{name}: TIFF with predictor {tiff.predictor} for {tiff.bits}-bit channels of sample format "
-            f"{tiff.sample_format}, which is not read",
+            f"{tiff.sample_format} is not supported",
             "save it without a predictor",
         )
 
@@ -149,7 +149,7 @@ def _unpack(data: bytes, tiff: Tiff, which: range, samples: int, name: str) -> l
         length = tiff.counts[i] if tiff.counts else full
         body = data[tiff.offsets[i] : tiff.offsets[i] + length]
         if len(body) < length:
-            raise ImageError(f"{name}: the TIFF file is cut off", "get it again")
+            raise ImageError(f"{name}: the TIFF file is truncated", "download it again")
         packed.append(_reversed_bits(body) if tiff.fill_order == 2 else body)
     sizes = [full] * (len(packed) - 1) + [last]
     if tiff.compression == t.PLAIN:
@@ -158,11 +158,13 @@ def _unpack(data: bytes, tiff: Tiff, which: range, samples: int, name: str) -> l
         try:
             plain = [zlib.decompressobj().decompress(p, size) for p, size in zip(packed, sizes, strict=True)]
         except zlib.error as error:
-            raise ImageError(f"{name}: damaged TIFF file ({error})", "get it again") from error
+            raise ImageError(f"{name}: damaged TIFF file ({error})", "download it again") from error
     else:
         plain = _through_libtiff(packed, tiff, stride, rows, sizes, name)
     if any(len(p) < size for p, size in zip(plain, sizes, strict=True)):
-        raise ImageError(f"{name}: the TIFF file is cut off or damaged (too few pixels)", "get it again")
+        raise ImageError(
+            f"{name}: the TIFF file is truncated or damaged (too few pixels)", "download it again"
+        )
     return [p[:size] for p, size in zip(plain, sizes, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""PCX and JPEG 2000 cut off in a way that their decoders do not notice.
+"""Detect truncated PCX and JPEG 2000 files that their decoders accept.
 
 Source: ZSoft PCX technical reference, revision 5 (the 256 colours stand behind the pixels, after a byte of 12);
 ITU-T T.800, annex A (a codestream ends with EOC; no coded data holds those two bytes).
@@ -12,7 +12,7 @@ _GREY = 2  # what a PCX header says where no palette is due
 
 
 def refuse_without_end(data: bytes, kind: str, name: str) -> None:
-    """Raises ImageError: Pillow takes the colour numbers for levels of grey, OpenJPEG leaves out what is missing."""
+    """Raises ImageError: Pillow would read the palette indices as grey levels, and OpenJPEG omits the missing part."""
     if kind == "pcx":
         has_256_colours = (
             len(data) > 68 and data[1] == 5 and data[3] == 8 and data[65] == 1 and data[68] != _GREY
@@ -22,4 +22,6 @@ def refuse_without_end(data: bytes, kind: str, name: str) -> None:
         is_cut_off = b"\xff\xd9" not in data
     if is_cut_off:
         what = "its palette is" if kind == "pcx" else "its last data are"
-        raise ImageError(f"{name}: the {kind.upper()} file is cut off ({what} missing)", "get it again")
+        raise ImageError(
+            f"{name}: the {kind.upper()} file is truncated ({what} missing)", "download it again"
+        )

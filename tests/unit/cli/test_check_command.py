@@ -54,7 +54,7 @@ def test_train_begins_with_how_the_data_were_read(tmp_path: Path, capsys: Output
     (tmp_path / "meta").mkdir()
     show_problems(check_data(open_data(tmp_path)))
     said = capsys.readouterr().err
-    assert "data: class folders: images\n" in said and "data: not used, no images in: meta\n" in said
+    assert "data: class folders: images\n" in said and "data: not used (no images): meta\n" in said
 
 
 def test_equal_images_are_counted_each_and_a_data_set_of_one_is_refused(
@@ -69,7 +69,9 @@ def test_equal_images_are_counted_each_and_a_data_set_of_one_is_refused(
             Image.fromarray(drawing).save(tmp_path / name / f"{i}.png")
     code, said = _check(capsys, tmp_path)
     assert code == 2
-    assert "error: all 30 images are one plain colour (white drawings on a transparent background?)" in said
+    assert (
+        "error: all 30 images are a single plain colour (white drawings on a transparent background?)" in said
+    )
     assert "30 images have a copy in another split" in said
     assert "30 images have a copy in another class" in said
 
@@ -79,7 +81,7 @@ def test_plain_images_among_others_are_counted(tmp_path: Path, capsys: Output) -
     for i, shade in enumerate((10, 200)):
         Image.new("RGB", (24, 24), (shade, 0, 0)).save(tmp_path / "d0" / f"plain{i}.png")
     code, said = _check(capsys, tmp_path)
-    assert code == 0 and "warning: 2 of 26 images are one plain colour, as d0/plain0.png" in said
+    assert code == 0 and "warning: 2 of 26 images are a single plain colour, e.g. d0/plain0.png" in said
 
 
 def test_files_of_several_pages_are_counted(tmp_path: Path, capsys: Output) -> None:
@@ -101,8 +103,8 @@ def test_a_class_of_files_that_are_not_read_is_not_called_empty(tmp_path: Path, 
     for i in range(12):
         shutil.copy(tmp_path / "d1" / f"{i}.png", tmp_path / "d1" / f"again{i}")
     _, said = _check(capsys, tmp_path)
-    assert "the class folder 'c' holds no image, but 10 .dcm files (DICOM)" in said and "empty" not in said
-    assert "warning: " in said and "skipped 12 files without a file extension (PNG), as d1/again0" in said
+    assert "the class folder 'c' holds no images, only 10 .dcm files (DICOM)" in said and "empty" not in said
+    assert "warning: " in said and "skipped 12 files without a file extension (PNG), e.g. d1/again0" in said
     assert "change their file extension to .png" in said
     assert "skipped files: 12 no file extension (PNG), 10 .dcm (DICOM)" in said
 
@@ -111,8 +113,8 @@ def test_a_class_of_files_that_are_not_read_is_not_called_empty(tmp_path: Path, 
     ("names", "how"),
     [
         (("Cat", "cat"), "'Cat' and 'cat' differ only in letter case"),
-        (("cat", "cat "), "'cat' and 'cat ' differ only in blanks"),
-        (("hot dog", "hot-dog"), "blanks and hyphens or underscores"),
+        (("cat", "cat "), "'cat' and 'cat ' differ only in spaces"),
+        (("hot dog", "hot-dog"), "spaces and hyphens or underscores"),
         (
             ("cafe\u0301", "caf\xe9"),
             "'cafe\\u0301' and 'caf\\xe9' differ only in how their characters are encoded",
@@ -142,7 +144,10 @@ def test_a_class_without_held_out_images_is_told_with_how_many_are_scored(
 ) -> None:
     write_scans(tmp_path, {"d0": 12, "d1": 12, "d2": 1})
     _, said = _check(capsys, tmp_path)
-    assert "val has no image of 'd2', so it cannot be evaluated: the score is over 2 of 3 classes" in said
+    assert (
+        "val has no images of 'd2', so this class cannot be evaluated: the score covers 2 of 3 classes"
+        in said
+    )
     assert "'d2' has only 1 training image (" in said
 
 
@@ -199,4 +204,4 @@ def test_class_level_joins_parts_and_keeps_what_looks_like_parts(tmp_path: Path,
     assert _json(capsys, tmp_path, "--class-level", "2")["classes"] == ["d0", "d1"]
     assert _json(capsys, tmp_path, "--class-level", "1")["classes"] == ["color", "grey"]
     code, said = _check(capsys, tmp_path, "--class-level", "3")
-    assert code == 2 and "no image lies 3 folders deep" in said
+    assert code == 2 and "no image is 3 folders deep" in said

@@ -61,14 +61,14 @@ def test_a_split_that_cannot_be_read_at_all_is_fatal(folder: Path, split: str) -
     for file in (folder / split).rglob("*.png"):
         file.write_bytes(b"no image")
     said = _said(_check(folder), "error")
-    assert f"images of {split} can be read" in said and f"{split}/d0/0.png: text" in said
+    assert f"images in {split} can be read" in said and f"{split}/d0/0.png: text" in said
 
 
 def test_a_class_that_cannot_be_read_at_all_is_told(folder: Path) -> None:
     for file in (folder / "train" / "d1").iterdir():
         file.write_bytes(b"no image")
     report = _check(folder)
-    assert "12 training images of the class 'd1' can be read" in _said(report, "warning")
+    assert "12 training images of class 'd1' can be read" in _said(report, "warning")
     assert report.to_dict()["splits"]["train"]["unreadable"] == [0, 12]
     assert not report.fatal
 
@@ -113,7 +113,7 @@ def test_splits_that_nothing_is_scored_on_are_fatal(tmp_path: Path) -> None:
     rows = "".join(f"flat0/{i}.png,{'ab'[i % 2]},{'train' if i < 2 else 'holdout'}\n" for i in range(4))
     (tmp_path / "t.csv").write_text("path,label,split\n" + rows)
     (problem,) = check_data(open_data(tmp_path / "t.csv")).fatal
-    assert "but holdout" in problem.message and "val" in problem.fix
+    assert "only holdout" in problem.message and "val" in problem.fix
 
 
 def test_a_name_without_images_makes_no_second_class(tmp_path: Path) -> None:

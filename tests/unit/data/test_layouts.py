@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
     # No class folders.
     "kaggle": (
         {"train": 6, "test": 2, "labels.csv": CSV, "sample_submission.csv": "image,label\n000,0\n001,0\n"},
-        ("/train holds 6 images directly", "labels.csv may label them"),
+        ("/train holds 6 images directly", "labels.csv may hold their labels"),
         ("/labels.csv",),
     ),
     "right paths": (
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
     ),
     "one folder of any name": (
         {"photos of birds": 8, "birds.csv": CSV},
-        ("birds.csv may label",),
+        ("birds.csv may hold their labels",),
         ("/birds.csv",),
     ),
     "a train without classes": ({"train": 5}, ("/train holds 5 images directly",), ("/train/CLASS/000.jpg",)),
@@ -271,8 +271,12 @@ REFUSED: dict[str, tuple[dict[str, int | bytes | str], tuple[str, ...], tuple[st
         ("1 .nef file (camera raw)", "1 .cr2 file"),
         ("JPEG",),
     ),
-    "archives": ({"train.zip": b"PK\3\4", "test.zip": b"PK\3\4"}, ("2 archives, as test.zip",), ("unpack",)),
-    "one archive": ({"all.tar.gz": b"\x1f\x8b"}, ("1 archive, as all.tar.gz",), ("unpack all.tar.gz",)),
+    "archives": (
+        {"train.zip": b"PK\3\4", "test.zip": b"PK\3\4"},
+        ("2 archives, e.g. test.zip",),
+        ("unpack",),
+    ),
+    "one archive": ({"all.tar.gz": b"\x1f\x8b"}, ("1 archive, e.g. all.tar.gz",), ("unpack all.tar.gz",)),
 }
 
 

@@ -157,9 +157,7 @@ def test_a_folder_beside_train_that_is_no_split_is_told(tmp_path: Path) -> None:
     write_scans(tmp_path / "train", {"d0": 3, "d1": 3})
     write_scans(tmp_path / "vall", {"d0": 1, "d1": 2}, first=5)
     (problem,) = open_data(tmp_path).problems
-    assert (
-        "vall is not a split (near: 'val'" in problem.message and "3 images are left out" in problem.message
-    )
+    assert "vall is not a split (near: 'val'" in problem.message and "3 images are skipped" in problem.message
 
 
 def test_a_folder_of_tables_names_one(tmp_path: Path) -> None:
@@ -230,9 +228,9 @@ def test_a_table_beside_flat_images_labels_them(tmp_path: Path) -> None:
         ("file,label\na.png\n", "line 2"),
         (
             "file,label\nnot-there.png,a\n",
-            "not one image of the column file is there, the first is not-there.png",
+            "none of the images in column file exists; the first is not-there.png",
         ),
-        ("file,label,label\na.png,x,y\n", "two columns 'label'"),
+        ("file,label,label\na.png,x,y\n", "two columns named 'label'"),
         ('file,label\n"' + "never closed\n" * 20_000, "line"),
     ],
 )
@@ -260,7 +258,7 @@ def test_labels_that_are_none_and_labels_that_are_several(tmp_path: Path) -> Non
     data = open_data(table)
     assert data.classes == ("x", "y") and "has 1 row without a label" in data.problems[0].message
     table.write_text(json.dumps({"image": "0.png", "label": ["x", "y"]}))
-    with pytest.raises(DataError, match="1 label of 1 hold a list, not one class"):
+    with pytest.raises(DataError, match="1 label of 1 holds a list instead of one class"):
         open_data(table)
 
 
@@ -287,8 +285,8 @@ def test_each_column_of_a_parquet_file_has_its_own_class_names(tmp_path: Path) -
     pq.write_table(table, tmp_path / "t.parquet")
     said = open_data(tmp_path / "t.parquet").problems[0]
     assert (
-        "has the class '5', its own list of 2 class names does not" in said.message
-        and "1 image out" in said.fix
+        "has the class '5', but its own list of 2 class names does not" in said.message
+        and "skip 1 image" in said.fix
     )
 
 

@@ -267,7 +267,7 @@ def test_a_tiff_palette_with_alpha_goes_over_white() -> None:
 
 
 def test_uncompressed_colours_of_lower_resolution_are_refused_by_name() -> None:
-    with pytest.raises(ImageError, match="lower resolution"):
+    with pytest.raises(ImageError, match="subsampled colour"):
         decode(raw_tiff(RGB.astype(int), 8, 6, t530=(2, 2)))
 
 
@@ -316,7 +316,7 @@ def test_arrays_that_hold_no_numbers_are_refused() -> None:
         np.array([[None]]),
         np.zeros((2, 2), "f4,f4"),
     ):
-        with pytest.raises(ImageError, match="not of numbers"):
+        with pytest.raises(ImageError, match="not numeric"):
             decode(values)
     with pytest.raises(ImageError, match=r"pickled|numbers"):
         file = io.BytesIO()
@@ -354,5 +354,5 @@ def test_netpbm_of_every_kind() -> None:
     "text", [b"P2 1 1 255 ", b"P2 1 1 255 \n \n", b"P2 2 1 255 7 ", b"P1 2 1 1 ", b"P5 1 1 255#"]
 )
 def test_a_netpbm_without_its_last_pixel_is_cut_off(text: bytes) -> None:
-    with pytest.raises(ImageError, match="cut off"):
+    with pytest.raises(ImageError, match="truncated"):
         decode(text)

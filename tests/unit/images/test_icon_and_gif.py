@@ -98,5 +98,5 @@ def test_the_canvas_around_a_picture_with_a_clear_colour_is_clear() -> None:
 
 def test_a_gif_without_colours_is_an_error_not_a_black_picture() -> None:
     for how in ({}, {"clear": 6}):
-        with pytest.raises(ImageError, match="no colours"):
+        with pytest.raises(ImageError, match="no colour table"):
             decode(gif(INDEX.shape, INDEX, None, **how))

@@ -36,7 +36,7 @@ def labelled(tmp_path: Path, pictures: list[Path]) -> Path:
 def test_images_that_are_not_scored_are_told_or_refused(model: Model, labelled: Path, tmp_path: Path) -> None:
     shutil.copytree(labelled / NAMES[0], labelled / "unheard of")
     found = evaluate(model, open_for(model, labelled), EvaluationRequest(ignore_unknown_classes=True))
-    assert found.images == 20 and "5 images of classes that the model has not" in found.notes[0]
+    assert found.images == 20 and "5 images of classes unknown to the model" in found.notes[0]
     for split in ("train", "val"):
         shutil.copytree(labelled, tmp_path / "split" / split)
     shutil.rmtree(tmp_path / "split" / "train" / "unheard of")

@@ -94,7 +94,9 @@ def test_a_zip_names_its_images_as_training_does(labelled: Path) -> None:
     known = {n for split in open_data(labelled / "flowers.zip").splits.values() for n in split.names}
     found = expand([str(labelled / "flowers.zip")])
     assert {item.name for item in found if isinstance(item, Named)} == known
-    assert found.notes == (f"{labelled / 'flowers.zip'}: skipped 1 file not named as an image (.txt 1)",)
+    assert found.notes == (
+        f"{labelled / 'flowers.zip'}: skipped 1 file without an image file extension (.txt 1)",
+    )
 
 
 def test_the_held_out_images_are_those_of_the_model(model: Model, labelled: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_pattern_over_all_levels_finds_each_image_once(mixed: Path) -> None:
 
 def test_what_a_folder_scan_skips_is_counted(mixed: Path) -> None:
     (note,) = expand([str(mixed)]).notes
-    assert note == f"{mixed}: skipped 3 files not named as an image (.nef 2, .cr2 1)"
+    assert note == f"{mixed}: skipped 3 files without an image file extension (.nef 2, .cr2 1)"
     (mixed / "a" / "2.png").unlink()
     with pytest.raises(DataError, match=r"no images in this folder \(3 files .*nef 2"):
         names_of(mixed / "a")

@@ -1,6 +1,6 @@
 """The kinds of data that patchword reads, in the order in which they are asked.
 
-A new kind is a file beside this one with `DESCRIPTION`, `recognises(path)` and
+A new kind is a file next to this one with `DESCRIPTION`, `recognises(path)` and
 `read(path, request)`, and a line here.
 """
 

@@ -1,4 +1,4 @@
-"""From class folders, wherever they lie, to a `Dataset`."""
+"""Build a `Dataset` from class folders, at any depth."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ def dataset_of(
 ) -> Dataset:
     """`make_reader` gives a reader for a list of the listing's files.
 
-    Raises: DataError where no image lies in a class folder, or folders can be read in two ways.
+    Raises: DataError if no image is in a class folder, or the folders are ambiguous.
     """
     refuse_table_options(request, f"{path} is a {kind} of class folders")
     path = path.rstrip("/") or path
@@ -35,7 +35,7 @@ def dataset_of(
         for place in {place.path: place for place in found.places.values()}.values():
             refuse_containers(place, tree, path, table)
     classes = in_order(name for name, files in found.training.items() if files)
-    if not classes:  # train/ is there and empty, val/ is not
+    if not classes:  # train/ exists but is empty, val/ is not
         classes = in_order(c for members in found.members.values() for c, files in members.items() if files)
     splits = {
         name: _split(name, members, classes, make_reader)
@@ -52,7 +52,7 @@ def dataset_of(
     problems = class_problems(found, tree, path, kind, request.ignore_unknown_classes)
     problems += skipped_problems(tree, path)
     if table is not None:
-        message = f"{path}: {table} lists these images and is not used"
+        message = f"{path}: {table} lists these images but is not used"
         problems.append(Problem(severity="note", message=message, fix=f"give {path}/{table} to use it"))
     return Dataset(
         path=path,
@@ -75,7 +75,7 @@ def _passed_by(found: Found, tree: Tree) -> dict[str, int]:
 
 
 def below_root(file: str, class_name: str) -> str:
-    """The path from the class folder on: what stands above it changes when data are moved, wrapped or zipped."""
+    """The path from the class folder on: the part above it changes when data are moved, wrapped or zipped."""
     at = f"/{file}".find(f"/{class_name}/")
     return file if at < 0 else file[at:]
 
@@ -83,7 +83,7 @@ def below_root(file: str, class_name: str) -> str:
 def _split(
     name: str, members: dict[str, list[str]], classes: tuple[str, ...], make_reader: MakeReader
 ) -> Split:
-    """Images of classes that training has not are left out; `class_problems` says so."""
+    """Images of classes without training images are skipped; `class_problems` reports them."""
     index = {c: i for i, c in enumerate(classes)}
     files = [(f, index[c]) for c in classes for f in members.get(c, [])]
     return Split(

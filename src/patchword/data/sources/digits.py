@@ -16,7 +16,7 @@ from patchword.data.request import OpenRequest, refuse_folder_options, refuse_ta
 
 DESCRIPTION = "digits (built in)"
 LEVELS = 16
-# The 360 that are not trained on, one bit a scan, so that they are everybody's for ever: scikit-learn's
+# The 360 test scans, one bit per scan, so that the split is the same for everyone: scikit-learn's
 # train_test_split(test_size=0.2, random_state=0, stratify=labels).
 TESTED = bytes.fromhex(
     "000004883524104000064100934205001a00080100240028062c12001000940a009019120420f8a0028110a000080a882044"
@@ -56,7 +56,7 @@ def _table() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def recognises(path: str) -> bool:
-    # A folder of that name is meant when it is written as a path.
+    # A folder of this name takes precedence.
     return path == "digits" and not Path("digits").is_dir()
 
 

@@ -1,4 +1,4 @@
-"""A folder of class folders, or of images beside one table that labels them."""
+"""A folder of class folders, or of images next to one table that labels them."""
 
 import os
 from collections.abc import Hashable, Sequence
@@ -61,9 +61,7 @@ def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise DataError(
-            f"{error.filename}: {error.strerror}", "give yourself the right to read it"
-        ) from error
+        raise DataError(f"{error.filename}: {error.strerror}", "change its permissions") from error
 
     for here, below, names in os.walk(
         root, followlinks=True, onerror=refuse if unreadable is None else unreadable.append
@@ -81,7 +79,7 @@ def list_folder(root: str, unreadable: list[OSError] | None = None) -> Listing:
 
     def head(file: str, size: int) -> bytes:
         place = os.path.join(root, file)
-        if not os.path.isfile(place):  # opening a FIFO would wait for ever
+        if not os.path.isfile(place):  # opening a FIFO would block forever
             return b""
         with open(place, "rb") as opened:
             return opened.read(size)

@@ -1,4 +1,4 @@
-"""What is wrong with class folders: refusals if there are none, and problems of those that are there."""
+"""Problems of class folders: errors if there are none, and findings about existing ones."""
 
 from pathlib import PurePosixPath
 
@@ -12,7 +12,7 @@ from patchword.errors import DataError, plural, suggestion
 
 
 def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | None, level: int | None) -> None:
-    """table: one that lists the images, if there is one. Raises: DataError if no image lies in a class folder."""
+    """table: one that lists the images, if there is one. Raises: DataError if no image is in a class folder."""
     filled = [c for members in found.members.values() for c, files in members.items() if files]
     if filled and not (
         len(set(filled)) == 1 and (table is not None or is_generic(filled[0])) and level is None
@@ -23,17 +23,17 @@ def refuse_without_classes(found: Found, tree: Tree, path: str, table: str | Non
     refuse_detection(tree, path)
     flat = _flat_folder(found, tree)
     here = f"{path}/{flat.path}" if flat.path else path
-    message = f"{here} holds {plural(len(flat.images), 'image')} directly, where class folders should be"
+    message = f"{here} holds {plural(len(flat.images), 'image')} directly instead of class folders"
     if table is not None:
-        raise DataError(f"{message}; {table} may label them", f"give {path}/{table}")
+        raise DataError(f"{message}; {table} may hold their labels", f"give {path}/{table}")
     if level is not None and level > 1:
-        raise DataError(f"{message}: no image lies {level} folders deep", "pass a smaller --class-level")
+        raise DataError(f"{message}: no image is {level} folders deep", "pass a smaller --class-level")
     example = PurePosixPath(flat.images[0]).name
-    raise DataError(message, f"make a folder for each class, as {here}/CLASS/{example}")
+    raise DataError(message, f"make a folder for each class, e.g. {here}/CLASS/{example}")
 
 
 def _flat_folder(found: Found, tree: Tree) -> Folder:
-    """The folder with most images directly in it, of those that training images should lie in."""
+    """Among the folders for training images, the one with most images directly in it."""
     candidates = found.flat or [place for place in found.places.values() if place.num_images] or [tree.root]
     below = [folder for place in candidates[:1] for folder in place.walk()]
     return max(below, key=lambda folder: (len(folder.images), folder is candidates[0]))
@@ -43,10 +43,10 @@ def _no_images(tree: Tree, path: str) -> DataError:
     packed = archives(tree.root)
     if packed:
         return DataError(
-            f"{path} holds no images, but {plural(len(packed), 'archive')}, as {packed[0]}",
-            "unpack what is inside, and give the folder"
+            f"{path} holds no images, only {plural(len(packed), 'archive')}, e.g. {packed[0]}",
+            "unpack them and give the folder"
             if len(packed) > 1
-            else f"unpack {packed[0]}, and give what it holds",
+            else f"unpack {packed[0]} and give the folder",
         )
     tables = [
         file
@@ -61,7 +61,7 @@ def _no_images(tree: Tree, path: str) -> DataError:
     meant = next((s.fix for s in skipped if s.what), "give a folder of class folders with images in them")
     return DataError(
         f"{path} holds no images" + (f" ({other})" if other else ""),
-        f"give a table itself, as {path}/{tables[0]}" if tables else meant,
+        f"give the table itself, e.g. {path}/{tables[0]}" if tables else meant,
     )
 
 
@@ -70,7 +70,7 @@ def class_problems(found: Found, tree: Tree, path: str, kind: str, ignore_unknow
     problems = []
     if found.loose:
         message = (
-            f"{path} has {plural(len(found.loose), 'image')} outside any class folder, as {found.loose[0]}"
+            f"{path} has {plural(len(found.loose), 'image')} outside any class folder, e.g. {found.loose[0]}"
         )
         fix = f"move {'it' if len(found.loose) == 1 else 'each'} into the folder of its class, or remove {'it' if len(found.loose) == 1 else 'them'}"
         problems.append(Problem(severity="error", message=message, fix=fix))
@@ -86,16 +86,16 @@ def class_problems(found: Found, tree: Tree, path: str, kind: str, ignore_unknow
 def _left_out(found: Found, path: str, kind: str) -> list[Problem]:
     problems = []
     for folder, count in sorted(found.unlabelled.items()):
-        where = f"{folder}/ has" if folder else "next to the split folders lie"
-        message = f"{path}: {where} {plural(count, 'image')} without class folders, left out as unlabelled"
+        where = f"{folder}/ has" if folder else "next to the split folders there are"
+        message = f"{path}: {where} {plural(count, 'image')} without class folders, skipped as unlabelled"
         them = "it" if count == 1 else "them"
-        fix = f"`patchword predict RUN {path}/{folder}` classifies {them}" if kind == "folder" else ""
+        fix = f"classify {them} with `patchword predict RUN {path}/{folder}`" if kind == "folder" else ""
         problems.append(Problem(severity="note", message=message, fix=fix))
     for folder, count in sorted(found.beside.items()):
         meant = misspelt_split(PurePosixPath(folder).name)
         near = f" (near: {meant!r})" if meant else ""
-        message = f"{path}: {folder} is not a split{near}; its {plural(count, 'image')} {'is' if count == 1 else 'are'} left out"
-        fix = "call it val or test if it is to be evaluated on, or move it elsewhere"
+        message = f"{path}: {folder} is not a split{near}; its {plural(count, 'image')} {'is' if count == 1 else 'are'} skipped"
+        fix = "rename it to val or test to evaluate on it, or move it elsewhere"
         problems.append(Problem(severity="warning", message=message, fix=fix))
     return problems
 
@@ -108,11 +108,11 @@ def _empty(found: Found, tree: Tree, path: str, split: str, name: str) -> Proble
     where = "" if split == "all" else f" in {split}"
     if skipped:
         held = ", ".join(s.counted for s in skipped[:4])
-        message = f"{path}: the class folder {name!r}{where} holds no image, but {held}"
-        fix = next((s.fix for s in skipped if s.what), "put its images there, or remove the folder")
+        message = f"{path}: the class folder {name!r}{where} holds no images, only {held}"
+        fix = next((s.fix for s in skipped if s.what), "add images to it, or remove the folder")
     else:
         message = f"{path}: the class folder {name!r}{where} is empty"
-        fix = "put its images there, or remove the folder"
+        fix = "add images to it, or remove the folder"
     return Problem(severity="warning" if is_training else "note", message=message, fix=fix)
 
 
@@ -132,7 +132,7 @@ def _unknown(
         Problem(
             severity="note" if ignore_unknown else "error",
             message=f"{path}: {split} has {has} {', '.join(lines)}{more}, but train does not",
-            fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to leave "
-            f"{'that image' if count == 1 else f'those {count} images'} out",
+            fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to skip "
+            f"{'that image' if count == 1 else f'those {count} images'}",
         )
     ]

@@ -1,11 +1,11 @@
-"""Class folders, seen as a tree: the same rules for a folder and for a zip.
+"""Class folders as a tree, with the same rules for a folder and a zip.
 
-train/CLASS/…/image     val/ or test/ beside it (also training_set, valid, seg_test, …)
+train/CLASS/…/image     val/ or test/ next to it (also training_set, valid, seg_test, …)
 CLASS/train/image       the splits below the classes
 CLASS/…/image           no split: one is made
 
-A folder that holds images in one folder alone, which is no class, is looked through: at the top and in each split.
-What can be read in two ways is refused, with the path or the option that decides.
+If all images of a folder are in one subfolder that is not a class, the subfolder is used: at the top and in each split.
+Ambiguous layouts are refused, with the path or the option that resolves them.
 """
 
 from collections import Counter
@@ -28,11 +28,11 @@ Members = dict[str, list[str]]
 
 @dataclass(kw_only=True)
 class Found:
-    """members: split → class → files, split "all" when there are no split folders. places: where each split's classes lie.
+    """members: split → class → files, split "all" when there are no split folders. places: where each split's classes are.
 
     flat: folders of images where class folders should be. loose: images outside any class folder. unlabelled: folder →
-    images without a class, next to a split with classes. beside: folder → images, of folders that are no split.
-    nested: images in folders below their class folder. unused: folders without images that were looked past.
+    images without a class, next to a split with classes. beside: folder → images, of folders that are not splits.
+    nested: images in folders below their class folder. unused: skipped folders without images.
     """
 
     members: dict[str, Members] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Found:
 
 
 def arrange(root: Folder, path: str, level: int | None = None) -> Found:
-    """Sort the images into splits and classes. level: how deep the class folders lie, if a person says so.
+    """Sort the images into splits and classes. level: how deep the class folders are, if the user sets it.
 
     Raises: DataError for folders that can be read as splits in two ways.
     """
@@ -68,14 +68,14 @@ def arrange(root: Folder, path: str, level: int | None = None) -> Found:
         found.members[split] = {}
         _take_classes(place, level or 1, found.members[split], found)
         known = known or found.members[split]
-    _say_places(found)
+    _report_places(found)
     return found
 
 
 def _below_wrappers(
     folder: Folder, found: Found | None = None, keep: Collection[str] = (), stop_at_splits: bool = False
 ) -> Folder:
-    """The folder itself, or the one below that holds all its images in folders. keep: names not to be looked through."""
+    """The folder itself, or the one below that holds all its images in folders. keep: names of folders to keep."""
     while not folder.images and len(folder.filled) == 1:
         (only,) = folder.filled
         if only.is_flat or only.name in keep or (stop_at_splits and splits_among([only.name])):
@@ -87,9 +87,9 @@ def _below_wrappers(
 
 
 def has_classes(folder: Folder, known: Collection[str] = ()) -> bool:
-    """Whether images lie in class folders below `folder`. known: names that are classes for certain.
+    """Whether there are images in class folders below `folder`. known: names that are classes for certain.
 
-    A single folder called images, unknown, test or as what it lies in is no class.
+    A single folder called images, unknown, test or like its parent is not a class.
     """
     place = _below_wrappers(folder, keep=known)
     if len(place.filled) != 1:
@@ -120,10 +120,10 @@ def _splits(top: Folder, path: str, found: Found) -> dict[str, Folder]:
         if split in splits:
             raise DataError(
                 f"{path}: {splits[split].path} and {folder.path} both look like the {split} split",
-                f"give the folder of one data set, or move one of the two out of {path}",
+                f"give the folder of one data set, or move one of them out of {path}",
             )
         splits[split] = folder
-    for folder in top.folders.values():  # an empty split is a mistake to be told, not one to be made up for
+    for folder in top.folders.values():  # report an empty split as a mistake instead of making a new split
         if folder.name in named and not folder.num_images:
             splits.setdefault(named[folder.name], folder)
     for folder in [*flat, *others]:
@@ -141,7 +141,7 @@ def _splits(top: Folder, path: str, found: Found) -> dict[str, Folder]:
 def _without_labelled_splits(
     top: Folder, flat: list[Folder], others: list[Folder], named: dict[str, str], found: Found
 ) -> dict[str, Folder]:
-    """Folders called as splits that hold images directly: bus/ and train/ are classes, train/ and test/ are not."""
+    """Folders named like splits that hold images directly: bus/ and train/ are classes, train/ and test/ are not."""
     if not flat:
         return {"all": top}
     splits = {named[folder.name] for folder in flat}
@@ -152,13 +152,13 @@ def _without_labelled_splits(
     names = " and ".join(folder.name for folder in flat)
     found.readings.append(
         f"{names} {'is a class' if len(flat) == 1 else 'are classes'}, not a split: "
-        f"images lie directly in it, as in {others[0].name}"
+        f"images are directly in it, as in {others[0].name}"
     )
     return {"all": top}
 
 
 def _refuse_a_class_called_as_a_split(splits: dict[str, Folder], others: list[Folder], path: str) -> None:
-    """train/2019 beside bus/2019: a split, a class, or a split whose partner is misspelt?"""
+    """train/2019 next to bus/2019: a split, a class, or a split whose partner is misspelt?"""
     if len(splits) > 1:
         return
     ((split, folder),) = splits.items()
@@ -166,13 +166,13 @@ def _refuse_a_class_called_as_a_split(splits: dict[str, Folder], others: list[Fo
     same = [f for f in others if names & set(_below_wrappers(f).folders)]
     if not same or (split == "train" and all(misspelt_split(f.name) for f in same)):
         return
-    has = f"{path} has a folder {folder.name}, which is read as the {split} split"
+    has = f"{path} has a folder {folder.name}, which looks like the {split} split"
     listed = ", ".join(f.name for f in same[:5])
     wanted = "train" if split != "train" else "val"
     raise DataError(
-        f"{has}, but {listed} next to it {'holds' if len(same) == 1 else 'hold'} folders of the same names",
+        f"{has}, but {listed} next to it {'holds' if len(same) == 1 else 'hold'} folders with the same names",
         f"rename {same[0].name} to {wanted} if it is a split, {folder.name} if it is a class, or give one of them, "
-        f"as {path}/{folder.path}",
+        f"e.g. {path}/{folder.path}",
     )
 
 
@@ -211,11 +211,11 @@ def _take_splits_in_classes(top: Folder, found: Found) -> None:
             members = found.members.setdefault(split, {})
             members.setdefault(folder.name, []).extend(below.all_images())
     found.members = {split: found.members[split] for split in sorted(found.members, key=split_order)}
-    found.readings.append("the splits are the folders below each class, as " + top.filled[0].filled[0].path)
+    found.readings.append("the splits are the folders below each class, e.g. " + top.filled[0].filled[0].path)
 
 
-def _say_places(found: Found) -> None:
-    """What a person might not expect: splits and classes that are not at the top."""
+def _report_places(found: Found) -> None:
+    """Report what a user might not expect: splits and classes that are not at the top."""
     if any(place.path.lower() != ("" if split == "all" else split) for split, place in found.places.items()):
         where = ", ".join(
             f"{'class folders' if split == 'all' else split}: {place.path or '.'}"
@@ -223,8 +223,8 @@ def _say_places(found: Found) -> None:
         )
         found.readings.insert(0, where)
     if found.unused:
-        found.readings.append(f"not used, no images in: {', '.join(found.unused[:8])}")
+        found.readings.append(f"not used (no images): {', '.join(found.unused[:8])}")
     if found.nested:
         found.readings.append(
-            f"{found.nested} of the images lie in folders below their class folder and belong to that class"
+            f"{found.nested} of the images are in folders below their class folder and belong to that class"
         )

@@ -22,7 +22,7 @@ class Listing:
 
 @dataclass(kw_only=True)
 class Folder:
-    """path: below the root, "" for the root itself. images, others: the files directly in it, by their endings.
+    """path: below the root, "" for the root itself. images, others: the files directly in it, by their extensions.
 
     num_images: also those further below.
     """
@@ -44,7 +44,7 @@ class Folder:
 
     @property
     def is_flat(self) -> bool:
-        """Whether its images lie directly in it, but for a few."""
+        """Whether most of its images are directly in it."""
         return len(self.images) > 0.1 * self.num_images
 
     def walk(self) -> Iterator["Folder"]:

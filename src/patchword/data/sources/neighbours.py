@@ -1,4 +1,4 @@
-"""What lies next to the images and says what they show: tables of labels, and boxes of detection sets."""
+"""Files next to the images that describe them: tables of labels, and boxes of detection data sets."""
 
 import re
 from pathlib import PurePosixPath
@@ -44,12 +44,12 @@ def _count_listed(head: Head, file: str, names: set[str]) -> int:
 
 
 def refuse_detection(tree: Tree, path: str) -> None:
-    """Raises: DataError if boxes lie next to the images."""
+    """Raises: DataError if there are boxes next to the images."""
     boxes = _boxes(tree)
     if boxes is not None:
         raise DataError(
-            f"{path} is a detection data set ({boxes}); patchword classifies whole images",
-            "give a folder for each class, or a table with an image and a class a row",
+            f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
+            "give a folder for each class, or a table with one image and class per row",
         )
 
 
@@ -66,15 +66,15 @@ def _boxes(tree: Tree) -> str | None:
         if 2 * len(files) < len(stems):
             continue
         if any(re.search(pattern, _text(tree.head, file), re.MULTILINE) for file in files[:MAX_FILES]):
-            return f"{name}, as {files[0]}"
+            return f"{name}, e.g. {files[0]}"
     for file in [f for f in others if f.lower().endswith(".json")][:MAX_FILES]:
         if re.search(r'"(annotations|categories|bbox)"\s*:', _text(tree.head, file)):
-            return f"COCO, as {file}"
+            return f"COCO, e.g. {file}"
     return None
 
 
 def archives(folder: Folder) -> list[str]:
-    """Archives that lie in the place of images."""
+    """Archives found instead of images."""
     endings = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
     return [file for place in folder.walk() for file in place.others if file.lower().endswith(endings)]
 

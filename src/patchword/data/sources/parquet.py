@@ -16,7 +16,7 @@ KEPT_GROUPS = 4
 
 
 def read_parquet(path: str) -> Columns:
-    """All columns but image bytes and lists. Raises: DataError where the file is no Parquet."""
+    """All columns but image bytes and lists. Raises: DataError if the file is not valid Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -32,7 +32,9 @@ def read_parquet(path: str) -> Columns:
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error})", "make or download it again") from error
+        raise DataError(
+            f"{path} cannot be read as Parquet ({error})", "create or download it again"
+        ) from error
     return Columns(
         names=schema.names,
         num_rows=file.metadata.num_rows,
@@ -62,7 +64,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """The names that Hugging Face's datasets write beside each ClassLabel column."""
+    """The names that Hugging Face's datasets write next to each ClassLabel column."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         found = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and "names" in f}
@@ -72,7 +74,7 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 
 
 class RowGroups:
-    """The image bytes at a row, or its path where it has no bytes; keeps the last few row groups, safe in threads."""
+    """The image bytes at a row, or its path if it has no bytes; keeps the last few row groups, safe in threads."""
 
     def __init__(self, path: str, column: str) -> None:
         self.path, self.column = path, column
@@ -92,7 +94,7 @@ class RowGroups:
         if not data and isinstance(value, dict) and value.get("path"):
             return str(Path(self.path).parent / value["path"])
         if not data:
-            raise ImageError(f"{self.path}, row {row}: no image bytes", "remove that row")
+            raise ImageError(f"{self.path}, row {row}: no image bytes", "remove this row")
         return bytes(data)
 
     def _group_of(self, row: int) -> tuple[Any, int]:

@@ -1,4 +1,4 @@
-"""The files that are skipped: what they are by their content, and whether images may be lost with them."""
+"""Skipped files: what they are by content, and whether they may be images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from patchword.images.sniff import HEAD, sniff
 
 _CAMERAS = ".cr2 .cr3 .nef .nrw .arw .dng .orf .rw2 .raf .pef .srw .raw"
 RAW = frozenset(_CAMERAS.split())
-LOOKED_AT = 3  # files of each ending
+LOOKED_AT = 3  # files per extension
 MAX_ENDINGS = 20
-# Skipped files that may be images are warned of from this share on; fewer are a note.
+# Skipped files that may be images cause a warning from this share on, below it a note.
 LARGE_SHARE = 0.05
 _NO_IMAGES = (
     "text",
@@ -31,7 +31,7 @@ _NO_IMAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """Files of one ending. what: what they are ("DICOM"), "" if nobody would take them for images."""
+    """Files with one extension. what: what they are ("DICOM"), "" if they are clearly not images."""
 
     ending: str
     files: Sequence[str]
@@ -52,7 +52,7 @@ class Skipped:
 
 
 def skipped_in(folder: Folder, head: Head) -> list[Skipped]:
-    """What lies in the folder and below and is no image by its ending, the most frequent ending first."""
+    """Files in and below the folder that are not images by their extension, the most frequent extension first."""
     by_ending: dict[str, list[str]] = defaultdict(list)
     for place in folder.walk():
         for file in place.others:
@@ -94,12 +94,12 @@ def skipped_problems(tree: Tree, path: str) -> list[Problem]:
         problems.append(
             Problem(
                 severity="warning" if share >= LARGE_SHARE else "note",
-                message=f"{path}: skipped {found.counted}, as {found.files[0]}",
+                message=f"{path}: skipped {found.counted}, e.g. {found.files[0]}",
                 fix=found.fix,
             )
         )
     packed = archives(tree.root)
     if packed:
-        message = f"{path}: skipped {plural(len(packed), 'archive')}, as {packed[0]}"
-        problems.append(Problem(severity="note", message=message, fix="unpack what holds images"))
+        message = f"{path}: skipped {plural(len(packed), 'archive')}, e.g. {packed[0]}"
+        problems.append(Problem(severity="note", message=message, fix="unpack those that contain images"))
     return problems

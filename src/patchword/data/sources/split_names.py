@@ -1,4 +1,4 @@
-"""The names by which folders are known to be splits, or to be no classes."""
+"""Folder names that identify splits, or folders that are not classes."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ SPLITS = {
     "test": ("test", "testing", "tst"),
 }
 _SPLIT_OF = {spelling: name for name, spellings in SPLITS.items() for spelling in spellings}
-# What may stand beside the word of a split, as in training_set, imgs_train and seg_test.
+# Words that may appear next to a split's word, as in training_set, imgs_train and seg_test.
 _BESIDE_A_SPLIT = "set sets data dataset images image imgs img pics folder split seg jpg jpeg png"
 _IMAGES = "images image imgs img pictures pics photos frames jpeg jpegs jpg png files samples data dataset"
 _MASKS = "masks mask labels annotations segmentation segmentations segmented gt groundtruth"
@@ -40,7 +40,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_called(name: str) -> str | None:
-    """The split that is called exactly so, in any case of letters."""
+    """The split with exactly this name, in any letter case."""
     return _SPLIT_OF.get(name.lower())
 
 
@@ -53,12 +53,12 @@ def misspelt_split(name: str) -> str | None:
 def splits_among(names: Iterable[str]) -> dict[str, str]:
     """Name → split, for each name that says one: "val", and also "val_set", "imgs_val", "val2017".
 
-    A word beside the split's must be a usual one, or stand beside another split's too: flowers_train and flowers_test
+    A word next to the split's must be a usual one, or appear next to another split's too: flowers_train and flowers_test
     are splits, cat_train and dog_test are not.
     """
     names = list(names)
     found = {name: split for name in names if (split := split_called(name))}
-    likely = {name: said for name in names if name not in found and (said := _split_and_rest(name))}
+    likely = {name: parts for name in names if name not in found and (parts := _split_and_rest(name))}
     shared = Counter(rest for _, rest in likely.values())
     for name, (split, rest) in likely.items():
         usual = all(word in _NEUTRAL for word in rest)
@@ -70,7 +70,7 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
 
 
 def _split_and_rest(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The split that one word of the name says, and the other words; None where no word or several do."""
+    """The split that one word of the name says, and the other words; None if no word or several do."""
     splits: list[str] = []
     rest: list[str] = []
     for word in words(name):
@@ -89,13 +89,13 @@ def words(name: str) -> list[str]:
 
 
 def is_generic(name: str) -> bool:
-    """Whether a folder so called holds pictures of whatever class: images, masks, JPEGImages, resized."""
+    """Whether a folder of this name holds images of any class: images, masks, JPEGImages, resized."""
     found = words(name)
     return any(word in _GENERIC for word in found) and all(word in _WITH_GENERIC for word in found)
 
 
 def is_unlabelled(name: str) -> bool:
-    """Whether a folder so called holds pictures without a class."""
+    """Whether a folder of this name holds images without a class."""
     return any(word in _UNLABELLED for word in words(name))
 
 

@@ -32,7 +32,7 @@ def recognises(path: str) -> bool:
 
 
 def labels_among(files: Sequence[str]) -> str | None:
-    """The one CSV or JSON lines file that stands beside images with no class folders, if there is one."""
+    """The one CSV or JSON lines file next to images without class folders, if there is one."""
     visible = [f for f in files if not PurePosixPath(f).name.startswith(".") and not f.startswith("__MACOSX")]
     tables = [f for f in visible if f.lower().endswith(TABLE_SUFFIXES[:-1])]
     if len(tables) != 1:
@@ -55,7 +55,7 @@ class Origin:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
-    """Raises: DataError where the table cannot be read or used."""
+    """Raises: DataError if the table cannot be read or used."""
     refuse_folder_options(request, f"{path} is a table")
     origin = _origin(path)
     return _dataset(origin, _columns(path, origin), request)
@@ -89,7 +89,7 @@ def _columns(path: str, origin: Origin) -> Columns:
 
 
 def read_images(path: str, request: OpenRequest) -> tuple[Sequence[str | None], Reader]:
-    """What each row calls its image (None where it has none), and a reader of them; no label is needed."""
+    """What each row calls its image (None if it has none), and a reader of them; no label is needed."""
     origin = _origin(path)
     columns = _columns(path, origin)
     column = image_column(path, columns, request.image_column)
@@ -105,7 +105,7 @@ def read_in_zip(
     reader: Callable[[Sequence[str]], Reader],
     request: OpenRequest,
 ) -> Dataset:
-    """A table that lies in a zip beside its images."""
+    """Read a table in a zip, next to its images."""
     refuse_folder_options(request, f"{path} is labelled by {table}")
     folder = PurePosixPath(table).parent
     top = "" if str(folder) == "." else f"{folder}/"
@@ -146,7 +146,7 @@ class PathReader:
 
 @dataclass(frozen=True)
 class _Images:
-    """The image of each row. keys: see `split_in_two`; None where images have no names."""
+    """The image of each row. keys: see `split_in_two`; None if images have no names."""
 
     names: Sequence[str | None]
     keys: Sequence[str] | None
@@ -191,12 +191,13 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     good = [i for i, text in enumerate(texts) if text and rows.names[i]]
     if not good:
         raise DataError(
-            f"{path}: no row has both an image and a label", f"look at {taken.image} and {taken.label}"
+            f"{path}: no row has both an image and a label",
+            f"check the columns {taken.image} and {taken.label}",
         )
     if len(good) < len(texts):
         lacking = plural(len(texts) - len(good), "row")
         message = f"{path} has {lacking} without a label or an image"
-        problems.append(Problem(severity="warning", message=message, fix="complete or remove those rows"))
+        problems.append(Problem(severity="warning", message=message, fix="complete or remove these rows"))
     members, unsplit = _by_split(path, good, choice.splits, taken.split)
     training = members.get("train") or members.get("all") or good
     classes = tuple(class_names or in_order(str(texts[i]) for i in training))
@@ -225,8 +226,8 @@ def _images(origin: Origin, columns: Columns, column: str, num_rows: int) -> tup
         return _Images(names, None, columns.pictures[column]), []
     if column not in columns.values:
         raise DataError(
-            f"{origin.path}: the column {column} holds lists or records without image bytes",
-            "name a column of paths or of image bytes with --image-column",
+            f"{origin.path}: the column {column} holds lists or records, not paths or image bytes",
+            "pass a column of paths or image bytes with --image-column",
         )
     cells = [
         None if value is None or value != value or value == "" else str(value)
@@ -249,8 +250,8 @@ def _by_split(
     without = sum(not splits[i] for i in good)
     if not without:
         return members, []
-    message = f"{path} has {plural(without, 'row')} without a split in the column {column}: left out"
-    fix = "write train, val or test into them"
+    message = f"{path} has {plural(without, 'row')} without a split in column {column}, skipped"
+    fix = "write train, val or test into these rows"
     return members, [Problem(severity="warning", message=message, fix=fix)]
 
 
@@ -276,9 +277,9 @@ def _splits(
             problems.append(
                 Problem(
                     severity="note" if request.ignore_unknown_classes else "error",
-                    message=f"{path}: {name} has {has} {listed}, {known_to} not",
-                    fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to leave "
-                    f"{left_out} out",
+                    message=f"{path}: {name} has {has} {listed}, but {known_to} not",
+                    fix=f"rename {'it' if len(unknown) == 1 else 'them'}, or pass --ignore-unknown-classes to skip "
+                    f"{left_out}",
                 )
             )
         splits[name] = rows.split(name, known, index)

@@ -1,4 +1,4 @@
-"""Which column of a table is the image, which the label, and which says what to train on."""
+"""Choose the image, label and split columns of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """taken: by name. splits: of each row, "" where it has none; None where the table has no split."""
+    """taken: by name. splits: of each row, "" where it has none; None if the table has no split."""
 
     taken: TakenColumns
     splits: Sequence[str] | None
@@ -97,15 +97,15 @@ def plain_name(name: str) -> str:
 def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
     """The user's columns, else those with usual names.
 
-    Raises: DataError where a column is not there, or nobody knows which is meant; it lists all columns.
+    Raises: DataError if a column does not exist or the choice is ambiguous; it lists all columns.
     """
     image = image_column(path, columns, request.image_column)
     label = _label(path, columns, request.label_column, image)
     if label in columns.lists:
         raise DataError(
-            f"{path}: the column {label} holds a list in each row, such as {columns.lists[label]}, and patchword "
-            "gives each image one class",
-            "make a column with one class a row, and name it with --label-column",
+            f"{path}: column {label} holds a list in each row, e.g. {columns.lists[label]}, but patchword "
+            "needs one class per image",
+            "add a column with one class per row, and pass it with --label-column",
         )
     split, splits = _split(path, columns, request.split_column, (image, label))
     problems = _unused_splits(path, columns, (image, label), split)
@@ -117,10 +117,10 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
 
 
 def image_column(path: str, columns: Columns, asked: str | None) -> str:
-    """The column of images. Raises: DataError where it is not there, or nobody knows which is meant."""
+    """The image column. Raises: DataError if it does not exist or the choice is ambiguous."""
     if asked is not None:
         return _asked(path, columns, asked)
-    # Bytes are images beyond doubt; a path beside them says where they once were.
+    # Bytes are images beyond doubt; a path next to them says where they once were.
     candidates = list(columns.pictures) or [name for name in columns.names if name in columns.values]
     found = _by_name(candidates, IMAGE_COLUMNS)
     if found is None and len(columns.pictures) == 1:
@@ -145,8 +145,8 @@ def _label(path: str, columns: Columns, asked: str | None, image: str) -> str:
     spread = _one_hot(columns, left)
     if spread:
         raise DataError(
-            f"{path} has a column for each class ({_listed(spread)}) with 0 or 1 in it",
-            "write the class of each image into one column, and name it with --label-column",
+            f"{path} has a column for each class ({_listed(spread)}), holding 0 or 1",
+            "write the class of each image into one column, and pass it with --label-column",
         )
     raise _which(path, columns, "label", "--label-column")
 
@@ -174,13 +174,14 @@ def _asked(path: str, columns: Columns, asked: str) -> str:
         return asked
     raise DataError(
         f"{path} has no column {asked!r}{near_text(asked, columns.names)}",
-        f"its columns: {', '.join(columns.names)}",
+        f"use one of its columns: {', '.join(columns.names)}",
     )
 
 
 def _which(path: str, columns: Columns, what: str, option: str) -> DataError:
     return DataError(
-        f"{path}: which column holds the {what}? It has {', '.join(columns.names)}", f"name it with {option}"
+        f"{path}: cannot tell which column holds the {what} (columns: {', '.join(columns.names)})",
+        f"pass it with {option}",
     )
 
 
@@ -195,8 +196,8 @@ def _split(
         )
         if splits is None:
             raise DataError(
-                f"{path}: the column {name} holds {_values(columns, name)}, which does not say what to train on "
-                "and what to score",
+                f"{path}: column {name} holds {_values(columns, name)}, which does not say which rows are "
+                "for training and which for validation",
                 "write train and val (or test) into it",
             )
         return (name,), splits
@@ -231,17 +232,17 @@ def _splits_of(name: str, values: Sequence[Any], *, known_alone: bool) -> list[s
 
 
 def _flagged(columns: Columns, flags: Sequence[str]) -> list[str] | None:
-    """The split of each row by columns such as is_valid; None where they hold anything but yes and no."""
-    said: dict[str, list[bool | None]] = {}
+    """The split of each row by columns such as is_valid; None if they hold anything but yes and no."""
+    flagged: dict[str, list[bool | None]] = {}
     for name in flags:
         values = [_flag(value) for value in columns.values.get(name, ())]
         if plain_name(name) not in FLAGS or None in values:
             return None
-        said[plain_name(name)] = values
-    if not said:
+        flagged[plain_name(name)] = values
+    if not flagged:
         return None
     found = [
-        _split_by_flags({name: values[row] for name, values in said.items()}) for row in range(len(values))
+        _split_by_flags({name: values[row] for name, values in flagged.items()}) for row in range(len(values))
     ]
     return found if "train" in found and len(set(found)) > 1 else None
 
@@ -251,20 +252,20 @@ def _flag(value: Any) -> bool | None:
     return True if text in _YES else False if text in _NO else None
 
 
-def _split_by_flags(said: Mapping[str, bool | None]) -> str:
-    if any(said.get(name) for name in TEST_FLAGS):
+def _split_by_flags(row: Mapping[str, bool | None]) -> str:
+    if any(row.get(name) for name in TEST_FLAGS):
         return "test"
-    if any(said.get(name) for name in VAL_FLAGS):
+    if any(row.get(name) for name in VAL_FLAGS):
         return "val"
-    if any(said.get(name) is False for name in TRAIN_FLAGS):
-        return "test" if any(name in said for name in VAL_FLAGS) else "val"
+    if any(row.get(name) is False for name in TRAIN_FLAGS):
+        return "test" if any(name in row for name in VAL_FLAGS) else "val"
     return "train"
 
 
 def _unused_splits(
     path: str, columns: Columns, used: tuple[str, str], split: tuple[str, ...]
 ) -> list[Problem]:
-    """Columns that look like an author's split and are not used."""
+    """Report unused columns that look like a split."""
     problems = []
     for name in columns.names:
         if name in (*used, *split) or name not in columns.values:
@@ -273,15 +274,15 @@ def _unused_splits(
             _splits_of(name, columns.values[name], known_alone=True) is None
         ):
             continue
-        holds = f"{path}: the column {name} holds {_values(columns, name)} and is not used"
+        holds = f"{path}: column {name} holds {_values(columns, name)} and is not used"
         if split:
             message = f"{holds}: the split comes from {' and '.join(split)}"
             problems.append(
-                Problem(severity="note", message=message, fix=f"pass --split-column {name!r} for it")
+                Problem(severity="note", message=message, fix=f"pass --split-column {name!r} to use it")
             )
         else:
-            message = f"{holds}: it does not say what to train on and what to score"
-            fix = "write train and val into a column, and name it with --split-column"
+            message = f"{holds}: it does not say which rows are for training and which for validation"
+            fix = "write train and val into a column, and pass it with --split-column"
             problems.append(Problem(severity="warning", message=message, fix=fix))
     return problems
 

@@ -9,16 +9,16 @@ from typing import Any
 from patchword.data.dataset import Problem
 from patchword.errors import DataError, plural
 
-# What stands between two labels in one cell. A blank, "-" or "_" is also part of many names.
+# Separators between two labels in one cell. A blank, "-" or "_" is also part of many names.
 _SEPARATORS = (",", ";", "|", "/", "+", "&", " and ", "\n")
 _WEAK_SEPARATORS = (" ", "_", "-")
 _LIST = re.compile(r"""\[.*\]|\{.*\}|\(\s*['"].*\)""", re.DOTALL)
-# Of the images, so many that stand in several rows with different labels make a table of several labels an image.
+# If more than this share of the images has several rows with different labels, the table has several labels per image.
 _MANY = 0.1
 
 
 def label_texts(path: str, values: Sequence[Any], class_names: Sequence[str] | None) -> list[str | None]:
-    """Each label as a class name; None where there is none. -1 is how Hugging Face says unlabelled, NaN pandas.
+    """Each label as a class name; None if there is none. -1 is how Hugging Face says unlabelled, NaN pandas.
 
     Raises: DataError for lists.
     """
@@ -26,7 +26,7 @@ def label_texts(path: str, values: Sequence[Any], class_names: Sequence[str] | N
     if lists:
         row, value = lists[0]
         raise DataError(
-            f"{path}: {plural(len(lists), 'label')} of {len(values)} hold a list, not one class: row {row} "
+            f"{path}: {plural(len(lists), 'label')} of {len(values)} {'holds' if len(lists) == 1 else 'hold'} a list instead of one class: row {row} "
             f"has {value!r}",
             "give each image one class",
         )
@@ -53,12 +53,12 @@ class _Several:
 
 
 def several_labels(path: str, column: str, texts: Sequence[str | None]) -> list[Problem]:
-    """A warning where labels may hold several names.
+    """Warn if labels may hold several names.
 
     The evidence is that the parts of a label are labels of other rows: "cat,dog" where there are "cat" and "dog".
     Names such as "black bear" or "bear, black" have no such parts. With a blank, two such labels are wanted
     before the table is refused, since "tiger", "cat" and "tiger cat" may be three animals.
-    Raises: DataError where it is beyond doubt.
+    Raises: DataError if it is beyond doubt.
     """
     rows_of = Counter(text for text in texts if text)
     lists = [text for text in rows_of if _LIST.fullmatch(text)]
@@ -73,25 +73,25 @@ def several_labels(path: str, column: str, texts: Sequence[str | None]) -> list[
         first = max(compounds, key=lambda compound: compound.rows)
         count = sum(compound.rows for compound in compounds)
         if separator in _SEPARATORS or len(compounds) > 1:
-            made = f"is made of {' and '.join(map(repr, first.parts))}, which are labels of other rows"
+            made = f"consists of {' and '.join(map(repr, first.parts))}, which are labels of other rows"
             raise _refusal(path, column, count, len(texts), first.label, made)
-        doubts.append(_doubt(path, column, first.label, count, f"is made of the labels {_joined(first)}"))
+        doubts.append(_doubt(path, column, first.label, count, f"consists of the labels {_joined(first)}"))
     return doubts or _combinations(path, column, rows_of)
 
 
 def _refusal(path: str, column: str, count: int, rows: int, example: str, why: str) -> DataError:
     return DataError(
-        f"{path}: {plural(count, 'label')} of {rows} in the column {column} hold several names: {example!r} {why}. "
-        "patchword gives each image one class",
-        "give each image one class, or name another column with --label-column",
+        f"{path}: {plural(count, 'label')} of {rows} in column {column} {'holds' if count == 1 else 'hold'} several names: {example!r} {why}, but "
+        "patchword needs one class per image",
+        "give each image one class, or pass another column with --label-column",
     )
 
 
 def _doubt(path: str, column: str, example: str, count: int, why: str) -> Problem:
-    message = f"{path}: in the column {column} {example!r} ({plural(count, 'row')}) {why}"
+    message = f"{path}: in column {column}, {example!r} ({plural(count, 'row')}) {why}"
     return Problem(
         severity="warning",
-        message=f"{message}; it is taken as a class of its own",
+        message=f"{message}; it is treated as a separate class",
         fix="if such cells hold several labels, give each image one class",
     )
 
@@ -115,7 +115,7 @@ def _parts(label: str, separator: str) -> tuple[str, ...]:
 
 
 def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem]:
-    """A warning where labels look like combinations of a few words that never stand alone.
+    """Warn if labels look like combinations of a few words that never occur alone.
 
     Most of the labels then are another one and one word more, there are fewer words than labels, and words change
     their place, which the parts of a name don't.
@@ -133,13 +133,13 @@ def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem
         if len(longer) > 3 and 2 * len(grown) >= len(longer) and len(places) < len(rows_of) and moving > 1:
             example = max(grown, key=lambda label: len(parts[label]))
             count = sum(rows_of[label] for label in longer)
-            why = f"looks like several labels: {len(rows_of)} different cells are made of {len(places)} words"
+            why = f"looks like several labels: {len(rows_of)} different cells use only {len(places)} words"
             return [_doubt(path, column, example, count, why)]
     return []
 
 
 def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[str | None]) -> list[Problem]:
-    """A warning where an image stands in several rows with different labels. Raises: DataError where many do."""
+    """Warn if an image is in several rows with different labels. Raises: DataError if many do."""
     labels_of: dict[str, dict[str, None]] = defaultdict(dict)
     for name, text in zip(names, texts, strict=True):
         if name and text:
@@ -147,9 +147,9 @@ def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[s
     twice = [name for name, labels in labels_of.items() if len(labels) > 1]
     if not twice:
         return []
-    stand = "1 image stands" if len(twice) == 1 else f"{len(twice)} images stand"
+    stand = "1 image is" if len(twice) == 1 else f"{len(twice)} images are"
     example = f"{twice[0]} ({', '.join(labels_of[twice[0]])})"
-    message = f"{path}: {stand} in several rows with different labels, such as {example}"
+    message = f"{path}: {stand} in several rows with different labels, e.g. {example}"
     if len(twice) > _MANY * len(labels_of):
-        raise DataError(f"{message}. patchword gives each image one class", "keep one row for each image")
-    return [Problem(severity="warning", message=message, fix="keep one row for each of them")]
+        raise DataError(f"{message}, but patchword needs one class per image", "keep one row per image")
+    return [Problem(severity="warning", message=message, fix="keep one row per image")]

@@ -1,4 +1,4 @@
-"""From what a table writes to the files that are there."""
+"""Map the paths in a table to existing files."""
 
 import os
 import posixpath
@@ -13,7 +13,7 @@ from patchword.data.dataset import Problem
 from patchword.errors import DataError, near_text, plural
 from patchword.images.suffixes import SUFFIXES
 
-# A table at the top of a disk must not cost a walk over all of it.
+# A table at the top of a disk must not cause a walk over the entire disk.
 MAX_FILES = 300_000
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -53,8 +53,8 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: ImageRoot
     urls = [cell for cell in given if _URL.match(cell)]
     if urls:
         raise DataError(
-            f"{path}: {plural(len(urls), 'cell')} of {len(given)} in the column {column} {'is a URL' if len(urls) == 1 else 'are URLs'}, such as "
-            f"{urls[0]}; patchword reads files and downloads no images",
+            f"{path}: {plural(len(urls), 'cell')} of {len(given)} in column {column} {'is a URL' if len(urls) == 1 else 'are URLs'}, e.g. "
+            f"{urls[0]}, but patchword does not download images",
             "download the images and write their paths into the table",
         )
     direct = {cell: _direct(cell, place) for cell in dict.fromkeys(given)}
@@ -73,8 +73,8 @@ def locate(path: str, column: str, cells: Sequence[str | None], place: ImageRoot
         cell, file = next(iter(found.items()))
         are = "is" if len(found) == 1 else "are"
         message = (
-            f"{path}: {len(found)} of {plural(len(direct), 'image')} {are} not at the path in the column {column} "
-            f"and {are} found by name below {place.name}; {cell!r} is read from {file}"
+            f"{path}: {len(found)} of {plural(len(direct), 'image')} {are} not at the path in column {column} "
+            f"and {are} found by name below {place.name}, e.g. {cell!r} as {file}"
         )
         problems.append(Problem(severity="note", message=message))
     elif missing:
@@ -160,15 +160,17 @@ def _other_case(path: str, missing: Sequence[str], place: ImageRoot) -> list[Pro
         return []
     cell, file = next(iter(near.items()))
     message = (
-        f"{path}: {plural(len(near), 'path')} not there in that spelling: {cell}, but {file}, which differs in the "
-        "case of letters"
+        f"{path}: {plural(len(near), 'path')} not found, {cell} for example; {file} exists and differs only in "
+        "letter case"
     )
-    return [Problem(severity="warning", message=message, fix="write the names as the files have them")]
+    return [
+        Problem(severity="warning", message=message, fix="write the names exactly as the files have them")
+    ]
 
 
 def _none_there(path: str, column: str, missing: Sequence[str], place: ImageRoot) -> DataError:
     first = missing[0]
-    message = f"{path}: not one image of the column {column} is there, the first is {first}"
+    message = f"{path}: none of the images in column {column} exists; the first is {first}"
     files = place.files()
     wanted = _composed(first.strip()).replace("\\", "/").rpartition("/")[2]
     same = [file for file in files if _composed(file.rpartition("/")[2]).lower() == wanted.lower()]
@@ -179,21 +181,21 @@ def _none_there(path: str, column: str, missing: Sequence[str], place: ImageRoot
     ]
     if len(same) == 1:
         return DataError(
-            f"{message}; {same[0]} is there, which differs in the case of letters",
-            "write the names as the files have them",
+            f"{message}; {same[0]} exists and differs only in letter case",
+            "write the names exactly as the files have them",
         )
     if len(same) > 1 or len(stems) > 1:
         several = same or stems
         return DataError(
-            f"{message}; {len(several)} files are called so, such as {several[0]} and {several[1]}",
-            f"write the paths as they are seen from {place.name}",
+            f"{message}; {len(several)} files have this name, e.g. {several[0]} and {several[1]}",
+            f"make the paths relative to {place.name}",
         )
     if _DRIVE.match(first) or first.startswith("/"):
         return DataError(
-            f"{message}: a path of another machine?", f"write the paths as they are seen from {place.name}"
+            f"{message}, which may be a path from another machine", f"make the paths relative to {place.name}"
         )
     near = near_text(wanted, [file.rpartition("/")[2] for file in files[:10_000]])
-    return DataError(f"{message}{near}", f"write the paths as they are seen from {place.name}")
+    return DataError(f"{message}{near}", f"make the paths relative to {place.name}")
 
 
 def files_below(folder: str) -> list[str]:

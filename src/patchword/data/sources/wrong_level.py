@@ -1,4 +1,4 @@
-"""Folders that look like classes and are not: parts, versions and folds of one data set, pictures and their masks."""
+"""Folders that look like classes and are not: parts, versions and folds of one data set, images and their masks."""
 
 from collections import Counter
 
@@ -11,9 +11,9 @@ LEVEL = "--class-level"
 
 
 def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -> None:
-    """place: where the class folders would lie. table: one that lists the images.
+    """place: where the class folders would be. table: one that lists the images.
 
-    Raises: DataError where telling those folders apart would be meaningless.
+    Raises: DataError if classifying by these folders would be meaningless.
     """
     if len(place.filled) < 2:
         return
@@ -22,10 +22,10 @@ def refuse_containers(place: Folder, tree: Tree, path: str, table: str | None) -
     listed = ", ".join(in_order(names)[:5]) + (" …" if len(names) > 5 else "")
     here = f"{path}/{place.path}" if place.path else path
     if are_parts(names):
-        _refuse(f"{here}: {listed} look like parts of one data set, not like classes", table, path)
+        _refuse(f"{here}: {listed} look like parts of one data set, not classes", table, path)
     if all(is_generic(name) for name in names):
         refuse_detection(tree, path)
-        _refuse(f"{here}: {listed} look like kinds of files, not like classes", table, path)
+        _refuse(f"{here}: {listed} look like kinds of files, not classes", table, path)
 
 
 def _refuse(message: str, table: str | None, path: str) -> None:
@@ -40,7 +40,7 @@ def _refuse(message: str, table: str | None, path: str) -> None:
 
 
 def _refuse_the_same_below_each(place: Folder, path: str) -> None:
-    """color/healthy, color/rust beside grayscale/healthy, grayscale/rust; or trian/cat beside vall/cat."""
+    """color/healthy, color/rust next to grayscale/healthy, grayscale/rust; or trian/cat next to vall/cat."""
     deep = [folder for folder in place.filled if not folder.is_flat]
     if len(deep) < 2 or 2 * len(deep) < len(place.filled):
         return
@@ -58,13 +58,13 @@ def _refuse_the_same_below_each(place: Folder, path: str) -> None:
     if all(meant.values()):
         fix = f"rename {' and '.join(f'{name} to {split}' for name, split in meant.items())}"
     else:
-        fix = f"give one of them, as {here}/{names[0]}"
+        fix = f"give one of them, e.g. {here}/{names[0]}"
         levels = {folder.path.count("/") - deep[0].path.count("/") + 2 for folder in inside.values()}
         if len(levels) == 1 and not splits_among(again):
             fix += f", or pass {LEVEL} {levels.pop()} to join them"
     raise DataError(
         f"{here}: {containers} look like {'splits' if all(meant.values()) else 'versions of one data set'}, "
-        f"not like classes: the same folders recur in each ({recurring})",
+        f"not classes: the same folders recur in each ({recurring})",
         f"{fix}; pass {LEVEL} 1 if {containers} are the classes",
     )
 

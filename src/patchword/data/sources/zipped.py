@@ -15,10 +15,10 @@ from patchword.data.sources.listing import Listing
 from patchword.errors import DataError, ImageError
 
 DESCRIPTION = "a .zip of class folders"
-# An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is no photograph.
+# An image of 100 million pixels in 3 × 16 bits; a member that unpacks to more is not a photograph.
 LARGEST_MEMBER_BYTES = 600_000_000
 
-# Files that are zips inside and hold no pictures of their own.
+# Files that are zips inside and hold no images of their own.
 ZIPS_OF_PROGRAMS = (".xlsx", ".ods", ".numbers", ".docx", ".npz", ".pt", ".pth", ".keras")
 
 
@@ -58,7 +58,8 @@ def read_member(archive: zipfile.ZipFile, path: str, member: str) -> bytes:
         size = archive.getinfo(member).file_size
         if size > LARGEST_MEMBER_BYTES:
             raise ImageError(
-                f"{member}: unpacks to {size / 1e6:.0f} MB", "unpack the zip and look at that file"
+                f"{member}: unpacks to {size / 1e6:.0f} MB, over the limit of {LARGEST_MEMBER_BYTES / 1e6:.0f} MB",
+                "unpack the zip and check that file",
             )
         return archive.read(member)
 
@@ -74,11 +75,11 @@ def _member_errors(path: str, member: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise ImageError(f"{member}: damaged in {path} ({error})", "make the zip again") from error
+        raise ImageError(f"{member}: damaged in {path} ({error})", "create the zip again") from error
     except KeyError as error:
-        raise ImageError(f"{member}: no such file in {path}", "add it, or remove its row") from error
+        raise ImageError(f"{member}: no such file in {path}", "add the file, or remove its row") from error
     except RuntimeError as error:  # how zipfile says that a member is encrypted
-        raise ImageError(f"{member}: {error}", "make the zip again without a password") from error
+        raise ImageError(f"{member}: {error}", "create the zip again without a password") from error
 
 
 def open_zip(path: str) -> zipfile.ZipFile:
@@ -87,7 +88,7 @@ def open_zip(path: str) -> zipfile.ZipFile:
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it", "change its permissions") from error
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} {_instead_of_a_zip(path)}", "make or download it again") from error
+        raise DataError(f"{path} {_instead_of_a_zip(path)}", "create or download it again") from error
 
 
 def _instead_of_a_zip(path: str) -> str:
