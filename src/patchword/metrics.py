@@ -1,4 +1,4 @@
-"""Scores of classifiers, as pure functions on arrays.
+"""Classification metrics, as pure functions on arrays.
 
 Shapes: N images, C classes. Labels and predictions are indices of classes.
 """
@@ -15,16 +15,16 @@ Indices = NDArray[np.int64]
 
 
 def ranks(scores: Floats, labels: Indices) -> Indices:
-    """How many classes stand before the true one, [N]; 0 is right, < 5 is right in the top five.
+    """The number of classes ranked before the true one, [N]: 0 is correct, < 5 is correct in the top five.
 
-    scores [N, C]. Equal scores stand in the order of the classes, as predictions list them.
-    Where a score is NaN nothing was said, so every class stands before the true one.
+    scores [N, C]. Ties are ranked in the order of the classes, as in predictions. If any score of an image is
+    NaN, all C classes count as ranked before the true one.
     """
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     before = np.arange(scores.shape[1]) < labels[:, None]
-    # Every comparison with NaN is false, which would count a broken model as always right.
-    says_nothing = np.isnan(scores).any(axis=1, keepdims=True)
-    rank: Indices = ((scores > true) | ((scores == true) & before) | says_nothing).sum(axis=1)
+    # Every comparison with NaN is false, which would count a broken model as always correct.
+    has_nan = np.isnan(scores).any(axis=1, keepdims=True)
+    rank: Indices = ((scores > true) | ((scores == true) & before) | has_nan).sum(axis=1)
     return rank
 
 
@@ -45,7 +45,7 @@ def confusion(labels: Indices, predicted: Indices, num_classes: int) -> Indices:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """Of one class: precision is None where it was never predicted, recall where it has no images."""
+    """Scores of one class. precision: None if it was never predicted; recall: None if it has no images."""
 
     images: int
     precision: float | None
@@ -54,7 +54,7 @@ class ClassScore:
 
 
 def per_class(counts: Indices) -> list[ClassScore]:
-    """Scores of each class from its confusion matrix [C, C]."""
+    """Scores of each class from the confusion matrix [C, C]."""
     right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     scores = []
     for hit, images, named in zip(right.tolist(), true.tolist(), predicted.tolist(), strict=True):
@@ -70,16 +70,16 @@ def per_class(counts: Indices) -> list[ClassScore]:
 
 
 def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share, `right` of `total`; (0, 1) where nothing was counted.
+    """The 95 % interval of a share, `right` of `total`; (0, 1) if `total` is 0.
 
-    Source: Wilson 1927; unlike the normal interval it holds near 0 and 1 and for few images.
+    Source: Wilson 1927; unlike the normal interval, it is valid near 0 and 1 and for few images.
     """
     if total == 0:
         return 0.0, 1.0
     share, square = right / total, z * z
     centre = (share + square / (2 * total)) / (1 + square / total)
     half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    # Rounding must not push an end past what is possible.
+    # Rounding must not move an end outside 0..1.
     low = 0.0 if right == 0 else max(0.0, centre - half)
     high = 1.0 if right == total else min(1.0, centre + half)
     return low, high
@@ -93,8 +93,8 @@ class Majority:
     top1: float
 
     def verdict(self, top1: float, low: float) -> str:
-        """What a top-1 with the lower end `low` of its interval is worth beside it; "" if it is better."""
-        if self.top1 == 1:  # images of one class alone: nothing to tell apart
+        """Compare a top-1, with the lower end `low` of its interval, to this baseline; "" if it is clearly better."""
+        if self.top1 == 1:  # images of one class only: nothing to distinguish
             return ""
         always = f"always predicting {self.name!r}, the most frequent class, scores {percent(self.top1)}"
         if top1 <= self.top1:
@@ -105,7 +105,7 @@ class Majority:
 
 
 def majority(images: Sequence[int], names: Sequence[str]) -> Majority | None:
-    """images: how many of each class were scored. None if there are none."""
+    """The majority baseline, or None without images. images: number scored of each class."""
     if not sum(images):
         return None
     most = max(range(len(images)), key=lambda i: (images[i], -i))

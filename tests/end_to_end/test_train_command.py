@@ -140,7 +140,9 @@ def test_a_diverged_run_is_reported_wherever_its_weights_are_used(
     assert patchword_here(given) == 4
     said = capsys.readouterr().err
     assert "not finite" in said and "--lr" in said and "1e+" not in said.rpartition("fix:")[2]
-    assert (broken / "last.safetensors").exists() and "Training broke" in (broken / "report.html").read_text()
+    assert (broken / "last.safetensors").exists() and "Training diverged" in (
+        broken / "report.html"
+    ).read_text()
     start = ["train", str(data), "--weights", str(broken), "--out", str(tmp_path / "next"), *QUICK]
     for args in (
         ["predict", str(broken), image],
@@ -173,7 +175,7 @@ def test_a_class_without_held_out_images_and_a_useless_model_are_reported(
     assert "over 2 of 3 classes (none of 'd2')" in capsys.readouterr().out
     report = " ".join((tmp_path / "run" / "report.html").read_text().split())
     assert "Check first</h2><ul> <li><strong>The model is no" in report
-    assert "The score is over 2 of 3 classes" in report
+    assert "The score covers 2 of 3 classes" in report
 
 
 def test_training_in_python_is_one_line(data: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_every_file_of_the_run_records_its_initial_weights(base: Path, others: P
         assert (where.source, where.source_sha256) == ("run/last.safetensors", digest)
     assert json.loads((out / "data.json").read_text())["begun_from"]["sha256"] == digest
     report = (out / "report.html").read_text()
-    assert digest in report and "Begun from" in report
+    assert digest in report and "Initialised from" in report
     assert f"starting from the weights of <bdi>{base}</bdi>" in report
 
 
@@ -155,7 +155,7 @@ def test_a_size_that_no_file_specifies_is_the_requested_one(
     assert run([*command, "--out", str(tmp_path / "none")]) == 2
     assert "the image size is in no file" in capsys.readouterr().err
     assert run([*command, "--out", str(tmp_path / "run"), "--image-size", "32x48"]) == 0
-    assert "taken to be 32x48 (option --image-size)" in capsys.readouterr().err
+    assert "assuming 32x48 (option --image-size)" in capsys.readouterr().err
     assert read_card(tmp_path / "run" / "last.safetensors").config.image.size == (32, 48)
 
 
@@ -168,12 +168,12 @@ def test_in_python(base: Path, others: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "found", "fix"),
     [
-        (("--num-heads", "3"), "--num-heads: said of weights", "--weights"),
-        (("--weights", "BASE", "--recipe", "scratch"), "begins from nothing", "--recipe or --weights"),
-        (("--weights", "BASE", "--model", "ti/16"), "both asked for", "leave out --model"),
+        (("--num-heads", "3"), "num_heads: said of weights", "--weights"),
+        (("--weights", "BASE", "--recipe", "scratch"), "trains from scratch", "--recipe or --weights"),
+        (("--weights", "BASE", "--model", "ti/16"), "cannot be combined", "remove --model"),
         (
             ("--weights", "BASE", "-o", "model.depth=3"),
-            "model.depth is 3, of the weights 4",
+            "model.depth is 3, but the weights have 4",
             "without --weights",
         ),
         (("--recipe", "finetune"), "needs weights", "--weights"),

@@ -1,7 +1,7 @@
-"""How much memory a model needs, by arithmetic on its config: a lower bound, so that nothing that fits is refused.
+"""Estimate the memory that a model needs from its config: a lower bound, so that nothing that fits is refused.
 
 Counted are the tensors that cannot be avoided: parameters, gradients, optimiser state, averaged copy, and what a
-block keeps for the backward pass. Measured peaks of training steps on a CPU were 1.1 to 3 times the estimate
+block keeps for the backward pass. Measured peaks of training steps on a CPU were 1.1 to about 3.5 times the estimate
 (docs/training.md), so a size that is refused has no chance, and one that is not may still fail.
 """
 

@@ -1,1 +1,1 @@
-"""A run folder as one page: reads what training and evaluation left, computes nothing of its own."""
+"""Render a run folder as one HTML page, from the files that training and evaluation wrote."""

@@ -1,4 +1,4 @@
-"""Which curves a run has, and the words beside them."""
+"""Select the curves of a run, with their titles and keys."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ class Figure:
 
 
 def charts(run: RunFiles) -> list[Figure]:
-    """Loss, top-1 and learning rate, each only where it was written down."""
+    """Loss, top-1 and learning rate, each only if the run recorded it."""
     return [f for f in (_loss(run), _top1(run), _learning_rate(run)) if f.picture]
 
 
 def best_epoch(run: RunFiles) -> dict[str, Any] | None:
-    """The first epoch of the highest validation top-1, or None where none was measured."""
+    """The first epoch with the highest validation top-1, or None if it was never measured."""
     measured = [e for e in run.epochs if _is_number(e.get("val_top1"))]
     return max(measured, key=lambda e: (e["val_top1"], -e["epoch"])) if measured else None
 
@@ -46,7 +46,7 @@ def _top1(run: RunFiles) -> Figure:
     ]
     best = best_epoch(run)
     ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
-    return _figure("top1", "Right answers", lines, _percent, ring=ring, y_most=1.0)
+    return _figure("top1", "Accuracy", lines, _percent, ring=ring, y_most=1.0)
 
 
 def _learning_rate(run: RunFiles) -> Figure:
@@ -78,7 +78,7 @@ def _by_epoch(run: RunFiles, name: str) -> list[Point]:
 
 
 def _by_step(run: RunFiles, name: str) -> list[Point]:
-    """Steps placed on the axis of epochs: the end of epoch 1 is at 1."""
+    """Points for each step, on the epoch axis: epoch 1 ends at x = 1."""
     ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0]
     if not ends:
         return []

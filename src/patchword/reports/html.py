@@ -1,7 +1,8 @@
-"""A run folder as one page that opens offline: layout of what is on disk, no number of its own.
+"""Render a run folder as one HTML page that opens offline. Every number comes from the files of the run.
 
-The page asks for nothing from outside (its own content policy forbids it), reads without
-JavaScript, follows light and dark, and prints. Every name is escaped: names come from folders.
+The page loads nothing from the network (its content security policy forbids it), works without
+JavaScript, supports light and dark mode, and can be printed. All names are escaped, because they come
+from folders.
 """
 
 import base64
@@ -26,31 +27,31 @@ from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
 from patchword.training.runfolder import REPORT
 
-# A matrix of more columns than this is no longer read, only scrolled through.
+# A larger confusion matrix is unreadable; the most frequent pairs are listed instead.
 LARGEST_MATRIX = 40
 MAX_PAIRS = 25
-# Pictures of so few pixels are shown as the squares that they are, not blurred.
+# Images up to this size are enlarged without smoothing, so that their pixels stay visible.
 TINY_PX = 48
 MAX_FAILURES = 200
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 def write_report(run_folder: str | Path) -> Path:
-    """Write `report.html` into the run folder from the files there; its path.
+    """Write `report.html` into the run folder and return its path.
 
-    A run that was stopped gives a page too, which says what is not there yet.
+    An unfinished run also gets a page, which lists what is still missing.
 
-    Raises: DataError where there is no run or a file of it is damaged; OutputError where the
+    Raises: DataError if the folder holds no run or one of its files is damaged; OutputError if the
     page cannot be written.
     """
     run = read_run(Path(run_folder))
     path = run.folder / REPORT
-    _write_whole(path, render(run))
+    _write_atomically(path, render(run))
     return path
 
 
 def render(run: RunFiles) -> str:
-    """The page as text. The same files give the same bytes."""
+    """Return the page as text. The same files give the same bytes."""
     environment = _environment()
     script = _template_text(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -60,7 +61,7 @@ def render(run: RunFiles) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **page(run),
     )
-    # Names as the terminal shows them: a bidirectional format in one would turn the text around it.
+    # Escape names as on the terminal: a bidirectional control character would reverse the text around it.
     return "\n".join(map(one_line, text.split("\n")))
 
 
@@ -78,7 +79,7 @@ def _environment() -> Environment:
 
 
 def page(run: RunFiles) -> dict[str, Any]:
-    """Everything that the template shows, by section."""
+    """All values that the templates use, by section."""
     evaluation = sections.with_ranks(run.evaluation) if run.evaluation else None
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
@@ -94,7 +95,7 @@ def page(run: RunFiles) -> dict[str, Any]:
         "per_class": sections.per_class(run, evaluation),
         "matrix": sections.matrix(evaluation, LARGEST_MATRIX),
         "pairs": sections.confused_pairs(evaluation, MAX_PAIRS),
-        "mistakes": [_with_safe_picture(m) for m in (evaluation or {}).get("mistakes", [])],
+        "mistakes": [_with_safe_thumbnail(m) for m in (evaluation or {}).get("mistakes", [])],
         "tiny": max((run.data.get("sizes") or {}).get("max") or [TINY_PX + 1]) <= TINY_PX,
         "splits": sections.splits(run.data),
         "most_failures": MAX_FAILURES,
@@ -110,7 +111,7 @@ def page(run: RunFiles) -> dict[str, Any]:
 
 
 def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
-    """The model as its weights say it, else as config.toml does; None in a run that never began."""
+    """The model from the weights, else from config.toml; None if the run never started."""
     if run.card:
         return model_facts(run.card.config, None)
     plain = run.config.get("model")
@@ -122,8 +123,8 @@ def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
         return None
 
 
-def _with_safe_picture(mistake: dict[str, Any]) -> dict[str, Any]:
-    """The mistake with its picture only where that is one, and not something else to load."""
+def _with_safe_thumbnail(mistake: dict[str, Any]) -> dict[str, Any]:
+    """Drop the thumbnail of a mistake unless it is an embedded image."""
     picture = mistake.get("thumbnail") or ""
     return mistake | {"thumbnail": picture if _THUMBNAIL.fullmatch(picture) else ""}
 
@@ -133,8 +134,8 @@ def _template_text(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write under another name and move it into place, so that a reader never sees half a page."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary file and rename it, so that a reader never sees a partial page."""
     handle = -1
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
@@ -146,14 +147,15 @@ def _write_whole(path: Path, text: str) -> None:
         if handle != -1:
             Path(temporary).unlink(missing_ok=True)
         raise OutputError(
-            f"{path}: the report cannot be written ({error.strerror})", "make room or give the right to write"
+            f"{path}: the report cannot be written ({error.strerror})",
+            "free some space, or make the folder writable",
         ) from error
 
 
 def percent(share: Any, places: int = 1) -> str:
-    """0.9917 → "99.2 %", with a space that does not break; "–" where there is no number.
+    """0.9917 → "99.2 %", with a non-breaking space; "–" if there is no number.
 
-    Never rounds what is short of all up to "100 %", nor what is more than nothing down to "0 %".
+    Only exactly 1 is shown as "100 %", and only exactly 0 as "0 %".
     """
     if not is_number(share):
         return "–"
@@ -172,7 +174,7 @@ def count(value: Any) -> str:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A number to so many significant digits."""
+    """A number rounded to `digits` significant digits."""
     return f"{value:.{digits}g}" if is_number(value) else "–"
 
 
@@ -190,7 +192,7 @@ def duration(seconds: Any) -> str:
 
 
 def reason(failure: dict[str, Any]) -> str:
-    """Why a file failed, without its name, which stands before it on the page."""
+    """Why a file failed, without its name, which the page shows first."""
     text, name = str(failure.get("reason", "")), str(failure.get("name", ""))
     return text.removeprefix(name).lstrip(": ") if name else text
 

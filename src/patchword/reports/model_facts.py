@@ -1,4 +1,4 @@
-"""The model of a run in the words of the paper, for those who see one for the first time."""
+"""Describe the model of a run in the terms of the ViT paper, for readers who are new to it."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from patchword.model.cost import cost
 
 ORDERS = {
     "pre": "before attention and before the MLP",
-    "post": "after attention and after the MLP, each with its shortcut added",
-    "res_post": "on the answers of attention and MLP, before each is added",
+    "post": "after attention and after the MLP, each with its residual added",
+    "res_post": "to the outputs of attention and MLP, before each is added",
 }
-# More cells than this are a grey square, not patches.
+# A finer grid would look like a grey square.
 LARGEST_GRID = 32
 MAX_TOKENS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What the page says of a model; sizes are (rows, columns)."""
+    """Facts about a model for the page; sizes are (rows, columns)."""
 
     config: ViTConfig
     grid: tuple[int, int]
@@ -39,7 +39,7 @@ class ModelFacts:
 
 
 def model_facts(config: ViTConfig, num_classes: int | None) -> ModelFacts:
-    """The facts of `config`, with a head for `num_classes` where that is known."""
+    """Facts about `config`, with a head for `num_classes` if that is known."""
     if num_classes:
         config = dataclasses.replace(config, head=dataclasses.replace(config.head, num_classes=num_classes))
     price = cost(config)
@@ -71,7 +71,7 @@ def _prefix(config: ViTConfig) -> str:
 
 
 def _picture(config: ViTConfig) -> Markup:
-    """An image cut into its grid, and the row of tokens that it becomes."""
+    """Draw an image cut into patches and the resulting row of tokens."""
     rows, columns = config.grid_size
     if max(rows, columns) > LARGEST_GRID:
         rows, columns = 1, 1

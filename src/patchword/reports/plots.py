@@ -1,8 +1,8 @@
-"""Curves as inline SVG that takes its colours from the page and its text from the reader's fonts.
+"""Draw curves as inline SVG, with the colours of the page and the fonts of the reader.
 
-Drawn by hand and not by matplotlib: the page follows light and dark by style sheet alone, the
-same numbers give the same bytes, and the end of a training does not wait for matplotlib's
-import and, on a fresh machine, its font cache (docs/decisions/0005).
+The SVG is written here and not by matplotlib: light and dark mode need only the style sheet, the same
+numbers give the same bytes, and a run does not end by waiting for matplotlib's import and font cache
+(docs/decisions/0005).
 """
 
 import math
@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
-# More points than the curve has pixels are only bytes.
+# More points than the curve has pixels only make the file larger.
 MAX_POINTS = 350
 MAX_MARKS = 60
 
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve: `style` is a class of the style sheet; marks carry a title for the pointer."""
+    """One curve. `style` is a CSS class; `marks` adds dots with tooltips."""
 
     name: str
     points: Sequence[Point]
@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over epochs. `show` writes a value of the y axis; `ring` is a point set apart."""
+    """Lines over epochs. `show` formats a y value; `ring` is a highlighted point."""
 
     title: str
     description: str
@@ -45,7 +45,7 @@ class Chart:
 
 
 def svg(chart: Chart) -> Markup:
-    """The chart as an SVG element with a title and a description for those who do not see it."""
+    """The chart as an SVG element, with a title and description for screen readers."""
     lines = [Line(name=s.name, points=finite(s.points), style=s.style, marks=s.marks) for s in chart.lines]
     everything = [point for line in lines for point in line.points]
     if not everything:
@@ -64,12 +64,12 @@ def svg(chart: Chart) -> Markup:
     head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}">'
     title = f'<title id="{chart.slug}-title">{escape(chart.title)}</title>'
     text = f'<desc id="{chart.slug}-text">{escape(chart.description)}</desc>'
-    # Every piece above is markup of this module, or escaped.
+    # Every part above is generated in this module or escaped.
     return Markup("".join([head, title, text, *parts, "</svg>"]))
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """The points that can be drawn, thinned evenly to what the picture can show; the last is kept."""
+    """The finite points, thinned evenly to at most MAX_POINTS; the last is kept."""
     drawable = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(drawable) <= MAX_POINTS:
         return drawable
@@ -98,7 +98,7 @@ def ticks(
 
 
 def _placing(last: float, lowest: float, highest: float) -> Callable[[float, float], Point]:
-    """From (epoch, value) to a place in the picture; epochs begin at 0 and end at `last`."""
+    """Map (epoch, value) to SVG coordinates; epochs run from 0 to `last`."""
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> Point:

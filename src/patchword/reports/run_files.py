@@ -1,7 +1,7 @@
-"""What a run left on disk, read without torch and without trust.
+"""Read the files of a run, without torch and without trusting them.
 
-Names come from folders of strangers and the files may be those of a run that was stopped
-half-way, so everything but the folder itself may be absent or cut off.
+Names come from other people's folders, and an interrupted run may have written only part of its files.
+So everything except the folder itself may be missing or truncated.
 """
 
 import json
@@ -22,7 +22,7 @@ KNOWN_FILES = ("config.toml", "data.json", "metrics.jsonl", "evaluation.json", "
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One line of config.toml: the value as it stands there and who chose it ("" if unsaid)."""
+    """One line of config.toml: the value as written there and its source ("" if not given)."""
 
     table: str
     name: str
@@ -38,8 +38,8 @@ class Setting:
 class RunFiles:
     """A run folder as plain data.
 
-    evaluation: None until the run is scored. card: what the last weights say of themselves,
-    None while there are none. broken: the record of where training broke, None for a sound run.
+    evaluation: None until the run is evaluated. card: the model card of the last weights, None while
+    there are none. broken: the record of a run that diverged, else None.
     """
 
     folder: Path
@@ -57,12 +57,12 @@ class RunFiles:
 def read_run(folder: Path) -> RunFiles:
     """Read a run folder.
 
-    Raises: DataError where there is no run, or a file of it is damaged beyond a cut-off end.
+    Raises: DataError if the folder holds no run, or a file is damaged (a truncated metrics log is accepted).
     """
     if not any((folder / name).is_file() for name in KNOWN_FILES):
-        raise DataError(f"{folder}: no run is here", "give a folder that `patchword train` made")
+        raise DataError(f"{folder} is not a run folder", "give a folder that `patchword train` created")
     records = _read_records(folder / "metrics.jsonl")
-    # A resumed run may write an epoch again: the last record of each is the one that counts.
+    # A resumed run may write an epoch again; the last record of each epoch counts.
     by_epoch = {r["epoch"]: r for r in records if r.get("kind") == "epoch"}
     config_text = _read_text(folder / "config.toml")
     return RunFiles(
@@ -80,14 +80,14 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def _end_of(text: str) -> str:
-    """The text, or its last whole lines where it is long."""
+    """The text, or only its last lines if it is long."""
     if len(text) <= MAX_LOG_CHARACTERS:
         return text
     return "…\n" + text[-MAX_LOG_CHARACTERS:].partition("\n")[2]
 
 
 def _read_card(path: Path) -> ModelCard | None:
-    """The card in the head of the weights; a file that has none is no reason to have no page."""
+    """The card in the header of the weights, or None, because the page can do without it."""
     try:
         return card_from_json(read_header(path).metadata.get(CARD_KEY, ""), path.name)
     except CheckpointError:
@@ -95,7 +95,7 @@ def _read_card(path: Path) -> ModelCard | None:
 
 
 def settings_of(text: str) -> list[Setting]:
-    """The leaves of a settings file in their order, each with the comment that stands beside it."""
+    """The values of a settings file in order, each with the comment next to it."""
     found, table = [], ""
     for line in text.splitlines():
         stripped = line.strip()
@@ -109,7 +109,7 @@ def settings_of(text: str) -> list[Setting]:
 
 
 def _split_comment(line: str) -> tuple[str, str]:
-    """`a = "#1"  # recipe` → (`a = "#1"`, `recipe`): a comment begins where the rest is whole TOML."""
+    """`a = "#1"  # recipe` → (`a = "#1"`, `recipe`): the comment starts at the first # after complete TOML."""
     places = [i for i, character in enumerate(line) if character == "#"]
     for place in places:
         try:
@@ -121,9 +121,9 @@ def _split_comment(line: str) -> tuple[str, str]:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Control characters, lone surrogates and marks that reverse the line become \xNN or \uNNNN.
+    r"""Escape control characters, lone surrogates and bidirectional controls as \xNN or \uNNNN.
 
-    The words stay as they are in any script; only what would hide or damage text is spelled out.
+    Text in any script is unchanged; only characters that would hide or damage text are escaped.
     """
     hidden = {"Cc", "Cs"}
     overrides = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -163,16 +163,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: {error}", "restore the file; the run wrote it whole") from error
+        raise DataError(f"{path}: {error}", "restore the file from a copy") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds no table of names and values", "restore the file")
+        raise DataError(f"{path} is not a JSON object", "restore the file")
     cleaned = _clean(value)
     assert isinstance(cleaned, dict)
     return cleaned
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log of JSON objects; one that a crash cut off is passed by."""
+    """The JSON objects of a log, one per line; a truncated line is skipped."""
     records = []
     for line in _read_text(path).splitlines():
         try:
@@ -188,4 +188,4 @@ def _parse_toml(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: {error}", "mend the file; it must be TOML") from error
+        raise DataError(f"{path}: {error}", "fix the file; it must be valid TOML") from error

@@ -1,7 +1,7 @@
-"""The words of the page: what a reader wants to know first, picked from what is on disk.
+"""Prepare the sections of the page from the files of a run.
 
-Nothing is measured here. Shares are ratios of counts that the files give, lists are sorted
-and cut, and a hint says only what a reader could check in the tables below it.
+Nothing is measured here. Shares are ratios of counts from the files, lists are sorted and shortened,
+and every hint can be checked in the tables of the page.
 """
 
 from pathlib import PurePath
@@ -15,8 +15,8 @@ from patchword.reports.run_files import RunFiles, Setting, printable
 
 CHOSEN_LAST = ("", "default")
 CHOSEN_FOR_ALL = (*CHOSEN_LAST, "recipe", "weights")
-# What one reader asks another for, whoever chose it.
-ASKED_FOR = (
+# The main settings, shown first whatever their source.
+MAIN_SETTINGS = (
     "model.dim",
     "model.depth",
     "model.image.size",
@@ -44,7 +44,7 @@ def data_name(run: RunFiles) -> str:
 
 
 def progress(run: RunFiles) -> dict[str, Any]:
-    """How far the training came: its last epoch, how many were meant, its best by validation."""
+    """Progress of the run: last epoch, number of epochs planned, best epoch on the validation split."""
     last = run.epochs[-1] if run.epochs else {}
     done, meant = last.get("epoch", 0), last.get("epochs")
     return {
@@ -60,7 +60,7 @@ def progress(run: RunFiles) -> dict[str, Any]:
 
 
 def with_ranks(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation with the two counts that its confusion matrix holds: right, and most frequent."""
+    """Add the number of correct predictions, the majority baseline and the class coverage."""
     confusion = evaluation.get("confusion") or []
     right = sum(row[i] for i, row in enumerate(confusion))
     largest = max((c.get("images", 0) for c in evaluation.get("classes", [])), default=0)
@@ -74,7 +74,7 @@ def with_ranks(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def per_class(run: RunFiles, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """A row a class, the worst first: its scores, its training images, what it is mostly taken for."""
+    """One row per class, worst first: scores, training images, the class it is most often confused with."""
     if not evaluation:
         return []
     confusion = evaluation.get("confusion") or []
@@ -83,16 +83,18 @@ def per_class(run: RunFiles, evaluation: dict[str, Any] | None) -> list[dict[str
     for index, entry in enumerate(evaluation.get("classes", [])):
         others = [(n, j) for j, n in enumerate(confusion[index]) if j != index and n] if confusion else []
         most, where = max(others, key=lambda o: (o[0], -o[1]), default=(0, -1))
-        taken_for = evaluation["classes"][where]["name"] if most else ""
-        rows.append(entry | {"trained": trained.get(entry["name"]), "taken_for": taken_for, "times": most})
-    # A class that was never named has no F1 and is as weak as can be; one without images says nothing.
+        confused_with = evaluation["classes"][where]["name"] if most else ""
+        rows.append(
+            entry | {"trained": trained.get(entry["name"]), "confused_with": confused_with, "times": most}
+        )
+    # A class that was never predicted has no F1 and comes first; one without images comes last.
     return sorted(
         rows, key=lambda r: (_or(r.get("f1"), 0.0 if r.get("images") else 2.0), r.get("recall") or 0.0)
     )
 
 
 def matrix(evaluation: dict[str, Any] | None, largest: int) -> list[dict[str, Any]]:
-    """The confusion matrix as rows of cells (count, share of its row), or nothing where it is too large."""
+    """The confusion matrix as rows of cells (count, share of its row); empty if it is too large."""
     confusion = (evaluation or {}).get("confusion") or []
     if not confusion or len(confusion) > largest or evaluation is None:
         return []
@@ -105,7 +107,7 @@ def matrix(evaluation: dict[str, Any] | None, largest: int) -> list[dict[str, An
 
 
 def confused_pairs(evaluation: dict[str, Any] | None, most: int) -> list[dict[str, Any]]:
-    """The pairs (true, predicted) that were mixed up most often, most frequent first."""
+    """The pairs (true, predicted) that were confused most often, most frequent first."""
     if not evaluation:
         return []
     names = [c["name"] for c in evaluation.get("classes", [])]
@@ -119,7 +121,7 @@ def confused_pairs(evaluation: dict[str, Any] | None, most: int) -> list[dict[st
 
 
 def splits(data: dict[str, Any]) -> dict[str, Any]:
-    """Counts of each class in each split, with the largest, for bars."""
+    """Image counts per class and split, and the largest count, which scales the bars."""
     names = list(data.get("splits") or {})
     columns = [_split_counts(data, name) for name in names]
     rows = [
@@ -131,8 +133,8 @@ def splits(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_tables(settings: tuple[Setting, ...]) -> dict[str, list[Setting]]:
-    """First what a person set and what a reader asks for, then the rest by who chose it."""
-    first = [s for s in settings if s.path in ASKED_FOR or s.source.split(" ")[0] not in CHOSEN_FOR_ALL]
+    """Specified, measured and main settings first, then the rest by source."""
+    first = [s for s in settings if s.path in MAIN_SETTINGS or s.source.split(" ")[0] not in CHOSEN_FOR_ALL]
     rest = [s for s in settings if s not in first]
     return {
         "first": first,
@@ -142,32 +144,32 @@ def settings_tables(settings: tuple[Setting, ...]) -> dict[str, list[Setting]]:
 
 
 def provenance(run: RunFiles) -> list[tuple[str, str]]:
-    """Where the weights come from, as far as they and the data say it."""
-    told = run.card.provenance if run.card else None
-    found: list[tuple[str, object]] = [("SHA-256 of the list of files", run.data.get("file_list_sha256"))]
-    if told:
+    """Origin of the weights, as recorded in their card and in data.json."""
+    recorded = run.card.provenance if run.card else None
+    found: list[tuple[str, object]] = [("SHA-256 of the file list", run.data.get("file_list_sha256"))]
+    if recorded:
         found = [
-            ("Made", told.created),
-            ("patchword", told.patchword),
-            ("Recipe", told.recipe),
-            ("Seed", told.seed),
-            ("Data", told.data),
+            ("Created", recorded.created),
+            ("patchword", recorded.patchword),
+            ("Recipe", recorded.recipe),
+            ("Seed", recorded.seed),
+            ("Data", recorded.data),
             *found,
-            ("Begun from", told.source),
-            ("SHA-256 of what it was begun from", told.source_sha256),
-            ("Licence of the weights", told.licence),
-            *told.facts.items(),
+            ("Initialised from", recorded.source),
+            ("SHA-256 of the initial weights", recorded.source_sha256),
+            ("Licence of the weights", recorded.licence),
+            *recorded.facts.items(),
         ]
     return [(name, printable(str(value))) for name, value in found if value not in ("", None)]
 
 
 def hints(run: RunFiles, evaluation: dict[str, Any] | None) -> list[Markup]:
-    """What deserves a look first; empty when nothing stands out."""
+    """Findings that a reader should check first; may be empty."""
     found: list[Markup] = []
-    found += _about_breaking(run)
+    found += _about_divergence(run)
     if evaluation:
         found += _about_majority(evaluation)
-        found += _about_answers(evaluation)
+        found += _about_predictions(evaluation)
         found += _about_coverage(evaluation)
         found += _about_unreadable(evaluation)
     found += _about_training(run)
@@ -175,19 +177,19 @@ def hints(run: RunFiles, evaluation: dict[str, Any] | None) -> list[Markup]:
     return found
 
 
-def _about_breaking(run: RunFiles) -> list[Markup]:
+def _about_divergence(run: RunFiles) -> list[Markup]:
     if run.broken is None:
         return []
     return [
-        Markup("<strong>Training broke</strong>: {}. To fix it, {}.").format(
-            run.broken.get("summary", "a number was not finite"),
+        Markup("<strong>Training diverged</strong>: {}. To fix it, {}.").format(
+            run.broken.get("summary", "a value was not finite"),
             run.broken.get("fix", "start again with a lower --lr"),
         )
     ]
 
 
 def _about_majority(evaluation: dict[str, Any]) -> list[Markup]:
-    """Whether the score beats the cheapest guess: the first thing to know of it."""
+    """Report a score that does not beat always predicting the most frequent class."""
     classes = evaluation.get("classes") or []
     best = metrics.majority([c.get("images") or 0 for c in classes], [str(c.get("name")) for c in classes])
     top1, interval = evaluation.get("top1"), evaluation.get("top1_interval")
@@ -201,18 +203,18 @@ def _about_majority(evaluation: dict[str, Any]) -> list[Markup]:
 
 
 def _about_coverage(evaluation: dict[str, Any]) -> list[Markup]:
-    """Classes that the score says nothing about."""
+    """Report classes without scored images."""
     classes = evaluation.get("classes") or []
     lost = [str(c.get("name")) for c in classes if not c.get("images")]
     if not lost or len(lost) == len(classes):
         return []
     shown = Markup(", ").join(Markup("<bdi>{}</bdi>").format(name) for name in lost[:5])
     more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-    text = "<strong>The score is over {} of {} classes</strong>: no image of {}{} was scored."
+    text = "<strong>The score covers {} of {} classes</strong>: no image of {}{} was scored."
     return [Markup(text).format(len(classes) - len(lost), len(classes), shown, more)]
 
 
-def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
+def _about_predictions(evaluation: dict[str, Any]) -> list[Markup]:
     confusion = evaluation.get("confusion") or []
     names = [c["name"] for c in evaluation.get("classes", [])]
     used = {j for row in confusion for j, n in enumerate(row) if n}
@@ -220,7 +222,7 @@ def _about_answers(evaluation: dict[str, Any]) -> list[Markup]:
         return [
             Markup(
                 "<strong>Every image is predicted as <bdi>{}</bdi></strong>. Training collapsed; "
-                "the usual reason is a learning rate that is too high."
+                "the usual cause is a learning rate that is too high."
             ).format(names[used.pop()])
         ]
     weak = [c for c in evaluation.get("classes", []) if c.get("images") and _or(c.get("recall"), 1) < 0.5]
@@ -286,7 +288,7 @@ def _about_data(run: RunFiles) -> list[Markup]:
 
 
 def _split_counts(data: dict[str, Any], name: str) -> list[int]:
-    """Images of each class that can be read."""
+    """Readable images of each class."""
     split = (data.get("splits") or {}).get(name) or {}
     there = list(split.get("per_class") or [])
     lost = list(split.get("unreadable") or [0] * len(there))
@@ -298,5 +300,5 @@ def _files(number: int) -> str:
 
 
 def _or(value: Any, other: float) -> float:
-    """A score for sorting; a class that was never seen or never predicted has none."""
+    """`value`, or `other` if it is missing: a class that was never seen or never predicted has no score."""
     return value if isinstance(value, int | float) and value == value else other

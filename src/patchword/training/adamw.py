@@ -1,4 +1,4 @@
-"""AdamW: each weight gets a step of its own size."""
+"""The AdamW optimizer: each weight gets a step of its own size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from torch.optim.adamw import adamw
 
 
 class AdamW:
-    """torch's AdamW without what stands around it: the first touch of `torch.optim.Optimizer` imports the
-    compiler, which takes longer than torch itself, and no run here compiles its steps.
+    """AdamW without `torch.optim.Optimizer`. Using that class imports the compiler, which takes longer than
+    importing torch itself, and patchword never compiles training steps.
 
-    The arithmetic is torch's own function, fused: one pass over memory for each tensor. `state_dict` has the
-    form of torch's class. Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
+    The update is torch's own fused function: one pass over memory per tensor. `state_dict` has the
+    format of torch's class. Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:

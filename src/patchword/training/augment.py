@@ -1,7 +1,7 @@
 """Batched image augmentation on tensors: one resampling, one colour matrix and one rectangle per image.
 
-Everything runs on a whole batch at once and draws every random number from the generator that the caller
-passes, so a run that restores the generator's state continues bit for bit. Nothing here needs more than torch.
+Everything runs on a whole batch at once and draws every random number from the caller's generator,
+so a run that restores the generator's state continues bit for bit. Only torch is needed.
 
 Sizes: B images, C channels, H x W pixels in the cache, h x w pixels out.
 """
@@ -24,7 +24,7 @@ class Augment:
     """Turns a batch of cached images into a batch of training views.
 
     Each image gets parameters of its own. Geometry is composed into one affine map per image and sampled once,
-    because every further resampling would blur. Colour jitter is linear, so it is one matrix per image.
+    because each additional resampling blurs. Colour jitter is linear, so it is one matrix per image.
     """
 
     def __init__(self, settings: AugmentSettings, output_size: int | tuple[int, int]) -> None:
@@ -38,8 +38,8 @@ class Augment:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment `images` [B, C, H, W] (uint8 0..255, or float 0..1); float32 [B, C, h, w] in 0..1.
 
-        The generator must live on the CPU: its draws are a few numbers an image, and are then the same
-        whatever device the images are on.
+        The generator must live on the CPU: it draws only a few numbers per image, which are then the same
+        on every device.
         """
         pixels = as_unit_float(images)
         if self.settings.geometry.is_identity:
@@ -55,7 +55,7 @@ class Augment:
 
 
 def as_unit_float(images: Tensor) -> Tensor:
-    """Images [B, C, H, W] as float32 in 0..1; uint8 is divided by 255, floating point is taken as it is."""
+    """Images [B, C, H, W] as float32 in 0..1; uint8 is divided by 255, floating point is kept as is."""
     if images.ndim != 4:
         raise ValueError(f"images must be [B, C, H, W], not {tuple(images.shape)}")
     if images.dtype == torch.uint8:
@@ -66,7 +66,7 @@ def as_unit_float(images: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Plain anti-aliased bilinear resize of [B, C, H, W] to [B, C, *size]; nothing is done at equal size."""
+    """Plain anti-aliased bilinear resize of [B, C, H, W] to [B, C, *size]; returns the input if the size is equal."""
     if tuple(images.shape[-2:]) == size:
         return images
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
@@ -77,8 +77,8 @@ def draw_geometry(
 ) -> Tensor:
     """Draw `count` affine maps [count, 2, 3] from view coordinates (-1..1) to coordinates of the image (-1..1).
 
-    `size` is (H, W) of the images in pixels. Rotation and shear act in pixels, so they stay true on images that
-    are not square.
+    `size` is (H, W) of the images in pixels. Rotation and shear act in pixels, so they are not distorted on images
+    that are not square.
     """
     height, width = float(size[0]), float(size[1])
     area = _uniform(count, settings.crop_scale, generator)
@@ -104,9 +104,9 @@ def draw_geometry(
 def warp(images: Tensor, matrix: Tensor, size: tuple[int, int], outside: str) -> Tensor:
     """Sample views [B, C, *size] from `images` [B, C, H, W] through `matrix` [B, 2, 3] (see `draw_geometry`).
 
-    Bilinear sampling looks at four pixels, so it aliases once a view shrinks the image by more than about two.
+    Bilinear sampling reads four pixels, so it aliases once a view shrinks the image by more than about two.
     Views that shrink more are therefore sampled from an image averaged over 2x2, 4x4 ... pixels first (a mip
-    level: Williams 1983), chosen for each image so that what is left to shrink is below a factor of 1.42. A cache
+    level: Williams 1983), chosen for each image so that the remaining factor is below 1.42. A cache
     of up to 1.5 times the training size needs none of this for most views, and that is also the fastest choice.
     """
     matrix = matrix.to(images.device)
@@ -130,7 +130,7 @@ def warp(images: Tensor, matrix: Tensor, size: tuple[int, int], outside: str) ->
 
 
 def _mip_levels(matrix: Tensor, source: torch.Size, size: tuple[int, int]) -> Tensor:
-    """How often each image [B] is to be halved before its view is sampled (int64, on the CPU)."""
+    """How often to halve each image [B] before its view is sampled (int64, on the CPU)."""
     scale = torch.tensor(
         [[source[1] / size[1], source[1] / size[0]], [source[0] / size[1], source[0] / size[0]]]
     )
@@ -151,7 +151,7 @@ def jitter_colour(images: Tensor, settings: ColourSettings, generator: torch.Gen
     count, channels = images.shape[:2]
     bright = _factor(count, settings.brightness, generator)
     contrast = _factor(count, settings.contrast, generator)
-    # Drawn for every channel count, so that the generator moves on alike whatever the images are.
+    # Drawn for every channel count, so that the generator advances equally for all images.
     saturation = _factor(count, settings.saturation, generator)
     angle = 2.0 * math.pi * _uniform(count, (-settings.hue, settings.hue), generator)
     keep = (torch.rand(count, generator=generator) >= settings.grey).float()
@@ -215,7 +215,7 @@ def mix(
     side = (1.0 - _beta(count, settings.cutmix, generator)).sqrt()
     box = _boxes(side, side, images.shape[-2:], generator, inside=False)
     box &= (chosen & cut)[:, None, None]
-    # A box that runs over the edge covers less than was drawn: the label follows what is really seen.
+    # A box that crosses the edge covers less than was drawn, so the label follows the visible share.
     seen = 1.0 - box.float().mean((1, 2))
     share = torch.where(cut, seen, torch.where(chosen, blend, torch.ones(count)))
     own = torch.where(cut[:, None, None], (~box).float(), share[:, None, None].expand_as(box))
@@ -246,7 +246,7 @@ def _boxes(
 
 
 def _beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
-    """Draw [count] numbers of Beta(alpha, alpha); ones where alpha is 0.
+    """Draw [count] numbers of Beta(alpha, alpha); ones if alpha is 0.
 
     torch.distributions takes no generator, so this is Joehnk's method (1964): of u^(1/a), v^(1/a) the first pair
     with a sum of at most 1 gives x / (x + y). A fixed number of rounds keeps the generator's use constant.

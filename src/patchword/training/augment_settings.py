@@ -1,4 +1,4 @@
-"""How training views are made, as settings; training/augment.py does it."""
+"""Augmentation settings, applied by training/augment.py."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class GeometrySettings:
     `crop_scale` is the range of the view's share of the image area and `crop_ratio` the range of its width to
     height relative to the image's own (random-resized-crop: Szegedy et al. 2015, section 6). `degrees` and
     `shear` (degrees) are drawn from -value..value, `translate` from -value..value as a share of the image's
-    width and height, `zoom` from 1-value..1+value (above 1 enlarges). `outside` says what lies past the border.
+    width and height, `zoom` from 1-value..1+value (above 1 enlarges). `outside` is the padding beyond the border.
     """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
@@ -37,7 +37,7 @@ class GeometrySettings:
 
     @property
     def is_identity(self) -> bool:
-        """True where no setting moves a pixel."""
+        """True if no setting moves a pixel."""
         amounts = (self.flip, self.degrees, self.translate, self.shear, self.zoom)
         return self.crop_scale == self.crop_ratio == (1.0, 1.0) and not any(amounts)
 
@@ -66,7 +66,7 @@ class ColourSettings:
 
     @property
     def is_identity(self) -> bool:
-        """True where no setting changes a value."""
+        """True if no setting changes a value."""
         return not any((self.brightness, self.contrast, self.saturation, self.hue, self.grey))
 
 
@@ -76,7 +76,7 @@ class MixSettings:
 
     `mixup` (Zhang et al. 2018) and `cutmix` (Yun et al. 2019) are the alphas of the Beta(alpha, alpha) that each
     pair's share is drawn from; 0 turns the method off. `probability` is the share of images that are mixed at
-    all; where both methods are on, `cutmix_share` of those are cut and the others blended.
+    all; if both methods are on, `cutmix_share` of those are cut and the others blended.
     """
 
     mixup: float = 0.0
@@ -93,7 +93,7 @@ class MixSettings:
 
     @property
     def is_identity(self) -> bool:
-        """True where nothing is ever mixed."""
+        """True if images are never mixed."""
         return self.probability == 0 or not (self.mixup or self.cutmix)
 
 
@@ -101,10 +101,10 @@ class MixSettings:
 class AugmentSettings:
     """All augmentation of one training run; the defaults change nothing.
 
-    `view` is the side of a training view as a share of the image's (rounded to whole patches): crops show things
-    larger than whole pictures do, so a model may answer at a larger size than it was trained at.
+    `view` is the side of a training view as a share of the image's (rounded to whole patches): objects look
+    larger in crops than in complete images, so a model may be evaluated at a larger size than it was trained at.
     `erase` is the probability of random erasing (Zhong et al. 2020), `erase_area` the range of the erased share
-    of the view. The rectangle takes the view's mean, which after normalisation is nearly nothing.
+    of the view. The rectangle takes the view's mean, which is close to 0 after normalisation.
     """
 
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
@@ -117,7 +117,7 @@ class AugmentSettings:
     def __post_init__(self) -> None:
         if not 0.1 <= self.view <= 2:
             raise SettingsError(
-                f"augment.view is {self.view}", "give a share of the image's side from 0.1 to 2"
+                f"augment.view is {self.view}", "use a share of the image's side from 0.1 to 2"
             )
         _check_share("erase", self.erase)
         _check_range("erase_area", self.erase_area, 1.0)
@@ -129,12 +129,14 @@ def _check_share(name: str, value: float) -> None:
 
 def _check_limit(name: str, value: float, largest: float) -> None:
     if not 0.0 <= value <= largest:
-        raise SettingsError(f"augment: {name} is {value}", f"give {name} between 0 and {largest:g}")
+        raise SettingsError(
+            f"augment: {name} is {value}", f"use a value for {name} between 0 and {largest:g}"
+        )
 
 
 def _check_range(name: str, bounds: tuple[float, float], largest: float) -> None:
     low, high = bounds
     if not 0.0 < low <= high <= largest:
         raise SettingsError(
-            f"augment: {name} is {bounds}", f"give two rising numbers above 0, up to {largest:g}"
+            f"augment: {name} is {bounds}", f"use two increasing numbers above 0, up to {largest:g}"
         )

@@ -1,4 +1,4 @@
-"""When a loss or gradient is no longer finite: what broke, where, on which images, and what to do."""
+"""Describe a loss or gradient that is not finite: where it occurred, on which images, and how to fix it."""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from patchword.training.config import TrainSettings
 from patchword.training.recipes.common import rate_for
 from patchword.training.recipes.finetune import NARROW
 
-# A rate that broke is cut by this much, and never above what the recipe would choose.
+# Divide a learning rate that diverged by this; the result is never above the recipe's rate.
 SAFER = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
-    """The step that could not be taken. what: "loss", "gradient" or "evaluation"; lr: the rate of that step."""
+    """The step that diverged. what: "loss", "gradient" or "evaluation"; lr: the learning rate of that step."""
 
     what: str
     epoch: int
@@ -40,7 +40,7 @@ class Break:
 
 
 def advised_rate(settings: TrainSettings) -> float:
-    """A rate to try next: a third of the one that failed, but at most what the recipe would choose."""
+    """The learning rate to try next: a third of the failed one, at most the recipe's."""
     usual = rate_for(settings.model.dim)
     if settings.run.recipe == "finetune" and settings.model.dim >= NARROW:
         usual /= 10
@@ -48,18 +48,18 @@ def advised_rate(settings: TrainSettings) -> float:
 
 
 def first_broken_module(model: nn.Module, images: Tensor) -> str:
-    """The first module, in running order, whose output is not finite; "" if all are."""
+    """The first module, in execution order, with a non-finite output; "" if there is none."""
     found: list[str] = []
 
-    def look(name: str) -> object:
-        def hook(module: nn.Module, args: object, answer: object) -> None:
-            if isinstance(answer, Tensor) and not found and not bool(torch.isfinite(answer).all()):
+    def check(name: str) -> object:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            if isinstance(output, Tensor) and not found and not bool(torch.isfinite(output).all()):
                 found.append(name)
 
         return hook
 
     handles = [
-        module.register_forward_hook(look(name))
+        module.register_forward_hook(check(name))
         for name, module in model.named_modules()
         if name and not list(module.children())
     ]
@@ -75,7 +75,7 @@ def first_broken_module(model: nn.Module, images: Tensor) -> str:
 def broken(
     found: Break, settings: TrainSettings, *, kept: int, module: str = "", names: list[str] | None = None
 ) -> TrainingBroken:
-    """The error for a break. kept: the epoch whose weights are kept, 0 for none; names: the images of the step."""
+    """The error for a divergence. kept: the epoch whose weights are kept, 0 for none; names: images of the step."""
     where = f", first in {module}" if module else ""
     names = names or []
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -83,8 +83,8 @@ def broken(
     weights = f"; the weights of epoch {kept} are kept" if kept else ""
     wider = ", or with -o run.precision=float32" if settings.run.precision == "bfloat16" else ""
     return TrainingBroken(
-        f"training broke: {found}{where}{images}{weights}",
-        f"start again with a lower rate, such as --lr {shown_rate(advised_rate(settings))}{wider}",
+        f"training diverged: {found}{where}{images}{weights}",
+        f"start again with a lower learning rate, such as --lr {shown_rate(advised_rate(settings))}{wider}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings from a recipe, a file and options, and who chose each value."""
+"""Combine the settings of a recipe, a file and options, and record the source of each value."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from patchword.training.recipes.sizes import HEAD_DIM, MIN_TOKENS
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Settings; sources: dotted path → who chose it; choices: the recipe's, in words."""
+    """Settings with their sources (dotted path → source) and the recipe's choices as text."""
 
     settings: TrainSettings
     sources: Mapping[str, str]
@@ -26,10 +26,10 @@ class Chosen:
 
 
 def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -> Chosen:
-    """The recipe's settings with the user's laid over them. overlay: what the recipe reads where it would choose.
+    """Return the recipe's settings, overridden by the user's. overlay: the user's settings, which the recipe reads.
 
-    Raises: SettingsError for an unknown key or value (nearest names), and where the number of
-    classes contradicts the data.
+    Raises: SettingsError for an unknown key or value (with suggestions), or if the number of classes
+    contradicts the data.
     """
     overlay = overlay or Overlay()
     name = overlay.get("run.recipe")
@@ -38,7 +38,7 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     by_recipe, choices = recipe_named(name)(facts, overlay)
     sources = {"": f"recipe {name}"}
     if facts.weights is not None:
-        # All but what follows from the data.
+        # Everything except what follows from the data.
         sources |= {"model": "weights", "model.head.num_classes": f"recipe {name}"}
     sources |= overlay.sources()
     settings = overlay.laid_over(by_recipe)
@@ -49,25 +49,27 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
 
 
 def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
-    """What was asked for and is known to train badly, in words; nothing is refused."""
+    """Warnings about settings that are known to train badly; nothing is refused."""
     model, found = settings.model, []
     rows, columns = model.grid_size
     if rows * columns < MIN_TOKENS:
-        why = f"fewer than {MIN_TOKENS} leave attention little to do; take a smaller patch or larger images"
+        why = (
+            f"fewer than {MIN_TOKENS} are too few for attention to help; use a smaller patch or larger images"
+        )
         found.append(Choice(what=f"warning: only {rows} x {columns} tokens", why=why))
-    # Weights come with heads that work, however narrow.
+    # Trained heads work, however narrow.
     if model.head_dim < HEAD_DIM and not settings.run.weights:
-        why = f"narrower than {HEAD_DIM} they cannot tell tokens apart; take fewer heads"
+        why = f"heads narrower than {HEAD_DIM} cannot distinguish tokens; use fewer heads"
         found.append(Choice(what=f"warning: heads of {model.head_dim} channels", why=why))
     if settings.optim.lr > 10 * by_recipe.optim.lr:
-        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; a ViT breaks or answers one class"
+        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; training is likely to diverge or collapse to one class"
         found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
     if settings.run.threads > (granted := machine.granted_cores()):
-        why = f"this machine grants {plural(granted, 'core')}, and more threads than that wait for each other"
+        why = f"only {plural(granted, 'core')} available, and additional threads wait for each other"
         found.append(Choice(what=f"warning: {settings.run.threads} threads", why=why))
     padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if any(padded):
-        why = "the patch does not divide the image, so zeros fill up the right and the bottom"
+        why = "the patch size does not divide the image size, so the right and bottom edges are padded with zeros"
         found.append(Choice(what=f"{padded[1]} columns and {padded[0]} rows of padding", why=why))
     return found
 
@@ -78,15 +80,15 @@ def _check_classes(settings: TrainSettings, dataset: Dataset, sources: Mapping[s
         return
     who = tree.source_of("model.head.num_classes", sources)
     raise SettingsError(
-        f"model.head.num_classes is {wanted} ({who}), {dataset.path} has {there} classes",
-        "leave it out: the number of classes comes from the data",
+        f"model.head.num_classes is {wanted} ({who}), but {dataset.path} has {plural(there, 'class', 'classes')}",
+        "remove the setting; the number of classes comes from the data",
     )
 
 
 def resolved(settings: TrainSettings, sources: Mapping[str, str], **measured: Any) -> Chosen:
-    """The settings with what was measured at the start (precision, threads, device) filled in.
+    """The settings with the values measured at the start (precision, threads, device).
 
-    A value that the user set stays.
+    Values that the user specified are kept.
     """
     new_sources = dict(sources)
     run = settings.run

@@ -1,4 +1,4 @@
-"""Every setting of a training, as one frozen tree. `config.toml` mirrors it."""
+"""All settings of a training run, as one frozen tree. `config.toml` mirrors it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,38 +16,45 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """label_smoothing: share of each target that is spread over all classes."""
+    """Loss settings. label_smoothing: the share of each target that is spread over all classes."""
 
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"loss.label_smoothing is {self.label_smoothing}", "give 0 or more, below 1")
+            raise SettingsError(
+                f"loss.label_smoothing is {self.label_smoothing}", "use a value from 0 to below 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AverageSettings:
-    """decay of the averaged weights; they rise to it (ema.py). They are what is scored and kept."""
+    """Decay of the averaged weights, which rises to this value (ema.py). These weights are evaluated and saved."""
 
     decay: float = 0.998
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
-            raise SettingsError(f"average.decay is {self.decay}", "give 0 or more, below 1")
+            raise SettingsError(f"average.decay is {self.decay}", "use a value from 0 to below 1")
 
 
-# The library that computes ends the process where it cannot have as many as it is told.
+# OpenMP ends the process if it cannot start as many threads as requested.
 MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """seed: of weights, order, augmentation. device: as torch names it; "auto" takes CUDA where there
-    is one, else the CPU. stored_size: (h, w) of the decoded pictures that are
-    augmented. threads: 0 takes what the machine grants at the start, and the run keeps it, since
-    sums in another order end in other digits. evaluate_every: epochs. weights: what the run begins
-    from, as `patchword.load` takes it; "" is from scratch. split_seed: another number holds out other images,
-    where the data have no split of their own.
+    """Settings of one run.
+
+    Args:
+        seed: for weights, data order and augmentation.
+        split_seed: for held-out images, if the data have no split of their own.
+        device: a torch device; "auto" is CUDA if available, else the CPU.
+        threads: 0 uses all threads available at the start. A resumed run keeps the number, because another
+            order of summation changes the last digits.
+        stored_size: (h, w) of the decoded images that are augmented.
+        evaluate_every: in epochs.
+        weights: the initial weights, as `patchword.load` accepts them; "" trains from scratch.
     """
 
     batch_size: int = 64
@@ -70,15 +77,15 @@ class RunSettings:
         ):
             raise SettingsError(
                 f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}",
-                f"give whole numbers from 1 (threads from 0 to {MAX_THREADS})",
+                f"use integers from 1 (threads from 0 to {MAX_THREADS})",
             )
         if not 0 <= self.seed < 2**63:
-            raise SettingsError(f"run.seed is {self.seed}", "give a whole number from 0 to 2**63 - 1")
+            raise SettingsError(f"run.seed is {self.seed}", "use an integer from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Raises: SettingsError where parts contradict each other."""
+    """All settings of a run. Raises: SettingsError if parts contradict each other."""
 
     model: ViTConfig
     preprocess: Preprocess
@@ -93,28 +100,28 @@ class TrainSettings:
         if self.preprocess.in_channels != self.model.image.channels:
             raise SettingsError(
                 f"preprocess.in_channels is {self.preprocess.in_channels}, "
-                f"model.image.channels is {self.model.image.channels}",
-                "set both to the same",
+                f"but model.image.channels is {self.model.image.channels}",
+                "set both to the same value",
             )
         if self.preprocess.image_size != self.model.image.size:
             raise SettingsError(
-                f"preprocess.image_size is {self.preprocess.image_size}, model.image.size is {self.model.image.size}",
+                f"preprocess.image_size is {self.preprocess.image_size}, but model.image.size is {self.model.image.size}",
                 "set the size with --image-size, which changes both",
             )
         if not self.preprocess.fixed_size:
             raise SettingsError(
-                f"preprocess.resize is {self.preprocess.resize.kind!r}, whose pictures differ in size",
-                "train with a resize that gives one size, as cover or squash",
+                f"preprocess.resize is {self.preprocess.resize.kind!r}, which gives images of different sizes",
+                "train with a resize that gives one size, such as cover or squash",
             )
 
     @property
     def view_size(self) -> Size:
-        """(h, w) of what a step sees of a picture."""
+        """(h, w) of a training view, in pixels."""
         return view_size(self.model, self.augment)
 
 
 def view_size(model: ViTConfig, augment: AugmentSettings) -> Size:
-    """augment.view of the model's image, in whole patches; all of it where that is 1."""
+    """The model's image size times augment.view, rounded to complete patches; the image size itself if view is 1."""
     if augment.view == 1:
         return model.image.size
     sides = zip(model.image.size, model.patch_span, strict=True)

@@ -1,4 +1,4 @@
-"""Averaged weights: what is evaluated, saved and shipped."""
+"""Averaged weights, which are evaluated and saved."""
 
 import copy
 
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 class AveragedWeights:
     """An exponential moving average of a model's parameters; its buffers are copied.
 
-    The decay begins low and rises, (1 + steps) / (10 + steps) up to `decay`, so that the
-    first weights do not weigh on a short run. Source: Polyak and Juditsky 1992; the rise as
-    in TensorFlow's ExponentialMovingAverage.
+    The decay rises as (1 + steps) / (10 + steps) up to `decay`, so that the initial weights do not
+    dominate a short run. Source: Polyak and Juditsky 1992; the rise as in TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -23,7 +22,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """After optimiser step number `steps` (from 1)."""
+        """Update the average after optimiser step number `steps` (from 1)."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(self._averaged, self._source, 1 - decay)
         for averaged, buffer in self._buffers:

@@ -1,7 +1,6 @@
-"""One loop: epochs of steps, averaged weights, evaluation, everything kept after each epoch.
+"""The training loop: epochs of steps, averaged weights, evaluation, and a saved state after each epoch.
 
-It knows no task. Classification hands in `tasks.classify.Classify`; another task brings its
-own inputs, loss and evaluation.
+The loop is task-agnostic: a task such as `tasks.classify.Classify` supplies inputs, loss and evaluation.
 """
 
 import math
@@ -48,9 +47,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Where the loop's results go. keep: after an epoch, with whether it is the best so far.
+    """Callbacks for the loop's results. keep: called after each epoch, with whether it is the best so far.
 
-    on_divergence: called when training breaks; the files on disk are then better than the weights in memory.
+    on_divergence: called on divergence; the files on disk are then better than the weights in memory.
     """
 
     record: Callable[[dict[str, Any]], None]
@@ -69,7 +68,7 @@ class _EpochMeter:
     loss_sum: float = 0.0
     steps: int = 0
     images: int = 0
-    last_told: float = 0.0
+    last_shown: float = 0.0
 
     def add(self, loss: float, images: int) -> None:
         self.loss_sum += loss
@@ -82,10 +81,10 @@ class _EpochMeter:
 
 
 class Loop:
-    """Trains `state` to the end of the schedule.
+    """Train `state` to the end of the schedule.
 
     Raises: TrainingBroken if a loss, gradient or score is not finite (the averaged weights of the
-    steps before are kept), Interrupted after Ctrl-C or SIGTERM (likewise).
+    steps before are kept), Interrupted after Ctrl-C or SIGTERM (the weights are kept too).
     """
 
     def __init__(
@@ -112,8 +111,8 @@ class Loop:
             meter.add(loss, len(batch.labels))
             if meter.steps % every == 0:
                 self._record_step(loss, meter)
-            if meter.seconds - meter.last_told > PROGRESS_INTERVAL_S:
-                meter.last_told = meter.seconds
+            if meter.seconds - meter.last_shown > PROGRESS_INTERVAL_S:
+                meter.last_shown = meter.seconds
                 self.hooks.progress.pace(self._pace(meter, loss, self.batches.waited_s - waited))
             if stop.asked:
                 self.hooks.keep_interrupted(self.state)
@@ -161,7 +160,7 @@ class Loop:
         )
 
     def _stop(self, found: Break, error: TrainingBroken) -> TrainingBroken:
-        """Keep what is left of a broken run and say so in its files; the error to raise."""
+        """Record the divergence in the run's files and return the error to raise."""
         self.hooks.record(found.as_record(error, self.settings))
         self.hooks.on_divergence(self.state, found)
         return error
@@ -210,7 +209,7 @@ class Loop:
             self._warn_of_collapse(scores, is_last)
 
     def _refuse_broken(self, scores: EvaluationScores) -> None:
-        """Never record a NaN score as a result. The last step's weights meet no loss of their own."""
+        """Never record a NaN score as a result. No loss is computed after the last step, so check here."""
         if all(math.isfinite(value) for value in scores.as_record().values()):
             return
         state = self.state
@@ -225,7 +224,7 @@ class Loop:
             self.warned = False
         elif (late and not self.warned) or is_last:
             self.warned = True
-            rate = f"a rate below {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
+            rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
             self.hooks.warn(
                 f"all held-out images are predicted as one class after epoch {self.state.epoch}; {rate}"
             )
@@ -250,7 +249,7 @@ class Loop:
         )
 
     def _peak_memory(self) -> dict[str, float]:
-        """Most memory used so far, in MiB: the process's, or on a GPU first what torch took there."""
+        """Peak memory so far in MiB: of the process; on a GPU, of torch on the device as well."""
         host = round(machine.peak_memory_bytes() / 2**20, 1)
         if self.device.type != "cuda":
             return {"peak_memory_mib": host}

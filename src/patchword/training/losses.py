@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""Training losses."""
 
 import torch.nn.functional as F
 from torch import Tensor

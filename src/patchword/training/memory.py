@@ -1,4 +1,4 @@
-"""Whether a training fits into memory, before anything is allocated; and what would."""
+"""Check whether a training run fits into memory before anything is allocated, and suggest sizes that fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.training.config import TrainSettings, view_size
 
-# The estimate is a lower bound; what is advised is to fit with room to spare.
+# The estimate is a lower bound; advise sizes with room to spare.
 ROOM = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """Bytes of a training. images: the decoded training images, if they are kept."""
+    """Bytes that training needs. images: the decoded training images, if they are cached."""
 
     step: int
     images: int
@@ -28,18 +28,18 @@ class Needed:
 
 def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> Needed:
     """The estimate for these settings; bfloat16 is assumed until the precision is known."""
-    who = settings.run
+    run = settings.run
     step = training_bytes(
-        settings.model, settings.view_size, who.batch_size, who.precision, settings.optim.method
+        settings.model, settings.view_size, run.batch_size, run.precision, settings.optim.method
     )
-    height, width = who.stored_size
+    height, width = run.stored_size
     images = num_images * settings.model.image.channels * height * width
     kept = cache and images <= CACHE_SHARE * machine.memory_limit_bytes()
     return Needed(step=step, images=images if kept else 0)
 
 
 def refuse_too_large(settings: TrainSettings, num_images: int, *, left: int | None = None) -> None:
-    """left: bytes of another device that computes; None is this process's memory.
+    """Refuse a run that cannot fit. left: free bytes of the device; None for this process's memory.
 
     Raises: NotEnoughMemory with the batch or image size that would fit.
     """
@@ -52,13 +52,13 @@ def refuse_too_large(settings: TrainSettings, num_images: int, *, left: int | No
     size = "x".join(map(str, reversed(settings.view_size)))
     raise NotEnoughMemory(
         f"not enough memory: training {_count(settings)} parameters on batches of {settings.run.batch_size} images "
-        f"of {size} pixels needs at least {gib(found.total)}, and this process can get {gib(there)}",
+        f"of {size} pixels needs at least {gib(found.total)}, but only {gib(there)} is available",
         advice(settings, there - found.images),
     )
 
 
 def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory:
-    """For an allocation that failed in a run. trained: the run folder, if only its evaluation or report is missing."""
+    """The error for a failed allocation. trained: the run folder, if only its evaluation or report is missing."""
     if trained:
         return NotEnoughMemory(
             "not enough memory to evaluate the trained model and write its report",
@@ -74,7 +74,7 @@ def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory
 
 
 def advice(settings: TrainSettings, left: int) -> str:
-    """The largest batch at this size, and the largest size at this batch, that should fit into `left` bytes."""
+    """Suggest the largest batch at this size, and the largest size at this batch, that should fit into `left` bytes."""
     model, run, method = settings.model, settings.run, settings.optim.method
     room = int(left / ROOM)
     each = step_bytes(model, settings.view_size, run.precision)
@@ -92,7 +92,7 @@ def advice(settings: TrainSettings, left: int) -> str:
     sides = (max(model.image.size) // span, fits)
     side = _largest(*sides, span)
     found += [f"--image-size {side}"] if side else []
-    return f"by this estimate, {' or '.join(found)} would fit" if found else "take a smaller --model"
+    return f"by this estimate, {' or '.join(found)} would fit" if found else "choose a smaller --model"
 
 
 def _largest(steps: int, fits: Callable[[int], bool], span: int) -> int:
@@ -107,7 +107,7 @@ def _largest(steps: int, fits: Callable[[int], bool], span: int) -> int:
 def _at(model: ViTConfig, side: int) -> ViTConfig | None:
     try:
         return replace(model, image=replace(model.image, size=(side, side)))
-    except PatchwordError:  # a size that this model cannot take
+    except PatchwordError:  # the model does not support this size
         return None
 
 

@@ -1,11 +1,11 @@
 """Muon for the matrices inside the blocks, AdamW for everything else.
 
-A gradient of a matrix is mostly a few directions, and Adam's steps inherit that. Muon replaces the matrix of averaged
-gradients by the nearest one that stretches every direction alike, so rare directions are learned as fast as common ones.
+The gradient of a matrix is dominated by a few directions, and so are Adam's steps. Muon replaces the averaged gradient by
+the nearest matrix with equal singular values, so rare directions are learned as fast as common ones.
 
 Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (method, coefficients); Liu et al.
-2025 (arXiv 2502.16982), section 2.2 (the factor that gives its steps the size of AdamW's, so that rate and decay mean the
-same for both).
+2025 (arXiv 2502.16982), section 2.2 (the factor that scales its steps to the size of AdamW's, so that learning rate and decay have the
+same meaning for both).
 """
 
 import math
@@ -19,24 +19,24 @@ from patchword.training.adamw import AdamW
 
 MOMENTUM = 0.95
 ROUNDS = 5
-# Of the polynomial a x + b x³ + c x⁵, which drives singular values from 0.01 and up to between 0.7 and 1.2 in five rounds.
+# Coefficients of the polynomial a x + b x³ + c x⁵, which moves singular values from 0.01 and up to between 0.7 and 1.2 in five iterations.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# The root mean square of AdamW's steps, as a share of the rate.
+# Root mean square of AdamW's steps, as a share of the learning rate.
 ADAM_RMS = 0.2
 
 
 class Muon(AdamW):
-    """The groups with `matrices` set take Muon's steps, the others AdamW's.
+    """Use Muon for groups with `matrices` set, and AdamW for the others.
 
-    Queries, keys and values stand in one parameter and are three maps: `matrices` says how many of equal height each of
-    the group's parameters holds.
+    One parameter holds queries, keys and values, which are three linear maps: `matrices` is the number of maps of
+    equal height in each of the group's parameters.
     """
 
     def step_group(self, group: dict[str, Any]) -> None:
         if not group.get("matrices"):
             super().step_group(group)
             return
-        # Matrices of one shape go together: on small ones a call costs more than its arithmetic.
+        # Batch matrices of the same shape, because for small ones the call costs more than the arithmetic.
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in group["params"]:
             if parameter.grad is not None:
@@ -50,7 +50,7 @@ class Muon(AdamW):
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
 
     def _averaged(self, parameter: Tensor) -> Tensor:
-        """Nesterov's look ahead along the running mean of gradients."""
+        """Nesterov momentum on the running mean of gradients."""
         assert parameter.grad is not None
         if parameter not in self.state:
             self.state[parameter] = {"momentum": torch.zeros_like(parameter)}
@@ -61,8 +61,8 @@ class Muon(AdamW):
 def orthogonal(matrices: Tensor) -> Tensor:
     """matrices [n, rows, columns] → the same shape, singular values between 0.7 and 1.2, same singular vectors.
 
-    By Newton and Schulz's iteration; on a GPU in bfloat16, as its authors do: the spread is wider than
-    its rounding.
+    Uses the Newton-Schulz iteration; on a GPU in bfloat16, like its authors, because the spread of the
+    singular values exceeds the rounding.
     """
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices

@@ -1,4 +1,4 @@
-"""Which parameters decay, and which optimiser moves which."""
+"""Group parameters by weight decay and optimiser."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from patchword.training.adamw import AdamW
 from patchword.training.muon import Muon
 from patchword.training.optim_settings import OptimSettings
 
-# Biases and norms have one axis; of the rest these are no matrices of a linear map.
+# Biases and norms are recognised by their single axis; these have more but are not weights of a linear map.
 NOT_DECAYED = ("prefix.", "positions.", "attention_positions.")
 
 
@@ -20,7 +20,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def make_optimiser(model: nn.Module, settings: OptimSettings) -> AdamW:
-    """AdamW in two groups, what decays and what does not; with Muon the matrices of the blocks are groups before them."""
+    """Create AdamW with two groups, with and without decay; with Muon, groups for the blocks' matrices come first."""
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     by_muon = _matrices_of_blocks(model) if settings.method == "muon" else {}
     groups: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ def make_optimiser(model: nn.Module, settings: OptimSettings) -> AdamW:
 
 
 def _matrices_of_blocks(model: nn.Module) -> dict[str, int]:
-    """Name of each linear layer's weight in a block → how many maps of equal height stand in it."""
+    """Name of each linear layer's weight in a block → the number of maps of equal height in it."""
     maps = {}
     for name, module in model.named_modules():
         if name.startswith("blocks.") and isinstance(module, nn.Linear):

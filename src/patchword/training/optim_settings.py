@@ -1,4 +1,4 @@
-"""How far a step goes. No torch in here, for what a user asks is checked before torch is loaded."""
+"""Optimiser settings. This module does not import torch, because settings are checked before torch is loaded."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,13 @@ from patchword.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """method: "muon" moves the matrices of the blocks by Muon (muon.py) and the rest by AdamW. lr: the peak. clip_grad:
-    largest norm of all gradients together, 0 for no limit."""
+    """Optimiser settings.
+
+    Args:
+        method: "muon" uses Muon (muon.py) for the matrices of the blocks and AdamW for the rest.
+        lr: the peak learning rate.
+        clip_grad: the largest norm of all gradients together; 0 for no limit.
+    """
 
     method: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -23,5 +28,5 @@ class OptimSettings:
         if not 0 < self.lr < math.inf or self.weight_decay < 0 or self.clip_grad < 0:
             raise SettingsError(
                 f"optim: lr {self.lr}, weight_decay {self.weight_decay}, clip_grad {self.clip_grad}",
-                "give a finite lr above 0, the others from 0",
+                "use a finite lr above 0, and 0 or more for the others",
             )

@@ -1,4 +1,4 @@
-"""What a user decided about the settings, from a file and options: one ordered table, which recipes read."""
+"""Settings that the user specified, in a file and as options: one ordered table, which recipes read."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from patchword import settings as tree
 from patchword.training.config import TrainSettings
 
-# The options of the command, and parameters in Python, that set one path of the settings each.
+# Command options and Python parameters that set one settings path each.
 PATHS = {
     "recipe": "run.recipe",
     "model": "model",
@@ -35,16 +35,16 @@ _FOLLOW_FROM = {
 class Overlay:
     """Dotted path → (value, source), in the order given; a later entry replaces those at and below its path.
 
-    A value is what the file or the option holds, so text of `-o` is not parsed yet. `model` may be text: the name
-    of a size. source: "file NAME", "option --lr".
+    Values are as given in the file or option, so text from `-o` is not parsed yet. `model` may be the name of a
+    size. source: "file NAME", "option --lr".
     """
 
     entries: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     def get(self, path: str) -> Any:
-        """The value at `path` in the type of that setting; None where the user left the choice to the recipe.
+        """The value at `path`, converted to the setting's type; None if the user did not specify it.
 
-        Raises: SettingsError for a value of another type.
+        Raises: SettingsError for a value of the wrong type.
         """
         if path not in self.entries:
             return None
@@ -52,7 +52,7 @@ class Overlay:
         return tree.typed(TrainSettings, path, value, source)
 
     def model_name(self) -> str | None:
-        """The named size that the user chose for the whole model."""
+        """The model size that the user specified by name."""
         value, _ = self.entries.get("model", (None, ""))
         is_name = isinstance(value, str) and not value.lstrip().startswith("{")
         return value if is_name else None
@@ -70,7 +70,7 @@ class Overlay:
         return any(_is_file(source) for _, source in self.entries.values())
 
     def laid_over(self, settings: TrainSettings) -> TrainSettings:
-        """`settings` with every entry applied. Raises: SettingsError for an unknown path (nearest names) or value."""
+        """Apply every entry to `settings`. Raises: SettingsError for an unknown path (with suggestions) or value."""
         left = {p: e for p, e in self.entries.items() if p != "model" or self.model_name() is None}
         in_file = {p: e for p, e in left.items() if _is_file(e[1])}
         if in_file:
@@ -87,20 +87,20 @@ def make_overlay(
     options: Iterable[tuple[str, str, Any]] = (),
     overrides: Iterable[str] = (),
 ) -> Overlay:
-    """The file first, then options as (path, name, value), then the texts of `-o`; the later wins.
+    """Combine the file, options as (path, name, value) and the texts of `-o`, in this order; later ones win.
 
-    Raises: SettingsError where the file cannot be read or a text has no "=".
+    Raises: SettingsError if the file cannot be read or a text has no "=".
     """
     entries: dict[str, tuple[Any, str]] = {}
     if config_file is not None:
         source = f"file {Path(config_file).name}"
         entries = {path: (value, source) for path, value in _leaves(tree.read_toml(config_file))}
-        # The file of an earlier run names the recipe of that run; this one's is chosen anew.
+        # The file of an earlier run contains that run's recipe; this run chooses its own.
         entries.pop("run.recipe", None)
     given = [(path, value, f"option {name}") for path, name, value in options]
     given += [(*tree.parse_override(text), "option -o") for text in overrides]
     for path, value, source in given:
-        # The file's fields are those of the file's kind.
+        # The file's fields belong to the kind given in the file.
         other_kind = path.endswith(".kind") and path in entries and entries[path][0] != value
         part_of_kind = (path.removesuffix(".kind"),) if other_kind else ()
         for old in list(entries):

@@ -1,4 +1,4 @@
-"""float32 or bfloat16: whichever is measured faster here, for this model and batch."""
+"""Choose float32 or bfloat16: whichever is measured as faster on this machine, for this model and batch."""
 
 import copy
 import statistics
@@ -10,25 +10,25 @@ from torch import nn
 from patchword.model.cost import cost
 from patchword.training.config import Precision, TrainSettings
 
-# bfloat16 must win by this much: a close race is not worth fewer digits.
+# bfloat16 must be faster by this factor; a small gain is not worth the lower precision.
 WORTH = 1.15
 ROUNDS = 3
-# Of one forward pass at most: a large model is measured on fewer images, not for minutes.
+# Limit for one forward pass, so that large models are measured on fewer images.
 TRIAL_FLOPS = 2e10
 
 
 def choose_precision(
     model: nn.Module, settings: TrainSettings, device: torch.device
 ) -> tuple[Precision, str]:
-    """The precision and the reason in words. Takes some steps on random images; the model is not changed."""
+    """Return the precision and the reason. Runs a few steps on random images; the model is not changed."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
-            return "bfloat16", "the GPU has it"
-        return "float32", "the GPU has no bfloat16"
+            return "bfloat16", "supported by the GPU"
+        return "float32", "the GPU does not support bfloat16"
     if device.type != "cpu":
-        return "float32", "kept on this device"
+        return "float32", "default on this device"
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "float32", "this processor has no fast bfloat16"
+        return "float32", "this CPU has no fast bfloat16"
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.model).flops)))
@@ -42,7 +42,7 @@ def choose_precision(
     torch.set_rng_state(state)
     ratio = statistics.median(seconds["float32"][1:]) / statistics.median(seconds["bfloat16"][1:])
     chosen: Precision = "bfloat16" if ratio > WORTH else "float32"
-    return chosen, f"measured here: a step in bfloat16 is {ratio:.2f} times as fast as in float32"
+    return chosen, f"measured: a bfloat16 step is {ratio:.2f} times as fast as a float32 step"
 
 
 def _step(model: nn.Module, images: torch.Tensor, precision: Precision) -> float:

@@ -1,4 +1,4 @@
-"""What a training tells while it runs. The loop calls; the command shows; a library call may stay silent."""
+"""Progress of a training run: the loop reports it, and the command shows it; library calls may be silent."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ PLAIN_EVERY_S = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Where a run is. data_wait: share of the time spent waiting for images, 0..1."""
+    """The current position of a run. data_wait: share of the time spent waiting for images, 0..1."""
 
     epoch: int
     epochs: int
@@ -41,7 +41,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nothing."""
+    """Show nothing."""
 
     def message(self, text: str) -> None:
         pass
@@ -67,7 +67,7 @@ def clock(seconds: float) -> str:
 
 
 def epoch_line(record: dict[str, Any]) -> str:
-    """An epoch in less than 80 columns."""
+    """One epoch in fewer than 80 columns."""
     text = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
     if "val_top1" in record:
         text += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
@@ -75,7 +75,7 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 class Lines:
-    """A line now and then on standard error: for files and pipes, and for Python."""
+    """Occasional lines on standard error, for files, pipes and Python."""
 
     def __init__(self) -> None:
         self._last = 0.0

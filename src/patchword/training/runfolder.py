@@ -1,4 +1,4 @@
-"""The folder that a run leaves: where it is, what is appended to it, what is replaced in it."""
+"""The run folder: its name, its lock, and how its files are written."""
 
 import contextlib
 import json
@@ -19,20 +19,21 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
 
 
 def free_folder(wanted: str | Path) -> Path:
-    """`wanted` where it is free or an empty folder, else the next name: runs/flowers, runs/flowers-2, …
+    """Return `wanted` if it is free or an empty folder, else the next free name: runs/flowers, runs/flowers-2, …
 
-    Raises: OutputError for "." and the like, where one may not look, and for a name that is no UTF-8, under which weights could not be opened again.
+    Raises: OutputError for "." and the like, for an unreadable parent, and for a name that is not UTF-8, because
+    safetensors could not open the weights again.
     """
     path = Path(wanted)
     if path.name in ("", ".."):
         raise OutputError(
-            f"--out is {str(wanted)!r}, which names no folder of its own",
-            "name a new one, as --out runs/first",
+            f"--out is {str(wanted)!r}, which is not a new folder",
+            "give a folder name, such as --out runs/first",
         )
     if escape_surrogates(str(wanted)) != str(wanted):
         raise OutputError(
-            f"the run folder {escape_surrogates(str(wanted))} has a name that is no UTF-8",
-            "give another with --out",
+            f"the run folder {escape_surrogates(str(wanted))} has a name that is not UTF-8",
+            "give another name with --out",
         )
     free, number = path, 2
     try:
@@ -49,16 +50,16 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def make_folder(wanted: Path) -> "RunFolder":
-    """A new run folder: `wanted`, or the next free name if another run took it a moment ago.
+    """Create a run folder: `wanted`, or the next free name if another run has just taken it.
 
-    Raises: OutputError where it can't be made or written.
+    Raises: OutputError if it cannot be created or written.
     """
     path = wanted
     try:
         while True:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(parents=True, exist_ok=_is_empty_folder(path))
-                (path / STATE).mkdir()  # whoever makes this owns the folder
+                (path / STATE).mkdir()  # the process that creates this owns the folder
                 return RunFolder(path)
             path = free_folder(wanted)
     except OSError as error:
@@ -69,8 +70,8 @@ def make_folder(wanted: Path) -> "RunFolder":
 def locked(folder: "RunFolder") -> Iterator[None]:
     """Hold the run folder: only one process may train in it.
 
-    The system drops the lock when the process ends, however it ends, so a crash leaves nothing to clear;
-    copies of the folder and other hosts inherit no lock. Raises: UserError if another process holds it.
+    The operating system releases the lock when the process ends, even after a crash. The lock does not apply to
+    copies of the folder or to other hosts. Raises: UserError if another process holds it.
     """
     path = folder.path / STATE / LOCK
     try:
@@ -83,7 +84,7 @@ def locked(folder: "RunFolder") -> Iterator[None]:
             by = file.read(200).strip()
             raise UserError(
                 f"{folder.path} is being trained{by and f' by {by}'}",
-                "wait for it to end, or stop it, then resume",
+                "wait for it to finish, or stop it, then resume",
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -92,12 +93,12 @@ def locked(folder: "RunFolder") -> Iterator[None]:
 
 
 def _take(file: IO[str]) -> bool:
-    """Lock the open file; False if another process has. A file system without locks is used without."""
+    """Lock the open file; False if another process holds the lock. On file systems without locks, return True."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(1 << 20)  # not the text, which others read
+            file.seek(1 << 20)  # not the text, which other processes read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
@@ -111,24 +112,27 @@ def _take(file: IO[str]) -> bool:
 
 
 def open_folder(path: str | Path) -> "RunFolder":
-    """Raises: UserError where there is no run to go on with."""
+    """Open an existing run folder. Raises: UserError if there is none."""
     folder = Path(path)
     if not (folder / CONFIG).is_file():
         near = [p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")] if folder.parent.is_dir() else []
-        there = f" (there: {', '.join(sorted(near)[:5])})" if near else ""
+        there = f" (found: {', '.join(sorted(near)[:5])})" if near else ""
         raise UserError(
-            f"{folder} is no run folder, it has no {CONFIG}{there}", "give a folder that training made"
+            f"{folder} is not a run folder: it has no {CONFIG}{there}",
+            "give a folder that `patchword train` created",
         )
     return RunFolder(folder)
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     what = error.strerror or str(error)
-    return OutputError(f"{path} cannot be written: {what}", "make room or give another place with --out")
+    return OutputError(
+        f"{path} cannot be written: {what}", "free some space, or choose another location with --out"
+    )
 
 
 class RunFolder:
-    """Appends to metrics and log; whole files are written aside and renamed."""
+    """Write the files of a run: append to metrics and log, replace all others atomically."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -144,7 +148,7 @@ class RunFolder:
         self._append(LOG, f"{stamp}  {one_line(message)}\n")
 
     def broken(self) -> dict[str, Any] | None:
-        """The record of a run that broke, None for any other."""
+        """The record of a run that diverged, else None."""
         records = [record for _, record in self._metrics()]
         return next((record for record in reversed(records) if record.get("kind") == "broken"), None)
 
@@ -155,7 +159,7 @@ class RunFolder:
             self.write_text(METRICS, "".join(line + "\n" for line in kept))
 
     def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
-        """Each whole line of the metrics and what it says."""
+        """Each complete line of the metrics, as text and parsed."""
         path = self.path / METRICS
         found = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -176,7 +180,7 @@ class RunFolder:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside, force to disk, rename: the file is the old one or the new one, never half.
+    """Write to a temporary file, sync, rename: the file is the old or the new one, never partial.
 
     Raises: OutputError.
     """

@@ -17,13 +17,13 @@ class ScheduleSettings:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.warmup_epochs < 0:
             raise SettingsError(
-                f"schedule: {self.epochs} epochs, {self.warmup_epochs} of warm-up",
-                "give 1 epoch or more, warm-up from 0",
+                f"schedule: epochs {self.epochs}, warmup_epochs {self.warmup_epochs}",
+                "use at least 1 epoch, and 0 or more warm-up epochs",
             )
 
 
 def lr_factor(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
-    """Share of the peak learning rate at `step` (from 0). Source: Loshchilov and Hutter 2017 (arXiv 1608.03983)."""
+    """The share of the peak learning rate at `step` (from 0). Source: Loshchilov and Hutter 2017 (arXiv 1608.03983)."""
     total = settings.epochs * steps_per_epoch
     # A warm-up longer than the run would never reach the peak.
     warmup = min(settings.warmup_epochs * steps_per_epoch, total / 2)

@@ -1,4 +1,4 @@
-"""Everything that the next step depends on, in one file, so that a run goes on bit-equal."""
+"""The complete training state in one file, so that a resumed run is bit-equal."""
 
 import hashlib
 import io
@@ -22,9 +22,9 @@ _DIGEST_BYTES = 32
 class TrainingState:
     """What changes while training. epoch: epochs done; step: optimiser steps done.
 
-    generator: of augmentation and mixing; torch's own generator (drop path) is part of the
-    state too. The order of images needs no state: (seed, epoch) decides it. settings, images:
-    what the run was begun with (as JSON; a fingerprint), so that it can't go on with others.
+    generator: for augmentation and mixing; torch's global generator (drop path) is part of the state too.
+    The order of images needs no state, because it follows from (seed, epoch). settings, images: settings (JSON)
+    and data fingerprint of the run; resuming with others is refused.
     """
 
     model: nn.Module
@@ -49,13 +49,13 @@ class TrainingState:
             old.unlink(missing_ok=True)
 
     def restore(self, folder: RunFolder) -> None:
-        """Take up the newest whole state. Raises: UserError where there is none."""
+        """Load the newest complete state. Raises: UserError if there is none."""
         for path in sorted((folder.path / STATE).glob("*.pt"), reverse=True):
             stored = _read(path)
             if stored is not None:
                 self._take(stored)
                 return
-        raise UserError(f"{folder.path}/{STATE} holds no whole state to go on from", "start a new run")
+        raise UserError(f"{folder.path}/{STATE} contains no complete state to resume from", "start a new run")
 
     def _as_dict(self) -> dict[str, Any]:
         return {
@@ -87,7 +87,7 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The state in `path`, or None where it is not whole."""
+    """The state in `path`, or None if the file is incomplete or damaged."""
     content = path.read_bytes()
     if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks to stop after the step, the second stops at once."""
+"""Handle Ctrl-C and SIGTERM: the first stops after the current step, the second immediately."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """asked: whether somebody wants the run to end after this step."""
+    """asked: whether the run should stop after the current step."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -21,7 +21,7 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Take the signals over while it lasts; in another thread than the main one nothing is taken."""
+    """Handle the signals within the context; outside the main thread, do nothing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""Train a classifier into a run folder, or go on with one."""
+"""Train a classifier into a run folder, or resume a run."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ from patchword.training.state import TrainingState
 from patchword.training.tasks.classify import Classify
 from patchword.training.weights import Start, fill
 
-# In data.json: what the weights of the run were made from, and the images that those were trained on.
+# Keys in data.json: the initial weights of the run, and the images that those were trained on.
 BEGUN_FROM = "begun_from"
 TRAINED_BEFORE = "trained_before"
 
@@ -61,11 +61,13 @@ def start_run(
     start: Start | None = None,
     claimed: Callable[[Path], None] | None = None,
 ) -> RunResult:
-    """Train from the beginning, or from the weights `start`, into the new folder `out`, or the next free name if
-    another run takes it meanwhile; `claimed` gets the folder. facts: for data.json.
+    """Train from scratch, or from the weights `start`, into the new folder `out`.
 
-    Raises: OutputError where `out` can't be written, SettingsError where the settings are not of the
-    model that `start` is, TrainingBroken, Interrupted.
+    If another run takes that name meanwhile, the next free name is used; `claimed` is called with the folder.
+    facts: for data.json.
+
+    Raises: OutputError if `out` cannot be written, SettingsError if the settings describe another model
+    than `start`, TrainingBroken, Interrupted.
     """
     progress = progress or Silent()
     device = machine.find_device(chosen.settings.run.device)
@@ -83,39 +85,39 @@ def start_run(
         progress.message(f"note: {text}")
     folder = runfolder.make_folder(out)
     if folder.path != out:
-        progress.message(f"another run took {out}; this one goes to {folder.path}")
+        progress.message(f"another run took {out}; writing to {folder.path}")
     if claimed is not None:
         claimed(folder.path)
     with runfolder.locked(folder):
-        _write_beginning(folder, chosen, facts, state)
+        _write_initial_files(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
         try:
             return _run(dataset, chosen.settings, state, folder, facts, progress)
         except DataError:
-            if not (folder.path / runfolder.LAST).exists():  # found before the first step
+            if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
 
 
-def _write_beginning(
+def _write_initial_files(
     folder: RunFolder, chosen: Chosen, facts: Mapping[str, Any], state: TrainingState
 ) -> None:
     try:
         folder.write_text(runfolder.CONFIG, tree.to_toml(chosen.settings, chosen.sources))
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
-        # Written before the first step: finds a full disk now, and a run killed in its first
-        # epoch can go on.
+        # Save before the first step: this detects a full disk early, and a run killed in its first
+        # epoch can be resumed.
         state.save(folder)
-    except BaseException:  # Ctrl-C too: a run that nobody can go on with must not take the name
+    except BaseException:  # including Ctrl-C: a run that cannot be resumed must not keep the name
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
 
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
-    """Go on with an interrupted run from its last whole epoch, bit-equal on the same machine.
+    """Resume an interrupted run from its last complete epoch, bit-equal on the same machine.
 
-    A run that was stopped after its last epoch, before it was scored and told, is only handed back.
-    Raises: UserError where the run is finished or broke, or the data or settings are other ones.
+    A run that was stopped after its last epoch, before its evaluation or report, is returned without training.
+    Raises: UserError if the run is finished or diverged, or if the data or settings have changed.
     """
     with runfolder.locked(folder):
         return _resume(dataset, folder, progress or Silent())
@@ -125,12 +127,12 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     settings, facts = read_run(folder)
     if (record := folder.broken()) is not None:
         raise UserError(
-            f"{folder.path} cannot be resumed: {record.get('summary', 'training broke')}; the same steps would follow",
+            f"{folder.path} cannot be resumed: {record.get('summary', 'training diverged')}; resuming would repeat the same steps",
             str(record.get("fix") or "start a new run with a lower --lr"),
         )
     if facts.get("file_list_sha256") != file_list_sha256(dataset):
         raise UserError(
-            f"{dataset.path} is not what {folder.path} was trained on: its images have changed",
+            f"the images in {dataset.path} have changed since {folder.path} was started",
             "restore the data, or start a new run",
         )
     device = machine.find_device(settings.run.device)
@@ -144,24 +146,24 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
             return RunResult(folder=folder.path, settings=settings, skipped=skipped)
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
-            "start a new run for more epochs, as --epochs N",
+            "start a new run with --epochs N to train for more epochs",
         )
     folder.keep_metrics_until(state.epoch)
     folder.log(f"resumed after epoch {state.epoch}")
     return _run(dataset, settings, state, folder, facts, progress)
 
 
-def _refuse_other_settings(settings: TrainSettings, begun_with: str, folder: RunFolder) -> None:
-    """config.toml is a file that anybody can edit; half a run of each settings is no run of either."""
-    # Read as settings, so that what did not exist yet when the run began stands at its default.
-    before = _flat(tree.to_plain(tree.from_plain(TrainSettings, json.loads(begun_with), runfolder.STATE)))
+def _refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:
+    """Refuse to resume if config.toml was edited: one run must not mix two sets of settings."""
+    # Parse as settings, so that settings added since the run was started get their defaults.
+    before = _flat(tree.to_plain(tree.from_plain(TrainSettings, json.loads(original), runfolder.STATE)))
     now = _flat(tree.to_plain(settings))
     changed = [path for path in {**before, **now} if now.get(path) != before.get(path)]
     if changed:
-        shown = ", ".join(f"{p} is {now.get(p)}, it was {before.get(p)}" for p in changed[:3])
+        shown = ", ".join(f"{p} is {now.get(p)}, was {before.get(p)}" for p in changed[:3])
         raise UserError(
-            f"{folder.path}/{runfolder.CONFIG} is not what the run was begun with: {shown}",
-            f"put it back, or start a new run with --config {folder.path}/{runfolder.CONFIG}",
+            f"{folder.path}/{runfolder.CONFIG} was changed after the run was started: {shown}",
+            f"restore the file, or start a new run with --config {folder.path}/{runfolder.CONFIG}",
         )
 
 
@@ -182,12 +184,14 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
             f"{folder.path}/{runfolder.DATA} cannot be read ({error})", "start a new run"
         ) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
-        raise UserError(f"{folder.path}/{runfolder.DATA} does not say where the data are", "start a new run")
+        raise UserError(
+            f"{folder.path}/{runfolder.DATA} does not contain the path of the data", "start a new run"
+        )
     return settings, facts
 
 
 def _refuse_too_large(settings: TrainSettings, dataset: Dataset, device: torch.device) -> None:
-    """Once more than when the settings were chosen: now torch is loaded, and the device is known."""
+    """Check the memory again: torch is loaded now and the device is known."""
     left = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
     refuse_too_large(settings, len(dataset.training), left=left)
 
@@ -202,7 +206,7 @@ def _new_model(settings: TrainSettings) -> ViT:
 
 
 def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
-    # Drop path draws from torch's own generator.
+    # Drop path uses torch's global generator.
     torch.manual_seed(settings.run.seed)
     return TrainingState(
         model=model,
@@ -214,11 +218,11 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
 
 
 def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
-    """Fill in what depends on this machine: threads and precision."""
+    """Set what depends on this machine: threads and precision."""
     threads = chosen.settings.run.threads or machine.granted_threads()
     if threads > (there := machine.hardware_threads()):
         progress.message(
-            f"warning: {threads} threads on a machine with {there}: training will be slower than with --threads {there}"
+            f"warning: {threads} threads on a machine with {there} will be slower; use --threads {there}"
         )
     torch.set_num_threads(threads)
     here = {"threads": threads, "device": str(device)}
@@ -250,7 +254,7 @@ def _run(
     batches.prepare(progress.reading)
     if state.images not in ("", batches.fingerprint):
         raise UserError(
-            f"{dataset.path} is not what {folder.path} was trained on: images with the same names look otherwise",
+            f"{dataset.path} has changed since {folder.path} was started: files with the same names have different content",
             "restore the data, or start a new run",
         )
     state.images = batches.fingerprint
@@ -287,9 +291,9 @@ def _run(
 
 
 def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], None]) -> Split:
-    """The evaluation images that the weights are not trained on, here or before.
+    """The evaluation images that the weights were not trained on, in this run or before.
 
-    Raises: DataError where there are none.
+    Raises: DataError if there are none.
     """
     split = dataset.evaluation
     seen = set(seen_in(split, trained))
@@ -297,20 +301,21 @@ def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], N
         return split
     if len(seen) == len(split):
         raise DataError(
-            f"all {len(split)} images of {split.name} are ones that the model is trained on, "
-            "here or in the weights it begins from, so none is left to score it",
-            "add images to it that are new to the model"
-            + (", or leave out --split-seed" if dataset.split_seed else ""),
+            f"all {len(split)} images of {split.name} are also training images of this run or of its initial weights, "
+            "so none is left to evaluate on",
+            f"add images to {split.name} that the model was not trained on"
+            + (", or remove --split-seed" if dataset.split_seed else ""),
         )
+    verb = "is" if len(seen) == 1 else "are"
     warn(
-        f"{len(seen)} of the {len(split)} images of {split.name} are ones that the model is trained on, here or "
-        f"in the weights it begins from (such as {split.names[min(seen)]}); they are left out of the score"
+        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run or in its "
+        f"initial weights (such as {split.names[min(seen)]}), and {verb} not scored"
     )
     return split.subset([i for i in range(len(split)) if i not in seen])
 
 
 class Checkpointer:
-    """Writes state and weights files of a run, with their cards. trained_on: as the card has it."""
+    """Write the state and weights files of a run, with their cards. trained_on: the card's value."""
 
     def __init__(
         self,
@@ -331,12 +336,12 @@ class Checkpointer:
         state.save(self.folder)
 
     def keep_interrupted(self, state: TrainingState) -> None:
-        """The weights of the steps so far; the state stays that of the last whole epoch."""
+        """Save the weights so far; the state remains that of the last complete epoch."""
         self._write(runfolder.LAST, state, {})
         self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
 
     def on_divergence(self, state: TrainingState, found: Break) -> None:
-        """The last whole epoch's weights stay, marked. If there are none, keep what is still finite."""
+        """Mark the saved weights as broken. If there are none, save the current ones if they are finite."""
         self.broken = str(found)
         kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]
         for path in kept:
@@ -348,9 +353,7 @@ class Checkpointer:
             self._write(runfolder.LAST, state, {})
 
     def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
-        chosen_by = (
-            "the best of many looks at the evaluation images" if name == runfolder.BEST else "the last"
-        )
+        chosen_by = "best epoch on the evaluation images" if name == runfolder.BEST else "last epoch"
         card = ModelCard(
             config=self.settings.model,
             preprocess=self.settings.preprocess,
@@ -384,5 +387,5 @@ class Checkpointer:
         return {entry: str(begun.get(name, "")) for entry, name in names.items()}
 
     def _split_seed(self) -> dict[str, int]:
-        """With it the held-out images of data that came unsplit are found again."""
+        """The seed that reproduces the held-out images of data without a split of their own."""
         return {} if self.dataset.split_seed is None else {"split_seed": self.dataset.split_seed}

@@ -1,4 +1,4 @@
-"""Weights that a training begins from: read once, made to fit the data, remembered in the run."""
+"""Initial weights of a training run: read once, adapted to the data, recorded in the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,16 +21,16 @@ from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice, Size
 
-# Fields that training or the data decide, whatever the weights were made with.
+# Fields that training or the data determine, independent of the weights.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
 
-# What no file may say of the weights, and the setting of the new model that stands in for it.
+# Facts that files may lack, and the setting of the new model that replaces each.
 SIZES = {"image_size": "model.image.size", "patch_size": "model.patch.size"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """name: as the user calls them. report: what reading them did."""
+    """Initial weights. name: as the user specified them; report: of reading them."""
 
     name: str
     source: Source
@@ -38,11 +38,11 @@ class Start:
 
     @property
     def value_range(self) -> ValueRange | None:
-        """The range that the weights read deep images with."""
+        """The value range with which the weights read deep images."""
         return self.source.card.preprocess.reading.value_range
 
     def facts(self) -> dict[str, str]:
-        """What every file of the run says of where it began."""
+        """Origin of the weights, for the files of the run."""
         where = self.source.card.provenance
         return {
             "name": self.name,
@@ -55,35 +55,35 @@ class Start:
 def read_start(
     name: str, options: Options | None = None, *, offline: bool = False, overlay: Overlay | None = None
 ) -> Start:
-    """What `name` means: a run, a file in any layout, a name of the hub or of a release.
+    """Read the weights `name`: a run, a file in any supported format, a hub name or a published release.
 
-    overlay: what the new model shall have. A size that no file says of the old one is taken to be the same.
+    overlay: the user's settings. If no file contains a size of the old model, the specified new size is used.
     Raises: CheckpointError.
     """
     found = find_weights(name, offline=offline)
-    said, overlay, notes = options or Options(), overlay or Overlay(), []
+    options, overlay, notes = options or Options(), overlay or Overlay(), []
     while True:
         try:
-            source, report = read_source(found, said)
+            source, report = read_source(found, options)
         except MissingFact as error:
             path = SIZES.get(error.fact, "")
             size = overlay.get(path) if path else None
-            if size is None or getattr(said, error.fact) is not None:
+            if size is None or getattr(options, error.fact) is not None:
                 raise
-            said = replace(said, **{error.fact: size})
-            notes.append(_taken(overlay.source(path), size))
+            options = replace(options, **{error.fact: size})
+            notes.append(_assumed_size(overlay.source(path), size))
             continue
         return Start(name=name, source=source, report=replace(report, notes=(*report.notes, *notes)))
 
 
-def _taken(source: str, size: Size) -> str:
-    return f"no file says what the weights were made for, taken to be {size[0]}x{size[1]} ({source})"
+def _assumed_size(source: str, size: Size) -> str:
+    return f"no file specifies the size that the weights were trained for; assuming {size[0]}x{size[1]} ({source})"
 
 
 def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, ...]) -> tuple[Change, ...]:
-    """Put the weights, adapted to the data, into `model`; what no file held stays as it was drawn.
+    """Load the weights, adapted to the data, into `model`; missing tensors keep their random initialisation.
 
-    Raises: SettingsError where a setting asks for another model than the weights are of.
+    Raises: SettingsError if a setting describes another model than that of the weights.
     """
     wanted = Wanted(
         image_size=settings.model.image.size,
@@ -101,7 +101,7 @@ def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, 
 
 
 def _completed(tensors: dict[str, Tensor], start: Start) -> Mapping[str, Tensor]:
-    """With --allow-partial the file lacks tensors that are to be resampled with the rest; any values do."""
+    """Add zeros for tensors that the file lacks (--allow-partial), so that they can be resampled with the others."""
     expected = shapes(start.source.card.config)
     return tensors | {name: Tensor(*expected[name]).zero_() for name in start.report.new}
 
@@ -113,23 +113,23 @@ def _refuse_other_model(tensors: Mapping[str, Tensor], start: Start, model: ViTC
     if not lacking and not wrong:
         return
     there = differing(start.source.card.config, model)
-    said = "; ".join(f"model.{path} is {new}, of the weights {old}" for path, old, new in there[:3])
+    shown = "; ".join(f"model.{path} is {new}, but the weights have {old}" for path, old, new in there[:3])
     raise SettingsError(
-        f"the settings ask for another model than {start.name} is: {said or (lacking + wrong)[0]}",
-        "leave these settings out, or train it without --weights",
+        f"the settings do not match the model of {start.name}: {shown or (lacking + wrong)[0]}",
+        "remove these settings, or train without --weights",
     )
 
 
 def differing(old: ViTConfig, new: ViTConfig) -> list[tuple[str, Any, Any]]:
-    """(path, of the weights, of the settings) where they part, but for what the data decide."""
+    """(path, value of the weights, value of the settings) where they differ, except for FREE fields."""
     before, after = tree.leaves(old), tree.leaves(new)
     paths = [path for path in {**before, **after} if path not in FREE]
     return [(p, before.get(p), after.get(p)) for p in paths if before.get(p) != after.get(p)]
 
 
 def doubts(start: Start, settings: TrainSettings) -> list[Choice]:
-    """Settings under which the weights have never worked, in words."""
+    """Warnings about settings that differ from those of the weights."""
     return [
-        Choice(what=f"warning: model.{path} is {new}", why=f"the weights were made with {old}")
+        Choice(what=f"warning: model.{path} is {new}", why=f"the weights were trained with {old}")
         for path, old, new in differing(start.source.card.config, settings.model)
     ]

@@ -89,7 +89,7 @@ def test_a_message_is_spoken_in_pythons_words(text: str, python: str) -> None:
 @pytest.mark.parametrize(
     ("given", "telling"),
     [
-        ({"epochs": 0}, "0 epochs"),
+        ({"epochs": 0}, "epochs 0"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"lr": 0}, "lr 0"),
         ({"threads": -1}, "threads -1"),
@@ -98,9 +98,9 @@ def test_a_message_is_spoken_in_pythons_words(text: str, python: str) -> None:
         ({"max_pixels": 0}, "max_pixels is 0"),
         ({"device": "gpu"}, "no device 'gpu'; this machine has: "),
         ({"weights": ""}, "weights is empty"),
-        ({"recipe": ""}, "no recipe ''"),
+        ({"recipe": ""}, "unknown recipe ''"),
         ({"model": ""}, "no model size ''"),
-        ({"out": ""}, "names no folder"),
+        ({"out": ""}, "is not a new folder"),
         ({"resume": "x", "epochs": 3, "seed": 0}, "epochs, seed would change nothing"),
     ],
 )

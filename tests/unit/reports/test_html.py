@@ -57,7 +57,7 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
 def test_a_last_epoch_that_is_the_best_is_not_said_to_be_beaten(tmp_path: Path) -> None:
     write_sample(tmp_path, FLOWERS, epochs=1)
     text = _page(tmp_path).text
-    assert "The last epoch was also the best" in text and "flatters" not in text
+    assert "The last epoch was also the best" in text and "optimistic" not in text
 
 
 def test_every_number_shown_is_one_of_the_files(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_classes_without_a_scored_image_are_named(tmp_path: Path) -> None:
     evaluation["classes"][3]["images"] = 0
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     text = " ".join(_page(tmp_path).text.split())
-    assert "over 4 of 5 classes: no image of sunflowers was scored" in text
+    assert "covers 4 of 5 classes: no image of sunflowers was scored" in text
     assert "top-1 100 % over 4 of 5 classes" in text
 
 
@@ -216,12 +216,12 @@ def test_a_broken_run_is_not_called_interrupted(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").unlink()
     record = {"kind": "broken", "epoch": 3, "step": 21, "lr": 90.0, "what": "loss", "advised_lr": "3e-4"}
     words = {"summary": "the loss is not finite in epoch 3, step 21, at learning rate 90"}
-    more = {"message": "training broke: " + words["summary"], "fix": "start again with --lr 3e-4"}
+    more = {"message": "training diverged: " + words["summary"], "fix": "start again with --lr 3e-4"}
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record | words | more) + "\n")
     page = _page(tmp_path)
     text = " ".join(page.text.split())
-    assert page.headings[0][1] == "Training broke: flowers5.zip"
+    assert page.headings[0][1] == "Training diverged: flowers5.zip"
     assert "in epoch 3, step 21, at learning rate 90" in text and "start again with --lr 3e-4" in text
     assert "interrupted" not in text and "--resume" not in text
     assert "patchword train flowers5.zip --config" in text and "config.toml --lr 3e-4" in text
@@ -290,7 +290,7 @@ def test_an_interrupted_run_says_what_is_missing(tmp_path: Path) -> None:
     page = _page(tmp_path)
     text = " ".join(page.text.split())
     assert "Not scored yet" in page.headings[0][1]
-    assert "stands at epoch 3 of 40: it was interrupted, or is still going on" in text
+    assert "has completed epoch 3 of 40. It was interrupted or is still running" in text
     assert "--resume" in text and page.elements["svg"] >= 3
 
 
@@ -304,7 +304,7 @@ def test_any_one_file_alone_gives_a_page(tmp_path: Path, kept: str) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no run is here"):
+    with pytest.raises(DataError, match="is not a run folder"):
         write_report(tmp_path)
 
 

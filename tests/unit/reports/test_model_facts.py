@@ -91,4 +91,4 @@ def test_the_settings_say_the_model_where_weights_are_not_there(tmp_path: Path) 
     with (tmp_path / "config.toml").open("a") as file:
         file.write("\n[model]\ndim = 64\n[model.attention]\nnum_heads = 4\n[model.patch]\nsize = [32, 32]\n")
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "<strong>49 patches of 32&#8201;×&#8201;32 pixels</strong>" in text and "gives 2 scores" in text
+    assert "<strong>49 patches of 32&#8201;×&#8201;32 pixels</strong>" in text and "outputs 2 scores" in text

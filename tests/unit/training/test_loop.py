@@ -41,7 +41,7 @@ def test_after_a_break_the_advised_rate_is_below_both_the_one_that_failed_and_th
     rate: float,
 ) -> None:
     for factor, score in ((math.inf, 0.5), (1.0, math.nan)):
-        with pytest.raises(TrainingBroken, match="training broke") as caught:
+        with pytest.raises(TrainingBroken, match="training diverged") as caught:
             run_loop(FakeTask([FakeScores(score)], factor=factor), optim={"lr": rate})
         advised = float(re.search(r"--lr (\S+)", caught.value.fix)[1])  # type: ignore[index]
         assert 0 < advised <= min(rate / 3, 4e-3)

@@ -299,7 +299,7 @@ def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
 
 def test_few_images_from_scratch_come_with_what_to_expect() -> None:
     settings, _ = recipe_named("scratch")(_digits(), Overlay())
-    assert "30 training images for each class" in expectation(settings, 300)
+    assert "30 training images per class" in expectation(settings, 300)
     assert "--weights" in expectation(settings, 300) and expectation(settings, 1437) == ""
     begun = dataclasses.replace(settings, run=dataclasses.replace(settings.run, weights="run"))
     assert expectation(begun, 300) == ""

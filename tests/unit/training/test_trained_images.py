@@ -122,7 +122,7 @@ def test_training_on_from_weights_scores_no_image_that_they_were_trained_on(
     start = ["--weights", str(trained), "--epochs", "1", *OVERRIDES]
     grown = _grown(data, tmp_path / "grown")
     assert run(["train", str(grown), "--out", str(tmp_path / "a"), *start]) == 0
-    assert "are left out of the score" not in capsys.readouterr().err, "their sides have not changed"
+    assert "are not scored" not in capsys.readouterr().err, "their sides have not changed"
     before = unpack(read_card(trained / "last.safetensors").provenance.trained_on)
     held, seed, new = next(
         (held, seed, new)
@@ -131,12 +131,12 @@ def test_training_on_from_weights_scores_no_image_that_they_were_trained_on(
         and 0 < len(new := [content for content in hashes_of(held) if content not in before]) < len(held)
     )
     assert run(["train", str(data), "--out", str(tmp_path / "b"), "--split-seed", str(seed), *start]) == 0
-    assert "that the model is trained on" in capsys.readouterr().err
+    assert "also used for training" in capsys.readouterr().err
     after = unpack(read_card(tmp_path / "b" / "last.safetensors").provenance.trained_on)
     score = json.loads((tmp_path / "b" / "evaluation.json").read_text())
     assert before < after and 0 < score["images"] == len(new) < len(held)
     assert score["trained_on"] == {"images": len(held) - len(new), "of": len(held), "scored": False}
-    assert "are left out of the score" in (tmp_path / "b" / "report.html").read_text()
+    assert "are not scored" in (tmp_path / "b" / "report.html").read_text()
     # The last epoch's score on the way is of the same images.
     epoch = json.loads((tmp_path / "b" / "metrics.jsonl").read_text().splitlines()[-1])
     assert epoch["val_top1"] == pytest.approx(score["top1"])
@@ -147,7 +147,7 @@ def test_copies_of_training_images_in_the_authors_val_are_left_out_and_all_copie
 ) -> None:
     write_scans(tmp_path / "train", {"d0": 6, "d1": 6})
     write_scans(tmp_path / "val", {"d0": 3, "d1": 3})
-    with pytest.raises(DataError, match="all 6 images of val are ones that the model is trained on"):
+    with pytest.raises(DataError, match="all 6 images of val are also training images"):
         api.train(tmp_path, out=tmp_path / "no", epochs=1, settings=TINY)
     assert not (tmp_path / "no").exists()
     Image.new("L", (24, 24), 99).save(tmp_path / "val" / "d0" / "new.png")

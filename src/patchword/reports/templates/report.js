@@ -1,5 +1,5 @@
 "use strict";
-// Only a help: without it every table stands in its useful order.
+// Optional: without JavaScript, each table keeps its initial order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const headers = Array.from(table.tHead.rows[0].cells);

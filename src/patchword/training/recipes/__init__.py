@@ -1,4 +1,4 @@
-"""Recipes: functions from facts of the data and what the user decided to settings. A new one is a file here and a line below."""
+"""Recipes: functions from data facts and the user's settings to complete settings. To add one, add a module here and an entry below."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,6 @@ def default_recipe(facts: DataFacts) -> str:
 def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise SettingsError(
-            f"no recipe {name!r}{near_text(name, RECIPES)}", f"use one of: {', '.join(RECIPES)}"
+            f"unknown recipe {name!r}{near_text(name, RECIPES)}", f"use one of: {', '.join(RECIPES)}"
         )
     return RECIPES[name]

@@ -1,4 +1,4 @@
-"""What a recipe looks at besides the user's own settings (training/overlay.py): the data, and weights to begin from."""
+"""Inputs of a recipe besides the user's settings (training/overlay.py): facts about the data and initial weights."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """num_images: to train on. size: median (h, w) of the pictures. mean, std: of 0..1, by channel.
+    """Facts about the data.
 
-    mirrors: whether a mirrored picture still is of its class, as far as one can guess. weights: the card of those to
-    begin from.
+    Args:
+        num_images: training images.
+        size: median (h, w) of the images.
+        mean, std: per channel, for values in 0..1.
+        mirrors: whether a mirrored image probably still belongs to its class.
+        weights: the card of the initial weights, if any.
     """
 
     num_images: int
@@ -27,7 +31,7 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A value that a recipe chose, in words for a person."""
+    """A value that a recipe chose, as text."""
 
     what: str
     why: str

@@ -1,16 +1,16 @@
-"""From weights that know something: the same model with a head for these classes.
+"""Fine-tune trained weights: the same model with a head for these classes.
 
-Models as wide as published ones are treated as is common: a tenth of the rate from scratch, few rounds, little
-augmentation. That was not tuned: no published weights could be fetched where this was written.
+Models as wide as published ones get common values: a tenth of the rate from scratch, few epochs, mild
+augmentation. These were not tuned, because no published weights were available during development.
 
-Narrower ones were trained on few images and know little. On hold-outs of flowers5's training images (300 images, one seed
-each, a standard error of 2.7 points), at 64 pixels, 20 rounds, from a model of 128 channels with 49 % on CIFAR-10:
-    a tenth of the rate, little augmentation      61.0, 62.3 % on two hold-outs
-    the rate from scratch, little augmentation    69.7, 67.0 %
+Narrower models were usually trained on few images and transfer little. On hold-outs of flowers5's training images (300 images, one seed
+each, a standard error of 2.7 points), at 64 pixels, 20 epochs, from a model of 128 channels with 49 % on CIFAR-10:
+    a tenth of the rate, mild augmentation        61.0, 62.3 % on two hold-outs
+    the rate from scratch, mild augmentation      69.7, 67.0 %
     rate and augmentation from scratch            66.7, 71.0 %
     from scratch                                  69.7, 71.3 %
-so they get the rate and the augmentation from scratch. Weights that know this little are a start, no gain: at 32 pixels
-they gave 66.0 % after 5 rounds, from scratch 56.0 %; after 20 the difference was gone.
+so they get the rate and augmentation from scratch. Such weights speed up the start but do not improve the result: at
+32 pixels they gave 66.0 % after 5 epochs, against 56.0 % from scratch; after 20 epochs the two were equal.
 """
 
 import math
@@ -38,52 +38,50 @@ from patchword.training.recipes.common import (
 from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
 
-DESCRIPTION = "from weights, with a head for the data's classes"
+DESCRIPTION = "from weights, with a new head for the data's classes"
 EPOCHS, MIN_STEPS, MAX_STEPS = 20, 300, 10_000
-# Channels below which no published model lies.
+# Width of the narrowest published models.
 NARROW = 192
 
 
 def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
-    """The settings for these data and weights, and the choices in words.
+    """Return the settings for these data and weights, and the choices as text.
 
-    Raises: SettingsError where there are no weights, or another model is asked for.
+    Raises: SettingsError if there are no weights, or if another model is specified.
     """
     card = facts.weights
     if card is None:
-        raise SettingsError("the recipe finetune needs weights to begin from", "give --weights")
+        raise SettingsError("the recipe finetune needs weights", "add --weights")
     if (name := overlay.model_name()) is not None:
         raise SettingsError(
-            f"the model {name} and weights are both asked for", "leave out --model: the weights say it"
+            f"--model {name} cannot be combined with weights",
+            "remove --model; the weights determine the model",
         )
     model, why = _model(card, facts, overlay)
     preprocess, augment = _preprocess(card, facts, model), _augment(facts, overlay, model)
     if augment.view != 1:
         preprocess = from_the_middle(preprocess)
         rows, columns = view_size(model, augment)
-        reason = "crops show things larger; --image-size sets one size for both"
-        why.append(Choice(what=f"{columns}x{rows} in training", why=reason))
+        reason = "objects look larger in training crops; --image-size uses one size for both"
+        why.append(Choice(what=f"trained at {columns}x{rows}", why=reason))
     return _settings(facts, overlay, model, preprocess, augment), why
 
 
 def _model(card: ModelCard, facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, list[Choice]]:
-    """The model of the weights, at the size asked for, with a head for these classes."""
+    """The model of the weights, at the specified size, with a head for these classes."""
     old, why = card.config, []
-    size, reason = overlay.get("model.image.size"), "what the weights were made for"
+    size, reason = overlay.get("model.image.size"), "the size of the weights"
     if size is not None:
         reason = overlay.source("model.image.size")
     else:
         size = card.preprocess.image_size if card.preprocess.fixed_size else old.image.size
     why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
-    # Grey pictures are shown to a model of colours as equal channels, which it has seen; the
-    # other way round colours would be lost, so its kernel is widened. Other counts are of files
-    # that only such a model reads.
+    # A colour model reads grey images as equal channels, which occur in its training data. A grey model
+    # would lose the colours, so its kernel is widened. Files with other channel counts only fit such a model.
     keeps = old.image.channels > 1 and (facts.channels == 1 or old.image.channels != 3)
     channels = old.image.channels if keeps else facts.channels
     if channels != old.image.channels:
-        why.append(
-            Choice(what=f"{channels} channels in place of {old.image.channels}", why="those of the data")
-        )
+        why.append(Choice(what=f"{channels} channels instead of {old.image.channels}", why="as in the data"))
     patch, patch_size = old.patch, overlay.get("model.patch.size")
     if patch_size is not None:
         patch = replace(old.patch, size=patch_size)
@@ -99,7 +97,7 @@ def _model(card: ModelCard, facts: DataFacts, overlay: Overlay) -> tuple[ViTConf
 
 
 def _preprocess(card: ModelCard, facts: DataFacts, model: ViTConfig) -> Preprocess:
-    """Pixels scaled as the weights know them; of channels they have never seen, as the data have them."""
+    """Normalise as the weights expect; for another number of channels, use the statistics of the data."""
     same = model.image.channels == card.config.image.channels
     simple = Preprocess.simple(
         model.image.size,
@@ -143,7 +141,7 @@ def _settings(
 
 
 def _batch(model: ViTConfig) -> int:
-    """What a model keeps for the way back grows with its width: fewer images a step then."""
+    """The batch size. Activations grow with the model's width, so wide models get smaller batches."""
     return 64 if model.dim <= 384 else 32 if model.dim <= 768 else 16
 
 

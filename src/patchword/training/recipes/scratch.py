@@ -1,16 +1,15 @@
-"""From scratch: a small plain ViT, strong augmentation, averaged weights.
+"""Train from scratch: a small plain ViT, strong augmentation, averaged weights.
 
-Reached on two cores of an AMD EPYC, November 2026 (benchmarks/results/ has every run):
+Measured on two cores of an AMD EPYC, November 2026 (benchmarks/results/ has every run):
     digits    `python benchmarks/digits.py`    99.2 %, mean of five seeds (98.6 to 99.7), 64 to 73 s with AVX2 alone
     flowers5  `python benchmarks/flowers.py`   76.2 %, mean of three seeds (75.7 to 76.7), 590 to 650 s with AVX2 alone
-Chosen with AdamW on parts of the training images alone, from some fifteen runs of one seed each on hold-outs of 300 images (a
-standard error of 2.6 points), in two scripts and on two different hold-outs. All finished variants lay between 67 and
-72 %, so no single choice is shown to be better than another: 64 or 96 pixels, rotary or sine-cosine positions,
-mimetic initialisation, sharpness-aware steps, stronger colour and erasing. Learned positions, two heads, batches of 32
-and 192 channels were stopped before their end and say less still. Later 19 runs of 40 or 139 rounds, on one such hold-out
-or on three: drop path 0.1, weight decay 0.3, mixing half as often, harder crops or colours, 96 pixels, 192 channels, half
-the rate; the variants' means lay between 70 and 73 %. What does help is to answer at a larger size than that of the
-training views (recipes/common.py), and Muon: half the steps and 75 to 79 % (docs/decisions/0010).
+The settings were chosen with AdamW on parts of the training images only: about fifteen runs of one seed each on two hold-outs of
+300 images (standard error 2.6 points), in two scripts. All finished variants were between 67 and 72 %, so no single
+choice is proven better than another: 64 or 96 pixels, rotary or sine-cosine positions,
+mimetic initialisation, sharpness-aware steps, stronger colour and erasing. Runs with learned positions, two heads, batches of 32
+and 192 channels were stopped early and show even less. Later, 19 runs of 40 or 139 epochs on one such hold-out or three: drop path 0.1, weight decay 0.3, mixing half as often, stronger crops or colours, 96 pixels, 192 channels, half
+the rate; the variants' means were between 70 and 73 %. Two changes help: evaluating at a larger size than the training
+views (recipes/common.py), and Muon, with half the steps and 75 to 79 % (docs/decisions/0010).
 """
 
 import math
@@ -46,21 +45,21 @@ from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
 
-DESCRIPTION = "from scratch, sized to the data"
-# A small ViT leaves chance after some hundred steps. With Muon 900 to 1,250 answer better than 2,500 did with AdamW
-# (docs/decisions/0010).
+DESCRIPTION = "from scratch, with a model sized for the data"
+# A small ViT needs a few hundred steps to exceed chance. With Muon, 900 to 1,250 steps are more accurate than 2,500 with
+# AdamW (docs/decisions/0010).
 MIN_STEPS, MAX_STEPS = 900, 30_000
-# Digits, five folds of the training images, 60 rounds, some 1,000 steps: 98.5 % (loss 0.143), with AdamW 98.1 % (0.168);
-# 40 rounds on the first two of them 98.4 % for 98.8 (2026-11-27).
+# Digits, five folds of the training images, 60 epochs, about 1,000 steps: 98.5 % (loss 0.143), with AdamW 98.1 % (0.168);
+# 40 epochs on the first two folds: 98.4 % instead of 98.8 % (2026-11-27).
 MIN_TINY = 1000
 NAMED_MODEL_SIZE = (224, 224)
 
 
 def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
-    """The settings for these data, and the choices in words. Raises: SettingsError where weights are given."""
+    """Return the settings for these data, and the choices as text. Raises: SettingsError if weights are given."""
     if facts.weights is not None:
         raise SettingsError(
-            "the recipe scratch begins from nothing, and weights are given", "leave out --recipe or --weights"
+            "the recipe scratch trains from scratch and cannot use weights", "remove --recipe or --weights"
         )
     if overlay.model_name() is not None:
         return _named(facts, overlay)
@@ -121,7 +120,7 @@ def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float 
 
 
 def _epochs(facts: DataFacts, steps_per_epoch: int, fewest_steps: int) -> int:
-    """Many rounds over few images, fewer over many."""
+    """The number of epochs, within limits on the total number of steps."""
     wanted = 40 if facts.num_images < 3000 else 60
     fewest, most = fewest_steps / steps_per_epoch, MAX_STEPS / steps_per_epoch
     return max(1, math.ceil(min(max(wanted, fewest), most)))

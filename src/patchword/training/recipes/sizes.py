@@ -1,7 +1,7 @@
-"""Image size, patch, width and depth from the data: the part of a recipe that N18 is about.
+"""Choose image size, patch size, width and depth from the data.
 
-A ViT sees its image as a handful of tokens. Too few (a 16-pixel patch on a 32-pixel image
-leaves four) and there is nothing to attend to; heads narrower than 32 cannot tell tokens apart.
+Too few tokens leave nothing to attend to (a 16-pixel patch on a 32-pixel image gives only four), and
+heads narrower than 32 cannot distinguish tokens.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from patchword.model.config import ImageConfig, PatchConfig
 from patchword.training.overlay import Overlay
-from patchword.training.recipes.common import VIEW, answered_size, is_tiny
+from patchword.training.recipes.common import VIEW, evaluation_size, is_tiny
 from patchword.training.recipes.facts import Choice, DataFacts, Size
 
 PATCHES = (1, 2, 4, 8, 12, 14, 16, 32)
@@ -19,7 +19,7 @@ HEAD_DIM = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What `shape_for` chose, and why. view: of each side of the image, the share that a training view has."""
+    """The choices of `shape_for`, with reasons. view: side of a training view, as a share of the image's side."""
 
     image_size: Size
     view: float
@@ -36,7 +36,7 @@ class Shape:
 
 
 def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
-    """Image, patch, width and depth for these data, each with its reason."""
+    """Choose image size, patch size, width and depth for these data, each with a reason."""
     why = []
     size, view = overlay.get("model.image.size"), 1.0
     is_chosen = size is None
@@ -46,14 +46,14 @@ def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
     patch = overlay.get("model.patch.size")
     if patch is None:
         patch = (_patch(min(size)),) * 2
-    # A size of 0 must not be divided by.
+    # Validate the sizes first, because they are used as divisors.
     size, patch = ImageConfig(size=size).size, PatchConfig(size=patch).size
     dim, depth = _width_and_depth(facts, size)
     dim, depth = overlay.get("model.dim") or dim, overlay.get("model.depth") or depth
     if is_chosen and not is_tiny(size):
-        size, view = answered_size(size, patch), VIEW
-        reason = "training crops show things larger; --image-size sets one size for both"
-        why.append(Choice(what=f"{size[1]}x{size[0]} where it answers", why=reason))
+        size, view = evaluation_size(size, patch), VIEW
+        reason = "because objects look larger in training crops; --image-size uses one size for both"
+        why.append(Choice(what=f"evaluated at {size[1]}x{size[0]}", why=reason))
     rows, columns = (-(-i // p) for i, p in zip(size, patch, strict=True))
     seen = f"each image becomes {rows} x {columns} = {rows * columns} tokens"
     why.append(Choice(what=f"patches of {patch[1]}x{patch[0]} pixels", why=seen))
@@ -66,23 +66,23 @@ def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
 
 
 def _image_size(facts: DataFacts) -> tuple[Size, str]:
-    """The pictures' own size up to 48 pixels; then what so many images can fill on this budget."""
+    """The images' own size up to 48 pixels, else a size that suits the number of images."""
     side = min(facts.size)
     if side <= 48:
-        return facts.size if max(facts.size) <= 48 else (side, side), "the size of the pictures"
+        return facts.size if max(facts.size) <= 48 else (side, side), "the size of the images"
     largest = 64 if facts.num_images < 10_000 else 96 if facts.num_images < 100_000 else 224
     if side <= largest:
         size = (side, side)
-        return size, "the shorter side of most pictures"
-    why = f"{facts.num_images} images do not teach a ViT more from larger ones in the time; --image-size changes it"
+        return size, "the shorter side of most images"
+    why = f"with {facts.num_images} images, larger inputs do not improve accuracy in the same time; change with --image-size"
     return (largest, largest), why
 
 
 def _patch(side: int) -> int:
-    """The patch whose tokens are nearest to 8 x 8; up to 16 pixels the largest that leaves 4 x 4.
+    """The patch size whose grid is nearest to 8 x 8; up to 16 pixels, the largest that gives 4 x 4.
 
-    Fewer leave attention little to do; more cost time (28-pixel images in patches of 2 take
-    four times as long as in patches of 4) that a small data set does not repay.
+    Fewer tokens are too few for attention to help. More take longer (28-pixel images in patches of 2 take
+    four times as long as in patches of 4) without a benefit on small data sets.
     """
     fitting = [p for p in PATCHES if side / p >= MIN_TOKENS**0.5] or [1]
     if side <= 16:
@@ -91,7 +91,7 @@ def _patch(side: int) -> int:
 
 
 def _distance(side: int, patch: int) -> float:
-    """How far a grid is from 8 x 8 tokens, as a ratio's logarithm; a border that must be padded counts too."""
+    """Distance of a grid from 8 x 8 tokens, as a log ratio, with a penalty for padding."""
     return abs(2 * math.log(side / patch / 8)) + (0.3 if side % patch else 0.0)
 
 

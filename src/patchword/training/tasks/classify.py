@@ -1,4 +1,4 @@
-"""Classification for the loop: augmented batches, smoothed cross entropy, top-1 on the held-out images."""
+"""The classification task: augmented batches, smoothed cross-entropy, top-1 on the held-out images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,14 @@ from patchword.training.augment import Augment, mix
 from patchword.training.config import TrainSettings
 from patchword.training.losses import soft_cross_entropy, soft_targets
 
-# Of the memory that the machine grants, for the prepared evaluation images.
+# Share of the available memory for cached evaluation images.
 EVALUATION_SHARE = 0.1
 EVALUATION_BATCH, EVALUATION_BATCH_GPU = 64, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of the averaged weights. top5 only over more than five classes."""
+    """Scores of the averaged weights. top5: only for more than five classes; constant: one class for all images."""
 
     loss: float
     top1: float
@@ -38,7 +38,7 @@ class Scores:
 
 
 class Classify:
-    """What the loop asks of a task: an input, a loss, an evaluation."""
+    """Classification as a task of the loop: inputs, loss and evaluation."""
 
     def __init__(
         self, settings: TrainSettings, evaluation: Split, device: torch.device, workers: int
@@ -57,7 +57,7 @@ class Classify:
     def inputs(self, batch: TrainingBatch, generator: Generator) -> tuple[Tensor, Tensor]:
         """images [B, C, h, w] normalised, targets [B, classes], both on the device.
 
-        The bytes travel, a quarter of the floats; augmentation then runs on the device.
+        Copies uint8 to the device (a quarter of the float32 bytes) and augments there.
         """
         pixels, labels = self._on_device(batch.images), self._on_device(batch.labels)
         images = self.augment(pixels, generator).sub_(self.mean).div_(self.std)
@@ -67,7 +67,7 @@ class Classify:
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
-            # From pinned memory the copy runs beside the step before.
+            # From pinned memory, the copy overlaps the previous step.
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
@@ -76,9 +76,9 @@ class Classify:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> Scores:
-        """Scores on the held-out images that can be read, through the same route as `evaluate`.
+        """Score the readable held-out images, with the same code path as `evaluate`.
 
-        On a GPU in the precision of training; on a CPU always in float32, as `evaluate` computes there.
+        On a GPU in the training precision; on a CPU always in float32, like `evaluate`.
         """
         logits, labels = [], []
         on_gpu = self.device.type == "cuda"
@@ -90,13 +90,13 @@ class Classify:
             labels.append(some)
         if not logits:
             raise DataError(
-                f"not one of {len(self.split)} images of {self.split.name} can be read any more",
-                "mend the images",
+                f"none of the {len(self.split)} images of {self.split.name} can be read any more",
+                "fix or replace the images",
             )
         return _scores(np.concatenate(logits), np.concatenate(labels))
 
     def _evaluation_batch(self) -> int:
-        """Fewer than usual only if a batch cannot fit into memory, at sizes far beyond the usual."""
+        """The evaluation batch size; smaller only if a batch of very large images would not fit into memory."""
         if self.device.type == "cuda":
             return EVALUATION_BATCH_GPU
         config = self.settings.model
