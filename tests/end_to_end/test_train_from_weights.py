@@ -168,7 +168,7 @@ def test_in_python(base: Path, others: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "found", "fix"),
     [
-        (("--num-heads", "3"), "num_heads: said of weights", "--weights"),
+        (("--num-heads", "3"), "--num-heads", "--weights"),
         (("--weights", "BASE", "--recipe", "scratch"), "trains from scratch", "--recipe or --weights"),
         (("--weights", "BASE", "--model", "ti/16"), "cannot be combined", "remove --model"),
         (
