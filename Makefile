@@ -52,7 +52,7 @@ test-all: $(VENV)/browser $(VENV)/bench  ## run all tests: also slow, browser (n
 mutants: $(VENV)/dev  ## break the source in about seventy places, one at a time: do the tests catch it?
 	$(BIN)/python tests/mutants/run.py
 
-proof: $(VENV)/dev  ## run long trainings that are killed and resumed
+proof: $(VENV)/dev  ## run long trainings, and kills at random moments
 	$(BIN)/python -m pytest -m proof --timeout 3600
 
 bench: $(VENV)/bench  ## run the benchmarks against other libraries, into benchmarks/results
