@@ -88,7 +88,7 @@ def test_every_file_of_the_run_says_what_it_was_begun_from(base: Path, others: P
     assert json.loads((out / "data.json").read_text())["begun_from"]["sha256"] == digest
     report = (out / "report.html").read_text()
     assert digest in report and "Initialised from" in report
-    assert f"beginning from the weights of <bdi>{base}</bdi>" in report
+    assert f"starting from the weights of <bdi>{base}</bdi>" in report
 
 
 @pytest.mark.slow
