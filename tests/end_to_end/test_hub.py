@@ -155,8 +155,8 @@ def test_without_a_token_the_message_says_what_to_do(desk: Desk, name: str, tell
 @pytest.mark.parametrize(
     ("token", "name", "telling"),
     [
-        ("hf_another", "hf://org/gated", ("has not been let in", "accept its terms", "403")),
-        ("hf_another", "hf://org/missing", ("no such model", "your token may not read", "404")),
+        ("hf_another", "hf://org/gated", ("has no access yet", "accept its terms", "403")),
+        ("hf_another", "hf://org/missing", ("no such model", "your token cannot read", "404")),
         ("bad", "hf://org/flowers", ("does not accept your token", "hf auth login", "401")),
     ],
 )
@@ -185,7 +185,7 @@ def test_without_a_network_the_copy_in_the_cache_is_pointed_at(desk: Desk) -> No
     fetch = "from patchword.checkpoints.hub import fetch; fetch('hf://org/flowers')"
     assert desk.patchword(code=fetch).returncode == 0
     desk.hub.url = "http://127.0.0.1:9"  # nobody listens there
-    assert "add --offline" in desk.refused("hf://org/flowers")
+    assert "pass --offline" in desk.refused("hf://org/flowers")
     assert "HF_ENDPOINT" in desk.refused("hf://org/private")
 
 
@@ -194,7 +194,7 @@ def test_a_connection_that_breaks_is_taken_up_again(desk: Desk) -> None:
     code = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').path)"
     said = desk.patchword(code=code)
     if said.returncode:  # huggingface_hub before 1.20 does not take it up itself
-        assert "broke off" in said.stderr and "run it again" in said.stderr
+        assert "was interrupted" in said.stderr and "run the command again" in said.stderr
         said = desk.patchword(code=code)
     assert not said.stderr and Path(said.stdout.strip()).read_bytes() == desk.content("v1")
     assert desk.hub.sent("model.safetensors") == 2

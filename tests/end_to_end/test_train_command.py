@@ -150,7 +150,7 @@ def test_a_run_that_broke_says_so_wherever_its_weights_are_used(
     ):
         patchword_here(args)  # the answer may be no number, but the reason is given first
         said = capsys.readouterr().err
-        assert said.count("from a training run that broke: ") == 1 and "step " in said, args
+        assert said.count("from a training run that diverged: ") == 1 and "step " in said, args
     assert patchword_here(["train", "--resume", str(broken)]) == 2
     assert "cannot be resumed" in capsys.readouterr().err
 
