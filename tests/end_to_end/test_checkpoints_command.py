@@ -75,7 +75,7 @@ def test_inspect_imports_neither_torch_nor_numpy(name: str) -> None:
 def test_a_missing_fact_is_reported_with_its_option() -> None:
     told = patchword("inspect", TORCHVISION.path)
     assert told.returncode == 2
-    assert "number of attention heads is in no file" in told.stderr and "--num-heads" in told.stderr
+    assert "no file states the number of attention heads" in told.stderr and "--num-heads" in told.stderr
 
 
 def test_predict_accepts_other_layouts(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_class_names_go_next_to_a_format_that_cannot_hold_them(tmp_path: Path) -
     out.unlink()
     Path(f"{out}.provenance.json").unlink()
     again = patchword("convert", TORCHVISION.path, *facts, "--to", "torchvision", "--out", out)
-    assert again.returncode == 2 and f"{beside} exists" in again.stderr
+    assert again.returncode == 2 and f"{beside} already exists" in again.stderr
     assert set(tmp_path.iterdir()) == {names, beside}
 
 
@@ -154,7 +154,7 @@ def test_differences_in_rounding_and_resampling_by_readers_are_reported(tmp_path
         "convert", dino.path, "--num-heads", dino.meta["hints"]["num_heads"], "--to", "transformers",
         "--out", tmp_path / "hf",
     )  # fmt: skip
-    assert "resize (rounding alone, a pixel at most)" in done.stdout
+    assert "resize (rounding only, at most one pixel)" in done.stdout
     assert "elsewhere  at another size positions are resampled by" in done.stdout
 
 
@@ -196,4 +196,4 @@ def test_adapt_prints_what_happened_to_each_tensor_and_the_result_loads(tmp_path
         plain["provenance"]["source_sha256"] and "positions.grid" in plain["provenance"]["facts"]["adapted"]
     )
     nothing = patchword("adapt", TORCHVISION.path, "--num-heads", 2, "--out", tmp_path / "x")
-    assert nothing.returncode == 2 and "nothing to change is given" in nothing.stderr
+    assert nothing.returncode == 2 and "there is nothing to change" in nothing.stderr

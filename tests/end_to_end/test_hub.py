@@ -157,8 +157,8 @@ def test_a_missing_token_gives_a_message_with_the_fix(
 @pytest.mark.parametrize(
     ("token", "name", "telling"),
     [
-        ("hf_another", "hf://org/gated", ("has not been let in", "accept its terms", "403")),
-        ("hf_another", "hf://org/missing", ("no such model", "your token may not read", "404")),
+        ("hf_another", "hf://org/gated", ("has no access yet", "accept its terms", "403")),
+        ("hf_another", "hf://org/missing", ("no such model", "your token cannot read", "404")),
         ("bad", "hf://org/flowers", ("does not accept your token", "hf auth login", "401")),
     ],
 )
@@ -184,8 +184,8 @@ def test_offline_without_a_copy_reports_how_to_get_one(desk: Desk) -> None:
 def test_without_a_network_the_message_points_to_the_cached_copy(desk: Desk) -> None:
     fetch = "from patchword.checkpoints.hub import fetch; fetch('hf://org/flowers')"
     assert desk.patchword(code=fetch).returncode == 0
-    desk.hub.url = "http://127.0.0.1:9"  # no server listens there
-    assert "add --offline" in desk.refused("hf://org/flowers")
+    desk.hub.url = "http://127.0.0.1:9"  # nobody listens there
+    assert "pass --offline" in desk.refused("hf://org/flowers")
     assert "HF_ENDPOINT" in desk.refused("hf://org/private")
 
 
@@ -193,8 +193,8 @@ def test_a_broken_download_is_resumed(desk: Desk) -> None:
     desk.hub.breaks = 1
     code = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').path)"
     said = desk.patchword(code=code)
-    if said.returncode:  # huggingface_hub before 1.20 does not resume by itself
-        assert "broke off" in said.stderr and "run it again" in said.stderr
+    if said.returncode:  # huggingface_hub before 1.20 does not take it up itself
+        assert "was interrupted" in said.stderr and "run the command again" in said.stderr
         said = desk.patchword(code=code)
     assert not said.stderr and Path(said.stdout.strip()).read_bytes() == desk.content("v1")
     assert desk.hub.sent("model.safetensors") == 2

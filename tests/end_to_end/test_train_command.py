@@ -152,7 +152,7 @@ def test_a_diverged_run_is_reported_wherever_its_weights_are_used(
     ):
         patchword_here(args)  # the output may not be a number, but the reason comes first
         said = capsys.readouterr().err
-        assert said.count("from a training run that broke: ") == 1 and "step " in said, args
+        assert said.count("from a training run that diverged: ") == 1 and "step " in said, args
     assert patchword_here(["train", "--resume", str(broken)]) == 2
     assert "cannot be resumed" in capsys.readouterr().err
 

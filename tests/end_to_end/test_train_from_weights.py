@@ -153,7 +153,7 @@ def test_a_size_that_no_file_specifies_is_the_requested_one(
     heads = str(SIZELESS.meta["hints"]["num_heads"])
     command = ["train", str(others), "--weights", str(SIZELESS.path), "--num-heads", heads, *STILL]
     assert run([*command, "--out", str(tmp_path / "none")]) == 2
-    assert "the image size is in no file" in capsys.readouterr().err
+    assert "no file states the image size" in capsys.readouterr().err
     assert run([*command, "--out", str(tmp_path / "run"), "--image-size", "32x48"]) == 0
     assert "assuming 32x48 (option --image-size)" in capsys.readouterr().err
     assert read_card(tmp_path / "run" / "last.safetensors").config.image.size == (32, 48)

@@ -1,6 +1,6 @@
-"""A model for another size of image or patch, other channels, other classes: what changes, and how.
+"""Adapt a model to another image size, patch size, channels or classes, and list every change.
 
-What is resampled here is what the model would compute at that size at run time, stored for good.
+Resampling stores exactly what the model would compute at run time for that size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ HEADS = ("head", "head_distillation")
 class Wanted:
     """What to change; None leaves a part as it is.
 
-    channels: how many, `how` they come from the old ones: "inflate" repeats them in turn, scaled so
-    that a picture of equal channels keeps its answers; "average" gives each the mean of the old;
-    "map" takes those that `source` numbers. classes: names in their new order. seed: of new rows of the head.
+    channels: the new number of channels. how: "inflate" repeats the old channels cyclically, scaled so
+    that an image with equal channels keeps its output; "average" gives each the mean of the old ones;
+    "map" takes those listed in `source`. classes: names in their new order. seed: for new rows of the head.
     """
 
     image_size: Size | None = None
@@ -53,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted:
-    """The model under its new card. kept: tensors that stay as they are. notes: what to know of it."""
+    """The adapted model with its new card. kept: number of unchanged tensors. notes: remarks for the user."""
 
     card: ModelCard
     tensors: Mapping[str, "Tensor"]
@@ -66,7 +66,10 @@ class Adapted:
 
 
 def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> Adapted:
-    """Raises: SettingsError for a wish that contradicts itself or the model."""
+    """Apply the wanted changes.
+
+    Raises: SettingsError if they contradict each other or the model.
+    """
     work = _Work(card, dict(tensors))
     if wanted.channels is not None:
         work.channels(wanted.channels, wanted.how, wanted.source)
@@ -86,13 +89,13 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
 
 
 def _derived(old: Provenance, changes: Sequence[Change]) -> Provenance:
-    """Where the weights come from stays; scores were another model's and go."""
+    """Keep the origin of the weights; drop the metrics, which belong to the old model."""
     done = "; ".join(f"{change.part}: {change.how}" for change in changes)
     return replace(old, metrics={}, facts={**old.facts, "adapted": done or "nothing"})
 
 
 class _Work:
-    """A card and tensors that change together, and the rows of what changed."""
+    """A card and tensors that change together, and the list of changes."""
 
     def __init__(self, card: ModelCard, tensors: "dict[str, Tensor]") -> None:
         self.card, self.tensors = card, tensors
@@ -124,13 +127,13 @@ class _Work:
     # Channels --------------------------------------------------------------------------
 
     def channels(self, count: int, how: How, source: tuple[int, ...]) -> None:
-        """The kernel's channels, the norm over pixels, and each channel's mean and std with them."""
+        """Change the kernel's channels, the norm over pixels, and the mean and std per channel."""
         old = self.config.image.channels
         if count < 1:
-            raise SettingsError(f"channels is {count}", "give at least 1")
+            raise SettingsError(f"channels is {count}", "use at least 1")
         if self.config.patch.stem.kind != "none":
             raise SettingsError(
-                "a model with a convolutional stem reads three channels", "choose a model without a stem"
+                "a model with a convolutional stem needs three channels", "choose a model without a stem"
             )
         taken = _taken(old, count, how, source)
         if count == old and taken == list(range(old)):
@@ -138,17 +141,15 @@ class _Work:
         name = "patch_embed.proj.weight"
         kernel = self.tensors[name]
         if how == "average":
-            new, told = kernel.mean(1, keepdim=True).repeat(1, count, 1, 1) * (old / count), "averaged"
+            new, done = kernel.mean(1, keepdim=True).repeat(1, count, 1, 1) * (old / count), "averaged"
         elif count == 1:
-            # One grey channel in place of each: the sum answers a grey picture as before.
-            new, told = kernel.sum(1, keepdim=True), f"the sum of {old} channels"
+            # One grey channel replaces all of them: with the summed kernel a grey image gives the same output.
+            new, done = kernel.sum(1, keepdim=True), f"the sum of {old} channels"
         else:
             scale = 1.0 if how == "map" else old / count
             new = kernel[:, taken] * scale
-            told = f"channels {', '.join(map(str, taken))} of the old" + (
-                f" x {scale:.3g}" if scale != 1 else ""
-            )
-        self._put(name, new, told)
+            done = f"old channels {', '.join(map(str, taken))}" + (f" x {scale:.3g}" if scale != 1 else "")
+        self._put(name, new, done)
         self._norm_over_pixels(taken if how != "average" else None, old, count)
         mean, std = (
             _channels_of(v, old, count, taken, how)
@@ -158,9 +159,9 @@ class _Work:
         config = replace(self.config, image=replace(self.config.image, channels=count))
         self._set(config, preprocess)
         whose = (
-            "the mean of all" if how == "average" or count == 1 else "those of the channels they come from"
+            "the mean of all old ones" if how == "average" or count == 1 else "copied from the old channels"
         )
-        self.notes.append(f"mean and std of the new channels are {whose}: check that they are your data's")
+        self.notes.append(f"mean and std of the new channels are {whose}: check that they match your data")
 
     def _norm_over_pixels(self, taken: list[int] | None, old: int, count: int) -> None:
         for part in ("weight", "bias"):
@@ -170,22 +171,23 @@ class _Work:
                 new = (
                     by_channel.mean(0, keepdim=True).repeat(count, 1) if taken is None else by_channel[taken]
                 )
-                self._put(name, new.flatten(), "as the kernel's channels")
+                self._put(name, new.flatten(), "same channels as the kernel")
 
     # Patch and image -------------------------------------------------------------------
 
     def patch(self, size: Size) -> None:
-        """The kernel by the pseudo-inverse resize. The images keep their size, so the grid changes."""
+        """Resample the kernel with the pseudo-inverse resize. The images keep their size, so the grid changes."""
         from patchword.model.kernel import resample_kernel
 
         old = self.config.patch.size
         if size == old:
             return
         if min(size) < 1:
-            raise SettingsError(f"patch_size is {size}", "give pixels of at least 1")
+            raise SettingsError(f"patch_size is {size}", "use at least 1 pixel per side")
         if self.config.patch.norm_pixels:
             raise SettingsError(
-                "a norm over the pixels of a patch cannot be brought to another patch", "keep the patch size"
+                "a norm over the pixels of a patch cannot be resampled to another patch size",
+                "keep the patch size",
             )
         name, rule = "patch_embed.proj.weight", self.config.patch.resample
         self._put(
@@ -194,18 +196,20 @@ class _Work:
         self._set(replace(self.config, patch=replace(self.config.patch, size=size)))
 
     def image(self, wanted: Size | None) -> None:
-        """Tables of positions to the grid of that size; formulas and rotations need nothing.
+        """Resample position tables to the grid of that size; formulas and rotations need no change.
 
-        None: the size that they are made for, and images prepared as before, which may be of another
+        None keeps the size the tables are made for and the preprocessing, whose size may differ
         (DINOv2: tables for 518 pixels, images of 224).
         """
         size = wanted or self.config.image.size
         if min(size) < 1:
-            raise SettingsError(f"image_size is {size}", "give pixels of at least 1")
+            raise SettingsError(f"image_size is {size}", "use at least 1 pixel per side")
         old_grid, new_grid = self.stored_grid, self.config.grid_of(size)
         config = replace(self.config, image=replace(self.config.image, size=size))
         if min(config.grid_size) < 1:
-            raise SettingsError(f"images of {size[0]} x {size[1]} hold no whole patch", "give larger images")
+            raise SettingsError(
+                f"images of {size[0]} x {size[1]} are smaller than one patch", "use a larger image size"
+            )
         if old_grid != new_grid:
             self._resample(config, old_grid, new_grid)
         preprocess = self.card.preprocess
@@ -235,12 +239,12 @@ class _Work:
     # Classes ---------------------------------------------------------------------------
 
     def classes(self, names: tuple[str, ...], seed: int) -> None:
-        """Rows of names in common are kept; the others are drawn, and then nothing answers until trained."""
+        """Keep the head's rows of shared class names; initialise the others randomly, so the head needs training."""
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
             raise SettingsError(
-                "no classes are named" if not names else f"the class {twice[0]!r} is named twice",
-                "name each class once",
+                "no classes are given" if not names else f"the class {twice[0]!r} is listed twice",
+                "list each class once",
             )
         old = self.card.classes
         rows = {name: row for row, name in enumerate(old)}
@@ -255,7 +259,7 @@ class _Work:
             shown = f": {', '.join(near[:3])}" if near else ""
             self.notes.append(
                 f"{len(new)} of {len(names)} classes have no row in the old head{shown}; "
-                "the head must be trained before it answers"
+                "train the head before you use it"
             )
 
     def _head(
@@ -285,13 +289,13 @@ def _taken(old: int, count: int, how: How, source: tuple[int, ...]) -> list[int]
     """Which old channel each new one is taken from."""
     if how != "map":
         if source:
-            raise SettingsError("a map of channels was given without how = map", "pass --how map")
+            raise SettingsError("a channel map is only used with how = map", "pass --how map")
         return [index % old for index in range(count)]
     wrong = [index for index in source if not 0 <= index < old]
     if len(source) != count or wrong:
         raise SettingsError(
-            f"the map {','.join(map(str, source)) or 'is empty and'} does not give {count} channels of {old}",
-            f"give {count} numbers from 0 to {old - 1}",
+            f"the map {','.join(map(str, source)) or '(empty)'} does not select {count} of {old} channels",
+            f"give {plural(count, 'number')} from 0 to {old - 1}",
         )
     return list(source)
 

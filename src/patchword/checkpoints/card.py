@@ -1,4 +1,4 @@
-"""What a weights file says of itself: how the model is built, fed, named, and where it comes from."""
+"""The card of a weights file: architecture, preprocessing, class names and provenance."""
 
 import dataclasses
 import json
@@ -7,29 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from patchword.errors import CheckpointError, SettingsError
+from patchword.errors import CheckpointError, SettingsError, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.settings import from_plain, to_json, to_plain
 
-# Counted up when a file could no longer be read by this code; older ones stay readable for ever.
+# Incremented when older code can no longer read new files; older files always stay readable.
 CARD_VERSION = 1
-# Where the card stands in the metadata of a .safetensors file.
+# The card's key in the metadata of a .safetensors file.
 CARD_KEY = "patchword"
 _PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance")
 Fact = str | int | float | bool
-# In the facts of weights from a run that broke: where it broke.
+# The fact that records where training diverged.
 BROKEN = "broken"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where weights come from. All may be empty: a file from elsewhere may not say.
+    """Where weights come from. Every field may be empty if the file does not state it.
 
-    created: UTC, ISO 8601. data_hash: of the list of training files. trained_on: the contents of the images that
-    the weights were trained on, as `data.contents.pack` writes them. source, source_sha256:
-    the weights that these were made from. metrics: shares and losses, as {"top1": 0.93}.
-    facts: anything else a reader may want, as {"epoch": 30, "weights": "averaged"}.
+    created: UTC, ISO 8601. data_hash: hash of the list of training files. trained_on: content hashes of the
+    training images, as written by `data.contents.pack`. source, source_sha256: the weights these were made
+    from. metrics: shares and losses, e.g. {"top1": 0.93}.
+    facts: any other information, e.g. {"epoch": 30, "weights": "averaged"}.
     """
 
     created: str = ""
@@ -47,18 +47,17 @@ class Provenance:
 
     @property
     def num_trained_on(self) -> int:
-        """Images in `trained_on`, which takes eight characters for each."""
+        """Number of images in `trained_on` (eight characters each)."""
         return len(self.trained_on) // 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Everything beside the tensors that a model needs to answer; it travels in the weights file.
+    """Everything a model needs besides its tensors; stored in the weights file.
 
-    classes: names in the order of the head's outputs; empty where there is no head, or where
-    nobody named them. untrained: parts whose weights nobody trained ("head"); nothing answers
-    through them.
-    Raises: CheckpointError where the parts contradict each other.
+    classes: names in the order of the head's outputs; empty if there is no head or the names are
+    unknown. untrained: parts with untrained weights ("head"); they are never used for predictions.
+    Raises: CheckpointError if the parts contradict each other.
     """
 
     config: ViTConfig
@@ -71,29 +70,29 @@ class ModelCard:
         _check_classes(self.classes, self.config.head.num_classes)
         if self.preprocess.in_channels != self.config.image.channels:
             raise CheckpointError(
-                f"the card's preprocess gives {self.preprocess.in_channels} channels, "
-                f"its model takes {self.config.image.channels}",
-                "write the file again with both the same",
+                f"the card's preprocess gives {plural(self.preprocess.in_channels, 'channel')}, "
+                f"but its model takes {self.config.image.channels}",
+                "write the file again with the same number in both",
             )
 
 
 def broken_notes(card: ModelCard) -> tuple[str, ...]:
-    """What must be said of weights whose training broke; nothing of others."""
+    """A warning for weights from a run that diverged; empty for others."""
     why = card.provenance.facts.get(BROKEN)
-    return (f"these weights are from a training run that broke: {why}",) if why else ()
+    return (f"these weights are from a training run that diverged: {why}",) if why else ()
 
 
 def _check_classes(classes: tuple[str, ...], num_classes: int) -> None:
     if classes and len(classes) != num_classes:
         raise CheckpointError(
-            f"the card names {len(classes)} classes, the model's head has {num_classes}",
-            "name every class once, in the order of the head",
+            f"the card lists {plural(len(classes), 'class', 'classes')}, but the model's head has {num_classes}",
+            "list every class once, in the order of the head",
         )
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise CheckpointError(
-            f"the card names {len(twice)} classes more than once: {', '.join(map(repr, twice[:3]))}",
-            "give each class a name of its own",
+            f"the card lists {plural(len(twice), 'class', 'classes')} more than once: {', '.join(map(repr, twice[:3]))}",
+            "give each class a unique name",
         )
 
 
@@ -103,9 +102,9 @@ def card_to_json(card: ModelCard) -> str:
 
 
 def card_from_json(text: str, name: str) -> ModelCard:
-    """The card in `text`; `name` is the file's, for messages.
+    """Parse the card in `text`; `name` is the file's name, for messages.
 
-    Raises: CheckpointError where the text is no card, is of a newer patchword, or contradicts itself.
+    Raises: CheckpointError if the text is not a card, is from a newer patchword, or contradicts itself.
     """
     plain = _parse(text, name)
     try:
@@ -119,7 +118,7 @@ def card_from_json(text: str, name: str) -> ModelCard:
     except SettingsError as error:
         raise CheckpointError(
             f"{name}: its card cannot be read: {error.message}",
-            "update patchword if a newer one wrote the file; else get the file again",
+            "update patchword if a newer version wrote the file; otherwise download it again",
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error.message}", error.fix) from error
@@ -129,33 +128,35 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name}: its card is no JSON ({error})", "get the file again") from error
+        raise CheckpointError(
+            f"{name}: its card is not valid JSON ({error})", "download the file again"
+        ) from error
     plain: dict[str, Any] = parsed if isinstance(parsed, dict) else {}
     version = plain.get("version")
     if not isinstance(version, int):
-        raise CheckpointError(f"{name}: its card has no version", "get the file again")
+        raise CheckpointError(f"{name}: its card has no version", "download the file again")
     if version > CARD_VERSION:
         raise CheckpointError(
-            f"{name}: its card is of version {version}, this patchword reads up to {CARD_VERSION}",
+            f"{name}: its card has version {version}, but this patchword reads up to {CARD_VERSION}",
             "update patchword",
         )
     missing = [part for part in ("config", "preprocess") if not isinstance(plain.get(part), dict)]
     unknown = [part for part in plain if part not in _PARTS]
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown parts: {', '.join(unknown)}"
-        raise CheckpointError(f"{name}: its card {what}", "get the file again, or update patchword")
+        raise CheckpointError(f"{name}: its card {what}", "download the file again, or update patchword")
     return plain
 
 
 def _names(plain: Mapping[str, Any], part: str, name: str) -> tuple[str, ...]:
     names = plain.get(part, [])
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise CheckpointError(f"the card's {part} are no list of names", "get the file again")
+        raise CheckpointError(f"the card's {part} are not a list of names", "download the file again")
     return tuple(names)
 
 
 def _provenance(plain: Any) -> Provenance:
-    """Unknown entries go to the facts: where a file comes from must never keep it from loading."""
+    """Unknown entries become facts: provenance must never prevent a file from loading."""
     if not isinstance(plain, dict):
         return Provenance()
     texts_and_seed = {f.name for f in dataclasses.fields(Provenance)} - {"metrics", "facts"}

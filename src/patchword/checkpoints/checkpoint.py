@@ -1,4 +1,4 @@
-"""The state dict that is meant, out of all that a file holds."""
+"""Find the model's state dict among everything a file holds."""
 
 import math
 import re
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from patchword.checkpoints.stored import Entry, Stored
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, plural
 
 Shape = tuple[int, ...]
-# How the wrapper of a part that the user named ends.
-PART = ": as --below says"
+# The suffix of `wrapper` for a part that the user selected.
+PART = ": selected by --below"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """What lies in the file beside the weights that were taken: optimiser, another network, a counter."""
+    """Something in the file other than the weights that are used: an optimiser, another network, a counter."""
 
     what: str
     tensors: int
@@ -25,10 +25,9 @@ class Leftover:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """name: for messages. wrapper: where in the file the tensors lay, "" at its top, and why these.
-
-    beside: what the file holds that is no tensor of the model (epoch, args…). removed: tensors left out, by reason.
-    notes: what was decided on the way.
+    """name: for messages. wrapper: where in the file the tensors were found and why; "" at the top level.
+    beside: other content of the file (epoch, args…). removed: skipped tensors by reason.
+    notes: decisions made on the way.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Checkpoint:
 
     @property
     def is_part(self) -> bool:
-        """Whether the user named a part of the file (--below); a config next to it is then of the whole."""
+        """Whether the user selected a part of the file (--below); a config next to it then describes the complete file."""
         return self.wrapper.endswith(PART)
 
     @property
@@ -55,12 +54,12 @@ class Checkpoint:
 
     @property
     def config_json(self) -> Mapping[str, Any]:
-        """The `config.json` beside the file, {} where there is none."""
+        """The `config.json` next to the file, {} if there is none."""
         return self.configs.get("config.json", {})
 
     @property
     def args(self) -> Mapping[str, Any]:
-        """What the training script was called with, where the file kept it."""
+        """The training script's arguments, if the file has them."""
         args = self.beside.get("args", {})
         return args if isinstance(args, Mapping) else {}
 
@@ -68,21 +67,21 @@ class Checkpoint:
         return all(name in self.tensors for name in names)
 
     def shape(self, name: str) -> Shape:
-        """Raises: CheckpointError where the file has no such tensor, though its layout needs it."""
+        """Raises: CheckpointError if the file lacks a tensor that its layout needs."""
         if name not in self.tensors:
             raise CheckpointError(
                 f"{self.name}: its tensor {name!r} is missing",
-                "get the whole file: without it there is no model",
+                "use the complete file: the model needs this tensor",
             )
         return self.tensors[name].shape
 
     def shape_of(self, name: str, axes: int) -> Shape:
-        """The shape, which must have so many axes. Raises: CheckpointError."""
+        """The shape, checked for its number of axes. Raises: CheckpointError."""
         shape = self.shape(name)
         if len(shape) != axes or not all(shape):
             raise CheckpointError(
-                f"{self.name}: {name} is {list(shape)}; {axes} axes were expected",
-                "if the model was changed, use the program that wrote it",
+                f"{self.name}: {name} has shape {list(shape)}, but {axes} axes were expected",
+                "if the model was modified, use the program that wrote it",
             )
         return shape
 
@@ -90,9 +89,9 @@ class Checkpoint:
         return [name for name in self.tensors if name.startswith(prefix)]
 
     def depth(self, pattern: str) -> int:
-        """How many layers: `pattern` has {} where the number stands, as "blocks.{}.norm1.weight".
+        """The number of layers; `pattern` has {} for the layer number, e.g. "blocks.{}.norm1.weight".
 
-        Raises: CheckpointError where numbers are left out.
+        Raises: CheckpointError if a number is missing.
         """
         before, after = pattern.split("{}")
         number = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
@@ -100,53 +99,53 @@ class Checkpoint:
         if found != list(range(len(found))):
             missing = next(i for i in range(len(found) + 1) if i not in found)
             raise CheckpointError(
-                f"{self.name}: it has {len(found)} blocks up to number {found[-1]}, and no number {missing}",
-                "get the whole file",
+                f"{self.name}: it has {plural(len(found), 'block')} up to number {found[-1]}, but number {missing} is missing",
+                "use the complete file",
             )
         return len(found)
 
 
 def square(count: int) -> int | None:
-    """The side of a square of so many patches; None where it is none."""
+    """The side of a square of that many patches; None if it is not a square."""
     side = math.isqrt(max(count, 0))
     return side if side and side * side == count else None
 
 
-# Where to look, in order, and why there. Sources: the loaders of timm, torchvision, DINO, DINOv2,
+# Keys to search, in order, and the reason for each. Sources: the loaders of timm, torchvision, DINO, DINOv2,
 # I-JEPA, BEiT, open_clip (formats of their training files).
 _WRAPPERS: tuple[tuple[str, str], ...] = (
-    ("state_dict_ema", "its averaged weights, which timm takes too"),
+    ("state_dict_ema", "its EMA weights, which timm uses too"),
     ("target_encoder", "the target encoder, which I-JEPA's authors use"),
     ("teacher", "the teacher, which the authors of DINO use"),
-    ("model_ema", "its averaged weights, which timm takes too"),
+    ("model_ema", "its EMA weights, which timm uses too"),
     ("state_dict", ""),
     ("model", ""),
     ("module", ""),
-    ("student", "the student, the only one there"),
-    ("encoder", "the context encoder, the only one there"),
+    ("student", "the student, the only network in the file"),
+    ("encoder", "the context encoder, the only one in the file"),
 )
-# DistributedDataParallel, torch.compile, and transformers' wrapper of timm models put these before every name.
+# DistributedDataParallel, torch.compile and transformers' wrapper of timm models prefix every name with these.
 _PREFIXES = ("module.", "_orig_mod.", "timm_model.")
 
 
 def unwrap(stored: Stored) -> Checkpoint:
-    """Wrappers and prefixes off. Raises: CheckpointError where there are no tensors in the file."""
+    """Remove wrappers and prefixes. Raises: CheckpointError if the file has no tensors."""
     tree, name = stored.tree, str(stored.path)
     taken, wrapper = "", ""
     for key, why in _WRAPPERS:
         inner = tree.get(key)
         if key == "model_ema" and "model" in tree:
-            # Both scripts save both: DeiT's evaluates the model; torchvision's, whose average counts, the average.
+            # Both scripts save both: DeiT's evaluates the model, torchvision's (its average has a counter) the average.
             if not (isinstance(inner, Mapping) and "n_averaged" in inner):
                 continue
-            why = "its averaged weights, which torchvision's script evaluates"
+            why = "its EMA weights, which torchvision's script evaluates"
         if isinstance(inner, Mapping) and flat_tensors(inner):
             tree, taken, wrapper = inner, key, f"{key}: {why}" if why else key
             break
     tensors: Mapping[str, Entry] = flat_tensors(tree)
     if not tensors:
         raise CheckpointError(
-            f"{name}: it holds no tensors{_what_else(stored.tree)}", "give the file that holds the weights"
+            f"{name}: it has no tensors{_what_else(stored.tree)}", "give the file that holds the weights"
         )
     tensors = without_prefix(tensors)
     beside = {k: v for k, v in stored.tree.items() if taken and k != taken}
@@ -161,7 +160,7 @@ def unwrap(stored: Stored) -> Checkpoint:
         )
         tensors, wrapper = encoder, "base_encoder: MoCo's encoder, which its linear probe reads"
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
-    if teacher:  # a whole training file of DINOv2 has both networks under `model`
+    if teacher:  # a complete DINOv2 training file has both networks under `model`
         left.append(Leftover(what="student", tensors=len(tensors) - len(teacher)))
         tensors, wrapper = (
             dict(without_prefix(teacher)),
@@ -173,14 +172,14 @@ def unwrap(stored: Stored) -> Checkpoint:
     )
 
 
-# Under this name a linear head of its own file stands beside the backbone's tensors.
+# A linear head from a separate file gets this name among the backbone's tensors.
 LINEAR_HEAD = "linear_head"
 
 
 def with_linear_head(checkpoint: Checkpoint, head: Stored) -> Checkpoint:
-    """The backbone and, as `linear_head.weight` and `.bias`, the head of another file (DINO, DINOv2, DINOv3).
+    """Add the linear head of another file as `linear_head.weight` and `.bias` (DINO, DINOv2, DINOv3).
 
-    Raises: CheckpointError where that file holds something else than one linear layer.
+    Raises: CheckpointError if that file is not exactly one linear layer.
     """
     inside = unwrap(head)
     found = {name.rpartition(".")[2]: entry for name, entry in inside.tensors.items()}
@@ -188,15 +187,15 @@ def with_linear_head(checkpoint: Checkpoint, head: Stored) -> Checkpoint:
     if len(inside.tensors) != len(found) or set(found) - {"bias"} != {"weight"} or len(shapes["weight"]) != 2:
         shown = ", ".join(list(inside.tensors)[:4])
         raise CheckpointError(
-            f"{inside.name}: a linear head has one weight and its bias, and this file has {shown}",
-            "give --head the file of the linear head that belongs to the backbone",
+            f"{inside.name}: a linear head has one weight and its bias, but this file has {shown}",
+            "pass --head the linear head file that belongs to the backbone",
         )
     tensors = dict(checkpoint.tensors) | {f"{LINEAR_HEAD}.{part}": entry for part, entry in found.items()}
     return replace(checkpoint, tensors=tensors)
 
 
 def flat_tensors(tree: Any, prefix: str = "") -> dict[str, Entry]:
-    """The tensors of a state dict and of dicts in it, names joined by dots; of anything else none."""
+    """The tensors of a state dict and its nested dicts, names joined by dots; none for anything else."""
     if isinstance(tree, Entry):
         return {prefix.rstrip("."): tree}
     if not isinstance(tree, Mapping):
@@ -212,7 +211,7 @@ def flat_tensors(tree: Any, prefix: str = "") -> dict[str, Entry]:
 
 
 def without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
-    # A counter of averaged weights stands beside the prefixed names and belongs to none of them.
+    # The counter of averaged weights has no prefix and belongs to no tensor.
     tensors = {name: entry for name, entry in tensors.items() if name != "n_averaged"}
     changed = True
     while changed:
@@ -224,7 +223,7 @@ def without_prefix(tensors: Mapping[str, Entry]) -> Mapping[str, Entry]:
     return tensors
 
 
-# Of DINO, DINOv2 and DINOv3; a teacher may have been saved without the rest of its file.
+# For DINO, DINOv2 and DINOv3; a teacher may have been saved without the rest of its file.
 _TRAINING_HEAD = re.compile(r"(head\.(mlp|last_layer)|(dino|ibot)_head)\..*")
 
 
@@ -243,7 +242,7 @@ def _backbone_of(
     return inside, [Leftover(what="heads of self-supervised training", tensors=len(others))] if others else []
 
 
-# What training leaves beside the weights, by the first word of its names.
+# What training saves next to the weights, by the first word of the names.
 _TRAINING = (
     "optimizer", "optimizers", "optimizer_states", "opt", "lr_scheduler", "lr_schedulers", "scheduler", "scaler",
     "callbacks", "loops", "criterion", "loss",
@@ -251,9 +250,8 @@ _TRAINING = (
 
 
 def below_one_word(checkpoint: Checkpoint) -> Checkpoint | None:
-    """The tensors below the one word before every name: a trainer's "model.", a wrapper that nobody publishes.
-
-    None where the names have no such word.
+    """The tensors below a prefix shared by every name: a trainer's "model.", an unpublished wrapper.
+    None if there is no such prefix.
     """
     head = {n: e for n, e in checkpoint.tensors.items() if n.startswith(f"{LINEAR_HEAD}.")}  # of its own file
     first = {name: name.partition(".")[0] for name in checkpoint.tensors if name not in head}

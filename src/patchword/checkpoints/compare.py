@@ -1,4 +1,4 @@
-"""Whether two configs are one model: the fields that change answers, and what two ways to say the same share."""
+"""Compare two configs as models: only fields that change outputs count, in a normal form."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -17,13 +17,13 @@ from patchword.model.kinds import (
     RMSNormConfig,
 )
 
-# They change no answer at the model's own size: training's settings, the value LayerScale began with, and how another
-# size would be reached, which is the reading format's own way.
+# These change no output at the model's own size: training settings, LayerScale's initial value, and the resampling
+# for other sizes, which the reading format decides.
 _IMMATERIAL = ("resample", "dropout", "drop_path", "layer_scale", "momentum", "rule")
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Fields of two configs that differ and change answers, as (dotted name, ours, theirs)."""
+    """Fields that differ between two configs and change outputs, as (dotted name, ours, theirs)."""
     if type(ours) is not type(theirs):
         if isinstance(ours, float | int) and isinstance(theirs, float | int) and ours == theirs:
             return []
@@ -45,11 +45,11 @@ def _both_there(ours: Any, theirs: Any) -> bool:
 
 
 def explicit(config: ViTConfig) -> ViTConfig:
-    """The config with what it leaves to defaults filled in, so that two ways to say the same are equal."""
+    """Fill in the config's defaults, so that two spellings of the same model compare equal."""
     attention = replace(config.attention, head_dim=config.head_dim)
     mlp = replace(config.mlp, hidden=config.mlp_dim)
     positions = _explicit_positions(config)
-    # What becomes of an edge that is no whole patch: at the model's own size there may be none.
+    # How an incomplete edge patch is handled: at the model's own size there may be none.
     whole = not any(side % span for side, span in zip(config.image.size, config.patch_span, strict=True))
     patch = replace(config.patch, edge="pad") if whole else config.patch
     return replace(
@@ -58,7 +58,7 @@ def explicit(config: ViTConfig) -> ViTConfig:
 
 
 def _explicit_positions(config: ViTConfig) -> Positions:
-    """A table without a row for any prefix token covers the patches, whatever it says."""
+    """A table without rows for prefix tokens covers the patches, whatever its setting."""
     added = config.added_positions
     if not isinstance(added, Learned) or config.num_prefix_positions:
         return config.positions
@@ -67,7 +67,7 @@ def _explicit_positions(config: ViTConfig) -> Positions:
 
 
 def _explicit_head(config: ViTConfig) -> HeadConfig:
-    """Of ways to pool that give the same answer, one."""
+    """One representative of the pools that give the same output."""
     head, pool = config.head, config.head.pool
     if isinstance(pool, FirstPool) and config.tokens.class_token:
         pool = ClassPool()
@@ -76,7 +76,7 @@ def _explicit_head(config: ViTConfig) -> HeadConfig:
         pool = replace(pool, num_heads=heads, hidden=hidden)
     if isinstance(pool, MeanPool | MaxPool | AttentionPool) and not config.tokens.num_extra:
         pool = replace(pool, over="patches")
-    # A norm of each token alone: before or after the one token is taken.
+    # The norm is per token, so it may come before or after selecting one token.
     alone = isinstance(pool, ClassPool) and isinstance(config.norm, LayerNormConfig | RMSNormConfig)
     bias = head.bias or not head.num_classes
     return replace(

@@ -1,7 +1,7 @@
-"""Facts of a model with the place each was taken from; what is in no file must be told.
+"""Facts about a model, each with its source; the user must specify what no file states.
 
-Order: an option of the user, the publisher's config beside the weights, the release of that
-file name (published.toml), the family's own constants. A fact from nowhere is an error.
+Order: the user's option, the publisher's config next to the weights, the release with that
+file name (published.toml), the family's constants. A fact without a source is an error.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from patchword.checkpoints.published import Release
-from patchword.errors import CheckpointError, MissingFact
+from patchword.errors import CheckpointError, MissingFact, plural
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import Activation
@@ -29,13 +29,13 @@ class Inferred(str):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may say of a model that no file says. None: not said.
+    """What a user may specify about a model if no file does. None: not specified.
 
-    image_size: (h, w) of the images; also tells the grid of a table that no file lays out.
-    patch_size: to use the model with another patch (FlexiViT). head: file of a linear head.
-    classes: names in the order of the head's outputs. allow_partial: take a file that does
-    not fill the whole backbone. below: read only the tensors whose names begin so. drop: patterns of
-    tensors to leave out.
+    image_size: (h, w) of the images; also the shape of a position grid that no file states.
+    patch_size: to use the model with another patch size (FlexiViT). head: file of a linear head.
+    classes: names in the order of the head's outputs. allow_partial: accept a file that does
+    not fill the complete backbone. below: read only tensors with this prefix. drop: patterns of
+    tensors to skip.
     """
 
     num_heads: int | None = None
@@ -54,12 +54,12 @@ class Options:
 
 
 def patterns(drop: Sequence[str]) -> tuple[str, ...]:
-    """The patterns of `drop`; one may stand alone."""
+    """The patterns of `drop`, which may be a single string."""
     return (drop,) if isinstance(drop, str) else tuple(drop)
 
 
 def part_of(options: Options | None, below: str | None, drop: Sequence[str]) -> Options:
-    """The options with the part of the file that is meant."""
+    """The options that select a part of the file."""
     said = options or Options()
     return replace(said, below=below or said.below, drop=patterns(drop) or said.drop)
 
@@ -72,7 +72,7 @@ class Fact:
 
 
 class Facts:
-    """Collects what is known of one file. name: the file's, for messages."""
+    """Collects what is known about one file. name: the file's name, for messages."""
 
     def __init__(self, name: str, options: Options, release: Release | None = None) -> None:
         self.name = name
@@ -81,21 +81,21 @@ class Facts:
         self.found: list[Fact] = []
 
     def require(self, name: str, *candidates: tuple[T | None, str]) -> T:
-        """The option of that name, or the first candidate that is not None; (value, source) each.
+        """The option of that name, or the first (value, source) candidate that is not None.
 
         Raises: CheckpointError naming the fact and its option.
         """
         value = self.get(name, *candidates)
         if value is None:
             raise MissingFact(
-                f"{self.name}: {_WORDS.get(name, name)} is in no file",
-                f"give {_flag(name)}",
+                f"{self.name}: no file states {_WORDS.get(name, name)}",
+                f"pass {_flag(name)}",
                 name,
             )
         return value
 
     def get(self, name: str, *candidates: tuple[T | None, str]) -> T | None:
-        """As `take`, None where nobody says."""
+        """As `take`, but None if there is no source."""
         asked = getattr(self.options, name, None)
         if asked is not None:
             self.record(name, asked, OPTION)
@@ -110,13 +110,13 @@ class Facts:
     def _with_release(
         self, name: str, candidates: Sequence[tuple[T | None, str]]
     ) -> list[tuple[T | None, str]]:
-        """What the publisher put beside the weights, then the release of that name, then the family's constants."""
+        """The publisher's config next to the weights, then the release of that name, then the family's constants."""
         published: T | None = None if self.release is None else getattr(self.release.model, name, None)
         beside = [c for c in candidates if ".json" in c[1]]
         return [*beside, (published, RELEASE), *(c for c in candidates if c not in beside)]
 
     def record(self, name: str, value: Any, source: str) -> None:
-        """Record a fact that was decided elsewhere."""
+        """Record a fact that other code decided."""
         self.found = [
             *(fact for fact in self.found if fact.name != name),
             Fact(name=name, value=value, source=source),
@@ -129,23 +129,23 @@ class Facts:
             fitting = [n for n in range(1, dim + 1) if dim % n == 0]
             nearest = min(fitting, key=lambda n: abs(n - heads))
             raise CheckpointError(
-                f"{self.name}: {heads} heads ({self._source('num_heads')}) cannot share a width of {dim}",
-                f"give --num-heads {nearest}, or what its authors used",
+                f"{self.name}: width {dim} is not divisible by {plural(heads, 'head')} ({self._source('num_heads')})",
+                f"pass --num-heads {nearest}, or the number its authors used",
             )
         return heads
 
     def grid(self, count: int, patch: Size, *candidates: tuple[Size | None, str]) -> Size:
         """Rows and columns of a stored table of `count` patches.
 
-        A candidate is an image size (h, w) in pixels. The user's size decides where it fits the count;
-        where the table is a square of another count, the model was made for that square and the
-        user's size is what images will be resized to.
-        Raises: CheckpointError where no size fits.
+        A candidate is an image size (h, w) in pixels. The user's size decides if it fits the count.
+        If the table is a square of another count, the model was made for that square, and images
+        are resized to the user's size.
+        Raises: CheckpointError if no size fits.
         """
         sizes = [(self.options.image_size, OPTION), *candidates]
         for size, source in sizes:
             if size is not None:
-                # With the patch at the edge that the image only begins, or without it.
+                # With or without the incomplete patch at the edge.
                 for rows, columns in (
                     (-(-size[0] // patch[0]), -(-size[1] // patch[1])),
                     (size[0] // patch[0], size[1] // patch[1]),
@@ -157,18 +157,18 @@ class Facts:
 
         side = square(count)
         if side is None:
-            said = [f"{s[0]} x {s[1]} ({source})" for s, source in sizes if s is not None]
-            but = f"; {', '.join(said)} has another number of patches" if said else ""
+            given = [f"{s[0]} x {s[1]} ({source})" for s, source in sizes if s is not None]
+            but = f"; {', '.join(given)} has another number of patches" if given else ""
             raise MissingFact(
-                f"{self.name}: {count} patches are no square, so the sides of the grid are in no file{but}",
-                "give --image-size HEIGHTxWIDTH, the size the model was made for",
+                f"{self.name}: {plural(count, 'patch', 'patches')} cannot form a square grid, and no file states its shape{but}",
+                "pass --image-size HEIGHTxWIDTH, the size the model was made for",
                 "image_size",
             )
-        self.record("grid", (side, side), "the square of its table")
+        self.record("grid", (side, side), "its square table")
         return side, side
 
     def preprocess(self, *candidates: tuple[Preprocess | None, str]) -> Preprocess:
-        """How images are prepared: the first candidate that is not None, with the user's size, mean and std."""
+        """The preprocessing: the first candidate that is not None, with the user's size, mean and std."""
         release = None if self.release is None else self.release.preprocess()
         beside = [c for c in candidates if ".json" in c[1]]
         rest = [c for c in candidates if c not in beside]
@@ -188,7 +188,7 @@ class Facts:
         return replace(chosen, mean=mean, std=std)
 
     def check_all_used(self) -> None:
-        """Raises: CheckpointError for something the user said that this file has no use for."""
+        """Raises: CheckpointError for an option that does not apply to this file."""
         used = {fact.name for fact in self.found if fact.source == OPTION}
         if self.options.image_size is not None and {"grid", "image_size", "preprocess"} & {
             f.name for f in self.found
@@ -197,9 +197,8 @@ class Facts:
         for name in ("num_heads", "image_size", "patch_size", "pool", "act", "eps", "mean", "std"):
             if getattr(self.options, name) is not None and name not in used:
                 raise CheckpointError(
-                    f"{self.name}: {_flag(name).split(' ')[0]} was given, and a file of this layout has no use for it",
-                    "leave it out"
-                    + ("; `patchword adapt` changes the patch" if name == "patch_size" else ""),
+                    f"{self.name}: {_flag(name).split(' ')[0]} does not apply to a file of this layout",
+                    "remove it" + ("; `patchword adapt` changes the patch" if name == "patch_size" else ""),
                 )
 
     def inferred(self) -> list[str]:
@@ -250,12 +249,12 @@ def _flag(name: str) -> str:
 
 
 def by_width(table: Iterable[tuple[int, int]], dim: int) -> int | None:
-    """Heads of the published size of that width."""
+    """The number of heads of the published size with that width."""
     return dict(table).get(dim)
 
 
 def sized_as(preprocess: Preprocess, size: Size) -> Preprocess:
-    """The same preparation for images of another size; its margins keep their proportion."""
+    """The same preprocessing for another image size; its margins keep their proportion."""
     scale = max(new / old for new, old in zip(size, preprocess.image_size, strict=True))
 
     def scaled(side: int) -> int:

@@ -1,4 +1,4 @@
-"""From a name that is no path to the weights file that it means, fetched where that is needed."""
+"""Resolve a name that is not a path to its weights file, downloading it if needed."""
 
 from patchword.checkpoints import hub
 from patchword.checkpoints.hub import Fetched
@@ -7,14 +7,14 @@ from patchword.checkpoints.published import Release, find_release, is_release
 from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
 
-# Listed as published, and refused once their tensors are seen: hundreds of megabytes need not be fetched for that.
+# Their tensors would be refused after loading, so refuse them before downloading hundreds of megabytes.
 _DETECTORS = ("DETR", "YOLOS")
 
 
 def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
-    """The file of hf://org/name, or of a published release; None where the name is neither.
+    """The file of hf://org/name or of a published release; None if the name is neither.
 
-    Raises: CheckpointError, also where a bare name is that of several releases.
+    Raises: CheckpointError, also if several releases share a bare name.
     """
     if is_hub(name):
         return hub.fetch(name, offline=offline)
@@ -26,8 +26,8 @@ def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
     place = release.place
     if release.family in _DETECTORS:
         raise CheckpointError(
-            f"{release.name}: a {release.family} detector; this patchword has no detection yet, and did not fetch it",
-            "use its authors' code or transformers until a later patchword reads it",
+            f"{release.name}: a {release.family} detector; patchword does not support detection yet, so it was not downloaded",
+            "use its authors' code or transformers instead",
         )
     if place.hub is not None:
         org, _, name = place.hub.partition("/")
@@ -35,10 +35,10 @@ def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
         return hub.fetch(wanted, offline=offline)
     if place.url is None:
         raise CheckpointError(
-            f"{release.name}: no address of its file is public",
-            f"get it at {place.page} and give the file"
+            f"{release.name}: its file has no public address",
+            f"download it from {place.page} and pass the file"
             if place.page
-            else "get it from its authors and give the file",
+            else "get it from its authors and pass the file",
         )
     path = fetch_url(place.url, sha256=place.sha256 or "", offline=offline)
     return Fetched(path=path, revision=place.sha256 or "", source=place.url)

@@ -1,4 +1,4 @@
-"""From what a user calls a model to the one weights file that is meant."""
+"""Resolve what a user calls a model to one weights file."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from patchword.checkpoints.containers.folder import ENDINGS
 from patchword.checkpoints.containers.others import other_folder
 from patchword.checkpoints.native import is_native
-from patchword.errors import CheckpointError, near_text
+from patchword.errors import CheckpointError, near_text, plural
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _FOREIGN = (*(f"*{ending}" for ending in ENDINGS), "*.index.json")
@@ -15,9 +15,8 @@ _FOREIGN = (*(f"*{ending}" for ending in ENDINGS), "*.index.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The file, and why this one where there was a choice ("" where there was none).
-
-    source: a name of the file that is good for ever, where it has one: "hf://org/name@<commit>".
+    """The file, and the reason if there was a choice ("" otherwise).
+    source: a permanent name of the file, if it has one: "hf://org/name@<commit>".
     """
 
     path: Path
@@ -26,14 +25,14 @@ class Found:
 
 
 def find_weights(given: str | Path, *, offline: bool = False) -> Found:
-    """The weights file of a run folder, a folder in any layout (as it is: its index or names tell which files
-    belong), the file itself, or what a name of the hub or of a published release means. What lies at that path goes before such names.
+    """The weights file of a run folder, a folder in any layout (returned as it is: its index or names tell which
+    files belong), the file itself, a hub name or a published release. An existing path takes precedence over names.
+    offline: use cached files only and open no socket.
 
-    offline: of what is fetched, look at the cache alone and open no socket.
-    Raises: CheckpointError naming what is there instead, or the nearest name that is.
+    Raises: CheckpointError that states what is there instead, or suggests the nearest name.
     """
     if given == "":  # as a path it would be the current folder
-        raise CheckpointError("an empty path", "give a run folder or a weights file")
+        raise CheckpointError("the model path is empty", "give a run folder or a weights file")
     path = Path(given).expanduser()
     try:
         is_dir, is_file, exists = path.is_dir(), path.is_file(), path.exists()
@@ -46,7 +45,7 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     if is_file:
         return Found(path=path)
     if exists:
-        raise CheckpointError(f"{path}: a device or pipe, not a weights file", "give a weights file")
+        raise CheckpointError(f"{path}: this is a device or pipe, not a weights file", "give a weights file")
     if isinstance(given, str) and (found := _fetched(given, offline=offline)):
         return found
     raise CheckpointError(
@@ -64,33 +63,33 @@ def _fetched(name: str, *, offline: bool) -> Found | None:
 
 def _in_folder(folder: Path) -> Found:
     if (folder / LAST).is_file():
-        why = f"{LAST}, the averaged weights of the last epoch"
+        why = f"{LAST}, the EMA weights of the last epoch"
         if (folder / BEST).is_file():
-            why += f"; {BEST} beside it was chosen by looking at the evaluation images"
+            why += f"; {BEST} next to it was selected on the evaluation images"
         return Found(path=folder / LAST, why=why)
     own = sorted(file for file in folder.glob("*.safetensors") if is_native(file))
     if len(own) == 1:
         return Found(path=own[0], why=f"{own[0].name}, the only weights file there")
     if own:
         names = ", ".join(file.name for file in own[:4])
-        raise CheckpointError(f"{folder}: {len(own)} weights files ({names})", "name the one that is meant")
+        raise CheckpointError(f"{folder}: {len(own)} weights files ({names})", "specify one of them")
     if any(next(folder.glob(pattern), None) for pattern in _FOREIGN):
         return Found(path=folder)
     if (folder / "config.toml").is_file():
         raise CheckpointError(
-            f"{folder}: a run that has no weights yet: it ended before its first epoch",
-            f"go on with it: patchword train --resume {folder}",
+            f"{folder}: this run has no weights yet: it ended before its first epoch",
+            f"resume it: patchword train --resume {folder}",
         )
     inside = [p.parent.name for p in sorted(folder.glob(f"*/{LAST}"))]
     if inside:
         raise CheckpointError(
-            f"{folder}: a folder of {len(inside)} runs ({', '.join(inside[:4])})",
-            f"name one of them, such as {folder / inside[-1]}",
+            f"{folder}: this folder holds {plural(len(inside), 'run')} ({', '.join(inside[:4])})",
+            f"specify one of them, such as {folder / inside[-1]}",
         )
     if (other := other_folder(folder)) is not None:
         raise CheckpointError(f"{folder}: {other[0]}, which patchword does not read", other[1])
     raise CheckpointError(
-        f"{folder}: a folder without weights ({LAST} is missing)", "give a run folder or a file"
+        f"{folder}: this folder has no weights ({LAST} is missing)", "give a run folder or a weights file"
     )
 
 
@@ -99,19 +98,19 @@ def _near_published(given: str | Path) -> str:
 
     is_name = isinstance(given, str) and not given.lower().endswith(ENDINGS)
     found = near_releases(str(given)) if is_name else []
-    return f" (near, of the published: {', '.join(map(repr, found))})" if found else ""
+    return f" (similar published names: {', '.join(map(repr, found))})" if found else ""
 
 
 def _on_the_hub(given: str) -> str:
-    """A clause for what others would take for a model of the hub: org/name, or the address of its page."""
+    """A hint if the name looks like a hub model: org/name, or the address of its page."""
     page = re.fullmatch(r"(?:https?:/{1,2}[^/]+/)?([\w-]+/[\w.-]+?)(?:/tree/([^/]+))?/?", given, re.ASCII)
     if page is None or Path(given).suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz"):
         return ""
-    return f"; of the hub, write hf://{page[1]}{'@' + page[2] if page[2] else ''}"
+    return f"; for a hub model, write hf://{page[1]}{'@' + page[2] if page[2] else ''}"
 
 
 def _near(path: Path) -> str:
-    """The nearest name beside the first part of `path` that is missing."""
+    """The nearest existing name for the first missing part of `path`."""
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent

@@ -1,4 +1,4 @@
-"""The head of a safetensors file, read with the standard library alone and believed in nothing.
+"""Read a safetensors header with the standard library only, and check everything it states.
 
 Source: the format as its authors describe it (safetensors README): 8 bytes little-endian length N,
 N bytes of JSON {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, then the tensors'
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patchword.checkpoints.sniff import HEAD_BYTES, MAX_HEADER_BYTES, refuse, too_long_header
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, plural
 
 MAX_AXES = 64
 MAX_ELEMENTS = 2**60
@@ -41,9 +41,9 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What a safetensors file holds, checked against its size; no tensor is read.
+    """List a safetensors file, checked against its size; no tensor is read.
 
-    Raises: CheckpointError that says what the file is instead, or how it is damaged.
+    Raises: CheckpointError that states what the file is instead, or how it is damaged.
     """
     try:
         size = path.stat().st_size
@@ -65,7 +65,7 @@ def read_header(path: Path) -> Header:
 
 
 def _other_kind(head: bytes) -> bool:
-    # Texts and archives whose ninth byte happens to be a brace.
+    # Text files and archives whose ninth byte happens to be a brace.
     return int.from_bytes(head[:8], "little") > 2**48
 
 
@@ -74,55 +74,56 @@ def _check_length(path: Path, length: int, size: int) -> None:
         raise too_long_header(path, length)
     if length > size - 8:
         raise CheckpointError(
-            f"{path}: truncated within its header ({size:,} bytes, the header alone has {length:,})",
-            "get the file again",
+            f"{path}: truncated within its header ({size:,} bytes, but the header alone has {length:,})",
+            "download the file again",
         )
 
 
 def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    damaged = "get the file again: its header is damaged"
+    damaged = "download the file again: its header is damaged"
     try:
         plain = json.loads(text.decode("utf-8"))
         if not isinstance(plain, dict):
-            raise TypeError("no object")
+            raise TypeError("not a JSON object")
         metadata = plain.pop("__metadata__", None) or {}
         return {name: _entry(name, plain[name]) for name in plain}, {
             str(k): str(v) for k, v in metadata.items()
         }
     except RecursionError:
-        raise CheckpointError(f"{path}: its header nests too deep to be safetensors", damaged) from None
+        raise CheckpointError(f"{path}: its header is nested too deeply for safetensors", damaged) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its header is no safetensors header ({error})", damaged) from error
+        raise CheckpointError(f"{path}: its header is not a safetensors header ({error})", damaged) from error
 
 
 def _entry(name: str, plain: Mapping[str, Any]) -> TensorEntry:
     dtype, shape, (start, end) = plain["dtype"], tuple(plain["shape"]), plain["data_offsets"]
     if not all(type(n) is int and 0 <= n < MAX_ELEMENTS for n in (*shape, start, end)):
-        raise ValueError(f"{name!r}: sizes are no whole numbers")
-    # An empty tensor may say any size in its other axes; torch counts them all the same.
+        raise ValueError(f"{name!r}: sizes are not whole numbers")
+    # An empty tensor may state any size in its other axes; torch counts them anyway.
     if len(shape) > MAX_AXES or math.prod(max(side, 1) for side in shape) >= MAX_ELEMENTS:
-        raise ValueError(f"{name!r}: a tensor of impossible size")
+        raise ValueError(f"{name!r}: the tensor has an impossible size")
     if dtype in DTYPE_BYTES and end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
         raise ValueError(f"{name!r}: {end - start} bytes for {dtype} {list(shape)}")
     return TensorEntry(str(dtype), shape, start, end)
 
 
 def _check_covers(path: Path, tensors: Mapping[str, TensorEntry], data_bytes: int) -> None:
-    """Entries lie one behind the other and fill the file exactly."""
+    """Check that entries are contiguous and fill the file exactly."""
     reached = 0
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != reached:
             raise CheckpointError(
-                f"{path}: its tensor {name!r} begins at byte {entry.start:,}, {reached:,} was due",
-                "get the file again: its header is damaged",
+                f"{path}: its tensor {name!r} starts at byte {entry.start:,} instead of {reached:,}",
+                "download the file again: its header is damaged",
             )
         reached = entry.end
     if data_bytes < reached:
         raise CheckpointError(
-            f"{path}: truncated: {data_bytes:,} of {reached:,} bytes of weights are there",
-            "get the file again",
+            f"{path}: truncated: it has {data_bytes:,} of {reached:,} bytes of weights",
+            "download the file again",
         )
     if data_bytes > reached:
         raise CheckpointError(
-            f"{path}: {data_bytes - reached:,} bytes too many behind the weights", "get the file again"
+            f"{path}: {plural(data_bytes - reached, 'extra byte')} after the weights",
+            "download the file again",
         )

@@ -1,4 +1,4 @@
-"""Which formats can hold a model: tried with one block of its shape, so that a large model costs little."""
+"""Find the formats that can hold a model, by trying a single block of its shape to keep it cheap."""
 
 import tempfile
 from dataclasses import replace
@@ -13,7 +13,7 @@ from patchword.model.kinds import JoinedPool
 
 
 def formats_that_hold(card: ModelCard) -> list[str]:
-    """Names for `convert --to`, sorted."""
+    """Format names for `convert --to`, sorted."""
     import torch
 
     from patchword.model.vit import ViT

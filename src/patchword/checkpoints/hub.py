@@ -1,9 +1,9 @@
-"""`hf://org/name`: what the name says, and the files behind it, through huggingface_hub's own cache.
+"""Models on the hub (`hf://org/name`), downloaded through huggingface_hub's own cache.
 
-The place of the cache, the token, the address of the hub and the offline variable are
-huggingface_hub's (HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). Offline only files
-are looked at, by the layout of the cache that huggingface_hub documents (refs/, snapshots/): its own
-functions may open a socket even with `local_files_only`, to renew a token or to say who calls.
+Cache location, token, endpoint and offline mode use huggingface_hub's variables
+(HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). Offline, this module reads the cache
+directly, by the layout that huggingface_hub documents (refs/, snapshots/): its own functions may
+open a socket even with `local_files_only`, to renew a token or to identify the caller.
 """
 
 import contextlib
@@ -22,9 +22,8 @@ from patchword.errors import CheckpointError, PatchwordError
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """path: the weights file (of several shards, their index) among its config files.
-
-    revision: the full commit hash. source: the name with that hash, good for ever.
+    """path: the weights file (or the index of several shards), next to its config files.
+    revision: the full commit hash. source: the name with that hash, which is permanent.
     """
 
     path: Path
@@ -35,8 +34,8 @@ class Fetched:
 def fetch(name: str | HubName, *, offline: bool = False) -> Fetched:
     """The files of a model: configs and one weights file, from the hub or its cache.
 
-    offline: look at the cache alone and open no socket; HF_HUB_OFFLINE=1 says the same.
-    Raises: CheckpointError, OutputError (of the cache) that say what to do.
+    offline: use cached files only and open no socket, as with HF_HUB_OFFLINE=1.
+    Raises: CheckpointError, or OutputError for the cache, each with a fix.
     """
     from huggingface_hub import constants
 
@@ -49,14 +48,14 @@ def fetch(name: str | HubName, *, offline: bool = False) -> Fetched:
         with explaining(wanted, is_cached=lambda: _is_cached(wanted)) as stage:
             return _download(wanted, stage)
     except Unreachable:
-        # A commit never changes, so its copy is as good as what the hub would have sent.
+        # A commit never changes, so the cached copy equals what the hub would send.
         if wanted.is_pinned and _is_cached(wanted):
             return _from_cache(wanted)
         raise
 
 
 def _download(wanted: HubName, stage: list[str]) -> Fetched:
-    """stage: gets the name of each file that is begun, for messages."""
+    """stage: collects the name of each file whose download starts, for messages."""
     from importlib.metadata import version
 
     from huggingface_hub import constants
@@ -69,7 +68,7 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
     info = api.model_info(wanted.repo, revision=wanted.revision or None, timeout=timeout)
     commit = info.sha or ""
     if not COMMIT.fullmatch(commit):
-        raise ValueError("the answer names no commit")
+        raise ValueError("the response has no commit")
     files = [sibling.rfilename for sibling in info.siblings or ()]
 
     def get(file: str) -> Path:
@@ -88,13 +87,15 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
 
 
 def _shards(path: Path, choice: Choice, wanted: HubName, there: Iterable[str]) -> list[str]:
-    """Every file that the index names beside it. Raises: CheckpointError where one is missing or elsewhere."""
+    """Every file listed in the index. Raises: CheckpointError if one is missing or outside its folder."""
     if not choice.weights.endswith(".index.json"):
         return []
     try:
         index: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{wanted}: {choice.weights} is no JSON ({error})", "get it again") from error
+        raise CheckpointError(
+            f"{wanted}: {choice.weights} is not valid JSON ({error})", "download it again"
+        ) from error
     return shards_of(index, choice.weights, str(wanted), there)
 
 
@@ -104,12 +105,12 @@ def _fetched(path: Path, wanted: HubName, commit: str) -> Fetched:
 
 
 def _remember(wanted: HubName, commit: str) -> None:
-    """Note which commit a branch or tag was, so that it is found offline; last, when all files are there."""
+    """Record the commit of a branch or tag for offline use; called last, when all files are cached."""
     if wanted.revision == commit:
         return
     reference = _cache_folder(wanted) / "refs" / (wanted.revision or "main")
     part = reference.with_name(f"{reference.name}.{uuid.uuid4().hex[:8]}.tmp")
-    # A cache that many share may be read-only; the model loads all the same.
+    # A shared cache may be read-only; the model still loads.
     with contextlib.suppress(OSError):
         if reference.is_file() and reference.read_text(encoding="utf-8").strip() == commit:
             return
@@ -125,19 +126,19 @@ def _cache_folder(wanted: HubName) -> Path:
 
 
 def _from_cache(wanted: HubName) -> Fetched:
-    """Raises: CheckpointError that says what the cache lacks and how it gets there."""
+    """Raises: CheckpointError that states what the cache lacks and how to get it."""
     folder = _cache_folder(wanted)
     commit = _cached_commit(wanted)
     snapshot = folder / "snapshots" / commit
     if not commit or not snapshot.is_dir():
-        raise _not_cached(wanted, "is not" if not _commits(folder) else "is there only as another revision")
+        raise _not_cached(wanted, "is not" if not _commits(folder) else "exists only as another revision")
     files = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
     try:
         choice = choose(files, wanted, complete=False)
         path = snapshot / PurePosixPath(choice.weights)
         _shards(path, choice, wanted, files)
     except CheckpointError as error:
-        raise _not_cached(wanted, f"is not whole: {error.message.removeprefix(f'{wanted}: ')},") from error
+        raise _not_cached(wanted, f"is incomplete: {error.message.removeprefix(f'{wanted}: ')},") from error
     return _fetched(path, wanted, commit)
 
 
@@ -158,7 +159,7 @@ def _cached_commit(wanted: HubName) -> str:
 
 
 def _commits(folder: Path) -> list[str]:
-    """The commits of which the cache has anything; a download that broke off leaves empty folders."""
+    """The commits with any file in the cache; an interrupted download leaves empty folders."""
     return sorted(
         path.name
         for path in (folder / "snapshots").glob("*")
@@ -169,9 +170,9 @@ def _commits(folder: Path) -> list[str]:
 def _not_cached(wanted: HubName, how: str) -> CheckpointError:
     folder = _cache_folder(wanted)
     commits = _commits(folder)
-    known = f" (cached commits: {', '.join(commits[:3])})" if commits and how.startswith("is there") else ""
+    known = f" (cached commits: {', '.join(commits[:3])})" if commits and how.startswith("exists") else ""
     return CheckpointError(
-        f"{wanted} {how} in the cache {folder.parent}{known}, and offline nothing is fetched",
-        f"fetch it where there is a network (the same command without --offline and HF_HUB_OFFLINE), then "
-        f"copy the folder {folder.name} into {folder.parent}, or let HF_HUB_CACHE name where it lies",
+        f"{wanted} {how} in the cache {folder.parent}{known}, and offline mode downloads nothing",
+        f"run the same command with network access (without --offline and HF_HUB_OFFLINE), then "
+        f"copy the folder {folder.name} into {folder.parent}, or set HF_HUB_CACHE to its location",
     )

@@ -1,4 +1,4 @@
-"""Which files of a model on the hub are meant: configs and one weights file, never all of them."""
+"""Choose the files of a hub model to download: configs and one weights file, never all of them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 from patchword.errors import CheckpointError, UnsafeFile, near_text
 
-# What publishers lay beside their weights that says how the model is built and fed.
+# Files next to the weights that describe the architecture and preprocessing.
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
 INDEX = ".index.json"
-# The same weights often lie there several times; the first of these is taken.
+# The same weights are often published in several formats; the first of these is used.
 _FIRST = (
     "model.safetensors",
     "model.safetensors" + INDEX,
@@ -22,7 +22,7 @@ _FIRST = (
     "open_clip_pytorch_model.bin",
 )
 _OTHERS = (".npz", ".pth", ".pt", ".bin", ".ckpt")
-# What trainers leave behind under the same endings.
+# What trainers save with the same file endings.
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states")
 
 
@@ -33,17 +33,17 @@ class Choice:
 
 
 def choose(files: Iterable[str], wanted: Any, *, complete: bool = True) -> Choice:
-    """The weights file that `wanted` (a HubName) means among `files`, and the configs beside it.
+    """Choose the weights file for `wanted` (a HubName) among `files`, and the configs next to it.
+    complete: whether `files` lists the complete model, or only what is cached.
 
-    complete: whether `files` is all that the model has, or what happens to be in a cache.
-    Raises: CheckpointError that lists what could be meant.
+    Raises: CheckpointError that lists the candidates.
     """
     there = sorted(files)
     weights = wanted.file or _one_of(there, wanted)
     if weights not in there:
         raise CheckpointError(
             f"{wanted}: {_holds(complete)} no file {weights!r}{near_text(weights, there)}",
-            f"name one of its files: {_shown([f for f in there if _is_weights(f)] or there)}",
+            f"specify one of its files: {_shown([f for f in there if _is_weights(f)] or there)}",
         )
     folder = PurePosixPath(weights).parent
     configs = tuple(str(folder / name) for name in CONFIGS if str(folder / name) in there)
@@ -67,7 +67,7 @@ def _one_of(there: list[str], wanted: Any) -> str:
     if deeper := [file for file in there if _is_weights(file)]:
         raise _several(deeper, wanted, "weights files in folders")
     raise CheckpointError(
-        f"{wanted}: no weights file that patchword reads (there are: {_shown(there) or 'no files'})",
+        f"{wanted}: it has no weights file that patchword reads (files: {_shown(there) or 'none'})",
         "choose a model with .safetensors, .bin, .pth or .npz weights",
     )
 
@@ -75,8 +75,8 @@ def _one_of(there: list[str], wanted: Any) -> str:
 def _several(candidates: list[str], wanted: Any, what: str) -> CheckpointError:
     revision = f"@{wanted.revision}" if wanted.revision else ""
     return CheckpointError(
-        f"{wanted}: {len(candidates)} {what}: {_shown(candidates)}",
-        f"name the one that is meant, such as hf://{wanted.repo}{revision}/{candidates[0]}",
+        f"{wanted}: it has {len(candidates)} {what}: {_shown(candidates)}",
+        f"specify one of them, such as hf://{wanted.repo}{revision}/{candidates[0]}",
     )
 
 
@@ -94,25 +94,27 @@ def _shown(files: list[str]) -> str:
 
 
 def shards_of(index: Any, index_file: str, name: str, there: Iterable[str]) -> list[str]:
-    """The files that an index names, by their place in the model, each once.
+    """The files listed in an index, by their path in the model, each once.
 
-    Raises: UnsafeFile where one lies outside the index's folder, CheckpointError where one is missing.
+    Raises: UnsafeFile if one is outside the index's folder, CheckpointError if one is missing.
     """
     weight_map = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(weight_map, Mapping) or not all(isinstance(f, str) for f in weight_map.values()):
         raise CheckpointError(
-            f"{name}: {index_file} has no weight_map of tensors and files", "name another weights file of it"
+            f"{name}: {index_file} has no weight_map of tensors and files",
+            "specify another of its weights files",
         )
     folder, known = PurePosixPath(index_file).parent, set(there)
     shards = []
     for file in sorted(set(weight_map.values())):
         if "\\" in file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
             raise UnsafeFile(
-                f"{name}: {index_file} names {file!r}, which is outside its folder", "do not use this model"
+                f"{name}: {index_file} lists {file!r}, which is outside its folder", "do not use this model"
             )
         if str(folder / file) not in known:
             raise CheckpointError(
-                f"{name}: {index_file} names {file!r}, which is missing", "name another weights file of it"
+                f"{name}: {index_file} lists {file!r}, which is missing",
+                "specify another of its weights files",
             )
         shards.append(str(folder / file))
     return shards

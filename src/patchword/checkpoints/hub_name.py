@@ -1,4 +1,4 @@
-"""`hf://org/name`: what the name of a model on the hub says."""
+"""Parse the name of a hub model, `hf://org/name`."""
 
 import re
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from patchword.errors import CheckpointError
 
 SCHEME = "hf://"
 EXAMPLES = "write hf://org/name, hf://org/name@revision or hf://org/name@revision/folder/file.safetensors"
-# What the hub itself allows in names: letters, digits, - _ . between letters or digits, 96 at most.
+# The hub's rule for names: letters, digits, and - _ . between them; at most 96 characters.
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
-# References of the hub that contain a slash; in any other revision it is written %2F.
+# Hub references that contain a slash; any other revision spells it %2F.
 _REFERENCE = re.compile(r"refs/(?:pr/\d+|convert/\w+)|[^/]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NOT_MODELS = ("datasets", "spaces", "buckets", "kernels", "models")
@@ -18,7 +18,7 @@ _NOT_MODELS = ("datasets", "spaces", "buckets", "kernels", "models")
 
 @dataclass(frozen=True, kw_only=True)
 class HubName:
-    """A model of the hub. revision: branch, tag or commit; "" is main. file: "" lets `choose` decide."""
+    """A model on the hub. revision: branch, tag or commit; "" is main. file: "" lets `choose` decide."""
 
     org: str
     name: str
@@ -31,7 +31,7 @@ class HubName:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether it names one commit for ever."""
+        """Whether the revision is a full commit, which never changes."""
         return COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ def is_hub(name: str) -> bool:
 
 
 def parse(name: str) -> HubName:
-    """hf://org/name[@revision][/file], the form of huggingface_hub; a revision at the end is understood too.
+    """Parse hf://org/name[@revision][/file], huggingface_hub's form; a revision at the end is accepted too.
 
     Raises: CheckpointError that shows the form.
     """
@@ -64,22 +64,22 @@ def parse(name: str) -> HubName:
 def _problem(name: str, org: str, repo: str, at: bool, revision: str, file: str) -> str:
     """What is wrong with the name, or ""."""
     if not is_hub(name):
-        return f"no name of the hub: it does not begin with {SCHEME}"
+        return f"not a hub name: it does not start with {SCHEME}"
     if org in _NOT_MODELS:
-        return f"the hub's {org} are not meant here: only models are named, and without a word in front"
+        return f"the hub's {org} are not supported: give a model, without a prefix"
     if not org or not repo:
-        return "a name of the hub has two parts, the organisation and the model, and one is missing"
+        return "a hub name has two parts, organisation and model, and one is missing"
     for part in (org, repo):
         if not _PART.fullmatch(part):
-            return f"{part!r} can be neither an organisation nor a model of the hub"
+            return f"{part!r} is not a valid organisation or model name"
     if at and not _is_inside(unquote(revision)):
-        return f"{revision!r} cannot be a revision"
+        return f"{revision!r} is not a valid revision"
     if file and not _is_inside(file):
-        return f"{file!r} cannot be a file"
+        return f"{file!r} is not a valid file name"
     return ""
 
 
 def _is_inside(path: str) -> bool:
-    """A relative path that stays where it is and has no characters that a name would not."""
+    """A relative path that stays inside its folder and has only valid characters."""
     parts = path.split("/")
     return all(part not in ("", ".", "..") for part in parts) and re.search(r"[@\\:\s]", path) is None

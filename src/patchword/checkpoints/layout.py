@@ -1,4 +1,4 @@
-"""What a layout is: how to tell it, what it states, and the rules that read and write it.
+"""The base class of layouts: how to detect one, what it states, and the rules to read and write it.
 
 A new format is one file in `layouts/` with a Layout in it, and one line in `layouts/__init__.py`.
 """
@@ -34,9 +34,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Ignored:
-    """Tensors of the file that the model does not take, each with its reason for the report.
+    """Tensors of the file that the model does not use, each with its reason for the report.
 
-    pattern: a regular expression for the whole name. Never written.
+    pattern: a regular expression for the complete name. Never written.
     """
 
     pattern: str
@@ -47,7 +47,7 @@ class Ignored:
 
 
 def rule(theirs: str | tuple[str, ...], ours: str | tuple[str, ...], op: Op | None = None) -> Rule:
-    """A Rule; a single name may stand for a tuple of one."""
+    """Make a Rule; a single name counts as a tuple of one."""
     return Rule(
         (theirs,) if isinstance(theirs, str) else theirs,
         (ours,) if isinstance(ours, str) else ours,
@@ -57,10 +57,10 @@ def rule(theirs: str | tuple[str, ...], ours: str | tuple[str, ...], op: Op | No
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a file says of its model, once every fact is known.
+    """Describes a file's model once every fact is known.
 
-    spelling: what the rules need beside the config, as {"prefix": "vit."}: which of a layout's
-    spellings this file has. untrained: parts of the config that no file fills ("head").
+    spelling: what the rules need besides the config, e.g. {"prefix": "vit."}: the variant of the
+    layout that this file uses. untrained: parts of the config that no file fills ("head").
     """
 
     config: ViTConfig
@@ -72,65 +72,65 @@ class Description:
 
 
 class Layout(ABC):
-    """One way to store a ViT. name: as `convert --to` takes it. title: for people."""
+    """One way to store a ViT. name: for `convert --to`. title: for messages."""
 
     name: str
     title: str
-    # What other models have the same tensors, and what then differs; "" where none has. Loading notes it for a file
-    # that nothing but its tensors tells: published_names and wrappers of the origin's own do.
+    # Other models with the same tensors and how they differ; "" if there are none. Loading adds it as a note unless
+    # published_names or the origin's own wrappers identify the file.
     doubt: str = ""
     published_names: tuple[str, ...] = ()
     own_wrappers: tuple[str, ...] = ()
-    # Layouts whose files have the same tensors, told apart by a file's name or not at all.
+    # Layouts whose files have the same tensors; only a file's name may distinguish them.
     twins: tuple[str, ...] = ()
     container: Container = "safetensors"
-    # The file that `convert` writes, in the folder of the sidecar_files where there are any.
+    # The file that `convert` writes, in the folder of the sidecar_files if there are any.
     file_name: str = "model.safetensors"
 
     @abstractmethod
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        """The evidence that a file is of this layout, as "blocks.0.attn.qkv beside config.json"; None: it is not."""
+        """Evidence for this layout, e.g. "blocks.0.attn.qkv next to config.json"; None if it does not match."""
 
     @abstractmethod
     def describe(self, checkpoint: Checkpoint, facts: "Facts") -> Description:
-        """Everything that the model needs, each fact taken through `facts` with its source."""
+        """Describe the model; every fact goes through `facts` with its source."""
 
     @abstractmethod
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        """What becomes of each tensor, for a config and a spelling; the same for reading and writing."""
+        """The rule for each tensor, for a config and a spelling; used for reading and writing."""
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        """The spelling to write a model in; the published one where there are several."""
+        """The spelling for writing a model; the published one if there are several."""
         return {}
 
     def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """The same model in this format's words, for writing; as it is where the format has those it comes with.
+        """The same model rewritten for this format; unchanged if the format can express it as it is.
 
-        Its answers stay the same: a projection may become a head whose bias is zeros.
+        Its outputs stay the same: a projection may become a head with a zero bias.
         """
         return card, tensors
 
     def second_choice(self, card: ModelCard) -> bool:
-        """Of a family's formats that hold the model, one that the others go before."""
+        """Whether the family's other formats come first for this model."""
         return False
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The state dict as the origin wraps it, for containers that nest."""
+        """The state dict wrapped as by the origin, for nested containers."""
         return tensors
 
     def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Tensors of the weights file, and the tree of a linear head's own file, {} where there is none."""
+        """Tensors of the weights file, and the tree for a separate linear head file, {} if there is none."""
         return tensors, {}
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """Files that the peer expects beside the weights (config.json, preprocessor_config.json…).
+        """Files that the format's readers expect next to the weights (config.json, preprocessor_config.json…).
 
-        Raises: CheckpointError naming what the format cannot hold.
+        Raises: CheckpointError that lists what the format cannot hold.
         """
         return {}
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        """As `sidecar_files`, for a layout where those depend on how the tensors are spelled."""
+        """As `sidecar_files`, for layouts where these depend on the spelling."""
         return self.sidecar_files(card)

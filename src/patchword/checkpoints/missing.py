@@ -1,19 +1,18 @@
-"""Which tensor a refused file has lost, told by its likes: the same part of the other blocks, the other half of a layer.
-
-Asked only where a file is refused anyhow, so that the message names what is missing and not what is left over. What is
-missing for certain is told as such; of what such files mostly have, only that this one has it not.
+"""Find the tensor that a refused file lacks, by comparison with its other blocks or the other half of a layer.
+Used only if a file is refused anyway, so that the message reports the missing tensor and not the leftover ones.
+Certain losses are reported as missing; for tensors that such files usually have, only their absence is reported.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Collection
 
-# A bias never stands alone; beside which weights it may stand, by how its origin names them.
+# A bias always comes with a weight: the possible weight names for each origin's bias name.
 _HALVES = {
     "bias": ("weight", "kernel", "scale"),
     "in_proj_bias": ("in_proj_weight",),
 }
-# What never stands without another tensor: the one, and the other's name from what they share.
+# Tensors that never occur without another one: a pattern, and the other's name built from the shared part.
 _COMPANIONS = (
     (r"(.*)relative_position_index", r"\1relative_position_bias_table"),
     (r"(.*)freqs_sin", r"\1freqs_cos"),
@@ -23,8 +22,8 @@ _COMPANIONS = (
     (r"(.*)block1/unit1/conv1/kernel", r"\1conv_root/kernel"),
     (r"(.*block\d+/unit\d+/)conv2/kernel", r"\1conv1/kernel"),
 )
-# A tensor of the blocks, and what stands before them in most files of such names; some have no class token, some have
-# sines for positions.
+# A tensor of the blocks, and what precedes the blocks in most files with such names; some have no class token, some
+# have sinusoidal positions.
 _BEFORE_THE_BLOCKS = (
     (r"blocks\.0\..*", ("patch_embed.proj.weight", "cls_token", "pos_embed")),
     (r"transformer\.resblocks\.0\..*", ("conv1.weight", "class_embedding", "positional_embedding")),
@@ -43,14 +42,14 @@ _BEFORE_THE_BLOCKS = (
     (r"transformer\.layers\.0\..*", ("cls_token", "pos_embedding")),
     (r"Transformer/encoderblock(?:_0)?/.*", ("embedding/kernel", "cls", "pos_embedding")),
 )
-# Of the blocks of a transformer; stages of a ResNet differ among themselves. DINOv2 keeps blocks in chunks: two numbers.
+# Transformer blocks only: the stages of a ResNet differ from each other. DINOv2 stores blocks in chunks: two numbers.
 _BLOCK = re.compile(
     r"(?P<before>(?:[^.]+\.)*?(?:blocks|layers?|resblocks)\.|(?:.*/)?encoderblock_|(?:.*\.)?encoder_layer_)"
     r"(?P<number>(?<=blocks\.)\d+\.\d+(?=\.[a-z])|\d+)(?P<after>[./].+)"
 )
 
 
-# A block of a plain ViT, below any words but those of stages and other towers.
+# A block of a plain ViT, below any prefix except those of stages and other towers.
 _PLAIN = re.compile(
     r"(?:(?!stages|layers?\b|features|text|roberta|decoder|down|up)[A-Za-z_]\w*\.)*"
     r"(?:blocks\.(?:\d+\.)?\d+\.attn\.(?:qkv|q_proj|proj)\.weight"
@@ -65,19 +64,19 @@ _PLAIN = re.compile(
 
 
 def is_plain_vit(names: Collection[str]) -> bool:
-    """Whether the blocks are named as a plain ViT's; of others nobody here knows what they lack."""
+    """Whether the blocks are named like a plain ViT's; for others we cannot know what is missing."""
     return any(_PLAIN.fullmatch(name) for name in names)
 
 
 def lost_tensor(names: Collection[str]) -> str | None:
-    """A tensor that is missing for certain; None where nothing tells."""
+    """A tensor that is certainly missing; None if there is no evidence."""
     return _half(names) or _companion(names) or _part_of_a_block(names)
 
 
 def mostly_there(names: Collection[str]) -> list[str]:
-    """What most files of such names have before their blocks, and this one has not; of two towers the likelier one.
+    """What most files with such names have before their blocks but this one lacks; of two towers the likelier one.
 
-    An optimiser's copies of the tensors (opt/0/…) are no tower.
+    An optimiser's copies of the tensors (opt/0/…) are not a tower.
     """
     towers = []
     for pattern, likely in _BEFORE_THE_BLOCKS:
@@ -111,14 +110,14 @@ def _half(names: Collection[str]) -> str | None:
 
 
 def _weight_of(stem: str, dot: str, others: tuple[str, ...], names: Collection[str]) -> str:
-    """As Flax says it, a norm's is its scale and a layer's its kernel."""
+    """In Flax, a norm's weight is its scale and a layer's its kernel."""
     if dot == "/":
         return "scale" if re.search(r"[Nn]orm|gn_|/gn", stem) else "kernel"
     return others[0]
 
 
 def _part_of_a_block(names: Collection[str]) -> str | None:
-    """What most blocks have and one lacks."""
+    """A tensor that most blocks have and one lacks."""
     blocks: dict[str, list[str]] = defaultdict(list)
     parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for name in names:

@@ -1,6 +1,6 @@
-"""Name a file that no layout reads: from the config next to it, its pickled classes, or well-known tensor names.
+"""Identify a file that no layout reads: from the config next to it, its pickled classes, or well-known tensor names.
 
-Asked only once no layout has matched, so a wrong entry can never hide a file that is read.
+Used only after no layout has matched, so a wrong entry can never hide a supported file.
 """
 
 import re
@@ -12,7 +12,7 @@ from patchword.errors import UnknownLayout
 
 _OTHER_PROGRAM = "use the program that wrote it; docs/formats.md lists the formats that patchword reads"
 
-# Well-known models by their tensors: every pattern must match the whole of some name (below any prefix).
+# Well-known models by their tensors: every pattern must match some complete name (below any prefix).
 _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a YOLO detector (Ultralytics)", (r"\d+\.conv\.weight", r"\d+\.(cv\d|m)\.(.*\.)?conv\.weight")),
     ("a U-Net of a diffusion model", (r"down_blocks\.\d+\.resnets\.0\.conv1\.weight", r"up_blocks\..*")),
@@ -28,7 +28,7 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a Faster or Mask R-CNN detector", (r"rpn\.head\..*|rpn_head\..*|proposal_generator\..*", r"roi_heads?\..*")),
     ("a RetinaNet or SSD detector", (r"head\.(classification|regression)_head\..*",)),
     ("a detector with deformable attention", (r".*sampling_offsets\.weight",)),
-    ("a Transformer detector (DETR's kin)", (r"(class|bbox)_embed\..*",)),
+    ("a Transformer detector (DETR or similar)", (r"(class|bbox)_embed\..*",)),
     ("DeepLab or FCN (torchvision segmentation)", (r"backbone\.(layer1|conv1|0)\..*", r"classifier\.\d.*")),
     ("a ResNet", (r"conv1\.weight", r"layer1\.0\.conv1\.weight")),
     ("a ResNet", (r"(embedder\.)?embedder\.convolution\.weight", r"encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight")),
@@ -52,7 +52,7 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an XCiT", (r"cls_attn_blocks\.0\..*",)),
     ("a Hiera or MViT", (r"pos_embed_(spatial|temporal)|blocks\.0\.attn\.(pool_q|norm_q)\.weight|patch_embed\.proj\.weight", r"blocks\.\d+\.(proj|attn\.pool_q)\.weight")),
     ("a BLIP or Q-Former model", (r"(visual_encoder|vision_model)\..*", r"(text_decoder|qformer|Qformer|query_tokens).*")),
-    ("BERT or a kin of it (a text model)", (r".*embeddings\.word_embeddings\.weight", r".*encoder\.layer\.0\.attention\.self\.query\.weight")),
+    ("BERT or a similar text model", (r".*embeddings\.word_embeddings\.weight", r".*encoder\.layer\.0\.attention\.self\.query\.weight")),
     ("a DistilBERT (a text model)", (r".*embeddings\.word_embeddings\.weight", r".*transformer\.layer\.0\.attention\.q_lin\.weight")),
     ("GPT-2 (a text model)", (r"wte\.weight", r"h\.0\.attn\.c_attn\.weight")),
     ("a language model", (r"embed_tokens\.weight", r"layers\.0\.self_attn\.q_proj\.weight")),
@@ -65,7 +65,7 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"
-# The types of the layouts of transformers; a test holds this list to them.
+# The model types of the transformers layouts; a test compares this list with them.
 READ_TYPES = frozenset(
     [
         "vit",
@@ -96,7 +96,7 @@ READ_TYPES = frozenset(
 
 
 def named(checkpoint: Checkpoint) -> UnknownLayout | None:
-    """The error that says what the file is; None if nothing says."""
+    """The error that states what the file is; None if it is unknown."""
     found = by_config(checkpoint) or _by_classes(checkpoint) or by_tensors(checkpoint)
     if found is None:
         return None
@@ -105,16 +105,16 @@ def named(checkpoint: Checkpoint) -> UnknownLayout | None:
 
 
 def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """What a config next to the weights names, if it is a model that patchword does not read."""
-    if checkpoint.is_part:  # the config is of the whole
+    """The model that the config next to the weights describes, if patchword does not read it."""
+    if checkpoint.is_part:  # the config describes the complete file
         return None
     adapter, config = checkpoint.configs.get("adapter_config.json", {}), checkpoint.config_json
     kind = adapter.get("peft_type") or config.get("peft_type")
     if isinstance(kind, str):
         base = adapter.get("base_model_name_or_path") or "its base model"
         return (
-            f"a {kind} adapter of {base} (peft_type in its config), not a whole model",
-            "merge it into its base model (peft: merge_and_unload()), save that, and give the result",
+            f"a {kind} adapter of {base} (peft_type in its config), not a complete model",
+            "merge it into its base model (peft: merge_and_unload()), save the result, and use that file",
         )
     name = config.get("_class_name")
     if isinstance(name, str):
@@ -123,22 +123,22 @@ def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
     shown = f" ({', '.join(map(str, classes[:2]))})" if isinstance(classes, list) and classes else ""
     if isinstance(kind, str) and kind not in READ_TYPES:
         return (
-            f"by config.json a transformers model of the type {kind!r}{shown}, which patchword does not read",
+            f"a transformers model of type {kind!r}{shown} (from config.json), which patchword does not read",
             _OTHER_PROGRAM,
         )
     if isinstance(kind, str) or not shown:
         return _of_keras(config)
-    return f"by config.json a model of the class{shown}, which patchword does not read", _OTHER_PROGRAM
+    return f"a model of class{shown} (from config.json), which patchword does not read", _OTHER_PROGRAM
 
 
 def _of_keras(config: Mapping[str, Any]) -> tuple[str, str] | None:
     if isinstance(config.get("class_name"), str) and "config" in config:
-        return f"a Keras model ({config['class_name']}, by config.json)", _OTHER_PROGRAM
+        return f"a Keras model ({config['class_name']}, from config.json)", _OTHER_PROGRAM
     return None
 
 
 def _by_classes(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """The class of a model that was pickled whole, as Ultralytics and FastAI do."""
+    """The class of a model pickled as a complete object, as by Ultralytics and FastAI."""
     classes = [
         name for name in checkpoint.stored.strangers if re.match(r"(ultralytics|models|fastai)\.", name)
     ]
@@ -146,7 +146,7 @@ def _by_classes(checkpoint: Checkpoint) -> tuple[str, str] | None:
         return None
     return (
         f"a pickled model of {classes[0].partition('.')[0]} (it holds the class {classes[0]})",
-        "use the program that wrote it; if it is a ViT, save its state_dict() and give that file",
+        "use the program that wrote it; if it is a ViT, save its state_dict() and use that file",
     )
 
 
@@ -156,14 +156,14 @@ def by_tensors(checkpoint: Checkpoint) -> tuple[str, str] | None:
     for what, patterns in _BY_TENSORS:
         if all(any(re.fullmatch(_PREFIX + pattern, name) for name in names) for pattern in patterns):
             return (
-                f"by its tensor names {what}, which patchword does not read",
+                f"{what} (from its tensor names), which patchword does not read",
                 _OTHER_PROGRAM,
             )
     return _projector(checkpoint)
 
 
 def _projector(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """A linear layer or a small MLP alone: somebody's head without its backbone."""
+    """A linear layer or a small MLP alone: a head without its backbone."""
     shapes = [entry.shape for entry in checkpoint.tensors.values()]
     if len(shapes) > 8 or any(len(shape) > 2 for shape in shapes) or not any(len(s) == 2 for s in shapes):
         return None
@@ -171,5 +171,5 @@ def _projector(checkpoint: Checkpoint) -> tuple[str, str] | None:
     kind = "one linear layer" if layers == 1 else f"{layers} linear layers"
     return (
         f"{kind} and no backbone ({', '.join(list(checkpoint.tensors)[:4])})",
-        "give the file of the backbone; a linear head of its own file goes with --head",
+        "give the backbone file; pass a separate linear head file with --head",
     )

@@ -1,6 +1,6 @@
-"""Our own weights file: one `.safetensors` with the model's card in its metadata.
+"""patchword's own weights file: one `.safetensors` with the model's card in its metadata.
 
-It opens with safetensors alone; the card is JSON under the key "patchword".
+safetensors alone can open it; the card is JSON under the key "patchword".
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from patchword.errors import (
     ShapeMismatch,
     UnknownLayout,
     near_text,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -24,27 +25,27 @@ if TYPE_CHECKING:
 
 
 def check_suffix(path: str | Path) -> None:
-    """Raises: OutputError for a name that promises another format than safetensors."""
+    """Raises: OutputError for a file ending other than .safetensors."""
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         what = f"the ending {path.suffix!r}" if path.suffix else "no ending"
         raise OutputError(
-            f"{path}: {what}, and patchword's own format is safetensors",
-            f"call it {path.with_suffix('.safetensors').name}, or use `convert` for another format",
+            f"{path}: it has {what}, but patchword's own format is safetensors",
+            f"use the name {path.with_suffix('.safetensors').name}, or use `convert` for another format",
         )
 
 
 def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCard) -> None:
-    """Write the weights file whole or not at all: an older one stays until the new one is safe on disk.
+    """Write the weights file atomically: an older one stays until the new one is safe on disk.
 
-    Raises: OutputError where there is no space or no permission.
+    Raises: OutputError if there is no space or no permission.
     """
-    # "format": "pt" is what other readers look for before they take the tensors as torch's.
+    # Other readers check "format": "pt" before they treat the tensors as torch's.
     write_safetensors(Path(path), tensors, {"format": "pt", CARD_KEY: card_to_json(card)})
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is safetensors with our card. A damaged header is none; whoever reads it says why."""
+    """Whether a file is safetensors with our card. False for a damaged header; reading the file reports why."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -54,15 +55,15 @@ def is_native(path: Path) -> bool:
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """The card of a weights file, from its header; neither torch nor a tensor is loaded.
+    """Read the card of a weights file from its header; this loads neither torch nor a tensor.
 
-    Raises: CheckpointError that says what the file is instead, or what is wrong with it.
+    Raises: CheckpointError that states what the file is instead, or what is wrong with it.
     """
     return _card_of(Path(path), read_header(Path(path)))
 
 
 def read_model(path: str | Path) -> tuple[ModelCard, dict[str, "Tensor"]]:
-    """The card and the tensors, mapped from the file: bytes come from disk when they are used."""
+    """Read the card and map the tensors from the file: bytes are read when they are used."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -71,31 +72,31 @@ def read_model(path: str | Path) -> tuple[ModelCard, dict[str, "Tensor"]]:
         with safe_open(path, framework="pt") as file:
             return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: {error}", "get the file again") from error
+        raise CheckpointError(f"{path}: {error}", "download the file again") from error
 
 
 def fill(model: "nn.Module", tensors: Mapping[str, "Tensor"], name: str) -> None:
-    """Make the file's tensors the model's own, without a copy; the model may be on `meta`.
+    """Assign the file's tensors to the model without a copy; the model may be on `meta`.
 
-    Raises: KeyMismatch, ShapeMismatch unless names and shapes are exactly the model's.
+    Raises: KeyMismatch, ShapeMismatch unless names and shapes match exactly.
     """
     expected = model.state_dict()
     missing = [key for key in expected if key not in tensors]
     left_over = [key for key in tensors if key not in expected]
     if missing or left_over:
-        parts = [f"lacks {_list(missing)}"] * bool(missing) + [f"has {_list(left_over)} too many"] * bool(
+        parts = [f"lacks {_list(missing)}"] * bool(missing) + [f"has unexpected {_list(left_over)}"] * bool(
             left_over
         )
         near = near_text(missing[0], left_over) if missing else ""
         raise KeyMismatch(
-            f"{name}: of the {len(expected)} tensors of its model the file {' and '.join(parts)}{near}",
-            "write the file again: its weights and its card are of different models",
+            f"{name}: the model has {plural(len(expected), 'tensor')}, but the file {' and '.join(parts)}{near}",
+            "write the file again: its weights and its card belong to different models",
         )
     for key, tensor in tensors.items():
         if tensor.shape != expected[key].shape:
             raise ShapeMismatch(
-                f"{name}: {key} is {list(tensor.shape)}, its card describes {list(expected[key].shape)}",
-                "write the file again: its weights and its card are of different models",
+                f"{name}: {key} has shape {list(tensor.shape)}, but the card describes {list(expected[key].shape)}",
+                "write the file again: its weights and its card belong to different models",
             )
     model.load_state_dict(tensors, strict=True, assign=True)
 
@@ -109,8 +110,8 @@ def _card_of(path: Path, header: Header) -> ModelCard:
     if CARD_KEY not in header.metadata:
         by = header.metadata.get("format", "")
         raise UnknownLayout(
-            f"{path}: safetensors of another program ({len(header.tensors)} tensors{by and f', format {by!r}'}): "
-            "it has no patchword card, so how the model is built and fed is not known",
+            f"{path}: another program wrote this safetensors file "
+            f"({plural(len(header.tensors), 'tensor')}{by and f', format {by!r}'}); it has no patchword card",
             "give a file that patchword wrote",
         )
     return card_from_json(header.metadata[CARD_KEY], str(path))

@@ -1,7 +1,7 @@
-"""How a tensor of a file becomes one of ours, and back: each operation with its exact inverse.
+"""Operations that turn a file's tensors into ours, each with its exact inverse.
 
-No torch is imported to describe or check one; `read` and `write` work on the tensors they are
-given. An operation knows the shapes that a file must have from the shapes of the model.
+Describing or checking an operation does not import torch; `read` and `write` work on the given
+tensors. An operation derives the shapes that a file must have from the model's shapes.
 """
 
 import math
@@ -16,9 +16,8 @@ Shape = tuple[int, ...]
 
 
 class Op(Protocol):
-    """theirs: the tensors of a file that a rule names, ours: those of the model, both in order.
-
-    views: `read` answers with views of what it was given, so mapped tensors stay mapped.
+    """theirs: the file's tensors in a rule; ours: the model's; both in order.
+    views: `read` returns views of its inputs, so mapped tensors stay mapped.
     """
 
     @property
@@ -30,7 +29,7 @@ class Op(Protocol):
 
 @dataclass(frozen=True)
 class Same:
-    """The tensor as it is."""
+    """The unchanged tensor."""
 
     views: bool = field(default=True, init=False)
 
@@ -46,7 +45,7 @@ class Same:
 
 @dataclass(frozen=True)
 class Reshaped:
-    """The same numbers in the same order under another shape, as a class token [1, 1, D]."""
+    """The same numbers in the same order with another shape, e.g. a class token [1, 1, D]."""
 
     theirs: Shape
     views: bool = field(default=True, init=False)
@@ -63,9 +62,8 @@ class Reshaped:
 
 @dataclass(frozen=True)
 class Permuted:
-    """The axes of `theirs` in the order `axes`, then our shape: kernels that are stored (in, out).
-
-    stored: the shape in the file, where axes are flattened there (a patch as one row of numbers).
+    """Permute the axes of `theirs` to the order `axes`, then reshape: for kernels stored as (in, out).
+    stored: the shape in the file if axes are flattened there (a patch as one row of numbers).
     """
 
     theirs: Shape
@@ -93,9 +91,8 @@ def transposed(rows: int, columns: int) -> Permuted:
 
 @dataclass(frozen=True)
 class Joined:
-    """Equal parts, stored apart, one below the other: queries, keys and values; gate and value.
-
-    each: what is done to every part before.
+    """Concatenate equal parts that are stored separately: queries, keys and values; gate and value.
+    each: the operation applied to every part first.
     """
 
     count: int
@@ -121,9 +118,8 @@ class Joined:
 
 @dataclass(frozen=True)
 class Parted:
-    """One tensor that holds several of ours, one behind the other: rows of prefix tokens, then the grid.
-
-    theirs: its whole shape.
+    """One tensor that holds several of ours consecutively: rows of prefix tokens, then the grid.
+    theirs: its complete shape.
     """
 
     theirs: Shape
@@ -147,8 +143,7 @@ class Parted:
 
 @dataclass(frozen=True)
 class WithZeros:
-    """Equal parts, one below the other over all of ours, of which the file leaves out those that are zeros.
-
+    """Concatenate equal parts, of which the file omits those that are zeros.
     there: which of the parts the file has.
     """
 
@@ -176,9 +171,8 @@ class WithZeros:
 
 @dataclass(frozen=True)
 class Scanned:
-    """Tensors with a leading axis of layers (flax scan): theirs are k stacks, ours k' tensors a layer.
-
-    layers: how many; each: what one layer's k tensors become. ours are in order of the layers.
+    """Tensors with a leading layer axis (flax scan): theirs are k stacks, ours k' tensors per layer.
+    layers: their number; each: the operation on one layer's k tensors. ours are ordered by layer.
     """
 
     layers: int
@@ -208,7 +202,7 @@ class Scanned:
 
 @dataclass(frozen=True)
 class Empty:
-    """A tensor of no numbers that its readers look for and the model has no use of."""
+    """An empty tensor that the format's readers expect and the model does not need."""
 
     theirs: Shape
     views: bool = field(default=True, init=False)
@@ -227,7 +221,7 @@ class Empty:
 
 @dataclass(frozen=True)
 class Unit:
-    """A layer that the file leaves out because it would change nothing: the unit matrix, and zeros for its bias."""
+    """A layer that the file omits because it changes nothing: the identity matrix with a zero bias."""
 
     views: bool = field(default=True, init=False)
 

@@ -1,7 +1,6 @@
-"""A user's own file: the part that is meant, what stands next to the backbone, and a head under another name.
-
-`below` and `drop` are the user's words (--below, --drop). Metrics that trainers save are left out without being asked.
-Everything left out is counted and listed.
+"""A user's own file: select a part, skip what is not the backbone, and find a head under another name.
+`below` and `drop` are the options --below and --drop. Metrics saved by trainers are always skipped.
+Everything skipped is counted and listed.
 """
 
 import re
@@ -12,9 +11,9 @@ from fnmatch import fnmatchcase
 
 from patchword.checkpoints.checkpoint import LINEAR_HEAD, PART, Checkpoint, flat_tensors, without_prefix
 from patchword.checkpoints.stored import Entry
-from patchword.errors import CheckpointError, near_text
+from patchword.errors import CheckpointError, near_text, plural
 
-# States of metrics (torchmetrics, Lightning, ignite) and counters of averages, by the last word of their names.
+# Metric states (torchmetrics, Lightning, ignite) and average counters, by the last word of their names.
 _METRIC_STATES = {
     "tp", "fp", "tn", "fn", "correct", "total", "confmat", "mean_value", "sum_value", "max_value", "min_value",
     "_num_examples", "num_updates", "n_averaged", "num_batches_seen", "preds", "target", "measures", "steps",
@@ -24,7 +23,7 @@ _METRIC_WORDS = re.compile(
     r"((train|training|val|valid|validation|test)_)?\w*(acc|accuracy|metrics?|auroc|auc|f1|f1_?score|precision|recall|"
     r"confmat|confusion_matrix|loss|loss_fn|loss_func|criterion|ema_num_updates)\w*(_(fn|func|top\d))?"
 )
-# Linear layers next to a backbone that are no classifier.
+# Linear layers next to a backbone that are not classifiers.
 _NO_HEAD = re.compile(
     r"proj|pred(?!iction)|embed|text|prototype|queue|bank|mask|decod|norm|pool|momentum|temperature|logit_scale|scale"
 )
@@ -34,9 +33,9 @@ _IN_A_BLOCK = re.compile(
 
 
 def cut(checkpoint: Checkpoint, below: str | None, drop: Iterable[str]) -> Checkpoint:
-    """Only the tensors below a prefix, and those that no pattern names.
+    """Keep only the tensors below a prefix that match no drop pattern.
 
-    Raises: CheckpointError for a prefix or pattern that fits no tensor, or if none is left.
+    Raises: CheckpointError if a prefix or pattern matches no tensor, or if none is left.
     """
     if below is not None:
         checkpoint = _below(checkpoint, below)
@@ -46,9 +45,9 @@ def cut(checkpoint: Checkpoint, below: str | None, drop: Iterable[str]) -> Check
         dropped = tuple(name for name in checkpoint.tensors if _fits(name, pattern, word))
         if not dropped:
             raise CheckpointError(
-                f"{checkpoint.name}: --drop {pattern} fits none of its {len(checkpoint.tensors)} tensors"
+                f"{checkpoint.name}: --drop {pattern} matches none of its {plural(len(checkpoint.tensors), 'tensor')}"
                 f"{near_text(pattern, checkpoint.tensors)}",
-                "write a tensor's name, its first words, or a pattern as 'head.*'; `patchword inspect --json` lists names",
+                "pass a tensor's name, a prefix, or a pattern such as 'head.*'; `patchword inspect --json` lists the names",
             )
         checkpoint = _without(checkpoint, dropped, f"--drop {pattern}")
     if not checkpoint.tensors:
@@ -57,7 +56,7 @@ def cut(checkpoint: Checkpoint, below: str | None, drop: Iterable[str]) -> Check
 
 
 def _fits(name: str, pattern: str, word: str) -> bool:
-    """A pattern fits a name, its first words, or the same below the word that stands before most names."""
+    """A pattern matches a name, a prefix, or the same below the word that most names start with."""
     short = name.removeprefix(f"{word}.")
     return any(
         fnmatchcase(candidate, tried)
@@ -83,9 +82,9 @@ def _below(checkpoint: Checkpoint, below: str) -> Checkpoint:
     words |= Counter(name.partition(".")[0] for name in checkpoint.tensors)
     shown = ", ".join(f"{word} ({count})" for word, count in words.most_common(6))
     raise CheckpointError(
-        f"{checkpoint.name}: no tensor's name begins with {prefix!r}{near_text(below.rstrip('.'), words)}; "
-        f"the first words are: {shown}",
-        "give --below one of them, or longer first words of a name",
+        f"{checkpoint.name}: no tensor name starts with {prefix!r}{near_text(below.rstrip('.'), words)}; "
+        f"the prefixes are: {shown}",
+        "pass --below with one of them, or with a longer prefix",
     )
 
 
@@ -107,20 +106,20 @@ def _without(checkpoint: Checkpoint, names: Iterable[str], reason: str) -> Check
 
 
 def _main_word(names: Iterable[str]) -> str:
-    """The first word of most names; "" if no word stands before most."""
+    """The first word of most names; "" if there is none."""
     listed = list(names)
     word, count = Counter(name.partition(".")[0] for name in listed).most_common(1)[0] if listed else ("", 0)
     return word if count > len(listed) / 2 else ""
 
 
 def without_metrics(checkpoint: Checkpoint) -> Checkpoint:
-    """Leaves out the metrics and counters that trainers save next to a model."""
+    """Skip the metrics and counters that trainers save next to a model."""
     groups: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
         groups.setdefault(name.partition(".")[0], []).append(name)
     gone = [n for word, names in groups.items() if _is_metric(word, names, checkpoint) for n in names]
     return (
-        _without(checkpoint, gone, "metrics of the training")
+        _without(checkpoint, gone, "training metrics")
         if gone and len(gone) < len(checkpoint.tensors)
         else checkpoint
     )
@@ -134,9 +133,8 @@ def _is_metric(word: str, names: list[str], checkpoint: Checkpoint) -> bool:
 
 
 def with_head_named(checkpoint: Checkpoint) -> Checkpoint | None:
-    """A linear classifier that stands under a name of its own, put where its layout has it.
-
-    Recognised by its shape: one matrix as wide as the model, outside its blocks, with nothing else in its group.
+    """Move a linear classifier with a non-standard name to where its layout has it.
+    It is recognised by its shape: one matrix as wide as the model, outside its blocks, alone in its group.
     None if there is no such layer, or more than one.
     """
     names = checkpoint.tensors
@@ -158,7 +156,7 @@ def with_head_named(checkpoint: Checkpoint) -> Checkpoint | None:
     stem = stems[0]
     renamed = {_renamed(name, stem, before, target): entry for name, entry in names.items()}
     shape = list(checkpoint.shape(f"{stem}.weight"))
-    note = f"the classifier is {stem}.weight {shape}, told by its shape; it is taken to read the pooled output (--pool)"
+    note = f"the classifier is {stem}.weight {shape}, detected by its shape; it is assumed to read the pooled output (--pool)"
     wrapper = ".".join(part for part in (checkpoint.wrapper.partition(":")[0], word) if part)
     return replace(checkpoint, tensors=renamed, notes=(*checkpoint.notes, note), wrapper=wrapper)
 
@@ -170,7 +168,7 @@ def _renamed(name: str, stem: str, before: str, target: str) -> str:
 
 
 def _stands_alone(checkpoint: Checkpoint, stem: str, before: str) -> bool:
-    """Nothing but weight and bias below the layer's first word, and all else below the backbone's."""
+    """Whether only weight and bias have the layer's prefix, and all else the backbone's."""
     group = (
         before + stem.removeprefix(before).partition(".")[0]
         if stem.startswith(before)
@@ -183,7 +181,7 @@ def _stands_alone(checkpoint: Checkpoint, stem: str, before: str) -> bool:
 
 
 def _backbone_word(checkpoint: Checkpoint) -> str:
-    """The words before the blocks, "" if they stand at the top."""
+    """The prefix of the blocks, "" at the top level."""
     for name in checkpoint.tensors:
         found = re.match(
             r"(?:(.*?)\.)?(blocks\.(\d+\.)?\d+\.|encoder\.layers?\.(encoder_layer_)?\d|transformer\.)", name
@@ -203,7 +201,7 @@ def _width(checkpoint: Checkpoint, before: str) -> int | None:
 
 
 def _head_name(checkpoint: Checkpoint, before: str) -> str | None:
-    """Where the layout that has such blocks keeps its classifier."""
+    """The classifier's name in the layout with such blocks."""
     for pattern, target in (
         (r"blocks\.(\d+\.)?0\.norm1\.weight", "head"),
         (r"encoder\.layers\.encoder_layer_0\.ln_1\.weight", "heads.head"),

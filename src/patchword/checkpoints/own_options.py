@@ -1,5 +1,5 @@
-"""What a user says of one of patchword's own files: its card states every fact, so an option either changes how the
-model is used, or is refused by name.
+"""Options for patchword's own files: the card states every fact, so an option either changes how the model is
+used, or is refused by name.
 """
 
 from dataclasses import MISSING, fields, replace
@@ -9,16 +9,16 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import OPTION, Fact, Options, flag_of, sized_as
 from patchword.errors import SettingsError, plural
 
-# The others are facts of the weights; the card has the value, or there is nothing to say.
+# The others are facts about the weights: the card has the value, or the option does not apply.
 _CHANGES = ("image_size", "mean", "std", "classes")
 
 
 def with_options(card: ModelCard, options: Options, name: str) -> tuple[ModelCard, tuple[Fact, ...]]:
-    """The card as the options change it, and what they changed. name: the file's, for messages.
+    """Apply the options to the card; return it with the changes. name: the file's name, for messages.
+    Size, mean and std replace those of the preprocessing; classes are new names for the outputs.
+    A fact that agrees with the card is accepted.
 
-    A size, mean and std are those that images are prepared with from now on; classes are new names for the outputs.
-    A fact that agrees with the card passes.
-    Raises: SettingsError for an option that contradicts the card, or that has no use for such a file.
+    Raises: SettingsError for an option that contradicts the card or does not apply to such a file.
     """
     given = {f.name: getattr(options, f.name) for f in fields(options) if _is_given(options, f)}
     for option, value in given.items():
@@ -39,12 +39,12 @@ def with_options(card: ModelCard, options: Options, name: str) -> tuple[ModelCar
 
 
 def check_names(names: tuple[str, ...], outputs: int, name: str) -> None:
-    """Raises: SettingsError unless there is one name for each output of the head."""
+    """Raises: SettingsError unless there is one name per output of the head."""
     if len(names) == outputs:
         return
     has = f"the head has {plural(outputs, 'output')}" if outputs else "the model has no head"
-    fix = f"give a name for each of the {outputs} outputs, in their order" if outputs else "leave it out"
-    raise SettingsError(f"{name}: {flag_of('classes')} gives {plural(len(names), 'name')}, and {has}", fix)
+    fix = f"give a name for each of the {outputs} outputs, in their order" if outputs else "remove it"
+    raise SettingsError(f"{name}: {flag_of('classes')} gives {plural(len(names), 'name')}, but {has}", fix)
 
 
 def _is_given(options: Options, field: Any) -> bool:
@@ -63,22 +63,22 @@ def _refuse_unless_same(card: ModelCard, option: str, value: Any, name: str) -> 
     }
     if option not in stated:
         raise SettingsError(
-            f"{name}: {flag_of(option)} has no use here: a file that patchword wrote is whole", "leave it out"
+            f"{name}: {flag_of(option)} does not apply: a file that patchword wrote is complete", "remove it"
         )
     if stated[option] != value:
-        fix = "leave it out"
+        fix = "remove it"
         if option == "patch_size":
             fix += "; `patchword adapt --to-patch-size` writes the model with another patch"
         raise SettingsError(
-            f"{name}: {flag_of(option)} is {_text(value)}, and the file says {_text(stated[option])}", fix
+            f"{name}: {flag_of(option)} is {_text(value)}, but the file states {_text(stated[option])}", fix
         )
 
 
 def _sized(card: ModelCard, size: tuple[int, int], name: str) -> Any:
     if not card.preprocess.fixed_size:
         raise SettingsError(
-            f"{name}: {flag_of('image_size')} has no use here: each image keeps a size of its own",
-            "leave it out",
+            f"{name}: {flag_of('image_size')} does not apply: each image keeps its own size",
+            "remove it",
         )
     if min(card.config.grid_of(size)) < 1:
         span = card.config.patch_span
@@ -90,5 +90,5 @@ def _sized(card: ModelCard, size: tuple[int, int], name: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A size as the command takes it, anything else as it is."""
+    """A size in the command's spelling, anything else unchanged."""
     return f"{value[0]}x{value[1]}" if isinstance(value, tuple) else f"{value}"

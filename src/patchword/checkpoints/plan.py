@@ -1,7 +1,7 @@
-"""Which tensor of a file becomes which of the model: decided by names and shapes alone, strictly.
+"""Match a file's tensors to the model's, strictly, by names and shapes alone.
 
-Every tensor of the file is named by a rule or dropped with a reason; every tensor of the model
-is filled, or the share that is not is told. No tensor is read here, and no torch imported.
+Every tensor of the file matches a rule or is dropped with a reason; every tensor of the model
+is filled, or the unfilled share is reported. This reads no tensor and does not import torch.
 """
 
 import math
@@ -25,7 +25,7 @@ class Dropped:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """rules: those whose tensors are all there. missing: tensors of the model that nothing fills."""
+    """rules: those with all their tensors present. missing: tensors of the model that nothing fills."""
 
     rules: tuple[Rule, ...]
     dropped: tuple[Dropped, ...]
@@ -39,13 +39,13 @@ class Plan:
 
     @property
     def rewritten_for(self) -> tuple[str, ...]:
-        """Tensors of the file that say again what the config says, neither used nor dropped."""
+        """Tensors of the file that repeat what the config states; neither used nor dropped."""
         dropped = {name for part in self.dropped for name in part.names}
         return tuple(n for rule in self.rules if not rule.ours for n in rule.theirs if n not in dropped)
 
     @property
     def filled(self) -> float:
-        """Share of the backbone's numbers that the file fills; heads apart."""
+        """Share of the backbone's parameters that the file fills, without heads."""
         whole = {name: math.prod(s) for name, s in self.shapes.items() if not name.startswith(HEADS)}
         lost = sum(whole.get(name, 0) for name in self.missing)
         return 1 - lost / max(sum(whole.values()), 1)
@@ -54,13 +54,13 @@ class Plan:
 def make_plan(
     checkpoint: Checkpoint, layout: Layout, description: Description, *, allow_partial: bool = False
 ) -> Plan:
-    """Raises: UnknownLayout for a tensor no rule names, KeyMismatch for one that is missing, ShapeMismatch."""
+    """Raises: UnknownLayout for a tensor that matches no rule, KeyMismatch for a missing one, ShapeMismatch."""
     expected = shapes(description.config)
     rules, drops = _sorted(layout.rules(description))
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
     incomplete = _incomplete_groups(checkpoint, rules, present)
     if incomplete and not allow_partial:
-        raise KeyMismatch(f"{checkpoint.name}: {incomplete[0].reason}", "get the whole file")
+        raise KeyMismatch(f"{checkpoint.name}: {incomplete[0].reason}", "use the complete file")
     drops = [*drops, *incomplete]
     _check_names(checkpoint, layout, present, rules, drops)
     for rule in present:
@@ -76,7 +76,7 @@ def make_plan(
         raise KeyMismatch(
             f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}{more}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
-            "get the whole file; to train it further, pass --allow-partial: what is missing is drawn at random",
+            "use the complete file; to train it further, pass --allow-partial, which initialises missing tensors randomly",
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 
@@ -87,14 +87,14 @@ def _sorted(parts: Iterable[Rule | Ignored]) -> tuple[list[Rule], list[Ignored]]
 
 
 def _incomplete_groups(checkpoint: Checkpoint, rules: list[Rule], present: list[Rule]) -> list[Ignored]:
-    """What a file has of rules that take several tensors, where it lacks others of them; alone they fill nothing."""
+    """Tensors of rules that need several, of which the file lacks some; alone they fill nothing."""
     used = {name for rule in present for name in rule.theirs}
     found = []
     for rule in rules:
         there = [name for name in rule.theirs if checkpoint.has(name) and name not in used]
         if there and rule not in present:
             lost = next(name for name in rule.theirs if not checkpoint.has(name))
-            reason = f"it has {there[0]} and lacks {lost}"
+            reason = f"it has {there[0]} but lacks {lost}"
             found += [Ignored(pattern=re.escape(name), reason=reason) for name in there]
     return found
 
@@ -109,14 +109,14 @@ def _check_names(
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         known = [name for rule in rules for name in rule.theirs if name not in named]
         raise UnknownLayout(
-            f"{checkpoint.name}: read as {layout.title}, and no rule of it names {shown}{more}"
+            f"{checkpoint.name}: read as {layout.title}, which has no rule for {shown}{more}"
             f"{near_text(unknown[0], known)}",
             f"if the model can do without them, pass --drop '{_pattern(unknown)}' (or --below PREFIX for a part of the file)",
         )
 
 
 def _pattern(names: list[str]) -> str:
-    """A pattern for --drop that fits the first name and its like."""
+    """A --drop pattern that matches the first name and similar ones."""
     first = names[0]
     alike = [name for name in names if name.partition(".")[0] == first.partition(".")[0]]
     return f"{first.partition('.')[0]}.*" if len(alike) == len(names) > 1 and "." in first else first
@@ -127,8 +127,8 @@ def _check_shapes(checkpoint: Checkpoint, rule: Rule, ours: list[tuple[int, ...]
         found = checkpoint.shape(name)
         if found != tuple(shape):
             raise ShapeMismatch(
-                f"{checkpoint.name}: {name} is {list(found)}, and the other tensors ask for {list(shape)}",
-                "tell what the file does not (--num-heads, --image-size), or get the file again",
+                f"{checkpoint.name}: {name} has shape {list(found)}, but the other tensors require {list(shape)}",
+                "specify what the file does not state (--num-heads, --image-size), or download the file again",
             )
 
 

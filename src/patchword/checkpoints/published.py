@@ -1,12 +1,12 @@
-"""The well-known releases: what was published under a name, and what its weights file does not say.
+"""The well-known releases: what was published under a name, and facts missing from its weights file.
 
-The facts stand in `releases/*.toml`, a family a file, each with its source. What is not there is not
-known: nothing is guessed. No torch, and nothing is read before the first question.
+The facts are in `releases/*.toml`, one file per family, each with its source. Anything else is
+unknown: nothing is guessed. This module does not import torch and reads files only when needed.
 
-    [sources]        short name → the text that says where a fact was read
-    [common]         what holds for every release of the file
-    [group.NAME]     what holds for those with group = "NAME"
-    [[release]]      one release; its tables are laid over the group's, and those over the common ones
+    [sources]        short name → the text that cites where a fact was read
+    [common]         defaults for every release of the file
+    [group.NAME]     defaults for releases with group = "NAME"
+    [[release]]      one release; its tables override the group's, which override the common ones
 """
 
 import functools
@@ -29,19 +29,19 @@ Format = Literal[
 ]  # fmt: skip
 
 MAX_LISTED = 12
-# Lists that are another one without some rows. fall11.tar has no "picture" and no "bleacher", which
-# Google's ImageNet-21k has (timm 1.0.31, data/_info).
+# Lists that equal another one without some rows. Unlike Google's ImageNet-21k, fall11.tar has no "picture" and no
+# "bleacher" (timm 1.0.31, data/_info).
 SHORTER = {"imagenet-22k": ("imagenet-21k", (9205, 15027))}
 FACTS = ("place", "model", "preprocessing", "classes", "licence", "papers", "trained_on")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseLocation:
-    """Where the file lies.
+    """Where the file is published.
 
     hub: "org/name" on the Hugging Face hub, `file` within it (None: the folder's usual one), `revision` (None: the
-    newest). url: of the file itself, at its publisher. page: where one has to ask for it. files: the names it was
-    published under. sha256: of the file at url.
+    newest). url: the publisher's address of the file. page: where to request access. files: the names it was
+    published under. sha256: hash of the file at url.
     """
 
     hub: str | None = None
@@ -55,9 +55,8 @@ class ReleaseLocation:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What the network is, as far as it stands outside of the weights.
-
-    size: our name of the shape, "ViT-B/16". parameters: of the image model in this file, its head included.
+    """Facts about the network that the weights do not state.
+    size: our name of the shape, "ViT-B/16". parameters: count for the image model in this file, with its head.
     pool: the `kind` of the pool. image_size, patch_size: (rows, columns); the positions are made for image_size.
     """
 
@@ -73,7 +72,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """The classes that the head tells apart. names: a list that `class_names` gives, None where only `count` is known."""
+    """The head's classes. names: a list for `class_names`, None if only `count` is known."""
 
     count: int
     names: str | None = None
@@ -81,7 +80,7 @@ class Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """SPDX names in lower case where there is one; None: not known. gated: the hub asks for consent first."""
+    """Lower-case SPDX names if there is one; None: unknown. gated: the hub requires consent first."""
 
     code: str | None = None
     weights: str | None = None
@@ -96,7 +95,7 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A reported number. metric: "top-1", "k-NN top-1", "zero-shot top-1", "box AP"… in per cent; setting: how, where it is not plain."""
+    """A reported number. metric: "top-1", "k-NN top-1", "zero-shot top-1", "box AP"… in per cent; setting: how it was measured, if not obvious."""
 
     value: float
     metric: str
@@ -107,7 +106,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the fact at a dotted path ("model.eps", or "model" for all of it) was read."""
+    """The source of the fact at a dotted path ("model.eps", or "model" for all of it)."""
 
     fact: str
     text: str
@@ -115,7 +114,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One set of weights as published in one format. aliases: bare names under which it is known."""
+    """One set of weights as published in one format. aliases: its bare names."""
 
     name: str
     family: str
@@ -132,11 +131,11 @@ class Release:
     sources: tuple[Source, ...] = ()
 
     def preprocess(self) -> Preprocess | None:
-        """What its authors (or the publisher of this copy) evaluate with; None: not known."""
+        """The preprocessing that its authors (or the publisher of this copy) evaluate with; None: unknown."""
         return self.preprocessing
 
     def source_of(self, fact: str) -> str:
-        """Where a fact was read: its own source or the nearest part's above it; "" where it has none."""
+        """The source of a fact: its own or that of the nearest part above it; "" if there is none."""
         known = {source.fact: source.text for source in self.sources}
         while fact and fact not in known:
             fact = fact.rpartition(".")[0]
@@ -144,7 +143,7 @@ class Release:
 
     @property
     def bare_names(self) -> tuple[str, ...]:
-        """Names without the publisher or the tag, which other releases may share."""
+        """Names without publisher or tag, which other releases may share."""
         last = self.name.rpartition("/")[2]
         untagged = last.partition(".")[0] if self.format == "timm" else last
         sizes = () if self.model.size is None else (self.model.size,)
@@ -153,22 +152,21 @@ class Release:
 
 @functools.cache
 def releases() -> tuple[Release, ...]:
-    """All of them, family by family. Raises: CheckpointError where a file of releases contradicts its own form."""
+    """All releases, family by family. Raises: CheckpointError if a file of releases is malformed."""
     found = [release for name in _texts() for release in _family(name)]
     names = Counter(_key(release.name) for release in found)
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise CheckpointError(
-            f"releases: {', '.join(twice)} stands there twice", "give each release one name"
+            f"releases: {', '.join(twice)} is listed twice", "give each release a unique name"
         )
     return tuple(found)
 
 
 def find_release(name: str) -> Release:
-    """The release of a full name ("facebook/dino-vits16"), or of a bare one that only one release has.
-
-    Case, and "-" or "_", do not matter. Raises: CheckpointError naming all that a bare name may
-    mean, or the nearest names of one that is unknown.
+    """The release with a full name ("facebook/dino-vits16"), or with a bare name that is unique.
+    Case, and "-" or "_", do not matter. Raises: CheckpointError that lists all releases with a bare
+    name, or the names nearest to an unknown one.
     """
     key = _key(name)
     full, bare = _index()
@@ -181,8 +179,8 @@ def find_release(name: str) -> Release:
         listed = [f"{release.name} ({_told_apart(release)})" for release in meant[:MAX_LISTED]]
         rest = [f"and {len(meant) - MAX_LISTED} more"] if len(meant) > MAX_LISTED else []
         raise CheckpointError(
-            f"{name!r} is the name of {len(meant)} releases:\n    " + "\n    ".join([*listed, *rest]),
-            f"give one of the full names, such as {meant[0].name}",
+            f"{len(meant)} releases are called {name!r}:\n    " + "\n    ".join([*listed, *rest]),
+            f"use one of the full names, such as {meant[0].name}",
         )
     near = near_releases(name)
     clause = f" (near: {', '.join(near)})" if near else ""
@@ -192,24 +190,24 @@ def find_release(name: str) -> Release:
 
 
 def near_releases(name: str) -> list[str]:
-    """The names of releases, full or bare, that are most like this one."""
+    """The release names, full or bare, most similar to this one."""
     return nearest(name, [*(r.name for r in releases()), *(b for r in releases() for b in r.bare_names)])
 
 
 def is_release(name: str) -> bool:
-    """Whether any release is called so, by its full name or a bare one."""
+    """Whether any release has this full or bare name."""
     full, bare = _index()
     return _key(name) in full or _key(name) in bare
 
 
 def release_of_file(file_name: str) -> Release | None:
-    """The release whose file was published under exactly this name; None where none was, or several were."""
+    """The release whose file was published under exactly this name; None if there is not exactly one."""
     found = [release for release in _that_mention(file_name) if file_name in release.place.files]
     return found[0] if len(found) == 1 else None
 
 
 def release_of_hub(hub: str, file: str = "") -> Release | None:
-    """The release that lies at "org/name" on the hub (in `file`, where one folder holds several)."""
+    """The release at "org/name" on the hub (in `file`, if one folder holds several)."""
     found = [
         r for r in _that_mention(hub) if r.place.hub == hub and (not file or r.place.file in (None, file))
     ]
@@ -217,15 +215,15 @@ def release_of_hub(hub: str, file: str = "") -> Release | None:
 
 
 def licences_in_use() -> tuple[str, ...]:
-    """The licences of weights that occur, sorted."""
+    """All licences of the weights, sorted."""
     return tuple(sorted({r.licence.weights for r in releases() if r.licence.weights}))
 
 
 @functools.cache
 def class_names(names: str) -> tuple[str, ...]:
-    """The names of a list, such as "imagenet-1k", in the order of the head's rows; no two are the same.
+    """The names of a list, such as "imagenet-1k", in the order of the head's rows; each is unique.
 
-    Raises: CheckpointError for a list that is not here.
+    Raises: CheckpointError for an unknown list.
     """
     if names in SHORTER:
         longer, without = SHORTER[names]
@@ -243,12 +241,14 @@ def class_names(names: str) -> tuple[str, ...]:
 
 
 def parse(text: str, where: str) -> list[Release]:
-    """One file of releases. Raises: CheckpointError naming the file, the release and what is wrong."""
+    """Parse one file of releases. Raises: CheckpointError with the file, the release and the problem."""
     try:
         data = tomllib.loads(text)
         unknown = set(data) - {"sources", "common", "group", "release"}
         if unknown:
-            raise SettingsError(f"{where}: unknown table {min(unknown)!r}", "see the head of published.py")
+            raise SettingsError(
+                f"{where}: unknown table {min(unknown)!r}", "see the docstring of published.py"
+            )
         return [_build(data, raw, where) for raw in data.get("release", [])]
     except (tomllib.TOMLDecodeError, SettingsError) as error:
         message = error.message if isinstance(error, SettingsError) else f"{where}: {error}"
@@ -269,7 +269,7 @@ def _family(file: str) -> tuple[Release, ...]:
 
 
 def _that_mention(value: str) -> list[Release]:
-    """The releases of the files in which the text stands: parsing all of them takes longer than a load should."""
+    """The releases of the files that contain the text: parsing all of them would slow down every load."""
     return [release for name, text in _texts().items() if f'"{value}"' in text for release in _family(name)]
 
 
@@ -285,7 +285,7 @@ def _build(data: Mapping[str, Any], raw: Mapping[str, Any], where: str) -> Relea
     for fact in merged.get("sources", {}):
         if fact.partition(".")[0] not in facts:
             raise SettingsError(
-                f"{where}: a source for {fact!r}, which is no fact", f"use one of: {', '.join(FACTS)}"
+                f"{where}: a source for {fact!r}, which is not a fact", f"use one of: {', '.join(FACTS)}"
             )
     merged["sources"] = [
         {"fact": fact, "text": _text(texts, key, where)} for fact, key in merged.get("sources", {}).items()
@@ -304,7 +304,7 @@ def _text(texts: Mapping[str, str], key: str, where: str) -> str:
 
 
 def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged; a table that names its `kind` replaces the one below, whose fields are another kind's."""
+    """Merge tables; one with its own `kind` replaces the lower one, whose fields belong to another kind."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
@@ -321,7 +321,7 @@ def _key(name: str) -> str:
 
 @functools.cache
 def _index() -> tuple[dict[str, Release], dict[str, tuple[Release, ...]]]:
-    """Full names, and bare names with all that they may mean."""
+    """Full names, and bare names with all their releases."""
     full = {_key(release.name): release for release in releases()}
     bare: dict[str, tuple[Release, ...]] = {}
     for release in releases():
@@ -331,7 +331,7 @@ def _index() -> tuple[dict[str, Release], dict[str, tuple[Release, ...]]]:
 
 
 def _told_apart(release: Release) -> str:
-    """What sets a release apart from its namesakes, in a few words."""
+    """What distinguishes a release from others with the same name, in a few words."""
     size = release.model.image_size
     parts: Iterable[str | None] = (
         release.family,

@@ -1,4 +1,4 @@
-"""A file in any layout → its card, its plan, and the model's tensors. Strict, mapped, and told in a report."""
+"""Read a file in any layout: its card, its plan, and the model's tensors. Strict, mapped, with a report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ from patchword.errors import (
     SettingsError,
     ShapeMismatch,
     UnknownLayout,
+    plural,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A foreign file that is understood, before any tensor is read."""
+    """A matched foreign file, before any tensor is read."""
 
     checkpoint: Checkpoint
     layout: Layout
@@ -47,16 +48,16 @@ class Opened:
 
 
 def open_foreign(path: Path, options: Options | None = None, source: str = "") -> Opened:
-    """Recognise, describe and match the file; only names, shapes and JSON are read, without torch.
+    """Recognise, describe and match the file from names, shapes and JSON only, without torch.
 
-    source: a name for ever of what was fetched ("hf://org/name@<commit>").
-    Raises: CheckpointError in every way that a file can be wrong.
+    source: a permanent name of a downloaded file ("hf://org/name@<commit>").
+    Raises: CheckpointError for anything that is wrong with the file.
     """
     return resolve(open_stored(path), options or Options(), source)
 
 
 def resolve(stored: Stored, options: Options, source: str = "") -> Opened:
-    """As `open_foreign`, for what is already listed."""
+    """As `open_foreign`, for a file that is already listed."""
     checkpoint = cut(unwrap(stored), options.below, options.drop)
     if options.head is not None:
         checkpoint = with_linear_head(checkpoint, open_stored(options.head))
@@ -125,9 +126,9 @@ def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source
 
 
 def _release(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | None:
-    """The published release that this is a copy of: by its place on the hub, or by the exact name of its file.
+    """The published release that this file copies: by its hub name, or by its exact file name.
 
-    A file of that name that is smaller than the release is something else under its name.
+    A file with that name but smaller than the release is a different model.
     """
     if is_hub(source):
         hub = parse(source)
@@ -140,7 +141,7 @@ def _release(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | N
 
 
 def _published_classes(release: Release | None, description: Description) -> tuple[str, ...]:
-    """The names of the release's classes, where the head has as many outputs."""
+    """The release's class names, if the head has as many outputs."""
     known = None if release is None else release.classes
     if known is None or known.names is None or known.count != description.config.head.num_classes:
         return ()
@@ -157,7 +158,7 @@ def _provenance(stored: Stored, source: str, release: Release | None) -> Provena
 
 
 def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Description:
-    """What a file's configs and the options say together can make no model: then the message names the file."""
+    """Add the file's name to the error if its configs and the options cannot form a model."""
     try:
         return layout.describe(checkpoint, facts)
     except SettingsError as error:
@@ -165,21 +166,21 @@ def _described(layout: Layout, checkpoint: Checkpoint, facts: Facts) -> Descript
 
 
 def _with_what_is_lost(error: CheckpointError, checkpoint: Checkpoint) -> CheckpointError:
-    """What is left over, or cannot be described, may be so because a tensor is gone: then the message names that too."""
+    """Add the missing tensor to the message if it may explain leftover or undescribable tensors."""
     if type(error) not in (UnknownLayout, ShapeMismatch, MissingFact, CheckpointError):
         return error
     if (lost := lost_tensor(checkpoint.tensors)) is not None:
         kind = KeyMismatch if isinstance(error, MissingFact) else type(error)
-        return kind(f"{error.message}; it lacks {lost}", f"get the whole file, with {lost}")
+        return kind(f"{error.message}; it lacks {lost}", f"use the complete file, with {lost}")
     if isinstance(error, MissingFact) and (absent := mostly_there(checkpoint.tensors)):
-        fix = f"{error.fix}; get the whole file if one of those is lost"
-        message = f"{error.message}; most such files have {', '.join(absent)} too"
+        fix = f"{error.fix}; use the complete file if one of those is missing"
+        message = f"{error.message}; most such files also have {', '.join(absent)}"
         return MissingFact(message, fix, error.fact)
     return error
 
 
 def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
-    """The tensors of the model that the file fills, in the file's dtype; mapped where they lie as the model has them."""
+    """The model's tensors that the file fills, in the file's dtype; mapped if stored as the model needs them."""
     found: dict[str, Tensor] = {}
     for rule in opened.plan.rules:
         found |= zip(rule.ours, _read(rule, opened.checkpoint, opened.plan.shapes), strict=True)
@@ -187,7 +188,7 @@ def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
 
 
 def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> Sequence["Tensor"]:
-    # What is copied anyway is read into memory of its own: mapped as well, it would be held twice.
+    # Read what is copied anyway into fresh memory: if it were mapped too, it would be in memory twice.
     theirs = [tensor_of(checkpoint.tensors[name], fresh=not rule.op.views) for name in rule.theirs]
     try:
         return rule.op.read(theirs, [shapes[name] for name in rule.ours])
@@ -197,12 +198,12 @@ def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ..
 
 
 def _doubt(layout: Layout, checkpoint: Checkpoint, release: Release | None, evidence: str) -> list[str]:
-    """What else a file may be that only its tensors tell."""
+    """What else a file may be if only its tensors identify it."""
     named = checkpoint.path.name.lower().startswith(layout.published_names or ("\0",))
     wrapped = checkpoint.wrapper.split(":")[0] in layout.own_wrappers
     if not layout.doubt or release is not None or named or wrapped or checkpoint.config_json:
         return []
-    return [f"taken for {layout.title} by its tensors ({evidence}); {layout.doubt}"]
+    return [f"identified as {layout.title} by its tensors ({evidence}); {layout.doubt}"]
 
 
 def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:
@@ -210,10 +211,11 @@ def _notes(checkpoint: Checkpoint, plan: Plan) -> list[str]:
     if plan.rewritten_for:
         first, *others = plan.rewritten_for
         more = f" and {len(others)} more" if others else ""
-        notes.append(f"checked and not needed: {first}{more}")
-    beside = [left for left in checkpoint.left if left.tensors]
-    if beside:
+        notes.append(f"checked but not needed: {first}{more}")
+    unused = [left for left in checkpoint.left if left.tensors]
+    if unused:
         notes.append(
-            "left in the file: " + ", ".join(f"{left.what} ({left.tensors} tensors)" for left in beside)
+            "left in the file: "
+            + ", ".join(f"{left.what} ({plural(left.tensors, 'tensor')})" for left in unused)
         )
     return notes

@@ -1,4 +1,4 @@
-"""Which layout a file is in: told from its tensors and the config beside it, never asked."""
+"""Detect a file's layout from its tensors and the config next to it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED, Refused, refuse_timm
 from patchword.checkpoints.missing import is_plain_vit, lost_tensor, mostly_there
 from patchword.checkpoints.naming import by_config, named
-from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout
+from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout, plural
 
-# A model has more tensors than this; of the parts of a file so many are tried.
+# The minimum number of tensors in a model, and the number of parts of a file to try.
 _MIN_TENSORS, _MAX_WORDS = 8, 6
 
 
 def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
-    """The tensors that are of a layout, the layout, and the evidence.
+    """The tensors that belong to a layout, the layout, and the evidence.
+    If no layout matches the names as they are, try them without their shared prefix.
 
-    Where no layout has the names as they are, those below the one word before all of them are tried.
-    Raises: as `recognise`, of the names as they are.
+    Raises: as `recognise`, for the unchanged names.
     """
     try:
         return checkpoint, *recognise(checkpoint)
@@ -41,7 +41,7 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
 
 
 def _with_siblings(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayout:
-    """A model below one word among others (a projector, a text tower, an average) is named with its option."""
+    """Report a model below a prefix (next to a projector, a text tower, an average) with the option for it."""
     counts = Counter(name.partition(".")[0] for name in checkpoint.tensors)
     found: dict[str, str] = {}
     for word, count in counts.most_common(_MAX_WORDS):
@@ -53,24 +53,26 @@ def _with_siblings(error: UnknownLayout, checkpoint: Checkpoint) -> UnknownLayou
                 found[word] = recognised(replace(checkpoint, tensors=inside))[1].title
     if not found:
         return error
-    beside = [name for name in checkpoint.tensors if name.partition(".")[0] not in found]
-    shown = ", ".join(f"{name} {list(checkpoint.shape(name))}" for name in beside[:4])
-    more = f" and {len(beside) - 4} more" if len(beside) > 4 else ""
-    models = ", ".join(f"{title} below {word!r} ({counts[word]} tensors)" for word, title in found.items())
-    rest = f"; no rule names {shown}{more}" if beside else ""
+    others = [name for name in checkpoint.tensors if name.partition(".")[0] not in found]
+    shown = ", ".join(f"{name} {list(checkpoint.shape(name))}" for name in others[:4])
+    more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+    models = ", ".join(
+        f"{title} below {word!r} ({plural(counts[word], 'tensor')})" for word, title in found.items()
+    )
+    rest = f"; there is no rule for {shown}{more}" if others else ""
     return UnknownLayout(
         f"{checkpoint.name}: it holds {models}{rest}",
-        " or ".join(f"pass --below {word}" for word in found) + ", if the model can do without the rest",
+        " or ".join(f"pass --below {word}" for word in found) + ", if the model does not need the rest",
     )
 
 
 def refuse_own_without_card(checkpoint: Checkpoint) -> None:
-    """Raises: Refused for patchword's own tensors in a file that has lost its card."""
+    """Raises: Refused for patchword's own tensors in a file without its card."""
     ours = ("patch_embed.proj.weight", "blocks.0.attention.qkv.weight", "blocks.0.mlp.fc1.weight")
     if checkpoint.has(*ours):
         raise Refused(
-            f"{checkpoint.name}: a patchword file whose card is gone: it was saved again without its metadata, so how the "
-            "model is built and fed is not known",
+            f"{checkpoint.name}: a patchword file without its card: it was saved again without its metadata, so its "
+            "architecture and preprocessing are unknown",
             "give the file that patchword wrote; from Python, model.save(PATH) keeps the card",
         )
 
@@ -78,7 +80,7 @@ def refuse_own_without_card(checkpoint: Checkpoint) -> None:
 def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, str]:
     """The layout and the evidence for it.
 
-    Raises: AmbiguousLayout naming both where two fit, UnknownLayout saying what was seen.
+    Raises: AmbiguousLayout with both if two match, UnknownLayout with the tensors found.
     """
     for refusal in REFUSED:
         refusal.check(checkpoint)
@@ -90,8 +92,8 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
     if found:
         fits = "; ".join(f"{layout.title} ({why})" for layout, why in found)
         raise AmbiguousLayout(
-            f"{checkpoint.name}: it fits {len(found)} layouts: {fits}",
-            "put the publisher's config.json beside it, or rename the file to its published name",
+            f"{checkpoint.name}: it matches {len(found)} layouts: {fits}",
+            "put the publisher's config.json next to it, or rename the file to its published name",
         )
     names = list(checkpoint.tensors)
     if (said := named(checkpoint)) is not None:
@@ -99,17 +101,17 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
     plain = is_plain_vit(names)
     if plain and (lost := lost_tensor(names)) is not None:
         raise UnknownLayout(
-            f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; it lacks {lost}",
-            f"get the whole file, with {lost}; docs/formats.md lists the layouts",
+            f"{checkpoint.name}: no supported layout matches its {plural(len(names), 'tensor')}; it lacks {lost}",
+            f"use the complete file, with {lost}; docs/formats.md lists the layouts",
         )
     if plain and (absent := mostly_there(names)):
         raise UnknownLayout(
-            f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows; "
-            f"most with blocks of such names have {', '.join(absent)} too",
-            "get the whole file if that is lost; else docs/formats.md lists the layouts",
+            f"{checkpoint.name}: no supported layout matches its {plural(len(names), 'tensor')}; "
+            f"most files with such blocks also have {', '.join(absent)}",
+            "use the complete file if that is missing; otherwise, docs/formats.md lists the layouts",
         )
     shown = ", ".join(f"{n} {list(checkpoint.tensors[n].shape)}" for n in names[:3])
     raise UnknownLayout(
-        f"{checkpoint.name}: {len(names)} tensors of no layout that patchword knows ({shown}, …)",
-        "docs/formats.md lists the layouts; if this is a Vision Transformer, report its tensors' names",
+        f"{checkpoint.name}: no supported layout matches its {plural(len(names), 'tensor')} ({shown}, …)",
+        "docs/formats.md lists the layouts; if this is a Vision Transformer, report its tensor names",
     )

@@ -1,4 +1,4 @@
-"""What loading a file did: what it is, what was matched, resampled, dropped, and how much of the model it filled."""
+"""The report of loading a file: its format, and what was matched, resampled, dropped and filled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,12 @@ from patchword.checkpoints.plan import Dropped
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """path: the file; why: why that one. layout: its format; evidence: how it was told.
-
-    facts: what the model was built from, each with its source. tensors: of the file, used.
-    parameters: of the model. filled: share of the backbone's numbers that came from the file. resampled:
-    what is brought to the size of the images at run time, and how.
-    new: tensors of the model that no file held. notes: anything else that was done or is doubtful.
-    stamps: the files that were read, and when each had last been written (ns), by which one that was changed
-    since is known.
+    """path: the file; why: why this one. layout: its format; evidence: how it was detected.
+    facts: what the model was built from, each with its source. tensors: number of used tensors of the file.
+    parameters: number in the model. filled: share of the backbone's parameters that came from the file.
+    resampled: what is resampled to the image size at run time, and how.
+    new: tensors of the model that no file has. notes: anything else that was done or is uncertain.
+    stamps: the files that were read with their modification times (ns), to detect later changes.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""What a model resamples of its weights when images come in another size than they were stored for."""
+"""List the weights that a model resamples if the image size differs from the stored one."""
 
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
@@ -6,7 +6,7 @@ from patchword.model.kinds import Learned, RelativeBias, Resample
 
 
 def resampled(config: ViTConfig, preprocess: Preprocess) -> tuple[str, ...]:
-    """Each table of positions that is brought to another grid at run time, from what to what, by which rule."""
+    """Each position table that is resampled at run time: from which grid, to which, by which rule."""
     old, new = config.grid_size, config.grid_of(preprocess.image_size)
     if preprocess.fixed_size and old == new:
         return ()
@@ -15,17 +15,17 @@ def resampled(config: ViTConfig, preprocess: Preprocess) -> tuple[str, ...]:
     if isinstance(added := config.added_positions, Learned):
         found.append(f"positions from {old[0]} x {old[1]} to {there}: {rule_text(added.resample)}")
     if isinstance(inner := config.inner_positions, RelativeBias):
-        found.append(f"differences of places from {old[0]} x {old[1]} to {there}: {inner.rule}")
+        found.append(f"relative positions from {old[0]} x {old[1]} to {there}: {inner.rule}")
     return tuple(found)
 
 
 def rules(config: ViTConfig) -> dict[str, str]:
-    """Each table that another size of image would resample: by which rule."""
+    """The resampling rule of each table that depends on the image size."""
     found = {}
     if isinstance(added := config.added_positions, Learned):
         found["positions"] = rule_text(added.resample)
     if isinstance(inner := config.inner_positions, RelativeBias):
-        found["differences of places"] = inner.rule
+        found["relative positions"] = inner.rule
     return found
 
 

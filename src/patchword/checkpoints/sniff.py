@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as weights: said in a sentence, and never unpickled."""
+"""Describe a file that cannot be read as weights, without ever unpickling it."""
 
 import struct
 import zipfile
@@ -8,15 +8,15 @@ from patchword.checkpoints.containers.others import other_content, other_name, z
 from patchword.errors import CheckpointError, UnknownLayout, UnsafeFile
 
 HEAD_BYTES = 512
-# The bound of safetensors itself; a header of a ViT of any size has some hundred kilobytes.
+# safetensors' own limit; a ViT header of any size has a few hundred kilobytes.
 MAX_HEADER_BYTES = 100_000_000
-_AGAIN = "get the file again"
+_AGAIN = "download the file again"
 _OWN = "give a weights file (.safetensors, .pth, .bin, .pt, .npz), its folder, or a run folder"
 _LFS = b"version https://git-lfs.github.com/spec"
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number of torch before 1.6
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml")
 
-# Beginning of the content, what it is, what to do.
+# First bytes, what the file is, the fix.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image, not weights", "give MODEL first, then the images"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image, not weights", "give MODEL first, then the images"),
@@ -29,7 +29,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 
 
 def is_old_torch(head: bytes) -> bool:
-    """Whether a file begins as those of torch before 1.6; since protocol 4 a pickle's length stands before."""
+    """Whether a file starts like those of torch before 1.6; since protocol 4 the pickle's length comes first."""
     return head[:1] == b"\x80" and _OLD_TORCH in (
         head[2 : 2 + len(_OLD_TORCH)],
         head[11 : 11 + len(_OLD_TORCH)],
@@ -37,11 +37,11 @@ def is_old_torch(head: bytes) -> bool:
 
 
 def zip_names(path: Path) -> list[str]:
-    """What an archive holds. Raises: CheckpointError where it is damaged."""
+    """List an archive. Raises: CheckpointError if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    # Each of these is what zipfile says of some damaged archive.
+    # zipfile raises each of these for some damaged archive.
     except (
         zipfile.BadZipFile,
         OSError,
@@ -57,13 +57,13 @@ def zip_names(path: Path) -> list[str]:
 
 
 def left_in_its_place(path: Path, head: bytes, size: int) -> CheckpointError | None:
-    """What a download that went wrong leaves under the name of any file; None where it is something else."""
+    """The error for a failed download saved under any file name; None for anything else."""
     if size == 0:
         return CheckpointError(f"{path}: the file is empty", _AGAIN)
     if head.startswith(_LFS):
         return CheckpointError(
             f"{path}: a Git LFS pointer, not the file itself",
-            f"fetch them: git lfs pull --include {path.name!r}",
+            f"download the file: git lfs pull --include {path.name!r}",
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
         return CheckpointError(
@@ -73,7 +73,7 @@ def left_in_its_place(path: Path, head: bytes, size: int) -> CheckpointError | N
 
 
 def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
-    """The error for a file whose content is no safetensors; `head` holds its first bytes."""
+    """The error for a file that is not safetensors; `head` holds its first bytes."""
     if (other := other_content(path, head)) is not None:
         return CheckpointError(f"{path}: {other[0]}, which patchword does not read", other[1])
     if (known := left_in_its_place(path, head, size)) is not None:
@@ -85,13 +85,13 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
             return CheckpointError(f"{path}: {what}", fix)
     if is_old_torch(head):
         return _no_safetensors(path, "a PyTorch file")
-    # Protocols 2 to 5 begin so; protocol 0 cannot be told from text and is not written by torch.
+    # Protocols 2 to 5 start like this; protocol 0 looks like text, and torch does not write it.
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         other = other_name(path)
         what = f"{other[0]}, " if other and "pickle" not in other[0] else ""
         return UnsafeFile(
             f"{path}: {what}a Python pickle, which could run any code and is not opened",
-            "have whoever made it save the tensors as .safetensors",
+            "ask its author to save the tensors as .safetensors",
         )
     if head[257:262] == b"ustar":
         return CheckpointError(f"{path}: a tar archive", "unpack it")
@@ -102,29 +102,27 @@ def refuse(path: Path, head: bytes, size: int) -> CheckpointError:
 
 def _refuse_shapeless(path: Path, head: bytes, size: int) -> CheckpointError:
     if not head.strip(b"\0"):
-        return CheckpointError(f"{path}: nothing but zeros: a download that was never finished", _AGAIN)
+        return CheckpointError(f"{path}: the file has only zeros: the download was never finished", _AGAIN)
     if size < 9:
         return CheckpointError(f"{path}: truncated after {size} bytes", _AGAIN)
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
         if path.suffix == ".json":
-            return CheckpointError(
-                f"{path}: JSON text, not weights", "give the folder that it lies in, or the weights file"
-            )
+            return CheckpointError(f"{path}: JSON text, not weights", "give its folder, or the weights file")
         return CheckpointError(f"{path}: text, not weights", _OWN)
     if head[8:9] == b"{":
         return too_long_header(path, int.from_bytes(head[:8], "little"))
-    return CheckpointError(f"{path}: no weights file that patchword knows", _OWN)
+    return CheckpointError(f"{path}: not a weights file that patchword supports", _OWN)
 
 
 def too_long_header(path: Path, length: int) -> CheckpointError:
     return CheckpointError(
-        f"{path}: a header of {length:,} bytes, the format allows {MAX_HEADER_BYTES:,}: not safetensors",
+        f"{path}: not safetensors: its header would have {length:,} bytes, but the format allows {MAX_HEADER_BYTES:,}",
         _AGAIN,
     )
 
 
 def _no_safetensors(path: Path, what: str) -> CheckpointError:
-    """For who reads safetensors alone; `open_stored` reads these as well."""
+    """For callers that read only safetensors; `open_stored` also reads these formats."""
     return UnknownLayout(f"{path}: {what}, not safetensors", "give a .safetensors file")
 
 

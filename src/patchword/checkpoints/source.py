@@ -1,4 +1,4 @@
-"""A model to be made into another: its card and tensors out of a file of any layout, and where they come from."""
+"""Read a source model for conversion: card, tensors and origin, from a file in any layout."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model: its card and tensors (in the dtype they are stored in), and how it was spelled.
-
-    layout, spelling: of the file it was read from, so that the same format gives the same file.
+    """A model: its card, its tensors (in their stored dtype) and its spelling.
+    layout, spelling: those of the source file, so that converting to the same format gives the same file.
     """
 
     card: ModelCard
@@ -35,9 +34,9 @@ class Source:
 
 
 def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
-    """The model, with its origin and the file's own hash in its provenance.
+    """Read the model, with its origin and the file's hash in its provenance.
 
-    Raises: CheckpointError; what the file lacks of the backbone stands in the report's `new`.
+    Raises: CheckpointError; missing backbone tensors are listed in the report's `new`.
     """
     path = found.path
     if is_native(path):
@@ -63,16 +62,16 @@ def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
 
 
 def refuse_partial(report: LoadReport) -> None:
-    """Raises: CheckpointError where parts of the model are in no file: what is written must be whole."""
+    """Raises: CheckpointError if parts of the model are in no file: only complete models are written."""
     if report.new:
         raise CheckpointError(
-            f"{report.path}: it does not fill {', '.join(report.new[:3])}; random weights are not written as its own",
-            "give the whole file",
+            f"{report.path}: it does not fill {', '.join(report.new[:3])}; randomly initialised weights are not written",
+            "use the complete file",
         )
 
 
 def origin_of_loaded(card: ModelCard, report: LoadReport) -> ModelCard:
-    """As `read_source` gives it, of a model that was loaded before; without a hash where its files changed since."""
+    """As `read_source`, for a model that is already loaded; without a hash if its files changed since."""
     files = [file for file, _ in report.stamps]
     same = bool(files) and all(file.exists() for file in files) and stamps_of(files) == report.stamps
     if same:
@@ -84,14 +83,14 @@ def origin_of_loaded(card: ModelCard, report: LoadReport) -> ModelCard:
 def _with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:
     name = files[0].name
     if name in (LAST, BEST):
-        # Every run has a file of this name; the run's own tells which.
+        # Every run has a file with this name; the run folder's name identifies it.
         name = f"{files[0].resolve().parent.name}/{name}"
     where = replace(card.provenance, source=card.provenance.source or name, source_sha256=sha256_of(files))
     return replace(card, provenance=where)
 
 
 def sha256_of(files: Sequence[Path]) -> str:
-    """Of one file, or of several one behind the other in the order of their names."""
+    """The hash of one file, or of several concatenated in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(files):
         with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, listed without reading a tensor: dtype, shape and place of each. No torch until one is asked for."""
+"""List a checkpoint's tensors (dtype, shape, place) without reading them. Imports torch only to read one."""
 
 import math
 from pathlib import Path
@@ -32,16 +32,15 @@ __all__ = [
 
 
 def open_stored(path: Path) -> Stored:
-    """List a weights file, an index of shards, or a folder. Raises: CheckpointError that says what it is instead."""
+    """List a weights file, an index of shards, or a folder. Raises: CheckpointError that states what it is instead."""
     from patchword.checkpoints.containers.folder import open_file, open_folder
 
     return open_folder(path) if path.is_dir() else open_file(path)
 
 
 def tensor_of(entry: Entry, *, fresh: bool = False) -> "Tensor":
-    """The tensor: mapped copy-on-write from the file, or with `fresh` read into memory of its own.
-
-    Writing into a mapped tensor never reaches the file. Raises: CheckpointError where the file has changed.
+    """The tensor, mapped copy-on-write from the file, or with `fresh` read into new memory.
+    Writing to a mapped tensor never changes the file. Raises: CheckpointError if the file has changed.
     """
     import numpy as np
     import torch
@@ -54,7 +53,7 @@ def tensor_of(entry: Entry, *, fresh: bool = False) -> "Tensor":
         raw = np.asarray(_bytes_of(entry, count * WIDTHS[entry.dtype], fresh))
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise CheckpointError(
-            f"{entry.file}: a tensor cannot be read ({error})", "get the file again"
+            f"{entry.file}: a tensor cannot be read ({error})", "download the file again"
         ) from error
     flat = torch.from_numpy(raw).view(dtype)
     if entry.strides is None:
@@ -64,14 +63,14 @@ def tensor_of(entry: Entry, *, fresh: bool = False) -> "Tensor":
 
 
 def _bytes_of(entry: Entry, size: int, fresh: bool) -> Any:
-    """So many bytes, as an array of numpy that may be written to."""
+    """The bytes as a writable NumPy array."""
     import numpy as np
 
     if entry.offset < 0:
         from patchword.checkpoints.containers.archive import piece
 
         return np.frombuffer(bytearray(piece(entry.file, entry.member, entry.start, size)), np.uint8)
-    # A tensor must begin at a multiple of its width. Members of archives lie anywhere: such are read.
+    # A mapped tensor must start at a multiple of its width. Archive members may not, so they are read.
     if not fresh and entry.offset % WIDTHS[entry.dtype] == 0:
         return np.memmap(entry.file, np.uint8, "c", entry.offset, (size,))
     raw: Any = np.empty(size, np.uint8)
@@ -87,14 +86,14 @@ def _torch_dtype(entry: Entry) -> Any:
     name = TORCH_DTYPES.get(entry.dtype)
     if name is None:
         raise CheckpointError(
-            f"{entry.file}: a tensor of {entry.dtype}, which torch does not have",
+            f"{entry.file}: a tensor has dtype {entry.dtype}, which torch does not have",
             "save it as float32, float16 or bfloat16",
         )
     return getattr(torch, name)
 
 
 def _elements(entry: Entry) -> int:
-    """How many numbers of the storage the tensor spans."""
+    """The number of storage elements that the tensor spans."""
     if 0 in entry.shape:
         return 0
     if entry.strides is None:

@@ -1,4 +1,4 @@
-"""A published file at an address of its own: fetched once, whole and checked, into huggingface_hub's place for such."""
+"""Download a published file from its own address once, completely and verified, to huggingface_hub's asset cache."""
 
 import contextlib
 import hashlib
@@ -16,15 +16,15 @@ from patchword.errors import CheckpointError, OutputError, PatchwordError
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30
-# The habit of torch.hub: a name that ends in the first eight digits of the content's sha256.
+# torch.hub's convention: the name ends in the first eight digits of the content's sha256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 
 
 def fetch_url(url: str, *, sha256: str = "", offline: bool = False) -> Path:
-    """The file at `url`, from the cache where it is there.
+    """The file at `url`, from the cache if present.
 
-    sha256: what the content must have; "" takes what the name promises, if it does.
-    Raises: CheckpointError where it cannot be had or is another, OutputError where it cannot be kept.
+    sha256: the expected hash; "" uses the one in the file name, if any.
+    Raises: CheckpointError if it cannot be downloaded or has another hash, OutputError if it cannot be stored.
     """
     from huggingface_hub import constants
 
@@ -33,8 +33,8 @@ def fetch_url(url: str, *, sha256: str = "", offline: bool = False) -> Path:
         return path
     if offline or constants.HF_HUB_OFFLINE:
         raise CheckpointError(
-            f"{url} is not in the cache, and offline nothing is fetched",
-            f"fetch it elsewhere and put it at {path}",
+            f"{url} is not in the cache, and offline mode downloads nothing",
+            f"download it elsewhere and save it as {path}",
         )
     promised = _HASH_IN_NAME.search(path.name)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -45,14 +45,14 @@ def fetch_url(url: str, *, sha256: str = "", offline: bool = False) -> Path:
         expected = sha256 or (promised[1] if promised else "")
         if not digest.startswith(expected.lower()):
             raise CheckpointError(
-                f"{url}: the content has sha256 {digest}, {expected} is what was published",
-                "fetch it from where you trust it, and give the file",
+                f"{url}: the content has sha256 {digest}, but the published one is {expected}",
+                "download it from a source you trust, and pass the file",
             )
         os.replace(part, path)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be kept in the cache ({error.strerror or error})",
-            "make room there, or let HF_HOME name a folder with room where you may write",
+            f"{path}: cannot be written to the cache ({error.strerror or error})",
+            "free some space there, or set HF_HOME to a writable folder with enough space",
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def fetch_url(url: str, *, sha256: str = "", offline: bool = False) -> Path:
 
 
 def _place(url: str) -> Path:
-    """Where the cache has it: by host and path, so that equal names of two publishers stay apart."""
+    """Its path in the cache: by host and path, so that equal names of two publishers do not collide."""
     from huggingface_hub import constants
 
     parts = urlsplit(url)
@@ -79,7 +79,7 @@ def _opened(url: str) -> Iterator[Any]:
 
 
 def _copy(answer: Any, file: IO[bytes], name: str) -> str:
-    """Write all of the answer; its sha256. On a terminal a bar says how far it is."""
+    """Write the complete response and return its sha256, with a progress bar on a terminal."""
     from huggingface_hub.utils.tqdm import tqdm
 
     digest, total = hashlib.sha256(), int(answer.headers.get("Content-Length") or 0)
@@ -97,7 +97,7 @@ def _copy(answer: Any, file: IO[bytes], name: str) -> str:
 
 
 class _Disk(Exception):
-    """An error of the disk, on its way out past those of the network, which are OSErrors too."""
+    """Wraps a disk error so that it is not caught as a network error, which is an OSError too."""
 
 
 def _write(file: IO[bytes], chunk: bytes) -> None:
@@ -118,14 +118,14 @@ def _explaining(url: str) -> Iterator[None]:
         raise error.__cause__ from None
     except urllib.error.HTTPError as error:
         raise CheckpointError(
-            f"{url}: the server answers {error.code} {error.reason}",
-            "try again later, or get the file elsewhere and give its path",
+            f"{url}: the server responds with {error.code} {error.reason}",
+            "try again later, or download the file elsewhere and pass its path",
         ) from error
     except (http.client.HTTPException, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         reason = getattr(error, "reason", error)
         raise CheckpointError(
-            f"{url}: cannot be fetched ({reason})",
-            "check the network and run it again, or give a file of your own",
+            f"{url}: cannot be downloaded ({reason})",
+            "check the network and run it again, or pass a local file",
         ) from error

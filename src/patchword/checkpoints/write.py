@@ -1,7 +1,6 @@
-"""A model in any layout: the rules of reading backwards, then read back and compared.
-
-What a format cannot hold is found by reading what was written: a field of the config that comes
-back otherwise is named, and nothing is left behind.
+"""Write a model in any layout with the inverted reading rules, then read it back and compare.
+Reading back reveals what a format cannot hold: the error lists a config field that changed,
+and no files are left behind.
 """
 
 import json
@@ -29,20 +28,19 @@ if TYPE_CHECKING:
 
 
 _ANOTHER = "choose another format, or keep it as a patchword file"
-# Sizes of pictures, upright, lying and odd, whose cuts tell one rounding from another.
+# Image sizes (portrait, landscape, odd) whose crops distinguish the roundings.
 PICTURES = tuple((480 + i, 641 - 7 * i) for i in range(0, 60, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """path: the file, or the folder where sidecar_files stand beside it. reopened: what was written, understood anew.
-
-    told: options that a reader of this format must be given, because it has no place for them.
-    changed: fields of the config that come back otherwise and were accepted, as (field, ours, theirs).
-    prepared: the same of how images are prepared, which a format may have no place or no equal for.
-    rewritten_for: fields that this format says in other words, with the same answers; likewise.
-    elsewhere: tables that this format's readers resample by another rule than ours for images of another size.
-    names: a file of the class names, one a line, where the format has no place for them.
+    """path: the file, or the folder if there are sidecar_files. reopened: the written files, read back.
+    told: options that readers of this format need, because it has no place for them.
+    changed: accepted fields of the config that read back differently, as (field, ours, theirs).
+    prepared: the same for preprocessing, which a format may be unable to store.
+    rewritten_for: the same for fields that this format expresses differently, with the same outputs.
+    elsewhere: tables that this format's readers resample by another rule for other image sizes.
+    names: a file of class names, one per line, if the format has no place for them.
     """
 
     path: Path
@@ -57,7 +55,7 @@ class Written:
 
 
 def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
-    """The layout of that name; or those of a family, as "transformers" means transformers-vit and its kin.
+    """The layout of that name, or those of a family: "transformers" includes transformers-vit and others.
 
     Raises: CheckpointError with the nearest names.
     """
@@ -67,16 +65,17 @@ def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layou
         return exact or family
     known = [layout.name for layout in layouts]
     raise CheckpointError(
-        f"no format {name!r}{near_text(name, known)}", f"give one of: {', '.join(sorted(known))}, patchword"
+        f"unknown format {name!r}{near_text(name, known)}",
+        f"use one of: {', '.join(sorted(known))}, patchword",
     )
 
 
 def write_as_first(
     source: Source, layouts: Sequence[Layout], out: Path, *, accept: Sequence[str] = ()
 ) -> Written:
-    """In the first of the layouts that can hold the model; that of the source before the others.
+    """Write in the first layout that can hold the model; the source's own layout comes first.
 
-    Raises: CheckpointError with each one's reason where none can.
+    Raises: CheckpointError with the reason of each if none can.
     """
     own = [layout for layout in layouts if source.layout is not None and layout.name == source.layout.name]
     others = sorted(
@@ -100,7 +99,7 @@ def write_as_first(
 def written_tensors(
     layout: Layout, description: Description, tensors: Mapping[str, "Tensor"]
 ) -> dict[str, "Tensor"]:
-    """Their tensors from ours. Raises: CheckpointError for one of ours that the format has no place for."""
+    """The format's tensors from ours. Raises: CheckpointError for a tensor that the format has no place for."""
     found: dict[str, Tensor] = {}
     named: set[str] = set()
     for rule in layout.rules(description):
@@ -119,7 +118,7 @@ def _written(layout: Layout, rule: Rule, ours: "list[Tensor]") -> "list[Tensor]"
     try:
         return rule.op.write(ours)
     except RuntimeError as error:
-        # As the rows of two prefix tokens, in a format that has one.
+        # E.g. two prefix tokens in a format that has one.
         shown = ", ".join(f"{n} {list(t.shape)}" for n, t in zip(rule.ours, ours, strict=True))
         raise CheckpointError(
             f"{layout.title} has no place for {shown}",
@@ -128,9 +127,9 @@ def _written(layout: Layout, rule: Rule, ours: "list[Tensor]") -> "list[Tensor]"
 
 
 def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str] = ()) -> Written:
-    """Write, read back, compare. accept: fields of the config that may come back otherwise ("norm.eps").
+    """Write, read back, compare. accept: fields of the config that may read back differently ("norm.eps").
 
-    Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
+    Raises: CheckpointError that lists what the format cannot hold; OutputError. No files are left then.
     """
     same = source.layout is not None and source.layout.name == layout.name
     card, ours = (source.card, source.tensors) if same else layout.rewritten_for(source.card, source.tensors)
@@ -160,14 +159,16 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
 
 
 def refuse_taken(out: Path) -> None:
-    """Raises: OutputError where something stands that a conversion would write over."""
+    """Raises: OutputError if a conversion would overwrite something."""
     for path in [out, *_beside(out)]:
         if path.exists():
-            raise OutputError(f"{path} exists", "choose another --out; nothing is overwritten")
+            raise OutputError(
+                f"{path} already exists", "choose another --out; existing files are never overwritten"
+            )
 
 
 def remove(out: Path) -> None:
-    """What a failed conversion left."""
+    """Remove what a failed conversion left."""
     if out.is_dir():
         shutil.rmtree(out, ignore_errors=True)
     else:
@@ -176,7 +177,7 @@ def remove(out: Path) -> None:
 
 
 def _beside(out: Path) -> list[Path]:
-    """What a conversion into a single file may put beside it."""
+    """Files that a conversion to a single file may write next to it."""
     return [_head_path(out), _provenance_path(out), _names_path(out)]
 
 
@@ -185,25 +186,25 @@ def _names_path(out: Path) -> Path:
 
 
 def _write_names(classes: Sequence[str], written: Written, out: Path) -> list[Path]:
-    """A file for --class-names, where what was written has lost them. Raises: CheckpointError, OutputError."""
+    """Write a file for --class-names if the format lost the names. Raises: CheckpointError, OutputError."""
     if not classes or written.reopened.card.classes == tuple(classes):
         return []
     broken = [name for name in classes if name.splitlines() != [name] or name.strip() != name]
     if broken:
         raise CheckpointError(
-            f"the class {broken[0]!r} has no place in this format, nor in a list of one a line", _ANOTHER
+            f"class {broken[0]!r} fits neither this format nor a list with one name per line", _ANOTHER
         )
     path = out / "classes.txt" if out.is_dir() else _names_path(out)
     return [_write_text(path, "".join(f"{name}\n" for name in classes))]
 
 
 def _head_path(out: Path) -> Path:
-    """Beside the backbone, as DINO's and DINOv2's authors publish their linear heads."""
+    """A path next to the backbone, as DINO's and DINOv2's authors publish their linear heads."""
     return out.with_name(f"{out.stem}_linear_head.pth")
 
 
 def _write_head(head: Mapping[str, Any], out: Path) -> dict[str, Path]:
-    """The option that names the file."""
+    """Write the head's file, if any; return it by the option that reads it."""
     from patchword.checkpoints.containers.write import write_torch
 
     if head:
@@ -220,7 +221,7 @@ def _write_beside(sidecar_files: Mapping[str, bytes], folder: Path) -> list[Path
             (folder / name).write_bytes(content)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error})", "choose another place"
+            f"{folder}: cannot be written ({error.strerror or error})", "choose another location"
         ) from error
     return [folder / name for name in sidecar_files]
 
@@ -237,7 +238,7 @@ def _write_weights(layout: Layout, path: Path, tensors: "Mapping[str, Tensor]", 
 
 
 def provenance_of(card: ModelCard) -> dict[str, str]:
-    """Where the weights come from and under which licence, as text for a file's metadata."""
+    """The origin and licence of the weights, as text for a file's metadata."""
     found = {
         "source": card.provenance.source,
         "source_sha256": card.provenance.source_sha256,
@@ -251,7 +252,7 @@ def _provenance_path(path: Path) -> Path:
 
 
 def _write_provenance(layout: Layout, path: Path, card: ModelCard) -> list[Path]:
-    """Formats without metadata get a small file beside them; a key more would break their readers."""
+    """Write a small file next to formats without metadata; an extra key would break their readers."""
     facts = provenance_of(card)
     if layout.container == "safetensors" or not facts:
         return []
@@ -263,16 +264,16 @@ def _write_text(path: Path, text: str) -> Path:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", "choose another place"
+            f"{path}: cannot be written ({error.strerror or error})", "choose another location"
         ) from error
     return path
 
 
 # Read back -------------------------------------------------------------------------------
 
-# Facts that some formats have no place for; their readers must be told.
+# Facts that some formats have no place for; their readers need them as options.
 _TOLD = ("num_heads", "image_size", "pool", "act")
-# Of these a reader may take a family's usual value, and be told another; the rest its code has for good.
+# For these a reader may assume the family's usual value, and an option overrides it; the rest is fixed in its code.
 _ASKED = ("num_heads", "image_size", "pool")
 
 
@@ -287,16 +288,16 @@ def _checked(
     try:
         reopened, told = _reopen(card, out, told)
     except CheckpointError as error:
-        # Its rules had a name for every tensor, and yet a reader would take them for something else.
+        # The rules covered every tensor, but a reader would confuse the file with something else.
         why = error.message.removeprefix(f"{out}: ")
         raise CheckpointError(
-            f"{layout.title} cannot hold this model, what would be written is refused when it is read back: {why}",
+            f"{layout.title} cannot hold this model: reading the result back fails: {why}",
             _ANOTHER,
         ) from error
     if reopened.layout.name not in (layout.name, *layout.twins):
         raise CheckpointError(
-            f"what would be written as {layout.title} reads as {reopened.layout.title}",
-            f"write it as {reopened.layout.name}: the two cannot be told apart",
+            f"the result in the format {layout.title} would be read as {reopened.layout.title}",
+            f"convert to {reopened.layout.name} instead: the two formats are indistinguishable",
         )
     changed = tuple(differences(explicit(card.config), explicit(reopened.card.config)))
     refused = [change for change in changed if change[0] not in accept]
@@ -304,8 +305,8 @@ def _checked(
         field, ours, theirs = refused[0]
         more = f" (and {', '.join(c[0] for c in refused[1:])})" if refused[1:] else ""
         raise CheckpointError(
-            f"{layout.title} cannot hold {field} = {_text(ours)}: its readers take {_text(theirs)}{more}",
-            f"choose another format, or pass --accept {field} and look at the difference that is printed",
+            f"{layout.title} cannot hold {field} = {_text(ours)}: its readers use {_text(theirs)}{more}",
+            f"choose another format, or pass --accept {field} and check the printed difference",
         )
     prepared = tuple(preparations(card.preprocess, reopened.card.preprocess))
     ours, theirs = rules(card.config), rules(reopened.card.config)
@@ -322,7 +323,7 @@ def _checked(
 
 
 def _sides(rule: ResizeRule) -> ResizeRule:
-    """The rule without its roundings; covering a square is bringing the shorter side to it."""
+    """The rule without its rounding; covering a square equals resizing the shorter side."""
     match rule:
         case Cover(size=(height, width)) if height == width:
             return Shorter(size=height)
@@ -334,7 +335,7 @@ def _sides(rule: ResizeRule) -> ResizeRule:
 
 
 def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, Any]]:
-    """Steps that give other pixels, as (field, ours, theirs); one number for all channels is as good as three."""
+    """Steps that give different pixels, as (field, ours, theirs); one number for all channels equals three."""
     found = []
     for name in ("image_size", "resize", "resample", "mean", "std"):
         mine, other = getattr(ours, name), getattr(theirs, name)
@@ -344,7 +345,7 @@ def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, A
         if not same:
             found.append((name, mine, other))
         elif name == "resize" and _rounds_otherwise(ours, theirs):
-            found.append(("resize (rounding alone, a pixel at most)", mine, other))
+            found.append(("resize (rounding only, at most one pixel)", mine, other))
     return found
 
 
@@ -353,7 +354,7 @@ def _rounds_otherwise(ours: Preprocess, theirs: Preprocess) -> bool:
 
 
 def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opened, Mapping[str, Any]]:
-    """With no options but those given if that will do; else with as few more as it takes."""
+    """Read back with the given options, adding as few more as necessary."""
     told, answers = dict(given), _answers(card.config)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""`adapt` from a file in any layout to a weights file of our own."""
+"""`adapt` a file in any layout to a patchword weights file."""
 
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from patchword.errors import OutputError, SettingsError
 def adapt_file(
     model: str | Path, wanted: Wanted, out: Path, *, options: Options | None = None, offline: bool = False
 ) -> Adapted:
-    """Read, change, write with the source's licence and hash. Raises: SettingsError, CheckpointError, OutputError."""
+    """Read, adapt, and write with the source's licence and hash. Raises: SettingsError, CheckpointError, OutputError."""
     if wanted == Wanted(how=wanted.how):
         raise SettingsError(
-            "nothing to change is given",
-            "give --to-image-size, --to-patch-size, --to-channels or --to-classes",
+            "there is nothing to change",
+            "pass --to-image-size, --to-patch-size, --to-channels or --to-classes",
         )
     check_suffix(out)
     if out.exists():
-        raise OutputError(f"{out} exists", "choose another --out; nothing is overwritten")
+        raise OutputError(
+            f"{out} already exists", "choose another --out; existing files are never overwritten"
+        )
     source, report = read_source(find_weights(model, offline=offline), options or Options())
     refuse_partial(report)
     done = adapt(source.card, source.tensors, wanted)

@@ -1,4 +1,4 @@
-"""A model from any layout into any other, with the proof: one image through both."""
+"""Convert a model between layouts and verify it with one image through both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
 
 
 NATIVE = "patchword"
-# Two orders of the same sums in float32; measured differences are below 1e-5.
+# The same float32 sums in two orders; measured differences are below 1e-5.
 MAX_DIFFERENCE = 1e-4
-# Another program may sum in another order throughout.
+# Another program may sum in a different order everywhere.
 MAX_READER_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """path: what was written. difference: largest, relative to the largest answer, of one image through both.
-
-    prepared: steps of preparing images that readers of the format take otherwise, as (field, ours, theirs).
-    rewritten_for: what this format says in other words, with the same answers; likewise.
-    elsewhere: what its readers resample by another rule for images of another size.
-    names: the file of the class names, where the format has no place for them.
-    notes: what is inferred or doubtful in the source. reader: the program that the format is for, opened once.
-    told: options that readers of the format must be given. dropped: reason → tensors of the source left out.
+    """path: the written file. difference: the largest for one image through both, relative to the largest output.
+    prepared: preprocessing steps that the format's readers do differently, as (field, ours, theirs).
+    rewritten_for: fields that the format expresses differently, with the same outputs; likewise.
+    elsewhere: what its readers resample by another rule for other image sizes.
+    names: the file of the class names, if the format has no place for them.
+    notes: what is inferred or uncertain in the source. reader: the result of the format's own program.
+    told: options that readers of the format need. dropped: reason → tensors of the source that are skipped.
     """
 
     path: Path
@@ -63,9 +62,9 @@ def convert(
     accept: Sequence[str] = (),
     offline: bool = False,
 ) -> Conversion:
-    """Write `source` in the layout `to` at `out`, read it back, and compare what both answer.
+    """Write `source` in the layout `to` at `out`, read it back, and compare the outputs.
 
-    Raises: CheckpointError naming what the format cannot hold, or where the answers part; OutputError.
+    Raises: CheckpointError if the format cannot hold something, or if the outputs differ; OutputError.
     """
     layouts = () if to == NATIVE else layouts_named(to)
     if not layouts:
@@ -74,7 +73,7 @@ def convert(
     refuse_partial(report)
     if layouts and read.card.untrained:
         raise CheckpointError(
-            f"{source}: nobody trained its {', '.join(read.card.untrained)}, and no other layout can say so",
+            f"{source}: its {', '.join(read.card.untrained)} is untrained, and no other layout can record that",
             "train it first, or use --to patchword",
         )
     refuse_taken(out)
@@ -87,8 +86,8 @@ def convert(
         difference, compared, reader = _compared(read, out, written)
         if difference > MAX_DIFFERENCE and not (written and written.changed):
             raise CheckpointError(
-                f"{out}: one image gives answers {difference:.2g} apart after conversion, {MAX_DIFFERENCE:g} is allowed",
-                "report this: the layout's rules are wrong for this model; nothing was kept",
+                f"{out}: the outputs for one image differ by {difference:.2g} after conversion; {MAX_DIFFERENCE:g} is allowed",
+                "report this: the layout's rules are wrong for this model; nothing was written",
             )
     except BaseException:
         remove(out)
@@ -112,7 +111,7 @@ def convert(
 
 
 def _written(source: Source, layouts: Sequence[Layout], out: Path, accept: Sequence[str]) -> Written:
-    """Raises: CheckpointError that lists the formats that can hold the model."""
+    """Raises: CheckpointError with the formats that can hold the model."""
     try:
         return write_as_first(source, layouts, out, accept=accept)
     except CheckpointError as error:
@@ -125,9 +124,9 @@ def _written(source: Source, layouts: Sequence[Layout], out: Path, accept: Seque
 
 
 def _compared(source: Source, out: Path, written: Written | None) -> tuple[float, str, Opened | None]:
-    """The largest difference of what both answer to one image of noise from a fixed seed; then the format's own reader's.
+    """The largest difference between both outputs for one noise image from a fixed seed; then the format's own reader's.
 
-    Raises: CheckpointError if that reader refuses the files, or answers otherwise.
+    Raises: CheckpointError if that reader refuses the files, or its output differs.
     """
     import torch
 
@@ -140,15 +139,15 @@ def _compared(source: Source, out: Path, written: Written | None) -> tuple[float
     with torch.inference_mode():
         first, second = before.vit(image), after.vit(image)
     kind = "logits" if source.card.config.head.num_classes else "embedding"
-    compared = f"{kind} of one image of {size.size[0]} x {size.size[1]} pixels"
+    compared = f"{kind} for one image of {size.size[0]} x {size.size[1]} pixels"
     if written is None:
         return _relative(second, first), compared, None
-    # What was accepted answers as it was read back, so that is what the reader is held to.
+    # Accepted differences change the output, so compare the reader with what was read back.
     opened = open_with_reader(written.reopened.layout.name, out, after.config, image, second)
     if opened is not None and opened.difference > MAX_READER_DIFFERENCE:
         raise CheckpointError(
-            f"{out}: {opened.reader} reads what would be written, and its output is {opened.difference:.2g} from ours; "
-            "nothing was kept",
+            f"{out}: {opened.reader} reads the result, but its output differs from ours by {opened.difference:.2g}; "
+            "nothing was written",
             "choose another format, or keep it as a patchword file; please report this",
         )
     return _relative(second, first), compared, opened

@@ -1,4 +1,4 @@
-"""What a checkpoint is, as facts for a person: no torch, no tensor read."""
+"""Describe a checkpoint for people, without torch and without reading a tensor."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
+from patchword.errors import plural
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import NoStem
 from patchword.settings import to_plain
@@ -23,7 +24,7 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """A file understood. container: how the bytes are kept; dtypes: how many tensors of each."""
+    """A described file. container: its storage format; dtypes: the number of tensors of each."""
 
     card: ModelCard
     report: LoadReport
@@ -40,20 +41,20 @@ class Inspected:
         return f"{self.report.path}: {self.report.layout}"
 
     def sections(self) -> list[tuple[str, list[Row]]]:
-        """Headings and rows to print; a third cell is the source of a fact."""
+        """Headings and rows to print; the third cell is the source of a fact."""
         return [
-            ("The file", self._file()),
-            ("The model", shape_rows(self.card.config)),
-            ("Facts, and where each is from", self._facts()),
-            ("Images are prepared so", self._preprocess()),
-            ("Loading it", self._loading()),
+            ("File", self._file()),
+            ("Model", shape_rows(self.card.config)),
+            ("Facts and their sources", self._facts()),
+            ("Preprocessing", self._preprocess()),
+            ("Loading", self._loading()),
         ]
 
     def _file(self) -> list[Row]:
         kinds = ", ".join(f"{count} x {dtype}" for dtype, count in sorted(self.dtypes.items()))
-        rows: list[Row] = [("kept as", f"{self.container}, {size_text(self.bytes)}"), ("tensors", kinds)]
+        rows: list[Row] = [("format", f"{self.container}, {size_text(self.bytes)}"), ("tensors", kinds)]
         if self.report.evidence:
-            rows.append(("told by", self.report.evidence))
+            rows.append(("detected by", self.report.evidence))
         if self.report.why:
             rows.append(("chosen", self.report.why))
         return [*rows, *self._provenance()]
@@ -79,7 +80,7 @@ class Inspected:
         rule = type(p.resize).__name__.lower()
         detail = ", ".join(f"{k} {plain_text(v)}" for k, v in to_plain(p.resize).items() if k != "kind")
         rows = [
-            ("size", f"{p.image_size[0]} x {p.image_size[1]}, {p.in_channels} channels", source),
+            ("size", f"{p.image_size[0]} x {p.image_size[1]}, {plural(p.in_channels, 'channel')}", source),
             ("resize", f"{rule} ({detail}), {p.resample.interpolation}" if detail else rule, ""),
             ("mean", plain_text(p.mean), ""),
             ("std", plain_text(p.std), ""),
@@ -89,17 +90,20 @@ class Inspected:
     def _loading(self) -> list[Row]:
         report = self.report
         rows: list[Row] = [
-            ("fills", f"{100 * report.filled:.0f} % of the backbone, {report.tensors} tensors matched")
+            (
+                "filled",
+                f"{100 * report.filled:.0f} % of the backbone, {plural(report.tensors, 'tensor')} matched",
+            )
         ]
-        rows += [("drops", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
+        rows += [("dropped", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
         rows += [("resamples", text) for text in report.resampled]
         if report.new:
-            rows.append(("new", f"{_some(report.new)}: in no file, not trained"))
+            rows.append(("new", f"{_some(report.new)}: in no file, untrained"))
         classes = self.card.classes
         if self.card.config.head.num_classes:
             count = self.card.config.head.num_classes
             rows.append(
-                ("classes", f"{count}: {_some(classes)}" if classes else f"{count}, named in no file")
+                ("classes", f"{count}: {_some(classes)}" if classes else f"{count}, no names in the file")
             )
         return rows + [("note", note) for note in report.notes]
 
@@ -116,7 +120,7 @@ class Inspected:
             "config": to_plain(self.card.config),
             "preprocess": to_plain(self.card.preprocess),
             "classes": list(self.card.classes),
-            # The record itself is for programs alone, and long.
+            # The record itself is long and only for programs.
             "provenance": to_plain(self.card.provenance)
             | {"trained_on": self.card.provenance.num_trained_on},
             "facts": [
@@ -133,7 +137,7 @@ class Inspected:
 
 
 def inspected(model: str | Path, options: Options, *, offline: bool = False) -> Inspected:
-    """Raises: CheckpointError that says what the file is instead."""
+    """Describe a file. Raises: CheckpointError that states what the file is instead."""
     found = find_weights(model, offline=offline)
     if is_native(found.path):
         return _native(found, options)
@@ -180,7 +184,7 @@ def _foreign(opened: Opened) -> Inspected:
 
 
 def shape_rows(config: ViTConfig) -> list[Row]:
-    """The model in a few lines: what makes one ViT another."""
+    """The architecture in a few lines: what distinguishes one ViT from another."""
     from patchword.model.cost import cost
 
     price, head = cost(config), config.head
@@ -189,12 +193,12 @@ def shape_rows(config: ViTConfig) -> list[Row]:
     parts = [
         f"dim {config.dim}",
         f"depth {config.depth}",
-        f"{config.attention.num_heads} heads",
+        plural(config.attention.num_heads, "head"),
         f"MLP {config.mlp_dim}",
     ]
-    answer = f"{head.num_classes} classes" if head.num_classes else "no classifier"
+    output = plural(head.num_classes, "class", "classes") if head.num_classes else "no classifier"
     if head.projection:
-        answer += f", projected to {head.projection}"
+        output += f", projected to {head.projection}"
     return [
         ("shape", ", ".join(parts)),
         ("patches", f"{_patch_text(config)}, grid {rows} x {columns}"),
@@ -202,7 +206,7 @@ def shape_rows(config: ViTConfig) -> list[Row]:
         ("positions", config.positions.kind),
         ("MLP", f"{'gated ' if config.mlp.gated else ''}{config.mlp.activation}"),
         ("norm", f"{config.norm.kind}, eps {config.norm.eps:g}"),
-        ("answer", f"pooled by {head.pool.kind}; {answer}"),
+        ("output", f"{head.pool.kind} pooling; {output}"),
         ("parameters", f"{price.parameters:,}"),
     ]
 
@@ -224,7 +228,7 @@ def size_text(count: int) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """A fact's value as JSON takes it."""
+    """A fact's value in JSON form."""
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     if isinstance(value, tuple | list):

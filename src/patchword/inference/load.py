@@ -1,4 +1,4 @@
-"""`load`: from a run folder or a weights file to a Model."""
+"""`load` a Model from a run folder or a weights file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from patchword.checkpoints.native import fill, is_native, read_card, read_model
 from patchword.checkpoints.own_options import with_options
 from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.checkpoints.resampled import resampled
-from patchword.errors import NotEnoughMemory
+from patchword.errors import NotEnoughMemory, plural
 
 if TYPE_CHECKING:
     import torch
@@ -28,21 +28,21 @@ def load(
     options: Options | None = None,
     offline: bool = False,
 ) -> "Model":
-    """The model of a run folder (its last averaged weights), of a weights file or folder in any layout, of a name of
-    the hub (hf://org/name[@revision]) or of a published release.
+    """Load the model of a run folder (its last EMA weights), of a weights file or folder in any layout, of a hub name
+    (hf://org/name[@revision]) or of a published release.
 
-    device: None takes a GPU where there is one. options: what no file says. offline: open no
-    socket; of the hub, take what is cached. Weights are mapped from disk into a model
-    that was built without any, so nothing is drawn at random and nothing is held twice.
-    Raises: CheckpointError that says what the file is, or how it contradicts itself.
+    device: None uses a GPU if available. options: facts that no file states. offline: use cached
+    files only and open no socket. Weights are mapped from disk into a model built without
+    weights, so nothing is initialised randomly first or held in memory twice.
+    Raises: CheckpointError that states what the file is, or how it contradicts itself.
     """
     found = find_weights(path, offline=offline)
     if is_native(found.path):
         return _load_native(found, options or Options(), device)
-    # Not needed for patchword's own files, and every layout comes with it.
+    # Imported late: patchword's own files do not need it, and it imports every layout.
     from patchword.checkpoints.read import open_foreign, read_tensors
 
-    # A wrong file is told before torch takes its seconds.
+    # Report a wrong file before the seconds that importing torch takes.
     opened = open_foreign(found.path, options, found.source)
     machine.start_sampling()
     _refuse_too_large(opened.card, str(found.path))
@@ -51,7 +51,7 @@ def load(
 
 
 def _load_native(found: Found, options: Options, device: "str | torch.device | None") -> "Model":
-    # A wrong file or option is told before torch takes its seconds.
+    # Report a wrong file or option before the seconds that importing torch takes.
     with_options(read_card(found.path), options, str(found.path))
     machine.start_sampling()
     stamps = stamps_of([found.path])
@@ -63,7 +63,9 @@ def _load_native(found: Found, options: Options, device: "str | torch.device | N
     notes = broken_notes(card)
     report = LoadReport(
         path=found.path,
-        why=f"{found.path.name}, the last weights of a run that broke" if found.why and notes else found.why,
+        why=f"{found.path.name}, the last weights of a run that diverged"
+        if found.why and notes
+        else found.why,
         facts=facts,
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
@@ -75,7 +77,7 @@ def _load_native(found: Found, options: Options, device: "str | torch.device | N
 
 
 def _refuse_too_large(card: ModelCard, name: str) -> None:
-    """Raises: NotEnoughMemory if not even one image can be computed, before a tensor is read."""
+    """Raises: NotEnoughMemory, before a tensor is read, if not even one image fits."""
     from patchword.model.memory import inference_bytes
 
     needed, left = inference_bytes(card.config, card.config.image.size, 1), machine.most_memory_left_bytes()
@@ -91,7 +93,7 @@ def _refuse_too_large(card: ModelCard, name: str) -> None:
 def _model(
     card: ModelCard, tensors: "dict[str, Tensor]", report: LoadReport, device: "str | torch.device | None"
 ) -> "Model":
-    """A ViT built without weights, which the tensors then become."""
+    """Build a ViT without weights and assign the tensors as its weights."""
     import torch
 
     from patchword.inference.model import Model
@@ -99,7 +101,7 @@ def _model(
 
     narrow = [k for k, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32]
     if narrow:
-        note = f"{len(narrow)} tensors of {tensors[narrow[0]].dtype} were widened to float32"
+        note = f"converted {plural(len(narrow), 'tensor')} from {tensors[narrow[0]].dtype} to float32"
         report = replace(report, notes=(*report.notes, note))
         tensors = tensors | {k: tensors[k].float() for k in narrow}
     with torch.device("meta"):
@@ -111,7 +113,7 @@ def _model(
 
 
 def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "Model":
-    """A Model of tensors in memory, on the CPU. path: what messages call it."""
+    """A Model from tensors in memory, on the CPU. path: its name in messages."""
     from patchword.model.cost import cost
 
     report = LoadReport(path=path, tensors=len(tensors), parameters=cost(card.config).parameters)
@@ -119,7 +121,7 @@ def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "M
 
 
 def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
-    """Weights for what no file held, from a fixed seed, so that a file loads the same each time."""
+    """Random weights for missing tensors, from a fixed seed, so that a file always loads the same."""
     import torch
 
     from patchword.model.vit import ViT

@@ -1,6 +1,5 @@
-"""Open what `convert` wrote with the program it is for, if that is installed: timm, transformers, torchvision.
-
-Each is a peer, never a requirement. It is given the written files and one image; its output must be ours.
+"""Open the files from `convert` with the format's own program, if installed: timm, transformers, torchvision.
+Each is optional. It gets the written files and one image; its output must equal ours.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """reader: its name and version. difference: the largest, relative to the largest output, from ours."""
+    """reader: its name and version. difference: the largest from our output, relative to the largest output."""
 
     reader: str
     difference: float
@@ -35,7 +34,7 @@ class Opened:
 def open_with_reader(
     layout: str, out: Path, config: ViTConfig, image: "Tensor", ours: "Tensor"
 ) -> Opened | None:
-    """None if the layout's reader is not installed, or is a repository without a package.
+    """Compare with the layout's reader; None if it is not installed, or is a repository without a package.
 
     Raises: CheckpointError if the reader refuses the files.
     """
@@ -46,10 +45,10 @@ def open_with_reader(
     try:
         with _quiet():
             outputs = list(_READERS[package](out, config, image))
-    except Exception as error:  # whatever another program raises, its user would meet it
+    except Exception as error:  # anything the other program raises would also reach its user
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
-            f"{reader} refuses what would be written ({type(error).__name__}: {reason}); nothing was kept",
+            f"{reader} refuses the result ({type(error).__name__}: {reason}); nothing was written",
             "choose another format, or keep it as a patchword file",
         ) from error
     far = [_relative(theirs, ours) for theirs in outputs]
@@ -64,7 +63,7 @@ def _relative(theirs: "Tensor", ours: "Tensor") -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Other programs' progress bars, warnings and lookups on the network are not ours to show or make."""
+    """Suppress other programs' progress bars, warnings and network requests."""
     before = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY")}
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     level = logging.root.manager.disable
@@ -122,7 +121,7 @@ def _transformers(out: Path, config: ViTConfig, image: "Tensor") -> "Iterable[Te
 
 
 def _inputs(model_type: str, config: ViTConfig, image: "Tensor") -> dict[str, "Tensor"]:
-    """SigLIP 2's NaFlex class takes patches [B, N, p * p * C] and the sides of their grid."""
+    """SigLIP 2's NaFlex class takes patches [B, N, p * p * C] and the shape of their grid."""
     import torch
 
     if not model_type.startswith("siglip2"):

@@ -157,11 +157,11 @@ def test_a_backbone_gets_a_new_head() -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (Wanted(channels=2, how="map", source=(0, 3)), "does not give 2 channels of 3"),
-        (Wanted(channels=2, how="map", source=(0,)), "does not give 2 channels of 3"),
-        (Wanted(channels=4, source=(0, 1, 2, 2)), "without how = map"),
-        (Wanted(classes=("a", "a")), "'a' is named twice"),
-        (Wanted(classes=()), "no classes are named"),
+        (Wanted(channels=2, how="map", source=(0, 3)), "does not select 2 of 3 channels"),
+        (Wanted(channels=2, how="map", source=(0,)), "does not select 2 of 3 channels"),
+        (Wanted(channels=4, source=(0, 1, 2, 2)), "only used with how = map"),
+        (Wanted(classes=("a", "a")), "'a' is listed twice"),
+        (Wanted(classes=()), "no classes are given"),
         (Wanted(patch_size=(0, 4)), "patch_size is"),
     ],
 )

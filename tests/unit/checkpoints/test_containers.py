@@ -290,7 +290,7 @@ def test_a_file_that_has_changed_since_is_an_error(tmp_path: Path) -> None:
     [
         (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "'w' is a quantized tensor"),
         (lambda: torch.eye(3).to_sparse(), "'w' is a sparse tensor"),
-        (lambda: torch.ones(3, dtype=torch.complex128), "'w' is a tensor of torch.ComplexDoubleStorage"),
+        (lambda: torch.ones(3, dtype=torch.complex128), "'w' has dtype torch.ComplexDoubleStorage"),
         (lambda: torch.ones(3, device="meta"), "'w' is a meta tensor"),
     ],
 )
@@ -361,9 +361,9 @@ def test_writers_write_whole_files_that_their_libraries_read(tmp_path: Path) -> 
 
 
 def test_a_dtype_that_a_format_cannot_hold_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"NumPy has no .*float8_e4m3fn, which w is"):
+    with pytest.raises(CheckpointError, match=r"NumPy has no .*float8_e4m3fn, the dtype of w"):
         write_npz(tmp_path / "m.npz", {"w": torch.ones(2).to(torch.float8_e4m3fn)})
-    with pytest.raises(CheckpointError, match=r"safetensors has no torch\.complex128, which w is"):
+    with pytest.raises(CheckpointError, match=r"safetensors has no torch\.complex128, the dtype of w"):
         write_safetensors(tmp_path / "m.safetensors", {"w": torch.ones(2, dtype=torch.complex128)}, {})
     assert not list(tmp_path.iterdir())
 

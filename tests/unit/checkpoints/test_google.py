@@ -220,7 +220,7 @@ def test_a_lost_class_token_is_no_square_grid_and_a_lost_table_no_sines(tmp_path
 
 def test_without_the_image_size_a_grid_that_is_no_square_is_asked_for(tmp_path: Path) -> None:
     config = replace(PLAIN, image=ImageConfig(size=(12, 20)))
-    with pytest.raises(CheckpointError, match="15 patches are no square") as error:
+    with pytest.raises(CheckpointError, match="15 patches cannot form a square") as error:
         opened_of(written(tmp_path, config, NamingVariant()))
     assert "--image-size" in error.value.fix
 

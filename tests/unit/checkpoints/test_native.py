@@ -134,8 +134,12 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> No
     ("change", "error", "words"),
     [
         (lambda t: t.pop("norm.weight"), KeyMismatch, "lacks norm.weight"),
-        (lambda t: t.update(nrom=torch.ones(2)), KeyMismatch, "has nrom too many"),
-        (lambda t: t.update({"head.weight": torch.ones(4, 24)}), ShapeMismatch, "head.weight is [4, 24]"),
+        (lambda t: t.update(nrom=torch.ones(2)), KeyMismatch, "has unexpected nrom"),
+        (
+            lambda t: t.update({"head.weight": torch.ones(4, 24)}),
+            ShapeMismatch,
+            "head.weight has shape [4, 24]",
+        ),
     ],
 )
 def test_weights_that_are_not_the_cards_model_are_refused_by_name(
@@ -153,9 +157,9 @@ def test_weights_that_are_not_the_cards_model_are_refused_by_name(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"classes": ("a", "b")}, "names 2 classes, the model's head has 3"),
+        ({"classes": ("a", "b")}, "lists 2 classes, but the model's head has 3"),
         ({"classes": ("a", "b", "a")}, "more than once: 'a'"),
-        ({"preprocess": Preprocess.simple(32, in_channels=1)}, "1 channels"),
+        ({"preprocess": Preprocess.simple(32, in_channels=1)}, "1 channel, but its model takes 3"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(changes: dict[str, object], words: str) -> None:
@@ -184,8 +188,8 @@ def rewrite_card(path: Path, change: object) -> None:
         (lambda c: c.pop("config"), "lacks config"),
         (lambda c: c.update(novelty=1), "unknown parts: novelty"),
         (lambda c: c["config"].update(dimm=3), "near: 'dim'"),
-        (lambda c: c["classes"].pop(), "names 2 classes"),
-        (lambda c: c.update(classes="abc"), "no list of names"),
+        (lambda c: c["classes"].pop(), "lists 2 classes"),
+        (lambda c: c.update(classes="abc"), "not a list of names"),
     ],
 )
 def test_a_changed_card_is_refused_naming_the_file(

@@ -86,7 +86,7 @@ def test_below_reaches_what_a_training_file_holds_next_to_the_weights_that_are_t
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"drop": ("haed.*",)}, "fits none"), ({"below": "modle"}, "near: 'model'")]
+    ("options", "words"), [({"drop": ("haed.*",)}, "matches none"), ({"below": "modle"}, "near: 'model'")]
 )
 def test_a_prefix_or_pattern_that_fits_nothing_is_an_error(
     options: dict[str, object], words: str, tmp_path: Path
@@ -187,7 +187,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "mmpretrain": ({f"backbone.layers.{i}.{n}": (8, 8) for i in range(2) for n in ("ln1.weight", "ffn.layers.0.0.weight")}, "mmpretrain"),
     "video": ({"patch_embed.proj.weight": (48, 6, 1, 16, 16), "blocks.0.norm1.weight": (48,)}, "span time"),
     "yolos": ({"backbone.det_token": (1, 9, 8), "backbone.blocks.0.norm1.weight": (8,), "class_embed.layers.0.weight": (8, 8)}, "YOLOS"),
-    "ours": ({"patch_embed.proj.weight": (8, 3, 4, 4), "blocks.0.attention.qkv.weight": (24, 8), "blocks.0.mlp.fc1.weight": (8, 8)}, "card is gone"),
+    "ours": ({"patch_embed.proj.weight": (8, 3, 4, 4), "blocks.0.attention.qkv.weight": (24, 8), "blocks.0.mlp.fc1.weight": (8, 8)}, "without its card"),
 }  # fmt: skip
 
 

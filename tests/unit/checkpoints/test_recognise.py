@@ -116,7 +116,7 @@ def test_a_word_before_a_part_of_the_tensors_is_no_wrapper(tmp_path: Path) -> No
     plain = torch.load(torchvision_file(tmp_path))
     whole = {f"backbone.{n}": x for n, x in plain.items()} | {"decode.weight": torch.ones(3, 3)}
     torch.save(whole, tmp_path / "segmenter.pth")
-    with pytest.raises(UnknownLayout, match=r"names decode\.weight"):
+    with pytest.raises(UnknownLayout, match=r"no rule for decode\.weight"):
         open_foreign(tmp_path / "segmenter.pth", TOLD)
 
 
@@ -163,11 +163,11 @@ def test_tensors_that_need_no_change_stay_mapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "words"),
     [
-        (holding("encoder.surplus", torch.ones(3)), UnknownLayout, "names encoder.surplus [3]"),
+        (holding("encoder.surplus", torch.ones(3)), UnknownLayout, "no rule for encoder.surplus [3]"),
         (without("encoder.ln.weight"), KeyMismatch, "lacks encoder.ln.weight"),
         (without("encoder.layers.encoder_layer_1.mlp.3.bias"), KeyMismatch, "encoder_layer_1.mlp.3.bias"),
-        (holding("encoder.ln.bias", torch.ones(25)), ShapeMismatch, "encoder.ln.bias is [25]"),
-        (without("encoder.layers.encoder_layer_0.ln_1.weight"), CheckpointError, "and no number 0"),
+        (holding("encoder.ln.bias", torch.ones(25)), ShapeMismatch, "encoder.ln.bias has shape [25]"),
+        (without("encoder.layers.encoder_layer_0.ln_1.weight"), CheckpointError, "but number 0 is missing"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, spoil: Spoil, kind: type[Exception], words: str) -> None:
@@ -197,7 +197,7 @@ def test_a_tensor_beside_the_word_before_all_others_is_named(tmp_path: Path) -> 
         tensors.clear()
         tensors |= inner | {"surplus": torch.ones(3)}
 
-    with pytest.raises(UnknownLayout, match=r"no rule names surplus \[3\].*\n.*--below net"):
+    with pytest.raises(UnknownLayout, match=r"no rule for surplus \[3\].*\n.*--below net"):
         open_foreign(torchvision_file(tmp_path, spoil), TOLD)
 
 
@@ -214,10 +214,10 @@ def test_two_layouts_that_fit_are_both_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Options(), "the number of attention heads is in no file"),
-        (Options(num_heads=5), "5 heads (option) cannot share a width of 24"),
-        (replace(TOLD, patch_size=(4, 4)), "--patch-size was given"),
-        (replace(TOLD, pool="mean"), "--pool was given"),
+        (Options(), "no file states the number of attention heads"),
+        (Options(num_heads=5), "width 24 is not divisible by 5 heads (option)"),
+        (replace(TOLD, patch_size=(4, 4)), "--patch-size does not apply"),
+        (replace(TOLD, pool="mean"), "--pool does not apply"),
     ],
 )
 def test_facts_that_are_missing_wrong_or_of_no_use_are_named(
@@ -230,7 +230,9 @@ def test_facts_that_are_missing_wrong_or_of_no_use_are_named(
 
 def test_the_sides_of_a_grid_that_is_no_square_must_be_told(tmp_path: Path) -> None:
     path = torchvision_file(tmp_path, grid=(3, 5))
-    with pytest.raises(CheckpointError, match=r"15 patches are no square.*\n.*--image-size HEIGHTxWIDTH"):
+    with pytest.raises(
+        CheckpointError, match=r"15 patches cannot form a square.*\n.*--image-size HEIGHTxWIDTH"
+    ):
         open_foreign(path, TOLD)
     opened = open_foreign(path, replace(TOLD, image_size=(24, 40)))
     assert opened.card.config.grid_size == (3, 5)

@@ -227,7 +227,7 @@ def test_when_numbers_break_the_last_whole_epoch_stays(data: Path, tmp_path: Pat
     for weights in ("last.safetensors", "best.safetensors"):
         (note,) = api.load(tmp_path / "run" / weights).report.notes
         assert re.search(
-            r"from a training run that broke: the \w+ is not finite in epoch \d+, step \d+", note
+            r"from a training run that diverged: the \w+ is not finite in epoch \d+, step \d+", note
         )
     with pytest.raises(UserError, match=r"cannot be resumed: the .* is not finite"):
         api.resume(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Zip archives as torch and numpy write them: where each part lies, checked against the file. Nothing is unpacked."""
+"""Zip archives as torch and NumPy write them: the place of each part, checked against the file, without unpacking."""
 
 import lzma
 import struct
@@ -13,9 +13,9 @@ from typing import IO
 from patchword.errors import CheckpointError
 
 MAX_MEMBERS = 200_000
-AGAIN = "get the file again: the download was cut off, or the file is damaged"
+AGAIN = "download the file again: it is truncated or damaged"
 _LOCAL = struct.Struct("<4s5H3I2H")
-# Every way in which zipfile and the formats under it say that an archive is damaged.
+# Every error that zipfile and its compressors raise for a damaged archive.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -35,7 +35,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Member:
-    """offset: of its first byte in the file, -1 where it is compressed. size: unpacked; packed: as it lies there."""
+    """offset: of its first byte in the file, -1 if compressed. size: unpacked; packed: as stored."""
 
     name: str
     offset: int
@@ -45,7 +45,7 @@ class Member:
 
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Raises: CheckpointError for whatever goes wrong in the archive while it is open."""
+    """Raises: CheckpointError for any error in the archive while it is open."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -55,15 +55,15 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def members(path: Path) -> dict[str, Member]:
-    """Raises: CheckpointError for an archive that is damaged, cut off, encrypted or lies about its parts."""
+    """Raises: CheckpointError for an archive that is damaged, truncated, encrypted or misstates its parts."""
     with opened(path) as archive, path.open("rb") as file:
         size = path.stat().st_size
         listed = archive.infolist()
         if len(listed) > MAX_MEMBERS:
-            raise CheckpointError(f"{path}: an archive of {len(listed):,} parts is no checkpoint", AGAIN)
+            raise CheckpointError(f"{path}: an archive with {len(listed):,} parts is not a checkpoint", AGAIN)
         found = {info.filename: _member(info, file, size, path) for info in listed}
         if len(found) != len(listed):
-            raise CheckpointError(f"{path}: an archive with two parts of the same name", AGAIN)
+            raise CheckpointError(f"{path}: the archive has two parts with the same name", AGAIN)
     return found
 
 
@@ -75,7 +75,7 @@ def _member(info: zipfile.ZipInfo, file: IO[bytes], size: int, path: Path) -> Me
     file.seek(info.header_offset)
     head = _LOCAL.unpack(file.read(_LOCAL.size))
     if head[0] != b"PK\x03\x04":
-        raise ValueError(f"{info.filename!r} has no header of its own")
+        raise ValueError(f"{info.filename!r} has no header")
     start = info.header_offset + _LOCAL.size + head[9] + head[10]
     if info.compress_size != info.file_size:
         raise ValueError(f"{info.filename!r} has two sizes")
@@ -85,18 +85,18 @@ def _member(info: zipfile.ZipInfo, file: IO[bytes], size: int, path: Path) -> Me
 
 
 def content(path: Path, name: str, most: int) -> bytes:
-    """A small part, unpacked. Raises: CheckpointError where it is larger than `most`, or damaged."""
+    """Unpack a small part. Raises: CheckpointError if it is larger than `most` or damaged."""
     with opened(path) as archive, archive.open(name) as member:
         found = member.read(most + 1)
     if len(found) > most:
         raise CheckpointError(
-            f"{path}: its part {name!r} is larger than {most:,} bytes", "get the file again"
+            f"{path}: its part {name!r} is larger than {most:,} bytes", "download the file again"
         )
     return found
 
 
 def piece(path: Path, name: str, start: int, size: int) -> bytes:
-    """So many bytes of a compressed part. Raises: CheckpointError where they are not there."""
+    """Read bytes of a compressed part. Raises: CheckpointError if they are missing."""
     with opened(path) as archive, archive.open(name) as member:
         member.seek(start)
         found = member.read(size)

@@ -1,4 +1,4 @@
-"""What every reader of a container gives: the tensors of a file or folder, listed, and the JSON files beside it. No torch."""
+"""The output of every container reader: the listed tensors of a file or folder, and the JSON files next to it. No torch."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ CONFIGS = (
     "adapter_config.json",
 )
 WIDTHS = DTYPE_BYTES
-# Names of dtypes: safetensors' and torch's.
+# Dtype names in safetensors and in torch.
 TORCH_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
@@ -30,10 +30,10 @@ TORCH_DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One tensor as a file holds it.
+    """One tensor as stored in a file.
 
-    dtype: safetensors' names. offset: its first byte in `file`; -1 where it is compressed, and then
-    `member` names the part of the archive, `start` the byte in it. strides: in elements, None row-major.
+    dtype: a safetensors name. offset: its first byte in `file`; -1 if compressed, and then
+    `member` is the part of the archive and `start` the byte in it. strides: in elements; None: row-major.
     """
 
     dtype: str
@@ -47,11 +47,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A file or folder, listed.
+    """The contents of a file or folder.
 
     tree: Entry leaves among nested mappings and plain values; safetensors and npz are flat.
-    configs: JSON files beside, by name. why: the choice where there were several files.
-    strangers: classes of a pickle that were not made, only named.
+    configs: JSON files next to it, by name. why: the reason for the choice among several files.
+    strangers: names of classes in a pickle that were not created.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class Stored:
 
 
 def configs_beside(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The JSON files that publishers put beside weights. Raises: CheckpointError for one that is no JSON object."""
+    """The JSON files that publishers put next to weights. Raises: CheckpointError for one that is not a JSON object."""
     found: dict[str, Mapping[str, Any]] = {}
     for name in CONFIGS:
         file = folder / name
@@ -75,18 +75,18 @@ def configs_beside(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def read_json(file: Path) -> Mapping[str, Any]:
-    """A JSON object. Raises: CheckpointError naming the file and what is wrong."""
+    """Read a JSON object. Raises: CheckpointError with the file and the problem."""
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(
-                f"{file}: {file.stat().st_size:,} bytes, too large for a config", "get it again"
+                f"{file}: {file.stat().st_size:,} bytes, too large for a config", "download it again"
             )
         content = file.read_bytes()
         if (instead := left_in_its_place(file, content[:HEAD_BYTES], len(content))) is not None:
             raise instead
         plain = json.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: it cannot be read as JSON ({error})", "get the file again") from error
+        raise CheckpointError(f"{file}: it is not valid JSON ({error})", "download the file again") from error
     if not isinstance(plain, dict):
-        raise CheckpointError(f"{file}: it holds no JSON object", "get the file again")
+        raise CheckpointError(f"{file}: it is not a JSON object", "download the file again")
     return plain

@@ -1,4 +1,4 @@
-"""Which files of a folder belong together, and which reader a file goes to: by its content, never by its name."""
+"""Choose the files of a folder that belong together, and a file's reader: by its content, never by its name."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from patchword.checkpoints.header import read_header
 from patchword.checkpoints.sniff import HEAD_BYTES, is_old_torch, refuse, zip_names
 from patchword.errors import CheckpointError, UnsafeFile
 
-# As "model.safetensors.index.json", and of a variant "model.safetensors.index.fp16.json".
+# E.g. "model.safetensors.index.json"; for a variant "model.safetensors.index.fp16.json".
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")
-# In the order in which they are preferred where several copies of the same weights lie together.
+# In order of preference if several copies of the same weights are in one folder.
 PREFERRED = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -27,10 +27,10 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin)$")
 
 
 def open_folder(folder: Path) -> Stored:
-    """Raises: CheckpointError where there are no weights, or several that are not the same."""
+    """Raises: CheckpointError if there are no weights, or several different ones."""
     there = [name for name in PREFERRED if (folder / name).is_file()]
     if there:
-        why = f"{there[0]}, before {', '.join(there[1:])}" if there[1:] else ""
+        why = f"{there[0]}, preferred over {', '.join(there[1:])}" if there[1:] else ""
         return open_file(folder / there[0], shown=folder, why=why)
     try:
         files = sorted(file for file in folder.iterdir() if file.is_file())
@@ -45,12 +45,12 @@ def open_folder(folder: Path) -> Stored:
     if len({file.stem for file in weights}) == 1:
         weights.sort(key=lambda file: ENDINGS.index(file.suffix))
         others = ", ".join(file.name for file in weights[1:])
-        why = f"{weights[0].name}, {f'before {others}' if others else 'the only weights file there'}"
+        why = f"{weights[0].name}, {f'preferred over {others}' if others else 'the only weights file there'}"
         return open_file(weights[0], shown=folder, why=why)
     if weights:
         names = ", ".join(file.name for file in weights[:4])
         raise CheckpointError(
-            f"{folder}: {len(weights)} weights files ({names})", "name the one that is meant"
+            f"{folder}: it holds {len(weights)} weights files ({names})", "specify one of them"
         )
     raise _no_weights(folder)
 
@@ -58,11 +58,11 @@ def open_folder(folder: Path) -> Stored:
 def _no_weights(folder: Path) -> CheckpointError:
     if (other := other_folder(folder)) is not None:
         return CheckpointError(f"{folder}: {other[0]}, which patchword does not read", other[1])
-    return CheckpointError(f"{folder}: a folder without weights", "give the folder or file that holds them")
+    return CheckpointError(f"{folder}: this folder has no weights", "give the folder or file that holds them")
 
 
 def open_file(path: Path, *, shown: Path | None = None, why: str = "") -> Stored:
-    """shown: what users are told. Raises: CheckpointError that says what the file is instead."""
+    """shown: the name in messages. Raises: CheckpointError that states what the file is instead."""
     _check_whole(path)
     configs = configs_beside(path.parent)
     if _INDEX.search(path.name):
@@ -86,8 +86,8 @@ def _check_whole(path: Path) -> None:
     part = _PART.search(path.name)
     if part and int(part[2]) > 1:
         raise CheckpointError(
-            f"{path}: part {int(part[1])} of {int(part[2])} of a model",
-            f"give the folder that holds all parts and their index: {path.parent}",
+            f"{path}: this is part {int(part[1])} of {int(part[2])} of a model",
+            f"give the folder with all parts and their index: {path.parent}",
         )
 
 
@@ -132,41 +132,43 @@ def _zip(path: Path, head: bytes, size: int) -> Listed:
 
 
 def _shards(index: Path) -> tuple[Container, dict[str, Any], Mapping[str, str], list[Path], set[str]]:
-    """The tensors of an index's files, each in the file that it names."""
+    """The tensors of an index's files, each in its listed file."""
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(v, str) for v in listed.values()):
-        raise CheckpointError(f"{index}: it has no weight_map of tensors to files", "get the index again")
+        raise CheckpointError(
+            f"{index}: it has no weight_map of tensors to files", "download the index again"
+        )
     shards: dict[str, Listed] = {}
     for name in sorted(set(listed.values())):
         if not _is_plain_name(name):
             raise UnsafeFile(
-                f"{index}: it names {name!r}, a file outside of its own folder",
-                "do not use this folder: such an index is made to mislead",
+                f"{index}: it lists {name!r}, which is outside its folder",
+                "do not use this folder: such an index may be malicious",
             )
         if not _is_file(index.parent / name):
-            raise CheckpointError(f"{index}: its file {name!r} is missing", "get the whole folder")
+            raise CheckpointError(f"{index}: its file {name!r} is missing", "use the complete folder")
         shards[name] = _one(index.parent / name)
     tree: dict[str, Any] = {}
     for key, name in listed.items():
         if key not in shards[name][1]:
             raise CheckpointError(
-                f"{index}: the tensor {key!r} is not in {name!r}", "get the whole folder again"
+                f"{index}: the tensor {key!r} is not in {name!r}", "download the complete folder again"
             )
         tree[key] = shards[name][1][key]
     for name, shard in shards.items():
         extra = [key for key in shard[1] if key not in listed and isinstance(shard[1][key], Entry)]
         if extra:
             raise CheckpointError(
-                f"{index}: {name!r} holds {extra[0]!r}, which the index does not name",
-                "get the whole folder again",
+                f"{index}: {name!r} holds {extra[0]!r}, which the index does not list",
+                "download the complete folder again",
             )
         twice = [
             key for key in shard[1] if listed.get(key, name) != name and isinstance(shard[1][key], Entry)
         ]
         if twice:
             raise CheckpointError(
-                f"{index}: {twice[0]!r} lies in {name!r} and in {listed[twice[0]]!r}",
-                "get the whole folder again",
+                f"{index}: {twice[0]!r} is in both {name!r} and {listed[twice[0]]!r}",
+                "download the complete folder again",
             )
     first = next(iter(shards.values()))
     strangers = set().union(*(shard[3] for shard in shards.values()))
@@ -176,7 +178,7 @@ def _shards(index: Path) -> tuple[Container, dict[str, Any], Mapping[str, str], 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name too long, or of characters that no file can have
+    except (OSError, ValueError):  # the name is too long or has invalid characters
         return False
 
 

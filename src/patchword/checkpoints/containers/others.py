@@ -1,4 +1,4 @@
-"""Formats of other frameworks, named by their content or by the names in their folder. None of them is read."""
+"""Identify formats of other frameworks by their content or the names in their folder. None of them is read."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,7 +53,7 @@ _BY_ENDING: dict[str, str] = {
     ".joblib": "a joblib pickle (scikit-learn)",
     ".distcp": "a part of a distributed PyTorch checkpoint",
 }
-# Names in a folder, and what such a folder is.
+# Names in a folder, and what the folder is.
 _FOLDERS: tuple[tuple[str, str], ...] = (
     ("saved_model.pb", "a TensorFlow SavedModel"),
     ("*.mlpackage", "a Core ML model"),
@@ -86,13 +86,13 @@ _FOLDERS: tuple[tuple[str, str], ...] = (
 )
 _STEPS: dict[str, str] = {
     "a distributed PyTorch checkpoint": "join its parts: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pth",
-    "a DeepSpeed checkpoint": "join its parts with the zero_to_fp32.py that lies in its folder",
+    "a DeepSpeed checkpoint": "join its parts with the zero_to_fp32.py in its folder",
     "a diffusers pipeline": "give the folder of one of its models, if that is a ViT",
 }
 
 
 def other_content(path: Path, head: bytes) -> tuple[str, str] | None:
-    """(what, fix) of a file that another framework wrote, by its first bytes; None if they do not tell."""
+    """(what, fix) for another framework's file, by its first bytes; None if they are unknown."""
     what = _by_content(path, head) if len(head) > 8 else None
     return (what, _STEPS.get(what, _CONVERT)) if what else None
 
@@ -114,7 +114,7 @@ def _by_content(path: Path, head: bytes) -> str | None:
         return "an OpenVINO model (its description; the weights are in the .bin next to it)"
     if head[:1] == b"\x08" and 0 < head[1] < 0x40 and head[8:9] != b"{":
         return _protobuf(path, head)
-    # A msgpack map whose first key is text, as Flax writes.
+    # A msgpack map with text as its first key, as Flax writes.
     if 0x81 <= head[0] <= 0x8F and 0xA1 <= head[1] <= 0xBF and head[2 : 2 + (head[1] & 0x1F)].isascii():
         return (
             "Flax weights (msgpack)"
@@ -130,7 +130,7 @@ def _is_openvino(head: bytes) -> bool:
 
 
 def _protobuf(path: Path, head: bytes) -> str | None:
-    """ONNX and Core ML begin with a version and one of their fields; a SavedModel with version 1 and a graph."""
+    """ONNX and Core ML start with a version and one of their fields; a SavedModel with version 1 and a graph."""
     if path.suffix in (".mlmodel", ".pb"):
         return _BY_ENDING[path.suffix]
     if head[1] == 1 and head[2] == 0x12 and path.name.startswith("saved_model"):
@@ -149,7 +149,7 @@ def _by_name(path: Path) -> str | None:
 
 
 def other_folder(folder: Path) -> tuple[str, str] | None:
-    """(what, fix) of a folder that another framework wrote; None if nothing tells."""
+    """(what, fix) for another framework's folder; None if it is unknown."""
     for pattern, what in _FOLDERS:
         if (found := _first(folder, pattern)) is not None:
             return f"{what} ({found.relative_to(folder)})", _STEPS.get(what, _CONVERT)
@@ -174,7 +174,7 @@ def _start(file: Path) -> bytes:
 
 
 def zip_of_others(names: Iterable[str]) -> str | None:
-    """What a zip archive is by the names in it."""
+    """Identify a zip archive by the names in it."""
     there = set(names)
     if "model.weights.h5" in there:
         return "a Keras model"

@@ -1,7 +1,7 @@
-"""What the names in a pickle stand for here: harmless things that keep what they are given and do nothing.
+"""Harmless stand-ins for the names in a pickle: they store their arguments and do nothing.
 
-A pickle calls what it names. Every call that a checkpoint makes honestly is in the table at the end,
-answered by a function of this file; any other name becomes a `OpaqueObject`.
+A pickle calls what it names. The table at the end maps every call of a legitimate checkpoint to a
+function in this file; any other name becomes an `OpaqueObject`.
 """
 
 import struct
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-# torch's storage classes, and torch.dtype's names, in safetensors' words.
+# torch's storage classes and dtype names, as safetensors dtypes.
 STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
@@ -23,20 +23,20 @@ DTYPES = {
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
     "float": "F32", "double": "F64", "half": "F16", "long": "I64", "int": "I32", "short": "I16",
 }  # fmt: skip
-# A number of numpy, by the name of its dtype.
+# NumPy dtypes and how to unpack one number.
 _SCALARS = {
     "f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "<b",
     "u8": "<Q", "u4": "<I", "u2": "<H", "u1": "<B", "b1": "<?",
 }  # fmt: skip
-# More axes than torch allows are no tensor.
+# torch's maximum number of axes.
 MAX_AXES = 64
 MAX_ELEMENTS = 2**60
 MAX_KEY_PARTS = 1000
 
 
 def _fixed(self: Any, state: Any) -> None:
-    """In the place of `__setstate__`: a pickle may not change what was made and checked."""
-    raise ValueError("a pickle that changes what it made")
+    """Replaces `__setstate__`: a pickle must not change an object after it was created and checked."""
+    raise ValueError("the pickle changes an object after creating it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A piece of memory in the file. key: which. elements: how many of `dtype`, -1 where it is not said."""
+    """A block of memory in the file. key: its name. elements: their number in `dtype`, -1 if not stated."""
 
     key: str
     dtype: str
@@ -91,20 +91,19 @@ class Maker:
 
 
 class OpaqueObject:
-    """Stands for an object of a class that is not made. Takes whatever a pickle gives it.
-
-    called: the name of the class. state: its attributes. items: what it held as a dict.
+    """Stands in for an object of a class that is not created. Accepts anything from the pickle.
+    called: the name of the class. state: its attributes. items: its content as a dict.
     """
 
     called = ""
-    state: Any = None  # also of objects that are made without their initialiser
+    state: Any = None  # also for objects created without their initialiser
     items: dict[Any, Any] | None = None
 
     def __init__(self, *given: Any, **named: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        # Objects with slots give two parts, the second of which is theirs.
+        # Objects with slots have a two-part state; the second part is the slots.
         self.state = state[0] if isinstance(state, tuple) and len(state) == 2 else state
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -123,39 +122,39 @@ class OpaqueObject:
 
 
 class Namespace(OpaqueObject):
-    """argparse.Namespace and its like: what a training script was called with."""
+    """argparse.Namespace and similar: a training script's arguments."""
 
     called = "argparse.Namespace"
 
 
 def stranger(name: str) -> type[OpaqueObject]:
-    """A class for a name; a new one each time, so that no file reaches into the next."""
+    """A new class for a name each time, so that one file cannot affect the next."""
     return type("OpaqueObject", (OpaqueObject,), {"called": name})
 
 
-# Classes and the like are hashed by what they are, sets once, part by part as they were made.
+# Classes and similar are hashed by identity, sets once, element by element when created.
 _KEYS = (str, bytes, float, type(None), type, frozenset, OpaqueObject, Maker, Named, Storage, TensorMade)
 
 
 def storage_of(pid: tuple[Any, ...]) -> Storage:
-    """("storage", class, key, place, elements) of torch's pickles."""
+    """("storage", class, key, place, elements) from torch's pickles."""
     kind, key, elements = pid[1], pid[2], pid[4]
     if not isinstance(key, str | int) or type(elements) is not int:
-        raise ValueError("a storage without a name or size")
+        raise ValueError("a storage has no name or size")
     if isinstance(kind, type) and issubclass(kind, OpaqueObject):
         return Storage(key=str(key), dtype=kind.called, elements=elements)
     if not isinstance(kind, Named):
-        raise ValueError("a storage of no known kind")
+        raise ValueError("a storage has an unknown type")
     return Storage(key=str(key), dtype=kind.dtype, elements=elements)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> TensorMade:
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise ValueError("a tensor without storage")
+        raise ValueError("a tensor has no storage")
     if len(shape) != len(strides) or len(shape) > MAX_AXES:
-        raise ValueError("a tensor whose strides do not fit its shape")
+        raise ValueError("a tensor has strides that do not fit its shape")
     if not all(type(n) is int and 0 <= n < MAX_ELEMENTS for n in (offset, *shape, *strides)):
-        raise ValueError("a tensor of impossible size")
+        raise ValueError("a tensor has an impossible size")
     return TensorMade(storage, storage.dtype, offset, tuple(shape), tuple(strides))
 
 
@@ -179,12 +178,12 @@ def _refused(kind: str) -> Maker:
 
 
 def _of_type(rebuild: Any = None, kind: Any = None, arguments: Any = (), state: Any = None) -> Any:
-    """torch's way to bring back tensors with attributes: the tensor alone matters here."""
+    """torch's function to restore tensors with attributes; only the tensor is kept."""
     return rebuild(*arguments) if isinstance(rebuild, Maker) else OpaqueObject()
 
 
 class _Dict(dict[Any, Any]):
-    """An OrderedDict whose attributes (`_metadata` of a state dict) are let go."""
+    """An OrderedDict without its attributes (`_metadata` of a state dict)."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -203,7 +202,7 @@ def _default_dict(*given: Any) -> dict[Any, Any]:
 
 
 def _set(parts: Any = ()) -> list[Any]:
-    """As a list: nobody looks anything up in it."""
+    """A set as a list: it is never searched."""
     return list(parts)
 
 
@@ -214,7 +213,7 @@ def _frozen_set(parts: Any = ()) -> frozenset[Any]:
 
 
 def check_key(key: Any) -> None:
-    """Keys are text, numbers, and small tuples of these: to hash tuples of tuples of tuples may take for ever."""
+    """Allow only text, numbers and small tuples of these as keys: hashing deeply nested tuples may take forever."""
     pending, seen = [key], 0
     while pending:
         part = pending.pop()
@@ -223,9 +222,9 @@ def check_key(key: Any) -> None:
             pending.extend(part)
         elif isinstance(part, int):
             if abs(part) >= MAX_ELEMENTS:
-                raise ValueError("a dict with keys of impossible size")
+                raise ValueError("a dict has keys of impossible size")
         elif seen > MAX_KEY_PARTS or not isinstance(part, _KEYS):
-            raise ValueError("a dict with keys that are no names")
+            raise ValueError("a dict has keys that are not names")
 
 
 def _size(sides: Any = ()) -> tuple[Any, ...]:
@@ -243,23 +242,23 @@ def _device(kind: Any = "", index: Any = None) -> str:
 
 
 def _object(kind: Any = None, *rest: Any) -> OpaqueObject:
-    """copyreg's way to make an object without its initialiser (protocols 0 and 1)."""
+    """copyreg's function to create an object without its initialiser (protocols 0 and 1)."""
     return kind() if isinstance(kind, type) and issubclass(kind, OpaqueObject) else OpaqueObject()
 
 
 def _encoded(text: Any = "", encoding: Any = "") -> bytes:
-    """Bytes in protocols that have none."""
+    """Bytes in protocols without a bytes type."""
     return text.encode("latin1") if isinstance(text, str) else b""
 
 
 @dataclass(slots=True)
 class NumpyType:
-    """A dtype of numpy: "f8"."""
+    """A NumPy dtype, e.g. "f8"."""
 
     name: str
 
     def __setstate__(self, state: Any) -> None:
-        pass  # byte order and alignment: checked by nobody, used for numbers of little-endian machines
+        pass  # byte order and alignment are ignored: numbers are assumed little-endian
 
 
 def _numpy_type(name: Any = "", *rest: Any) -> NumpyType:
@@ -267,7 +266,7 @@ def _numpy_type(name: Any = "", *rest: Any) -> NumpyType:
 
 
 def _scalar(kind: Any = None, content: Any = b"") -> Any:
-    """A number of numpy as a plain one; None where it is no number."""
+    """A NumPy number as a plain one; None if it is not a number."""
     form = _SCALARS.get(kind.name) if isinstance(kind, NumpyType) else None
     if form is None or not isinstance(content, bytes) or len(content) != struct.calcsize(form):
         return None

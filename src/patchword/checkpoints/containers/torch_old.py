@@ -1,4 +1,4 @@
-"""torch's files before 1.6: four pickles, then the storages one behind the other."""
+"""torch files before 1.6: four pickles, then the storages in sequence."""
 
 from pathlib import Path
 from typing import IO, Any
@@ -11,21 +11,21 @@ from patchword.checkpoints.containers.unpickle import read_pickle
 from patchword.errors import CheckpointError
 
 MAGIC = 0x1950A86A20F9469CFC6C
-_AGAIN = "get the file again"
+_AGAIN = "download the file again"
 
 
 def list_torch_old(path: Path) -> tuple[dict[str, Any], set[str]]:
-    """Tree, and the classes that were not made. Raises: CheckpointError where it is damaged or cut off."""
+    """The tree, and the classes that were not created. Raises: CheckpointError if it is damaged or truncated."""
     storages = _Storages()
     try:
         with path.open("rb") as file:
             magic, _, machine = (read_pickle(file, path, storages.load).value for _ in range(3))
             if type(magic) is not int or magic != MAGIC:
-                raise CheckpointError(f"{path}: no file of torch", "give a weights file")
+                raise CheckpointError(f"{path}: not a PyTorch file", "give a weights file")
             if isinstance(machine, dict) and machine.get("little_endian") is False:
                 raise CheckpointError(
-                    f"{path}: written on a machine of the other byte order (big-endian)",
-                    "save it as .safetensors there",
+                    f"{path}: written on a big-endian machine",
+                    "save it as .safetensors on that machine",
                 )
             found = read_pickle(file, path, storages.load)
             keys = read_pickle(file, path, storages.load).value
@@ -40,7 +40,7 @@ def list_torch_old(path: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 class _Storages:
-    """The storages that the pickle names, and pieces of storages, which torch before 0.4 had as well."""
+    """The storages in the pickle, and slices of storages, which torch before 0.4 also had."""
 
     def __init__(self) -> None:
         self.roots: dict[str, Storage] = {}
@@ -54,7 +54,7 @@ class _Storages:
             return storage
         key, offset, _ = view
         if not isinstance(key, str | int) or type(offset) is not int or offset < 0:
-            raise ValueError("a piece of a storage without a name or place")
+            raise ValueError("a slice of a storage has no name or place")
         self.views[str(key)] = (storage.key, offset)
         return Storage(key=str(key), dtype=storage.dtype)
 
@@ -71,21 +71,23 @@ class _Storages:
 def _places(
     file: IO[bytes], path: Path, keys: list[str], roots: dict[str, Storage]
 ) -> dict[str, Member | None]:
-    """Each storage: its number of elements in eight bytes, then these."""
+    """Each storage: its number of elements in eight bytes, then the elements."""
     end = path.stat().st_size
     at = file.tell()
     found: dict[str, Member | None] = {}
     for key in keys:
         root = roots.get(key)
         if root is None or root.dtype not in WIDTHS:
-            what = "is of no tensor" if root is None else f"is of {root.dtype}, which is not read"
+            what = (
+                "belongs to no tensor" if root is None else f"has dtype {root.dtype}, which is not supported"
+            )
             raise CheckpointError(f"{path}: its storage {key!r} {what}", _AGAIN)
         file.seek(at)
         count = int.from_bytes(file.read(8), "little", signed=True)
         size = count * WIDTHS[root.dtype]
         if at + 8 > end or at + 8 + max(size, 0) > end:
             raise CheckpointError(
-                f"{path}: truncated: its storage {key!r} ends {at + 8 + size - end:,} bytes behind the file",
+                f"{path}: truncated: its storage {key!r} ends {at + 8 + size - end:,} bytes after the end of the file",
                 _AGAIN,
             )
         if size < 0:

@@ -1,4 +1,4 @@
-"""From what a pickle of torch describes to a tree of entries: every tensor checked against the file it lies in."""
+"""Turn what a torch pickle describes into a tree of entries, each tensor checked against its file."""
 
 import math
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from patchword.checkpoints.containers.pickle_stubs import (
 from patchword.errors import CheckpointError
 
 DEEPEST = 100
-# A short pickle can say "ten of those" again and again: such a tree would never end.
+# A short pickle can nest repeated references, which would expand to an endless tree.
 MAX_PARTS = 3_000_000
-# A tensor may repeat its numbers (strides of zero), though not until they fill the memory.
+# A tensor may repeat its numbers (zero strides), but not so often that they fill the memory.
 MAX_REPEATED_BYTES = 2**30
-_AGAIN = "get the file again: it is damaged"
+_AGAIN = "download the file again: it is damaged"
 
 
 class Tree:
-    """The entries of one file. parts: storage key → where it lies."""
+    """The entries of one file. parts: storage key → its place in the file."""
 
     def __init__(self, path: Path, parts: Mapping[str, Member | None]) -> None:
         self.path, self.parts = path, parts
         self._seen = 0
 
     def plain(self, value: Any) -> dict[str, Any]:
-        """The checkpoint as a dict of entries and plain values; a list is numbered, a whole model its state dict."""
+        """The checkpoint as a dict of entries and plain values; a list gets numbers, a pickled model its state dict."""
         found = self._plain(value, "", 0)
         if isinstance(found, Entry):
             return {"": found}
@@ -41,12 +41,12 @@ class Tree:
         if isinstance(found, dict):
             return found
         raise CheckpointError(
-            f"{self.path}: it holds {_what(value)}, no tensors by name",
+            f"{self.path}: it holds {_what(value)} instead of named tensors",
             "save the state dict: torch.save(model.state_dict(), path)",
         )
 
     def scripted(self, value: Any) -> dict[str, Any]:
-        """The tensors of a scripted or traced module under their dotted names; its code is not looked at."""
+        """The tensors of a scripted or traced module under their dotted names; its code is ignored."""
         found: dict[str, Any] = {}
         pending: list[tuple[str, Any, int]] = [("", value, 0)]
         while pending:
@@ -67,7 +67,7 @@ class Tree:
             return self._entry(value, name)
         if isinstance(value, Refused):
             raise CheckpointError(
-                f"{self.path}: {name!r} is a {value.kind} tensor, which is not read",
+                f"{self.path}: {name!r} is a {value.kind} tensor, which is not supported",
                 "save it as a plain tensor on the CPU",
             )
         if isinstance(value, OpaqueObject):
@@ -92,7 +92,7 @@ class Tree:
         return {} if isinstance(value, Namespace) else None
 
     def _module(self, state: Mapping[str, Any], prefix: str, depth: int, found: dict[str, Any]) -> None:
-        """The state dict of a module that was pickled whole, in the order that torch gives it."""
+        """The state dict of a module pickled as a complete object, in torch's order."""
         self._count(depth)
         hidden = state.get("_non_persistent_buffers_set") or ()
         hidden = hidden if isinstance(hidden, set | frozenset | list) else ()
@@ -107,13 +107,17 @@ class Tree:
     def _count(self, depth: int) -> None:
         self._seen += 1
         if depth > DEEPEST or self._seen > MAX_PARTS:
-            what = f"nests deeper than {DEEPEST}" if depth > DEEPEST else f"has over {MAX_PARTS:,} parts"
-            raise CheckpointError(f"{self.path}: it {what}", "get the file again")
+            what = (
+                f"is nested deeper than {DEEPEST} levels"
+                if depth > DEEPEST
+                else f"has over {MAX_PARTS:,} parts"
+            )
+            raise CheckpointError(f"{self.path}: it {what}", "download the file again")
 
     def _entry(self, made: TensorMade, name: str) -> Entry:
         if made.dtype not in WIDTHS:
             raise CheckpointError(
-                f"{self.path}: {name!r} is a tensor of {made.dtype}, which is not read",
+                f"{self.path}: {name!r} has dtype {made.dtype}, which is not supported",
                 "save it as float32, float16 or bfloat16",
             )
         part = self.parts.get(made.storage.key)
@@ -126,7 +130,8 @@ class Tree:
         repeated = elements > spanned and elements * width > MAX_REPEATED_BYTES
         if (made.offset + spanned) * width > part.size or repeated or not _is_possible(made.shape):
             raise CheckpointError(
-                f"{self.path}: {name!r} is {list(made.shape)} and its storage has {part.size:,} bytes", _AGAIN
+                f"{self.path}: {name!r} has shape {list(made.shape)}, but its storage has {part.size:,} bytes",
+                _AGAIN,
             )
         first, packed = made.offset * width, part.offset < 0
         return Entry(
@@ -141,7 +146,7 @@ class Tree:
 
 
 def _is_possible(shape: tuple[int, ...]) -> bool:
-    # An empty tensor may say any size in its other axes; torch counts them all the same.
+    # An empty tensor may state any size in its other axes; torch counts them anyway.
     return math.prod(max(side, 1) for side in shape) < 2**60
 
 
@@ -157,7 +162,7 @@ def _is_row_major(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 def _is_module(value: Any) -> bool:
-    """Whether it was a torch.nn.Module: known by the dicts that each has."""
+    """Whether it was a torch.nn.Module: each has certain dicts."""
     state = value.state if isinstance(value, OpaqueObject) else None
     return isinstance(state, dict) and all(
         isinstance(state.get(kind), dict) for kind in ("_parameters", "_buffers", "_modules")
@@ -172,5 +177,5 @@ def _key(key: Any) -> str:
 
 def _what(value: Any) -> str:
     if isinstance(value, OpaqueObject):
-        return f"an object of {value.called or 'some class'}, which only its own code could bring back"
+        return f"an object of {value.called or 'an unknown class'}, which only its own code can restore"
     return "a bare storage" if isinstance(value, Storage) else f"a {type(value).__name__}"

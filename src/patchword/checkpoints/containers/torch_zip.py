@@ -1,4 +1,4 @@
-"""torch's files since 1.6 (a zip with `data.pkl`), and TorchScript archives (the same with `code/`)."""
+"""torch files since 1.6 (a zip with `data.pkl`), and TorchScript archives (the same with `code/`)."""
 
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,25 @@ from patchword.checkpoints.containers.torch_tree import Tree
 from patchword.checkpoints.containers.unpickle import read_pickle
 from patchword.errors import CheckpointError
 
-# The longest that is known, of a training file with its sampler's state, has a few megabytes.
+# The longest known pickle, from a training file with its sampler's state, has a few megabytes.
 MAX_PICKLE_BYTES = 256_000_000
-# Pickles pack ten to twenty times; what packs a thousand times was made to take long.
+# Pickles compress ten to twenty times; a ratio of a thousand indicates a decompression bomb.
 MAX_PACKED_TIMES = 50
 
 
 def is_torch_pickle(name: str) -> bool:
-    """Whether this part of an archive is the one pickle that torch.save writes: in the folder that holds all, or at its top."""
+    """Whether this part of an archive is torch.save's single pickle: in the folder that holds everything, or at the top."""
     return name.rpartition("/")[2] == "data.pkl" and name.count("/") <= 1
 
 
 def list_torch_zip(path: Path) -> tuple[Container, dict[str, Any], set[str]]:
-    """Container, tree and the classes that were not made. Raises: CheckpointError where it is damaged."""
+    """Container, tree and the classes that were not created. Raises: CheckpointError if it is damaged."""
     parts = members(path)
     pickles = [name for name in parts if is_torch_pickle(name)]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"{path}: a zip archive with {len(pickles)} data.pkl, torch writes one",
-            "give a file of torch.save",
+            f"{path}: the zip archive has {len(pickles)} data.pkl files, but torch writes one",
+            "give a file written by torch.save",
         )
     root = pickles[0].removesuffix("data.pkl")
     _check_order(path, root, parts)
@@ -46,6 +46,6 @@ def _check_order(path: Path, root: str, parts: dict[str, Member]) -> None:
     name = f"{root}byteorder"
     if name in parts and content(path, name, 64).strip() == b"big":
         raise CheckpointError(
-            f"{path}: written on a machine of the other byte order (big-endian)",
-            "save it as .safetensors there",
+            f"{path}: written on a big-endian machine",
+            "save it as .safetensors on that machine",
         )

@@ -1,6 +1,6 @@
-"""A pickle read as data: containers, numbers, text and the descriptions of tensors. Nothing of it is ever run.
+"""Read a pickle as data: containers, numbers, text and descriptions of tensors. None of it is ever executed.
 
-`pickle` calls what `find_class` returns and nothing else; here that is what pickle_stubs.py holds.
+`pickle` calls only what `find_class` returns, which here is always from pickle_stubs.py.
 """
 
 import io
@@ -27,7 +27,7 @@ from patchword.errors import CheckpointError
 
 @dataclass
 class Pickle:
-    """What was read: the object, and the names of classes that were not made."""
+    """The object that was read, and the names of classes that were not created."""
 
     value: Any = None
     strangers: set[str] = field(default_factory=set)
@@ -36,9 +36,9 @@ class Pickle:
 def read_pickle(
     content: bytes | io.BufferedIOBase, path: Path, load_storage: Callable[[tuple[Any, ...]], Storage]
 ) -> Pickle:
-    """One pickle from the bytes, or from where an open file stands.
+    """Read one pickle from bytes, or from the current position of an open file.
 
-    load_storage: what becomes of torch's persistent ids. Raises: CheckpointError where it is damaged.
+    load_storage: handles torch's persistent ids. Raises: CheckpointError if the pickle is damaged.
     """
     found = Pickle()
     stream: Any = io.BytesIO(content) if isinstance(content, bytes) else _Rest(content)
@@ -48,16 +48,16 @@ def read_pickle(
     except CheckpointError:
         raise
     except EOFError as error:
-        raise CheckpointError(f"{path}: truncated within its pickle", "get the file again") from error
-    # A damaged pickle can go wrong in every way that its opcodes know; none of them ran anything.
+        raise CheckpointError(f"{path}: truncated within its pickle", "download the file again") from error
+    # A damaged pickle can raise any error of its opcodes; none of them executes anything.
     except Exception as error:
         what = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise CheckpointError(f"{path}: its pickle is damaged ({what})", "get the file again") from error
+        raise CheckpointError(f"{path}: its pickle is damaged ({what})", "download the file again") from error
     return found
 
 
 class _Rest:
-    """What is left of a file. A pickle that asks for more bytes than there are gets no memory for them."""
+    """The rest of a file. A pickle that requests more bytes than it has gets no memory for them."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
@@ -71,7 +71,7 @@ class _Rest:
 
 
 def _opcodes() -> dict[int, Callable[[Any], None]]:
-    """pickle's own, those before which something must be looked at wrapped."""
+    """pickle's opcodes, with wrappers around those that need a check first."""
     opcodes: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)
 
     def with_keys(opcode: int, keys: slice) -> Callable[[Any], None]:
@@ -85,10 +85,10 @@ def _opcodes() -> dict[int, Callable[[Any], None]]:
         return run
 
     def refuse(reader: Any) -> None:
-        # It would make room for as many bytes as the file says before it looks whether they are there.
-        raise ValueError("a bytearray, which no checkpoint needs")
+        # pickle would allocate as many bytes as the file states before checking that they exist.
+        raise ValueError("it has a bytearray, which no checkpoint needs")
 
-    # Where in the part of the stack that an opcode takes the keys stand.
+    # The position of the keys in the part of the stack that an opcode uses.
     for opcode, keys in (
         (pickle.SETITEM, slice(-2, -1)),
         (pickle.SETITEMS, slice(None, None, 2)),
@@ -101,8 +101,8 @@ def _opcodes() -> dict[int, Callable[[Any], None]]:
     return opcodes
 
 
-# The unpickler that is written in Python: the one in C makes room for any number that a file
-# gives as a place in its memo, and so for as much memory as a file of 20 bytes likes.
+# The Python unpickler: the C one allocates its memo for any index that a file gives, so a file
+# of 20 bytes could request any amount of memory.
 class _Reader(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = _opcodes()
 
@@ -129,7 +129,7 @@ class _Reader(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
-            return pid[1]  # with whole models, torch before 1.6 kept the source of their classes
+            return pid[1]  # for pickled models, torch before 1.6 saved the source of their classes
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise ValueError("a persistent id that is no storage")
+            raise ValueError("a persistent id is not a storage")
         return self._load_storage(pid)

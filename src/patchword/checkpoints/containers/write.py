@@ -1,4 +1,4 @@
-"""Weights files written whole or not at all: an older one stays until the new one is safe on disk."""
+"""Write weights files atomically: an older file stays until the new one is safe on disk."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from patchword.errors import CheckpointError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Tensors that begin on a cache line are read faster, and map as they are.
+# Tensors that start on a cache line are read faster and can be mapped.
 _ALIGNMENT = 64
 _DTYPES = {theirs: name for name, theirs in TORCH_DTYPES.items()}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
-    """Raises: OutputError where there is no space or no permission."""
+    """Raises: OutputError if there is no space or no permission."""
 
     def write(file: IO[bytes]) -> None:
         file.write(_header(tensors, metadata))
@@ -30,20 +30,20 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Map
 
 
 def write_torch(path: Path, tree: Mapping[str, Any]) -> None:
-    """A file of torch.save. Raises: OutputError."""
+    """Write a file with torch.save. Raises: OutputError."""
     import torch
 
     def write(file: IO[bytes]) -> None:
         try:
             torch.save(_own(tree), file)
-        except RuntimeError as error:  # torch's writer, where the disk is full
+        except RuntimeError as error:  # torch's writer on a full disk
             raise OSError(str(error).splitlines()[0]) from error
 
     _whole(path, write)
 
 
 def write_npz(path: Path, arrays: Mapping[str, "Tensor"]) -> None:
-    """An uncompressed archive of arrays; bfloat16 as two bytes without a kind, as jax writes it. Raises: OutputError."""
+    """Write an uncompressed archive of arrays; bfloat16 as two untyped bytes, as JAX does. Raises: OutputError."""
     import zipfile
 
     import numpy as np
@@ -68,12 +68,12 @@ def _array(name: str, tensor: "Tensor") -> Any:
         return plain.numpy()
     except TypeError as error:
         raise CheckpointError(
-            f"NumPy has no {plain.dtype}, which {name} is", "choose another format"
+            f"NumPy has no {plain.dtype}, the dtype of {name}", "choose another format"
         ) from error
 
 
 def _own(value: Any) -> Any:
-    """The same tree with every tensor dense; one that is a view of more would take all of that along."""
+    """The same tree with every tensor dense; saving a view would save its complete storage."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -103,7 +103,7 @@ def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def _in_order(tensors: Mapping[str, "Tensor"]) -> list[tuple[str, "Tensor"]]:
-    """Wide types first, then by name, so that every tensor is aligned to its own width."""
+    """Sort wide types first, then by name, so that every tensor is aligned to its own width."""
     return sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
 
 
@@ -115,7 +115,7 @@ def _header(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> byt
         dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is None:
             raise CheckpointError(
-                f"safetensors has no {tensor.dtype}, which {name} is", "choose another format"
+                f"safetensors has no {tensor.dtype}, the dtype of {name}", "choose another format"
             )
         plain[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
@@ -125,7 +125,7 @@ def _header(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> byt
 
 
 def _bytes_of(tensor: "Tensor") -> Any:
-    """The tensor's memory as it is, no copy where it lies in order on the CPU."""
+    """The tensor's memory, without a copy if it is contiguous on the CPU."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().flatten()
@@ -133,7 +133,7 @@ def _bytes_of(tensor: "Tensor") -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk; Windows has no such call and needs none."""
+    """Flush the rename itself to disk; Windows has no such call and needs none."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -144,6 +144,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); what was there before is untouched",
-        "make room, or choose another place",
+        f"{path}: cannot be written ({error.strerror or error}); any existing file is unchanged",
+        "free some space, or choose another location",
     )
