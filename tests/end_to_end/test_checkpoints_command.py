@@ -128,7 +128,7 @@ def test_what_a_format_cannot_hold_is_refused_by_name_and_nothing_stays(tmp_path
     assert told.returncode == 2 and "has no place for" in told.stderr
     assert not list(tmp_path.iterdir())
     unknown = patchword("convert", CLIP.path, "--to", "tim", "--out", out)
-    assert "near: 'timm'" in unknown.stderr and unknown.returncode == 2
+    assert "did you mean 'timm'" in unknown.stderr and unknown.returncode == 2
 
 
 def test_names_of_classes_go_beside_a_format_that_has_no_place_for_them(tmp_path: Path) -> None:

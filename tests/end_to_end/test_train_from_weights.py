@@ -168,7 +168,7 @@ def test_in_python(base: Path, others: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "found", "fix"),
     [
-        (("--num-heads", "3"), "num_heads: said of weights", "--weights"),
+        (("--num-heads", "3"), "--num-heads only applies to the weights", "--weights"),
         (("--weights", "BASE", "--recipe", "scratch"), "begins from nothing", "--recipe or --weights"),
         (("--weights", "BASE", "--model", "ti/16"), "both asked for", "leave out --model"),
         (

@@ -76,7 +76,7 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         ("give --num-heads (in Python num_heads=…)", "give num_heads=…"),
         ("pass -o run.device=cpu", "pass settings={'run.device': cpu}"),
         ("give --to-channels", "give channels"),
-        ("go on with `patchword train --resume runs/a`", "go on with `pw.train(resume='runs/a')`"),
+        ("resume with `patchword train --resume runs/a`", "resume with `pw.train(resume='runs/a')`"),
         ("`patchword adapt` changes the patch", "`pw.adapt` changes the patch"),
         ("`patchword convert a.pth --to timm` writes it", "`patchword convert a.pth --to timm` writes it"),
         ("a -- b, x--y and /a--b", "a -- b, x--y and /a--b"),
@@ -96,12 +96,12 @@ def test_a_message_is_spoken_in_pythons_words(text: str, python: str) -> None:
         ({"image_size": 0}, "image_size is 0"),
         ({"seed": -1}, "run.seed is -1"),
         ({"max_pixels": 0}, "max_pixels is 0"),
-        ({"device": "gpu"}, "no device 'gpu'; this machine has: "),
+        ({"device": "gpu"}, "device 'gpu' is not available; this machine has: "),
         ({"weights": ""}, "weights is empty"),
         ({"recipe": ""}, "no recipe ''"),
         ({"model": ""}, "no model size ''"),
         ({"out": ""}, "names no folder"),
-        ({"resume": "x", "epochs": 3, "seed": 0}, "epochs, seed would change nothing"),
+        ({"resume": "x", "epochs": 3, "seed": 0}, "epochs, seed cannot be combined with resume"),
     ],
 )
 def test_a_value_of_nothing_is_refused_and_not_taken_as_unset(
