@@ -306,6 +306,10 @@ def train(
         options=options or Options(),
         offline=offline,
     )
+    return _prepare_and_run(request, shown)
+
+
+def _prepare_and_run(request: TrainRequest, shown: "Progress") -> Run:
     prepared = prepare(request, shown)
     _show_start(prepared, shown)
     return run(prepared, shown)

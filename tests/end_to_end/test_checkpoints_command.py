@@ -155,7 +155,7 @@ def test_what_readers_would_round_or_resample_otherwise_is_told(tmp_path: Path) 
         "--out", tmp_path / "hf",
     )  # fmt: skip
     assert "resize (rounding alone, a pixel at most)" in done.stdout
-    assert "elsewhere  at another size positions are resampled by" in done.stdout
+    assert "elsewhere  at another size, positions are resampled by" in done.stdout
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -83,8 +83,7 @@ def evaluate(
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
-    from patchword.inference.evaluate import EvaluationRequest, open_for
-    from patchword.inference.evaluate import evaluate as score
+    from patchword.inference import evaluate as scoring
 
     opening = open_request(
         image_column,
@@ -94,9 +93,9 @@ def evaluate(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    dataset = open_for(loaded, data, opening)
+    dataset = scoring.open_for(loaded, data, opening)
     with counting("scoring images", quiet=as_json) as progress:
-        request = EvaluationRequest(
+        request = scoring.EvaluationRequest(
             split=split,
             include_trained=include_trained,
             batch_size=batch_size,
@@ -104,9 +103,8 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = score(loaded, dataset, request)
+        found = scoring.evaluate(loaded, dataset, request)
     _deliver(found, loaded.report, as_json=as_json, output=output)
-    _check_unreadable(found)
 
 
 def _check_unreadable(found: "Evaluation") -> None:
@@ -133,6 +131,7 @@ def _deliver(found: "Evaluation", report: "LoadReport", *, as_json: bool, output
             say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
+    _check_unreadable(found)
 
 
 def _write(path: Path, text: str) -> None:
