@@ -1,11 +1,11 @@
-"""patchword: the plain Vision Transformer, whole, as a library and a command.
+"""patchword: plain Vision Transformers, end to end, as a library and a command.
 
     import patchword as pw
     model = pw.load("runs/demo")
     model.predict("photo.jpg").top(3)
     run = pw.train("flowers/", out="runs/flowers")
 
-Names are imported when they are first used, so `import patchword` costs nothing.
+Names are imported on first use, so `import patchword` is fast.
 """
 
 import importlib

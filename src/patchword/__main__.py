@@ -1,4 +1,4 @@
-"""`python -m patchword`: the command, where its script is not on the path."""
+"""`python -m patchword`: run the command if its script is not on the path."""
 
 from patchword.cli.main import main
 

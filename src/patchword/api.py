@@ -1,4 +1,4 @@
-"""What `import patchword as pw` offers in a line: composes the rooms, decides nothing itself."""
+"""The functions of `import patchword as pw`. They compose the other packages and contain no logic of their own."""
 
 import inspect as signatures
 from collections.abc import Mapping, Sequence
@@ -47,19 +47,19 @@ def load(
     below: str | None = None,
     drop: Sequence[str] = (),
 ) -> "Model":
-    """The model in a run folder, a weights file or folder in any layout, of the hub (hf://org/name[@revision]), or of
-    a published name.
+    """Load a model from a run folder, a weights file or folder in any supported format, the hub
+    (hf://org/name[@revision]) or a published name.
 
-    offline: open no socket; take what is in the cache. The others tell what no file says, as num_heads
-    of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels a side, or (rows,
-    columns). head: the file of a linear head. allow_partial: draw what the file lacks at random.
-    below: read only the tensors whose names begin so ("model."). drop: names or patterns of tensors to
-    leave out ("head.*"); each is listed in the report.
-    Raises: CheckpointError; for a fact that is in no file it names the fact and the option.
+    offline: use cached files only. The other options specify facts that the files do not contain, such as
+    num_heads of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels per side, or
+    (rows, columns). head: the file of a linear head. allow_partial: initialise missing tensors randomly.
+    below: read only tensors whose names start with this ("model."). drop: names or patterns of tensors to
+    ignore ("head.*"); each is listed in the report.
+    Raises: CheckpointError; for a missing fact, it gives the fact and the option.
     """
     from patchword.inference.load import load as load_model
 
-    said = Options(
+    facts = Options(
         num_heads=num_heads,
         image_size=_sides(image_size, "image_size"),
         patch_size=_sides(patch_size, "patch_size"),
@@ -74,7 +74,7 @@ def load(
         below=below,
         drop=patterns(drop),
     )
-    return load_model(path, device=device, options=said, offline=offline)
+    return load_model(path, device=device, options=facts, offline=offline)
 
 
 def _sides(value: Sides, name: str) -> tuple[int, int] | None:
@@ -82,7 +82,7 @@ def _sides(value: Sides, name: str) -> tuple[int, int] | None:
         return None
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise SettingsError(f"{name} is {value!r}", "give pixels a side, or (rows, columns)")
+        raise SettingsError(f"{name} is {value!r}", "give pixels per side, or (rows, columns)")
     return sides[0], sides[1]
 
 
@@ -95,7 +95,7 @@ def inspect(
     drop: Sequence[str] = (),
     offline: bool = False,
 ) -> "Inspected":
-    """What a checkpoint is and what loading it would do; no tensor is read. Raises: CheckpointError."""
+    """Describe a checkpoint and how it would load, without reading any tensor. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
     return inspected(model, part_of(options, below, drop), offline=offline)
@@ -113,10 +113,10 @@ def convert(
     drop: Sequence[str] = (),
     offline: bool = False,
 ) -> "Conversion":
-    """Write a model in the layout `to` ("timm", "google", …), read it back and compare one image through both.
+    """Write a model in the format `to` ("timm", "google", …), read it back and compare the outputs for one image.
 
-    accept: fields of the config that readers of the format may take otherwise ("norm.eps").
-    Raises: CheckpointError naming what the format cannot hold; OutputError. Nothing stays then.
+    accept: config fields for which readers of the format may use a different value ("norm.eps").
+    Raises: CheckpointError with the facts that the format cannot store; OutputError. No files remain then.
     """
     from patchword.inference.convert import convert as run_conversion
 
@@ -139,11 +139,11 @@ def adapt(
     options: Options | None = None,
     offline: bool = False,
 ) -> "Adapted":
-    """Write `model` for another size of image or patch, other channels or classes, and say what became of each tensor.
+    """Write `model` for another image size, patch size, channels or classes, and list what was done to each tensor.
 
-    how: new channels repeat the old in turn ("inflate"), are their mean ("average"), or those that
-    `source` numbers ("map"). classes: rows of names in common are kept; a head with new rows does not
-    answer before it is trained.
+    how: new channels repeat the old ones cyclically ("inflate"), are their mean ("average"), or are chosen by
+    `source` ("map"). classes: rows of classes in both lists are kept; a head with new rows does not
+    predict until it is trained.
     Raises: SettingsError, CheckpointError, OutputError.
     """
     from patchword.checkpoints.adapt import Wanted
@@ -172,11 +172,11 @@ def check(
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
 ) -> CheckReport:
-    """What is in a data set and what is wrong with it.
+    """Check a data set and list its problems.
 
-    image_column, label_column, split_column: of a table. class_level: how many folders deep the class folders lie.
+    image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images.
-    Raises: DataError where there is no data set.
+    Raises: DataError if there is no data set.
     """
     from patchword import machine
 
@@ -210,11 +210,12 @@ def evaluate(
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> "Evaluation":
-    """Score a model (or what `load` takes) on data, classes matched by name.
+    """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
 
-    split: "train", "val", "test" or "all"; None takes the first that is there of val, test, all. device, options,
-    offline: how the model is loaded. value_range: (lowest, highest) of deep images, if not the model's own.
-    Images that the model was trained on are left out and counted, unless `include_trained`. Images that cannot be read are in `unreadable` and not scored.
+    split: "train", "val", "test" or "all"; None uses the first one available of val, test and all. device,
+    options, offline: how the model is loaded. value_range: (lowest, highest) of deep images, if it differs
+    from the model's. Images that the model was trained on are excluded and counted, unless
+    `include_trained`. Unreadable images are listed in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
     from patchword.inference import evaluate as scoring
@@ -223,7 +224,9 @@ def evaluate(
     if isinstance(model, str | Path):
         model = load_model(model, device=device, options=options, offline=offline)
     elif device is not None or options is not None:
-        raise SettingsError("a loaded model is on a device and has its facts", "leave out device and options")
+        raise SettingsError(
+            "device and options do not apply to a model that is already loaded", "remove device and options"
+        )
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
@@ -273,23 +276,22 @@ def train(
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train a classifier and score it, as `patchword train` does: from scratch or from `weights`.
+    """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: go on with this interrupted run; then `data` is only needed where it moved. weights: what `load` takes.
-    config: a TOML file of settings. settings: any of config.toml's by dotted path, as {"optim.lr": 3e-4}. None leaves
-    a choice to the recipe. options, offline: how the weights are read. progress: lines on standard error; False for
-    silence, or an object of your own.
-    Raises: PatchwordError; TrainingBroken and Interrupted once it runs.
+    resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
+    config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
+    choice to the recipe. options, offline: how the weights are read. progress: True for lines on standard
+    error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     asked = locals()
     shown = _progress(progress)
     if resume is not None:
-        _refuse_beside_resume(asked)
+        _refuse_with_resume(asked)
         return resume_folder(resume, data=None if data is None else str(data), progress=shown)
     if data is None:
-        raise UserError("no data is given", 'give "digits", a folder or .zip of class folders, or a table')
+        raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
     prepared = prepare(_request(asked), shown)
-    _show_beginning(prepared, shown)
+    _show_start(prepared, shown)
     return run(prepared, shown)
 
 
@@ -314,7 +316,7 @@ def _request(asked: Mapping[str, Any]) -> TrainRequest:
 
 
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `train` that each choose a setting."""
+    """The parameters of `train` that correspond to settings."""
     names = (
         "recipe",
         "model",
@@ -335,7 +337,7 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
 
 
-def _show_beginning(prepared: Prepared, shown: "Progress") -> None:
+def _show_start(prepared: Prepared, shown: "Progress") -> None:
     shown.message(f"training {prepared.dataset.path} into {prepared.out}")
     for reading in prepared.dataset.readings:
         shown.message(f"data: {reading}")
@@ -349,9 +351,9 @@ def _overlay(
 ) -> "Overlay":
     from patchword.training.overlay import PATHS, make_overlay
 
-    said = [(PATHS[name], name, value) for name, value in given.items() if value is not None]
-    said += [(path, f"settings[{path!r}]", value) for path, value in (settings or {}).items()]
-    return make_overlay(config, said)
+    options = [(PATHS[name], name, value) for name, value in given.items() if value is not None]
+    options += [(path, f"settings[{path!r}]", value) for path, value in (settings or {}).items()]
+    return make_overlay(config, options)
 
 
 def _progress(asked: "Progress | bool") -> "Progress":
@@ -362,18 +364,18 @@ def _progress(asked: "Progress | bool") -> "Progress":
     return asked
 
 
-def _refuse_beside_resume(given: Mapping[str, Any]) -> None:
-    """A resumed run keeps its settings; other ones must not pass in silence."""
+def _refuse_with_resume(given: Mapping[str, Any]) -> None:
+    """Raises: UserError if `resume` is combined with other settings, which it would ignore."""
     defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
     free = ("data", "resume", "progress")
     others = [n for n, default in defaults.items() if n not in free and given[n] != default]
     if others:
         raise UserError(
-            f"resume goes on with the run's own settings, so {', '.join(others)} would change nothing",
-            "leave them out, or start a new run",
+            f"{', '.join(others)} cannot be combined with resume, which keeps the run's settings",
+            f"remove {', '.join(others)}, or start a new run",
         )
 
 
 def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | bool" = True) -> Run:
-    """As `train(data, resume=folder)`."""
+    """Resume an interrupted run; the same as `train(data, resume=folder)`."""
     return train(data, resume=folder, progress=progress)

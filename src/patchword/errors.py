@@ -1,33 +1,33 @@
-"""Everything that can go wrong and is not a bug, with the exit code of the command.
+"""All expected errors, with the exit code of the command.
 
-    PatchwordError                 what was found; `fix`: the one thing to do
-    ├── UserError              2   input or settings are wrong, nothing was started
+    PatchwordError                 what is wrong; `fix`: how to fix it
+    ├── UserError              2   input or settings are wrong; nothing was started
     │   ├── SettingsError          an unknown key, a value out of range, a config file
     │   ├── DataError              a data set: classes, splits, tables, folders
-    │   ├── ImageError             one image that cannot be read as asked
+    │   ├── ImageError             one image that cannot be read as requested
     │   ├── CheckpointError        a weights file
-    │   │   ├── UnknownLayout      tensors that no known layout names
-    │   │   ├── AmbiguousLayout    two layouts fit
-    │   │   ├── KeyMismatch        tensors missing or left over
-    │   │   ├── ShapeMismatch      a tensor of another shape than the model's
-    │   │   ├── MissingFact         what no file says of the model and the user must
+    │   │   ├── UnknownLayout      tensor names of no supported layout
+    │   │   ├── AmbiguousLayout    two layouts match
+    │   │   ├── KeyMismatch        missing or unexpected tensors
+    │   │   ├── ShapeMismatch      a tensor whose shape differs from the model's
+    │   │   ├── MissingFact        a fact about the model that no file specifies, so the user must
     │   │   └── UnsafeFile         reading it would run code, or it points outside its folder
-    │   ├── OutputError            the place for the answer: no space, no permission
+    │   ├── OutputError            the output cannot be written: no space, no permission
     │   ├── NotEnoughMemory        the model, batch or image does not fit, by estimate or when tried
-    │   └── MissingExtra           an optional package is needed and absent
-    ├── PartialFailure         3   done, some inputs failed and are listed
-    ├── TrainingBroken         4   numerically broken; the last good weights are kept
-    └── Interrupted          130   stopped by the user; weights kept, how to go on printed
+    │   └── MissingExtra           a required optional package is not installed
+    ├── PartialFailure         3   finished, but some inputs failed and are listed
+    ├── TrainingBroken         4   training diverged; the last good weights are kept
+    └── Interrupted          130   stopped by the user; weights are kept, and how to resume is printed
 
-Any other exception that reaches the command is a bug: exit code 1 and its traceback.
+Any other exception that reaches the command is a bug: exit code 1 with a traceback.
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PatchwordError(Exception):
-    """A message of two lines: what was found and where, then what to do about it."""
+    """An error in two lines: what is wrong and where, then how to fix it."""
 
     exit_code = 1
 
@@ -40,15 +40,15 @@ class PatchwordError(Exception):
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
     def about(self, name: str) -> str:
-        """The reason and its fix on one line, for a list that already shows `name`."""
+        """The reason and its fix on one line, for lists that already show `name`."""
         return f"{self.reason(name)}; fix: {self.fix}" if self.fix else self.reason(name)
 
     def reason(self, name: str) -> str:
-        """The message without `name` before it."""
+        """The message without the prefix `name`."""
         return self.message.removeprefix(f"{name}: ")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
-        # Decode workers send errors between processes; the default would lose `fix`.
+        # Decode workers pickle errors; the default __reduce__ would lose `fix`.
         return type(self), (self.message, self.fix)
 
 
@@ -89,7 +89,7 @@ class ShapeMismatch(CheckpointError):
 
 
 class MissingFact(CheckpointError):
-    """fact: the field of `Options` that says it."""
+    """fact: the field of `Options` that specifies the missing fact."""
 
     def __init__(self, message: str, fix: str = "", fact: str = "") -> None:
         super().__init__(message, fix)
@@ -128,7 +128,7 @@ class Interrupted(PatchwordError):
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The known names most like `name`, best first; empty when none is near."""
+    """The known names most similar to `name`, best first; empty if none is similar."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
@@ -136,7 +136,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.6
     return [by_lower[candidate] for candidate in found]
 
 
-# What torch, oneDNN and the C++ library say when an allocation fails; torch raises all as RuntimeError, NumPy some as ValueError.
+# Messages of torch, oneDNN and the C++ library if an allocation fails. torch raises RuntimeError, NumPy sometimes ValueError.
 _ALLOCATION_FAILED = (
     "can't allocate memory",
     "not enough memory",
@@ -162,23 +162,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def plural(number: int, one: str, more: str = "") -> str:
-    """ "1 image", "2 images"; more: the plural that is no added s."""
+    """ "1 image", "2 images"; more: an irregular plural."""
     return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def escape_surrogates(text: str) -> str:
-    """Text that UTF-8 can hold: what Python makes of a file name's bytes that are none becomes an escape, \\udcff."""
+    """Text that UTF-8 can encode: surrogates, Python's stand-ins for undecodable bytes in file names, become \\udcff."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-# Needed inside words of Persian, of Indic scripts and inside emoji; they move nothing on a screen.
+# Needed in Persian words, Indic scripts and emoji; they do not affect a terminal.
 _JOINERS = "\u200c\u200d"
 
 
 def is_control(char: str) -> bool:
-    """Whether a terminal may act on the character rather than show it: controls, line ends, bidirectional formats.
+    """Whether a terminal may interpret the character instead of showing it: controls, line ends, bidirectional marks.
 
-    Of bytes that are not text (Python's \\udc80 to \\udcff) only those that an 8-bit terminal takes as commands.
+    Of undecodable bytes (Python's \\udc80 to \\udcff), only those that an 8-bit terminal treats as commands count.
     """
     import unicodedata
 
@@ -190,9 +190,9 @@ def is_control(char: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    r"""`text` as a terminal can show it: line ends, escape codes and bidirectional formats as \n, \x1b, \u202e.
+    r"""Escape line ends, control codes and bidirectional marks in `text` as \n, \x1b, \u202e.
 
-    Every name that a user's data or checkpoint brings goes through here on its way to a screen.
+    Every name from a user's data or checkpoint passes through here before it is printed.
     """
     if text.isprintable():
         return text
@@ -200,19 +200,26 @@ def one_line(text: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """ " ('b' is near)", or nothing; names that look alike and differ (é as one character or as two) are told apart."""
+    """ " (did you mean 'b'?)", or "". Names that only look the same (é as one or two characters) are spelt out."""
     import unicodedata
 
     known = list(known)
     seen = unicodedata.normalize("NFKC", name)
     for other in known:
         if other != name and unicodedata.normalize("NFKC", other) == seen:
-            return f" (spelt {name!a}; {other!a} looks the same and is another name)"
+            return f" (spelt {name!a}; {other!a} looks the same but is a different name)"
     likely = nearest(name, known, 1)
-    return f" ({likely[0]!r} is near)" if likely else ""
+    return did_you_mean(likely)
 
 
 def near_text(name: str, known: Iterable[str]) -> str:
-    """A clause for a message: " (near: 'a', 'b')", or nothing when none is near."""
-    found = nearest(name, known)
-    return f" (near: {', '.join(repr(f) for f in found)})" if found else ""
+    """A clause for a message: " (did you mean 'a' or 'b'?)", or "" if no known name is similar."""
+    return did_you_mean(nearest(name, known))
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """ " (did you mean 'a', 'b' or 'c'?)", or "" without names."""
+    if not names:
+        return ""
+    *others, last = map(repr, names)
+    return f" (did you mean {', '.join(others)} or {last}?)" if others else f" (did you mean {last}?)"

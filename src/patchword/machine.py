@@ -1,4 +1,4 @@
-"""What this machine really grants: threads, memory, and an allocator that keeps what it frees.
+"""Resources available to this process (threads, memory, devices), and allocator tuning.
 
 Nothing here runs on import; the commands and `patchword.load` call it. The measurements
 behind each choice are in docs/decisions/0006-threads-and-allocator.md.
@@ -18,81 +18,81 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUPS = Path("/sys/fs/cgroup")
-# Shorter looks see too few of the kernel's ticks (100 a second) to tell busy from idle.
-_SHORTEST_LOOK_S = 0.025
-# One picture predicted after the other must not wait for a look each time.
-_ANSWER_HOLDS_S = 0.5
+# Shorter intervals contain too few kernel ticks (100 per second) to distinguish busy from idle.
+_MIN_INTERVAL_S = 0.025
+# Predicting one image after another must not wait for a new measurement each time.
+_CACHED_FOR_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class CpuSample:
-    """CPU seconds spent so far on the cores we may use, by anybody and by this process."""
+    """CPU seconds spent so far on our usable cores, by all processes and by this one."""
 
     at_s: float
     all_busy_s: float
     own_busy_s: float
 
 
-_first_look: CpuSample | None = None
-_last_answer: int | None = None
+_first_sample: CpuSample | None = None
+_last_result: int | None = None
 
 
 def start_sampling() -> None:
-    """Begin to watch how busy the machine is, so that `granted_threads` need not wait.
+    """Start measuring how busy the machine is, so that `granted_threads` need not wait.
 
-    The command calls this first; importing torch then gives a second or more of watching.
+    The command calls this first; importing torch then takes a second or more, which is the interval measured.
     """
-    global _first_look
-    _first_look = _look()
+    global _first_sample
+    _first_sample = _sample()
 
 
 def granted_threads() -> int:
-    """Threads that compute can use now: the cores granted, less what other processes take.
+    """Compute threads to use now: the cores granted, minus those that other processes keep busy.
 
-    Granted is affinity, cgroup quota and OMP_NUM_THREADS, two hardware threads of one core
-    counting once, as torch counts. Other processes are watched since `watch()`, or for 25 ms. A
-    thread more than the machine has room for costs more than a thread too few: each
-    parallel region ends with its slowest thread, which waits for the other process's turn.
+    Affinity, the cgroup quota and OMP_NUM_THREADS limit the cores granted. Two hardware threads of one core
+    count once, as in torch. Other processes are measured since `start_sampling()`, or for 25 ms.
+    One thread too many costs more than one too few: each parallel region waits for its slowest thread,
+    which waits for the other process.
     """
-    global _first_look, _last_answer
+    global _first_sample, _last_result
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
     cores = granted_cores()
-    first = _first_look or _look()
+    first = _first_sample or _sample()
     if first is None:
         return cores
     passed = time.monotonic() - first.at_s
-    if _last_answer is not None and passed < _ANSWER_HOLDS_S:
-        return min(_last_answer, cores)
-    if passed < _SHORTEST_LOOK_S:
-        time.sleep(_SHORTEST_LOOK_S - passed)
-    last = _look()
-    _first_look = last
+    if _last_result is not None and passed < _CACHED_FOR_S:
+        return min(_last_result, cores)
+    if passed < _MIN_INTERVAL_S:
+        time.sleep(_MIN_INTERVAL_S - passed)
+    last = _sample()
+    _first_sample = last
     assert last is not None
-    _last_answer = threads_beside(cores, len(_usable_cpus()), busy_beside(first, last))
-    return _last_answer
+    _last_result = threads_beside(cores, len(_usable_cpus()), busy_beside(first, last))
+    return _last_result
 
 
 def busy_beside(first: CpuSample, last: CpuSample) -> float:
-    """Cores that other processes kept busy between two looks."""
+    """Cores that other processes kept busy between two samples."""
     passed = max(last.at_s - first.at_s, 1e-3)
     others = (last.all_busy_s - first.all_busy_s) - (last.own_busy_s - first.own_busy_s)
     return max(others / passed, 0.0)
 
 
 def hardware_threads() -> int:
-    """How many threads can run at once on the processors granted."""
+    """Number of threads that can run at once on the CPUs granted."""
     return len(_usable_cpus())
 
 
 def threads_beside(cores: int, hardware_threads: int, busy: float) -> int:
-    """Cores left when `busy` of the hardware threads are taken; half a core counts as free."""
+    """Cores left if `busy` of the hardware threads are in use; half a core counts as free."""
     return max(1, min(cores, int(hardware_threads - busy + 0.5)))
 
 
 def granted_cores() -> int:
-    """Cores this process may use when nobody else runs: affinity and cgroup quota."""
+    """Cores this process may use if nothing else runs: affinity and cgroup quota."""
     cpus = _usable_cpus()
     cores = len({_siblings(cpu) for cpu in cpus}) or 1
     quota = _cpu_quota()
@@ -106,22 +106,22 @@ def _usable_cpus() -> frozenset[int]:
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of the core of `cpu`; itself where the system does not say."""
+    """The hardware threads that share a core with `cpu`; only `cpu` if the system does not report them."""
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
     except OSError:
         return str(cpu)
 
 
-def _look() -> CpuSample | None:
-    """None where the system does not tell (no /proc)."""
+def _sample() -> CpuSample | None:
+    """CPU times so far, or None on a system without /proc."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
     except OSError:
         return None
     ticks_per_s = os.sysconf("SC_CLK_TCK")
-    # Work of lower priority than ours gives way to us, so it takes nothing from us.
+    # Work of lower priority than ours yields to us, so it costs us nothing.
     niced_counts = os.nice(0) > 0
     usable = {f"cpu{cpu}" for cpu in _usable_cpus()}
     ticks = 0
@@ -133,48 +133,51 @@ def _look() -> CpuSample | None:
 
 
 def _cpu_quota() -> float | None:
-    """The least CPU quota over this process's cgroups and those above, in cores."""
+    """The smallest CPU quota of this process's cgroups and their parents, in cores."""
     quotas = []
     for folder in _cgroup_folders("cpu"):
         with contextlib.suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()  # version 2; "max" is no number
+            quota, period = (
+                (folder / "cpu.max").read_text().split()
+            )  # version 2; "max" means unlimited and fails int()
             quotas.append(int(quota) / int(period))
         with contextlib.suppress(OSError, ValueError):
-            quota = (folder / "cpu.cfs_quota_us").read_text()  # version 1; -1 is none
+            quota = (folder / "cpu.cfs_quota_us").read_text()  # version 1; -1 means unlimited
             if int(quota) > 0:
                 quotas.append(int(quota) / int((folder / "cpu.cfs_period_us").read_text()))
     return min(quotas, default=None)
 
 
 def find_device(name: "str | torch.device | None" = None) -> "torch.device":
-    """The device of that name to compute on; None and "auto" take a CUDA GPU where there is one, else the CPU.
+    """The device with this name; None and "auto" select a CUDA GPU if available, else the CPU.
 
-    Raises: SettingsError for a device that this machine has not, with those that it has.
+    Raises: SettingsError for an unavailable device; the message lists the available ones.
     """
     import torch
 
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = ["cpu"]
+    available = ["cpu"]
     if torch.cuda.is_available():
-        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
-        there.append("mps")
+        available.append("mps")
     try:
         device = torch.device(name)
-        # Nothing can be read back from "meta", where torch makes tensors without values.
+        # "meta" tensors have no values, so nothing could be read back.
         works = device.type != "meta" and torch.empty(0, device=device).device.type == device.type
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
         works = False
     if not works:
         raise SettingsError(
-            f"no device {str(name)!r}; this machine has: {', '.join(there)}", f"give --device {there[-1]}"
+            f"device {str(name)!r} is not available; this machine has: {', '.join(available)}",
+            f"use --device {available[-1]}",
         )
     return device
 
 
 def memory_limit_bytes() -> int:
-    """Memory this process may take: the machine's, or less if a cgroup or `ulimit` says so."""
+    """Memory this process may use: the machine's, or less if a cgroup or `ulimit` limits it."""
     limits = [_physical_memory_bytes()]
     for folder in _cgroup_folders("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -184,7 +187,7 @@ def memory_limit_bytes() -> int:
 
 
 def most_memory_left_bytes() -> int:
-    """More than this the process cannot get, whatever others give back: the limit and all swap, less what it holds."""
+    """Upper bound on the memory this process can still get: the limit plus all swap, minus what it holds."""
     swap = _kilobytes(Path("/proc/meminfo"), "SwapTotal") or 0
     held = _kilobytes(Path("/proc/self/status"), "VmRSS") or 0
     granted = memory_limit_bytes()
@@ -194,7 +197,7 @@ def most_memory_left_bytes() -> int:
 
 
 def _process_limits() -> list[int]:
-    """What `ulimit` leaves, as resident memory: an address space also holds code that is mapped and never read."""
+    """The limits of `ulimit` as resident memory, since an address space also contains mapped code that is never read."""
     if sys.platform == "win32":
         return []
     import resource
@@ -210,7 +213,7 @@ def _process_limits() -> list[int]:
 
 
 def _kilobytes(file: Path, field: str) -> int | None:
-    """The value of a line "Field:  123 kB", in bytes; None if the system does not tell."""
+    """The value of a line "Field:  123 kB", in bytes; None if it is not available."""
     with contextlib.suppress(OSError):
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{field}:"):
@@ -219,7 +222,7 @@ def _kilobytes(file: Path, field: str) -> int | None:
 
 
 def _cgroup_folders(controller: str) -> list[Path]:
-    """The folders of this process's cgroups that hold `controller`, and all above them."""
+    """The folders of this process's cgroups with `controller`, and all their parents."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -230,7 +233,7 @@ def _cgroup_folders(controller: str) -> list[Path]:
         if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUPS / controllers if controllers else _CGROUPS
-        # Inside a container the path is the host's and may not be there; the root then is ours.
+        # In a container this is the host's path and may not exist; the root is then our cgroup.
         place = root / inside.lstrip("/")
         folders += [place, *(p for p in place.parents if p.is_relative_to(root))]
     return [folder for folder in folders if folder.is_dir()]
@@ -252,8 +255,8 @@ def _windows_memory_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held; 0 where the system does not tell."""
-    # getrusage would carry over the peak of the program that started this one.
+    """Peak memory of this process; 0 if the system does not report it."""
+    # getrusage would include the peak of the program that started this one.
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
         for line in file:
             if line.startswith("VmHWM:"):
@@ -267,22 +270,22 @@ def peak_memory_bytes() -> int:
 
 
 def tune_allocator() -> bool:
-    """Have glibc keep freed buffers for the next batch; whether it took it.
+    """Make glibc keep freed buffers for the next batch. Returns whether glibc accepted the settings.
 
-    By default each buffer over a threshold is a mapping of its own that goes back to the
-    system when freed, so every batch pays for fresh, zeroed pages. Only glibc's malloc is
-    concerned; others (musl, macOS, jemalloc preloaded) are left as they are.
+    By default, each buffer over a threshold is a separate mapping that is returned to the
+    system when freed, so every batch pays for fresh, zeroed pages. This affects only glibc's
+    malloc; other allocators (musl, macOS, preloaded jemalloc) are unchanged.
     """
     if sys.platform != "linux":
         return False
     import ctypes
 
-    trim_threshold, mmap_threshold = -1, -3  # names of the parameters in malloc.h
+    trim_threshold, mmap_threshold = -1, -3  # parameter numbers from malloc.h
     with contextlib.suppress(ValueError, OSError, AttributeError):
         if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
             return False
         mallopt = ctypes.CDLL(None).mallopt
-        # 32 MiB is the most that glibc takes as threshold of mappings.
-        taken = mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20)
-        return bool(taken)
+        # 32 MiB is the largest mmap threshold that glibc accepts.
+        accepted = mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20)
+        return bool(accepted)
     return False

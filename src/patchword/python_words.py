@@ -1,4 +1,4 @@
-"""Messages for those who call from Python: `--image-size` there is `image_size`, `-o optim.lr=1` an entry of settings."""
+"""Rewrite command-line messages for Python callers: `--image-size` becomes `image_size`, `-o optim.lr=1` a settings entry."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ _VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "train")
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """`function` with the options and commands of its errors in Python's words."""
+    """Wrap `function` so that its errors mention Python parameters instead of options and commands."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,7 +29,7 @@ def in_python(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def as_python(text: str) -> str:
-    """A message of the command as one of the library. Whole commands with arguments stay: they can be typed."""
+    """Rewrite a message of the command for the library. Complete commands with arguments stay, as users can run them."""
     parts = text.split("`")
     parts[::2] = [_options(part) for part in parts[::2]]
     parts[1::2] = [_command(part) for part in parts[1::2]]

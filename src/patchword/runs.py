@@ -1,4 +1,4 @@
-"""A training from what the user asked for to the report: prepared, run, gone on with, finished."""
+"""A training from the user's request to the report: prepare, run, resume, finish."""
 
 import contextlib
 import os
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from patchword.training.recipes.facts import DataFacts
     from patchword.training.weights import Start
 
-# In data.json: where the data are, whatever folder the run is gone on with from.
+# Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished training. evaluation: of last.safetensors. skipped: images that could not be read."""
+    """A finished training. evaluation: the scores of last.safetensors. skipped: unreadable images."""
 
     folder: Path
     settings: "TrainSettings"
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A checked data set, how it was opened, the weights to begin from, and the settings chosen, ready to train."""
+    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings."""
 
     dataset: Dataset
     report: CheckReport
@@ -70,9 +70,10 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """data: what `open_data` takes. out: the run folder; None is runs/ and the data's name.
+    """A request to train.
 
-    options, offline: how the weights of `run.weights` are read, where there are any.
+    data: as for `open_data`. out: the run folder; None means runs/ plus the data's name.
+    options, offline: how to read the weights of `run.weights`, if there are any.
     """
 
     data: str
@@ -84,9 +85,9 @@ class TrainRequest:
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
-    """Open and check the data, read the weights to begin from, choose the settings; nothing is written yet.
+    """Open and check the data, read the starting weights and choose the settings, without writing anything.
 
-    Raises: DataError for the first thing that makes training meaningless, CheckpointError.
+    Raises: DataError for the first problem that makes training meaningless; CheckpointError.
     """
     from patchword import machine
     from patchword.training.choose import choose
@@ -96,7 +97,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
     machine.tune_allocator()
     overlay, known = request.overlay, ("split_seed", "weights", "device")
-    # The seed of the split decides which images are held out, the weights what the recipe starts from.
+    # The split seed decides which images are held out, and the weights decide what the recipe starts from.
     given = {name: value for name in known if (value := overlay.get(f"run.{name}")) is not None}
     early = RunSettings(**given)
     if early.device not in ("auto", "cpu"):
@@ -105,7 +106,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     dataset = open_data(request.data, opening)
     if early.weights == "" and overlay.is_option("run.weights"):
         raise SettingsError(
-            "the name of the weights is empty", "give --weights NAME, or leave it out to begin from nothing"
+            "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
     start = _start(request, early.weights)
     report = check_data(
@@ -131,23 +132,24 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
-    """The weights to begin from. Raises: SettingsError for options of weights where there are none."""
+    """The starting weights. Raises: SettingsError for options that apply only to weights if there are none."""
     if weights:
         from patchword.training.weights import read_start
 
         return read_start(weights, request.options, offline=request.offline, overlay=request.overlay)
     unset = asdict(Options())
-    said = [flag_of(name) for name, value in asdict(request.options).items() if value != unset[name]]
-    if said:
+    given = [flag_of(name) for name, value in asdict(request.options).items() if value != unset[name]]
+    if given:
+        only = "only applies" if len(given) == 1 else "only apply"
         raise SettingsError(
-            f"{', '.join(said)}: said of weights to begin from, and none are given",
-            "give --weights, or leave it out",
+            f"{', '.join(given)} {only} to the weights that training starts from, and none are given",
+            f"add --weights, or remove {', '.join(given)}",
         )
     return None
 
 
 def data_facts(report: CheckReport) -> "DataFacts":
-    """What recipes look at, from what the check found."""
+    """The facts that recipes use, from the results of the check."""
     from patchword.training.recipes.facts import DataFacts
 
     dataset = report.dataset
@@ -165,15 +167,15 @@ def data_facts(report: CheckReport) -> "DataFacts":
 
 
 def _written_signs(classes: tuple[str, ...]) -> bool:
-    """Classes called by one character or a number look like letters and digits, which a mirror spoils."""
+    """Whether the classes look like letters or digits (one character or a number), which mirroring would change."""
     return all(len(name) == 1 or name.isdecimal() for name in classes)
 
 
 def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
-    """Train what `prepare` made ready, score the last averaged weights, write the report."""
+    """Train what `prepare` returned, score the last averaged weights and write the report."""
     from patchword.training.train import start_run
 
-    # A run that goes on must find the same images again.
+    # A resumed run must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
     if os.path.exists(prepared.dataset.path):
         facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
@@ -186,7 +188,7 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
 
 
 def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
-    """Go on with an interrupted run from its last whole epoch. data: where the images are now, if moved."""
+    """Resume an interrupted run from its last complete epoch. data: the images' new location, if they have moved."""
     from patchword import machine
     from patchword.training.runfolder import open_folder
     from patchword.training.train import read_run, resume_run
@@ -202,23 +204,23 @@ def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Pro
 
 
 def _place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
-    """Where a run's images are: where they were, or at the path that was given, seen from here.
+    """The location of a run's images: the absolute path, or the path that was given, relative to here.
 
-    Raises: DataError where they are at neither.
+    Raises: DataError if neither exists.
     """
     given, kind = str(facts["path"]), facts.get("kind")
     places = [str(facts.get(ABSOLUTE_PATH, given)), given]
-    there = [place for place in places if os.path.exists(place)]
-    if not there and kind != "digits":
+    existing = [place for place in places if os.path.exists(place)]
+    if not existing and kind != "digits":
         raise DataError(
-            f"{places[0]} is not there: the images of {folder}",
-            f"give their place now: `patchword train DATA --resume {folder}`",
+            f"{places[0]}, the data of {folder}, does not exist",
+            f"give its new location: `patchword train DATA --resume {folder}`",
         )
-    return there[0] if there else given
+    return existing[0] if existing else given
 
 
 class _reported:
-    """Writes the report also of a run that was stopped, and says how to go on with it."""
+    """Context manager: write the report of a stopped run too, and say how to resume it."""
 
     def __init__(self, folder: Path, settings: "TrainSettings | None" = None) -> None:
         self.folder, self.settings = folder, settings
@@ -240,24 +242,28 @@ class _reported:
         if not any((self.folder / "state").glob("*.pt")):
             if isinstance(error, KeyboardInterrupt) and not self.folder.exists():
                 raise Interrupted(
-                    "interrupted before the training began; no run folder is left", "give the command again"
+                    "interrupted before training started; no run folder was kept", "run the command again"
                 ) from error
             return
-        go_on = f"go on with `patchword train --resume {self.folder}`"
+        resume = f"resume with `patchword train --resume {self.folder}`"
         if isinstance(error, KeyboardInterrupt):
             kept = (self.folder / "last.safetensors").exists()
-            what = "the last whole epoch is kept" if kept else "no epoch was whole yet, there are no weights"
-            raise Interrupted(f"interrupted; {what}", go_on) from error
+            what = (
+                "the last complete epoch is kept"
+                if kept
+                else "no epoch was complete, so there are no weights"
+            )
+            raise Interrupted(f"interrupted; {what}", resume) from error
         if isinstance(error, PatchwordError) and (self.folder / "metrics.jsonl").exists():
             from patchword.reports.html import write_report
 
-            # A report that cannot be written must not hide why the run ended.
+            # A failed report must not hide the reason why the run ended.
             with contextlib.suppress(PatchwordError):
                 write_report(self.folder)
         if isinstance(error, Interrupted):
-            raise Interrupted(error.message, go_on) from error
+            raise Interrupted(error.message, resume) from error
         if isinstance(error, OutputError):
-            raise OutputError(error.message, f"make room, then {go_on}") from error
+            raise OutputError(error.message, f"free some space, then {resume}") from error
 
 
 def _finish(
@@ -270,7 +276,7 @@ def _finish(
 
     evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
     text = to_json(evaluation.to_dict(), indent=1)
-    # A report of a run on its way is no report of the finished one: killed here, it can still go on.
+    # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")
     write_report(folder)

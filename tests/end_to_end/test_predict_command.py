@@ -174,10 +174,10 @@ def test_a_wrong_weights_file_is_reported_in_two_lines(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("MODL", "FOLDER"), "near: 'colours.safetensors'"),
-        (("MODEL", "FOLDER/rde.png"), "near: 'red.png'"),
+        (("MODL", "FOLDER"), "did you mean 'colours.safetensors'"),
+        (("MODEL", "FOLDER/rde.png"), "did you mean 'red.png'"),
         (("MODEL", "FOLDER", "--output", "x.xlsx"), "unknown ending '.xlsx'"),
-        (("MODEL", "FOLDER", "--output", "x.cvs"), "near: 'csv'"),
+        (("MODEL", "FOLDER", "--output", "x.cvs"), "did you mean 'csv'"),
         (("MODEL", "FOLDER", "--csv", "--output", "x.json"), "different formats"),
     ],
 )

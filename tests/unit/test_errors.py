@@ -38,7 +38,7 @@ def test_each_kind_has_the_exit_code_of_the_design(kind: type[errors.PatchwordEr
 def test_the_nearest_names_ignore_case_and_leave_out_the_far() -> None:
     assert errors.nearest("VIT-TI/16", ["ViT-Ti/16", "ViT-S/16", "digits"])[0] == "ViT-Ti/16"
     assert errors.nearest("zebra", ["ViT-Ti/16"]) == []
-    assert errors.near_text("tulip", ["tulips"]) == " (near: 'tulips')"
+    assert errors.near_text("tulip", ["tulips"]) == " (did you mean 'tulips'?)"
 
 
 @pytest.mark.parametrize("name", ["caf\u00e9", "\ud55c\uad6d"])
@@ -46,5 +46,5 @@ def test_names_that_look_the_same_are_told_apart(name: str) -> None:
     parted = unicodedata.normalize("NFD", name)
     said = errors.suggestion(parted, ["zebra", name])
     assert ascii(parted) in said and ascii(name) in said and "looks the same" in said
-    assert errors.suggestion("tulip", ["tulips"]) == " ('tulips' is near)"
+    assert errors.suggestion("tulip", ["tulips"]) == " (did you mean 'tulips'?)"
     assert errors.suggestion("zebra", [name]) == ""

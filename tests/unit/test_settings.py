@@ -87,15 +87,15 @@ def test_an_option_sets_the_value_at_its_path(path: str, value: str, expected: T
         ("positions", "{kind = 'learnt'}", "'learned'"),
         ("positions.kind", "roap", "'rope'"),
         ("positions.theta", "3", "of kind 'learned' has no 'theta'"),
-        ("kind", "rope", "no part"),
+        ("kind", "rope", "which part's kind"),
         ("flip", "3", "flip is 3"),
-        ("size", "[1]", "1 values, 2 are needed"),
-        ("size", "7", "no list"),
+        ("size", "[1]", "1 value instead of 2"),
+        ("size", "7", "which is not a list"),
         ("size", "[1.5, 2]", "whole number"),
         ("size", "[true, 2]", "whole number"),
         ("name.part", "x", "no parts"),
         ("std", "1", "'positions.std'"),
-        ("positions.std", "nan", "no number"),
+        ("positions.std", "nan", "which is not a number"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_near(path: str, value: str, telling: str) -> None:
@@ -142,16 +142,16 @@ def test_a_broken_toml_file_is_named_with_its_line(tmp_path: pytest.TempPathFact
     file.write_text("a = 1\nb = \n")
     with pytest.raises(SettingsError, match=r"run\.toml.*line 2"):
         settings.read_toml(file)
-    with pytest.raises(SettingsError, match=r"near: 'run\.toml'"):
+    with pytest.raises(SettingsError, match=r"did you mean 'run\.toml'"):
         settings.read_toml(file.with_name("rum.toml"))
     for place, words in (
-        (tmp_path, "a folder, not a file"),  # each names its own cause, and none says that TOML is wrong
-        (file / "x.toml", "no such file"),
+        (tmp_path, "is a folder, not a file"),  # each names its own cause, and none says that TOML is wrong
+        (file / "x.toml", "does not exist"),
     ):
         with pytest.raises(SettingsError, match=words):
             settings.read_toml(place)  # type: ignore[arg-type]
     file.write_bytes(b"\xff\xfea\x00")
-    with pytest.raises(SettingsError, match="not a text file in UTF-8"):
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
         settings.read_toml(file)
 
 

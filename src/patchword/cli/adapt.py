@@ -1,4 +1,4 @@
-"""`patchword adapt`: a model for another image size, patch, channels or classes."""
+"""`patchword adapt`: change a model's image size, patch size, channels or classes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,28 +6,32 @@ from typing import Any
 import click
 
 from patchword.cli.console import line, make_console, say
-from patchword.cli.model_options import class_names, model_options, said, size
+from patchword.cli.model_options import class_names, given_options, model_options, size
 from patchword.cli.options import offline_option
 from patchword.errors import SettingsError, plural
 
 
 @click.command()
 @click.argument("model")
-@click.option("--out", required=True, metavar="FILE", help="The new weights file, .safetensors.")
-@click.option("--to-image-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
-@click.option("--to-patch-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
-@click.option("--to-channels", type=click.IntRange(1), metavar="N", help="Channels of the images.")
+@click.option("--out", required=True, metavar="FILE", help="New weights file, .safetensors.")
+@click.option("--to-image-size", metavar="SIZE", help="Pixels per side, or HEIGHTxWIDTH.")
+@click.option("--to-patch-size", metavar="SIZE", help="Pixels per side, or HEIGHTxWIDTH.")
+@click.option("--to-channels", type=click.IntRange(1), metavar="N", help="Number of image channels.")
 @click.option(
     "--how",
     type=click.Choice(("inflate", "average", "map")),
     default="inflate",
     show_default=True,
-    help="Channels: repeat the old in turn, their mean for each, or those that --map names.",
+    help="Repeat old channels cyclically, use their mean, or use --map.",
 )
-@click.option("--map", "source", metavar="I,J,…", help="The old channel, from 0, that each new one takes.")
-@click.option("--to-classes", metavar="A,B,…", help="Names of the classes; rows of names in common are kept.")
+@click.option("--map", "source", metavar="I,J,…", help="Old channel (from 0) for each new channel.")
 @click.option(
-    "--to-classes-from", metavar="PATH", help="A file with a name a line, or a folder of class folders."
+    "--to-classes", metavar="A,B,…", help="New class names; rows of classes in both lists are kept."
+)
+@click.option(
+    "--to-classes-from",
+    metavar="PATH",
+    help="Text file with one name per line, or a folder of class folders.",
 )
 @model_options
 @offline_option
@@ -43,15 +47,15 @@ def adapt(
     to_classes_from: str | None,
     offline: bool,
 ) -> None:
-    """Change what a model is made for, and say what became of each tensor.
+    """Change a model's image size, patch size, channels or classes.
 
     \b
     patchword adapt B_16.npz --to-image-size 384 --out b16-384.safetensors
     patchword adapt runs/rgb --to-channels 4 --out four.safetensors
-    patchword adapt runs/flowers --to-classes rose,tulip,aster --out new.safetensors
+    patchword adapt runs/ab --to-classes rose,tulip --out new.safetensors
 
-    Positions and patch kernels are resampled by the rule of the weights' own family. What is new is
-    announced as new, and nothing answers through it before it is trained.
+    Lists what was done to each tensor. Positions and patch kernels are resampled by the rule of the
+    weights' own family. New tensors are listed; the model refuses to predict with them until trained.
     """
     from patchword import machine
 
@@ -60,7 +64,7 @@ def adapt(
     from patchword.inference.adapt_file import adapt_file
 
     if to_classes is not None and to_classes_from is not None:
-        raise SettingsError("--to-classes and --to-classes-from are both given", "give one of them")
+        raise SettingsError("--to-classes and --to-classes-from exclude each other", "give only one of them")
     names = tuple(name.strip() for name in to_classes.split(",")) if to_classes is not None else None
     wanted = Wanted(
         image_size=size("--to-image-size", to_image_size) if to_image_size is not None else None,
@@ -70,7 +74,7 @@ def adapt(
         source=_numbers(source),
         classes=names if to_classes_from is None else _classes_from(to_classes_from),
     )
-    done = adapt_file(model, wanted, Path(out), options=said(), offline=offline)
+    done = adapt_file(model, wanted, Path(out), options=given_options(), offline=offline)
     _print(done, out)
 
 
@@ -78,7 +82,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text is not None else ()
     except ValueError as error:
-        raise SettingsError(f"--map is {text!r}", "write numbers from 0, as 2,1,0") from error
+        raise SettingsError(f"--map is {text!r}", "give channel numbers from 0, e.g. 2,1,0") from error
 
 
 def _classes_from(path: str) -> tuple[str, ...]:
@@ -88,7 +92,7 @@ def _classes_from(path: str) -> tuple[str, ...]:
     names = tuple(sorted(p.name for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if not names:
         raise SettingsError(
-            f"{path}: a folder without class folders", "give one folder a class, or a text file"
+            f"{path} contains no class folders", "give a folder with one folder per class, or a text file"
         )
     return names
 
@@ -106,7 +110,7 @@ def _print(done: Any, out: str) -> None:
     if done.changes:
         console.print(table)
     say(
-        f"{plural(len(done.changes), 'tensor')} changed, {done.kept} kept as they are; written to {out}",
+        f"{plural(len(done.changes), 'tensor')} changed, {done.kept} unchanged; written to {out}",
         err=False,
     )
     for note in done.notes:

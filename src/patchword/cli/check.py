@@ -1,4 +1,4 @@
-"""`patchword check`: what is in a data set and what is wrong with it."""
+"""`patchword check`: check a data set and list its problems."""
 
 import click
 
@@ -25,10 +25,10 @@ def check(
     max_pixels: int,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Say what is in DATA and what is wrong with it; nothing is changed.
+    """Check DATA and list its problems, without changing anything.
 
     DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
-    Every image is decoded, up to 50,000. Exit code 2 where training would be meaningless.
+    Decodes every image, up to 50,000. Exits with 2 if training would be meaningless.
     """
     from patchword import machine
     from patchword.data.check import check_data

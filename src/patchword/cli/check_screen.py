@@ -1,4 +1,4 @@
-"""What `patchword check` shows: classes and counts, what the images are like, what is wrong."""
+"""The output of `patchword check`: classes and counts, image statistics and problems."""
 
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def _counts(report: "CheckReport") -> Table:
         table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
     for i, name in enumerate(dataset.classes[:MAX_CLASSES]):
-        # Blanks around a name would not be seen.
+        # Leading and trailing spaces would be invisible.
         shown = name if name == name.strip() else repr(name)
         table.add_row(line(shown), *(str(counts[split][i]) for split in dataset.splits))
     if len(dataset.classes) > MAX_CLASSES:
@@ -56,7 +56,9 @@ def _facts(report: "CheckReport") -> list[str]:
     if report.dataset.split_seed is not None:
         seed = report.dataset.split_seed
         another = f", split seed {seed}" if seed else ""
-        facts.append(f"split here: about a fifth of each class is held out, chosen by name{another}")
+        facts.append(
+            f"no split in the data: about a fifth of each class is held out, chosen by file name{another}"
+        )
     if report.sizes:
         low, middle, high = (f"{w}x{h}" for h, w in (report.sizes[k] for k in ("min", "median", "max")))
         facts.append(f"sizes: {low} .. {high}, median {middle} (width x height)")
@@ -64,10 +66,8 @@ def _facts(report: "CheckReport") -> list[str]:
         mean, std = (
             " ".join(f"{v:.4f}" for v in values) for values in (report.channel_mean, report.channel_std)
         )
-        facts.append(f"mean {mean}   std {std}   (of 0..1, training images)")
+        facts.append(f"mean {mean}   std {std}   (training images, values from 0 to 1)")
     facts.append(f"readable: {report.looked_at - len(report.skipped)} of {report.looked_at}")
     if report.dataset.passed_by:
-        facts.append(
-            "skipped files: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items())
-        )
+        facts.append("skipped: " + ", ".join(f"{n} {why}" for why, n in report.dataset.passed_by.items()))
     return facts

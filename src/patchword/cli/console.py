@@ -1,4 +1,4 @@
-"""How the command prints: consoles for tables, and text that cannot command a terminal."""
+"""Console output: rich consoles, and text with control characters escaped."""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# Wider than any line, so that a pipe or file gets every line whole; rich would assume 80 columns there.
+# Wider than any line, so that lines in a pipe or file are not wrapped; rich would assume 80 columns there.
 _NO_TERMINAL = 10_000
 
 
 def make_console(*, stderr: bool = False) -> "Console":
-    """Of standard output, or of standard error: a terminal's lines are wrapped, a pipe's and a file's never."""
+    """A console on standard output or standard error. It wraps lines on a terminal, never in a pipe or file."""
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False)
@@ -23,14 +23,14 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 def line(text: str, style: str = "") -> "Text":
-    """A line or a table cell for rich: no markup, no control characters (see `one_line`)."""
+    """A line or table cell for rich, without markup or control characters (see `one_line`)."""
     from rich.text import Text
 
     return Text(one_line(text), style)
 
 
 def say(text: str, *, err: bool = True) -> None:
-    """Print one line, to standard error unless told otherwise; control characters are escaped."""
+    """Print one line with control characters escaped, to standard error by default."""
     click.echo(one_line(text), err=err)
 
 

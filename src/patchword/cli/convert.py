@@ -1,4 +1,4 @@
-"""`patchword convert`: a model from any layout into any other, with the proof."""
+"""`patchword convert`: convert a model between formats and verify the result."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword.cli.console import say
-from patchword.cli.model_options import model_options, said
+from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
@@ -17,29 +17,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--to", required=True, metavar="FORMAT", help="The layout to write; --to help lists them.")
-@click.option("--out", metavar="PATH", help="A new file, or folder where the format has files beside.")
+@click.option("--to", required=True, metavar="FORMAT", help="Format to write; `--to help` lists them.")
+@click.option("--out", metavar="PATH", help="New file, or new folder if the format has several files.")
 @click.option(
     "--accept",
     multiple=True,
     metavar="FIELD",
-    help="Write though the format's readers take another value of this field (norm.eps).",
+    help="Allow readers of the format to use a different value for this field, e.g. norm.eps.",
 )
 @model_options
 @offline_option
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def convert(
     model: str, to: str, out: str | None, accept: tuple[str, ...], offline: bool, as_json: bool
 ) -> None:
-    """Write a model in another layout, and prove that it answers the same.
+    """Convert MODEL to another format and verify that its outputs stay the same.
 
     \b
-    MODEL   a weights file or folder in any layout, a run folder
+    MODEL   a weights file or folder in any supported format, or a run folder
+
+    \b
     patchword convert B_16.npz --to timm --out b16/
     patchword convert runs/flowers --to timm --out for-hub/
 
-    The same rules write that read. What was written is read back, one image goes through both, and
-    the largest difference is printed. What the format cannot hold is refused by name.
+    The written files are read back, one image is run through both models, and the largest
+    difference is printed. Facts that the format cannot store are refused by name.
     """
     from patchword import machine
     from patchword.checkpoints.layouts import LAYOUTS
@@ -48,14 +50,14 @@ def convert(
     if to == "help":
         for name, title in sorted((layout.name, layout.title) for layout in LAYOUTS):
             click.echo(f"{name:<30}{title}")
-        click.echo(f"{'patchword':<30}one file with config, preprocessing, classes")
+        click.echo(f"{'patchword':<30}one file with config, preprocessing and classes")
         return
     if out is None:
-        raise SettingsError("no --out", "name the file or folder to write: --out PATH")
+        raise SettingsError("--out is missing", "give the file or folder to write: --out PATH")
     machine.start_sampling()
     from patchword.inference.convert import convert as run
 
-    done = run(model, to, Path(out), options=said(), accept=accept, offline=offline)
+    done = run(model, to, Path(out), options=given_options(), accept=accept, offline=offline)
     if as_json:
         click.echo(to_json(to_dict(done), indent=2))
     else:
@@ -88,19 +90,19 @@ def _print(done: "Conversion") -> None:
     for note in done.notes:
         say(f"  note       {note}", err=False)
     for reason, count in done.dropped:
-        say(f"  left out   {count} tensor{'' if count == 1 else 's'}: {reason}", err=False)
+        say(f"  dropped    {count} tensor{'' if count == 1 else 's'}: {reason}", err=False)
     for field, ours, theirs in done.changed:
-        say(f"  accepted   {field}: was {ours!r}, readers of this format take {theirs!r}", err=False)
+        say(f"  accepted   {field}: was {ours!r}, readers of this format use {theirs!r}", err=False)
     for field, ours, theirs in done.prepared:
-        say(f"  images     {field}: was {ours!r}, readers of this format take {theirs!r}", err=False)
+        say(f"  images     {field}: was {ours!r}, readers of this format use {theirs!r}", err=False)
     for table, ours, theirs in done.elsewhere:
-        say(f"  elsewhere  at another size {table} are resampled by {theirs}, not by {ours}", err=False)
+        say(f"  elsewhere  at another size, {table} are resampled by {theirs} instead of {ours}", err=False)
     for field, ours, theirs in done.rewritten_for:
-        say(f"  said as    {field} = {theirs!r}, was {ours!r}: the answers stay the same", err=False)
+        say(f"  rewritten  {field} = {theirs!r}, was {ours!r}: same outputs", err=False)
     for name, value in done.told.items():
-        say(f"  tell       {name} = {value}: this format has no place for it", err=False)
+        say(f"  specify    {name} = {value}: this format cannot store it", err=False)
     if done.names is not None:
-        say(f"  tell       class_names = {done.names}: this format has no place for it", err=False)
+        say(f"  specify    class_names = {done.names}: this format cannot store them", err=False)
     say(f"  compared   {done.compared}: largest difference {done.difference:.2g}", err=False)
     if done.reader is not None:
         reader = done.reader

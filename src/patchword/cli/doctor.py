@@ -1,4 +1,4 @@
-"""`patchword doctor`: what is installed, what the machine grants, and what would mend a fault."""
+"""`patchword doctor`: check the installation and the machine, and suggest fixes."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ import click
 from patchword.cli.console import make_console
 
 WRONG, FINE = 2, 0
-# In a process of its own: a broken torch can end the interpreter that imports it.
+# Runs in a separate process, because a broken torch can crash the interpreter that imports it.
 _PROBE_TORCH = """
 import json, torch
 from torch.backends import mps
@@ -34,7 +34,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A requirement of patchword and what is there of it; `fault` is empty when all is well."""
+    """A requirement of patchword and the installed version; `fault` is empty if it is satisfied."""
 
     name: str
     needed: str
@@ -46,9 +46,9 @@ class Package:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Print versions, devices and threads, and the one command that mends what is wrong.
+    """Show versions, devices and limits, and the command that fixes any problem.
 
-    Exit code 0 when patchword can work, 2 when something must be mended first.
+    Exits with 0 if patchword can run, and with 2 if something must be fixed first.
     """
     packages = required_packages()
     own = own_package()
@@ -66,7 +66,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         "faults": [f"{p.name}: {p.fault}" for p in packages if p.fault]
         + ([torch_fault] if torch_fault else []),
     }
-    facts["mend"] = mending_command(packages, torch_fault)
+    facts["mend"] = fixing_command(packages, torch_fault)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -75,16 +75,16 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 def own_package() -> Package:
-    """patchword itself: run from its source alone, nothing says its version or what it needs."""
+    """patchword itself. If it only runs from source, its version and requirements are unknown."""
     try:
         return Package(name="patchword", needed="", found=metadata.version("patchword"), fault="")
     except metadata.PackageNotFoundError:
-        fault = "not installed, its source alone is on Python's path"
+        fault = "not installed, only its source is on Python's path"
         return Package(name="patchword", needed="", found="", fault=fault)
 
 
 def required_packages() -> list[Package]:
-    """Each dependency that the installed patchword declares, against what is installed."""
+    """Compare each dependency that patchword declares with the installed version."""
     packages = []
     try:
         declared = metadata.requires("patchword") or []
@@ -116,16 +116,16 @@ def _as_numbers(version: str) -> tuple[int, ...]:
 
 
 def probe_torch() -> tuple[dict[str, Any], str]:
-    """What torch says of itself, and the fault that keeps it from working (or "")."""
-    answer = subprocess.run([sys.executable, "-c", _PROBE_TORCH], capture_output=True, text=True, check=False)
-    if answer.returncode == 0:
-        return json.loads(answer.stdout.splitlines()[-1]), ""
-    last_words = (answer.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-    return {}, f"torch does not import: {last_words}"
+    """torch's own facts, and the fault that prevents it from working (or "")."""
+    probe = subprocess.run([sys.executable, "-c", _PROBE_TORCH], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return json.loads(probe.stdout.splitlines()[-1]), ""
+    last_line = (probe.stderr.strip().splitlines() or ["it exited without a message"])[-1]
+    return {}, f"torch cannot be imported: {last_line}"
 
 
 def torchvision_state() -> str:
-    """Whether a torchvision is there and fits; patchword itself never imports it."""
+    """Whether torchvision is installed and matches torch; patchword itself never imports it."""
     try:
         version = metadata.version("torchvision")
     except metadata.PackageNotFoundError:
@@ -134,13 +134,13 @@ def torchvision_state() -> str:
     if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
         return f"{version} (not needed)"
     return (
-        f"{version} does not fit the installed torch; patchword does not need it, other programs do: "
+        f"{version} does not match the installed torch; patchword does not need it, but other programs may: "
         f"{_pip()} install --upgrade torch torchvision"
     )
 
 
 def machine_facts() -> dict[str, Any]:
-    """Cores and memory as granted to this process, not as built into the machine."""
+    """Cores and memory available to this process, not those built into the machine."""
     machine = importlib.import_module("patchword.machine")
     return {
         "cores": os.cpu_count(),
@@ -149,9 +149,9 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def mending_command(packages: list[Package], torch_fault: str) -> str:
-    """The one command that mends every fault, or "" when there is none."""
-    if any(p.name == "patchword" for p in packages):  # brings what it needs with it
+def fixing_command(packages: list[Package], torch_fault: str) -> str:
+    """The one command that fixes every fault, or "" if there is none."""
+    if any(p.name == "patchword" for p in packages):  # installs its dependencies too
         return f"{_pip()} install {shlex.quote(str(Path(__file__).parents[3]))}"
     wanted = [f"{p.name}>={p.needed}" if p.needed else p.name for p in packages if p.fault]
     if torch_fault and not any(p.name == "torch" and p.fault for p in packages):
@@ -181,15 +181,15 @@ def _print(facts: dict[str, Any]) -> None:
     if torch:
         devices = [*torch["cuda"], *(["Apple GPU (mps)"] if torch["mps"] else []), "CPU"]
         table.add_row("devices", ", ".join(devices))
-        table.add_row("bfloat16", "the CPU has it" if torch["bfloat16_cpu"] else "the CPU emulates it")
+        table.add_row("bfloat16", "supported by the CPU" if torch["bfloat16_cpu"] else "emulated by the CPU")
     machine = facts["machine"]
-    table.add_row("threads", f"{machine['threads_granted']} of {machine['cores']} cores are free to use now")
-    table.add_row("memory", f"{machine['memory_mib'] / 1024:.1f} GiB granted")
+    table.add_row("threads", f"{machine['threads_granted']} of {machine['cores']} cores available now")
+    table.add_row("memory", f"{machine['memory_mib'] / 1024:.1f} GiB available")
     console.print(table)
     if not facts["faults"]:
-        console.print("\nAll is well.")
+        console.print("\nNo problems found.")
         return
-    console.print("\n[bold]To mend[/bold]")
+    console.print("\n[bold]Problems[/bold]")
     for fault in facts["faults"]:
         console.print(f"  {fault}", markup=False)
     console.print(f"  fix: {facts['mend']}", soft_wrap=True, markup=False)

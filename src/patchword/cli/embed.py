@@ -1,4 +1,4 @@
-"""`patchword embed`: vectors of images into one file."""
+"""`patchword embed`: write image embeddings to one file."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import click
 
 from patchword import machine
 from patchword.cli.console import say
-from patchword.cli.loading import tell
-from patchword.cli.model_options import model_options, said
+from patchword.cli.loading import report_loading
+from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 from patchword.cli.predict import Images
 from patchword.errors import plural
@@ -23,17 +23,17 @@ from patchword.errors import plural
     "output",
     required=True,
     metavar="FILE",
-    help="Where to: .npy (names beside it) or .parquet.",
+    help="Output file: .npy (with a file of names next to it) or .parquet.",
 )
 @click.option(
     "--feature",
     type=click.Choice(("embedding", "class", "mean", "tokens")),
     default="embedding",
     show_default=True,
-    help="What the head reads (recommended), the class token, the mean of the patches, or all tokens.",
+    help="Head input (embedding, recommended), class token, mean of the patches, or all tokens.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
+    "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
 @device_option
 @offline_option
@@ -53,18 +53,18 @@ def embed(
     value_range: tuple[float, float] | None,
     max_pixels: int,
 ) -> None:
-    """Write a vector for each image.
+    """Compute an embedding for each image.
 
     \b
-    MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
-    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns, lists of paths (.txt);
-            - reads paths, or one image, from standard input
+    MODEL   a run folder, weights file, hf://org/name[@revision] or published name
+    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns,
+            lists of paths (.txt); - reads paths or one image from standard input
 
     \b
     patchword embed runs/flowers garden/ flowers.zip --out vectors.npy
 
     Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
-    vector. An image that cannot be read has no row and is named; the exit code is then 3.
+    vector. Unreadable images get no row and are listed; the exit code is then 3.
     """
     machine.start_sampling()
     from patchword.inference.sources import Reading
@@ -77,8 +77,8 @@ def embed(
     from patchword.inference.load import load
 
     check_output(Path(output))
-    loaded = load(model, device=device, options=said(), offline=offline)
-    tell(loaded.report)
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
     sources = given.known_to(loaded)
     progress = Progress(given.total)
     done = embed_to(

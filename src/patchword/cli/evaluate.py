@@ -1,4 +1,4 @@
-"""`patchword evaluate`: how right a model is on labelled images."""
+"""`patchword evaluate`: evaluate a model on labelled images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ import click
 
 from patchword import machine
 from patchword.cli.console import line, make_console, percent, say
-from patchword.cli.loading import tell
-from patchword.cli.model_options import model_options, said
+from patchword.cli.loading import report_loading
+from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import (
     data_options,
     device_option,
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("--split", help="train, val, test or all. [val, else test, else all that is there]")
+@click.option("--split", help="train, val, test or all. [default: val, else test, else all]")
 @click.option(
     "--include-trained",
     is_flag=True,
-    help="Score images that MODEL was trained on too (they are left out otherwise).",
+    help="Also score images that MODEL was trained on (excluded by default).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
+    "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
 @device_option
 @offline_option
@@ -62,18 +62,18 @@ def evaluate(
     max_pixels: int,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Score MODEL on DATA: top-1 with its 95 % interval, top-5, loss, and every class.
+    """Evaluate MODEL on DATA: top-1 with its 95 % interval, top-5, loss and class scores.
 
     \b
-    MODEL  a run folder, a weights file, hf://org/name[@revision], or a published name
-    DATA   digits, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet)
+    MODEL  a run folder, weights file, hf://org/name[@revision] or published name
+    DATA   `digits`, a folder or .zip of class folders, or a table
 
     \b
     patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
 
-    Classes are matched by name. Images that MODEL was trained on are left out and counted, unreadable
-    ones are listed (exit code 3).
+    Classes are matched by name. Images that MODEL was trained on are excluded and counted.
+    Unreadable images are listed; the exit code is then 3.
     """
     machine.start_sampling()
     if output is not None:
@@ -81,8 +81,8 @@ def evaluate(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device, options=said(), offline=offline)
-    tell(loaded.report)
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
     from patchword.inference import evaluate as scoring
 
     opening = open_request(
@@ -103,21 +103,20 @@ def evaluate(
             progress=progress,
         )
         found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
-    _give(found, loaded.report, as_json=as_json, output=output)
-    _fail_for_unreadable(found)
+    _deliver(found, loaded.report, as_json=as_json, output=output)
 
 
-def _fail_for_unreadable(found: "Evaluation") -> None:
-    """Raises: PartialFailure naming the images that could not be scored."""
+def _check_unreadable(found: "Evaluation") -> None:
+    """Raises: PartialFailure with the unreadable images, if there are any."""
     from patchword.inference.predict import Failures
 
     failures = Failures()
-    for bad in found.unreadable:  # their reasons have the fix in them
+    for bad in found.unreadable:  # the reason already includes the fix
         failures.add(bad["name"], ImageError(bad["reason"]))
     failures.check(found.images, "scored")
 
 
-def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
+def _deliver(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
     """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
@@ -127,10 +126,11 @@ def _give(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: s
     else:
         _print(found, report.why)
     for note in found.notes:
-        if note not in report.notes:  # those were said when it was loaded
+        if note not in report.notes:  # those were printed after loading
             say(f"note: {note}")
     if found.notice:
         say(f"warning: {found.notice}")
+    _check_unreadable(found)
 
 
 def _write(path: Path, text: str) -> None:
@@ -141,11 +141,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _check_output(output: str) -> None:
-    """Raises: SettingsError for an ending of another format than JSON; OutputError for a place."""
+    """Raises: SettingsError if the file does not end in .json; OutputError if it cannot be written."""
     from patchword.inference.output import check_place
 
     if Path(output).suffix.lower() != ".json":
-        raise SettingsError(f"--out {output}: a score is written as JSON", "end it in .json")
+        raise SettingsError(
+            f"--out {output}: scores are written as JSON only", "use a name that ends in .json"
+        )
     check_place(Path(output))
 
 
@@ -173,19 +175,19 @@ def _print(found: "Evaluation", why: str) -> None:
     console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for title in ("images", "precision", "recall", "F1", "taken for"):
-        table.add_column(title, justify="left" if title == "taken for" else "right")
+    for title in ("images", "precision", "recall", "F1", "confused with"):
+        table.add_column(title, justify="left" if title == "confused with" else "right")
     for index, (name, c) in enumerate(zip(found.class_names, found.classes, strict=True)):
         if not c.images and c.precision is None:
             continue
-        taken = _taken_for(found.confusion[index], index, found.class_names)
+        confused = _confused_with(found.confusion[index], index, found.class_names)
         shares = ("–" if x is None else percent(x) for x in (c.precision, c.recall, c.f1))
-        table.add_row(line(name), str(c.images), *shares, line(taken))
+        table.add_row(line(name), str(c.images), *shares, line(confused))
     console.print(table)
 
 
-def _taken_for(row: list[int], index: int, names: tuple[str, ...]) -> str:
-    """The class that this one is most often mistaken for."""
+def _confused_with(row: list[int], index: int, names: tuple[str, ...]) -> str:
+    """The class that this one is most often confused with, and how often."""
     others = [(count, -j) for j, count in enumerate(row) if j != index and count]
     if not others:
         return ""

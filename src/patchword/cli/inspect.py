@@ -1,11 +1,11 @@
-"""`patchword inspect`: what a checkpoint is and what loading it would do, from names and shapes alone."""
+"""`patchword inspect`: describe a checkpoint and how it would load, from names and shapes alone."""
 
 from typing import Any
 
 import click
 
 from patchword.cli.console import line, make_console, say
-from patchword.cli.model_options import model_options, said
+from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
@@ -16,18 +16,18 @@ from patchword.settings import to_json
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: str, offline: bool, as_json: bool) -> None:
-    """Say what a checkpoint is, and what loading it would do.
+    """Describe a checkpoint and how it would load, without reading any tensor.
 
     \b
-    MODEL   a weights file (.safetensors, .pth, .bin, .pt, .npz) or folder in any layout, a run folder,
-            hf://org/name[@revision], the name of a published release
+    MODEL   a weights file (.safetensors, .pth, .bin, .pt, .npz) or folder in any
+            supported format, a run folder, hf://org/name[@revision], or a
+            published name
 
-    No tensor is read. Every fact is shown with the place it comes from, every tensor that would be
-    left out with the reason.
+    Shows each fact with its source, and each tensor that would be dropped with the reason.
     """
     from patchword.inference.inspect import inspected
 
-    found = inspected(model, said(), offline=offline)
+    found = inspected(model, given_options(), offline=offline)
     if as_json:
         click.echo(to_json(found.to_dict(), indent=2))
         return

@@ -1,4 +1,4 @@
-"""What a command says of the model it loaded, before it answers through it."""
+"""What a command reports about the model it loaded."""
 
 from typing import TYPE_CHECKING
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
 
 
-def tell(report: "LoadReport") -> None:
-    """On standard error: the format of a file that another program wrote, and whatever is doubtful in it."""
+def report_loading(report: "LoadReport") -> None:
+    """Print the format of a foreign file and any doubts about it to standard error."""
     if report.layout == "patchword":
         for text in report.resampled if report.facts else ():
             say(f"resampled: {text}")
@@ -21,7 +21,7 @@ def tell(report: "LoadReport") -> None:
     say(f"read as {report.layout} ({percent(report.filled, 0)} of the backbone{left})")
     if report.new:
         shown = ", ".join(report.new[:3]) + (", …" if len(report.new) > 3 else "")
-        say(f"warning: drawn at random, for no file holds it: {shown}")
+        say(f"warning: randomly initialised, because no file contains them: {shown}")
     for text in report.resampled:
         say(f"resampled: {text}")
     for note in report.notes:

@@ -1,4 +1,4 @@
-"""The `patchword` command: finds the verb, runs it, turns errors into two lines and an exit code."""
+"""The `patchword` command: dispatches to the subcommands and turns errors into two lines and an exit code."""
 
 import importlib
 import sys
@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 class Verbs(click.Group):
-    """A group whose commands are imported when they are called, never before."""
+    """A group that imports a command only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -48,7 +48,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from patchword.cli.doctor import own_package
 
-        click.echo(f"patchword {own_package().found or '(not installed: run from its source)'}")
+        click.echo(f"patchword {own_package().found or '(not installed, running from source)'}")
         ctx.exit()
 
 
@@ -57,64 +57,66 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
 )
 def patchword() -> None:
-    """The plain Vision Transformer, from images to answers.
+    """Train and use Vision Transformers.
 
     \b
-    patchword train flowers/             a classifier from class folders
-    patchword predict runs/flowers *.jpg names for new images
+    patchword train flowers/              train a classifier on class folders
+    patchword predict runs/flowers *.jpg  classify new images
     """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with the code of what happened (errors.py, docs)."""
+    """Run the command line and exit with its exit code (see errors.py)."""
     guard_streams()
     sys.exit(run(args))
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code.
+    """Run the command line and return the exit code.
 
-    An exception that is no PatchwordError is a bug and leaves through the top with its
-    traceback; Python's own exit code for that is 1.
+    Any exception other than a PatchwordError is a bug and propagates with its traceback; Python then exits with 1.
     """
     try:
-        answer = patchword.main(args=args, prog_name="patchword", standalone_mode=False)
+        code = patchword.main(args=args, prog_name="patchword", standalone_mode=False)
         sys.stdout.flush()
-        return answer if isinstance(answer, int) else 0
+        return code if isinstance(code, int) else 0
     except PatchwordError as error:
-        return _say(error.message, error.fix, error.exit_code)
+        return _report(error.message, error.fix, error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return USAGE_ERROR
     except click.UsageError as error:
-        return _say(*_usage_message(error), USAGE_ERROR)
+        return _report(*_usage_message(error), USAGE_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted", "", INTERRUPTED)
+        return _report("interrupted", "", INTERRUPTED)
     except ReaderLeft:
         return 0
     except Exception as error:
         if is_out_of_memory(error):
-            return _say(
+            return _report(
                 f"not enough memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                 "use a smaller --batch-size, --image-size or model, or free memory",
                 USAGE_ERROR,
             )
         if _torch_cannot_load(error):
-            return _say(
+            return _report(
                 f"torch cannot be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                "`patchword doctor` says what is installed, and the command that mends it",
+                "run `patchword doctor`; it shows what is installed and the command that fixes it",
                 USAGE_ERROR,
             )
         click.echo(
-            "error: this is a bug in patchword; the traceback below is for its authors\n"
-            "  fix: report it with the command that you typed and the output of `patchword doctor`",
+            "error: this is a bug in patchword; its traceback follows\n"
+            "  fix: report it with your command, the traceback and the output of `patchword doctor`",
             err=True,
         )
         raise
 
 
 def _torch_cannot_load(error: Exception) -> bool:
-    """Whether `import torch` itself failed: it is missing, or what it needs of the system is. Then no module is left."""
+    """Whether `import torch` itself failed, because torch or a system library it needs is missing.
+
+    A failed import leaves no torch in `sys.modules`.
+    """
     if not isinstance(error, ImportError | OSError) or "torch" in sys.modules:
         return False
     frames = error.__traceback__
@@ -126,7 +128,7 @@ def _torch_cannot_load(error: Exception) -> bool:
     return isinstance(error, ModuleNotFoundError) and error.name == "torch"
 
 
-def _say(message: str, fix: str, exit_code: int) -> int:
+def _report(message: str, fix: str, exit_code: int) -> int:
     say(f"error: {message}")
     if fix:
         say(f"  fix: {fix}")
@@ -134,17 +136,20 @@ def _say(message: str, fix: str, exit_code: int) -> int:
 
 
 def _usage_message(error: click.UsageError) -> tuple[str, str]:
-    """What click found, with the nearest option where one was mistyped."""
+    """click's message, with the nearest option if one was mistyped."""
     context = error.ctx
     command = context.command_path if context else "patchword"
     if isinstance(error, click.NoSuchOption):
         advice = _advice(error.option_name, context.command) if context else ""
-        return f"{command} has no option {error.option_name}", f"{advice}`{command} --help` lists them"
-    return error.format_message().rstrip("."), f"`{command} --help` shows how to call it"
+        return (
+            f"{command} has no option {error.option_name}",
+            f"{advice}see `{command} --help` for all options",
+        )
+    return error.format_message().rstrip("."), f"see `{command} --help`"
 
 
-# What other programs call an option or a setting of ours that has no name like theirs.
-_ELSEWHERE = {
+# Names that other programs use for our options and settings, if ours are spelt quite differently.
+_SYNONYMS = {
     "learning_rate": "--lr",
     "wd": "-o optim.weight_decay=VALUE",
     "momentum": "-o optim.beta1=VALUE",
@@ -154,29 +159,29 @@ _ELSEWHERE = {
     "pretrained": "--weights",
     "gpu": "--device",
 }
-_NEAR = 0.7
+_CUTOFF = 0.7
 
 
 def _advice(option: str, command: click.Command) -> str:
-    """What the user may have meant: an option like this one, or a setting of this name (`--weight-decay`)."""
+    """Suggest a similar option, or the setting of this name (`--weight-decay`)."""
     name = option.lstrip("-").replace("-", "_").lower()
     known = {flag.lstrip("-").replace("-", "_"): flag for flag in _options(command)}
     settings = _settings() if "-o" in known.values() else {}
     if name in known:
         return f"did you mean {known[name]}? "
-    elsewhere = _ELSEWHERE.get(name, "")
-    if elsewhere in known.values() or (elsewhere and settings):
-        return f"give {elsewhere}; "
+    synonym = _SYNONYMS.get(name, "")
+    if synonym in known.values() or (synonym and settings):
+        return f"use {synonym}; "
     if same := [text for leaf, text in settings.items() if name == leaf or name in leaf.split("_")]:
-        return f"give {' or '.join(same[:3])}; "
-    if near := nearest(name, {**settings, **known}, 1, _NEAR):
+        return f"use {' or '.join(same[:3])}; "
+    if near := nearest(name, {**settings, **known}, 1, _CUTOFF):
         return f"did you mean {known.get(near[0]) or settings[near[0]]}? "
     others = [verb for verb in VERBS if option in _options(_command(verb))]
-    return f"`patchword {others[0]}` has it; " if others else ""
+    return f"`patchword {others[0]}` has this option; " if others else ""
 
 
 def _settings() -> dict[str, str]:
-    """The last part of each setting's path → how to set it, for a model that is trained from scratch."""
+    """Map the last part of each setting's path to the option that sets it, for training from scratch."""
     from patchword.images.preprocess import Preprocess
     from patchword.model.config import ViTConfig
     from patchword.model.kinds import Rope2d

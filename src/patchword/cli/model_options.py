@@ -1,4 +1,4 @@
-"""Options that every command with a MODEL shares: what no file says of it."""
+"""Options shared by every command with a MODEL: facts that its files may not specify."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ Command = Callable[..., Any]
 
 
 def _keep(read: Callable[[str, Any], Any]) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """The value goes to the context, not to the command's arguments: eleven commands need not name it."""
+    """Store the value in the context instead of passing it to the command, so that commands need not declare it."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        said = value if value is None else read(param.opts[0], value)
-        ctx.meta.setdefault(_KEPT, {})[param.name] = said
+        stored = value if value is None else read(param.opts[0], value)
+        ctx.meta.setdefault(_KEPT, {})[param.name] = stored
 
     return callback
 
 
-def _as_it_is(name: str, value: Any) -> Any:
+def _unchanged(name: str, value: Any) -> Any:
     return value
 
 
@@ -33,29 +33,31 @@ def size(name: str, text: str) -> tuple[int, int]:
     """ "224" or "224x320" → (rows, columns)."""
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise SettingsError(f"{name} is {text!r}", "write pixels as 224, or HEIGHTxWIDTH as 224x320")
+        raise SettingsError(f"{name} is {text!r}", "give pixels, e.g. 224, or HEIGHTxWIDTH, e.g. 224x320")
     return int(parts[0]), int(parts[-1])
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """ "0.5" or "0.485,0.456,0.406" → one number for all channels, or one each."""
+    """ "0.5" or "0.485,0.456,0.406" → one number for all channels, or one per channel."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise SettingsError(f"{name} is {text!r}", "write numbers as 0.485,0.456,0.406") from error
+        raise SettingsError(
+            f"{name} is {text!r}", "give numbers separated by commas, e.g. 0.485,0.456,0.406"
+        ) from error
 
 
 def class_names(name: str, path: str) -> tuple[str, ...]:
-    """The lines of a file, one class each, in the order of the head."""
+    """The lines of a file: one class per line, in the order of the head."""
     try:
         lines = read_text(path).splitlines()
     except SettingsError as error:
-        raise SettingsError(f"{name} {error.message}", "give a text file, one name a line") from error
+        raise SettingsError(f"{name} {error.message}", "give a text file with one name per line") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def _option(
-    flag: str, metavar: str, text: str, read: Callable[[str, Any], Any] = _as_it_is, **how: Any
+    flag: str, metavar: str, text: str, read: Callable[[str, Any], Any] = _unchanged, **how: Any
 ) -> Any:
     return click.option(flag, metavar=metavar, help=text, callback=_keep(read), expose_value=False, **how)
 
@@ -64,55 +66,57 @@ _SIZES = (
     _option(
         "--image-size",
         "SIZE",
-        "Pixels a side, or HEIGHTxWIDTH; also the grid of a table that is no square.",
+        "Pixels per side, or HEIGHTxWIDTH; also the shape of a non-square position grid.",
         size,
     ),
-    _option("--patch-size", "SIZE", "Use the model with another patch (FlexiViT).", size),
+    _option("--patch-size", "SIZE", "Use the model with another patch size (FlexiViT).", size),
 )
 _FACTS = (
-    _option("--num-heads", "N", "Attention heads, where no file says.", type=click.IntRange(1)),
+    _option(
+        "--num-heads", "N", "Attention heads, if the file does not specify them.", type=click.IntRange(1)
+    ),
     _option(
         "--pool",
         "KIND",
-        "class, first or mean, where no file says.",
+        "class, first or mean, if the file does not specify it.",
         type=click.Choice(("class", "first", "mean")),
     ),
     _option(
         "--act",
         "KIND",
-        "gelu, gelu_tanh or quick_gelu, where no file says.",
+        "gelu, gelu_tanh or quick_gelu, if the file does not specify it.",
         type=click.Choice(get_args(Activation)),
     ),
-    _option("--eps", "X", "Epsilon of the norms.", type=float),
-    _option("--mean", "X,X,X", "Mean of the pixels, 0 to 1.", numbers),
-    _option("--std", "X,X,X", "Standard deviation of the pixels.", numbers),
-    _option("--head", "FILE", "A linear head's own file (DINO).", lambda name, value: Path(value)),
-    _option("--class-names", "FILE", "Names of the classes, one a line.", class_names),
-    _option("--below", "PREFIX", "Read only the tensors whose names begin with PREFIX."),
+    _option("--eps", "X", "Epsilon of the normalisation layers.", type=float),
+    _option("--mean", "X,X,X", "Pixel mean per channel, from 0 to 1.", numbers),
+    _option("--std", "X,X,X", "Pixel standard deviation per channel.", numbers),
+    _option("--head", "FILE", "Separate file of a linear head (DINO).", lambda name, value: Path(value)),
+    _option("--class-names", "FILE", "Text file of class names, one per line.", class_names),
+    _option("--below", "PREFIX", "Read only tensors whose names start with PREFIX."),
     _option(
         "--drop",
         "PATTERN",
-        "Leave out tensors of this name or pattern ('head.*'); repeatable.",
+        "Ignore tensors matching this name or pattern ('head.*'); repeatable.",
         lambda name, value: tuple(value),
         multiple=True,
     ),
     click.option(
         "--allow-partial",
         is_flag=True,
-        help="Take a file that lacks part of the backbone; it is drawn at random and named.",
-        callback=_keep(_as_it_is),
+        help="Accept a file with missing backbone tensors; they are randomly initialised and listed.",
+        callback=_keep(_unchanged),
         expose_value=False,
     ),
 )
 
 
 def model_options(command: Command) -> Command:
-    """Adds the options above to a command."""
+    """Add all options above to a command."""
     return start_options(_with(_SIZES, command))
 
 
 def start_options(command: Command) -> Command:
-    """Those that tell of weights to begin from; image and patch size are there the new model's own."""
+    """Add the options about starting weights; in `train`, image and patch size belong to the new model."""
     return _with(_FACTS, command)
 
 
@@ -122,8 +126,8 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
     return command
 
 
-def said() -> Options:
-    """What the user said of the model, in the command that is running."""
+def given_options() -> Options:
+    """The model options given to the running command."""
     kept = dict(click.get_current_context().meta.get(_KEPT, {}))
     kept["classes"] = kept.pop("class_names", None)
     return Options(**kept)

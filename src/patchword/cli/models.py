@@ -1,4 +1,4 @@
-"""`patchword models`: the named sizes, what each costs, and where it is from."""
+"""`patchword models`: the named sizes, their cost and their sources."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ IMAGE_SIZE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One named size at an image size and a number of classes. flops: two a multiply-add."""
+    """One named size at an image size and a number of classes. flops: a multiply-add counts as two."""
 
     name: str
     image_size: tuple[int, int]
@@ -34,24 +34,26 @@ class Row:
     default=str(IMAGE_SIZE),
     show_default=True,
     metavar="PIXELS",
-    help="Side of the image in pixels, or HEIGHTxWIDTH.",
+    help="Pixels per side, or HEIGHTxWIDTH.",
 )
 @click.option(
     "--classes",
     default=1000,
     show_default=True,
     type=click.IntRange(0),
-    help="Classes to tell apart; 0 is no head.",
+    help="Number of classes; 0 for no head.",
 )
-@click.option("--published", is_flag=True, help="List the published weights instead, or those of NAME.")
+@click.option(
+    "--published", is_flag=True, help="List published weights instead (all, or those matching NAME)."
+)
 @click.option(
     "--license-allow",
     "allow",
     multiple=True,
     metavar="LICENCE",
-    help="With --published: only weights under this licence (may be given again).",
+    help="With --published: only weights under this licence; repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, sources included.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, including sources.")
 def models(
     names: tuple[str, ...],
     image_size: str,
@@ -60,17 +62,17 @@ def models(
     allow: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """List the named sizes: parameters, work for one image, tokens.
+    """List model sizes with parameters, GFLOPs and tokens, or published weights.
 
     \b
-    patchword models                         all of them
-    patchword models ViT-S/16 ViT-S/8        two beside each other
+    patchword models                         list all sizes
+    patchword models ViT-S/16 ViT-S/8        compare two sizes
     patchword models ViT-Ti/4 --image-size 32 --classes 10
 
     \b
-    patchword models --published             weights that --weights takes by name
-    patchword models --published dinov2      those of a family, or with this in the name
-    patchword models --published facebook/dinov2-base    every fact and its source
+    patchword models --published             list weights to start training from
+    patchword models --published dinov2      list this family or matching names
+    patchword models --published facebook/dinov2-base  show all facts and sources
     patchword models --published --license-allow apache-2.0 --license-allow mit
     """
     if published:
@@ -78,7 +80,7 @@ def models(
 
         return show_published(names, allow, as_json)
     if allow:
-        raise SettingsError("--license-allow is about published weights", "add --published")
+        raise SettingsError("--license-allow only applies to published weights", "add --published")
     rows = rows_of(names, _read_size(image_size), classes)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
@@ -87,7 +89,7 @@ def models(
 
 
 def rows_of(names: tuple[str, ...], image_size: tuple[int, int], classes: int) -> list[Row]:
-    """A row for each name, or for every named size. Raises: SettingsError for an unknown name."""
+    """One row per name, or for every named size. Raises: SettingsError for an unknown name."""
     from patchword.model.cost import cost
     from patchword.model.sizes import SIZES, canonical, sized, source_of
 
@@ -116,7 +118,9 @@ def _read_size(text: str) -> tuple[int, int]:
     """ "224" or "224x320" → (rows, columns)."""
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise SettingsError(f"--image-size is {text!r}", "write pixels as 224, or HEIGHTxWIDTH as 224x320")
+        raise SettingsError(
+            f"--image-size is {text!r}", "give pixels, e.g. 224, or HEIGHTxWIDTH, e.g. 224x320"
+        )
     return int(parts[0]), int(parts[-1])
 
 
@@ -142,12 +146,12 @@ def _print(rows: list[Row]) -> None:
     console.print(table)
     height, width = rows[0].image_size
     make_console(stderr=True).print(
-        f"{height} x {width} pixels, {rows[0].classes} classes; GFLOPs: for one image, two a multiply-add, "
-        "attention counted. --json has each one's paper."
+        f"{height} x {width} pixels, {rows[0].classes} classes. GFLOPs per image; a multiply-add counts as two; "
+        "includes attention. --json lists each model's paper."
     )
 
 
 def _three_digits(value: float) -> str:
-    """2.51, 35.1, 407, 0.0123: as many decimals as three digits need."""
+    """Three significant digits: 2.51, 35.1, 407, 0.0123."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{decimals}f}" if value >= 0.1 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from patchword.images.limits import MAX_PIXELS
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TABLE_OPTIONS = (
-    click.option("--image-column", metavar="NAME", help="Column of the image, where DATA is a table."),
-    click.option("--label-column", metavar="NAME", help="Column of the class, where DATA is a table."),
+    click.option("--image-column", metavar="NAME", help="Image column, if DATA is a table."),
+    click.option("--label-column", metavar="NAME", help="Class column, if DATA is a table."),
 )
 _DATA_OPTIONS = (
     *_TABLE_OPTIONS,
@@ -22,15 +22,15 @@ _DATA_OPTIONS = (
         "--class-level",
         type=click.IntRange(1),
         metavar="N",
-        help="How many folders deep the class folders lie.",
+        help="Depth of the class folders. [default: detected]",
     ),
     click.option(
-        "--split-column", metavar="NAME", help="Column of train, val and test, where DATA is a table."
+        "--split-column", metavar="NAME", help="Split column (train, val, test), if DATA is a table."
     ),
     click.option(
         "--ignore-unknown-classes",
         is_flag=True,
-        help="Leave images out whose class is not known, and say how many.",
+        help="Skip images of unknown classes and report the count.",
     ),
 )
 
@@ -40,14 +40,12 @@ max_pixels_option = click.option(
     type=click.IntRange(1),
     default=MAX_PIXELS,
     show_default=True,
-    help="Larger images are refused.",
+    help="Reject images with more pixels.",
 )
-offline_option = click.option(
-    "--offline", is_flag=True, help="Open no socket: what would be fetched must be in the cache."
-)
+offline_option = click.option("--offline", is_flag=True, help="Offline mode: use cached files only.")
 
 
-device_option = click.option("--device", help="cpu, cuda, cuda:1, mps. [a GPU where there is one]")
+device_option = click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: CUDA GPU if available]")
 
 
 def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
@@ -59,7 +57,7 @@ def _range(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
             raise ValueError
     except ValueError:
         raise SettingsError(
-            f"--value-range is {text!r}", "write the lowest and the highest value, as 0,255"
+            f"--value-range is {text!r}", "give the lowest and highest value, e.g. 0,255"
         ) from None
     return low, high
 
@@ -68,14 +66,14 @@ value_range_option = click.option(
     "--value-range",
     metavar="LOW,HIGH",
     callback=_range,
-    help="Lowest and highest value of float, 16- and 32-bit images. [the model's own]",
+    help="Lowest and highest value of float, 16- and 32-bit images. [default: the model's]",
 )
 
 
 def image_set_options(command: F) -> F:
-    """The options that say which images of a data set are read, by commands that need no labels."""
+    """Add the options that select images, for commands that need no labels."""
     split = click.option(
-        "--split", metavar="NAME", help="Only this split of a data set, such as val. [all images]"
+        "--split", metavar="NAME", help="Use only this split, e.g. val. [default: all images]"
     )
     for option in reversed((split, *_TABLE_OPTIONS, value_range_option, max_pixels_option)):
         command = option(command)
@@ -83,7 +81,7 @@ def image_set_options(command: F) -> F:
 
 
 def data_options(command: F) -> F:
-    """The options that say how DATA is read."""
+    """Add the options for reading DATA."""
     for option in reversed((*_DATA_OPTIONS, max_pixels_option)):
         command = option(command)
     return command

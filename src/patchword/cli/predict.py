@@ -1,4 +1,4 @@
-"""`patchword predict`: names and probabilities for images."""
+"""`patchword predict`: classify images."""
 
 import sys
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import click
 
 from patchword import machine
 from patchword.cli.console import say
-from patchword.cli.loading import tell
-from patchword.cli.model_options import model_options, said
+from patchword.cli.loading import report_loading
+from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import device_option, image_set_options, offline_option, open_request
 
 if TYPE_CHECKING:
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes named for each image."
-)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes listed per image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, as they come.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header.")
+@click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object per line as results arrive.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 @click.option(
     "--out",
     "--output",
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Images computed together. [chosen for the machine]"
+    "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
 @device_option
 @offline_option
@@ -59,18 +57,18 @@ def predict(
     value_range: tuple[float, float] | None,
     max_pixels: int,
 ) -> None:
-    """Name what is in images.
+    """Classify images and print the most probable classes.
 
     \b
-    MODEL   a run folder, a weights file, hf://org/name[@revision], or a published name
-    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns, lists of paths (.txt);
-            - reads paths, or one image, from standard input
+    MODEL   a run folder, weights file, hf://org/name[@revision] or published name
+    FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns,
+            lists of paths (.txt); - reads paths or one image from standard input
 
     \b
     patchword predict runs/flowers photo.jpg garden/
-    patchword predict runs/flowers flowers.zip --split val --out answers.csv
+    patchword predict runs/flowers flowers.zip --split val --out flowers.csv
 
-    A file that cannot be read gets a row that says why; the exit code is then 3.
+    An unreadable image gets a row with the reason; the exit code is then 3.
     """
     machine.start_sampling()
     kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
@@ -82,8 +80,8 @@ def predict(
     machine.tune_allocator()
     from patchword.inference.load import load
 
-    loaded = load(model, device=device, options=said(), offline=offline)
-    tell(loaded.report)
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
     loaded.check_can_predict()
     sources = given.known_to(loaded)
     from patchword.cli.writers import Progress
@@ -106,9 +104,9 @@ def predict(
 
 
 class Images:
-    """What was named on the command line. Mistakes are told before a model is loaded, where they can be.
+    """The images given on the command line. Errors are reported before a model is loaded, if possible.
 
-    total: how many images, if that is known. width: of the longest name.
+    total: number of images, if known. width: length of the longest name.
     """
 
     def __init__(self, files: tuple[str, ...], reading: "Reading") -> None:
@@ -118,7 +116,7 @@ class Images:
         self._sources = self._read() if reading.split is None else None
 
     def known_to(self, model: Any) -> Any:
-        """The sources; a split is the one that the training of this model made."""
+        """The sources. With --split, the split is the one made when this model was trained."""
         from dataclasses import replace
 
         if self._sources is None:
@@ -143,13 +141,13 @@ class Images:
 
 
 def _kind(asked: dict[str, bool], output: str | None) -> str:
-    """The one format. Raises: SettingsError for two, or one that the file's ending contradicts."""
+    """The output format. Raises: SettingsError for two formats, or one that contradicts the file's ending."""
     from patchword.errors import SettingsError
 
     kinds = [kind for kind, is_asked in asked.items() if is_asked]
     if len(kinds) > 1:
         both = " and ".join(f"--{kind}" for kind in kinds)
-        raise SettingsError(f"{both} ask for different formats", "give one of them")
+        raise SettingsError(f"{both} select different formats", "give only one of them")
     if output is None:
         return kinds[0] if kinds else "txt"
     from patchword.cli.writers import format_of
@@ -158,7 +156,7 @@ def _kind(asked: dict[str, bool], output: str | None) -> str:
     kind = format_of(output)
     if kinds and kinds[0] != kind:
         raise SettingsError(
-            f"--{kinds[0]} and --out {output} ask for different formats", f"leave out --{kinds[0]}"
+            f"--{kinds[0]} and --out {output} select different formats", f"remove --{kinds[0]}"
         )
     check_place(Path(output))
     return kind

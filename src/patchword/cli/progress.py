@@ -1,4 +1,4 @@
-"""A bar while something is counted, on a terminal; silence where there is none."""
+"""A progress bar on a terminal, and nothing elsewhere."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def counting(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
-    """Gives a function to call with (done, of all), or None where nobody looks."""
+    """Yield a function to call with (done, total), or None if no bar is shown."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""`patchword models --published`: the well-known releases, as a list, or one with all its facts and sources."""
+"""`patchword models --published`: list published weights, or show one with all its facts and sources."""
 
 import json
 import textwrap
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 NAME_WIDTH = 38
-# Of several scores the first kind of this list is shown; the rest stands in the details.
+# Of several scores, the table shows the first kind in this list; the details show all.
 SCORES = {
     "top-1": "",
     "box AP": "AP",
@@ -29,9 +29,9 @@ ASKED = ("licence.code", "licence.weights", "licence.gated", "preprocessing", "m
 
 
 def show_published(names: Sequence[str], allow: Sequence[str], as_json: bool) -> None:
-    """Print the releases that `names` mean (families, names, or parts of names; all without any).
+    """Print the releases that match `names` (families, names or parts of names), or all if there are none.
 
-    allow: licences of weights to keep. Raises: CheckpointError for a name that means none, SettingsError for a
+    allow: licences of weights to keep. Raises: CheckpointError for a name without a match, SettingsError for a
     licence that no release has.
     """
     found = chosen(names)
@@ -48,23 +48,23 @@ def show_published(names: Sequence[str], allow: Sequence[str], as_json: bool) ->
         unknown = sum(release.licence.weights is None for release in found)
         click.echo(
             f"{len(kept)} of {len(found)} releases have weights under {' or '.join(allow)}"
-            + (f"; of {unknown} the licence is not known." if unknown else "."),
+            + (f"; the licence of {unknown} is not known." if unknown else "."),
             err=True,
         )
 
 
 def chosen(names: Sequence[str]) -> list["Release"]:
-    """The releases that each name means, in the order of the catalogue."""
+    """The releases that match each name, in catalogue order."""
     from patchword.checkpoints.published import releases
 
     if not names:
         return list(releases())
-    meant = {release.name for name in names for release in _meant(name)}
-    return [release for release in releases() if release.name in meant]
+    matching = {release.name for name in names for release in _matching(name)}
+    return [release for release in releases() if release.name in matching]
 
 
-def _meant(name: str) -> list["Release"]:
-    """By family, else by full name, else by bare name, else by a part of the name."""
+def _matching(name: str) -> list["Release"]:
+    """The releases that match by family, else by full name, else by bare name, else by part of the name."""
     from patchword.checkpoints.published import find_release, releases
 
     key = _plain(name)
@@ -82,9 +82,9 @@ def _meant(name: str) -> list["Release"]:
     near = near_text(name, families)
     if near:
         raise CheckpointError(
-            f"no family and no release is called {name!r}{near}", f"use one of: {', '.join(families)}"
+            f"no family or release is called {name!r}{near}", f"use one of: {', '.join(families)}"
         )
-    return [find_release(name)]  # raises with the nearest names
+    return [find_release(name)]  # raises and suggests similar names
 
 
 def _plain(name: str) -> str:
@@ -117,16 +117,16 @@ def _print_table(found: list["Release"]) -> None:
             family = release.family
         facts = _line_of(release)
         if len(release.name) > NAME_WIDTH:
-            click.echo(release.name)  # never broken, so that it can be copied
+            click.echo(release.name)  # never wrapped, so that it can be copied
             click.echo(" " * NAME_WIDTH + facts)
         else:
             click.echo(f"{release.name:<{NAME_WIDTH}}{facts}")
     if found:
         click.echo(
-            "\nM: millions of parameters. Licence: of the weights; ? is not known, * asks for\n"
-            "consent first. Score in %: top-1 on ImageNet-1k; lin linear probe (ReaL: on its\n"
-            "labels), kNN nearest neighbours, zs by text, ft fine-tuned; AP of boxes on COCO.\n"
-            "With one full name: every fact and where it was read.",
+            "\nM: millions of parameters. Licence: of the weights; ? not known, * consent\n"
+            "required. Score in %: top-1 on ImageNet-1k; lin linear probe (ReaL: on its\n"
+            "labels), kNN nearest neighbours, zs zero-shot, ft fine-tuned; AP box AP on COCO.\n"
+            "Give one full name to see all its facts and their sources.",
             err=True,
         )
 
@@ -145,7 +145,7 @@ def _line_of(release: "Release") -> str:
 
 
 def _millions(parameters: int) -> str:
-    """5.7, 86.6, 6,716: a decimal as long as it says something."""
+    """Millions with one decimal below 1000: 5.7, 86.6, 6,716."""
     millions = parameters / 1e6
     return f"{millions:,.0f}" if millions >= 1000 else f"{millions:.1f}"
 
@@ -168,7 +168,7 @@ def _score(scores: tuple["Score", ...]) -> str:
 
 
 def _print_details(release: "Release") -> None:
-    click.echo(f"{release.name}\n{release.family}, in the layout of {release.format}\n")
+    click.echo(f"{release.name}\n{release.family}, format {release.format}\n")
     for part, facts in _facts(release).items():
         by_source: dict[str, list[str]] = {}
         for path, value in facts.items():
@@ -192,7 +192,7 @@ def _print_details(release: "Release") -> None:
 
 
 def _facts(release: "Release") -> dict[str, dict[str, Any]]:
-    """Part → (dotted path → value), what is not known left out."""
+    """Part → (dotted path → value), without unknown values."""
     from patchword.checkpoints.published import FACTS
     from patchword.settings import leaves
 
@@ -210,7 +210,7 @@ def _facts(release: "Release") -> dict[str, dict[str, Any]]:
 
 
 def _ours(path: str) -> bool:
-    """Settings of our own reading, which no publisher stated."""
+    """Whether this is one of patchword's own reading settings, which no publisher specifies."""
     return path.startswith("preprocessing.reading.") or path in (
         "preprocessing.version",
         "preprocessing.in_channels",

@@ -1,9 +1,9 @@
-"""The command's standard output and standard error: readers leave, disks are full, names are no text.
+"""Standard output and standard error of the command: closed pipes, full disks and undecodable names.
 
-Messages that reach nobody (`2>&1 | head`, a terminal that was closed, a log on a full disk) are no reason to end a
-training: they are dropped. Answers that nobody reads are the end of the command, and no error; answers that find
-no room are one, of two lines. All this is decided below Python's own streams, because click and rich, which write
-to them, each end the program in a way of their own, as a bug would.
+Messages that cannot be delivered (`2>&1 | head`, a closed terminal, a log on a full disk) are dropped, so they never
+stop a training. If the reader of standard output leaves, the command ends without an error. If standard output
+cannot be written, the command fails with a two-line error. This is handled below Python's own streams, because
+click and rich write to them and each would end the program differently, as a bug would.
 """
 
 import codecs
@@ -17,24 +17,25 @@ from patchword.errors import OutputError
 LEFT = (BrokenPipeError, ConnectionResetError)
 
 
-_SPELT = "patchword.spelt"
+_ESCAPE = "patchword.escape"
 
 
 class ReaderLeft(Exception):
-    """Nobody reads the answers any more. No OSError: click, rich and `whole_file` would take it for theirs."""
+    """The reader of standard output left. Not an OSError, which click, rich and `whole_file` would handle themselves."""
 
 
-class _Answers(io.FileIO):
+class _Output(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            # Python flushes what is left once more at exit.
-            _lead_nowhere(self)
+            # Python flushes the rest again at exit.
+            _discard(self)
             if isinstance(error, LEFT):
                 raise ReaderLeft from None
             raise OutputError(
-                f"standard output cannot be written: {error.strerror}", "make room, or write to another place"
+                f"standard output cannot be written: {error.strerror}",
+                "free some space, or write to another location",
             ) from error
 
 
@@ -44,23 +45,23 @@ class _Messages(io.FileIO):
             return super().write(data)
         except OSError as error:
             if isinstance(error, LEFT):
-                _lead_nowhere(self)
+                _discard(self)
             return memoryview(data).nbytes
 
 
-def _lead_nowhere(file: io.FileIO) -> None:
+def _discard(file: io.FileIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def guard_streams() -> None:
-    """From here on `sys.stdout` raises ReaderLeft or OutputError, and `sys.stderr` drops what cannot be written."""
-    codecs.register_error(_SPELT, _spelt)
-    sys.stdout = _guarded(sys.stdout, _Answers, _SPELT)
+    """Make `sys.stdout` raise ReaderLeft or OutputError, and `sys.stderr` drop what cannot be written."""
+    codecs.register_error(_ESCAPE, _escape)
+    sys.stdout = _guarded(sys.stdout, _Output, _ESCAPE)
     sys.stderr = _guarded(sys.stderr, _Messages, "backslashreplace")
 
 
-def _spelt(error: UnicodeError) -> tuple[bytes, int]:
-    """What the stream's encoding lacks as JSON's escapes; bytes of a file name that are no text as those bytes."""
+def _escape(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode characters outside the stream's encoding as JSON escapes, and undecodable bytes of file names as themselves."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     char = error.object[error.start]
@@ -73,7 +74,7 @@ def _spelt(error: UnicodeError) -> tuple[bytes, int]:
 def _guarded(stream: TextIO | None, kind: type[io.FileIO], errors: str) -> TextIO:
     if stream is None:  # `2>&-`
         return open(os.devnull, "w", encoding="utf-8")
-    # A console of Windows is written through a call of its own.
+    # Windows consoles are written through a separate system call.
     if not isinstance(stream, io.TextIOWrapper) or (os.name == "nt" and stream.isatty()):
         return stream
     stream.flush()

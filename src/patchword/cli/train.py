@@ -1,11 +1,11 @@
-"""`patchword train`: from images to a classifier in a run folder."""
+"""`patchword train`: train a classifier into a run folder."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from patchword.cli.model_options import said, size, start_options
+from patchword.cli.model_options import given_options, size, start_options
 from patchword.cli.options import (
     data_options,
     device_option,
@@ -21,24 +21,30 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("data", required=False)
-@click.option("--out", metavar="FOLDER", help="The run folder; an existing one is never overwritten.")
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted run (DATA only if it moved).")
 @click.option(
-    "--weights", metavar="NAME", help="Begin from a run, a file in any layout, hf://… or a release."
+    "--out", metavar="FOLDER", help="Run folder to create; an existing folder is never overwritten."
 )
-@click.option("--model", metavar="NAME", help="A named size, as ViT-Ti/16; else sized to the data.")
-@click.option("--image-size", metavar="SIZE", help="Pixels a side, or HEIGHTxWIDTH.")
-@click.option("--patch-size", metavar="SIZE", help="Pixels of a patch, likewise.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Rounds over the training images.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.")
+@click.option("--resume", metavar="RUN", help="Resume an interrupted run (give DATA only if it has moved).")
+@click.option(
+    "--weights", metavar="NAME", help="Start from a run, a weights file, hf://… or a published name."
+)
+@click.option("--model", metavar="NAME", help="Named size, e.g. ViT-Ti/16. [default: chosen from the data]")
+@click.option("--image-size", metavar="SIZE", help="Pixels per side, or HEIGHTxWIDTH.")
+@click.option("--patch-size", metavar="SIZE", help="Patch size in pixels, or HEIGHTxWIDTH.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--seed", type=int, help="Random seed (weights, data order, augmentation). [default: 0]")
-@click.option("--split-seed", type=int, help="Another number holds out other images. [default: 0]")
-@click.option("--threads", type=click.IntRange(min=1), help="For compute; else what the machine grants.")
+@click.option("--seed", type=int, help="Random seed for weights, data order and augmentation. [default: 0]")
+@click.option(
+    "--split-seed",
+    type=int,
+    help="Seed of the validation split; another seed holds out other images. [default: 0]",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Compute threads. [default: all available]")
 @device_option
-@click.option("--recipe", metavar="NAME", help="How settings follow from the data: scratch, finetune.")
-@click.option("--config", metavar="FILE", help="Settings as TOML, such as a run's config.toml.")
-@click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Any setting; may be repeated.")
+@click.option("--recipe", metavar="NAME", help="Training recipe: scratch or finetune.")
+@click.option("--config", metavar="FILE", help="TOML file of settings, e.g. a run's config.toml.")
+@click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting; repeatable.")
 @data_options
 @value_range_option
 @start_options
@@ -49,11 +55,11 @@ def train(
     """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table.
 
     \b
-    patchword train flowers/                          from scratch, sized to the data
-    patchword train flowers/ --weights hf://org/name  from weights, with a new head
+    patchword train flowers/                          train from scratch
+    patchword train flowers/ --weights hf://org/name  fine-tune with a new head
 
-    The data are checked first. Model, patch and all else are chosen from them where nothing
-    is said, and the choice is explained. Prints the run folder, which holds report.html.
+    The data are checked first. Anything not specified is chosen from the data and explained.
+    Prints the path of the run folder, which contains report.html.
     """
     from patchword import machine
     from patchword.cli.train_screen import screen, show_result
@@ -73,13 +79,13 @@ def train(
 
 def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword import runs
-    from patchword.cli.loading import tell
+    from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import show_choices, show_problems
 
     prepared = runs.prepare(request, progress)
     show_problems(prepared.report)
     if prepared.start is not None:
-        tell(prepared.start.report)
+        report_loading(prepared.start.report)
     show_choices(prepared)
     return runs.run(prepared, progress)
 
@@ -88,7 +94,7 @@ def _request(
     data: str | None, out: str | None, overrides: tuple[str, ...], given: dict[str, Any]
 ) -> "TrainRequest":
     if data is None:
-        raise UserError("no DATA is given", "give `digits`, a folder or .zip of class folders, or a table")
+        raise UserError("DATA is missing", "give `digits`, a folder or .zip of class folders, or a table")
     from patchword.runs import TrainRequest
     from patchword.training.overlay import PATHS, make_overlay
 
@@ -108,12 +114,17 @@ def _request(
         max_pixels=given["max_pixels"],
     )
     return TrainRequest(
-        data=data, overlay=overlay, out=out, opening=opening, options=said(), offline=given["offline"]
+        data=data,
+        overlay=overlay,
+        out=out,
+        opening=opening,
+        options=given_options(),
+        offline=given["offline"],
     )
 
 
 def _refuse_settings() -> None:
-    """A resumed run keeps its settings; asking for others must not pass in silence."""
+    """Raises: UserError if --resume is combined with other settings, which it would ignore."""
     ctx = click.get_current_context()
     asked = [
         option.opts[0]
@@ -124,6 +135,6 @@ def _refuse_settings() -> None:
     ]
     if asked:
         raise UserError(
-            f"--resume goes on with the run's own settings, so {', '.join(asked)} would change nothing",
-            "leave them out, or start a new run",
+            f"{', '.join(asked)} cannot be combined with --resume, which keeps the run's settings",
+            f"remove {', '.join(asked)}, or start a new run",
         )

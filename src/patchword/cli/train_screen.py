@@ -1,4 +1,4 @@
-"""What a training shows: choices, a live line on a terminal, a line now and then elsewhere."""
+"""What training prints: its choices, a live display on a terminal, occasional lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from patchword.cli.console import line, make_console
+from patchword.errors import plural
 from patchword.training.progress import Lines, clock, epoch_line
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _console = make_console(stderr=True)
 
 @contextmanager
 def screen() -> Iterator["Terminal | Lines"]:
-    """The progress for this standard error: live on a terminal, lines elsewhere."""
+    """Progress on standard error: a live display on a terminal, lines elsewhere."""
     shown: Terminal | Lines = Terminal() if sys.stderr.isatty() else Lines()
     try:
         yield shown
@@ -68,14 +69,14 @@ class Terminal:
             f"{clock(pace.seconds_left)} left, {clock(pace.epoch_seconds_left)} of this epoch; "
             f"{clock(pace.seconds)} so far\n"
             f"{pace.images_per_s:.0f} images/s, {100 * pace.data_wait:.0f} % waiting for images, "
-            f"{pace.peak_memory_mib:.0f} MiB at most\n"
+            f"{pace.peak_memory_mib:.0f} MiB peak\n"
             f"loss {pace.loss:.3f}, learning rate {pace.lr:.2g}"
         )
         self._facts = Text(facts)
         self._live.update(self._table())
 
     def epoch(self, record: dict[str, Any]) -> None:
-        # A short run's epochs would scroll everything else away; twenty lines tell it all.
+        # Print at most about twenty epochs, so that they do not scroll everything else away.
         every = max(record["epochs"] // 20, 1)
         if record["epoch"] % every == 0 or record["epoch"] == record["epochs"]:
             self.message(epoch_line(record))
@@ -85,7 +86,7 @@ class Terminal:
 
 
 def show_problems(report: "CheckReport") -> None:
-    """How the data were read, if it might surprise, and what is wrong with them."""
+    """Print how the data were read, if that may surprise, and their problems."""
     for reading in report.dataset.readings:
         _console.print(line(f"data: {reading}"))
     for problem in report.problems:
@@ -95,18 +96,18 @@ def show_problems(report: "CheckReport") -> None:
 
 
 def show_choices(prepared: "Prepared") -> None:
-    """What will be trained, chosen by whom; every value is in config.toml."""
+    """Print what will be trained and the source of each choice; every value is in config.toml."""
     from patchword.model.cost import cost
     from patchword.settings import source_of
 
     settings, sources = prepared.chosen.settings, prepared.chosen.sources
     _console.print(line(f"training {prepared.report.dataset.path} into {prepared.out}"))
     if prepared.start is not None:
-        _console.print(line(f"  begins from {_origin(prepared.start)}"))
+        _console.print(line(f"  starts from {_origin(prepared.start)}"))
     for choice in prepared.chosen.choices:
         _console.print(line(f"  {choice.what}: {choice.why}"))
     price = cost(settings.model)
-    _console.print(line(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs an image"))
+    _console.print(line(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs per image"))
     shown = {
         "schedule.epochs": settings.schedule.epochs,
         "run.batch_size": settings.run.batch_size,
@@ -119,10 +120,10 @@ def show_choices(prepared: "Prepared") -> None:
 
 
 def _origin(start: "Start") -> str:
-    """The weights in a line: their name, what it came to mean, part of their hash, their licence."""
+    """The weights in one line: name, resolved source, start of the hash, licence."""
     facts = start.facts()
     source = f" ({facts['source']})" if facts["source"] not in ("", start.name) else ""
-    licence = facts["licence"] or "not said in the file"
+    licence = facts["licence"] or "not specified in the file"
     return f"{start.name}{source}, sha256 {facts['sha256'][:12]}…, licence {licence}"
 
 
@@ -133,13 +134,15 @@ def show_result(run: "Run") -> None:
     _console.print(
         line(
             f"top-1 {100 * evaluation.top1:.1f} %{over} (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
-            f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, last averaged weights"
+            f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, EMA weights of the last epoch"
         )
     )
     for name, reason in run.skipped[:5]:
-        _console.print(line(f"left out of training: {name}: {reason}"))
+        _console.print(line(f"skipped in training: {name}: {reason}"))
     if len(run.skipped) > 5:
-        _console.print(line(f"left out of training: {len(run.skipped)} in all, see log.txt"))
+        _console.print(
+            line(f"skipped in training: {plural(len(run.skipped), 'image')} in total, see log.txt")
+        )
     _console.print(line(f"report: {run.folder / 'report.html'}"))
-    if evaluation.notice:  # last, because it decides what all of the above is worth
+    if evaluation.notice:  # last, because it qualifies everything above
         _console.print(line(f"warning: {evaluation.notice}"))

@@ -1,18 +1,21 @@
-"""The commands: name, where it lives, one line of help. Read by `main`, which imports none.
+"""The commands: name, import path and help line.
 
-A new command is a file beside this one and a line here. The place is text, so that
-`patchword --help` answers without importing any of them.
+To add a command, add a module next to this one and a line here. Import paths are strings, so that
+`patchword --help` imports no command.
 """
 
 VERBS: dict[str, tuple[str, str]] = {
-    "train": ("patchword.cli.train:train", "A classifier from class folders, with a report."),
-    "evaluate": ("patchword.cli.evaluate:evaluate", "How right a model is on labelled images."),
-    "predict": ("patchword.cli.predict:predict", "Names and probabilities for images."),
-    "embed": ("patchword.cli.embed:embed", "Vectors of images, for search, clustering, other models."),
-    "check": ("patchword.cli.check:check", "What is in a data set and what is wrong with it."),
-    "inspect": ("patchword.cli.inspect:inspect", "What a checkpoint is, and what loading it would do."),
-    "convert": ("patchword.cli.convert:convert", "A model in another layout, with the proof."),
-    "adapt": ("patchword.cli.adapt:adapt", "A model for another size, patch, channels or classes."),
-    "models": ("patchword.cli.models:models", "The named sizes: parameters, work for one image, tokens."),
-    "doctor": ("patchword.cli.doctor:doctor", "What is installed and granted here, what to mend."),
+    "train": ("patchword.cli.train:train", "Train a classifier; writes a report."),
+    "evaluate": ("patchword.cli.evaluate:evaluate", "Evaluate a model on labelled images."),
+    "predict": ("patchword.cli.predict:predict", "Classify images."),
+    "embed": (
+        "patchword.cli.embed:embed",
+        "Compute image embeddings for search, clustering or other models.",
+    ),
+    "check": ("patchword.cli.check:check", "Check a data set and list its problems."),
+    "inspect": ("patchword.cli.inspect:inspect", "Describe a checkpoint and how it would load."),
+    "convert": ("patchword.cli.convert:convert", "Convert a model to another format and verify it."),
+    "adapt": ("patchword.cli.adapt:adapt", "Change a model's image size, patch, channels or classes."),
+    "models": ("patchword.cli.models:models", "List model sizes and published weights."),
+    "doctor": ("patchword.cli.doctor:doctor", "Check the installation and suggest fixes."),
 }

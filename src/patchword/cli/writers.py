@@ -1,4 +1,4 @@
-"""Where answers go: lines for people, JSON, CSV, Parquet; to standard output or, whole, to a file."""
+"""Writers of predictions: readable lines, JSON, CSV and Parquet, to standard output or atomically to a file."""
 
 import csv
 import os
@@ -22,13 +22,13 @@ class Writer(Protocol):
 
 
 def format_of(output: str) -> str:
-    """The format that a file's ending asks for. Raises: SettingsError naming those there are."""
+    """The format for a file's ending. Raises: SettingsError that lists the supported endings."""
     ending = Path(output).suffix.lower().lstrip(".")
     if ending not in FORMATS:
-        unknown = f"unknown ending '.{ending}'" if ending else "a name without an ending"
+        problem = f"unknown ending '.{ending}'" if ending else "the name has no ending"
         raise SettingsError(
-            f"--out {output}: {unknown}{near_text(ending, FORMATS)}",
-            f"end it in one of: {', '.join('.' + f for f in FORMATS)}",
+            f"--out {output}: {problem}{near_text(ending, FORMATS)}",
+            f"use one of: {', '.join('.' + f for f in FORMATS)}",
         )
     return ending
 
@@ -46,7 +46,7 @@ def make_writer(kind: str, stream: IO[Any], top: int, name_width: int) -> Writer
 
 
 class LinesWriter:
-    """One line a picture, best class first, in columns; a long name is cut on a terminal alone, never in a pipe or file."""
+    """One line per image, best class first, in columns. Long names are shortened on a terminal, never in a pipe or file."""
 
     def __init__(self, stream: IO[str], top: int, name_width: int) -> None:
         self.stream, self.top = stream, top
@@ -58,12 +58,12 @@ class LinesWriter:
         if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
         if prediction.probabilities is None:
-            answer = self._paint(f"no answer: {one_line(prediction.error)}", "31")
+            result = self._paint(f"error: {one_line(prediction.error)}", "31")
         else:
             found = prediction.top(self.top)
             best, *others = (f"{one_line(label)} {percent(share)}" for label, share in found)
-            answer = "   ".join([self._paint(best, "1"), *others])
-        self.stream.write(f"{name:<{self.width}}   {answer}\n")
+            result = "   ".join([self._paint(best, "1"), *others])
+        self.stream.write(f"{name:<{self.width}}   {result}\n")
 
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
@@ -84,7 +84,7 @@ class JsonLinesWriter:
 
 
 class JsonWriter:
-    """An array, written as it grows, so that memory stays flat."""
+    """One JSON array, written incrementally, so that memory stays constant."""
 
     def __init__(self, stream: IO[str], top: int) -> None:
         self.stream, self.top, self.begun = stream, top, False
@@ -124,7 +124,7 @@ class CsvWriter:
 
     def add(self, prediction: Prediction) -> None:
         values = row(prediction, self.top)
-        if self.stream.isatty():  # a file and a pipe get the names exact
+        if self.stream.isatty():  # files and pipes get the exact names
             values = {k: one_line(v) if isinstance(v, str) else v for k, v in values.items()}
         self.table.writerow(values)
 
@@ -133,7 +133,7 @@ class CsvWriter:
 
 
 class ParquetWriter:
-    """Rows gathered into groups, so that memory stays flat."""
+    """Rows written in groups, so that memory stays constant."""
 
     ROWS = 2048
 
@@ -168,7 +168,7 @@ _SHOWN_EVERY_S = {"terminal": 0.2, "file": 30.0}
 
 
 class Progress:
-    """How far the command is, on standard error: in place on a terminal, else a line now and then."""
+    """Progress on standard error: in place on a terminal, else an occasional line."""
 
     def __init__(self, total: int | None, *, quiet: bool = False) -> None:
         import time

@@ -1,9 +1,9 @@
-"""Trees of frozen dataclasses ↔ plain dicts and TOML, and who chose each value.
+"""Trees of frozen dataclasses ↔ plain dicts and TOML, with the source of each value.
 
-Knows no domain: it works on any frozen dataclass whose fields are numbers, strings,
-booleans, None, tuples, other such dataclasses, or unions of them. Dataclasses that stand
-in a union are told apart by their `kind`, a class variable that is written beside their
-fields: `positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.0}`.
+This package is domain-independent: it works on any frozen dataclass whose fields are numbers,
+strings, booleans, None, tuples, other such dataclasses, or unions of them. The dataclasses in a
+union are distinguished by `kind`, a class variable that is written next to their fields:
+`positions = Learned | Rope2d` becomes `{"kind": "rope2d", "theta": 100.0}`.
 """
 
 import copy
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """A dataclass tree as dicts, lists and scalars, `kind` first where there is one.
+    """A dataclass tree as dicts, lists and scalars, with `kind` first if there is one.
 
-    None is kept as None; `to_toml` leaves such keys out.
+    None is kept as None; `to_toml` omits such keys.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = getattr(type(value), "kind", None)
@@ -40,28 +40,28 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(cls: type[T], data: Any, where: str = "settings") -> T:
-    """Build the dataclass `cls` from what `to_plain` gave; absent keys take their defaults.
+    """Build the dataclass `cls` from the output of `to_plain`; absent keys take their defaults.
 
-    Raises: SettingsError naming `where`, the key and the nearest known one, or the value
-    and the type it should have.
+    Raises: SettingsError with `where`, the key and the most similar known key, or the value
+    and its expected type.
     """
     return typing.cast(T, build(cls, data, where, ""))
 
 
 def replace_at(settings: T, path: str, value: Any, where: str = "option") -> T:
-    """The same tree with the value at the dotted `path` changed and checked.
+    """The same tree with the value at the dotted `path` replaced and checked.
 
-    `value` may be text (from `-o a.b=c`), read as the field's type asks.
-    Raises: SettingsError for an unknown path (nearest names) or a value of another type.
+    `value` may be text (from `-o a.b=c`), parsed according to the field's type.
+    Raises: SettingsError for an unknown path (with similar names) or a value of the wrong type.
     """
     return typing.cast(T, _put(settings, path, value, where, dataclasses.replace))
 
 
 def replace_all(settings: T, changes: Iterable[tuple[str, Any, str]]) -> T:
-    """The same tree with several (path, value, where) changed, checked once they are all in.
+    """The same tree with several (path, value, where) replaced, checked after all replacements.
 
-    Two that fit only each other (a width and its heads, a kind and its fields) can so be given in any
-    order. Raises: SettingsError as `replace_at`.
+    Values that are valid only together (a width and its heads, a kind and its fields) can therefore be
+    given in any order. Raises: SettingsError, like `replace_at`.
     """
     for path, value, where in _kinds_first(changes):
         settings = _put(settings, path, value, where, _unchecked_replace)
@@ -69,7 +69,7 @@ def replace_all(settings: T, changes: Iterable[tuple[str, Any, str]]) -> T:
 
 
 def _kinds_first(changes: Iterable[tuple[str, Any, str]]) -> list[tuple[str, Any, str]]:
-    """A kind before the fields of that part that came from the same place, all else in its order."""
+    """Move each kind before the fields of its part from the same source; keep the order otherwise."""
     ordered: list[tuple[str, Any, str]] = []
     for change in changes:
         part, _, last = change[0].rpartition(".")
@@ -86,9 +86,9 @@ def _kinds_first(changes: Iterable[tuple[str, Any, str]]) -> list[tuple[str, Any
 
 
 def typed(cls: type, path: str, value: Any, where: str) -> Any:
-    """`value` in the type that the dotted `path` has below `cls`; text is read as an option's is.
+    """`value` converted to the type of the dotted `path` below `cls`; text is parsed like an option's.
 
-    Raises: SettingsError for a value of another type.
+    Raises: SettingsError for a value of the wrong type.
     """
     *parts, name = path.split(".")
     owner: Any = cls
@@ -99,9 +99,9 @@ def typed(cls: type, path: str, value: Any, where: str) -> Any:
 
 
 def merged(base: Any, given: Any) -> Any:
-    """Plain `base` with `given` laid over it: tables key by key, but a part of another kind as a whole.
+    """Merge `given` over plain `base`: tables key by key, but a part of another kind is replaced completely.
 
-    None is left out, as TOML has none: an absent key takes its default, which is None for every such field.
+    None is omitted, as TOML has no null: an absent key takes its default, which is None for every such field.
     """
     if not isinstance(base, Mapping) or not isinstance(given, Mapping):
         return given
@@ -130,8 +130,8 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
     known = {f.name: f for f in dataclasses.fields(settings)}
     if head == "kind" and not rest:
         raise SettingsError(
-            f"{where}: there is no part whose kind could be set here ({path!r})",
-            "write the part's name in front, as model.positions.kind",
+            f"{where}: {path!r} does not specify which part's kind to set",
+            "put the part's name in front, e.g. model.positions.kind",
         )
     if head not in known:
         raise unknown(type(settings), head, path, where)
@@ -143,7 +143,7 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
     elif rest:
         if not dataclasses.is_dataclass(current):
             raise SettingsError(
-                f"{where}: {head!r} has no parts, so {path!r} is unknown", f"set {head} itself"
+                f"{where}: unknown setting {path!r}, because {head!r} has no parts", f"set {head} itself"
             )
         check_kind_has(current, kinds, head, rest.partition(".")[0], where)
         new = _put(current, rest, value, where, replace)
@@ -157,12 +157,14 @@ def parse_override(text: str) -> tuple[str, str]:
     """Split `train.lr=3e-4` into path and value text."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise SettingsError(f"option -o {text!r} has no '='", "write it as -o name.part=value")
+        raise SettingsError(
+            f"option -o {text!r} has no '='", "write it as -o name.part=value, e.g. -o optim.lr=3e-4"
+        )
     return path.strip(), value.strip()
 
 
 def leaves(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf by its dotted path, in the order of the fields."""
+    """Every leaf value by its dotted path, in field order."""
     found: dict[str, Any] = {}
     if getattr(type(settings), "kind", None) is not None:
         found[f"{prefix}kind"] = type(settings).kind
@@ -176,34 +178,36 @@ def leaves(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """A TOML file as nested dicts. Raises SettingsError naming file and line."""
+    """A TOML file as nested dicts. Raises: SettingsError with the file and line."""
     text = read_text(path)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
-            f"{path}: not TOML ({error})", "correct that line, or give another file"
+            f"{path} is not valid TOML ({error})", "correct that line, or give another file"
         ) from error
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark. Raises: SettingsError that says why it has none."""
+    """The text of a UTF-8 file, with or without a byte order mark. Raises: SettingsError if it cannot be read."""
     place = Path(path)
     try:
         return place.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         near = near_text(place.name, [p.name for p in place.parent.glob("*")])
-        raise SettingsError(f"{path}: no such file{near}", "give a file that exists") from None
+        raise SettingsError(f"{path} does not exist{near}", "give a file that exists") from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not a text file in UTF-8", "save it as UTF-8") from error
+        raise SettingsError(f"{path} is not UTF-8 text", "save it as UTF-8") from error
     except OSError as error:
-        what = "a folder, not a file" if place.is_dir() else f"cannot be read ({error.strerror})"
-        raise SettingsError(f"{path}: {what}", "give a file that can be read") from error
+        what = "is a folder, not a file" if place.is_dir() else f"cannot be read ({error.strerror})"
+        raise SettingsError(f"{path} {what}", "give a readable file") from error
 
 
 def to_json(plain: Any, **how: Any) -> str:
-    """Plain values as JSON text that UTF-8 holds, that can be printed (control characters are escaped) and that
-    reads back the same; `how` as for `json.dumps`."""
+    """Plain values as printable UTF-8 JSON (control characters are escaped) that reads back the same.
+
+    how: arguments of `json.dumps`.
+    """
     text = escape_surrogates(json.dumps(plain, ensure_ascii=False, **how))
     if text.replace("\n", "").isprintable():
         return text
@@ -211,12 +215,12 @@ def to_json(plain: Any, **how: Any) -> str:
 
 
 def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:
-    """The tree as TOML, each leaf with who chose it as a comment.
+    """The tree as TOML, with each leaf's source as a comment.
 
-    `sources` maps a dotted path to words such as "default", "recipe", "option"; a path
-    that is not there takes the source of the nearest part above it. None is left out,
-    since TOML has no null and absence reads back as the default of a field whose default
-    is None; a field where None is a choice against another default is refused here.
+    `sources` maps a dotted path to a word such as "default", "recipe" or "option"; a path
+    without an entry takes the source of the nearest part above it. None is omitted, because
+    TOML has no null and an absent key reads back as the default. None in a field with
+    another default is refused, because it would not read back.
     """
     lines: list[str] = []
     _write_table(settings, "", sources or {}, lines)
@@ -233,7 +237,9 @@ def _write_table(settings: Any, prefix: str, sources: Mapping[str, str], lines: 
             tables.append((field.name, value))
         elif value is None:
             if field.default is not None:
-                raise SettingsError(f"{prefix}{field.name} is None, which TOML cannot say", "give it a value")
+                raise SettingsError(
+                    f"{prefix}{field.name} is None, which TOML cannot represent", "give it a value"
+                )
         else:
             lines.append(_line(field.name, to_plain(value), prefix + field.name, sources))
     for name, value in tables:
@@ -247,9 +253,9 @@ def _line(name: str, value: Any, path: str, sources: Mapping[str, str]) -> str:
 
 
 def source_of(path: str, sources: Mapping[str, str]) -> str:
-    """Who chose the leaf at `path`: its own entry, or the nearest one above it.
+    """The source of the leaf at `path`: its own entry, or the nearest one above it.
 
-    Who chose a part's kind chose that kind's defaults with it.
+    The source of a part's kind is also the source of that kind's defaults.
     """
     while True:
         if path in sources:
@@ -280,7 +286,7 @@ def _toml_value(value: Any) -> str:
 
 
 def _from_text(text: str) -> Any:
-    """Read an option's text as TOML reads it; what TOML does not know stays text."""
+    """Parse an option's text as TOML; text that is not TOML stays text."""
     if text.lower() == "none":
         return None
     try:

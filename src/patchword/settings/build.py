@@ -1,4 +1,4 @@
-"""Plain data into the type that a field of a settings dataclass asks for."""
+"""Convert plain data to the field types of settings dataclasses."""
 
 import dataclasses
 import functools
@@ -8,17 +8,17 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from patchword.errors import SettingsError, near_text
+from patchword.errors import SettingsError, did_you_mean, near_text, plural
 
 
 def kinds_of(hint: Any) -> list[Any]:
-    """The dataclasses with a `kind` among the options of a union."""
+    """The dataclasses with a `kind` in a union."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
     return [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) is not None]
 
 
 def check_kind_has(current: Any, kinds: list[Any], part: str, field: str, where: str) -> None:
-    """Raises: SettingsError for a field that only other kinds of this part have."""
+    """Raises: SettingsError for a field that exists only in other kinds of this part."""
     having = [kind for kind in kinds if field in {f.name for f in dataclasses.fields(kind)}]
     if having and type(current) not in having:
         raise SettingsError(
@@ -33,7 +33,7 @@ def hints(cls: Any) -> dict[str, Any]:
 
 
 def build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
-    """`data` as the type `hint`; `text` is the unparsed option, for string fields."""
+    """Convert `data` to the type `hint`; `text` is the unparsed option, for string fields."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _build_union(typing.get_args(hint), data, where, path, text)
@@ -52,11 +52,11 @@ def build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
     matches_type = isinstance(data, hint) and not (hint is int and isinstance(data, bool))
     if not matches_type:
         raise SettingsError(
-            f"{where}: {path} is {data!r}, which is no {_type_name(hint)}",
-            f"give {path} a {_type_name(hint)}",
+            f"{where}: {path} is {data!r}, which is not {_type_name(hint)}",
+            f"set {path} to {_type_name(hint)}",
         )
     if isinstance(data, float) and math.isnan(data):
-        raise SettingsError(f"{where}: {path} is no number (nan)", f"give {path} a number")
+        raise SettingsError(f"{where}: {path} is nan, which is not a number", f"set {path} to a number")
     return data
 
 
@@ -71,12 +71,13 @@ def _build_literal(allowed: tuple[Any, ...], data: Any, where: str, path: str) -
 
 def _build_tuple(args: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     if not isinstance(data, list | tuple):
-        raise SettingsError(f"{where}: {path} is {data!r}, which is no list", f"write {path} as [a, b]")
+        raise SettingsError(f"{where}: {path} is {data!r}, which is not a list", f"write {path} as [a, b]")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(build(args[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
     if len(args) != len(data):
         raise SettingsError(
-            f"{where}: {path} has {len(data)} values, {len(args)} are needed", f"write {len(args)}"
+            f"{where}: {path} has {plural(len(data), 'value')} instead of {len(args)}",
+            f"give {plural(len(args), 'value')}",
         )
     return tuple(
         build(a, item, where, f"{path}[{i}]") for i, (a, item) in enumerate(zip(args, data, strict=True))
@@ -98,7 +99,7 @@ def _build_union(options: tuple[Any, ...], data: Any, where: str, path: str, tex
         except SettingsError:
             continue
     names = " or ".join(_type_name(o) for o in options if o is not type(None))
-    raise SettingsError(f"{where}: {path} is {data!r}, which is no {names}", f"give {path} a {names}")
+    raise SettingsError(f"{where}: {path} is {data!r}, which is not {names}", f"set {path} to {names}")
 
 
 def build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: str) -> Any:
@@ -115,12 +116,12 @@ def build_kind(classes: list[Any], data: Mapping[str, Any], where: str, path: st
 def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
     if not isinstance(data, Mapping):
         raise SettingsError(
-            f"{where}: {path or cls.__name__} is {data!r}, which is no table", "write it as a table"
+            f"{where}: {path or cls.__name__} is {data!r}, which is not a table", "write it as a table"
         )
     rest = dict(data)
     kind = getattr(cls, "kind", None)
     if kind is not None and rest.pop("kind", kind) != kind:
-        raise SettingsError(f"{where}: {path}.kind is {data['kind']!r}", f"the only kind here is {kind!r}")
+        raise SettingsError(f"{where}: {path}.kind is {data['kind']!r}", f"use {kind!r}, the only kind here")
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in rest:
         if key not in known:
@@ -135,22 +136,22 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
     ]
     if missing:
         raise SettingsError(
-            f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", "add what is missing"
+            f"{where}: {path or cls.__name__} lacks {', '.join(missing)}", f"add {', '.join(missing)}"
         )
     return cls(**values)
 
 
 def unknown(cls: Any, key: str, path: str, where: str) -> SettingsError:
-    """No part of `cls` is called so. Who writes `lr` means optim.lr."""
+    """The error for a name that `cls` does not have; for `lr` it suggests optim.lr."""
     same = [known for known in _paths_of(cls) if known.endswith(f".{key}")][:3]
     known = sorted(f.name for f in dataclasses.fields(cls))
-    near = f" (near: {', '.join(map(repr, same))})" if same else near_text(key, known)
+    near = did_you_mean(same) if same else near_text(key, known)
     fix = f"write it as {' or '.join(same)}" if same else f"use one of: {', '.join(known)}"
     return SettingsError(f"{where}: unknown setting {path!r}{near}", fix)
 
 
 def _paths_of(cls: Any) -> list[str]:
-    """Dotted paths of everything below a dataclass, those of a part's several kinds among them."""
+    """All dotted paths below a dataclass, including those of every kind of a part."""
     found: dict[str, None] = {}
     for name in (f.name for f in dataclasses.fields(cls)):
         hint = hints(cls)[name]
@@ -160,5 +161,5 @@ def _paths_of(cls: Any) -> list[str]:
 
 
 def _type_name(hint: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -141,7 +141,7 @@ def test_classes_in_common_keep_their_rows_and_answer() -> None:
 def test_a_new_class_is_announced_and_nothing_answers_through_it() -> None:
     card, tensors = made(tiny())
     done = adapt(card, tensors, Wanted(classes=("rose", "tulips")))
-    assert done.card.untrained == ("head",) and "near: 'tulip'" in done.notes[0]
+    assert done.card.untrained == ("head",) and "did you mean 'tulip'" in done.notes[0]
     model = model_of(done.card, dict(done.tensors), path=Path("x"))
     with pytest.raises(CheckpointError, match="nobody trained its head"):
         model(images(1, 3, 16, 24))

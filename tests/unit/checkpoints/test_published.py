@@ -196,11 +196,14 @@ HEAD = '[sources]\nhere = "a page"\n[common]\nfamily = "F"\nformat = "timm"\n'
     [
         ("[[release]]\nname = 1", "lacks|name is 1"),
         (HEAD + '[[release]]\nname = "a"\nhubb = "x"', "unknown setting 'hubb'"),
-        (HEAD + '[[release]]\nname = "a"\nlicence = { weight = "mit" }', "licence.weight.*near: 'weights'"),
+        (
+            HEAD + '[[release]]\nname = "a"\nlicence = { weight = "mit" }',
+            "licence.weight.*did you mean 'weights'",
+        ),
         (HEAD + '[[release]]\nname = "a"\nsources = { licence = "there" }', "no source is called 'there'"),
         (HEAD + '[[release]]\nname = "a"\nsources = { licnce = "here" }', "'licnce', which is not a fact"),
         (HEAD + '[[release]]\nname = "a"\ngroup = "g"', "no group is called 'g'"),
-        (HEAD + '[[release]]\nname = "a"\nformat = "tim"', "near: 'timm'"),
+        (HEAD + '[[release]]\nname = "a"\nformat = "tim"', "did you mean 'timm'"),
         (HEAD + '[[relase]]\nname = "a"', "unknown table 'relase'"),
         ("[", "x.toml"),
     ],

@@ -42,7 +42,7 @@ def test_what_the_text_says_the_json_says(tmp_path: Path, capsys: Output) -> Non
     reading = "train: seg_train/seg_train, test: seg_test/seg_test"
     assert reading in text and found["readings"] == [reading]
     assert "readable: 16 of 16" in text and (found["images"], found["skipped"]) == (16, [])
-    assert "skipped files: 1 .txt, 1 hidden, 3 images without a class" in text
+    assert "skipped: 1 .txt, 1 hidden, 3 images without a class" in text
     assert found["passed_by"] == {".txt": 1, "hidden": 1, "images without a class": 3}
     for problem in found["problems"]:  # type: ignore[attr-defined]
         assert problem["message"] in text and problem["fix"] in text
@@ -106,7 +106,7 @@ def test_a_class_of_files_that_are_not_read_is_not_called_empty(tmp_path: Path, 
     assert "the class folder 'c' holds no images, only 10 .dcm files (DICOM)" in said and "empty" not in said
     assert "warning: " in said and "skipped 12 files without a file extension (PNG), e.g. d1/again0" in said
     assert "change their file extension to .png" in said
-    assert "skipped files: 12 no file extension (PNG), 10 .dcm (DICOM)" in said
+    assert "skipped: 12 no file extension (PNG), 10 .dcm (DICOM)" in said
 
 
 @pytest.mark.parametrize(

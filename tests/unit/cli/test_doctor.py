@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from patchword.cli import doctor
 
-FAULT = "torch does not import: ImportError: libcudart.so.12 [oops]"
+FAULT = "torch cannot be imported: ImportError: libcudart.so.12 [oops]"
 
 
 def test_without_patchword_installed_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,18 +18,18 @@ Output = pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("command", "option", "advice"),
     [
-        ("train", "--weight-decay", "give -o optim.weight_decay=VALUE"),
-        ("train", "--label-smoothing", "give -o loss.label_smoothing=VALUE"),
-        ("train", "--mixup", "give -o augment.mixing.mixup=VALUE"),
-        ("train", "--warmup", "give -o schedule.warmup_epochs=VALUE"),
-        ("train", "--learning-rate", "give --lr"),
-        ("train", "--optimizer", "give -o optim.method=VALUE"),
+        ("train", "--weight-decay", "use -o optim.weight_decay=VALUE"),
+        ("train", "--label-smoothing", "use -o loss.label_smoothing=VALUE"),
+        ("train", "--mixup", "use -o augment.mixing.mixup=VALUE"),
+        ("train", "--warmup", "use -o schedule.warmup_epochs=VALUE"),
+        ("train", "--learning-rate", "use --lr"),
+        ("train", "--optimizer", "use -o optim.method=VALUE"),
         ("train", "--epoch", "did you mean --epochs?"),
         ("train", "--image_size", "did you mean --image-size?"),
-        ("check", "--device", "`patchword train` has it"),
-        ("predict", "--epochs", "`patchword train` has it"),
+        ("check", "--device", "`patchword train` has this option"),
+        ("predict", "--epochs", "`patchword train` has this option"),
         ("predict", "--batchsize", "did you mean --batch-size?"),
-        ("predict", "--nothing-like-it", "`patchword predict --help` lists them"),
+        ("predict", "--nothing-like-it", "see `patchword predict --help`"),
     ],
 )
 def test_an_unknown_option_is_answered_with_what_was_meant(
@@ -41,7 +41,7 @@ def test_an_unknown_option_is_answered_with_what_was_meant(
 
 
 def test_every_setting_that_is_advised_can_be_set() -> None:
-    from patchword.cli.main import _ELSEWHERE, _settings
+    from patchword.cli.main import _SYNONYMS, _settings
     from patchword.images.preprocess import Preprocess
     from patchword.model.config import ViTConfig
     from patchword.model.kinds import Rope2d
@@ -49,7 +49,7 @@ def test_every_setting_that_is_advised_can_be_set() -> None:
     from patchword.training.config import TrainSettings
 
     known = leaves(TrainSettings(model=ViTConfig(positions=Rope2d()), preprocess=Preprocess.simple(224)))
-    for text in (*_settings().values(), *_ELSEWHERE.values()):
+    for text in (*_settings().values(), *_SYNONYMS.values()):
         for one in text.split(" or "):
             assert not one.startswith("-o") or one.removeprefix("-o ").removesuffix("=VALUE") in known
 
@@ -76,8 +76,8 @@ def test_a_device_that_is_not_there_is_answered_alike_by_every_command(
     ):
         assert run([*command, "--device", device]) == 2
         error, fix, *_ = [line for line in capsys.readouterr().err.splitlines() if "device" in line]
-        assert error.startswith(f"error: no device {device!r}; this machine has: cpu")
-        assert fix.startswith("  fix: give --device ")
+        assert error.startswith(f"error: device {device!r} is not available; this machine has: cpu")
+        assert fix.startswith("  fix: use --device ")
     assert not any(tmp_path.iterdir())
 
 

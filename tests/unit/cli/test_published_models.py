@@ -64,7 +64,7 @@ def test_the_licence_filter_keeps_only_what_is_allowed(capsys: Output) -> None:
 
 def test_an_unknown_licence_names_those_in_use(capsys: Output) -> None:
     code, _, err = _out(["--license-allow", "mitt"], capsys)
-    assert code == 2 and "near: 'mit'" in err and "cc-by-nc-4.0" in err
+    assert code == 2 and "did you mean 'mit'" in err and "cc-by-nc-4.0" in err
 
 
 def test_an_unknown_name_names_the_nearest_family_or_release(capsys: Output) -> None:

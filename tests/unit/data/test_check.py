@@ -87,7 +87,7 @@ def test_imbalance_few_images_and_empty_classes_are_told(folder: Path) -> None:
 def test_classes_that_only_val_has_are_fatal_with_a_guess(folder: Path) -> None:
     (folder / "val" / "d1").rename(folder / "val" / "d1s")
     report = _check(folder)
-    assert "'d1s' ('d1' is near)" in report.fatal[0].message
+    assert "'d1s' (did you mean 'd1'?)" in report.fatal[0].message
     left_out = check_data(open_data(folder, OpenRequest(ignore_unknown_classes=True)))
     assert not left_out.fatal and len(left_out.dataset.evaluation) == 4
 
@@ -103,7 +103,7 @@ def test_classes_are_matched_to_a_model_by_name(folder: Path) -> None:
     turned = align(data, ("other", "d1", "d0"))
     names = [turned.classes[i] for i in turned.evaluation.labels]
     assert names == [data.classes[i] for i in data.evaluation.labels]
-    with pytest.raises(DataError, match="'d0s' is near"):
+    with pytest.raises(DataError, match="did you mean 'd0s'"):
         align(data, ("d0s", "d1"))
     assert len(align(data, ("d1",), ignore_unknown=True).evaluation) == 4
 

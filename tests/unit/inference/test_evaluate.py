@@ -105,7 +105,7 @@ def test_what_evaluation_json_holds_is_plain_and_whole(model: Model, labelled: P
 def test_classes_are_matched_by_name_and_strangers_named(model: Model, labelled: Path) -> None:
     (labelled / "rose").rename(labelled / "roses")
     dataset = open_data(labelled, WHOLE)
-    with pytest.raises(DataError, match=r"'roses' \('rose' is near\)"):
+    with pytest.raises(DataError, match=r"'roses' \(did you mean 'rose'\?\)"):
         evaluate(model, dataset)
     found = evaluate(model, dataset, EvaluationRequest(ignore_unknown_classes=True))
     assert found.scored == 15

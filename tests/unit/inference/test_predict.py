@@ -182,7 +182,7 @@ def test_embeddings_are_the_named_parts(model: Model, pictures: list[Path]) -> N
     assert np.allclose(model.embed(pictures[0], feature="class"), tokens[0], atol=1e-6)
     assert np.allclose(model.embed(pictures[0], feature="mean"), tokens[1:].mean(0), atol=1e-6)
     assert np.allclose(model.embed(pictures[0]), tokens[0], atol=1e-6)  # this model pools its class token
-    with pytest.raises(SettingsError, match="near: 'mean'"):
+    with pytest.raises(SettingsError, match="did you mean 'mean'"):
         model.embed(pictures[0], feature="meen")  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ def test_a_split_has_the_images_and_names_that_training_knows(labelled: Path, na
     path = labelled / name
     found = names_of(path, reading=Reading(split="val"))
     assert found == list(open_data(path).splits["val"].names) and len(found) == 3
-    with pytest.raises(DataError, match="near: 'val'"):
+    with pytest.raises(DataError, match="did you mean 'val'"):
         names_of(path, reading=Reading(split="vall"))
 
 
@@ -127,7 +127,7 @@ def test_columns_and_splits_that_nothing_would_use_are_refused(labelled: Path, p
     for opening, given, words in (
         (OpenRequest(image_column="x"), pictures[0], "no table is given"),
         (OpenRequest(label_column="x"), labelled / "t.csv", "only to find a split"),
-        (OpenRequest(image_column="imge"), labelled / "t.csv", "near: 'image'"),
+        (OpenRequest(image_column="imge"), labelled / "t.csv", "did you mean 'image'"),
     ):
         with pytest.raises((SettingsError, DataError), match=words):
             names_of(given, reading=Reading(opening=opening))
@@ -193,7 +193,7 @@ def test_what_a_folder_scan_skips_is_counted(mixed: Path) -> None:
     [
         ([""], "an empty path"),
         (["IN/*.jpg"], "no file fits"),
-        (["IN/1.pgn"], "near: '1.png'"),
+        (["IN/1.pgn"], "did you mean '1.png'"),
         (["IN/none.zip"], "no such file"),
         (["-", "IN/1.png"], "stands alone"),
     ],

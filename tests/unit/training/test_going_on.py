@@ -177,7 +177,7 @@ def test_a_run_goes_on_from_any_folder_and_says_what_to_do_where_its_data_moved(
     (tmp_path / "scans").rename(tmp_path / "moved")
     (tmp_path / "run" / "report.html").unlink()
     assert run_command(["train", "--resume", "../run"]) == 2
-    with pytest.raises(DataError, match="is not there") as caught:
+    with pytest.raises(DataError, match="does not exist") as caught:
         api.train(resume="../run")
     assert caught.value.fix == "give their place now: `pw.train('DATA', resume='../run')`"
     assert run_command(["train", "../moved", "--resume", "../run"]) == 0
