@@ -139,7 +139,7 @@ def test_standard_input_gives_paths_or_one_image(
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "stands alone")]
+    ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "cannot be combined")]
 )
 def test_standard_input_with_nothing_on_it_or_beside_files_is_told(
     model_file: Path, folder: Path, given: list[str], words: str
@@ -194,7 +194,7 @@ def test_a_mistake_is_told_in_two_lines(
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "no folder none")],
+    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "folder none does not exist")],
 )
 def test_what_shows_late_is_told_in_two_lines_too(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str

@@ -99,7 +99,7 @@ def test_a_message_is_spoken_in_pythons_words(text: str, python: str) -> None:
         ({"device": "gpu"}, "no device 'gpu'; this machine has: "),
         ({"weights": ""}, "weights is empty"),
         ({"recipe": ""}, "no recipe ''"),
-        ({"model": ""}, "no model size ''"),
+        ({"model": ""}, "unknown model size ''"),
         ({"out": ""}, "names no folder"),
         ({"resume": "x", "epochs": 3, "seed": 0}, "epochs, seed would change nothing"),
     ],
