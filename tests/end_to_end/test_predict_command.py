@@ -139,7 +139,7 @@ def test_standard_input_accepts_paths_or_one_image(
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "stands alone")]
+    ("given", "words"), [(["-"], "standard input (-) is empty"), (["-", "more"], "cannot be combined")]
 )
 def test_standard_input_that_is_empty_or_combined_with_files_is_reported(
     model_file: Path, folder: Path, given: list[str], words: str
@@ -194,7 +194,7 @@ def test_a_mistake_is_reported_in_two_lines(
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "no folder none")],
+    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "folder none does not exist")],
 )
 def test_late_errors_are_also_reported_in_two_lines(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str

@@ -1,4 +1,4 @@
-"""Vectors of many pictures into one file, as they are computed."""
+"""Write the embeddings of many images to one file while they are computed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +20,7 @@ ENDINGS = (".npy", ".parquet")
 
 
 class Sink(Protocol):
-    """close: the file appears under its name. discard: what was not closed leaves no trace."""
+    """Receives vectors. close: the file appears under its name. discard: delete it unless it was closed."""
 
     def add(self, name: str, vector: NDArray[np.float32]) -> None: ...
 
@@ -30,7 +30,7 @@ class Sink(Protocol):
 
 
 class Embedded:
-    """What became of a stream of pictures: how many, how many failed, and what to say of it."""
+    """The outcome of embedding a stream of images: their number, the failures, and identical outputs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -38,7 +38,7 @@ class Embedded:
         self.same = SameAnswers()
 
     def check(self) -> None:
-        """Raises: PartialFailure naming the pictures that could not be read."""
+        """Raises: PartialFailure listing the images that could not be read."""
         self.failures.check(self.count, "embedded")
 
     @property
@@ -57,11 +57,11 @@ def embed_to(
     max_pixels: int = MAX_PIXELS,
     progress: Any = None,
 ) -> Embedded:
-    """Write the vectors of all readable pictures to `output`, in order; memory stays flat.
+    """Write the vectors of all readable images to `output`, in order, using constant memory.
 
-    .npy: [images, D] float32 (tokens: [images, N, D]) and beside it NAME.names.txt, whose line i
-    names row i. .parquet: columns file and vector. A picture that cannot be read has no row.
-    Raises: OutputError, SettingsError for another ending, DataError where no picture could be read.
+    .npy: [images, D] float32 (tokens: [images, N, D]); line i of NAME.names.txt next to it names row i.
+    .parquet: columns file and vector. Unreadable images have no row.
+    Raises: OutputError; SettingsError for another file type; DataError if no image could be read.
     """
     compute = model.feature(feature)
     sink = _sink(output)
@@ -91,11 +91,11 @@ def embed_to(
 
 
 def check_output(output: Path) -> None:
-    """Raises: SettingsError for an ending that cannot be written; OutputError for a place."""
+    """Raises: SettingsError for an unsupported file extension; OutputError if the place is not writable."""
     ending = output.suffix.lower()
     if ending not in ENDINGS:
-        unknown = f"unknown ending {ending!r}" if ending else "a name without an ending"
-        raise SettingsError(f"{output}: {unknown}{near_text(ending, ENDINGS)}", "end it in .npy or .parquet")
+        problem = f"unknown file extension {ending!r}" if ending else "no file extension"
+        raise SettingsError(f"{output}: {problem}{near_text(ending, ENDINGS)}", "use .npy or .parquet")
     check_place(output)
 
 
@@ -105,7 +105,7 @@ def _sink(output: Path) -> Sink:
 
 
 class NpySink:
-    """Rows behind a header that is written last, when their number is known."""
+    """Writes rows as they come; the header in front of them is written last, once their number is known."""
 
     def __init__(self, path: Path) -> None:
         self.rows = NewFile(path)
@@ -122,12 +122,12 @@ class NpySink:
         self.shape = self.shape or vector.shape
         if vector.shape != self.shape:
             raise DataError(
-                f"{name}: {list(vector.shape)} tokens, the images before have {list(self.shape)}; one array "
-                "holds only equal ones",
-                "use the feature 'embedding', or embed images of each size by themselves",
+                f"{name}: its tokens have shape {list(vector.shape)}, but those of earlier images have "
+                f"{list(self.shape)}; all rows of one array must have the same shape",
+                "use the feature 'embedding', or embed images of each size separately",
             )
         self.rows.stream.write(vector.astype("<f4", copy=False).tobytes())
-        # One line a row, whatever a file is called.
+        # Escape line breaks in file names, so that each row has exactly one line.
         self.names.stream.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
         self.count += 1
 
@@ -147,6 +147,8 @@ class NpySink:
 
 
 class ParquetSink:
+    """Writes a column of file names and a column of vectors."""
+
     ROWS = 1024
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +160,7 @@ class ParquetSink:
     def add(self, name: str, vector: NDArray[np.float32]) -> None:
         if vector.ndim != 1:
             raise SettingsError(
-                "tokens are a table for each image, which Parquet's rows do not hold", "use .npy"
+                "Parquet output holds one vector per image, but tokens are one matrix per image", "use .npy"
             )
         self.names.append(escape_surrogates(name))
         self.vectors.append(vector)

@@ -1,8 +1,8 @@
-"""The one engine behind predict, embed and evaluate: pictures in, the model's answers out, in order.
+"""The engine behind predict, embed and evaluate: runs the model on a stream of images, in order.
 
-On a CPU each worker reads its own pictures and computes with one thread, so reading and
-computing overlap, nobody waits at the end of a parallel region, and a busy neighbour costs
-its share and no more. Only a single picture is computed by all threads together. Measured:
+On a CPU, each worker reads its own images and computes with one thread. Reading and computing
+overlap, no thread waits at the end of a parallel region, and other processes cost only the cores
+they use. Only a single image is computed by all threads together. Measurements:
 docs/decisions/0006-threads-and-allocator.md.
 """
 
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _BATCH_CPU, _BATCH_GPU = 8, 64
-# Chunks that wait for their turn to be given out, beyond those being computed.
+# Finished chunks that may wait for their turn, in addition to those being computed.
 _AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What the model said of one picture, or why it said nothing.
+    """The model's output for one image, or the reason why there is none.
 
-    values: the model's output for it. brightness: mean of what the model was fed, by which
-    equal pictures are told from equal answers. again: fetches the image once more, where its name alone does not.
+    values: the output. brightness: mean of the model's input; it distinguishes identical images from
+    identical outputs. again: loads the image once more, if its name is not enough for that.
     """
 
     index: int
@@ -61,9 +61,9 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How the machine is used: so many workers, each with batches of so many pictures.
+    """How to use the machine: the number of workers and the batch size of each.
 
-    threads: of torch inside each worker. alone: workers take turns at the model (a GPU).
+    threads: torch threads per worker. alone: only one worker at a time runs the model (GPU).
     """
 
     workers: int
@@ -73,7 +73,7 @@ class Plan:
 
 
 def make_plan(num_items: int | None, device: "device", batch_size: int | None = None) -> Plan:
-    """The plan for so many pictures (None: not known) on this device."""
+    """Plan for `num_items` images (None if unknown) on this device."""
     granted = machine.granted_threads()
     if device.type != "cpu":
         return Plan(
@@ -83,34 +83,34 @@ def make_plan(num_items: int | None, device: "device", batch_size: int | None = 
         return Plan(workers=1, threads=granted, batch_size=1)
     size = batch_size or _BATCH_CPU
     if num_items is not None and batch_size is None:
-        # Few pictures are shared out evenly rather than left to the first worker.
+        # Distribute a few images evenly instead of giving them all to the first worker.
         size = max(1, min(size, -(-num_items // granted)))
     return Plan(workers=granted, threads=1, batch_size=size)
 
 
-def fitted(plan: Plan, config: ViTConfig, size: tuple[int, int], asked: int | None) -> Plan:
-    """The plan with fewer images at once if those of the plan cannot fit into memory; outputs do not depend on it.
+def fitted(plan: Plan, config: ViTConfig, size: tuple[int, int], requested: int | None) -> Plan:
+    """Reduce the plan's batches if they do not fit into memory; the outputs do not depend on this.
 
-    asked: the user's batch size. Raises: NotEnoughMemory if that cannot fit.
+    requested: the user's batch size. Raises: NotEnoughMemory if that cannot fit.
     """
     left = machine.most_memory_left_bytes() - inference_bytes(config, size, 0)
     each = inference_bytes(config, size, 1) - inference_bytes(config, size, 0)
     if plan.workers * plan.batch_size * each <= left:
         return plan
     fitting = max(left // (2 * each), 1)
-    if asked is not None and asked * each > left:
+    if requested is not None and requested * each > left:
         raise NotEnoughMemory(
-            f"not enough memory: a batch of {asked} images of {size[1]}x{size[0]} pixels needs at least "
-            f"{asked * each / 2**30:,.1f} GiB, and this process can get {max(left, 0) / 2**30:,.1f} GiB",
-            f"by this estimate, --batch-size {fitting} would fit",
+            f"not enough memory: a batch of {requested} images of {size[1]}x{size[0]} pixels needs at least "
+            f"{requested * each / 2**30:,.1f} GiB, but this process can get only {max(left, 0) / 2**30:,.1f} GiB",
+            f"use --batch-size {fitting}, which fits by this estimate",
         )
     workers = min(plan.workers, fitting)
-    return replace(plan, workers=workers, batch_size=asked or max(fitting // workers, 1))
+    return replace(plan, workers=workers, batch_size=requested or max(fitting // workers, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """From a picture to numbers: what feeds the model, and the function that it computes.
+    """How to compute the output for an image: preprocessing, function, device and dtype.
 
     compute: [b, C, h, w] of `dtype` on `device` → a tensor whose first axis is b.
     """
@@ -123,10 +123,10 @@ class Route:
 
 
 def answers(items: Iterable[Named], route: Route, plan: Plan) -> Iterator[Output]:
-    """An answer for every item, in order, while memory holds only a few batches.
+    """Yield an output for every item, in order, holding only a few batches in memory.
 
-    A picture that cannot be read has an error in its own answer and touches no other.
-    Raises: CheckpointError where the model itself gives what is no number.
+    For an unreadable image, its own output holds the error; other outputs are not affected.
+    Raises: CheckpointError if the model produces NaN or infinite values.
     """
     import torch
 
@@ -152,7 +152,7 @@ def _chunks(items: Iterable[Named], size: int) -> Iterator[list[tuple[int, Named
 
 
 class _Worker:
-    """Reads a chunk of pictures, computes those that could be read, keeps their order."""
+    """Reads a chunk of images and computes those that are readable, keeping the order."""
 
     def __init__(self, route: Route, turn: AbstractContextManager[Any]) -> None:
         self.route, self.turn = route, turn
@@ -170,7 +170,7 @@ class _Worker:
                 found[index] = Output(index=index, name=item.name, error=error)
         names = {index: item.name for index, item in chunk}
         again = {index: item.source if callable(item.source) else None for index, item in chunk}
-        # Preprocessing that keeps the aspect gives pictures of several sizes: equal ones go together.
+        # Preprocessing that keeps the aspect ratio gives several sizes; batch images of equal size.
         for same in _by_shape(fed):
             for index, values in zip(same, self._compute([fed[i] for i in same]), strict=True):
                 _check_numbers(values, names[index])
@@ -183,18 +183,18 @@ class _Worker:
                 )
         return [found[index] for index, _ in chunk]
 
-    def _compute(self, pictures: list[Array]) -> Array:
+    def _compute(self, images: list[Array]) -> Array:
         import torch
 
-        # One picture needs no copy into a batch.
-        batch = torch.from_numpy(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
-        with torch.inference_mode(), self.turn, _memory_reported(len(pictures)):
+        # A single image becomes a batch without a copy.
+        batch = torch.from_numpy(images[0][None] if len(images) == 1 else np.stack(images))
+        with torch.inference_mode(), self.turn, _memory_reported(len(images)):
             return self.route.compute(batch.to(self.route.device, self.route.dtype)).float().cpu().numpy()
 
 
 @contextmanager
 def _memory_reported(images: int) -> Iterator[None]:
-    """Raises: NotEnoughMemory in place of whatever a failed allocation raised."""
+    """Raises: NotEnoughMemory instead of the original error of a failed allocation."""
     try:
         yield
     except Exception as error:
@@ -210,23 +210,23 @@ def _memory_reported(images: int) -> Iterator[None]:
 
 def _by_shape(fed: dict[int, Array]) -> list[list[int]]:
     groups: dict[tuple[int, ...], list[int]] = {}
-    for index, picture in fed.items():
-        groups.setdefault(picture.shape, []).append(index)
+    for index, image in fed.items():
+        groups.setdefault(image.shape, []).append(index)
     return list(groups.values())
 
 
 def _check_numbers(values: Array, name: str) -> None:
     if not np.isfinite(values).all():
         raise CheckpointError(
-            f"the model's answer for {name} is no number (NaN or infinite): its weights are broken",
-            "use weights saved before training broke",
+            f"the model's output for {name} is NaN or infinite: its weights are broken",
+            "use weights saved before training diverged",
         )
 
 
 class SameAnswers:
-    """Notices a model that says the same of every picture.
+    """Detects a model that gives the same output for every image.
 
-    Feed it every answer; `notice` is a sentence once it is sure, else "".
+    Add every output; `notice` is a warning if the model does so, else "".
     """
 
     SURE_AFTER = 4
@@ -236,7 +236,7 @@ class SameAnswers:
         self._first: Array | None = None
         self._brightness = 0.0
         self._differs = False
-        self._pictures_differ = False
+        self._images_differ = False
 
     def add(self, answer: Output) -> None:
         if answer.values is None or self._differs:
@@ -245,16 +245,16 @@ class SameAnswers:
         if self._first is None:
             self._first, self._brightness = answer.values, answer.brightness
             return
-        self._pictures_differ |= abs(answer.brightness - self._brightness) > 1e-3
+        self._images_differ |= abs(answer.brightness - self._brightness) > 1e-3
         spread = float(np.abs(self._first).max()) + 1e-6
         same_shape = answer.values.shape == self._first.shape
         self._differs = not same_shape or float(np.abs(answer.values - self._first).max()) > 1e-4 * spread
 
     @property
     def notice(self) -> str:
-        if self._differs or not self._pictures_differ or self.count < self.SURE_AFTER:
+        if self._differs or not self._images_differ or self.count < self.SURE_AFTER:
             return ""
         return (
-            f"all {self.count} images give the same answer, though they differ: these weights see nothing "
-            "(training that collapsed or never began, or values far from those it was trained on)"
+            f"all {self.count} images give the same output, although they differ: the model may be untrained "
+            "or collapsed, or these pixel values are far from those it was trained on"
         )

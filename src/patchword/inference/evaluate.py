@@ -1,4 +1,4 @@
-"""How right a model is on labelled images: each scored once, the unreadable counted, never replaced."""
+"""Evaluate a model on labelled images: each is scored once, unreadable ones are counted and never replaced."""
 
 import dataclasses
 import heapq
@@ -24,19 +24,19 @@ from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 
 WORST_SHOWN = 24
-# Of no more than this many classes, "in the top five" would say next to nothing.
+# With this many classes or fewer, top-5 accuracy means little.
 TOP5_ABOVE = 5
-_SURE_OF_ONE_ANSWER = 20
-_LOST_NAMED = 3
+_SURE_OF_ONE_CLASS = 20
+_MISSING_LISTED = 3
 NOT_RECORDED = (
-    "these weights do not record which images they were trained on; if some of these are among them, "
-    "the score is too good"
+    "these weights do not record their training images; if some of those are scored here, "
+    "the score is optimistic"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A wrong answer, and how sure the model was of it and of the truth."""
+    """A wrong prediction, with the probabilities of the predicted and the true class."""
 
     name: str
     true: str
@@ -48,7 +48,7 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Of the `of` images of a split, `images` are ones that the model was trained on. scored: with the others."""
+    """How many of the `of` images of a split the model was trained on. scored: whether they count in the score."""
 
     images: int
     of: int
@@ -56,23 +56,22 @@ class Overlap:
 
     @property
     def text(self) -> str:
-        are = "is one" if self.images == 1 else "are ones"
-        said = f"{self.images} of these {plural(self.of, 'image')} {are} that this model was trained on"
+        overlap = f"this model was trained on {self.images} of these {plural(self.of, 'image')}"
         if self.scored:
-            return f"{said}, so the score is too good"
-        return f"{said}; the score is of the other {self.of - self.images}"
+            return f"{overlap}, so the score is optimistic"
+        return f"{overlap}; the score is for the other {self.of - self.images}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The score of a model on a split; shares are of `scored` images, of `images` that there are.
+    """The score of a model on a split: `scored` of its `images` were readable, and all shares are of those.
 
-    top5: None with five classes or fewer. loss: mean cross-entropy. confusion: true rows,
-    predicted columns. mistakes: the surest first. notice: what looks wrong with the model. notes: what was
-    found while listing the data, such as images of classes that the model has not, which are not among `images`.
-    majority: the class that most of the scored images belong to, and what always predicting it would score.
-    trained_on: how many of the split the model was trained on, None where the weights do not record it; unless they
-    are scored, they are not among `images` either.
+    top5: None with five classes or fewer. loss: mean cross-entropy. confusion: rows are true classes,
+    columns predicted ones. mistakes: most confident first. notice: a warning about the model. notes:
+    problems found while listing the data, such as images of classes unknown to the model; `images`
+    does not include those. majority: the most frequent class of the scored images, and the accuracy
+    of always predicting it. trained_on: how many images of the split the model was trained on; None
+    if the weights do not record it. `images` includes them only if they are scored.
     """
 
     data: str
@@ -100,7 +99,7 @@ class Evaluation:
         lost = [n for n, c in zip(self.class_names, self.classes, strict=True) if not c.images]
         if not lost:
             return ""
-        named = f" (none of {', '.join(map(repr, lost))})" if len(lost) <= _LOST_NAMED else ""
+        named = f" (none of {', '.join(map(repr, lost))})" if len(lost) <= _MISSING_LISTED else ""
         return f"over {len(self.classes) - len(lost)} of {len(self.classes)} classes{named}"
 
     def __repr__(self) -> str:
@@ -112,7 +111,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `evaluation.json` of a run folder has it."""
+        """Return a dict like `evaluation.json` of a run folder."""
         plain = dataclasses.asdict(self)
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
@@ -125,10 +124,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """split: by name; None takes val, else test, else all. progress: called with (done, of all).
+    """split: its name; None for val, else test, else all. progress: called with (done, total).
 
-    include_trained: score images that the model was trained on too; asking for the split "train" does.
-    value_range: (lowest, highest) of float, 16- and 32-bit images; None takes the model's own.
+    include_trained: also score images that the model was trained on; implied by the split "train".
+    value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own.
     """
 
     split: str | None = None
@@ -140,25 +139,26 @@ class EvaluationRequest:
 
 
 def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
-    """The data set as this model should be scored on it.
+    """Open a data set for scoring this model on it.
 
-    Where the data has no split of its own and the model was trained on exactly this list of images, those held
-    out then are found again; any other data is scored whole, but for what `evaluate` leaves out.
-    Raises: DataError, also where images lie in no class, or in one that the data's own train/ has not.
+    If the data has no split of its own and the model was trained on exactly this list of images, the
+    images held out then are selected again. Any other data is scored completely, except for what
+    `evaluate` leaves out.
+    Raises: DataError, also if images have no class, or a class that the data's own train/ does not have.
     """
     dataset = open_as_trained(model.provenance, data, request or OpenRequest())
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
-    if fatal is not None:  # images that no split holds: a score would be of the others alone
+    if fatal is not None:  # some images are in no split, so a score would cover only the others
         raise DataError(fatal.message, fatal.fix)
     return dataset
 
 
 def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None = None) -> Evaluation:
-    """Score the model on one split of the data, its classes matched by name.
+    """Score the model on one split of the data, matching classes by name.
 
-    Images whose files the model was trained on, under whatever name, are left out and counted.
-    Raises: DataError where classes are not the model's, there is no such split, or nothing in
-    it can be read or is new to the model; CheckpointError for a model that has no trained head.
+    Images that the model was trained on are skipped and counted, even if their files were renamed.
+    Raises: DataError if classes are unknown to the model, the split does not exist, or none of its
+    images is readable or new to the model; CheckpointError for a model without a trained head.
     """
     request = request or EvaluationRequest()
     model.check_can_predict()
@@ -198,7 +198,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
 
 
 def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
-    """Classes that patchword's own split holds no image of: a score that says nothing about them."""
+    """Note the classes without an image in patchword's own split: the score does not cover them."""
     if dataset.split_seed is None or split.name == "train":
         return ()
     there = set(split.labels.tolist())
@@ -207,13 +207,13 @@ def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
         return ()
     shown = ", ".join(map(repr, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     of = f"{len(dataset.classes) - len(lost)} of {len(dataset.classes)} classes"
-    return (f"no image of {shown} is held out, because there are too few: the score is over {of}",)
+    return (f"no image of {shown} is held out, because there are too few: the score covers {of}",)
 
 
 def _without_trained(
     dataset: Dataset, split: Split, model: Model, *, keep: bool
 ) -> tuple[Split, Overlap | None]:
-    """The split without the images that the model was trained on, if it is known which; all of it with `keep`."""
+    """Remove the images that the model was trained on, if they are known, unless `keep` is set."""
     trained = unpack(model.provenance.trained_on)
     if not trained:
         return split, None
@@ -223,14 +223,14 @@ def _without_trained(
     if len(seen) == len(split):
         raise DataError(
             f"{dataset.path}: this model was trained on all {len(split)} images of {split.name}",
-            "give images that it has not seen, or score these all the same with --include-trained",
+            "use images that it has not seen, or score these anyway with --include-trained",
         )
     rest = [i for i in range(len(split)) if i not in seen]
     return split.subset(rest), Overlap(images=len(seen), of=len(split), scored=False)
 
 
 class _Tally:
-    """What is kept of each answer: a few numbers, and the worst mistakes."""
+    """Collects a few numbers per output, and the worst mistakes."""
 
     def __init__(self, split: Split, model: Model, value_range: ValueRange | None) -> None:
         self.split, self.classes = split, model.classes
@@ -240,7 +240,9 @@ class _Tally:
         self.ranks: list[int] = []
         self.loss = 0.0
         self.unreadable: list[dict[str, str]] = []
-        self.worst: list[tuple[float, int, int, float]] = []  # probability, -index, predicted, of the truth
+        self.worst: list[
+            tuple[float, int, int, float]
+        ] = []  # probability, -index, predicted class, probability of the true class
         self.same = SameAnswers()
 
     def add(self, answer: Output) -> None:
@@ -305,10 +307,10 @@ class _Tally:
         )
 
     def _one_class_only(self) -> str:
-        named, there = set(self.predicted), set(self.true)
-        if len(named) > 1 or len(there) == 1 or len(self.true) < _SURE_OF_ONE_ANSWER:
+        predicted, there = set(self.predicted), set(self.true)
+        if len(predicted) > 1 or len(there) == 1 or len(self.true) < _SURE_OF_ONE_CLASS:
             return ""
         return (
-            f"all {len(self.true)} images are called {self.classes[named.pop()]!r}, though they are of "
-            f"{len(there)} classes: training collapsed, or these images are unlike those it saw"
+            f"all {len(self.true)} images are classified as {self.classes[predicted.pop()]!r}, although they "
+            f"belong to {len(there)} classes: training collapsed, or these images differ from the training images"
         )

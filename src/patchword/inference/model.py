@@ -1,4 +1,4 @@
-"""What `patchword.load` gives: a torch module that knows how it is fed and what it answers."""
+"""The model that `patchword.load` returns: a torch module with its preprocessing and class names."""
 
 import os
 import typing
@@ -36,10 +36,10 @@ Many = list[Any] | tuple[Any, ...] | Iterator[Any]
 
 
 class Model(nn.Module):
-    """A ViT with its card. Begins in evaluation mode.
+    """A ViT with its preprocessing, class names and origin. Starts in evaluation mode.
 
-    model(images [B, C, H, W] as `preprocess` gives them) → logits [B, classes]; of a model
-    without a head, embeddings. `predict` and `embed` take files, arrays, PIL images or lists.
+    model(images [B, C, H, W] from `preprocess`) → logits [B, classes], or embeddings if the model
+    has no head. `predict` and `embed` accept files, arrays, PIL images or lists of them.
     """
 
     def __init__(self, vit: ViT, card: ModelCard, report: LoadReport) -> None:
@@ -59,7 +59,7 @@ class Model(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits; "class 17" where the file names none."""
+        """Class names in the order of the logits; "class 17" if the file does not contain names."""
         return self.card.classes or tuple(f"class {i}" for i in range(self.config.head.num_classes))
 
     @property
@@ -115,13 +115,16 @@ class Model(nn.Module):
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction | list[Prediction]:
-        """One image (path, bytes, open file, array, tensor, PIL image) → Prediction; many → a list of them.
+        """Classify one image and return a Prediction, or many images and return a list.
 
-        Many is a list, a tuple, an iterator, or the path of a folder, zip, table, list file or pattern. split: of
-        the data set at that path; None takes all its images. image_column, label_column: of a table.
-        value_range: (lowest, highest) of float, 16- and 32-bit images; None takes the model's own.
-        Raises: ImageError if a single image cannot be read; among many, its own Prediction holds the error.
-        DataError if nothing that was named can be read; CheckpointError for a model that has no trained head.
+        Args:
+            source: one image (path, bytes, open file, array, tensor or PIL image), or many: a list, a tuple,
+                an iterator, or the path of a folder, zip, table, list file or pattern.
+            split: a split of the data set at that path; None for all its images.
+            image_column, label_column: columns of a table.
+            value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own.
+        Raises: ImageError if a single image is unreadable (among many, its own Prediction holds the error);
+            DataError if no source can be read; CheckpointError for a model without a trained head.
         """
         how = Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
         if (many := self._many(source, how)) is not None:
@@ -142,7 +145,7 @@ class Model(nn.Module):
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Prediction]:
-        """As `predict` of many, one after the other while the next are computed; memory stays flat."""
+        """Like `predict` for many images, but yields each prediction while the next are computed, in constant memory."""
         self.check_can_predict()
         if isinstance(sources, str | os.PathLike):
             path = sources
@@ -150,7 +153,7 @@ class Model(nn.Module):
         for answer, prediction in self.answer_each(
             sources, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
         ):
-            # Of what was given as a list the image itself is known, also if it is no path.
+            # Sources in a list stay available for `plot`, even if they are not paths.
             if isinstance(sources, list | tuple) and not isinstance(sources[answer.index], Named):
                 prediction = replace(prediction, source=_untorched(sources[answer.index]))
             yield prediction
@@ -163,7 +166,7 @@ class Model(nn.Module):
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Output, Prediction]]:
-        """As `predict_each`, with the logits beside each Prediction."""
+        """Like `predict_each`, but yields the raw output (logits) with each Prediction."""
         self.check_can_predict()
         for answer in self.answers(
             sources, self.vit, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
@@ -182,12 +185,11 @@ class Model(nn.Module):
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Vectors:
-        """One image → its vector [D]; many → [images, D]. The arguments are those of `predict`.
+        """Compute the vector [D] of one image, or [images, D] of many. Other arguments: see `predict`.
 
-        feature: "embedding" is what the head reads, pooled and normed (the recommended one);
-        "class" the class token and "mean" the mean of the patches, both after the final norm;
-        "tokens" all tokens [N, D], prefix first.
-        Raises: ImageError for the first image that cannot be read (the command goes on).
+        feature: "embedding" for the pooled and normed input of the head (recommended), "class" for the class token,
+        "mean" for the mean of the patches (both after the final norm), or "tokens" for all tokens [N, D], prefix first.
+        Raises: ImageError for the first unreadable image (the command continues instead).
         """
         many = self._many(
             source, Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
@@ -210,16 +212,17 @@ class Model(nn.Module):
         return np.stack(rows) if rows else np.empty((0, self.config.embed_dim), np.float32)
 
     def feature(self, name: Feature) -> "Any":
-        """The function images [B, C, H, W] → [B, D] (or [B, N, D]) of that name.
+        """Return the function images [B, C, H, W] → [B, D] (or [B, N, D]) of that name.
 
-        Raises: SettingsError for an unknown name, or a class token that the model has not.
+        Raises: SettingsError for an unknown name, or "class" for a model without a class token.
         """
         if self._drawn() and not self.training:
             raise self._untrained()
         names = self.config.tokens.names
         if name not in FEATURES:
             raise SettingsError(
-                f"no feature {name!r}{near_text(str(name), FEATURES)}", f"use one of: {', '.join(FEATURES)}"
+                f"unknown feature {name!r}{near_text(str(name), FEATURES)}",
+                f"use one of: {', '.join(FEATURES)}",
             )
         if name == "class" and "class" not in names:
             raise SettingsError("this model has no class token", "use the feature 'embedding' or 'mean'")
@@ -235,43 +238,44 @@ class Model(nn.Module):
         return part
 
     def check_can_predict(self) -> None:
-        """Raises: CheckpointError where an answer would come from a head that nobody trained."""
+        """Raises: CheckpointError if the model has no head, or one that was never trained."""
         if self.config.head.num_classes == 0:
             raise CheckpointError(
-                f"{self.report.path}: a model without a classifier head, it has no names to give",
+                f"{self.report.path}: this model has no classification head, so it cannot predict classes",
                 "use `embed` for its vectors, or train a head on it",
             )
         if self.card.untrained or self.report.new:
             raise self._untrained()
 
     def _untrained(self) -> CheckpointError:
-        if lost := self._drawn():
-            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        if missing := self._drawn():
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            were = "was" if len(missing) == 1 else "were"
             return CheckpointError(
-                f"{self.report.path}: {', '.join(lost[:3])}{more} was in no file and drawn at random; "
-                "what it answers would be noise",
-                "give the whole file, or train it (in Python, `mark_trained` says that it is)",
+                f"{self.report.path}: {', '.join(missing[:3])}{more} {were} not in the file and {were} initialised "
+                "randomly, so its output would be noise",
+                "use the complete file, or train the model (in Python, call `mark_trained` afterwards)",
             )
         return CheckpointError(
-            f"{self.report.path}: nobody trained its {', '.join(self.card.untrained)}; its answers would be noise",
-            "train it (in Python, `mark_trained` says that it is), or use `embed`",
+            f"{self.report.path}: its {', '.join(self.card.untrained)} is untrained, so its predictions would be noise",
+            "train the model (in Python, call `mark_trained` afterwards), or use `embed`",
         )
 
     def _drawn(self) -> list[str]:
-        """Tensors of the backbone that no file filled (`allow_partial`): vectors pass them too."""
+        """Backbone tensors that were not in the file (`allow_partial`); they affect embeddings too."""
         return [name for name in self.report.new if not name.startswith(HEADS)]
 
     def mark_trained(self) -> None:
-        """Say that all parts have been trained, a new head among them: it may answer, and be saved."""
+        """Mark all parts as trained, including a new head, so that the model can predict and be saved."""
         self.card = replace(self.card, untrained=())
         self.report = replace(self.report, new=())
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as they are now, with config, preprocessing, class names and origin, as one
-        .safetensors file that `load` and every command take. What the scores were is left out.
+        """Save the current weights, with config, preprocessing, class names and origin.
 
-        Raises: OutputError where `path` exists or cannot be written; CheckpointError for weights that are no
-        numbers, that do not fit `config`, or of which a part was drawn at random and never trained.
+        The result is one .safetensors file that `load` and every command accept. Metrics are not saved.
+        Raises: OutputError if `path` exists or cannot be written; CheckpointError if weights are NaN or
+            infinite, do not match `config`, or were initialised randomly and never trained.
         """
         from patchword.inference.save import save_model
 
@@ -287,15 +291,15 @@ class Model(nn.Module):
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Output]:
-        """What `compute` gives for every source, in order; prediction, embedding and evaluation end here.
+        """Yield the output of `compute` for every source, in order. All predictions and embeddings use this.
 
-        compute: images [b, C, h, w] → [b, …], such as `self.vit` or `self.feature(…)`. sources:
-        pictures, or `Named` ones; count: how many, where the iterable cannot tell.
-        Raises: SettingsError for a batch_size or max_pixels below 1, or a value_range that is none.
+        sources: images, or `Named` ones. compute: images [b, C, h, w] → [b, …], such as `self.vit` or
+        `self.feature(…)`. count: the number of sources, if the iterable has no length.
+        Raises: SettingsError for a batch_size or max_pixels below 1, or an invalid value_range.
         """
         _check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
         preprocess = self.preprocess.with_range(value_range)
-        # Dropout and the like must not touch an answer, whatever mode a training loop left.
+        # Outputs must not depend on dropout, whatever mode a training loop left.
         was_training = self.training
         self.eval()
         try:
@@ -315,7 +319,7 @@ class Model(nn.Module):
             self.train(was_training)
 
     def _many(self, source: Any, reading: Reading) -> Any:
-        """The sources in a list, tuple, iterator, folder or data set; None for what is one image."""
+        """The sources in a list, tuple, iterator, folder or data set; None if `source` is one image."""
         if isinstance(source, str | os.PathLike):
             return as_many(source, replace(reading, origin=self.provenance))
         for name, value in (
@@ -325,11 +329,12 @@ class Model(nn.Module):
         ):
             if value is not None:
                 raise SettingsError(
-                    f"{name}={value!r} is for the path of a data set", "give a path, or leave it out"
+                    f"{name}={value!r} only applies to the path of a data set",
+                    f"give a path, or remove {name}",
                 )
         if isinstance(source, list | tuple | Given):
             return source
-        # Open files and PIL images can be iterated too, over lines or frames.
+        # Open files and PIL images are iterable too (over lines or frames), but each is one image.
         if (
             isinstance(source, Iterator)
             and not hasattr(source, "read")
@@ -358,7 +363,7 @@ class Model(nn.Module):
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """[..., classes] → probabilities, computed in float64 so that their sum is 1 to the last digit."""
+    """Turn logits [..., classes] into probabilities, in float64 so that their sum is 1 to the last digit."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     shares: NDArray[np.float32] = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
     return shares
@@ -367,7 +372,7 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
 def _check_at_least_one(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and (not isinstance(number, int) or number < 1):
-            raise SettingsError(f"{name} is {number!r}", "give a whole number from 1")
+            raise SettingsError(f"{name} is {number!r}", f"set {name} to a whole number of at least 1")
 
 
 def _named(source: Picture | Named) -> Named:
@@ -377,7 +382,7 @@ def _named(source: Picture | Named) -> Named:
 
 
 def _untorched(source: Any) -> Any:
-    """A tensor as an array, which is read by the same rules; anything else as it is."""
+    """Convert a tensor to an array, which is read by the same rules; return anything else unchanged."""
     if not isinstance(source, Tensor):
         return source
     plain = source.detach().cpu()

@@ -1,4 +1,4 @@
-"""Files of answers: a bad place is refused before anything is computed, and a file appears whole or not at all."""
+"""Output files: check the destination before computing, and write files atomically."""
 
 import errno
 import io
@@ -12,7 +12,7 @@ from patchword.errors import OutputError, near_text
 
 
 def check_place(path: Path) -> None:
-    """Raises: OutputError if no file can be written there, as far as can be seen beforehand."""
+    """Raises: OutputError if the path is visibly not writable."""
     if problem := _wrong_place(path):
         raise problem
     if not os.access(path.parent, os.W_OK):
@@ -20,30 +20,30 @@ def check_place(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """What is wrong with the place, as far as it can be seen; else what the system said."""
+    """Explain why a file cannot be written: the visible cause, or else the system's error."""
     if problem := _wrong_place(path):
         return problem
     if isinstance(error, PermissionError):
         return OutputError(
-            f"{path}: no permission to write it", "change its permissions, or choose another place"
+            f"{path}: no permission to write this file", "change the permissions, or choose another folder"
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutputError(
-            f"{path}: cannot be written ({error.strerror})", "make room, or choose another place"
+            f"{path}: cannot be written ({error.strerror})", "free some space, or choose another folder"
         )
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})", "choose another place")
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})", "choose another path")
 
 
 def _wrong_place(path: Path) -> OutputError | None:
     if path.is_dir():
         return OutputError(
-            f"{path}: a folder, not a file", f"name a file in it, such as {path / 'answers.json'}"
+            f"{path}: a folder, not a file", f"give a file in it, such as {path / 'answers.json'}"
         )
     missing = path.parent
     if missing.is_dir():
         return None
     if missing.exists():
-        return OutputError(f"{path}: {missing} is a file, not a folder", "choose another place")
+        return OutputError(f"{path}: {missing} is a file, not a folder", "choose another path")
     while not missing.parent.exists():
         missing = missing.parent
     try:
@@ -51,12 +51,12 @@ def _wrong_place(path: Path) -> OutputError | None:
     except OSError:
         near = ""
     return OutputError(
-        f"{path}: there is no folder {missing}{near}", "make that folder, or choose another place"
+        f"{path}: folder {missing} does not exist{near}", "create that folder, or choose another path"
     )
 
 
 class _Checked(io.FileIO):
-    """Says itself that it cannot be written, so that no error of reading images is taken for one of writing."""
+    """Reports its own write errors, so that they are not confused with errors of reading images."""
 
     def __init__(self, part: Path, path: Path) -> None:
         super().__init__(part, "wb")
@@ -70,9 +70,9 @@ class _Checked(io.FileIO):
 
 
 class NewFile:
-    """A file that appears under its name when it is closed, and leaves nothing if it is discarded before.
+    """A file that appears under its name when closed; if discarded before that, it leaves nothing.
 
-    Raises: OutputError where it cannot be written.
+    Raises: OutputError if it cannot be written.
     """
 
     def __init__(self, path: Path, *, text: bool = False) -> None:
@@ -94,8 +94,8 @@ class NewFile:
             raise cannot_write(self.path, error) from error
 
     def discard(self) -> None:
-        """Ignored what was not closed; after `close` this changes nothing."""
-        with suppress(OSError, OutputError, ValueError):  # what it still holds need find no room
+        """Delete the file unless it was closed; after `close` this does nothing."""
+        with suppress(OSError, OutputError, ValueError):  # flushing the rest may fail, e.g. without space
             self.stream.close()
         with suppress(OSError):
             self._part.unlink()
@@ -103,7 +103,7 @@ class NewFile:
 
 @contextmanager
 def whole_file(path: Path, *, text: bool) -> Iterator[IO[Any]]:
-    """A file that appears under its name only when all is written. Raises: OutputError."""
+    """Open a file that appears under its name only when completely written. Raises: OutputError."""
     file = NewFile(path, text=text)
     try:
         yield file.stream

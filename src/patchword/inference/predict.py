@@ -1,4 +1,4 @@
-"""Predictions one after the other, with what must be said at the end of all of them."""
+"""Stream predictions, and report failures and warnings at the end."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,10 +14,11 @@ _NAMED_AT_MOST = 3
 
 
 class Predictions:
-    """Iterate it once: a Prediction for every source, in order, the unreadable among them.
+    """Iterate once to get a Prediction for every source, in order, including unreadable ones.
 
-    Afterwards: `count`, `failed` (how many had no answer), `notice` (a model that says the same
-    of every picture, or ""), and `check` for the exit code. Memory stays flat.
+    Afterwards, `count` is the number of images, `failed` the number without a prediction, `notice` a
+    warning if the model gives the same output for every image (else ""), and `check` sets the exit
+    code. Memory use is constant.
     """
 
     def __init__(
@@ -53,12 +54,12 @@ class Predictions:
         return self._same.notice
 
     def check(self) -> None:
-        """Raises: PartialFailure naming the pictures that could not be read."""
-        self._failures.check(self.count, "answered")
+        """Raises: PartialFailure listing the images that could not be read."""
+        self._failures.check(self.count, "classified")
 
 
 class Failures:
-    """How many images had no answer, and the first few of them by name."""
+    """Counts the images that failed, and lists the first few by name."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -73,21 +74,26 @@ class Failures:
                 self._fixes.append(error.fix)
 
     def check(self, of: int, done: str) -> None:
-        """Raises: PartialFailure if there are any. done: what became of the others."""
+        """Raises: PartialFailure if there are any. done: what was done with the other images."""
         if not self.count:
             return
         raise PartialFailure(
             f"{self.count} of {plural(of, 'image')} could not be read: {self.listed}",
-            self.fix + (f"; the others are {done}" if self.count < of else ""),
+            self.fix
+            + (
+                f"; the other {plural(of - self.count, 'image')} {'was' if of - self.count == 1 else 'were'} {done}"
+                if self.count < of
+                else ""
+            ),
         )
 
     @property
     def listed(self) -> str:
-        """The first few with their reasons."""
+        """The first few failures with their reasons."""
         rest = self.count - len(self._first)
         return "; ".join(self._first) + (f"; and {rest} more" if rest else "")
 
     @property
     def fix(self) -> str:
-        """What to do about those."""
+        """How to fix the listed failures."""
         return "; ".join(self._fixes) or "fix or replace these files"

@@ -1,4 +1,4 @@
-"""What a classifier says of one picture."""
+"""A classifier's prediction for one image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Prediction:
-    """The probability of every class for one picture, or why there is none.
+    """The probability of every class for one image, or the reason why there is none.
 
-    name: the file, or what the picture was called. probabilities: [classes] float32 in the order
-    of `classes`, adding up to 1; None where the picture could not be read, and `error` says why and what to do.
-    source, value_range: for `plot`, which reads the picture again.
+    name: the file, or the name given to the image. probabilities: [classes] float32 in the order of
+    `classes`, summing to 1; None if the image could not be read, with the reason and fix in `error`.
+    source, value_range: for `plot`, which reads the image again.
     """
 
     name: str
@@ -35,43 +35,43 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The name of the most probable class. Raises: ImageError where there is none."""
+        """The name of the most probable class. Raises: ImageError if the image could not be read."""
         return self.top(1)[0][0]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The k most probable classes, best first: [("tulip", 0.93), …]; fewer where there are fewer.
+        """Return the k most probable classes (or all, if there are fewer), best first: [("tulip", 0.93), …].
 
-        Raises: ImageError where the picture could not be read.
+        Raises: ImageError if the image could not be read.
         """
         return [(self.classes[i], p) for i, p in self.ranked(k)]
 
     def ranked(self, k: int = 5) -> list[tuple[int, float]]:
-        """As `top`, with the index of the class in place of its name."""
+        """Like `top`, but with class indices instead of names."""
         if self.probabilities is None:
-            raise ImageError(f"{self.name}: {self.error}", "look at .error before asking for the answer")
-        # A stable sort: equal probabilities stay in the order of the classes.
+            raise ImageError(f"{self.name}: {self.error}", "check .error before reading the prediction")
+        # A stable sort keeps equal probabilities in class order.
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
         return [(int(i), float(self.probabilities[i])) for i in order]
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """For JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}."""
+        """Return a dict for JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}."""
         if self.probabilities is None:
             return {"file": self.name, "error": self.error}
         found = [{"class": self.classes[i], "index": i, "probability": p} for i, p in self.ranked(k)]
         return {"file": self.name, "predictions": found}
 
     def plot(self, k: int = 5) -> "Figure":
-        """The picture beside bars of its k most probable classes, as a matplotlib figure.
+        """Plot the image next to bars for its k most probable classes, as a matplotlib figure.
 
-        Raises: ImageError where the picture could not be read.
+        Raises: ImageError if the image could not be read.
         """
-        # Not pyplot: a figure alone opens no window and needs no display.
+        # A figure without pyplot opens no window and needs no display.
         from matplotlib.figure import Figure
 
         found = self.top(k)
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.imshow(self._picture())
+        left.imshow(self._pixels())
         left.set_axis_off()
         left.set_title(self.name, fontsize=9)
         names, shares = [name for name, _ in found], [share for _, share in found]
@@ -84,18 +84,18 @@ class Prediction:
         right.spines[["top", "right", "bottom"]].set_visible(False)
         return figure
 
-    def _picture(self) -> NDArray[Any]:
-        """[h, w, 3]. Raises: ImageError where it is nowhere any more."""
+    def _pixels(self) -> NDArray[Any]:
+        """The image [h, w, 3]. Raises: ImageError if it is no longer available."""
         source = self.source() if callable(self.source) else self.source
-        if source is None:  # those of an iterator are not kept; a file can be opened again by its name
+        if source is None:  # images from an iterator are not kept, but a file can be opened again
             if not Path(self.name).is_file():
                 raise ImageError(
-                    f"{self.name}: a picture that came from an iterator is not kept",
-                    "give `predict` a list, or files",
+                    f"{self.name}: images from an iterator are not kept, so it cannot be plotted",
+                    "pass a list or file paths to `predict`",
                 )
             source = self.name
         elif hasattr(source, "seek") and not isinstance(source, Image.Image):
-            source.seek(0)  # `predict` has read it to its end
+            source.seek(0)  # `predict` has read it to the end
         return decode(source, name=self.name, value_range=self.value_range)
 
     def __repr__(self) -> str:

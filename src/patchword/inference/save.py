@@ -1,4 +1,4 @@
-"""A model as it is now into one file: what was trained by hand, or changed in memory."""
+"""Save a model as it is in memory, e.g. after training by hand, to one file."""
 
 import time
 from dataclasses import replace
@@ -17,15 +17,17 @@ from patchword.model.vit import ViT
 
 
 def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> None:
-    """See `Model.save`: a model as it is now, the card that it came with and the report of its loading."""
+    """See `Model.save`. card, report: as the model was loaded."""
     check_suffix(path)
     if path.exists():
-        raise OutputError(f"{path} exists", "choose another name; nothing is overwritten")
+        raise OutputError(
+            f"{path} already exists", "choose another name; existing files are never overwritten"
+        )
     refuse_partial(report)
     tensors = {k: v.detach().cpu().contiguous() for k, v in vit.state_dict().items()}
     _check(tensors, card.config, path)
     card = origin_of_loaded(card, report)
-    # Scores were those of the weights that were loaded; whether these are still the same nobody knows.
+    # Drop the metrics: they belong to the weights as loaded, which may have changed since.
     where = replace(
         card.provenance,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -37,19 +39,19 @@ def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> Non
 
 
 def _check(tensors: dict[str, torch.Tensor], config: ViTConfig, path: Path) -> None:
-    """Raises: CheckpointError where the tensors are not those of the config, or hold what is no number."""
+    """Raises: CheckpointError if tensors do not match the config, or contain NaN or infinite values."""
     with torch.device("meta"):
         described = ViT(config)
     try:
         fill(described, tensors, str(path))
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error.message} (its parts were changed in memory, its config was not)",
-            "build the model with `pw.adapt` or a ViTConfig of its own, and load that",
+            f"{error.message} (the model was changed in memory, but its config was not)",
+            "build the model with `pw.adapt` or with its own ViTConfig, and load that",
         ) from error
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(
-            f"{path}: {broken[0]} holds numbers that are none (NaN or infinite), nothing is written",
-            "save weights from before training broke",
+            f"{path}: {broken[0]} contains NaN or infinite values; nothing was written",
+            "save weights from before training diverged",
         )

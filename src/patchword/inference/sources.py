@@ -1,4 +1,4 @@
-"""From what was named (files, folders, data sets, patterns, a list) to images, each with its name or a reason."""
+"""Expand files, folders, data sets, patterns and lists to images, each with its name or an error."""
 
 import codecs
 import glob
@@ -26,9 +26,9 @@ _LINES_TRIED = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What was named, in order. Iterate it for images: paths, or `Named` ones.
+    """The given sources, in order. Iterate it for images: paths, or `Named` ones.
 
-    parts: a path, the images of a folder or data set, or what could not be read, under its name with the reason.
+    parts: a path, the images of a folder or data set, or a named item that raises why it is unreadable.
     notes: what was skipped.
     """
 
@@ -52,9 +52,9 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How what is named is read. split: of a data set, None takes all its images. opening: of tables and zips.
+    """How to read the sources. split: of a data set; None for all its images. opening: for tables and zips.
 
-    origin: of the model, so that a split made by training is found again.
+    origin: the model's provenance, so that a split made by training is found again.
     """
 
     split: str | None = None
@@ -63,16 +63,18 @@ class Reading:
 
 
 def expand(given: Iterable[str | os.PathLike[str]], reading: Reading | None = None) -> Given:
-    """Files, folders, data sets, lists and patterns as images.
+    """Expand files, folders, data sets, lists and patterns to images.
 
-    What is not there, cannot be read or holds no image becomes one item with the reason, so that the others are
-    answered, unless nothing else was named.
-    Raises: DataError naming the nearest file, a pattern that fits nothing, or - among others; SettingsError.
+    A source that does not exist, is unreadable or holds no image becomes one item that raises the reason, so
+    that the others are still processed.
+    Raises: DataError if all sources fail (naming the nearest file), or if - is given together with others;
+        SettingsError.
     """
     names = tuple(os.fspath(name) for name in given)
     if STDIN in names:
         raise DataError(
-            "- is standard input, and stands alone", f"give it by itself; a file of that name is ./{STDIN}"
+            "- means standard input and cannot be combined with other sources",
+            f"give - alone, or write ./{STDIN} for a file of that name",
         )
     reading = reading or Reading()
     _check_used(names, reading)
@@ -94,25 +96,26 @@ def as_many(source: str | os.PathLike[str], reading: Reading) -> Given | None:
 
 
 def _check_used(names: tuple[str, ...], reading: Reading) -> None:
-    """Raises: SettingsError for a column that nothing here would be read by."""
+    """Raises: SettingsError for a column option that would have no effect."""
     opening, by_split = reading.opening, reading.split is not None
     tables = by_split or any(PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES for name in names)
     if opening.image_column is not None and not tables:
         raise SettingsError(
-            f"image column {opening.image_column!r}: no table is given", "leave it out, or give a table"
+            f"image column {opening.image_column!r} only applies to a table, and none is given",
+            "remove the option, or give a table",
         )
     if opening.label_column is not None and not by_split:
         raise SettingsError(
-            f"label column {opening.label_column!r}: labels are read only to find a split",
-            "leave it out, or name a split",
+            f"label column {opening.label_column!r} only applies together with a split",
+            "remove the option, or specify a split",
         )
 
 
 def open_as_trained(origin: Provenance, data: str | Path, request: OpenRequest) -> Dataset:
-    """The data set as a model of this origin should be asked about it: evaluated, or predicted by split.
+    """Open a data set for evaluating, or predicting a split of it, with a model of this origin.
 
-    If the data has no split of its own and the model was trained on it, the images held out then are found
-    again; any other data is one split "all".
+    If the data has no split of its own and the model was trained on it, the images held out then are selected
+    again. Any other data becomes one split "all".
     """
     if not origin.data_hash:
         return open_data(data, replace(request, split=False))
@@ -124,7 +127,7 @@ def open_as_trained(origin: Provenance, data: str | Path, request: OpenRequest) 
 
 
 def choose_split(dataset: Dataset, name: str | None) -> Split:
-    """The split of that name; None takes the one that scores. Raises: DataError naming those there are."""
+    """Return the split of that name; None for the one used for scoring. Raises: DataError listing all splits."""
     if name is None:
         return dataset.evaluation
     if name not in dataset.splits:
@@ -136,7 +139,7 @@ def choose_split(dataset: Dataset, name: str | None) -> Split:
 
 
 class _Collected:
-    """What has been found so far, and what was wrong with the rest."""
+    """Collects what the sources contain, and the errors of those that failed."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -152,14 +155,14 @@ class _Collected:
             self._add_failure(name, error)
 
     def given(self) -> Given:
-        """Raises: DataError where every single thing that was named has failed."""
+        """Return all sources. Raises: DataError if every one of them failed."""
         if self.errors and self.failed == len(self.parts):
             raise self.errors[0]
         return Given(parts=tuple(self.parts), notes=tuple(self.notes))
 
     def _add(self, name: str) -> None:
         if not name:
-            raise DataError("an empty path", "give the path of an image, a folder or a data set")
+            raise DataError("a path is empty", "give the path of an image, a folder or a data set")
         _check_reach(name)
         if os.path.isdir(name) or is_data_set(name):
             if self.reading.split is not None:
@@ -183,7 +186,7 @@ class _Collected:
         origin = self.reading.origin or Provenance()
         dataset = open_as_trained(origin, name, self.reading.opening)
         chosen = choose_split(dataset, split)
-        # Images that belong to no split or class are not in any: the others are answered, and these are named.
+        # Images without a split or class are reported, and the others are processed.
         self.notes += [problem.message for problem in dataset.problems if problem.severity == "error"]
         if not len(chosen):
             raise DataError(f"{name}: the split {split} has no images", "choose another split")
@@ -197,22 +200,26 @@ class _Collected:
             self.parts.append(found.split)
             self.notes += [f"{name}: skipped {skipped}"] if skipped else []
         elif not found.unreadable:
-            what = "this folder" if os.path.isdir(name) else "it"
+            what = "this folder" if os.path.isdir(name) else "this file"
             raise DataError(
                 f"{name}: no images in {what}{f' ({skipped})' if skipped else ''}",
-                "name a folder with images, or the files themselves",
+                "give a folder that contains images, or image files",
             )
 
     def _add_pattern(self, pattern: str) -> None:
-        """Every file and folder that fits, each image once: `a/**` fits a folder and also what is in it."""
+        """Add all matches, each image once: `a/**` matches a folder and also the files in it."""
         matches = sorted(glob.glob(pattern, recursive=True))
         files = [m for m in matches if not os.path.isdir(m)]
         if not matches:
-            raise DataError(f"{pattern}: no file fits this pattern", "look at the folder, or name the files")
+            raise DataError(
+                f"{pattern}: no file matches this pattern", "check the pattern, or list the files"
+            )
         for match in files if "**" in pattern else matches:
             self.add(match)
         if "**" in pattern and not files:
-            raise DataError(f"{pattern}: no file fits this pattern", "look at the folder, or name the files")
+            raise DataError(
+                f"{pattern}: no file matches this pattern", "check the pattern, or list the files"
+            )
 
     def _add_failure(self, name: str, error: DataError) -> None:
         self.failed += 1
@@ -225,7 +232,7 @@ class _Collected:
 
 
 def _check_reach(name: str) -> None:
-    """Raises: DataError for a path behind a folder that may not be entered: nobody can say whether it is there."""
+    """Raises: DataError if a folder on the path may not be entered, so that its existence is unknown."""
     try:
         os.lstat(name)
     except PermissionError as error:
@@ -239,7 +246,7 @@ def _check_reach(name: str) -> None:
 def _refuse_split(name: str, split: str) -> NoReturn:
     raise DataError(
         f"{name}: not a data set, so it has no split {split!r}",
-        "give a folder, a .zip or a table, or leave out the split",
+        "give a folder, a .zip or a table, or remove the split",
     )
 
 
@@ -251,7 +258,7 @@ def _near(path: Path) -> str:
 
 
 def _listed(name: str) -> list[str]:
-    """The paths in a text file, one a line, seen from here or from the file's folder; none if it lists no file."""
+    """The paths in a text file, one per line, relative to here or to the file's folder; [] if it lists no file."""
     path = Path(name)
     if path.suffix.lower() not in LIST_ENDINGS or not path.is_file():
         return []
@@ -261,8 +268,8 @@ def _listed(name: str) -> list[str]:
         return []
 
     def place(line: str) -> str:
-        beside = os.path.join(path.parent, line)
-        return beside if not os.path.exists(line) and os.path.exists(beside) else line
+        next_to_list = os.path.join(path.parent, line)
+        return next_to_list if not os.path.exists(line) and os.path.exists(next_to_list) else line
 
     if not any(os.path.exists(place(line)) for line in lines[:_LINES_TRIED] if "\0" not in line):
         return []
@@ -270,22 +277,22 @@ def _listed(name: str) -> list[str]:
 
 
 def from_stream(reader: io.BufferedReader) -> bytes | Iterator[str]:
-    """What standard input holds: the bytes of one image, or paths, one a line (or between zeros).
+    """Read standard input: the bytes of one image, or paths, one per line (or separated by zero bytes).
 
-    Paths are read as they come, so that another program may still be finding them.
-    Raises: DataError where there is nothing on it.
+    Paths are yielded as they arrive, so that another program can still be producing them.
+    Raises: DataError if it is empty.
     """
     head = reader.peek(512)[:512]
     if not head:
         raise DataError(
-            "standard input (-) is empty", "put an image on it, or the paths of images, one a line"
+            "standard input (-) is empty", "pipe an image into it, or the paths of images, one per line"
         )
-    if _is_picture(head) or not _are_paths(head):
+    if _is_image(head) or not _are_paths(head):
         return reader.read()
     return _paths(reader, b"\0" if b"\0" in head else b"\n")
 
 
-def _is_picture(head: bytes) -> bool:
+def _is_image(head: bytes) -> bool:
     from patchword.images.sniff import sniff
 
     try:
@@ -296,14 +303,14 @@ def _is_picture(head: bytes) -> bool:
 
 
 def _are_paths(head: bytes) -> bool:
-    """Whether a list of names may begin so: no page, drawing or binary file, whose pieces would each be a missing file."""
+    """Whether this may be the start of a list of paths, rather than a page, drawing or binary file."""
     control = {byte for byte in head if byte < 32} - set(b"\0\t\r\n")
     return not control and not head.lstrip().startswith((b"<", b"%PDF", b"%!PS", b"version https://git-lfs"))
 
 
 def _paths(reader: io.BufferedReader, end: bytes) -> Iterator[str]:
     rest = b""
-    if reader.peek(3)[:3] == codecs.BOM_UTF8:  # some editors on Windows begin a file with it
+    if reader.peek(3)[:3] == codecs.BOM_UTF8:  # written by some editors on Windows
         reader.read(3)
     while piece := reader.read1(1 << 16):
         *lines, rest = (rest + piece).split(end)

@@ -1,4 +1,4 @@
-"""A picture small enough to lie in a report."""
+"""Thumbnails for reports."""
 
 import base64
 import io
@@ -15,10 +15,10 @@ LONGER_SIDE_PX = 112
 
 
 def thumbnail(source: Source, name: str, preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> str:
-    """A JPEG as a data: address, upright, its longer side at most 112 pixels.
+    """Return an upright JPEG thumbnail as a data: URL, its longer side at most 112 pixels.
 
-    Of pictures with other than 1 or 3 channels the first is shown. "" where the picture has
-    become unreadable since it was scored.
+    If an image has neither 1 nor 3 channels, its first channel is shown. Returns "" if the image
+    has become unreadable since it was scored.
     """
     try:
         pixels = decode(

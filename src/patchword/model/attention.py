@@ -1,4 +1,4 @@
-"""Multi-head self-attention through torch's fused kernel, and its weights on request."""
+"""Multi-head self-attention with torch's fused kernel, and its weights on request."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,13 @@ from patchword.model.positions.layout import AttentionPositions
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / sqrt(d) + bias) v for each head, joined, normed if asked, projected.
+    """Compute softmax(q kᵀ / sqrt(d) + bias) v in each head, join the heads and project them.
 
-    Shapes: x [B, N, D] → [B, N, D]; `qkv.weight` [3 H d, D]: all queries, all keys, all
-    values, each head after head. With bias "qv" the parameters are `q_bias` and `v_bias`.
+    With `out_norm`, the joined heads are normalised before the projection. `qkv.weight` [3 H d, D]
+    holds all queries, then all keys, then all values, each ordered by head. With bias "qv" the
+    bias parameters are `q_bias` and `v_bias`.
+
+    Shapes: x [B, N, D] → [B, N, D].
     """
 
     q_bias: nn.Parameter | None
@@ -50,16 +53,16 @@ class Attention(nn.Module):
                 return nn.Identity()
 
     def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
-        """rows: answer for the first tokens only, attending to all of them."""
+        """rows: compute only the first `rows` tokens; they still attend to all tokens."""
         q, k, v = self._queries_keys_values(x, place, rows)
         bias = _as(place.bias_for(q.shape[2]), q)
         out = attend(q, k, v, bias, self.attention_dropout if self.training else 0.0)
         out = out.transpose(1, 2).flatten(2)  # [B, n, H d]
-        answer: Tensor = self.dropout(self.proj(self.out_norm(out)))
-        return answer
+        projected: Tensor = self.dropout(self.proj(self.out_norm(out)))
+        return projected
 
     def weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
-        """[B, H, N, N]: how much each token (row) takes from each other; rows sum to 1."""
+        """Weights [B, H, N, N]: how much each token (row) reads from each other; rows sum to 1."""
         q, k, _ = self._queries_keys_values(x, place, None)
         scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
         if place.bias is not None:
@@ -70,7 +73,7 @@ class Attention(nn.Module):
     def _queries_keys_values(
         self, x: Tensor, place: AttentionPositions, rows: int | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, H, n, d]; k, v [B, H, N, d]; normed and turned."""
+        """q [B, H, n, d]; k, v [B, H, N, d]; q and k are normed and rotated."""
         bias = self._bias()
         if rows is None:
             qkv = linear(x, self.qkv.weight, bias)
@@ -91,11 +94,13 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
-    """q [B, H, n, d], k and v [B, H, N, d] → [B, H, n, d]: through the fused kernel, or written out.
+    """Attend with the fused kernel, or with two explicit matrix products.
 
-    Written out where a step of training in bfloat16 runs on a CPU: the backward of torch's
-    fused kernel takes half of such a step, two plain products a fifth of that
-    (docs/decisions/0005). The answers agree to the rounding of bfloat16.
+    The explicit form is used only when training in bfloat16 on a CPU. There, the backward pass of
+    torch's fused kernel takes half of a training step; two plain products take a fifth of that
+    (docs/decisions/0005). The results agree up to bfloat16 rounding.
+
+    Shapes: q [B, H, n, d], k and v [B, H, N, d] → [B, H, n, d].
     """
     training_in_bfloat16 = q.dtype == torch.bfloat16 and q.requires_grad and torch.is_grad_enabled()
     if not (training_in_bfloat16 and q.device.type == "cpu"):

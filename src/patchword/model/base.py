@@ -1,4 +1,4 @@
-"""What every part of a config is made with: checks of single values, and shapes of tensors. No torch in here."""
+"""Helpers for all parts of a config: checks of single values, and tensor shapes. Does not import torch."""
 
 from patchword.errors import SettingsError
 
@@ -10,22 +10,22 @@ Shapes = dict[str, Shape]  # a tensor's name → its shape
 def require_positive(name: str, *values: int) -> None:
     if any(value < 1 for value in values):
         shown = values[0] if len(values) == 1 else values
-        raise SettingsError(f"{name} is {shown}", f"give {name} a value of at least 1")
+        raise SettingsError(f"{name} is {shown}", f"set {name} to at least 1")
 
 
 def require_share(name: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise SettingsError(f"{name} is {value}", "give a value from 0 up to, not including, 1")
+        raise SettingsError(f"{name} is {value}", f"set {name} to at least 0 and less than 1")
 
 
 def require_above_zero(name: str, value: float) -> None:
     if not 0 < value < float("inf"):
-        raise SettingsError(f"{name} is {value}", f"give {name} a value above 0")
+        raise SettingsError(f"{name} is {value}", f"set {name} to a finite value above 0")
 
 
 def require_eps(name: str, value: float) -> None:
     if not 0 <= value < float("inf"):
-        raise SettingsError(f"{name} is {value}", f"give {name} a small value, such as 1e-6")
+        raise SettingsError(f"{name} is {value}", f"set {name} to a small value, such as 1e-6")
 
 
 def linear_shapes(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
@@ -34,5 +34,5 @@ def linear_shapes(name: str, inputs: int, outputs: int, bias: bool = True) -> Sh
 
 
 def below(name: str, shapes: Shapes) -> Shapes:
-    """The shapes of a module, named from the module above it, which calls it `name`."""
+    """Prefix the shapes of a submodule with its `name` in the parent module."""
     return {f"{name}.{part}": shape for part, shape in shapes.items()}

@@ -1,8 +1,8 @@
-"""What a ViT is made of: one frozen tree for the whole family. No torch in here.
+"""The configuration of a ViT: one frozen tree for the whole family. Does not import torch.
 
-A part with kinds is a union of dataclasses told apart by `kind`; what another kind would
-need cannot be set. A family's own way of doing things is a value of a part, so there is no
-`if family` in the model. Sizes are (rows, columns) everywhere.
+A part that comes in several kinds is a union of dataclasses, distinguished by `kind`. Each kind
+has only the settings that apply to it. The differences between families are values of these
+parts, so the model contains no `if family`. Sizes are (rows, columns) everywhere.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """The images a model is made for; at run time any other size will do."""
+    """The image size and channels that a model is built for; it accepts any other size at run time."""
 
     size: Size = (224, 224)
     channels: int = 3
@@ -57,12 +57,12 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchConfig:
-    """The convolution whose stride is its kernel, and the norms some put around it.
+    """The patch convolution (stride = kernel size), and the norms that some models put around it.
 
-    edge: what becomes of an image that is no multiple of the patch. "pad": zeros are put at
-    the right and the bottom, so no pixel is lost; the grid is rounded up. "cut": what fills no
-    patch is left out; rounded down (timm and big_vision: SigLIP's 384 pixels by 14).
-    resample: how patches are resized when the kernel is brought to another size (`kernel.py`).
+    edge: how to handle an image that is not a multiple of the patch size. "pad" adds zeros at the
+    right and the bottom, so no pixel is lost; the grid size is rounded up. "cut" crops the rest; the
+    grid size is rounded down (timm and big_vision, e.g. SigLIP's 384 pixels with patches of 14).
+    resample: how patches are resized when the kernel is converted to another size (`kernel.py`).
     """
 
     size: Size = (16, 16)
@@ -79,13 +79,13 @@ class PatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """From tokens to the answer.
+    """From tokens to the output.
 
-    norm: "tokens" before pooling; "pooled" after it (fc_norm; CLIP's class token); "none".
-    pre_logits: width of a linear layer with tanh after pooling, 0 for none. projection:
-    width of a linear layer after that (CLIP, without bias; LiT, with), 0 for none. num_classes 0: the
-    answer is the embedding. distilled: a second head reads the distillation token and the
-    answer is the mean of both (DeiT); without classes, the mean of both tokens.
+    norm: "tokens" normalises before pooling, "pooled" after it (fc_norm; CLIP's class token).
+    pre_logits: width of a linear layer with tanh after pooling; 0 for none. projection: width of
+    a linear layer after that (CLIP without bias, LiT with bias); 0 for none. num_classes: 0 returns
+    the embedding. distilled: a second head reads the distillation token, and the output is the
+    mean of both heads (DeiT); without classes, it is the mean of both tokens.
     """
 
     pool: Pool = field(default_factory=ClassPool)
@@ -100,12 +100,12 @@ class HeadConfig:
     def __post_init__(self) -> None:
         for name in ("pre_logits", "projection", "num_classes"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"head.{name} is {getattr(self, name)}", "give 0 or more")
+                raise SettingsError(f"head.{name} is {getattr(self, name)}", f"set head.{name} to 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """A whole Vision Transformer. Raises: SettingsError where parts contradict each other."""
+    """A complete Vision Transformer. Raises: SettingsError if its parts contradict each other."""
 
     image: ImageConfig = ImageConfig()
     patch: PatchConfig = PatchConfig()
@@ -145,13 +145,13 @@ class ViTConfig:
 
     @property
     def patch_span(self) -> Size:
-        """Rows and columns of the image, in pixels, that one patch stands for."""
+        """Height and width, in image pixels, that one patch covers."""
         stride = self.patch.stem.stride
         return self.patch.size[0] * stride, self.patch.size[1] * stride
 
     @property
     def patch_pixels(self) -> int:
-        """Numbers in one patch: of the image, or of the stem's features."""
+        """The number of values in one patch, of the image or of the stem's features."""
         return self.patch.stem.features(self.image.channels) * self.patch.size[0] * self.patch.size[1]
 
     @property
@@ -174,39 +174,39 @@ class ViTConfig:
 
     @property
     def added_positions(self) -> NoPositions | AnyAdded:
-        """What is added to the tokens before the first block."""
+        """Positions that are added to the tokens before the first block."""
         if isinstance(self.positions, Combined):
             return self.positions.added
         return self.positions if isinstance(self.positions, Added) else NoPositions()
 
     @property
     def inner_positions(self) -> NoPositions | AnyInner:
-        """What each attention is told of where its tokens are."""
+        """Positional information passed to attention."""
         if isinstance(self.positions, Combined):
             return self.positions.inner
         return self.positions if isinstance(self.positions, Inner) else NoPositions()
 
     @property
     def num_prefix_positions(self) -> int:
-        """Prefix tokens, from the first on, that have a learned row."""
+        """The number of leading prefix tokens that have a learned position."""
         return self.added_positions.prefix_rows(self.tokens)
 
     @property
     def pooled_dim(self) -> int:
-        """Width of what pooling gives."""
+        """Width of the pooled vector."""
         return self.head.pool.width(self.dim)
 
     @property
     def embed_dim(self) -> int:
-        """Width of what `embed` answers."""
+        """Width of the vectors that `embed` returns."""
         return self.head.pre_logits or self.pooled_dim
 
 
-# Contradictions, each with what would mend it ----------------------------------------------
+# Contradictions between parts, each with a fix ---------------------------------------------
 
 
 def _check_kinds(config: ViTConfig) -> None:
-    """A part of a kind that no union lists would be built without a word, and could not be read back."""
+    """Reject kinds that no union lists: they would build without an error but could not be read back."""
     places: dict[str, tuple[object, UnionType]] = {
         "patch.stem": (config.patch.stem, Stem),
         "positions": (config.positions, Positions),
@@ -219,8 +219,8 @@ def _check_kinds(config: ViTConfig) -> None:
     for name, (part, union) in places.items():
         if not isinstance(part, union):
             known = ", ".join(kind.__name__ for kind in get_args(union))
-            raise SettingsError(f"{name} is {part!r}, which is not one of its kinds", f"use one of: {known}")
-    # Otherwise it would count as no positions at all.
+            raise SettingsError(f"{name} is {part!r}, which is not a known kind", f"use one of: {known}")
+    # Such a kind would be treated as no positions at all.
     if not isinstance(config.positions, (Added, Inner, Combined)):
         raise TypeError(f"{type(config.positions).__name__} inherits from neither Added nor Inner")
 
@@ -228,13 +228,13 @@ def _check_kinds(config: ViTConfig) -> None:
 def _check_grid(config: ViTConfig) -> None:
     if min(config.patch.stem.size_after(config.image.size)) < 1:
         raise SettingsError(
-            f"an image of {config.image.size[0]} x {config.image.size[1]} leaves no features behind the stem",
-            f"set image.size to at least {2 * config.patch.stem.stride} pixels a side",
+            f"an image of {config.image.size[0]} x {config.image.size[1]} is too small for the stem",
+            f"set image.size to at least {2 * config.patch.stem.stride} pixels per side",
         )
     if not all(config.grid_size):
         raise SettingsError(
-            f"images of {config.image.size} hold no whole patch of {config.patch.size}",
-            "set image.size to at least a patch, or patch.edge = 'pad'",
+            f"images of {config.image.size} are smaller than one patch of {config.patch.size}",
+            "set image.size to at least one patch, or patch.edge = 'pad'",
         )
 
 
@@ -244,13 +244,13 @@ def _check_attention(config: ViTConfig) -> None:
         fitting = [n for n in range(1, config.dim + 1) if config.dim % n == 0]
         nearest = min(fitting, key=lambda n: abs(n - heads))
         raise SettingsError(
-            f"dim {config.dim} cannot be shared among {heads} attention heads",
-            f"set attention.num_heads = {nearest}, or give attention.head_dim",
+            f"dim {config.dim} cannot be divided evenly among {heads} attention heads",
+            f"set attention.num_heads = {nearest}, or set attention.head_dim",
         )
     if config.attention.qk_norm == "layer" and config.head_dim == 1:
         raise SettingsError(
-            "layer norm of heads of one channel is always zero",
-            "set attention.qk_norm = 'none', or fewer heads",
+            "layer norm over attention heads with one channel is always zero",
+            "set attention.qk_norm = 'none', or use fewer heads",
         )
 
 
@@ -262,13 +262,13 @@ def _check_positions(config: ViTConfig) -> None:
     alone = isinstance(added, NoPositions) and not inner.reaches_prefix
     if config.depth == 1 and alone and reads_prefix:
         raise SettingsError(
-            f"in a single block {inner.kind} positions do not reach the token that is pooled",
+            f"with a single block, {inner.kind} positions do not affect the pooled token",
             "set depth to at least 2, or head.pool.kind = 'mean'",
         )
 
 
 def _check_norm(config: ViTConfig) -> None:
-    """Every width that is normed must suit the norm."""
+    """Check that the norm supports every width that it is applied to."""
     norm, head = config.norm, config.head
     widths = {"dim": config.dim}
     if config.mlp.inner_norm:
@@ -285,13 +285,14 @@ def _check_norm(config: ViTConfig) -> None:
         return
     if config.num_tokens == 1:
         raise SettingsError(
-            f"{norm.kind} norm over the one token of an image is always zero", "take a smaller patch.size"
+            f"{norm.kind} norm over a single token per image is always zero", "use a smaller patch.size"
         )
-    # What the last norm before pooling levels, or what all blocks add, is the same in every image's mean.
+    # If the last norm before pooling, or each block's output, has the same mean over tokens in every image,
+    # so does the pooled vector.
     if head.pool.averages and (head.norm == "tokens" or config.block.order != "pre"):
         raise SettingsError(
-            f"{norm.kind} norm gives each channel the same mean over the tokens of every image, "
-            f"so {head.pool.kind!r} pooling would give every image the same answer",
+            f"{head.pool.kind!r} pooling would give every image the same output, because {norm.kind} norm gives "
+            "each channel the same mean over the tokens of every image",
             "set norm.kind = 'layer', or head.pool.kind = 'max'",
         )
 
@@ -300,7 +301,7 @@ def _check_head(config: ViTConfig) -> None:
     head, tokens = config.head, config.tokens
     if head.pool.needs_class_token and not tokens.class_token:
         raise SettingsError(
-            f"pooling {head.pool.kind!r} needs a class token, and there is none",
+            f"pooling {head.pool.kind!r} needs a class token, but the model has none",
             "set tokens.class_token = true, or head.pool.kind = 'mean'",
         )
     head.pool.check(config)
@@ -312,10 +313,10 @@ def _check_head(config: ViTConfig) -> None:
     if head.projection_bias and not head.projection:
         raise SettingsError(
             "head.projection_bias is set, but there is no projection",
-            "set head.projection, or leave its bias out",
+            "set head.projection, or remove head.projection_bias",
         )
     if head.distilled and (head.norm != "tokens" or head.pre_logits or head.projection):
         raise SettingsError(
-            "a distilled head reads normed tokens as they are",
+            "a distilled head reads normed tokens directly, without another norm, pre_logits or projection",
             "set head.norm = 'tokens', head.pre_logits = 0, head.projection = 0",
         )

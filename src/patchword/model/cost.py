@@ -1,6 +1,6 @@
-"""What a model costs, by arithmetic on its config: no torch, no model built.
+"""Compute the cost of a model from its config, without torch and without building the model.
 
-The tests hold `parameters` equal to the built module's count for every kind of part.
+The tests check `parameters` against the built module for every kind of part.
 """
 
 import math
@@ -13,11 +13,11 @@ from patchword.model.shapes import shapes
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """parameters: learned numbers (buffers are none). flops: for one image, two a multiply-add.
+    """parameters: learned values, without buffers. flops: per image; a multiply-add counts as two.
 
-    Counted are the products of matrices, attention's two among them; what goes element by
-    element (norms, activations, softmax, positions) is left out, as published counts do.
-    tokens: patches and prefix.
+    flops counts all matrix products, including the two of attention. Element-wise operations
+    (norms, activations, softmax, positions) are not counted, as in published figures.
+    tokens: patches and extra tokens.
     """
 
     parameters: int
@@ -43,7 +43,7 @@ def _parameters(config: ViTConfig) -> int:
 
 
 def _convolutions(config: ViTConfig) -> list[tuple[int, int, int]]:
-    """Of the stem: (inputs · kernel, outputs, places where it is applied) each; every one is followed by a norm."""
+    """The stem's convolutions: (inputs · kernel area, outputs, output positions). A norm follows each one."""
     stem = config.patch.stem
     if not isinstance(stem, ResNetStem):
         return []

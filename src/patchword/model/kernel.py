@@ -1,7 +1,7 @@
-"""A patch kernel for another size of patch, so that a resized patch gives the same token.
+"""Resample a patch kernel to another patch size, so that a resized patch gives the same token.
 
-With B the matrix that resizes a patch, the kernel w' that minimises the difference of (B x)ᵀ w' and xᵀ w
-over all patches x is pinv(Bᵀ) w. Source: FlexiViT, Beyer et al. 2023 (arXiv 2212.08013), section 3.4.
+Let B be the matrix that resizes a patch. The kernel w' that minimises the difference between
+(B x)ᵀ w' and xᵀ w over all patches x is pinv(Bᵀ) w. Source: FlexiViT, Beyer et al. 2023 (arXiv 2212.08013), section 3.4.
 """
 
 import torch
@@ -12,14 +12,14 @@ from patchword.model.kinds import Resample, Size
 
 
 def resample_kernel(weight: Tensor, size: Size, rule: Resample) -> Tensor:
-    """weight [D, C, h, w] → [D, C, rows, columns]; the kernel itself at its own size.
+    """Resample weight [D, C, h, w] to [D, C, rows, columns]; return it unchanged if the size is the same.
 
-    rule: how patches are thought to be resized. In float64 inside, since the pseudo-inverse
+    rule: the resize that patches are assumed to undergo. Computed in float64, because the pseudo-inverse
     of a resize that shrinks one side and stretches the other is badly conditioned.
     """
     if tuple(weight.shape[2:]) == size:
         return weight
-    # The resize of a picture is one matrix down times one across, and so is its pseudo-inverse.
+    # Resizing is separable: one matrix per axis. So is its pseudo-inverse.
     down, across = (
         torch.linalg.pinv(_resize_matrix(old, new, rule).T)
         for old, new in zip(weight.shape[2:], size, strict=True)
@@ -29,8 +29,9 @@ def resample_kernel(weight: Tensor, size: Size, rule: Resample) -> Tensor:
 
 
 def _resize_matrix(old: int, new: int, rule: Resample) -> Tensor:
-    """[new, old]: what resizing does to a row of `old` numbers."""
-    # One column a unit; not one picture of one column each: torch 2.15 mixes those up with antialias.
+    """The matrix [new, old] that resizes a row of `old` values."""
+    # One image whose columns are the unit vectors. A batch of one-column images would be wrong with antialias
+    # in torch 2.15.
     units = torch.eye(old, dtype=torch.float64)[None, None]
     resized = F.interpolate(
         units,

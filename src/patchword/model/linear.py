@@ -1,10 +1,10 @@
-"""The linear layer, through the faster of the two matrix products that torch has on a CPU.
+"""The linear layer, using the faster of torch's two CPU matrix products.
 
-Torch hands float32 products to MKL, which on processors that are not Intel's leaves
-AVX-512 unused; oneDNN, which torch carries for convolutions, does not. On an AMD EPYC
-with AVX-512 it is 1.9 to 2.3 times as fast at every shape of a ViT, at the same rounding
-error (docs/decisions/0004). Elsewhere (Intel, GPU, other dtypes, autocast, compile,
-export, functorch) this is `torch.nn.functional.linear` and nothing else.
+Torch computes float32 products with MKL, which does not use AVX-512 on processors of other
+makers than Intel. oneDNN, which torch includes for convolutions, does. On an AMD EPYC with
+AVX-512 it is 1.9 to 2.3 times as fast for every shape of a ViT, with the same rounding error
+(docs/decisions/0004). In all other cases (Intel, GPU, other dtypes, autocast, compile, export,
+functorch) this is exactly `torch.nn.functional.linear`.
 """
 
 import functools
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Below this many rows the call costs more than the product saves.
+# With fewer rows, the overhead of the call exceeds the time saved.
 MIN_ROWS = 16
 
 
 class Linear(nn.Linear):
-    """x [..., in] → x weightᵀ + bias [..., out]; parameters, state and init are nn.Linear's."""
+    """x [..., in] → x weightᵀ + bias [..., out]; parameters, state dict and init are those of nn.Linear."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -37,14 +37,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
-    """gelu(linear(x)), in one pass over the answer where no gradient is wanted."""
+    """gelu(linear(x)), fused into one operation if no gradient is needed."""
     if torch.is_grad_enabled() or not _suits(x, weight):
         return F.gelu(linear(x, weight, bias), approximate=approximate)
     return _onednn(x, weight, bias, "gelu", approximate)
 
 
 class _Product(torch.autograd.Function):
-    """oneDNN's product knows no gradient; its own are two products more."""
+    """Adds the gradient that oneDNN's product lacks: two more products."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -65,21 +65,21 @@ class _Product(torch.autograd.Function):
 def _onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", algorithm: str = ""
 ) -> Tensor:
-    # The operator that torch.compile itself calls on CPUs; it has no public name.
-    answer: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
-    return answer
+    # torch.compile uses this operator on CPUs; it has no public name.
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+    return product
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
-        # First, so that a compiler traces nothing of what follows: the cached function below would break its graph.
+        # Checked first, so that a compiler traces nothing below: the cached function would break its graph.
         not torch.compiler.is_compiling()
         and x.is_cpu
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and onednn_is_faster()
         and x.numel() >= MIN_ROWS * x.shape[-1]
-        # Subclasses (fake tensors, sharded ones) have rules of their own.
+        # Subclasses such as fake or sharded tensors have their own dispatch rules.
         and type(x) in (Tensor, nn.Parameter)
         and type(weight) in (Tensor, nn.Parameter)
         and torch._C._get_tracing_state() is None
@@ -90,9 +90,9 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def onednn_is_faster() -> bool:
-    """A property of processor and build, so that one machine always gives one answer.
+    """Whether to use oneDNN, decided by processor and build, so that a machine always gives the same results.
 
-    Timing both here would let a busy moment change the last digit of a prediction.
+    If both were timed instead, system load could change the last digit of a prediction.
     """
     mkldnn: Any = torch.backends.mkldnn
     mkl: Any = torch.backends.mkl
@@ -102,7 +102,7 @@ def onednn_is_faster() -> bool:
 
 
 def _vendor() -> str:
-    """The maker of the processor, "" where it cannot be told."""
+    """The maker of the processor, or "" if it is unknown."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next((line.partition(":")[2] for line in file if line.startswith("vendor_id")), "")

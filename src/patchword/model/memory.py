@@ -1,8 +1,8 @@
-"""Estimate the memory that a model needs from its config: a lower bound, so that nothing that fits is refused.
+"""Estimate the memory a model needs from its config: a lower bound, so that nothing that fits is refused.
 
-Counted are the tensors that cannot be avoided: parameters, gradients, optimiser state, averaged copy, and what a
-block keeps for the backward pass. Measured peaks of training steps on a CPU were 1.1 to about 3.5 times the estimate
-(docs/training.md), so a size that is refused has no chance, and one that is not may still fail.
+The estimate counts the tensors that cannot be avoided: parameters, gradients, optimiser state, averaged copy, and
+what a block keeps for the backward pass. Measured peaks of training steps on a CPU were 1.1 to about 3.5 times the estimate
+(docs/training.md). A size that is refused therefore cannot fit, and one that is accepted may still fail.
 """
 
 from typing import Literal
@@ -17,15 +17,15 @@ _FLOAT = 4
 
 
 def held_bytes(config: ViTConfig, method: str) -> int:
-    """Parameters, their gradients, the averaged copy, and the optimiser's state (Muon keeps one number, AdamW two)."""
+    """Parameters, their gradients, the averaged copy, and the optimiser's state (one value per weight with Muon, two with AdamW)."""
     return _FLOAT * cost(config).parameters * (4 if method == "muon" else 5)
 
 
 def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:
-    """What a training step keeps for each image, at a size of `view` pixels."""
+    """What a training step keeps in memory per image of `view` pixels."""
     tokens, dim, inner, hidden = _tokens(config, view), config.dim, config.attention_dim, config.mlp_dim
     width = _FLOAT if precision == "float32" else 2
-    # The residual stream stays in float32 under autocast; what matrices read and give is in `precision`.
+    # Under autocast the residual stream stays in float32; inputs and outputs of matrix products use `precision`.
     stream = 2 * dim + (2 * dim if config.block.layer_scale is not None else 0)
     turned = 4 * inner if isinstance(config.inner_positions, Rope2d | RopeMixed) else 0
     products = 2 * dim + 4 * inner + turned + hidden * (3 if config.mlp.gated else 2)
@@ -34,13 +34,13 @@ def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:
 
 
 def training_bytes(config: ViTConfig, view: Size, batch: int, precision: Precision, method: str) -> int:
-    """A step with so many images; writing the state between epochs needs a copy of the weights instead."""
+    """A step with `batch` images, or the copy of the weights for saving the state between epochs if that is larger."""
     held = held_bytes(config, method)
     return held + max(batch * step_bytes(config, view, precision) + _shared_bytes(config, view), held // 2)
 
 
 def inference_bytes(config: ViTConfig, size: Size, images: int) -> int:
-    """An answer for so many images at once: parameters, and the widest moment of a block."""
+    """Predicting `images` at once: the parameters, and the largest tensors that a block holds at one time."""
     tokens, dim = _tokens(config, size), config.dim
     moment = max(4 * config.attention_dim + dim, config.mlp_dim * (2 if config.mlp.gated else 1) + 2 * dim)
     each = _FLOAT * tokens * moment + _image_bytes(config, size)
@@ -57,7 +57,7 @@ def _image_bytes(config: ViTConfig, size: Size) -> int:
 
 
 def _shared_bytes(config: ViTConfig, size: Size) -> int:
-    """A bias between all pairs of tokens, which every image of a batch shares."""
+    """The bias between all pairs of tokens, shared by all images of a batch."""
     if not isinstance(config.inner_positions, RelativeBias | RelativeMLP):
         return 0
     return _FLOAT * config.attention.num_heads * _tokens(config, size) ** 2

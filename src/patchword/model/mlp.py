@@ -16,14 +16,14 @@ class GELU(nn.Module):
 
 
 class GELUTanh(nn.Module):
-    """GELU's tanh form, flax's and so Google's default."""
+    """The tanh approximation of GELU, the default in flax and therefore in Google's models."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
 
 
 class QuickGELU(nn.Module):
-    """x · sigmoid(1.702 x), OpenAI CLIP's."""
+    """x · sigmoid(1.702 x), as in OpenAI's CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * (1.702 * x).sigmoid()
@@ -45,15 +45,15 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """fc2(norm(act(fc1 x))); gated: fc2(norm(act(gate) · value)), fc1 giving gate, then value.
+    """fc2(norm(act(fc1 x))), or gated: fc2(norm(act(gate) · value)), where fc1 computes gate, then value.
 
-    x [..., D] → [..., D]; fc1.weight [M, D], gated [2M, D]; fc2.weight [D, M].
+    Shapes: x [..., D] → [..., D]; fc1.weight [M, D], gated [2M, D]; fc2.weight [D, M].
     """
 
     def __init__(self, config: ViTConfig, hidden: int, *, gated: bool) -> None:
         super().__init__()
         self.gated = gated
-        # Hooks on fc1 or act must still see what they are promised, so these stay modules.
+        # fc1 and act stay separate modules, so that hooks on them still receive their inputs and outputs.
         self.fused = {"gelu": "none", "gelu_tanh": "tanh"}.get(config.mlp.activation)
         self.fc1 = Linear(config.dim, hidden * (2 if gated else 1), bias=config.mlp.bias)
         self.act = ACTIVATIONS[config.mlp.activation]()
@@ -69,5 +69,5 @@ class MLP(nn.Module):
             x = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.fused)
         else:
             x = self.act(self.fc1(x))
-        answer: Tensor = self.dropout(self.fc2(self.dropout(self.norm(x))))
-        return answer
+        out: Tensor = self.dropout(self.fc2(self.dropout(self.norm(x))))
+        return out

@@ -1,6 +1,6 @@
-"""The norm by one option, each over tokens [B, N, D] or pooled vectors [B, D].
+"""All norms, selected by one option. Each works on tokens [B, N, D] or pooled vectors [B, D].
 
-What each averages over is its docstring's first line; all but RMSNorm take off the mean.
+The first line of each docstring says what it averages over. All but RMSNorm subtract the mean.
 """
 
 from typing import assert_never
@@ -26,17 +26,17 @@ class LayerNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Mean square over the D channels of one token, without taking off the mean.
+    """Mean square over the D channels of one token, without subtracting the mean.
 
     Source: Zhang & Sennrich 2019 (arXiv 1910.07467).
     """
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Over batch and tokens, one channel at a time; in eval the running mean and variance.
+    """Over batch and tokens, one channel at a time; in eval mode, the running mean and variance.
 
-    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167). A batch in training needs more than
-    one value a channel.
+    A training batch needs more than one value per channel.
+    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class BatchNorm(nn.BatchNorm1d):
 class GroupNorm(nn.GroupNorm):
     """Over all tokens and the channels of one group, one image at a time.
 
-    Source: Wu & He 2018 (arXiv 1803.08494), whose spatial axes are the tokens here.
+    Source: Wu & He 2018 (arXiv 1803.08494); tokens take the place of the spatial axes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,14 +55,14 @@ class GroupNorm(nn.GroupNorm):
         return self._normed(x.transpose(1, 2)).transpose(1, 2)
 
     def _normed(self, x: Tensor) -> Tensor:
-        # nn.GroupNorm's own forward refuses a single number a group, and only in a batch of one.
+        # nn.GroupNorm.forward refuses groups of a single value, but only in a batch of one.
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class InstanceNorm(nn.Module):
     """Over the tokens of one image, one channel at a time.
 
-    Source: Ulyanov et al. 2016 (arXiv 1607.08022), whose spatial axes are the tokens here.
+    Source: Ulyanov et al. 2016 (arXiv 1607.08022); tokens take the place of the spatial axes.
     """
 
     def __init__(self, dim: int, eps: float) -> None:
@@ -82,7 +82,7 @@ class InstanceNorm(nn.Module):
 
 
 def make_norm(config: Norm, dim: int) -> nn.Module:
-    """The module for `dim` channels."""
+    """Build the norm for `dim` channels."""
     match config:
         case LayerNormConfig():
             return LayerNorm(dim, eps=config.eps, bias=config.bias)

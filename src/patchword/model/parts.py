@@ -1,4 +1,4 @@
-"""The parts of a ViTConfig that come in one kind: extra tokens, attention, MLP, blocks. No torch in here."""
+"""The parts of a ViTConfig that have only one kind: extra tokens, attention, MLP, blocks. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +9,9 @@ from patchword.model.base import require_positive, require_share
 
 @dataclass(frozen=True, kw_only=True)
 class TokensConfig:
-    """Tokens that are no patches. Order: class, distillation, registers, patches.
+    """The learned tokens next to the patches. Order: class, distillation, registers, patches.
 
-    `registers_last` puts the registers behind the patches instead (lucidrains).
+    `registers_last` puts the registers after the patches instead (lucidrains).
     """
 
     class_token: bool = True
@@ -21,7 +21,9 @@ class TokensConfig:
 
     def __post_init__(self) -> None:
         if self.num_registers < 0:
-            raise SettingsError(f"tokens.num_registers is {self.num_registers}", "give 0 or more")
+            raise SettingsError(
+                f"tokens.num_registers is {self.num_registers}", "set tokens.num_registers to 0 or more"
+            )
         if self.registers_last and not self.num_registers:
             raise SettingsError(
                 "tokens.registers_last is set, but there are no registers", "set tokens.num_registers"
@@ -29,7 +31,7 @@ class TokensConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of each token before and after the patches, "patches" standing for all of them."""
+        """The name of each token in order; a single "patches" stands for all patches."""
         front = ["class"] * self.class_token + ["distillation"] * self.distillation_token
         registers = ["registers"] * self.num_registers
         if self.registers_last:
@@ -38,12 +40,12 @@ class TokensConfig:
 
     @property
     def num_prefix(self) -> int:
-        """Tokens in front of the patches."""
+        """The number of tokens in front of the patches."""
         return self.names.index("patches")
 
     @property
     def num_extra(self) -> int:
-        """All tokens that are no patches."""
+        """The number of tokens other than patches."""
         return len(self.names) - 1
 
 
@@ -51,8 +53,8 @@ class TokensConfig:
 class AttentionConfig:
     """Multi-head self-attention.
 
-    head_dim: None is dim / num_heads. bias: on queries, keys and values; "qv" has none on
-    keys (BEiT, EVA, DINOv3). qk_norm: over each head's channels, eps of the model's norm.
+    head_dim: None for dim / num_heads. bias: on queries, keys and values; "qv" omits it on keys
+    (BEiT, EVA, DINOv3). qk_norm: over each head's channels, with the eps of the model's norm.
     out_norm: over the joined heads before the projection (EVA-02's sub-LN).
     """
 
@@ -90,7 +92,7 @@ Activation = Literal[
 class MLPConfig:
     """fc2(act(fc1 x)); gated: fc2(act(first half of fc1 x) · second half), SwiGLU with silu.
 
-    hidden: None is 4 · dim, or gated 8/3 · dim rounded up to a multiple of 8.
+    hidden: None for 4 · dim, or if gated, 8/3 · dim rounded up to a multiple of 8.
     inner_norm: over the hidden channels before fc2 (EVA-02).
     """
 
@@ -107,13 +109,13 @@ class MLPConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
-    """How attention and MLP are joined to the stream of tokens.
+    """How attention and MLP are added to the residual stream.
 
-    order: "pre" x + f(norm x); "post" norm(x + f x) (Vaswani et al.); "res_post"
-    x + norm(f x). entry_norm: over all tokens before the first block (CLIP). layer_scale:
-    the value that learned factors on each branch begin with; None is without. drop_path:
-    chance to leave a branch out in training, rising linearly from 0 to this over the depth.
-    dropout: after the positions, the attention and the MLP.
+    order: "pre" x + f(norm x); "post" norm(x + f x) (Vaswani et al.); "res_post" x + norm(f x).
+    entry_norm: over all tokens before the first block (CLIP). layer_scale: the initial value of the
+    learned factors on each branch; None for no factors. drop_path: the probability of skipping a
+    branch in training, rising linearly from 0 to this value over the depth. dropout: after the
+    positions, the attention and the MLP.
     """
 
     order: Literal["pre", "post", "res_post"] = "pre"

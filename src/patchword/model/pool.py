@@ -1,7 +1,7 @@
-"""From tokens to one vector an image.
+"""Pooling: from tokens to one vector per image.
 
-Each module is called with the normed tokens [B, N, D] of the blocks that its kind's `layers` names,
-first to last, and the layout; most read the last block alone.
+Each module receives the token layout and the normed tokens [B, N, D] of the blocks listed by its
+kind's `layers`, first to last. Most read only the last block.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,15 @@ from patchword.model.positions.layout import TokenLayout
 
 
 class FirstToken(nn.Module):
-    """The token in front; the class token wherever there is one."""
+    """The first token; the class token if the model has one."""
 
     def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         return layers[-1][:, 0]
 
 
 class Average(nn.Module):
+    """The mean over the patches, or over all tokens."""
+
     def __init__(self, over: str) -> None:
         super().__init__()
         self.over = over
@@ -36,6 +38,8 @@ class Average(nn.Module):
 
 
 class Largest(nn.Module):
+    """The maximum of each channel over the patches, or over all tokens."""
+
     def __init__(self, over: str) -> None:
         super().__init__()
         self.over = over
@@ -45,9 +49,9 @@ class Largest(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """MAP: y = attention of a learned probe to the tokens; y + mlp(norm y).
+    """MAP: a learned probe attends to the tokens, which gives y; the output is y + mlp(norm y).
 
-    No residual to the probe, no norm at the end; the MLP is plain.
+    There is no residual connection to the probe and no final norm, and the MLP is not gated.
     Source: Zhai et al. 2022 (arXiv 2106.04560), big_vision `MAPHead`.
     """
 
@@ -71,12 +75,12 @@ class AttentionPooling(nn.Module):
         k, v = self.kv(x).view(*x.shape[:2], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).flatten(1)  # [B, D]: heads are in order
         y = self.proj(y)
-        answer: Tensor = y + self.mlp(self.norm(y))
-        return answer
+        pooled: Tensor = y + self.mlp(self.norm(y))
+        return pooled
 
 
 class Joined(nn.Module):
-    """Class tokens of the last blocks, first to last, then the mean of the last block's patches."""
+    """Class tokens of the last blocks, first to last, followed by the mean of the last block's patches."""
 
     def __init__(self, config: JoinedPool) -> None:
         super().__init__()
@@ -90,7 +94,7 @@ class Joined(nn.Module):
 
 
 def make_pool(config: ViTConfig) -> nn.Module:
-    """The module for the config's pool."""
+    """Build the pooling module of the config."""
     match config.head.pool:
         case ClassPool() | FirstPool():
             return FirstToken()

@@ -1,7 +1,7 @@
-"""Every tensor of a ViT's state dict, by name and shape, from its config alone: no torch, no model built.
+"""Compute the name and shape of every tensor in a ViT's state dict from its config, without torch.
 
-So that `inspect` can say what a file lacks in milliseconds. The tests hold it equal to the
-built module's state dict for every kind of part.
+This lets `inspect` report missing tensors in milliseconds, without building a model. The tests
+compare it with the state dict of the built module for every kind of part.
 """
 
 from patchword.model.base import Shape, Shapes, below
@@ -14,7 +14,7 @@ __all__ = ["Shape", "Shapes", "shapes"]
 
 
 def shapes(config: ViTConfig) -> Shapes:
-    """name → shape, in the state dict's own names; buffers that are stored are among them."""
+    """Map each name in the state dict to its shape, including stored buffers."""
     found: Shapes = {}
     found |= _patches(config)
     found |= _prefix(config)

@@ -1,7 +1,7 @@
-"""The named sizes: "ViT-B/16" → its config. Pure data, no torch.
+"""The named sizes, such as "ViT-B/16", and their configs. Pure data; does not import torch.
 
-Width, depth, heads and MLP as published; 224 pixels and 1000 classes unless said. The
-number of parameters that a name must have is pinned in the tests, to the digit.
+Width, depth, heads and MLP are as published; 224 pixels and 1000 classes unless specified. The
+tests check the exact number of parameters of each size.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ IMAGE_SIZE = 224
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a letter stands for; `patches` are those that were published with it."""
+    """The dimensions that a letter stands for; `patches` lists the published patch sizes."""
 
     dim: int
     depth: int
@@ -108,10 +108,10 @@ def sized(
     in_channels: int = 3,
     num_classes: int = 1000,
 ) -> ViTConfig:
-    """The config of a named size: "ViT-B/16", "b/16", also with a patch nobody published ("Ti/4").
+    """Return the config of a named size: "ViT-B/16", "b/16", or with an unpublished patch size ("Ti/4").
 
-    image_size: pixels of a side, or (rows, columns); None is 224.
-    Raises: SettingsError for a name that is none, with the nearest.
+    image_size: pixels per side, or (rows, columns); None for 224.
+    Raises: SettingsError for an unknown name, with the nearest known ones.
     """
     shape, patch = _parse(name)
     size = IMAGE_SIZE if image_size is None else image_size
@@ -139,19 +139,19 @@ def canonical(name: str) -> str:
 
 
 def source_of(name: str) -> str:
-    """The paper that a named size is from."""
+    """The paper that defines a named size."""
     return _parse(name)[0].source
 
 
 def _parse(name: str) -> tuple[Shape, int]:
     letters, slash, patch = name.strip().rpartition("/")
     letters = letters[4:] if letters.lower().startswith("vit-") else letters
-    # "G" is another, larger model than "g": there case is not a matter of taste.
+    # Case is ignored, except that "G" is a larger model than "g".
     lowered = {key.lower(): shape for key, shape in SHAPES.items()}
     shape = None if letters == "G" else lowered.get(letters.lower())
     if shape is None or not slash or not patch.isdecimal() or int(patch) == 0:
         full = name if name.lower().startswith("vit-") else f"ViT-{name}"
         raise SettingsError(
-            f"no model size {name!r}{near_text(full, SIZES)}", f"use one of: {', '.join(SIZES)}"
+            f"unknown model size {name!r}{near_text(full, SIZES)}", f"use one of: {', '.join(SIZES)}"
         )
     return shape, int(patch)

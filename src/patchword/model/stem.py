@@ -2,10 +2,10 @@
 
     images [B, C, H, W] → features [B, channels, h, w], from which the patches are cut
 
-Batch norm is replaced by group norm, and every convolution's weight is standardised when it is
+Group norm replaces batch norm, and the weight of every convolution is standardised when it is
 used (Kolesnikov et al. 2020, arXiv 1912.11370). Source: google-research/vision_transformer,
 `models_resnet.py`; jeonsworld/ViT-pytorch, `models/modeling_resnet.py`, and timm's
-`resnetv2.py` for their own choices.
+`resnetv2.py` for their variants.
 """
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from patchword.model.kinds import ResNetStem
 
-CHANNEL_EPS = 1e-5  # of jeonsworld's norm of each channel
+CHANNEL_EPS = 1e-5  # jeonsworld's norm of each channel
 
 
 class StandardisedConv(nn.Conv2d):
-    """A convolution without bias whose weight has mean 0 and deviation 1 for every output channel.
+    """A convolution without bias; its weight is scaled to mean 0 and deviation 1 per output channel.
 
-    config.weight_eps: added to the "deviation" (Google) or to the "variance" (jeonsworld). Padding:
-    TensorFlow's SAME puts an odd row at the bottom and the right, "symmetric" is torch's.
+    config.weight_eps: whether epsilon is added to the "deviation" (Google) or the "variance" (jeonsworld).
+    config.padding: TensorFlow's "same" pads an odd row at the bottom and the right; torch's is "symmetric".
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, config: ResNetStem, stride: int = 1) -> None:
@@ -45,14 +45,14 @@ class StandardisedConv(nn.Conv2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """As torch's, which refuses groups of one number: there a tiny image's norm is zero, plus its bias."""
+    """Like torch's, but accepts groups of one value (tiny images): the output is then the bias alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Bottleneck(nn.Module):
-    """relu(x' + norm3(conv3(relu(norm2(conv2(relu(norm1(conv1 x)))))))); x' projected in a stage's first unit."""
+    """relu(x' + norm3(conv3(relu(norm2(conv2(relu(norm1(conv1 x)))))))); a stage's first unit projects x to x'."""
 
     def __init__(self, inputs: int, middle: int, config: ResNetStem, *, first: bool, stride: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The Vision Transformer, whole and in running order.
+"""The complete Vision Transformer, in the order in which it runs.
 
-    images → patches → prefix → positions → blocks → norm → pool → head → answer
+    images → patches → prefix → positions → blocks → norm → pool → head → output
 
-One class for the whole family: what a family does in its own way is a part that is chosen
-once, when the model is built (`config.py`); nothing in `forward` asks for a family.
+One class serves the whole family. Where families differ, the config selects a part when the
+model is built (`config.py`), so `forward` contains no special case for any family.
 
 Shapes: B images, C channels, N tokens (prefix first), D dim, H heads, h × w grid of patches.
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
@@ -33,12 +33,14 @@ from patchword.model.stem import ResNetFeatures
 
 
 class PatchEmbed(nn.Module):
-    """A convolution whose stride is its kernel: each patch becomes one token. In a hybrid a stem comes first.
+    """Turn each patch of an image into one token.
 
-    Equal to cutting the patches out and one product with a [D, C · rows · columns] matrix.
-    Images that are no multiple of the patch are padded with zeros (after normalisation: the
-    mean colour) at the right and the bottom, or cut there, as the config's edge says.
-        images [B, C, H, W] → [B, h · w, D], and the grid (h, w)
+    This is a convolution whose stride equals its kernel size. It gives the same result as cutting
+    out the patches and multiplying each by a [D, C · rows · columns] matrix. In a hybrid, a stem
+    runs first. If an image is not a multiple of the patch size, its right and bottom edges are
+    padded with zeros (the mean colour after normalisation) or cropped, depending on `patch.edge`.
+
+    Shapes: images [B, C, H, W] → tokens [B, h · w, D], and the grid (h, w).
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -58,10 +60,10 @@ class PatchEmbed(nn.Module):
         grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
         images = self.stem(images)
         height, width = images.shape[-2:]
-        below = grid[0] * self.config.patch.size[0] - height
-        beside = grid[1] * self.config.patch.size[1] - width
-        if below or beside:
-            images = F.pad(images, (0, beside, 0, below))  # negative: cut
+        bottom = grid[0] * self.config.patch.size[0] - height
+        right = grid[1] * self.config.patch.size[1] - width
+        if bottom or right:
+            images = F.pad(images, (0, right, 0, bottom))  # negative padding crops
         if self.norm_pixels is None:
             patches: Tensor = self.proj(images).flatten(2).transpose(1, 2)
         else:
@@ -74,19 +76,19 @@ class PatchEmbed(nn.Module):
         channels = self.config.image.channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise SettingsError(
-                f"the model reads images [batch, {channels} channels, height, width], not {list(images.shape)}",
-                f"give a batch of images with {channels} channels, or build a model with image.channels set",
+                f"the model expects images [batch, {channels} channels, height, width], not {list(images.shape)}",
+                f"pass a batch of images with {channels} channels, or build a model with other image.channels",
             )
         if not all(self.config.grid_of((images.shape[2], images.shape[3]))):
             raise SettingsError(
-                f"an image of {images.shape[2]} x {images.shape[3]} pixels holds no whole patch of "
+                f"an image of {images.shape[2]} x {images.shape[3]} pixels is smaller than one patch of "
                 f"{self.config.patch.size[0]} x {self.config.patch.size[1]}",
-                "give larger images, or set patch.edge = 'pad'",
+                "use larger images, or set patch.edge = 'pad'",
             )
 
 
 def cut_patches(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """images [B, C, H, W] → [B, h · w, C · rows · columns], in the order of the convolution's weight."""
+    """Cut images [B, C, H, W] into [B, h · w, C · rows · columns], ordered like the convolution's weight."""
     rows, columns = size
     cut = images.view(*images.shape[:2], -1, rows, images.shape[3] // columns, columns)
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
@@ -96,9 +98,10 @@ def cut_patches(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class PrefixTokens(nn.Module):
-    """The learned tokens that are no patches, by name.
+    """The learned tokens that are added to the patch tokens: class, distillation, registers.
 
-    prefix() → [num_prefix, D], suffix() → [registers, D] where registers follow the patches.
+    prefix() returns the tokens in front of the patches [num_prefix, D]; suffix() returns the
+    registers [registers, D] if they follow the patches. Either is None if there are no such tokens.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -128,7 +131,10 @@ class PrefixTokens(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a branch. Source: Touvron et al. 2021 (arXiv 2103.17239)."""
+    """Multiply each channel of a branch by a learned factor.
+
+    Source: Touvron et al. 2021 (arXiv 2103.17239).
+    """
 
     def __init__(self, dim: int, start: float) -> None:
         super().__init__()
@@ -143,10 +149,10 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves the branch out for some images of the batch, in training only.
+    """Skip the branch for randomly chosen images of the batch, during training only.
 
-    The rest is scaled by 1 / (1 - rate), so the expectation stays. Source: Huang et al.
-    2016 (arXiv 1603.09382).
+    The remaining images are scaled by 1 / (1 - rate), which keeps the expected value.
+    Source: Huang et al. 2016 (arXiv 1603.09382).
     """
 
     def __init__(self, rate: float) -> None:
@@ -161,9 +167,9 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each a branch of the stream of tokens.
+    """Attention, then an MLP, each added to the tokens as a residual branch.
 
-    x [B, N, D] → [B, N, D], or [B, rows, D] when only the first tokens are asked for.
+    Shapes: x [B, N, D] → [B, N, D], or [B, rows, D] if only the first `rows` tokens are requested.
     """
 
     def __init__(self, config: ViTConfig, drop_path: float) -> None:
@@ -200,7 +206,7 @@ class Block(nn.Module):
         return branch
 
     def attention_weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
-        """[B, H, N, N] for the x that enters this block."""
+        """The attention weights [B, H, N, N] for tokens x [B, N, D] that enter this block."""
         return self.attention.weights(self.norm1(x) if self.order == "pre" else x, place)
 
 
@@ -208,11 +214,17 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """A Vision Transformer of `config`, its weights drawn from `generator`.
+    """A Vision Transformer.
 
-    model(images [B, C, H, W]) → logits [B, classes], or the embedding when there are no
-    classes (its projection where there is one). Any image size: positions follow the grid,
-    a ragged edge is padded (`PatchEmbed`).
+    Images may have any size: positions are adapted to the grid, and edges that fill no complete
+    patch are padded or cropped (see `PatchEmbed`).
+
+    Args:
+        config: the architecture.
+        generator: source of the random initial weights.
+
+    Shapes: images [B, C, H, W] → logits [B, classes]. A model without classes returns the
+    embedding, projected if the config has a projection.
     """
 
     def __init__(self, config: ViTConfig, generator: torch.Generator | None = None) -> None:
@@ -242,54 +254,57 @@ class ViT(nn.Module):
         self.head_distillation = (
             Linear(width, classes, bias=head.bias) if head.distilled and classes else None
         )
-        # On `meta` there is nothing to draw: a file's tensors come instead.
+        # A model on `meta` has no storage to initialise; it is filled from a weights file.
         if self.patch_embed.proj.weight.device.type != "meta":
             self.init_weights(generator)
 
     @property
     def num_prefix(self) -> int:
-        """Tokens in front of the patches."""
+        """The number of tokens in front of the patches."""
         return self.config.tokens.num_prefix
 
     def layout(self, images: Tensor) -> TokenLayout:
-        """Where the patches of these images lie in the sequence of tokens."""
+        """Where the patches of these images are in the token sequence."""
         grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
         return self._layout(grid, images.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images [B, C, H, W] → logits [B, classes]; without classes the (projected) embedding."""
-        first, *others = self._answers(images).values()
+        """Compute logits [B, classes] from images [B, C, H, W]; without classes, the (projected) embedding."""
+        first, *others = self._outputs(images).values()
         return (first + others[0]) / 2 if others else first
 
     def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
-        """Each head's own logits [B, classes]: "class", and "distillation" in a distilled model."""
-        return {} if self.head is None else self._answers(images)
+        """Return the logits [B, classes] of each head: "class", and "distillation" in a distilled model."""
+        return {} if self.head is None else self._outputs(images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """images [B, C, H, W] → [B, embed_dim]: pooled, normed, what projection and head read."""
+        """Embed images [B, C, H, W] as [B, embed_dim]: pooled and normed, the input of projection and head."""
         return self._embedding(*self._encode_for_pool(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """images [B, C, H, W] → tokens [B, N, D] after the last block and the final norm, if it is there."""
+        """Compute tokens [B, N, D] after the last block and the final norm (if any) from images [B, C, H, W]."""
         (tokens,), _ = self._encode(images, [self.config.depth - 1])
         return tokens
 
     def encode(
         self, images: Tensor, layers: Sequence[int] | None = None, *, normed: bool = True
     ) -> dict[int, Tensor]:
-        """Tokens after the asked blocks: images [B, C, H, W] → index of the block → [B, N, D].
+        """Return the tokens after the requested blocks: {block index: [B, N, D]}. `split` separates them by name.
 
-        layers: None is all; negative layers count from the end. Blocks behind the last one asked are not
-        run. normed: through the final norm, which the last block's tokens pass on their way to the head
-        (DINOv2's `get_intermediate_layers`); otherwise as they leave the block. `split` names the tokens.
-        Raises: SettingsError for a layer that is not there.
+        Args:
+            images: [B, C, H, W].
+            layers: block indices, negative ones counted from the end; None for all. Later blocks are not run.
+            normed: apply the final norm, as for the tokens that the head reads (like DINOv2's
+                `get_intermediate_layers`). If false, return the tokens exactly as they leave the block.
+
+        Raises: SettingsError if a layer does not exist.
         """
         wanted = _indices(layers, self.config.depth, "layer")
         found, _ = self._encode(images, wanted, normed=normed)
         return dict(zip(wanted, found, strict=True))
 
     def split(self, tokens: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
-        """tokens [B, N, D] by name: "class", "distillation", "registers", "patches" [B, h, w, D]."""
+        """Split tokens [B, N, D] by name: "class", "distillation", "registers", "patches" [B, h, w, D]."""
         parts: dict[str, Tensor] = {}
         start = 0
         for name in dict.fromkeys(self.config.tokens.names):
@@ -304,17 +319,21 @@ class ViT(nn.Module):
     def attention_maps(
         self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> dict[int, Tensor]:
-        """The softmax weights of the asked layers: index → [B, H, N, N], rows sum to 1.
+        """Return the softmax weights of the requested layers: {layer: [B, H, N, N]}; each row sums to 1.
 
-        layers, heads: None is all; negative layers count from the end. The model's own
-        answer goes through the fused kernel and is not touched by asking. In training too they
-        are those of the model in use: without dropout, and no running average moves.
-        Raises: SettingsError for a layer or head that is not there.
+        `forward` uses a fused kernel that never stores these weights, so this method runs the model
+        again in evaluation mode: without dropout, and without updating running averages.
+
+        Args:
+            images: [B, C, H, W].
+            layers, heads: indices, negative ones counted from the end; None for all.
+
+        Raises: SettingsError if a layer or head does not exist.
         """
         wanted = _indices(layers, self.config.depth, "layer")
         chosen = None if heads is None else _indices(heads, self.config.attention.num_heads, "head")
         maps: dict[int, Tensor] = {}
-        with _in_use(self):
+        with _eval_mode(self):
             x, layout = self.embed_tokens(images)
             for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
                 if index in wanted:
@@ -324,10 +343,10 @@ class ViT(nn.Module):
                 x = block(x, place)
         return {index: maps[index] for index in wanted}
 
-    # The steps, for those who wrap the model (MAE, detection).
+    # The individual steps, for code that wraps the model (MAE, detection).
 
     def embed_tokens(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
-        """images → the tokens [B, N, D] that enter the first block, and their layout."""
+        """Compute the tokens [B, N, D] that enter the first block, and their layout, from images."""
         patches, grid = self.patch_embed(images)
         if self.positions is not None:
             patches = patches + self.positions(grid).to(patches)
@@ -335,14 +354,14 @@ class ViT(nn.Module):
         return x, self._layout(grid, images.device)
 
     def places(self, layout: TokenLayout) -> list[AttentionPositions]:
-        """What each block is told of where tokens are."""
+        """The positional information that is passed to each block's attention."""
         if self.attention_positions is None:
             return [AttentionPositions()] * self.config.depth
         found: list[AttentionPositions] = self.attention_positions(layout, self.config.depth)
         return found
 
     def _with_prefix(self, patches: Tensor) -> Tensor:
-        """patches [B, h · w, D] → [B, N, D]"""
+        """Add the prefix and suffix tokens: patches [B, h · w, D] → [B, N, D]."""
         front, behind = self.prefix.prefix(), self.prefix.suffix()
         rows = None if self.positions is None else self.positions.prefix
         if front is not None and rows is not None:
@@ -358,9 +377,9 @@ class ViT(nn.Module):
     def _encode(
         self, images: Tensor, layers: Sequence[int], *, normed: bool = True, rows: int | None = None
     ) -> tuple[list[Tensor], TokenLayout]:
-        """The tokens [B, N, D] after each of the asked blocks, and their layout.
+        """The tokens [B, N, D] after each requested block, and their layout.
 
-        rows: the last block answers for its first tokens only.
+        rows: compute only the first `rows` tokens of the last block.
         """
         x, layout = self.embed_tokens(images)
         found: dict[int, Tensor] = {}
@@ -374,18 +393,18 @@ class ViT(nn.Module):
         return [found[index] for index in layers], layout
 
     def _encode_for_pool(self, images: Tensor) -> tuple[list[Tensor], TokenLayout]:
-        """What pooling reads. Where that is the first tokens alone, the last block answers for them alone:
+        """The tokens that pooling reads.
 
-        exact, and 1/depth of the queries, projections and MLPs are saved (7 % of a ViT-B).
+        If pooling reads only the first tokens, the last block computes only those. The result is
+        exact and saves 1/depth of the queries, projections and MLPs (7 % of a ViT-B).
         """
         layers = self.config.head.pool.layers(self.config.depth)
-        return self._encode(images, layers, rows=self._rows_to_answer())
+        return self._encode(images, layers, rows=self._rows_needed())
 
-    def _rows_to_answer(self) -> int | None:
-        """How many of the first tokens the head reads, or None when it needs all of them.
+    def _rows_needed(self) -> int | None:
+        """How many of the first tokens the head reads, or None if all of them must be computed.
 
-        Also None where a norm would see the missing tokens, or a hook on the last block
-        would be shown fewer than it expects.
+        Also None if a norm averages over tokens, or if a hook on the last block expects all of them.
         """
         reads_first = self.config.head.pool.reads_first
         token_by_token = isinstance(self.config.norm, LayerNormConfig | RMSNormConfig)
@@ -394,15 +413,15 @@ class ViT(nn.Module):
         return 2 if self.config.head.distilled else 1
 
     def _embedding(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
-        """Pooled, normed, through the layer before the logits: [B, embed_dim]."""
+        """Pool, normalise and apply the pre-logits layer, if any: [B, embed_dim]."""
         pooled = self.pool(layers, layout)
         if self.config.head.distilled and self.head is None:
             pooled = layers[-1][:, :2].mean(dim=1)
         embedding: Tensor = self.pooled_norm(pooled)
         return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
 
-    def _answers(self, images: Tensor) -> dict[str, Tensor]:
-        """The logits of each head by name, or without a head the (projected) "embedding"."""
+    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """The logits of each head by name; without a head, the (projected) "embedding"."""
         layers, layout = self._encode_for_pool(images)
         embedding = self._embedding(layers, layout)
         if self.projection is not None:
@@ -420,12 +439,16 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew.
+        """Initialise all weights randomly.
 
-        As in the paper's own code: linear layers of the blocks uniform by Glorot and Bengio,
-        queries, keys and values each for itself; the patch convolution normal with std
-        1/sqrt(pixels of a patch), so that tokens of standardised images begin with variance
-        one; biases zero. Heads, tokens and positions: DeiT's std of 0.02. Norms 1 and 0, LayerScale its start value.
+        As in the paper's own code:
+
+        - Linear layers of the blocks: Glorot uniform, with queries, keys and values each initialised separately.
+        - Patch convolution: normal with std 1/sqrt(pixels of a patch), so that the tokens of standardised
+          images start with variance one.
+        - Biases: zero.
+        - Heads, extra tokens and positions: normal with DeiT's std of 0.02.
+        - Norms: weight 1 and bias 0. LayerScale: its start value.
         """
         stored = {n: t for n, t in self.state_dict(keep_vars=True).items() if t.is_floating_point()}
         for tensor in stored.values():
@@ -444,27 +467,27 @@ class ViT(nn.Module):
             if isinstance(module, nn.Linear):
                 for part in module.weight.detach().chunk(3 if name.endswith("qkv") else 1):
                     nn.init.xavier_uniform_(part, generator=generator)
-        # A sum is NaN wherever one of its terms is.
+        # The sum of a tensor is NaN if any element is NaN.
         undrawn = [name for name, tensor in stored.items() if not tensor.sum().isfinite()]
         if undrawn:
-            raise RuntimeError(f"init_weights draws no values for {', '.join(undrawn)}: {HOW_TO_DRAW}")
+            raise RuntimeError(f"init_weights does not initialise {', '.join(undrawn)}: {HOW_TO_DRAW}")
 
 
-HOW_TO_DRAW = "give the module that owns them a method reset(generator)"
+HOW_TO_DRAW = "add a method reset(generator) to the module that owns them"
 
 
-def _indices(asked: Sequence[int] | None, count: int, what: str) -> list[int]:
-    """The asked indices from 0 on. Raises: SettingsError for one that is not there."""
-    indices = list(range(count)) if asked is None else [i + count if i < 0 else i for i in asked]
+def _indices(requested: Sequence[int] | None, count: int, what: str) -> list[int]:
+    """The requested indices, counted from 0. Raises: SettingsError if one does not exist."""
+    indices = list(range(count)) if requested is None else [i + count if i < 0 else i for i in requested]
     for index in indices:
         if not 0 <= index < count:
-            raise SettingsError(f"there is no {what} {index}", f"ask for {what}s 0 to {count - 1}")
+            raise SettingsError(f"there is no {what} {index}", f"choose from {what}s 0 to {count - 1}")
     return indices
 
 
 @contextlib.contextmanager
-def _in_use(model: nn.Module) -> Iterator[None]:
-    """In eval, and each module in its own mode again afterwards."""
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode, and restore each module's own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -2,7 +2,7 @@
 
 The SVG is written here and not by matplotlib: light and dark mode need only the style sheet, the same
 numbers give the same bytes, and a run does not end by waiting for matplotlib's import and font cache
-(docs/decisions/0005).
+(docs/decisions/0002).
 """
 
 import math

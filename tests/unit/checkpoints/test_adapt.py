@@ -143,7 +143,7 @@ def test_a_new_class_is_announced_and_nothing_answers_through_it() -> None:
     done = adapt(card, tensors, Wanted(classes=("rose", "tulips")))
     assert done.card.untrained == ("head",) and "did you mean 'tulip'" in done.notes[0]
     model = model_of(done.card, dict(done.tensors), path=Path("x"))
-    with pytest.raises(CheckpointError, match="nobody trained its head"):
+    with pytest.raises(CheckpointError, match="its head is untrained"):
         model(images(1, 3, 16, 24))
     assert torch.equal(done.tensors["head.weight"][0], tensors["head.weight"][0])
 

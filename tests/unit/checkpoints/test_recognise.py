@@ -185,7 +185,7 @@ def test_a_part_may_be_left_out_only_when_asked_for_and_is_then_told(tmp_path: P
     model = load(path, options=replace(TOLD, allow_partial=True), device="cpu")
     assert model.report.new == ("blocks.1.mlp.fc2.bias",) and 0.99 < model.report.filled < 1
     for answers in (model.predict, model.embed):  # nothing answers through what was drawn at random
-        with pytest.raises(CheckpointError, match=r"fc2\.bias was in no file"):
+        with pytest.raises(CheckpointError, match=r"fc2\.bias was not in the file"):
             answers(np.zeros((48, 48, 3), np.uint8))
     model.mark_trained()
     assert model.embed(np.zeros((48, 48, 3), np.uint8)).size

@@ -127,7 +127,7 @@ def test_images_that_training_held_out_are_found_again(model: Model, labelled: P
 
 def test_an_untrained_head_is_not_scored(tmp_path: Path, labelled: Path) -> None:
     model = load(write_tiny(tmp_path / "m.safetensors", untrained=("head",)), device="cpu")
-    with pytest.raises(CheckpointError, match="nobody trained"):
+    with pytest.raises(CheckpointError, match="is untrained"):
         evaluate(model, open_data(labelled, WHOLE))
 
 
@@ -135,7 +135,7 @@ def test_a_model_that_names_all_the_same_is_noticed(model: Model, labelled: Path
     assert "called" not in evaluate(model, open_data(labelled, WHOLE)).notice
     with torch.no_grad():
         model.vit.head.bias[2] = 1000
-    assert "all 20 images are called 'rose'" in evaluate(model, open_data(labelled, WHOLE)).notice
+    assert "all 20 images are classified as 'rose'" in evaluate(model, open_data(labelled, WHOLE)).notice
 
 
 def test_nothing_readable_is_an_error(model: Model, labelled: Path) -> None:

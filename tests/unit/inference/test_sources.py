@@ -125,9 +125,15 @@ def test_an_image_of_a_zip_can_be_fetched_again(model: Model, labelled: Path) ->
 
 def test_columns_and_splits_that_nothing_would_use_are_refused(labelled: Path, pictures: list[Path]) -> None:
     for opening, given, words in (
+<<<<<<< HEAD
         (OpenRequest(image_column="x"), pictures[0], "no table is given"),
         (OpenRequest(label_column="x"), labelled / "t.csv", "only to find a split"),
         (OpenRequest(image_column="imge"), labelled / "t.csv", "did you mean 'image'"),
+=======
+        (OpenRequest(image_column="x"), pictures[0], "none is given"),
+        (OpenRequest(label_column="x"), labelled / "t.csv", "only applies together with a split"),
+        (OpenRequest(image_column="imge"), labelled / "t.csv", "near: 'image'"),
+>>>>>>> e-model
     ):
         with pytest.raises((SettingsError, DataError), match=words):
             names_of(given, reading=Reading(opening=opening))
@@ -136,7 +142,7 @@ def test_columns_and_splits_that_nothing_would_use_are_refused(labelled: Path, p
 
 
 def test_images_in_python_memory_have_no_split(model: Model, pictures: list[Path]) -> None:
-    with pytest.raises(SettingsError, match="split='val' is for the path of a data set"):
+    with pytest.raises(SettingsError, match="split='val' only applies to the path of a data set"):
         model.predict([pictures[0]], split="val")
 
 
@@ -191,11 +197,17 @@ def test_what_a_folder_scan_skips_is_counted(mixed: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+<<<<<<< HEAD
         ([""], "an empty path"),
         (["IN/*.jpg"], "no file fits"),
         (["IN/1.pgn"], "did you mean '1.png'"),
+=======
+        ([""], "a path is empty"),
+        (["IN/*.jpg"], "no file matches"),
+        (["IN/1.pgn"], "near: '1.png'"),
+>>>>>>> e-model
         (["IN/none.zip"], "no such file"),
-        (["-", "IN/1.png"], "stands alone"),
+        (["-", "IN/1.png"], "cannot be combined"),
     ],
 )
 def test_a_wrong_name_is_an_error_alone_and_a_reason_among_others(

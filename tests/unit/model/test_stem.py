@@ -101,7 +101,7 @@ def test_the_scale_and_mean_of_a_weight_change_nothing() -> None:
 def test_a_width_that_groups_do_not_divide_is_refused() -> None:
     with pytest.raises(SettingsError, match="width 40"):
         ResNetStem(width=40)
-    with pytest.raises(SettingsError, match="no features"):
+    with pytest.raises(SettingsError, match="too small for the stem"):
         ViTConfig(
             image=ImageConfig(size=(4, 4)),
             patch=PatchConfig(size=(1, 1), stem=ResNetStem(padding="symmetric")),

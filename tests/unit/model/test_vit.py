@@ -81,7 +81,7 @@ def test_answering_for_the_pooled_tokens_alone_changes_nothing(config: ViTConfig
     with torch.inference_mode():
         short = model(x), model.embed(x)
         model.blocks[-1].register_forward_hook(lambda *_: None)
-        assert model._rows_to_answer() is None
+        assert model._rows_needed() is None
         whole = model(x), model.embed(x)
     assert all(close(a, b, 1e-6) for a, b in zip(short, whole, strict=True))
 
@@ -250,7 +250,7 @@ def test_queries_keys_and_values_are_drawn_each_for_itself() -> None:
 def test_a_weight_that_nothing_draws_is_an_error() -> None:
     model = ViT(tiny())
     model.pool.table = torch.nn.Parameter(torch.empty(3))
-    with pytest.raises(RuntimeError, match=r"no values for pool\.table"):
+    with pytest.raises(RuntimeError, match=r"does not initialise pool\.table"):
         model.init_weights()
 
 
@@ -355,7 +355,7 @@ def test_a_model_learns_with_each_norm(config: ViTConfig) -> None:
 def test_a_part_of_no_known_kind_is_refused_when_the_config_is_made() -> None:
     """Built, it would be a model without that part, or a file that nothing reads back."""
     for parts in ({"positions": "learned"}, {"norm": HeadConfig()}, {"head": HeadConfig(pool="mean")}):  # type: ignore[arg-type]
-        with pytest.raises(SettingsError, match="not one of its kinds"):
+        with pytest.raises(SettingsError, match="not a known kind"):
             tiny(**parts)
 
 
@@ -363,7 +363,7 @@ def test_contradictions_are_refused_with_what_mends_them() -> None:
     with pytest.raises(SettingsError, match="class token") as caught:
         tiny(tokens=NO_CLASS)
     assert "mean" in caught.value.fix
-    with pytest.raises(SettingsError, match="shared among 5"):
+    with pytest.raises(SettingsError, match="evenly among 5"):
         tiny(attention=AttentionConfig(num_heads=5))
     with pytest.raises(SettingsError, match="attention pool's hidden width, 30,"):
         tiny(

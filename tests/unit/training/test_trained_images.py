@@ -94,14 +94,14 @@ def test_a_trained_image_is_known_under_another_name_and_first_in_the_answer(
         for file in place.iterdir():
             shutil.copy(file, renamed / place.name / f"x{file.name}")
     known, held = len(open_data(data).training), len(open_data(data).evaluation)
-    said = f"{known} of these {known + held} images are ones that this model was trained on"
+    overlap = f"this model was trained on {known} of these {known + held} images"
     assert run(["evaluate", str(trained), str(renamed)]) == 0
     answer = " ".join(capsys.readouterr().out.split())
-    assert f"{said}; the score is of the other {held}" in answer
-    assert answer.index(said) < answer.index("top-1")
+    assert f"{overlap}; the score is for the other {held}" in answer
+    assert answer.index(overlap) < answer.index("top-1")
     assert run(["evaluate", str(trained), str(renamed), "--include-trained"]) == 0
     answer = " ".join(capsys.readouterr().out.split())
-    assert f"{said}, so the score is too good" in answer and f"scored {known + held} images" in answer
+    assert f"{overlap}, so the score is optimistic" in answer and f"scored {known + held} images" in answer
 
 
 def test_where_every_image_was_trained_on_there_is_no_score_unless_it_is_asked_for(
@@ -160,4 +160,4 @@ def test_weights_without_a_record_say_so(data: Path, trained: Path, tmp_path: Pa
     old = replace(card, provenance=replace(card.provenance, trained_on=""))
     write_model(tmp_path / "old.safetensors", tensors, old)
     found = _evaluated(tmp_path / "old.safetensors", _grown(data, tmp_path / "grown"), capsys=capsys)
-    assert "trained_on" not in found and "do not record which images" in str(found["notes"])
+    assert "trained_on" not in found and "do not record their training images" in str(found["notes"])

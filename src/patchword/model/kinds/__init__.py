@@ -1,4 +1,4 @@
-"""The parts of a ViTConfig that come in kinds: stems, positions, norms, pools. No torch in here."""
+"""The parts of a ViTConfig that come in several kinds: stems, positions, norms, pools. Does not import torch."""
 
 from patchword.model.base import Size
 from patchword.model.kinds.bases import Added, Inner, NormKind, PoolKind

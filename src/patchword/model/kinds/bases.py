@@ -1,7 +1,8 @@
-"""What every kind of position, norm and pool says of itself, so that no list elsewhere has to. No torch in here.
+"""Base classes of the kinds of positions, norms and pools. Does not import torch.
 
-A kind states its tensors (`shapes`), itself in words (`words`, for reports), and what it cannot work
-with (`check`). A kind that leaves out what is abstract here cannot be made.
+Each kind describes itself, so that no other list has to: its tensors (`shapes`), a description for
+reports (`words`), and the configs it cannot work with (`check`). A kind that does not implement the
+abstract methods cannot be instantiated.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from patchword.model.parts import AttentionConfig, MLPConfig, TokensConfig
 
 
 class Kind(ABC):
-    """One of several dataclasses that can stand in the same place, told apart by `kind`.
+    """One of several dataclasses that fit the same place in a config, distinguished by `kind`.
 
     buffers: the names, among `shapes`, of tensors that are stored but not learned.
     """
@@ -23,7 +24,7 @@ class Kind(ABC):
 
     @abstractmethod
     def words(self) -> str:
-        """This kind in the words of the papers, as a report says it."""
+        """Describe this kind for a report, in the terms of the papers."""
 
 
 class NormKind(Kind):
@@ -31,18 +32,18 @@ class NormKind(Kind):
 
     @abstractmethod
     def shapes(self, width: int) -> Shapes:
-        """The tensors of a norm of so many channels, in the module's own names."""
+        """The tensors of a norm over `width` channels, with the module's own names."""
 
     def check_width(self, name: str, width: int, *, alone: bool) -> None:
-        """alone: one vector an image is normed, not a row of tokens. Raises: SettingsError where it can't be."""
+        """Raises: SettingsError if this width cannot be normed. alone: one vector per image, not tokens."""
 
     def levels_tokens(self, width: int) -> bool:
-        """Whether each channel's mean over the tokens of an image is the same for every image afterwards."""
+        """Whether the output has the same mean over tokens, in each channel, for every image."""
         return False
 
 
 class Host(Protocol):
-    """What a kind may ask of the model that it stands in; a ViTConfig has it all."""
+    """The properties of a model that a kind may use; a ViTConfig has all of them."""
 
     @property
     def dim(self) -> int: ...
@@ -69,42 +70,42 @@ class Host(Protocol):
 class Added(Kind):
     """Positions that are added to the tokens before the first block.
 
-    The module is `grid → [patches, D]`, with `prefix`: rows for the first prefix tokens, or None.
+    The module maps `grid → [patches, D]`. Its `prefix` holds rows for the first prefix tokens, or None.
     """
 
     @abstractmethod
     def shapes(self, model: Host) -> Shapes:
-        """The module's tensors, in its own names."""
+        """The module's tensors, with its own names."""
 
     def prefix_rows(self, tokens: TokensConfig) -> int:
-        """Prefix tokens, from the first on, that have a learned row."""
+        """The number of leading prefix tokens that have a learned row."""
         return 0
 
     def check(self, model: Host) -> None:
-        """Raises: SettingsError where this kind cannot work in that model."""
+        """Raises: SettingsError if this kind cannot work in that model."""
 
 
 class Inner(Kind):
-    """Positions that each attention is told; the module is `(layout, depth) → a AttentionPositions for each block`.
+    """Positions inside attention. The module maps `(layout, depth)` to one `AttentionPositions` per block.
 
-    reaches_prefix: whether what a prefix token takes from the patches depends on where they are.
+    reaches_prefix: whether what a prefix token reads from the patches depends on their positions.
     """
 
     reaches_prefix: ClassVar[bool] = True
 
     @abstractmethod
     def shapes(self, model: Host) -> Shapes:
-        """The module's tensors, in its own names."""
+        """The module's tensors, with its own names."""
 
     def check(self, model: Host) -> None:
-        """Raises: SettingsError where this kind cannot work in that model."""
+        """Raises: SettingsError if this kind cannot work in that model."""
 
 
 class PoolKind(Kind):
-    """From the tokens of an image to one vector; the module, in `model/pool.py`, gets the normed tokens of `layers`.
+    """From the tokens of an image to one vector. The module is in `model/pool.py` and reads the normed tokens of `layers`.
 
-    reads_first: the first token is all that it reads, so that the last block may answer for that alone.
-    averages: it takes the mean over tokens. needs_class_token: it reads one.
+    reads_first: it reads only the first token, so the last block may compute that one alone.
+    averages: it takes the mean over tokens. needs_class_token: it reads the class token.
     """
 
     reads_first: ClassVar[bool] = False
@@ -112,7 +113,7 @@ class PoolKind(Kind):
 
     @abstractmethod
     def shapes(self, model: Host) -> Shapes:
-        """The module's tensors, in its own names."""
+        """The module's tensors, with its own names."""
 
     @property
     def averages(self) -> bool:
@@ -123,15 +124,15 @@ class PoolKind(Kind):
         return dim
 
     def layers(self, depth: int) -> Sequence[int]:
-        """Which blocks' tokens it reads, counted from 0; the last block is always among them."""
+        """The blocks whose tokens it reads, counted from 0; always includes the last block."""
         return (depth - 1,)
 
     def multiply_adds(self, model: Host) -> int:
-        """Of its products of matrices, for one image."""
+        """The multiply-adds of its matrix products, for one image."""
         return 0
 
     def check(self, model: Host) -> None:
-        """Raises: SettingsError where this kind cannot work in that model."""
+        """Raises: SettingsError if this kind cannot work in that model."""
 
 
 def mlp_shapes(model: Host, hidden: int, *, gated: bool) -> Shapes:

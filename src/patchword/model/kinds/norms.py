@@ -1,4 +1,4 @@
-"""Every kind of norm as settings, with its tensors and its words. No torch in here."""
+"""Settings, tensors and descriptions of all kinds of norms. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,12 +28,12 @@ class LayerNormConfig(NormKind):
 
     def check_width(self, name: str, width: int, *, alone: bool) -> None:
         if width == 1:
-            raise SettingsError(f"layer norm of one channel ({name}) is always zero", "make it wider")
+            raise SettingsError(f"layer norm of one channel ({name}) is always zero", "use more channels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMSNormConfig(NormKind):
-    """Mean square over the channels of one token; no mean taken off, no bias."""
+    """Mean square over the channels of one token, without subtracting the mean and without bias."""
 
     kind: ClassVar[str] = "rms"
     eps: float = 1e-6
@@ -50,7 +50,7 @@ class RMSNormConfig(NormKind):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormConfig(NormKind):
-    """Mean and variance of one channel over batch and tokens; running ones in eval."""
+    """Mean and variance of one channel over batch and tokens; in eval mode, the running averages."""
 
     kind: ClassVar[str] = "batch"
     buffers: ClassVar[frozenset[str]] = frozenset({"num_batches_tracked", "running_mean", "running_var"})
@@ -61,11 +61,13 @@ class BatchNormConfig(NormKind):
     def __post_init__(self) -> None:
         require_eps("norm.eps", self.eps)
         if not 0 < self.momentum <= 1:
-            raise SettingsError(f"norm.momentum is {self.momentum}", "give a value above 0, up to 1")
+            raise SettingsError(
+                f"norm.momentum is {self.momentum}", "set norm.momentum to a value above 0 and at most 1"
+            )
 
     def shapes(self, width: int) -> Shapes:
-        whole = ("weight", "bias", "running_mean", "running_var")
-        return {name: (width,) for name in whole} | {"num_batches_tracked": ()}
+        names = ("weight", "bias", "running_mean", "running_var")
+        return {name: (width,) for name in names} | {"num_batches_tracked": ()}
 
     def words(self) -> str:
         return "batch norm (mean and variance of one channel over the whole batch)"
@@ -73,7 +75,7 @@ class BatchNormConfig(NormKind):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupNormConfig(NormKind):
-    """Mean and variance of one image's group of channels, over the group and all tokens."""
+    """Mean and variance over a group of channels and all tokens of one image."""
 
     kind: ClassVar[str] = "group"
     eps: float = 1e-5
@@ -92,12 +94,12 @@ class GroupNormConfig(NormKind):
     def check_width(self, name: str, width: int, *, alone: bool) -> None:
         if width % self.num_groups:
             raise SettingsError(
-                f"{name}, {width}, cannot be parted into {self.num_groups} groups for group norm",
-                "set norm.num_groups to a divisor",
+                f"{name}, {width}, is not divisible into {self.num_groups} groups for group norm",
+                f"set norm.num_groups to a divisor of {width}",
             )
         if alone and width <= 2 * self.num_groups:
             raise SettingsError(
-                f"group norm of one vector ({name}) in groups of {width // self.num_groups} leaves at most signs",
+                f"group norm of one vector ({name}) in groups of {width // self.num_groups} keeps at most the signs",
                 "set norm.num_groups to a smaller divisor",
             )
 
@@ -107,7 +109,7 @@ class GroupNormConfig(NormKind):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceNormConfig(NormKind):
-    """Mean and variance of one image's channel over its tokens."""
+    """Mean and variance of one channel over all tokens of one image."""
 
     kind: ClassVar[str] = "instance"
     eps: float = 1e-5

@@ -1,4 +1,4 @@
-"""Every kind of pooling as settings, with its tensors and its words. No torch in here."""
+"""Settings, tensors and descriptions of all kinds of pooling. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class MaxPool(PoolKind):
 class AttentionPool(PoolKind):
     """A learned query attends to the tokens, then x + mlp(norm x) (MAP, Zhai et al. 2022).
 
-    num_heads, hidden: None is as in the blocks (PE: 8 heads whatever the blocks have).
+    num_heads, hidden: None for the same as in the blocks (PE uses 8 heads in any case).
     """
 
     kind: ClassVar[str] = "attention"
@@ -97,7 +97,7 @@ class AttentionPool(PoolKind):
         return found | below("mlp", mlp_shapes(model, self.hidden or model.mlp_dim, gated=False))
 
     def words(self) -> str:
-        return "a mean of the tokens whose weights it learns (attention pooling)"
+        return "a mean of the tokens with learned weights (attention pooling)"
 
     def multiply_adds(self, model: Host) -> int:
         dim, hidden = model.dim, self.hidden or model.mlp_dim
@@ -107,7 +107,7 @@ class AttentionPool(PoolKind):
     def check(self, model: Host) -> None:
         if model.dim % (self.num_heads or model.attention.num_heads):
             raise SettingsError(
-                f"dim {model.dim} cannot be shared among the attention pool's heads",
+                f"dim {model.dim} cannot be divided evenly among the attention pool's heads",
                 "set head.pool.num_heads to a divisor of dim",
             )
         model.norm.check_width("in the attention pool", model.dim, alone=True)
@@ -118,7 +118,7 @@ class AttentionPool(PoolKind):
 
 @dataclass(frozen=True, kw_only=True)
 class JoinedPool(PoolKind):
-    """Class tokens of the last blocks, each through the final norm, beside the mean of patches.
+    """Class tokens of the last blocks, each after the final norm, joined with the mean of the patches.
 
     DINOv2's linear heads are (1, mean) and (4, mean), DINO's (4, no mean) and (1, mean,
     interleaved: class 0, mean 0, class 1, …).
@@ -142,7 +142,7 @@ class JoinedPool(PoolKind):
         return {}
 
     def words(self) -> str:
-        return "class tokens of the last blocks" + (" beside the mean of the patches" if self.mean else "")
+        return "class tokens of the last blocks" + (" and the mean of the patches" if self.mean else "")
 
     @property
     def averages(self) -> bool:
@@ -157,7 +157,7 @@ class JoinedPool(PoolKind):
     def check(self, model: Host) -> None:
         if self.class_layers > model.depth:
             raise SettingsError(
-                f"class tokens of {self.class_layers} blocks are pooled, there are {model.depth}",
+                f"head.pool.class_layers is {self.class_layers}, but the model has only {model.depth} blocks",
                 f"set head.pool.class_layers to at most {model.depth}",
             )
 

@@ -1,7 +1,7 @@
-"""Where tokens are: every kind of positions as settings, with its tensors and its words. No torch in here.
+"""Settings, tensors and descriptions of all kinds of positions. Does not import torch.
 
-A new kind is a dataclass here that inherits from `Added` or `Inner`, its name in `AnyAdded` or
-`AnyInner` below, and a module (see `model/positions/__init__.py`).
+To add a kind, write a dataclass here that inherits from `Added` or `Inner`, add it to `AnyAdded` or
+`AnyInner` below, and write its module (see `model/positions/__init__.py`).
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from patchword.model.parts import TokensConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Resample:
-    """How a learned grid is brought to another size; a property of where it comes from.
+    """How a learned grid is resampled to another size, as in the code that it comes from.
 
-    offset: DINO and DINOv2 scale by (target + 0.1) / old and sample by that factor.
-    keep_aspect: to a square of the longer side, of which the first rows and columns are taken (RADIO).
+    offset: scale by (target + offset) / old and sample by that factor (DINO and DINOv2: 0.1).
+    keep_aspect: resample to a square of the longer side and take its first rows and columns (RADIO).
     """
 
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -30,13 +30,14 @@ class Resample:
     def __post_init__(self) -> None:
         if self.antialias and (self.align_corners or self.offset):
             raise SettingsError(
-                "positions: antialias goes with neither align_corners nor offset", "set antialias = false"
+                "positions: antialias cannot be combined with align_corners or offset",
+                "set antialias = false",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoPositions(Added, Inner):
-    """The model cannot tell a permutation of the patches."""
+    """No positions: the model ignores the order of the patches."""
 
     kind: ClassVar[str] = "none"
 
@@ -44,18 +45,18 @@ class NoPositions(Added, Inner):
         return {}
 
     def words(self) -> str:
-        return "This model is given no positions: shuffle the patches and it answers the same"
+        return "This model has no positions: shuffling the patches does not change its output"
 
     def check(self, model: Host) -> None:
-        """It works in any model."""
+        """Works in any model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learned(Added):
-    """A table of the stored grid, added to the tokens (Dosovitskiy et al. 2021).
+    """A learned table for the stored grid, added to the tokens (Dosovitskiy et al. 2021).
 
-    covers: which tokens have a row: "all"; "all_but_registers" (DINOv2 puts registers in
-    after positions are added); "patches" (DeiT-III, big_vision: class token in front without).
+    covers: the tokens that have a row: "all"; "all_but_registers" (DINOv2 inserts registers after
+    adding positions); "patches" (DeiT-III and big_vision: the class token has no position).
     """
 
     kind: ClassVar[str] = "learned"
@@ -73,18 +74,19 @@ class Learned(Added):
         return tokens.num_prefix if self.covers == "all" else tokens.class_token + tokens.distillation_token
 
     def words(self) -> str:
-        return "So a learned vector of its place is added to each token"
+        return "A learned vector for each position is therefore added to its token"
 
     def check(self, model: Host) -> None:
         if self.covers == "all" and model.tokens.registers_last:
             raise SettingsError(
-                "registers behind the patches have no positions", "set positions.covers = 'all_but_registers'"
+                "registers after the patches cannot have positions",
+                "set positions.covers = 'all_but_registers'",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinCos1d(Added):
-    """The original Transformer's sines over the row-major index of the patch; prefix without."""
+    """The original Transformer's sines over the row-major patch index; prefix tokens have none."""
 
     kind: ClassVar[str] = "sincos1d"
     temperature: float = 10_000.0
@@ -96,18 +98,20 @@ class SinCos1d(Added):
         return {}
 
     def words(self) -> str:
-        return "So sines and cosines of its number in reading order are added to each token"
+        return "Sines and cosines of its index in reading order are therefore added to each token"
 
     def check(self, model: Host) -> None:
         if model.dim % 2:
-            raise SettingsError(f"sincos1d positions need an even dim, not {model.dim}", "make dim even")
+            raise SettingsError(
+                f"sincos1d positions need an even dim, not {model.dim}", "set dim to an even number"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinCos2d(Added):
     """Fixed sines of column, then row, added to the patches; D divisible by 4.
 
-    With q = D/4 frequencies for an axis, w_i = temperature^(-i/(q-1)) when `last_included`
+    With q = D/4 frequencies per axis, w_i = temperature^(-i/(q-1)) if `last_included`
     (big_vision, lucidrains), ^(-i/q) otherwise (MAE).
     """
 
@@ -122,7 +126,7 @@ class SinCos2d(Added):
         return {}
 
     def words(self) -> str:
-        return "So sines and cosines of its row and column are added to each token"
+        return "Sines and cosines of its row and column are therefore added to each token"
 
     def check(self, model: Host) -> None:
         if model.dim % 4:
@@ -137,10 +141,10 @@ class RelativeBias(Inner):
     """BEiT's table of row and column differences, added to the scaled scores of each head.
 
     prefix_rows: three more rows for prefix → patch, patch → prefix, prefix → prefix (BEiT);
-    without them those scores get zero (timm's relpos). shared: one table for all blocks.
-    rule: how the table goes to another grid. Differences are thought to lie in geometric
-    progression, so that near ones stay near: "cubic" splines between them (BEiT) or "linear" (timm);
-    "bicubic" keeps them even, with the corners kept; "bilinear" too, by half-pixel centres (transformers).
+    without them the bias is zero there (timm's relpos). shared: one table for all blocks.
+    rule: how the table is resampled to another grid. "cubic" (BEiT) and "linear" (timm) splines
+    space the differences in a geometric progression, so that near ones stay near. "bicubic" (with
+    aligned corners) and "bilinear" (half-pixel centres, transformers) space them evenly.
     """
 
     kind: ClassVar[str] = "relative_bias"
@@ -156,15 +160,15 @@ class RelativeBias(Inner):
         return {f"tables.{index}": (length, model.attention.num_heads) for index in range(count)}
 
     def words(self) -> str:
-        return "So attention adds a learned number for each distance in rows and columns"
+        return "Attention therefore adds a learned value for each offset in rows and columns"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelativeMLP(Inner):
     """A small MLP over the signed logarithms of row and column differences, added to the scores.
 
-    hidden: its width; ReLU between. Scores of prefix tokens get zero. shared: one for all blocks.
-    Source: timm's `RelPosMlp` in its own mode, after Swin v2 (Liu et al. 2022, arXiv 2111.09883).
+    hidden: width of the hidden layer, followed by ReLU. The bias of prefix tokens is zero. shared: one
+    MLP for all blocks. Source: timm's `RelPosMlp` in its own mode, after Swin v2 (Liu et al. 2022, arXiv 2111.09883).
     """
 
     kind: ClassVar[str] = "relative_mlp"
@@ -184,12 +188,12 @@ class RelativeMLP(Inner):
         return found
 
     def words(self) -> str:
-        return "So attention adds a learned number for each distance in rows and columns"
+        return "Attention therefore adds a learned value for each offset in rows and columns"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CentreCoordinates:
-    """Patch centres, -1 to 1 on each axis by its own length, times 2 pi (DINOv3)."""
+    """Patch centres, scaled to -1 to 1 along each axis, times 2 pi (DINOv3)."""
 
     kind: ClassVar[str] = "centre"
 
@@ -198,7 +202,7 @@ class CentreCoordinates:
 class IndexCoordinates:
     """Patch index: (i + offset) · reference / length of the axis, or i + offset.
 
-    reference: the grid of pre-training to which any other is scaled (EVA-02: 16 x 16).
+    reference: the pre-training grid, to which any other grid is scaled (EVA-02: 16 x 16).
     """
 
     kind: ClassVar[str] = "index"
@@ -208,11 +212,11 @@ class IndexCoordinates:
 
 @dataclass(frozen=True, kw_only=True)
 class Rope2d(Inner):
-    """Queries and keys of the patches turned by row and column; d/4 frequencies an axis.
+    """Rotates the queries and keys of the patches by row and column; d/4 frequencies per axis.
 
-    Frequencies are theta^(-k/(d/4)). pairing: "half" turns channel i with i + d/2 (DINOv3),
-    "neighbours" 2i with 2i + 1 (EVA-02, PE, RoPE-ViT). stored_periods: the periods are a
-    tensor of the weights file (DINOv3's are rounded to bfloat16 and can't be recomputed).
+    Frequencies are theta^(-k/(d/4)). pairing: "half" rotates channel i with i + d/2 (DINOv3),
+    "neighbours" 2i with 2i + 1 (EVA-02, PE, RoPE-ViT). stored_periods: the periods are a tensor
+    in the weights file (DINOv3's are rounded to bfloat16 and cannot be recomputed).
     """
 
     kind: ClassVar[str] = "rope2d"
@@ -231,7 +235,7 @@ class Rope2d(Inner):
         return {"periods": (model.head_dim // 4,)} if self.stored_periods else {}
 
     def words(self) -> str:
-        return "So attention turns queries and keys by an angle for their row and column"
+        return "Attention therefore rotates queries and keys by an angle for their row and column"
 
     def check(self, model: Host) -> None:
         _check_pairs(self.kind, model)
@@ -241,7 +245,7 @@ class Rope2d(Inner):
 class RopeMixed(Inner):
     """RoPE-ViT's mixed form: each block and head learns its own frequencies for both axes.
 
-    Pairs are neighbours, coordinates plain indices. Source: Heo et al. 2024 (arXiv 2403.13298).
+    Channels are paired with their neighbours; coordinates are plain indices. Source: Heo et al. 2024 (arXiv 2403.13298).
     """
 
     kind: ClassVar[str] = "rope2d_mixed"
@@ -254,7 +258,7 @@ class RopeMixed(Inner):
         return {"frequencies": (2, model.depth, model.attention.num_heads, model.head_dim // 2)}
 
     def words(self) -> str:
-        return "So attention turns queries and keys by an angle for their row and column"
+        return "Attention therefore rotates queries and keys by an angle for their row and column"
 
     def check(self, model: Host) -> None:
         _check_pairs(self.kind, model)
@@ -264,7 +268,7 @@ def _check_pairs(kind: str, model: Host) -> None:
     if model.head_dim % 4:
         raise SettingsError(
             f"{kind} positions need a head_dim divisible by 4, not {model.head_dim}",
-            "choose attention.num_heads so that dim / num_heads is, or give attention.head_dim",
+            "choose attention.num_heads so that dim / num_heads is divisible by 4, or set attention.head_dim",
         )
 
 

@@ -1,8 +1,8 @@
-"""Where tokens are: the one table from a kind of positions to its module.
+"""Positions: maps each kind of positions to its module.
 
-A kind added to the tokens is a module of `grid → [patches, D]` with `prefix`, rows for the
-first prefix tokens or None. A kind inside attention is one of `(layout, depth) → a AttentionPositions
-for each block`. A module with weights of its own draws them in `reset(generator)`.
+A module for positions added to the tokens maps `grid → [patches, D]`. Its `prefix` holds rows for
+the first prefix tokens, or None. A module for positions inside attention maps `(layout, depth)` to
+one `AttentionPositions` per block. A module with weights initialises them in `reset(generator)`.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ MODULES: Mapping[type[k.AnyAdded | k.AnyInner], type[Any]] = {
 
 
 def added_positions(config: ViTConfig) -> Any:
-    """The module whose rows are added to the tokens, or None."""
+    """Build the module whose rows are added to the tokens, or return None."""
     return _module(config.added_positions, config)
 
 
 def inner_positions(config: ViTConfig) -> Any:
-    """The module that places tokens inside attention, or None."""
+    """Build the module that provides positions inside attention, or return None."""
     return _module(config.inner_positions, config)
 
 

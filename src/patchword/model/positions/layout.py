@@ -1,4 +1,4 @@
-"""What an attention is told of where its tokens are."""
+"""Positional information passed to attention."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ Grid = tuple[int, int]
 
 
 class TokenLayout(NamedTuple):
-    """Where the patches lie in the sequence: `num_prefix` tokens, rows × columns patches, `num_suffix`."""
+    """The order of the sequence: `num_prefix` tokens, rows × columns patches, `num_suffix` tokens."""
 
     grid: Grid
     num_prefix: int
@@ -25,18 +25,19 @@ class TokenLayout(NamedTuple):
         return self.num_prefix + self.num_patches + self.num_suffix
 
     def select(self, tokens: Tensor, over: str) -> Tensor:
-        """tokens [B, N, D] → those of the patches, or all of them."""
+        """Select from tokens [B, N, D] those of the patches, or all of them (over="all")."""
         if over == "all" or not self.num_prefix + self.num_suffix:
             return tokens
         return tokens[:, self.num_prefix : self.num_prefix + self.num_patches]
 
 
 class AttentionPositions(NamedTuple):
-    """For one block: a bias on the scores, or a rotation of queries and keys, or neither.
+    """Positions for one block: a bias on the scores, a rotation of queries and keys, or neither.
 
-    bias [H, N, N], or [B, H, N, N] where images differ, added to the scaled scores. cos, sin [N, d] or [H, N, d]; tokens that are
-    no patches have cos 1 and sin 0. `sin` carries the sign of the turned channel already.
-    neighbours: channel 2i turns with 2i + 1; otherwise i with i + d/2.
+    bias: [H, N, N], or [B, H, N, N] if it differs between images; added to the scaled scores.
+    cos, sin: [N, d] or [H, N, d]. Tokens other than patches have cos 1 and sin 0. `sin` already
+    includes the sign of the rotated channel.
+    neighbours: rotate channel 2i with 2i + 1; otherwise i with i + d/2.
     """
 
     bias: Tensor | None = None
@@ -45,7 +46,7 @@ class AttentionPositions(NamedTuple):
     neighbours: bool = False
 
     def turn(self, x: Tensor) -> Tensor:
-        """x [B, H, n, d], the first n tokens → turned, in the dtype of x."""
+        """Rotate x [B, H, n, d], the first n tokens; keeps the dtype of x."""
         if self.cos is None or self.sin is None:
             return x
         cos, sin = self.cos[..., : x.shape[-2], :], self.sin[..., : x.shape[-2], :]
@@ -53,7 +54,7 @@ class AttentionPositions(NamedTuple):
             other = x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
         else:
             other = x.roll(x.shape[-1] // 2, dims=-1)
-        # Under autocast q and k come in bfloat16: angles need float32, the answer does not.
+        # Under autocast q and k are bfloat16: the angles need float32, the result does not.
         turned: Tensor = (x * cos + other * sin).to(x.dtype)
         return turned
 
@@ -63,7 +64,7 @@ class AttentionPositions(NamedTuple):
 
 
 def rotation(angles: Tensor, layout: TokenLayout, neighbours: bool) -> AttentionPositions:
-    """angles [..., patches, d/2] of the pairs → the AttentionPositions that turns by them, prefix unturned."""
+    """Build the rotation of channel pairs by angles [..., patches, d/2]; other tokens are not rotated."""
     cos, sin = angles.cos(), angles.sin()
     if neighbours:
         cos = cos.repeat_interleave(2, -1)

@@ -1,4 +1,4 @@
-"""The learned table: one row a patch of the stored grid, and rows for prefix tokens."""
+"""Learned positions: one row per patch of the stored grid, and rows for prefix tokens."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from patchword.model.positions.layout import Grid
 
 
 class LearnedPositions(nn.Module):
-    """`grid` [h, w, D] and, where prefix tokens have positions, `prefix` [n, D].
+    """Learned rows `grid` [h, w, D] and, if prefix tokens have positions, `prefix` [n, D].
 
-    forward(grid) → [rows · columns, D], resampled by the config's rule when it is another.
+    forward(grid) → [rows · columns, D], resampled by the config's rule if the grid differs.
     """
 
     prefix: nn.Parameter | None
@@ -34,11 +34,11 @@ class LearnedPositions(nn.Module):
 
 
 def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
-    """table [h, w, D] → [rows, columns, D]; the table itself when the grid is its own."""
+    """Resample a table [h, w, D] to [rows, columns, D]; return it unchanged if the grid is the same."""
     if table.shape[:2] == grid:
         return table
-    # Channels last in memory, as the table is: torch 2.15's antialias answers wrongly for a grid of
-    # one column that lies in memory channel by channel.
+    # Keep the table's channels-last memory layout: in torch 2.15, antialias gives wrong results for a
+    # channels-first grid of one column.
     x = table.float().contiguous().unsqueeze(0).permute(0, 3, 1, 2)  # [1, D, h, w]
     if rule.offset:
         x = _by_factor(x, grid, rule)
@@ -51,7 +51,7 @@ def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
 
 
 def _by_factor(x: Tensor, grid: Grid, rule: Resample) -> Tensor:
-    """DINO's way: the factor (target + offset) / old decides where is sampled, not the sizes."""
+    """Resample like DINO: the factor (target + offset) / old sets the sampling positions, not the sizes."""
     factors = [(target + rule.offset) / old for target, old in zip(grid, x.shape[2:], strict=True)]
     x = F.interpolate(
         x,

@@ -1,4 +1,4 @@
-"""BEiT's relative bias: a learned number for each head and difference of places."""
+"""BEiT's relative bias: a learned value for each head and each offset between patches."""
 
 from typing import Literal
 
@@ -14,12 +14,12 @@ Rule = Literal["bicubic", "bilinear", "cubic", "linear"]
 
 
 class RelativeBiasPositions(nn.Module):
-    """`tables.i` [(2h - 1)(2w - 1) + 3, H], one a block or one in all; 3 less without prefix rows.
+    """Tables `tables.i` [(2h - 1)(2w - 1) + 3, H], one per block or one shared; 3 rows less without prefix rows.
 
-    Index of query patch (i, j) to key (k, l): (i - k + h - 1)(2w - 1) + (j - l + w - 1).
-    The last three rows: prefix → patch, patch → prefix, prefix → prefix.
-    forward(layout, depth) → the bias of each block. At another grid the table of
-    differences is resampled by the config's rule; the prefix rows stay.
+    The row for query patch (i, j) and key patch (k, l) is (i - k + h - 1)(2w - 1) + (j - l + w - 1).
+    The last three rows are prefix → patch, patch → prefix and prefix → prefix.
+    forward(layout, depth) → the bias of each block. For another grid, the table of differences is
+    resampled by the config's rule; the prefix rows are unchanged.
     Source: Bao et al. 2022 (arXiv 2106.08254), microsoft/unilm `modeling_finetune.py`.
     """
 
@@ -41,7 +41,7 @@ class RelativeBiasPositions(nn.Module):
         return places * depth if len(places) == 1 else places
 
     def _bias(self, table: Tensor, index: Tensor, layout: TokenLayout) -> Tensor:
-        """[H, N, N]"""
+        """The bias [H, N, N] of one block."""
         differences = resample_differences(
             table[: -3 if self.prefix_rows else None], self.grid, layout.grid, self.rule
         )
@@ -61,7 +61,7 @@ class RelativeBiasPositions(nn.Module):
 
 
 def relative_index(grid: Grid, device: torch.device) -> Tensor:
-    """[patches, patches] into a table of (2h - 1)(2w - 1) differences."""
+    """Indices [patches, patches] into a table of (2h - 1)(2w - 1) differences."""
     row, column = torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")
     row, column = row.flatten(), column.flatten()
     rows = row[:, None] - row + grid[0] - 1
@@ -70,7 +70,7 @@ def relative_index(grid: Grid, device: torch.device) -> Tensor:
 
 
 def resample_differences(table: Tensor, old: Grid, new: Grid, rule: Rule) -> Tensor:
-    """table [(2h - 1)(2w - 1), H] of the old grid → the same of the new one."""
+    """Resample a table [(2h - 1)(2w - 1), H] from the old grid to the new one."""
     if old == new:
         return table
     x = table.reshape(2 * old[0] - 1, 2 * old[1] - 1, -1).permute(2, 0, 1)
@@ -85,10 +85,10 @@ def resample_differences(table: Tensor, old: Grid, new: Grid, rule: Rule) -> Ten
 
 
 def _between(old: int, new: int, rule: Rule, device: torch.device) -> Tensor:
-    """[2 new - 1, 2 old - 1]: from the numbers at the old differences to those at the new ones, along one axis.
+    """The matrix [2 new - 1, 2 old - 1] that maps values at the old differences to the new ones, along one axis.
 
-    Old differences lie at 0, 1, 1 + q, 1 + q + q², … on both sides, q such that the farthest lands on
-    the farthest of the new. What lies beyond takes the value at the end. Source: microsoft/unilm, BEiT.
+    Old differences are placed at 0, 1, 1 + q, 1 + q + q², … on both sides; q is chosen so that the farthest
+    old one meets the farthest new one. Positions beyond take the last value. Source: microsoft/unilm, BEiT.
     """
     places = torch.tensor(_places(old, new), dtype=torch.float64)
     wanted = torch.arange(1 - new, new, dtype=torch.float64).clamp(places[0], places[-1])
@@ -114,9 +114,9 @@ def _places(old: int, new: int) -> list[float]:
 
 
 def interpolation_matrix(points: Tensor, wanted: Tensor, degree: int) -> Tensor:
-    """[wanted, points]: the spline of that degree through values at `points`, read at `wanted`.
+    """The matrix [wanted, points] that evaluates the spline through values at `points` at `wanted`.
 
-    Degree 3 leaves out the second and last but one of the knots, as FITPACK does, degree 1 none.
+    Degree 3 omits the second and the last but one of the knots, like FITPACK; degree 1 omits none.
     """
     if len(points) == 1:
         return torch.ones(len(wanted), 1, dtype=torch.float64)
@@ -129,10 +129,10 @@ def interpolation_matrix(points: Tensor, wanted: Tensor, degree: int) -> Tensor:
 
 
 def _basis(knots: Tensor, x: Tensor, degree: int) -> Tensor:
-    """[x, splines]: the B-splines of these knots, by the recursion of Cox and de Boor."""
+    """B-splines of these knots evaluated at x, [x, splines], by the Cox-de Boor recursion."""
     last = torch.nonzero(knots < knots[-1]).max()
     inside = (x[:, None] >= knots[:-1]) & (x[:, None] < knots[1:])
-    # The end belongs to the last interval that is no point.
+    # The end point belongs to the last interval that is not empty.
     inside[x == knots[-1]] = False
     inside[x == knots[-1], last] = True
     basis = inside.double()

@@ -1,4 +1,4 @@
-"""A bias for each head, told by a small MLP from how many rows and columns lie between two patches."""
+"""A bias per head, computed by a small MLP from the row and column offset between two patches."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from patchword.model.positions.relative_bias import relative_index
 
 
 class RelativeMLPPositions(nn.Module):
-    """`mlps.i`, one a block or one in all: (row, column) → fc2(relu(fc1 ·)), a number for each head.
+    """MLPs `mlps.i`, one per block or one shared: (row, column) → fc2(relu(fc1 ·)), one value per head.
 
-    The differences enter as sign(x) · log(1 + |x|), so that another grid needs no resampling.
-    forward(layout, depth) → the bias of each block; scores of tokens that are no patches get zero.
+    Their inputs are sign(x) · log(1 + |x|) of the differences, so another grid needs no resampling.
+    forward(layout, depth) → the bias of each block; it is zero for tokens other than patches.
     """
 
     def __init__(self, config: RelativeMLP, model: ViTConfig) -> None:
@@ -39,12 +39,12 @@ class _LogMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, heads)
 
     def forward(self, differences: Tensor) -> Tensor:
-        answer: Tensor = self.fc2(F.relu(self.fc1(differences.to(self.fc1.weight.dtype))))
-        return answer
+        bias: Tensor = self.fc2(F.relu(self.fc1(differences.to(self.fc1.weight.dtype))))
+        return bias
 
 
 def log_differences(grid: Grid, device: torch.device) -> Tensor:
-    """[(2h - 1)(2w - 1), 2]: row and column differences, as `relative_index` counts them."""
+    """Log-scaled row and column differences [(2h - 1)(2w - 1), 2], in the order of `relative_index`."""
     row, column = torch.meshgrid(
         *(torch.arange(1 - n, n, device=device, dtype=torch.float32) for n in grid), indexing="ij"
     )
@@ -53,6 +53,6 @@ def log_differences(grid: Grid, device: torch.device) -> Tensor:
 
 
 def _bias(table: Tensor, index: Tensor, layout: TokenLayout) -> Tensor:
-    """table [differences, H] → [H, N, N]"""
+    """Expand a table [differences, H] to the bias [H, N, N]."""
     before, behind = layout.num_prefix, layout.num_suffix
     return F.pad(table[index].permute(2, 0, 1), (before, behind, before, behind)).contiguous()

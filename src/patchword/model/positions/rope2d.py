@@ -1,4 +1,4 @@
-"""Rotary positions in two dimensions: queries and keys of the patches are turned."""
+"""Rotary positions in two dimensions: rotate the queries and keys of the patches."""
 
 import math
 
@@ -11,11 +11,11 @@ from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayo
 
 
 class Rope2dPositions(nn.Module):
-    """forward(layout, depth) → one rotation for every block and head, at any grid.
+    """The same rotation for every block and head, for any grid: forward(layout, depth) → rotations.
 
-    The angle of channel pair k is coordinate / period_k; the first half of the pairs goes by
-    one axis, the second by the other. `periods` [d/4] is a buffer of the weights file where
-    the config says stored. Sources: DINOv3 (Siméoni et al. 2025), EVA-02 (Fang et al. 2023).
+    The angle of channel pair k is coordinate / period_k. The first half of the pairs uses one axis,
+    the second half the other. `periods` [d/4] is a buffer in the weights file if the config has
+    `stored_periods`. Sources: DINOv3 (Siméoni et al. 2025), EVA-02 (Fang et al. 2023).
     """
 
     periods: Tensor | None
@@ -47,7 +47,7 @@ class Rope2dPositions(nn.Module):
 
 
 class RopeMixedPositions(nn.Module):
-    """`frequencies` [2, depth, H, d/2], columns first: angle = column · f[0] + row · f[1].
+    """Learned `frequencies` [2, depth, H, d/2], columns first: angle = column · f[0] + row · f[1].
 
     Source: RoPE-ViT, Heo et al. 2024 (arXiv 2403.13298).
     """
@@ -59,7 +59,7 @@ class RopeMixedPositions(nn.Module):
         self.frequencies = nn.Parameter(torch.empty(shape))
 
     def reset(self, generator: torch.Generator | None) -> None:
-        """Directions drawn for each head, magnitudes falling as theta^(-4k/d), as in the paper's code."""
+        """Random directions for each head and magnitudes theta^(-4k/d), as in the paper's code."""
         _, depth, heads, half = self.frequencies.shape
         quarter = max(half // 2, 1)
         magnitude = self.theta ** (-torch.arange(quarter) / quarter)
@@ -83,7 +83,7 @@ class RopeMixedPositions(nn.Module):
 def _coordinates(
     config: CentreCoordinates | IndexCoordinates, grid: Grid, axis: int, device: torch.device
 ) -> Tensor:
-    """The places along one axis, already in radians per unit period."""
+    """The coordinates along one axis, in radians per unit period."""
     length = grid[axis]
     index = torch.arange(length, device=device, dtype=torch.float32)
     if isinstance(config, CentreCoordinates):

@@ -1,4 +1,4 @@
-"""Fixed sines, one dimension or two, added to the patches; nothing learned, any grid."""
+"""Fixed sine and cosine positions in one or two dimensions, added to the patches; not learned, for any grid."""
 
 import functools
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from patchword.model.positions.layout import Grid
 
 
 class SinCos1dPositions(nn.Module):
-    """forward(grid) → [rows · columns, D]: sin and cos in turn, frequency 10000^(-2i/D).
+    """forward(grid) → [rows · columns, D]: sin and cos alternate, with frequency 10000^(-2i/D).
 
-    Source: Vaswani et al. 2017, section 3.5, over the row-major index of the patch.
+    The position is the row-major index of the patch. Source: Vaswani et al. 2017, section 3.5.
     """
 
     prefix: None = None
@@ -25,11 +25,11 @@ class SinCos1dPositions(nn.Module):
         self.dim, self.temperature = model.dim, config.temperature
 
     def forward(self, grid: Grid) -> Tensor:
-        return _kept(sincos_1d, grid, self.dim, self.temperature)
+        return _cached(sincos_1d, grid, self.dim, self.temperature)
 
 
 class SinCos2dPositions(nn.Module):
-    """forward(grid) → [rows · columns, D]: sin x, cos x, sin y, cos y, a quarter each.
+    """forward(grid) → [rows · columns, D]: sin x, cos x, sin y, cos y, one quarter each.
 
     x is the column, y the row. Source: big_vision `posemb_sincos_2d`; MAE `pos_embed.py`.
     """
@@ -41,7 +41,7 @@ class SinCos2dPositions(nn.Module):
         self.dim, self.temperature, self.last_included = model.dim, config.temperature, config.last_included
 
     def forward(self, grid: Grid) -> Tensor:
-        return _kept(sincos_2d, grid, self.dim, self.temperature, self.last_included)
+        return _cached(sincos_2d, grid, self.dim, self.temperature, self.last_included)
 
 
 def sincos_1d(grid: Grid, dim: int, temperature: float) -> Tensor:
@@ -62,15 +62,17 @@ def sincos_2d(grid: Grid, dim: int, temperature: float, last_included: bool) -> 
     return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), 1).float()
 
 
-# A buffer would be lost on the `meta` device, where models are built before their weights
-# are mapped in; computing anew costs 1 % of a ViT-Ti forward. So the last few are kept.
+# Recomputing the table costs 1 % of a ViT-Ti forward pass, so the last few are cached. A buffer is not
+# possible: it would have no data when the model is built on `meta` and its weights are mapped in later.
 @functools.lru_cache(maxsize=8)
-def _last(rule: Callable[..., Tensor], *facts: Any) -> Tensor:
+def _cached_call(rule: Callable[..., Tensor], *facts: Any) -> Tensor:
     return rule(*facts)
 
 
-def _kept(rule: Callable[..., Tensor], *facts: object) -> Tensor:
-    if torch.compiler.is_compiling():  # a cached function would break the graph; the compiler folds constants
+def _cached(rule: Callable[..., Tensor], *facts: object) -> Tensor:
+    if (
+        torch.compiler.is_compiling()
+    ):  # caching would break the graph, and the compiler folds constants anyway
         return rule(*facts)
     with torch.inference_mode(False):
-        return _last(rule, *facts)
+        return _cached_call(rule, *facts)
