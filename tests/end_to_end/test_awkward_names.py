@@ -82,4 +82,4 @@ def test_a_run_folder_whose_weights_could_not_be_read_later_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert patchword(["train", str(data), "--out", str(tmp_path / os.fsdecode(b"\xff"))]) == 2
-    assert "no UTF-8" in capsys.readouterr().err
+    assert "not UTF-8" in capsys.readouterr().err

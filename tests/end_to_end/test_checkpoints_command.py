@@ -154,13 +154,8 @@ def test_differences_in_rounding_and_resampling_by_readers_are_reported(tmp_path
         "convert", dino.path, "--num-heads", dino.meta["hints"]["num_heads"], "--to", "transformers",
         "--out", tmp_path / "hf",
     )  # fmt: skip
-<<<<<<< HEAD
     assert "resize (rounding only, at most one pixel)" in done.stdout
-    assert "elsewhere  at another size positions are resampled by" in done.stdout
-=======
-    assert "resize (rounding alone, a pixel at most)" in done.stdout
     assert "elsewhere  at another size, positions are resampled by" in done.stdout
->>>>>>> e-cli
 
 
 def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:

@@ -194,7 +194,10 @@ def test_a_mistake_is_reported_in_two_lines(
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--device", "warp"), "no device 'warp'"), (("--out", "none/x.csv"), "folder none does not exist")],
+    [
+        (("--device", "warp"), "device 'warp' is not available"),
+        (("--out", "none/x.csv"), "folder none does not exist"),
+    ],
 )
 def test_late_errors_are_also_reported_in_two_lines(
     model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], words: str

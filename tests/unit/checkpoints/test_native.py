@@ -187,15 +187,9 @@ def rewrite_card(path: Path, change: object) -> None:
         (lambda c: c.pop("version"), "no version"),
         (lambda c: c.pop("config"), "lacks config"),
         (lambda c: c.update(novelty=1), "unknown parts: novelty"),
-<<<<<<< HEAD
-        (lambda c: c["config"].update(dimm=3), "near: 'dim'"),
+        (lambda c: c["config"].update(dimm=3), "did you mean 'dim'"),
         (lambda c: c["classes"].pop(), "lists 2 classes"),
         (lambda c: c.update(classes="abc"), "not a list of names"),
-=======
-        (lambda c: c["config"].update(dimm=3), "did you mean 'dim'"),
-        (lambda c: c["classes"].pop(), "names 2 classes"),
-        (lambda c: c.update(classes="abc"), "no list of names"),
->>>>>>> e-cli
     ],
 )
 def test_a_changed_card_is_refused_naming_the_file(

@@ -86,11 +86,8 @@ def test_below_reaches_what_a_training_file_holds_next_to_the_weights_that_are_t
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
-    ("options", "words"), [({"drop": ("haed.*",)}, "matches none"), ({"below": "modle"}, "near: 'model'")]
-=======
-    ("options", "words"), [({"drop": ("haed.*",)}, "fits none"), ({"below": "modle"}, "did you mean 'model'")]
->>>>>>> e-cli
+    ("options", "words"),
+    [({"drop": ("haed.*",)}, "matches none"), ({"below": "modle"}, "did you mean 'model'")],
 )
 def test_a_prefix_or_pattern_that_fits_nothing_is_an_error(
     options: dict[str, object], words: str, tmp_path: Path

@@ -148,17 +148,10 @@ def test_several_unrelated_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "given", "words"),
     [
-<<<<<<< HEAD
-        (["runs/demo/last.safetensors"], "runs/dmo", "near: 'demo'"),
-        (["runs/demo/last.safetensors"], "rnus/demo", "near: 'runs'"),
-        (["model.safetensors"], "model.safetensor", "near: 'model.safetensors'"),
-        (["runs/a/last.safetensors", "runs/b/last.safetensors"], "runs", "this folder holds 2 runs (a, b)"),
-=======
         (["runs/demo/last.safetensors"], "runs/dmo", "did you mean 'demo'"),
         (["runs/demo/last.safetensors"], "rnus/demo", "did you mean 'runs'"),
         (["model.safetensors"], "model.safetensor", "did you mean 'model.safetensors'"),
-        (["runs/a/last.safetensors", "runs/b/last.safetensors"], "runs", "a folder of 2 runs (a, b)"),
->>>>>>> e-cli
+        (["runs/a/last.safetensors", "runs/b/last.safetensors"], "runs", "this folder holds 2 runs (a, b)"),
         (["x/config.toml"], "x", "no weights yet"),
         (["x/photo.jpg"], "x", "has no weights"),
     ],

@@ -91,7 +91,7 @@ def test_an_option_that_a_file_of_our_own_contradicts_is_refused_by_every_comman
             continue  # there it is the new model's own
         assert run([name, *arguments, option, *_value(place, REFUSED[option])]) == 2
         said = capsys.readouterr().err
-        assert f"{option} " in said and "m.safetensors" in said and "\n  fix: leave it out" in said
+        assert f"{option} " in said and "m.safetensors" in said and "\n  fix: remove it" in said
         tried += 1
     assert tried >= 6 and not any(tmp_path.iterdir())
 

@@ -98,9 +98,9 @@ def test_a_message_is_spoken_in_pythons_words(text: str, python: str) -> None:
         ({"max_pixels": 0}, "max_pixels is 0"),
         ({"device": "gpu"}, "device 'gpu' is not available; this machine has: "),
         ({"weights": ""}, "weights is empty"),
-        ({"recipe": ""}, "no recipe ''"),
+        ({"recipe": ""}, "unknown recipe ''"),
         ({"model": ""}, "unknown model size ''"),
-        ({"out": ""}, "names no folder"),
+        ({"out": ""}, "is not a new folder"),
         ({"resume": "x", "epochs": 3, "seed": 0}, "epochs, seed cannot be combined with resume"),
     ],
 )

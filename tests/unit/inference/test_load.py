@@ -32,7 +32,7 @@ def test_a_run_folder_loads_its_last_weights(model_file: Path, tmp_path: Path) -
     for name in ("last", "best"):
         (tmp_path / f"{name}.safetensors").write_bytes(model_file.read_bytes())
     model = load(tmp_path, device="cpu")
-    assert model.report.path.name == "last.safetensors" and "averaged" in model.report.why
+    assert model.report.path.name == "last.safetensors" and "EMA weights" in model.report.why
 
 
 def test_narrow_weights_are_widened_and_the_report_says_so(model_file: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_loaded_model_can_be_trained_on_without_touching_its_file(model_file: 
 
 
 def test_a_device_that_is_not_there_is_named(model_file: Path) -> None:
-    with pytest.raises(SettingsError, match="no device 'warp'"):
+    with pytest.raises(SettingsError, match="device 'warp' is not available"):
         load(model_file, device="warp")
 
 

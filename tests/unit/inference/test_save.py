@@ -88,7 +88,7 @@ def test_a_new_head_trains_and_answers_once_it_is_said_to_be_trained(
             ask()
     model.save(tmp_path / "not-yet.safetensors")
     assert load(tmp_path / "not-yet.safetensors").card.untrained == ("head",)
-    with pytest.raises(CheckpointError, match="nobody trained its head"):  # other layouts cannot say it
+    with pytest.raises(CheckpointError, match="its head is untrained"):  # other layouts cannot say it
         pw.convert(tmp_path / "not-yet.safetensors", "timm", tmp_path / "timm")
     assert not (tmp_path / "timm").exists()
     model.mark_trained()
@@ -120,4 +120,4 @@ def test_a_file_is_what_its_name_says(model: Model, tmp_path: Path, name: str) -
     for write in (model.save, lambda path: pw.adapt("never read", path, image_size=64)):
         with pytest.raises(OutputError) as said:
             write(tmp_path / name)
-        assert "call it m.safetensors" in said.value.fix and not list(tmp_path.iterdir())
+        assert "use the name m.safetensors" in said.value.fix and not list(tmp_path.iterdir())

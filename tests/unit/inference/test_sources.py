@@ -125,15 +125,9 @@ def test_an_image_of_a_zip_can_be_fetched_again(model: Model, labelled: Path) ->
 
 def test_columns_and_splits_that_nothing_would_use_are_refused(labelled: Path, pictures: list[Path]) -> None:
     for opening, given, words in (
-<<<<<<< HEAD
-        (OpenRequest(image_column="x"), pictures[0], "no table is given"),
-        (OpenRequest(label_column="x"), labelled / "t.csv", "only to find a split"),
-        (OpenRequest(image_column="imge"), labelled / "t.csv", "did you mean 'image'"),
-=======
         (OpenRequest(image_column="x"), pictures[0], "none is given"),
         (OpenRequest(label_column="x"), labelled / "t.csv", "only applies together with a split"),
-        (OpenRequest(image_column="imge"), labelled / "t.csv", "near: 'image'"),
->>>>>>> e-model
+        (OpenRequest(image_column="imge"), labelled / "t.csv", "did you mean 'image'"),
     ):
         with pytest.raises((SettingsError, DataError), match=words):
             names_of(given, reading=Reading(opening=opening))
@@ -197,15 +191,9 @@ def test_what_a_folder_scan_skips_is_counted(mixed: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-<<<<<<< HEAD
-        ([""], "an empty path"),
-        (["IN/*.jpg"], "no file fits"),
-        (["IN/1.pgn"], "did you mean '1.png'"),
-=======
         ([""], "a path is empty"),
         (["IN/*.jpg"], "no file matches"),
-        (["IN/1.pgn"], "near: '1.png'"),
->>>>>>> e-model
+        (["IN/1.pgn"], "did you mean '1.png'"),
         (["IN/none.zip"], "no such file"),
         (["-", "IN/1.png"], "cannot be combined"),
     ],

@@ -179,7 +179,7 @@ def test_a_run_goes_on_from_any_folder_and_says_what_to_do_where_its_data_moved(
     assert run_command(["train", "--resume", "../run"]) == 2
     with pytest.raises(DataError, match="does not exist") as caught:
         api.train(resume="../run")
-    assert caught.value.fix == "give their place now: `pw.train('DATA', resume='../run')`"
+    assert caught.value.fix == "give its new location: `pw.train('DATA', resume='../run')`"
     assert run_command(["train", "../moved", "--resume", "../run"]) == 0
 
 
@@ -261,7 +261,7 @@ def test_a_run_that_ends_before_its_first_state_leaves_no_folder(
         raise ending("the disk is full")
 
     monkeypatch.setattr(TrainingState, "save", end)
-    expected = "no run folder is left" if ending is KeyboardInterrupt else "the disk is full"
+    expected = "no run folder was kept" if ending is KeyboardInterrupt else "the disk is full"
     with pytest.raises((Interrupted, OutputError), match=expected):
         api.train(data, out=tmp_path / "run", epochs=1, settings=TINY)
     assert not (tmp_path / "run").exists()
