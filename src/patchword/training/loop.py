@@ -15,14 +15,16 @@ from torch import Generator, Tensor, nn
 
 from patchword import machine
 from patchword.data.batches import Batches, TrainingBatch
-from patchword.errors import Interrupted, TrainingBroken
+from patchword.errors import Interrupted, TrainingBroken, plural
 from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate
 from patchword.training.config import TrainSettings
-from patchword.training.progress import Pace, Progress
+from patchword.training.progress import Pace, Progress, clock
 from patchword.training.schedule import lr_factor
 from patchword.training.state import TrainingState
 from patchword.training.stop import StopRequest, listening
 
+# Steps that the expected time is measured on, and the shortest time worth a line.
+FORECAST_STEPS, SHORT_S = 20, 10.0
 PROGRESS_INTERVAL_S = 0.5
 RECORDS_PER_EPOCH = 10
 
@@ -92,7 +94,7 @@ class Loop:
     ) -> None:
         self.settings, self.task, self.batches, self.state, self.hooks = settings, task, batches, state, hooks
         self.device = next(state.model.parameters()).device
-        self.warned = False
+        self.warned = self.forecast = False
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
 
     def run(self) -> None:
@@ -114,6 +116,8 @@ class Loop:
             if meter.seconds - meter.last_shown > PROGRESS_INTERVAL_S:
                 meter.last_shown = meter.seconds
                 self.hooks.progress.pace(self._pace(meter, loss, self.batches.waited_s - waited))
+            if not self.forecast and meter.steps == min(FORECAST_STEPS, self.batches.steps_per_epoch):
+                self._forecast(self._pace(meter, loss, 0.0))
             if stop.asked:
                 self.hooks.keep_interrupted(self.state)
                 done, all_epochs = self.state.epoch, self.settings.schedule.epochs
@@ -227,6 +231,15 @@ class Loop:
             rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
             self.hooks.warn(
                 f"all held-out images are predicted as one class after epoch {self.state.epoch}; {rate}"
+            )
+
+    def _forecast(self, pace: Pace) -> None:
+        """Report the time that training will take, once, from its first steps; not if it is over soon."""
+        self.forecast = True
+        if pace.seconds_left >= SHORT_S:
+            self.hooks.progress.message(
+                f"expected training time: {clock(pace.seconds_left)} for {pace.epochs} epochs, without evaluation "
+                f"(measured on the first {plural(pace.step, 'step')}); --epochs changes it"
             )
 
     def _pace(self, meter: _EpochMeter, loss: float, waited: float) -> Pace:

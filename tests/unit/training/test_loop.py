@@ -6,6 +6,7 @@ import re
 import pytest
 
 from patchword.errors import TrainingBroken
+from patchword.training.progress import Silent
 from support.fake_task import FakeScores, FakeTask, run_loop
 
 
@@ -45,3 +46,17 @@ def test_after_a_break_the_advised_rate_is_below_both_the_one_that_failed_and_th
             run_loop(FakeTask([FakeScores(score)], factor=factor), optim={"lr": rate})
         advised = float(re.search(r"--lr (\S+)", caught.value.fix)[1])  # type: ignore[index]
         assert 0 < advised <= min(rate / 3, 4e-3)
+
+
+def test_the_expected_time_is_reported_once_from_the_first_steps_of_a_long_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(Silent, "message", lambda self, text: messages.append(text))
+    run_loop(FakeTask([FakeScores(0.5)] * 3))
+    assert messages == [], "a run of a second needs no forecast"
+    monkeypatch.setattr("patchword.training.loop.SHORT_S", 0.0)
+    run_loop(FakeTask([FakeScores(0.5)] * 3))
+    assert (
+        len(messages) == 1 and "expected training time: 0:0" in messages[0] and "for 3 epochs" in messages[0]
+    )
