@@ -1,6 +1,7 @@
 """Hold out images such that each keeps its side when others are added or removed."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 
@@ -11,16 +12,27 @@ from patchword.data.contents import equal_files, hashes_of
 from patchword.data.dataset import Dataset, Split
 
 HELD_OUT = 0.2
+# Blocks are short: numbers at a regular distance could otherwise all fall on one side.
+BLOCK = 64
+_GOLDEN = round(2**56 * (5**0.5 - 1) / 2)
+# The last number of the file's name, before an ending without a digit or one such as .mp4.
+_NUMBER = re.compile(r"\d+(?=\D*(?:\.\w+)?$)(?![^/]*/)", re.ASCII)
 
 
 def place_of(key: str, seed: int) -> float:
     """A number in 0..1 that looks random and that only (key, seed) decides.
 
+    Numbered files are spread evenly: within a block of consecutive numbers each place is the one before plus the
+    golden ratio (Weyl's sequence), so that a class of 40 files holds out 8 or so, where a hash alone may hold out 16.
     é as one character or as two is the same name: file systems and zip programs change it.
     """
-    text = f"{seed}\0{unicodedata.normalize('NFC', key)}"
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest()
-    return int.from_bytes(digest, "big") / 2**56
+    name = unicodedata.normalize("NFC", key)
+    step, found = 0, _NUMBER.search(name)
+    if found is not None:
+        block, step = divmod(int(found[0]), BLOCK)
+        name = f"{name[: found.start()]}\0{block}\0{name[found.end() :]}"
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogatepass"), digest_size=7).digest()
+    return (int.from_bytes(digest, "big") + step * _GOLDEN) % 2**56 / 2**56
 
 
 def held_out(

@@ -95,6 +95,17 @@ def test_about_a_fifth_of_many_images_is_held_out_and_another_seed_holds_out_oth
     assert len(first & second) / len(some) == pytest.approx(HELD_OUT**2, abs=0.015)
 
 
+@pytest.mark.parametrize("pattern", ["{:03d}.jpg", "IMG_{}.png", "{:05d}_left.jpeg", "scan {} .tif"])
+@pytest.mark.parametrize("stride", [1, 2, 10, 144, 610])
+def test_numbered_files_are_held_out_evenly(pattern: str, stride: int) -> None:
+    shares = []
+    for seed in range(20):
+        keys = [pattern.format(5 + stride * i) for i in range(40)]
+        shares.append(held_out(np.zeros(40, np.int64), [f"/cats/{k}" for k in keys], seed).mean())
+    assert 0.15 < np.mean(shares) < 0.25
+    assert np.std(shares) < (0.045 if stride == 1 else 0.15), "Bernoulli's would be 0.063"
+
+
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_a_copy_stays_on_the_side_of_its_original(tmp_path: Path, form: str) -> None:
     write_scans(tmp_path / "scans", {"d0": 12, "d1": 12})
