@@ -72,8 +72,8 @@ def test_printed_names_of_data_and_runs_are_escaped(
     for code, *args in (
         (0, "check", data),
         (0, "check", data, "--json"),
-        (3, "evaluate", trained, data),
-        (3, "evaluate", trained, data, "--json"),
+        (0, "evaluate", trained, data),
+        (0, "evaluate", trained, data, "--json"),
         (3, "predict", trained, data),
         (3, "predict", trained, data, "--json"),
         (3, "predict", trained, data, "--jsonl"),
