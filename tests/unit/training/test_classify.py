@@ -8,7 +8,7 @@ import torch
 from patchword.data.batches import Batches
 from patchword.data.open import open_data
 from patchword.images.prepare import read
-from patchword.training.augment_settings import AugmentSettings
+from patchword.training.augment.settings import AugmentSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.common import rate_for

@@ -14,7 +14,9 @@ from patchword.data.dataset import Split
 from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
 from patchword.model.memory import inference_bytes
-from patchword.training.augment import Augment, mix
+from patchword.training.augment.mix import mix
+from patchword.training.augment.views import Augment
+from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
 from patchword.training.losses import soft_cross_entropy, soft_targets
 
@@ -60,10 +62,12 @@ class Classify:
         Copies uint8 to the device (a quarter of the float32 bytes) and augments there.
         """
         pixels, labels = self._on_device(batch.images), self._on_device(batch.labels)
-        images = self.augment(pixels, generator).sub_(self.mean).div_(self.std)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        draws = Draws(seed, 0, np.arange(len(pixels)))
+        images = self.augment(pixels, draws).sub_(self.mean).div_(self.std)
         classes = self.settings.model.head.num_classes
         targets = soft_targets(labels, classes, self.settings.loss.label_smoothing)
-        return mix(images, targets, self.settings.augment.mixing, generator)
+        return mix(images, targets, self.settings.augment.mixing, draws)
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
