@@ -6,7 +6,7 @@ from typing import Literal
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment_settings import AugmentSettings
+from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings, TaskSettings

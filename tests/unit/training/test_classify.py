@@ -8,7 +8,7 @@ from patchword.data.batches import Batches
 from patchword.data.open import open_data
 from patchword.images.prepare import read
 from patchword.model.vit import ViT
-from patchword.training.augment_settings import AugmentSettings
+from patchword.training.augment.settings import AugmentSettings
 from patchword.training.chance import Draws
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named

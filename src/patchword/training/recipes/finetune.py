@@ -20,7 +20,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings
+from patchword.training.augment.settings import AugmentSettings, ColourSettings, GeometrySettings
 from patchword.training.config import AverageSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay

@@ -16,7 +16,8 @@ from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
 from patchword.model.memory import inference_bytes
 from patchword.model.vit import ViT
-from patchword.training.augment import Augment, mix
+from patchword.training.augment.mix import mix
+from patchword.training.augment.views import Augment
 from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
 from patchword.training.losses import soft_cross_entropy, soft_targets
@@ -70,12 +71,11 @@ class Classify:
 
     def views(self, batch: Batch) -> Batch:
         """Images normalised, targets [B, classes]. Pixels arrive as uint8, a quarter of the bytes of float32."""
-        generator = torch.Generator().manual_seed(int(batch.draws.uniform(1).sum() * 1e6))
-        images = self.augment(batch.images, generator)
+        images = self.augment(batch.images, batch.draws)
         images = images.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
         smoothing = self.settings.task.label_smoothing
         targets = soft_targets(batch.targets, self.settings.model.head.num_classes, smoothing)
-        images, targets = mix(images, targets, self.settings.augment.mixing, generator)
+        images, targets = mix(images, targets, self.settings.augment.mixing, batch.draws)
         return replace(batch, images=images, targets=targets)
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
