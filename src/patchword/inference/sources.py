@@ -177,19 +177,25 @@ def open_as_trained(
 
 
 def choose_split(dataset: Dataset, name: str | None) -> Split:
-    """Return the split of that name; None for the one used for scoring. Raises: DataError listing all splits."""
+    """Return the split of that name: "all" for all images, None for the one used for scoring.
+
+    Raises: DataError listing all splits.
+    """
     if name is None:
         return dataset.evaluation
     if name in dataset.splits:
         return dataset.splits[name]
+    if name == "all":
+        return dataset.everything
     if name in ("train", "val") and set(dataset.splits) == {"all"}:
         raise DataError(
             f"{dataset.path} has no split {name!r}: it is not split, and this model was not trained on it",
             "remove --split, or pass --split-seed 0 to hold out the images that `patchword train` would",
         )
+    names = dict.fromkeys((*dataset.splits, "all"))
     raise DataError(
-        f"{dataset.path} has no split {name!r}{near_text(name, dataset.splits)}",
-        f"use one of: {', '.join(dataset.splits)}",
+        f"{dataset.path} has no split {name!r}{near_text(name, names)}",
+        f"use one of: {', '.join(names)}",
     )
 
 

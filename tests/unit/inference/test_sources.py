@@ -102,10 +102,15 @@ def test_predict_embed_and_evaluate_read_the_same_split(model: Model, labelled: 
     split = data.evaluation.name
     names = list(data.evaluation.names)
     assert [p.name for p in model.predict(path, split=split, **seed)] == names
-    assert [p.name for p in model.predict_each(path, split=split, **seed)] == names
+    assert next(model.predict_each(path, split=split, **seed)).name == names[0]
     assert len(model.embed(path, split=split, **seed)) == len(names)
     if name != "digits":  # this model knows other classes
         assert pw.evaluate(model, path, split=split, **seed).images == len(names)
+    everything = [n for part in data.splits.values() for n in part.names]
+    if name != "digits":  # many
+        assert [p.name for p in model.predict(path, split="all", **seed)] == everything
+        assert len(model.embed(path, split="all", **seed)) == len(everything)
+        assert pw.evaluate(model, path, split="all", **seed).images == len(everything)
     if not seed:
         with pytest.raises(SettingsError, match=r"has its own split \(train, (val|test)\), so split_seed 3"):
             model.predict(path, split=split, split_seed=3)
