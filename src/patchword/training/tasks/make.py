@@ -17,7 +17,7 @@ TASKS: dict[str, tuple[Any, Any]] = {"classify": (Classifier, Classify)}
 def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
     """What learns: the backbone with the losses of the task, and whatever else the task trains."""
     module, _ = TASKS[settings.task.kind]
-    made: nn.Module = module(vit)
+    made: nn.Module = module(vit, settings.task)
     return made
 
 
