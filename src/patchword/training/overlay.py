@@ -22,6 +22,8 @@ PATHS = {
     "threads": "run.threads",
     "device": "run.device",
     "weights": "run.weights",
+    "teacher": "task.distill.teacher",
+    "balance": "task.balance",
     "find_lr": "run.find_lr",
     "max_time": "run.max_minutes",
     "patience": "run.patience",
@@ -30,6 +32,7 @@ PATHS = {
 # A named model and an image size set these too; an older file's values would contradict them.
 _FOLLOW_FROM = {
     "model": ("preprocess", "run.stored_size", "augment.view"),
+    "task.distill.teacher": ("task.distill.sha256",),
     "model.image.size": ("preprocess.image_size", "preprocess.resize", "run.stored_size", "augment.view"),
 }
 

@@ -107,7 +107,8 @@ class Classify:
         if task.balance != "sample":
             return None
         weights = losses.class_weights(torch.from_numpy(self.class_counts), task.balance_strength)
-        return weights.double().numpy()[self.labels.numpy()]
+        drawn: NDArray[np.float64] = weights.double()[self.labels].numpy()
+        return drawn
 
     def collate(self, pixels: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """images [B, C, h, w], labels [B]."""
