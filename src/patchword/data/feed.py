@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from patchword.data.dataset import Split
 from patchword.data.order import Part, order, steps_in
 from patchword.data.store import Store
-from patchword.errors import DataError
+from patchword.errors import DataError, plural
 from patchword.images.stored import Pixels
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ class Feed:
             weights=self._weights,
         )
         ahead = max(BATCHES_AHEAD, -(-2 * self._workers // self.batch_size))
+        is_empty = True
         waiting: deque[tuple[int, NDArray[np.int64], _Slots]] = deque()
         for step, numbers in enumerate(steps, start):
             copies, places = np.divmod(numbers, n)
@@ -177,10 +178,14 @@ class Feed:
             slots = [self._requested(index, pool) for index in indices.tolist()]
             waiting.append((step, indices + copies * len(self.split), slots))
             if len(waiting) > ahead and (fed := self._fed(*waiting.popleft())):
+                is_empty = False
                 yield fed
         while waiting:
             if fed := self._fed(*waiting.popleft()):
+                is_empty = False
                 yield fed
+        if is_empty and self._bad_in_a_row:
+            self._refuse()
 
     def _requested(self, index: int, pool: ThreadPoolExecutor) -> "Pixels | str | Future[Pixels | str]":
         kept = self.store.in_memory(index)
@@ -208,18 +213,22 @@ class Feed:
         return Fed(step=step, images=images, targets=targets, names=names, samples=samples[chosen])
 
     def _note(self, index: int, answer: Pixels | str) -> None:
-        """List an unreadable image. Raises: DataError after many in a row, or if there is no other image."""
+        """List an unreadable image. Raises: DataError after many in a row."""
         if not isinstance(answer, str):
             self._bad_in_a_row = 0
             return
         self._skipped.setdefault(index, answer)
         self._bad_in_a_row += 1
-        if self._bad_in_a_row >= MAX_IN_A_ROW or len(self._skipped) == self.num_images:
-            name = self.split.names[index]
-            raise DataError(
-                f"the last {self._bad_in_a_row} training images cannot be read; the last: {name}: {answer}",
-                "check that the disk with the images is there",
-            )
+        if self._bad_in_a_row >= MAX_IN_A_ROW:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        index, reason = next(reversed(self._skipped.items()))
+        raise DataError(
+            f"none of the {plural(self._bad_in_a_row, 'training image')} read last can be read, "
+            f"such as {self.split.names[index]}: {reason}",
+            "check that the disk with the images is there",
+        )
 
 
 def stacked(pixels: Sequence["Tensor"]) -> "Tensor":

@@ -112,7 +112,8 @@ class Store:
         return self._shelf.kind != "none"
 
     def _keep(self, index: int, pixels: Pixels, content: bytes) -> Pixels:
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        # A copy: Pillow's arrays are read-only, and torch shares the memory.
+        planes = np.array(pixels.transpose(2, 0, 1), order="C")
         self.stamps.learn(index, content)
         self._shelf.put(index, planes, content)
         return planes
