@@ -236,8 +236,9 @@ class _reported:
             return
         if self.settings is not None and is_out_of_memory(error):
             from patchword.training.memory import out_of_memory
+            from patchword.training.runfolder import RunFolder
 
-            trained = (self.folder / "state" / f"{self.settings.schedule.epochs:06d}.pt").exists()
+            trained = RunFolder(self.folder).epochs_done() == self.settings.schedule.epochs
             raise out_of_memory(self.settings, str(self.folder) if trained else "") from error
         if not any((self.folder / "state").glob("*.pt")):
             if isinstance(error, KeyboardInterrupt) and not self.folder.exists():

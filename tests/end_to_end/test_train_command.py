@@ -11,6 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from patchword.cli.main import run as patchword_here
+from patchword.training.runfolder import RunFolder
 from support.scans import write_scans
 
 QUICK = ("--epochs", "4", "--batch-size", "8", "--threads", "1", "-o", "run.precision=float32")
@@ -102,7 +103,7 @@ def _start(data: Path, out: Path, epochs: str) -> "subprocess.Popen[str]":
 
 def _wait_for_epoch(out: Path, epoch: int) -> None:
     deadline = time.monotonic() + 120
-    while not list((out / "state").glob(f"{epoch:06d}.pt")):
+    while RunFolder(out).epochs_done() < epoch:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

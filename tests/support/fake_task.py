@@ -1,68 +1,124 @@
 """A task of one linear layer, so that the loop's decisions can be tested without training anything."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from patchword.data.batches import TrainingBatch
+from patchword.training.chance import Draws
 from patchword.training.ema import AveragedWeights
-from patchword.training.loop import Hooks, Loop
+from patchword.training.loop import Events, Loop
 from patchword.training.optim import make_optimiser
 from patchword.training.overlay import PATHS, make_overlay
 from patchword.training.progress import Silent
+from patchword.training.ranks import Ranks
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.state import TrainingState
+from patchword.training.task import Batch, Scores
 
 
-@dataclass(frozen=True)
-class FakeScores:
-    top1: float
-    constant: bool = False
+class FakeModule(nn.Module):
+    """factors: of the loss, and so of the gradient, one for each step; the last one for all further steps."""
 
-    def as_record(self) -> dict[str, float]:
-        return {"val_top1": self.top1}
+    def __init__(self, factors: Sequence[float]) -> None:
+        super().__init__()
+        self.vit = nn.Linear(3, 1)
+        self.factors = factors
+
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        step = int(targets[0])
+        factor = self.factors[min(step, len(self.factors) - 1)]
+        return {"squares": factor * (self.vit(images) - 1).square().sum()}
+
+
+@dataclass
+class FakeTally:
+    task: "FakeTask"
+
+    def add(self, module: nn.Module, batch: Batch) -> None:
+        self.task.scored.append(module)
+
+    def state(self) -> None:
+        return None
+
+    def merged(self, states: Sequence[Any]) -> Scores:
+        return self.task.scores.pop(0)
+
+
+def score(value: float, constant: bool = False, higher_is_better: bool = True) -> Scores:
+    return Scores(
+        values={"val_fake": value}, best="val_fake", constant=constant, higher_is_better=higher_is_better
+    )
 
 
 @dataclass
 class FakeTask:
-    """scores: one for each epoch. factor: of the loss, and so of the gradient."""
+    """scores: one for each epoch. scored: the models that were evaluated."""
 
-    scores: list[FakeScores]
-    factor: float = 1.0
+    scores: list[Scores]
+    factors: Sequence[float] = (1.0,)
+    scored: list[nn.Module] = field(default_factory=list)
 
-    def inputs(self, batch: TrainingBatch, generator: Generator) -> tuple[Tensor, Tensor]:
-        return batch.images, batch.labels
+    def __post_init__(self) -> None:
+        self.module = FakeModule(self.factors)
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        return self.factor * (model(images) - targets).square().mean()
+    def views(self, batch: Batch) -> Batch:
+        return batch
 
-    def evaluate(self, model: nn.Module) -> FakeScores:
-        return self.scores.pop(0)
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        return {"squares": len(batch)}
+
+    def tally(self) -> FakeTally:
+        return FakeTally(self)
+
+    def evaluation(self, ranks: Ranks) -> Iterable[Batch]:
+        yield Batch(images=torch.ones(2, 3), targets=None, names=("a", "b"), draws=Draws(0, 0, np.arange(2)))
 
 
-class FakeBatches:
-    steps_per_epoch, waited_s = 1, 0.0
+@dataclass
+class FakeFeed:
+    """steps_per_epoch batches of two images; the targets are the step's number over all epochs, from 0."""
 
-    def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
-        yield TrainingBatch(images=torch.ones(2, 3), labels=torch.ones(2, 1), names=["a", "b"])
+    steps_per_epoch: int = 1
+    waited_s: float = 0.0
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        for step in range(start, self.steps_per_epoch):
+            at = epoch * self.steps_per_epoch + step
+            yield SimpleNamespace(
+                images=torch.ones(2, 3),
+                targets=torch.full((2, 1), at),
+                names=(f"a{at}", f"b{at}"),
+                samples=np.arange(2),
+            )
 
 
 @dataclass
 class Seen:
-    """What the loop did."""
+    """What the loop did; takes the part of the checkpointer."""
 
     best: list[bool] = field(default_factory=list)
-    warned: list[int] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+    warned_after: list[int] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     broke: list[Any] = field(default_factory=list)
 
+    def epoch(self, state: TrainingState, is_best: bool, scores: Mapping[str, float]) -> None:
+        self.best.append(is_best)
 
-def run_loop(task: FakeTask, **settings: dict[str, float]) -> tuple[TrainingState, Seen]:
+    def diverged(self, state: TrainingState, found: Any) -> None:
+        self.broke.append(found)
+
+
+def run_loop(
+    task: FakeTask, *, steps_per_epoch: int = 1, **settings: dict[str, float]
+) -> tuple[TrainingState, Seen]:
     """Train to the end of the task's scores. settings: changes of a part, as optim={"clip_grad": 0.1}."""
     facts = DataFacts(num_images=8, num_classes=2, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
     chosen, _ = recipe_named("scratch")(
@@ -70,16 +126,14 @@ def run_loop(task: FakeTask, **settings: dict[str, float]) -> tuple[TrainingStat
     )
     parts = {name: dataclasses.replace(getattr(chosen, name), **new) for name, new in settings.items()}
     chosen = dataclasses.replace(chosen, **parts)
-    model, seen = nn.Linear(3, 1), Seen()
+    seen = Seen()
     optim = dataclasses.replace(chosen.optim, method="adamw")
-    state = TrainingState(model, AveragedWeights(model, 0.9), make_optimiser(model, optim), Generator())
-    hooks = Hooks(
-        record=seen.records.append,
-        keep=lambda state, is_best, scores: seen.best.append(is_best),
-        keep_interrupted=lambda state: None,
-        on_divergence=lambda state, found: seen.broke.append(found),
-        warn=lambda text: seen.warned.append(state.epoch),
-        progress=Silent(),
-    )
-    Loop(chosen, task, FakeBatches(), state, hooks).run()  # type: ignore[arg-type]
+    state = TrainingState(task.module, AveragedWeights(task.module, 0.9), make_optimiser(task.module, optim))
+
+    def warn(text: str) -> None:
+        seen.warned.append(text)
+        seen.warned_after.append(state.epoch)
+
+    events = Events(record=seen.records.append, warn=warn, progress=Silent())
+    Loop(chosen, task, FakeFeed(steps_per_epoch), state, seen, events).run()  # type: ignore[arg-type]
     return state, seen

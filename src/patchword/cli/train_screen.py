@@ -12,7 +12,7 @@ from rich.text import Text
 
 from patchword.cli.console import line, make_console
 from patchword.errors import plural
-from patchword.training.progress import Lines, clock, epoch_line
+from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
@@ -70,7 +70,7 @@ class Terminal:
             f"{clock(pace.seconds)} so far\n"
             f"{pace.images_per_s:.0f} images/s, {100 * pace.data_wait:.0f} % waiting for images, "
             f"{pace.peak_memory_mib:.0f} MiB peak\n"
-            f"loss {pace.loss:.3f}, learning rate {pace.lr:.2g}"
+            f"loss {shown_loss(pace.loss)}, learning rate {pace.lr:.2g}"
         )
         self._facts = Text(facts)
         self._live.update(self._table())

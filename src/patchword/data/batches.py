@@ -36,6 +36,31 @@ class TrainingBatch:
     images: "Tensor"
     labels: "Tensor"
     names: list[str]
+    rows: NDArray[np.int64]
+
+
+class BatchesFeed:
+    """Batches as the loop takes them."""
+
+    def __init__(self, batches: "Batches", collate: Callable[..., Any]) -> None:
+        self.batches, self.collate = batches, collate
+
+    @property
+    def waited_s(self) -> float:
+        return self.batches.waited_s
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.batches.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        from types import SimpleNamespace
+
+        for batch in self.batches.epoch(epoch, start):
+            images, targets = self.collate(list(batch.images), batch.rows.tolist())
+            yield SimpleNamespace(
+                images=images, targets=targets, names=tuple(batch.names), samples=batch.rows
+            )
 
 
 class Batches:
@@ -131,16 +156,22 @@ class Batches:
 
         self._cache = None if cache is None else torch.from_numpy(cache[: len(self._usable)])
 
-    def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
+    def feed(self, collate: Callable[..., Any]) -> "BatchesFeed":
+        return BatchesFeed(self, collate)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
         """Yield the batches of an epoch, in an order that depends only on (seed, epoch)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
         wanted = order[: self.steps_per_epoch * self.batch_size]
-        chunks = [wanted[i : i + self.batch_size] for i in range(0, len(wanted), self.batch_size)]
+        chunks = [
+            wanted[i : i + self.batch_size]
+            for i in range(start * self.batch_size, len(wanted), self.batch_size)
+        ]
         batches = map(self._from_memory, chunks) if self._cache is not None else self._from_files(chunks)
         while True:
-            start = time.perf_counter()
+            asked = time.perf_counter()
             batch = next(batches, None)
-            self.waited_s += time.perf_counter() - start
+            self.waited_s += time.perf_counter() - asked
             if batch is None:
                 return
             yield batch
@@ -171,7 +202,9 @@ class Batches:
         import torch
 
         labels = torch.from_numpy(self.split.labels[indices])
-        return TrainingBatch(images=images, labels=labels, names=[self.split.names[i] for i in indices])
+        return TrainingBatch(
+            images=images, labels=labels, names=[self.split.names[i] for i in indices], rows=indices
+        )
 
     def _read(self, index: int) -> Pixels | str:
         """[C, h, w], or why it cannot be read."""

@@ -151,18 +151,21 @@ class LayerScale(nn.Module):
 class DropPath(nn.Module):
     """Skip the branch for randomly chosen images of the batch, during training only.
 
-    The remaining images are scaled by 1 / (1 - rate), which keeps the expected value.
-    Source: Huang et al. 2016 (arXiv 1603.09382).
+    The remaining images are scaled by 1 / (1 - rate), which keeps the expected value. chance [B]: from 0 to below 1,
+    for the images of the next batch; None draws from torch's global generator. Training sets it, so that the
+    choice hangs on the image alone. Source: Huang et al. 2016 (arXiv 1603.09382).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.chance: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.rate:
             return x
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        chance = torch.rand(len(x), device=x.device) if self.chance is None else self.chance
+        kept = chance.view(-1, 1, 1) >= self.rate
         return x * (kept / (1 - self.rate)).to(x.dtype)
 
 
@@ -182,7 +185,7 @@ class Block(nn.Module):
         scale = config.block.layer_scale
         self.scale1 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
         self.scale2 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
         kept = x if rows is None else x[:, :rows]
@@ -198,11 +201,11 @@ class Block(nn.Module):
         return x
 
     def _branch1(self, x: Tensor) -> Tensor:
-        branch: Tensor = self.drop_path(self.scale1(x))
+        branch: Tensor = self.drop_path1(self.scale1(x))
         return branch
 
     def _branch2(self, x: Tensor) -> Tensor:
-        branch: Tensor = self.drop_path(self.scale2(x))
+        branch: Tensor = self.drop_path2(self.scale2(x))
         return branch
 
     def attention_weights(self, x: Tensor, place: AttentionPositions) -> Tensor:

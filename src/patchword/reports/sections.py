@@ -26,7 +26,7 @@ MAIN_SETTINGS = (
     "optim.lr",
     "optim.weight_decay",
     "schedule.epochs",
-    "loss.label_smoothing",
+    "task.label_smoothing",
     "run.batch_size",
     "run.seed",
 )

@@ -21,11 +21,12 @@ class AdamW:
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, found_inf: Tensor | None = None) -> None:
+        """found_inf: 1 if a gradient is not finite, then nothing changes."""
         for group in self.param_groups:
-            self.step_group(group)
+            self.step_group(group, found_inf)
 
-    def step_group(self, group: dict[str, Any]) -> None:
+    def step_group(self, group: dict[str, Any], found_inf: Tensor | None) -> None:
         moved = [p for p in group["params"] if p.grad is not None]
         states = [self._state_of(p) for p in moved]
         adamw(
@@ -43,6 +44,7 @@ class AdamW:
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
+            found_inf=found_inf,
         )
 
     def zero_grad(self) -> None:

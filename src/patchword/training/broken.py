@@ -18,18 +18,31 @@ SAFER = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
-    """The step that diverged. what: "loss", "gradient" or "evaluation"; lr: the learning rate of that step."""
+    """The step that diverged. what: "loss", "gradient" or "evaluation"; lr: the learning rate of that step.
+
+    module: the first one whose output was not finite, "" if none was. names: the images of the step.
+    """
 
     what: str
     epoch: int
     step: int
     lr: float
+    module: str = ""
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = f"in epoch {self.epoch}, step {self.step}"
         if self.what == "evaluation":
             where = f"after epoch {self.epoch}"
         return f"the {self.what} is not finite {where}, at learning rate {self.lr:.2g}"
+
+    @property
+    def whole(self) -> str:
+        """With the module and the images."""
+        where = f", first in {self.module}" if self.module else ""
+        more = f" and {len(self.names) - 3} more" if len(self.names) > 3 else ""
+        images = f" (images: {', '.join(self.names[:3])}{more})" if self.names else ""
+        return f"{self}{where}{images}"
 
     def as_record(self, error: TrainingBroken, settings: TrainSettings) -> dict[str, Any]:
         """The line of metrics.jsonl. summary: what happened; fix: what to do."""
@@ -47,7 +60,7 @@ def advised_rate(settings: TrainSettings) -> float:
     return min(usual, settings.optim.lr / SAFER)
 
 
-def first_broken_module(model: nn.Module, images: Tensor) -> str:
+def first_broken_module(model: nn.Module, *inputs: object) -> str:
     """The first module, in execution order, with a non-finite output; "" if there is none."""
     found: list[str] = []
 
@@ -65,27 +78,26 @@ def first_broken_module(model: nn.Module, images: Tensor) -> str:
     ]
     try:
         with torch.no_grad():
-            model(images)
+            model(*inputs)
     finally:
         for handle in handles:
             handle.remove()
     return found[0] if found else ""
 
 
-def broken(
-    found: Break, settings: TrainSettings, *, kept: int, module: str = "", names: list[str] | None = None
-) -> TrainingBroken:
-    """The error for a divergence. kept: the epoch whose weights are kept, 0 for none; names: images of the step."""
-    where = f", first in {module}" if module else ""
-    names = names or []
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    images = f" (images: {shown})" if shown else ""
+def broken(found: Break, settings: TrainSettings, *, kept: int) -> TrainingBroken:
+    """The error for a divergence. kept: the epoch whose weights are kept, 0 for none."""
     weights = f"; the weights of epoch {kept} are kept" if kept else ""
     wider = ", or with -o run.precision=float32" if settings.run.precision == "bfloat16" else ""
     return TrainingBroken(
-        f"training diverged: {found}{where}{images}{weights}",
+        f"training diverged: {found.whole}{weights}",
         f"start again with a lower learning rate, such as --lr {shown_rate(advised_rate(settings))}{wider}",
     )
+
+
+def skipped(found: Break) -> str:
+    """The warning for a step that changed nothing."""
+    return f"{found.whole}; this batch was skipped and changed nothing"
 
 
 def shown_rate(rate: float) -> str:

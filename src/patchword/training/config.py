@@ -6,25 +6,13 @@ from typing import Literal
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment_settings import AugmentSettings
+from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
+from patchword.training.tasks.settings import ClassifySettings, TaskSettings
 
 Precision = Literal["float32", "bfloat16"]
 Size = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """Loss settings. label_smoothing: the share of each target that is spread over all classes."""
-
-    label_smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(
-                f"loss.label_smoothing is {self.label_smoothing}", "use a value from 0 to below 1"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +42,8 @@ class RunSettings:
             order of summation changes the last digits.
         stored_size: (h, w) of the decoded images that are augmented.
         evaluate_every: in epochs.
+        micro_batch: images computed at once; their gradients add up to those of the batch. 0 for the complete batch.
+        save_minutes: how often the state is saved within an epoch; 0 for only after each epoch.
         weights: the initial weights, as `patchword.load` accepts them; "" trains from scratch.
     """
 
@@ -65,6 +55,8 @@ class RunSettings:
     threads: int = 0
     stored_size: tuple[int, int] = (96, 96)
     evaluate_every: int = 1
+    micro_batch: int = 0
+    save_minutes: float = 10.0
     recipe: str = ""
     weights: str = ""
 
@@ -72,6 +64,7 @@ class RunSettings:
         if (
             self.batch_size < 1
             or self.evaluate_every < 1
+            or min(self.micro_batch, self.save_minutes) < 0
             or not 0 <= self.threads <= MAX_THREADS
             or min(self.stored_size) < 1
         ):
@@ -92,7 +85,7 @@ class TrainSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
+    task: TaskSettings = field(default_factory=ClassifySettings)
     average: AverageSettings = field(default_factory=AverageSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -108,7 +101,7 @@ class TrainSettings:
                 f"preprocess.image_size is {self.preprocess.image_size}, but model.image.size is {self.model.image.size}",
                 "set the size with --image-size, which changes both",
             )
-        if not self.preprocess.fixed_size:
+        if self.task.one_size and not self.preprocess.fixed_size:
             raise SettingsError(
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, which gives images of different sizes",
                 "train with a resize that gives one size, such as cover or squash",

@@ -1,227 +1,271 @@
-"""The training loop: epochs of steps, averaged weights, evaluation, and a saved state after each epoch.
+"""The training loop, for every task: epochs of steps, averaged weights, evaluation, and a state saved at any step.
 
-The loop is task-agnostic: a task such as `tasks.classify.Classify` supplies inputs, loss and evaluation.
+A task (task.py) brings batches, losses, evaluation and the score that decides which epoch is best. What a step does is a pure
+function of the state and of (seed, step), so a run may stop after any step and go on in another process with the same bits.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from patchword import machine
-from patchword.data.batches import Batches, TrainingBatch
-from patchword.errors import Interrupted, TrainingBroken, plural
-from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate
+from patchword.errors import Interrupted, TrainingBroken
+from patchword.model.vit import DropPath
+from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate, skipped
+from patchword.training.chance import Draws, seed_of
+from patchword.training.checkpointer import Checkpointer
 from patchword.training.config import TrainSettings
-from patchword.training.progress import Pace, Progress, clock
+from patchword.training.meter import Meter
+from patchword.training.progress import Progress
+from patchword.training.ranks import Ranks
 from patchword.training.schedule import lr_factor
 from patchword.training.state import TrainingState
 from patchword.training.stop import StopRequest, listening
+from patchword.training.task import Batch, Fed, Feed, Scores, Task
 
-# Steps that the expected time is measured on, and the shortest time worth a line.
-FORECAST_STEPS, SHORT_S = 20, 10.0
+# After this many steps that were not finite, a run stops.
+MOST_BROKEN = 3
+# Steps between two looks at the losses. A look makes the host wait for a GPU.
+LOOK_EVERY_GPU = 20
 PROGRESS_INTERVAL_S = 0.5
 RECORDS_PER_EPOCH = 10
 
 
-class EvaluationScores(Protocol):
-    @property
-    def top1(self) -> float: ...
-
-    @property
-    def constant(self) -> bool: ...
-
-    def as_record(self) -> dict[str, float]: ...
-
-
-class Task(Protocol):
-    def inputs(self, batch: TrainingBatch, generator: Generator) -> tuple[Tensor, Tensor]: ...
-
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor: ...
-
-    def evaluate(self, model: nn.Module) -> EvaluationScores: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """Callbacks for the loop's results. keep: called after each epoch, with whether it is the best so far.
-
-    on_divergence: called on divergence; the files on disk are then better than the weights in memory.
-    """
+class Events:
+    """Where the loop reports: lines of metrics.jsonl, warnings, the screen."""
 
     record: Callable[[dict[str, Any]], None]
-    keep: Callable[[TrainingState, bool, dict[str, float]], None]
-    keep_interrupted: Callable[[TrainingState], None]
-    on_divergence: Callable[[TrainingState, Break], None]
     warn: Callable[[str], None]
     progress: Progress
 
 
 @dataclass
-class _EpochMeter:
-    """Sums over the steps of an epoch."""
-
-    start: float = field(default_factory=time.perf_counter)
-    loss_sum: float = 0.0
-    steps: int = 0
-    images: int = 0
-    last_shown: float = 0.0
-
-    def add(self, loss: float, images: int) -> None:
-        self.loss_sum += loss
-        self.steps += 1
-        self.images += images
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.start
-
-
 class Loop:
     """Train `state` to the end of the schedule.
 
-    Raises: TrainingBroken if a loss, gradient or score is not finite (the averaged weights of the
-    steps before are kept), Interrupted after Ctrl-C or SIGTERM (the weights are kept too).
+    Raises: TrainingBroken after three steps that are not finite, or one score (the averaged weights are kept),
+    Interrupted after Ctrl-C or SIGTERM (weights and state are kept).
     """
 
-    def __init__(
-        self, settings: TrainSettings, task: Task, batches: Batches, state: TrainingState, hooks: Hooks
-    ) -> None:
-        self.settings, self.task, self.batches, self.state, self.hooks = settings, task, batches, state, hooks
-        self.device = next(state.model.parameters()).device
-        self.warned = self.forecast = False
-        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+    settings: TrainSettings
+    task: Task
+    feed: Feed
+    state: TrainingState
+    keep: Checkpointer
+    events: Events
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        module = self.task.module
+        self.device = next(module.parameters()).device
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.drop_paths = [m for m in module.modules() if isinstance(m, DropPath) and m.rate]
+        self.forward: Callable[[Tensor, Any], Mapping[str, Tensor]] = module
+        self.look_every = LOOK_EVERY_GPU if self.device.type == "cuda" else 1
+        self.meter = Meter(self.settings, self.feed, self.state, self.device, self.events.progress)
+        self.warned = False
 
     def run(self) -> None:
-        epochs = self.settings.schedule.epochs
+        state, steps = self.state, self.feed.steps_per_epoch
         with listening() as stop:
-            while self.state.epoch < epochs:
-                record = self._epoch(stop)
-                self._finish_epoch(record)
+            while state.epoch < self.settings.schedule.epochs:
+                while state.step < (state.epoch + 1) * steps:
+                    self._epoch(stop)
+                self._finish_epoch()
 
-    def _epoch(self, stop: StopRequest) -> dict[str, Any]:
-        self.state.model.train()
-        meter, waited = _EpochMeter(), self.batches.waited_s
-        every = max(self.batches.steps_per_epoch // RECORDS_PER_EPOCH, 1)
-        for batch in self.batches.epoch(self.state.epoch):
-            loss = self._step(batch)
-            meter.add(loss, len(batch.labels))
-            if meter.steps % every == 0:
-                self._record_step(loss, meter)
-            if meter.seconds - meter.last_shown > PROGRESS_INTERVAL_S:
-                meter.last_shown = meter.seconds
-                self.hooks.progress.pace(self._pace(meter, loss, self.batches.waited_s - waited))
-            if not self.forecast and meter.steps == min(FORECAST_STEPS, self.batches.steps_per_epoch):
-                self._forecast(self._pace(meter, loss, 0.0))
-            if stop.asked:
-                self.hooks.keep_interrupted(self.state)
-                done, all_epochs = self.state.epoch, self.settings.schedule.epochs
-                raise Interrupted(
-                    f"interrupted in epoch {done + 1} of {all_epochs}; the weights so far are kept"
-                )
-        return {
-            "train_loss": meter.loss_sum / max(meter.steps, 1),
-            "seconds": self.state.seconds + meter.seconds,
-            "images_per_s": meter.images / max(meter.seconds, 1e-9),
-            "data_wait": (self.batches.waited_s - waited) / max(meter.seconds, 1e-9),
-        }
+    def _epoch(self, stop: StopRequest) -> None:
+        """The rest of the epoch; ends early after a return to an earlier state."""
+        state, steps = self.state, self.feed.steps_per_epoch
+        self.task.module.train()
+        self.meter.begin()
+        records = max(steps // RECORDS_PER_EPOCH, 1)
+        for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+            finite = self._step(fed)
+            within = state.step - state.epoch * steps
+            if within % self.look_every == 0 or within == steps:
+                went_back = self._look(finite, fed.names)
+                if went_back:
+                    return
+                if within % records == 0:
+                    self.events.record(self.meter.step_record())
+                self.meter.show(PROGRESS_INTERVAL_S)
+                self._save_or_stop(stop, within == steps)
 
-    def _step(self, batch: TrainingBatch) -> float:
-        state, optim = self.state, self.settings.optim
-        lr = optim.lr * lr_factor(state.step, self.batches.steps_per_epoch, self.settings.schedule)
+    def _save_or_stop(self, stop: StopRequest, is_last: bool) -> None:
+        state = self.state
+        if self.ranks.any(stop.asked):
+            self.meter.pause()
+            if self.ranks.is_first:
+                self.keep.interrupted(state)
+            done, epochs = state.epoch, self.settings.schedule.epochs
+            raise Interrupted(
+                f"interrupted in epoch {done + 1} of {epochs}; the weights so far are kept and a resumed run goes on from here"
+            )
+        minutes = self.settings.run.save_minutes
+        if minutes and not is_last and self.meter.since_saved_s > 60 * minutes:
+            self.meter.pause()
+            if self.ranks.is_first:
+                self.keep.within_epoch(state)
+            self.meter.saved()
+
+    def _step(self, fed: Fed) -> Tensor:
+        """One optimiser step; returns whether all of its numbers were finite, on the device."""
+        state, optim, run = self.state, self.settings.optim, self.settings.run
+        rate = optim.lr * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
         for group in state.optimiser.param_groups:
-            group["lr"] = lr
-        images, targets = self.task.inputs(batch, state.generator)
-        with self._precision():
-            loss = self.task.loss(state.model, images, targets)
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        # Dropout draws from torch's generator; everything else from the draws of each image.
+        torch.manual_seed(seed_of(run.seed, self.ranks.rank, state.step))
+        batch = self._views(fed)
+        counts = self._counts(batch)
         state.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        sums: dict[str, Tensor] = {}
+        for part in self._parts(batch):
+            self._drop_paths(part.draws)
+            with self._precision():
+                losses = self.forward(part.images, part.targets)
+            means = {name: loss / counts[name] for name, loss in losses.items()}
+            torch.stack(list(means.values())).sum().backward()  # type: ignore[no-untyped-call]
+            for name, mean in means.items():
+                sums[name] = sums[name] + mean.detach() if name in sums else mean.detach()
         norm = nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad or math.inf)
-        value = loss.item()
-        if not math.isfinite(value) or not math.isfinite(norm.item()):
-            what = "gradient" if math.isfinite(value) else "loss"
-            raise self._broken(images, batch, what, lr)
-        state.optimiser.step()
+        loss = torch.stack(list(sums.values())).sum()
+        finite = loss.isfinite() & norm.isfinite()
+        state.optimiser.step(found_inf=(~finite).float())
         state.step += 1
         state.average.update(state.step)
-        return value
+        self.meter.add(loss, finite, len(batch))
+        return finite
+
+    def _views(self, fed: Fed) -> Batch:
+        draws = Draws(self.settings.run.seed, self.state.epoch, fed.samples)
+        batch = Batch(images=fed.images, targets=fed.targets, names=fed.names, draws=draws)
+        with self.meter.timed("augment"):
+            return self.task.views(batch.to(self.device))
+
+    def _counts(self, batch: Batch) -> dict[str, float]:
+        """What each loss is divided by, over all processes."""
+        found = self.ranks.gather(dict(self.task.counts(batch)))
+        return {name: max(sum(f[name] for f in found), 1.0) for name in found[0]}
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Micro-batches of an even size, as the mixing of neighbours needs."""
+        size = self.settings.run.micro_batch or len(batch)
+        size += size % 2
+        for first in range(0, len(batch), size):
+            yield batch if size >= len(batch) else batch.part(slice(first, first + size))
+
+    def _drop_paths(self, draws: Draws) -> None:
+        if self.drop_paths:
+            chances = draws.stream("drop path").uniform(len(self.drop_paths)).to(self.device)
+            for path, chance in zip(self.drop_paths, chances.T, strict=True):
+                path.chance = chance
 
     def _precision(self) -> AbstractContextManager[Any]:
         enabled = self.settings.run.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def _broken(self, images: Tensor, batch: TrainingBatch, what: str, lr: float) -> TrainingBroken:
+    # What goes wrong --------------------------------------------------------------------------
+
+    def _look(self, finite: Tensor, names: tuple[str, ...]) -> bool:
+        """Read the sums and deal with steps that were not finite. Returns whether the state went back."""
         state = self.state
-        found = Break(what=what, epoch=state.epoch + 1, step=state.step + 1, lr=lr)
-        module = first_broken_module(state.model, images)
-        return self._stop(
-            found, broken(found, self.settings, kept=state.epoch, module=module, names=batch.names)
-        )
+        for step in self.meter.read():
+            state.broken.append(step)
+            found = self._described(step, names)
+            if len(state.broken) >= MOST_BROKEN:
+                raise self._stop(found, broken(found, self.settings, kept=state.epoch))
+            self.events.warn(skipped(found))
+            self.events.record({"kind": "skipped", "epoch": found.epoch, "step": step, "what": found.what})
+            if not all(bool(p.isfinite().all()) for p in self.parameters):
+                # The step before was the one that broke the weights, although its loss was finite.
+                known = list(state.broken)
+                self.keep.restore(state)
+                state.broken = known
+                self.events.warn(f"the weights were not finite either; going on from step {state.step}")
+                return True
+        return False
+
+    def _described(self, step: int, names: tuple[str, ...]) -> Break:
+        """The step that was not finite: the first module, by computing it again, and its images."""
+        steps = self.feed.steps_per_epoch
+        epoch = (step - 1) // steps
+        fed = next(iter(self.feed.epoch(epoch, step - 1 - epoch * steps)), None)
+        module, what = "", "gradient"
+        if fed is not None:
+            names, batch = fed.names, self._views(fed)
+            self._drop_paths(batch.draws)
+            with self._precision(), torch.no_grad():
+                losses = torch.stack(list(self.task.module(batch.images, batch.targets).values()))
+                module = first_broken_module(self.task.module, batch.images, batch.targets)
+            what = "gradient" if bool(losses.isfinite().all()) and not module else "loss"
+        return Break(what=what, epoch=epoch + 1, step=step, lr=self.meter.rate, module=module, names=names)
 
     def _stop(self, found: Break, error: TrainingBroken) -> TrainingBroken:
         """Record the divergence in the run's files and return the error to raise."""
-        self.hooks.record(found.as_record(error, self.settings))
-        self.hooks.on_divergence(self.state, found)
+        self.events.record(found.as_record(error, self.settings))
+        self.keep.diverged(self.state, found)
         return error
 
-    def _record_step(self, loss: float, meter: _EpochMeter) -> None:
-        lr = self.state.optimiser.param_groups[0]["lr"]
-        seconds = self.state.seconds + meter.seconds
-        step = {
-            "kind": "step",
-            "epoch": self.state.epoch + 1,
-            "step": self.state.step,
-            "loss": loss,
-            "lr": lr,
-        }
-        self.hooks.record({**step, "seconds": round(seconds, 3)})
+    # After an epoch ---------------------------------------------------------------------------
 
-    def _finish_epoch(self, record: dict[str, Any]) -> None:
-        state, schedule = self.state, self.settings.schedule
+    def _finish_epoch(self) -> None:
+        state, epochs = self.state, self.settings.schedule.epochs
+        record = self.meter.epoch_record()
+        is_last = state.epoch + 1 == epochs
+        scores = None
+        if is_last or (state.epoch + 1) % self.settings.run.evaluate_every == 0:
+            started = time.perf_counter()
+            scores = self._evaluate()
+            state.seconds += time.perf_counter() - started
         state.epoch += 1
-        started = time.perf_counter()
-        is_last = state.epoch == schedule.epochs
-        scores, scored = None, {}
-        if is_last or state.epoch % self.settings.run.evaluate_every == 0:
-            scores = self.task.evaluate(state.average.model)
-            scored = scores.as_record()
+        if scores is not None:
             self._refuse_broken(scores)
-        record["seconds"] += time.perf_counter() - started
-        state.seconds = record["seconds"]
-        is_best = scores is not None and scores.top1 > state.best_top1
-        if scores is not None and is_best:
-            state.best_top1 = scores.top1
-        whole = {
-            "kind": "epoch",
+        is_best = scores is not None and scores.beats(state.best)
+        if scores is not None:
+            state.best = scores.values[scores.best] if is_best else state.best
+            state.worse = 0 if is_best else state.worse + 1
+        values = {} if scores is None else dict(scores.values)
+        record = {
+            **record,
             "epoch": state.epoch,
-            "epochs": schedule.epochs,
-            "step": state.step,
-            "lr": state.optimiser.param_groups[0]["lr"],
-            **{k: round(v, 6) for k, v in record.items()},
-            **scored,
-            **self._peak_memory(),
+            "epochs": epochs,
+            "seconds": round(state.seconds, 3),
+            **values,
         }
-        self.hooks.record(whole)
-        self.hooks.keep(state, is_best, scored)
-        self.hooks.progress.epoch(whole)
+        state.sums = {}
+        self.events.record(record)
+        if self.ranks.is_first:
+            self.keep.epoch(state, is_best, values)
+        self.meter.saved()
+        self.events.progress.epoch(record)
         if scores is not None:
             self._warn_of_collapse(scores, is_last)
 
-    def _refuse_broken(self, scores: EvaluationScores) -> None:
+    def _evaluate(self) -> Scores:
+        """Score the averaged weights; on a GPU in the training precision, on a CPU in float32, like `evaluate`."""
+        tally = self.task.tally()
+        low = self.device.type == "cuda" and self.settings.run.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            for batch in self.task.evaluation(self.ranks):
+                tally.add(self.state.average.model, batch.to(self.device))
+        return tally.merged(self.ranks.gather(tally.state()))
+
+    def _refuse_broken(self, scores: Scores) -> None:
         """Never record a NaN score as a result. No loss is computed after the last step, so check here."""
-        if all(math.isfinite(value) for value in scores.as_record().values()):
+        if all(math.isfinite(value) for value in scores.values.values()):
             return
         state = self.state
-        lr = state.optimiser.param_groups[0]["lr"]
-        found = Break(what="evaluation", epoch=state.epoch, step=state.step, lr=lr)
+        found = Break(what="evaluation", epoch=state.epoch, step=state.step, lr=self.meter.rate)
         raise self._stop(found, broken(found, self.settings, kept=state.epoch - 1))
 
-    def _warn_of_collapse(self, scores: EvaluationScores, is_last: bool) -> None:
+    def _warn_of_collapse(self, scores: Scores, is_last: bool) -> None:
         """An untrained ViT predicts one class for everything; after a third of the run this means collapse."""
         late = 3 * self.state.epoch >= self.settings.schedule.epochs
         if not scores.constant:
@@ -229,42 +273,6 @@ class Loop:
         elif (late and not self.warned) or is_last:
             self.warned = True
             rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
-            self.hooks.warn(
+            self.events.warn(
                 f"all held-out images are predicted as one class after epoch {self.state.epoch}; {rate}"
             )
-
-    def _forecast(self, pace: Pace) -> None:
-        """Report the time that training will take, once, from its first steps; not if it is over soon."""
-        self.forecast = True
-        if pace.seconds_left >= SHORT_S:
-            self.hooks.progress.message(
-                f"expected training time: {clock(pace.seconds_left)} for {pace.epochs} epochs, without evaluation "
-                f"(measured on the first {plural(pace.step, 'step')}); --epochs changes it"
-            )
-
-    def _pace(self, meter: _EpochMeter, loss: float, waited: float) -> Pace:
-        steps, epochs = self.batches.steps_per_epoch, self.settings.schedule.epochs
-        per_step = meter.seconds / meter.steps
-        epoch_left = per_step * max(steps - meter.steps, 0)
-        return Pace(
-            epoch=self.state.epoch + 1,
-            epochs=epochs,
-            step=meter.steps,
-            steps_per_epoch=steps,
-            loss=loss,
-            lr=self.state.optimiser.param_groups[0]["lr"],
-            images_per_s=meter.images / meter.seconds,
-            data_wait=waited / meter.seconds,
-            seconds=self.state.seconds + meter.seconds,
-            seconds_left=epoch_left + per_step * steps * (epochs - self.state.epoch - 1),
-            epoch_seconds_left=epoch_left,
-            peak_memory_mib=next(iter(self._peak_memory().values())),
-        )
-
-    def _peak_memory(self) -> dict[str, float]:
-        """Peak memory so far in MiB: of the process; on a GPU, of torch on the device as well."""
-        host = round(machine.peak_memory_bytes() / 2**20, 1)
-        if self.device.type != "cuda":
-            return {"peak_memory_mib": host}
-        gpu = torch.cuda.max_memory_allocated(self.device) / 2**20
-        return {"peak_gpu_memory_mib": round(gpu, 1), "peak_host_memory_mib": host}

@@ -1,4 +1,4 @@
-"""Training losses."""
+"""Training losses. Each is a sum over the images of a batch, so that micro-batches and processes add up."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,5 +14,5 @@ def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of -Σ target · log softmax, in float32 whatever the logits are in."""
-    return F.cross_entropy(logits.float(), targets)
+    """Sum over the batch of -Σ target · log softmax, in float32 whatever the logits are in."""
+    return F.cross_entropy(logits.float(), targets, reduction="sum")

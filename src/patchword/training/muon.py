@@ -32,9 +32,11 @@ class Muon(AdamW):
     equal height in each of the group's parameters.
     """
 
-    def step_group(self, group: dict[str, Any]) -> None:
+    def step_group(self, group: dict[str, Any], found_inf: Tensor | None) -> None:
         if not group.get("matrices"):
-            super().step_group(group)
+            super().step_group(group, found_inf)
+            return
+        if found_inf is not None and bool(found_inf):
             return
         # Batch matrices of the same shape, because for small ones the call costs more than the arithmetic.
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)

@@ -16,7 +16,7 @@ NOT_DECAYED = ("prefix.", "positions.", "attention_positions.")
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
     """Matrices and the patch kernel decay; biases, norms, factors, tokens and positions do not."""
-    return parameter.ndim >= 2 and not name.startswith(NOT_DECAYED)
+    return parameter.ndim >= 2 and not name.removeprefix("vit.").startswith(NOT_DECAYED)
 
 
 def make_optimiser(model: nn.Module, settings: OptimSettings) -> AdamW:
@@ -44,7 +44,7 @@ def _matrices_of_blocks(model: nn.Module) -> dict[str, int]:
     """Name of each linear layer's weight in a block → the number of maps of equal height in it."""
     maps = {}
     for name, module in model.named_modules():
-        if name.startswith("blocks.") and isinstance(module, nn.Linear):
+        if name.removeprefix("vit.").startswith("blocks.") and isinstance(module, nn.Linear):
             part = model.get_submodule(name.rpartition(".")[0])
             three = isinstance(part, Attention) and module is part.qkv
             two = isinstance(part, MLP) and part.gated and module is part.fc1

@@ -12,13 +12,16 @@ PLAIN_EVERY_S = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """The current position of a run. data_wait: share of the time spent waiting for images, 0..1."""
+    """The current position of a run. data_wait: share of the time spent waiting for images, 0..1.
+
+    loss: None before the first that is finite.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps_per_epoch: int
-    loss: float
+    loss: float | None
     lr: float
     images_per_s: float
     data_wait: float
@@ -66,12 +69,23 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+# The scores that one line shows, with their label; the first that occur.
+_PERCENT = {"val_top1": "top-1"}
+
+
 def epoch_line(record: dict[str, Any]) -> str:
     """One epoch in fewer than 80 columns."""
-    text = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {record['train_loss']:.3f}"
-    if "val_top1" in record:
-        text += f"  top-1 {100 * record['val_top1']:5.1f} %  val loss {record['val_loss']:.3f}"
+    text = f"epoch {record['epoch']:>3}/{record['epochs']}  loss {shown_loss(record['train_loss'])}"
+    for name, label in _PERCENT.items():
+        if name in record:
+            text += f"  {label} {100 * record[name]:5.1f} %"
+    if "val_loss" in record:
+        text += f"  val loss {record['val_loss']:.3f}"
     return f"{text}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"
+
+
+def shown_loss(loss: float | None) -> str:
+    return "none yet" if loss is None else f"{loss:.3f}"
 
 
 class Lines:
@@ -88,7 +102,7 @@ class Lines:
             return
         self._last = time.monotonic()
         self.message(
-            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {pace.loss:.3f}  "
+            f"epoch {pace.epoch}/{pace.epochs} step {pace.step}/{pace.steps_per_epoch}  loss {shown_loss(pace.loss)}  "
             f"{pace.images_per_s:.0f} images/s  {clock(pace.seconds_left)} left"
         )
 

@@ -152,10 +152,19 @@ class RunFolder:
         records = [record for _, record in self._metrics()]
         return next((record for record in reversed(records) if record.get("kind") == "broken"), None)
 
-    def keep_metrics_until(self, epoch: int) -> None:
-        """Drop the records of epochs after `epoch`: a resumed run writes them again."""
+    def epochs_done(self) -> int:
+        """The last epoch in the metrics; 0 if there is none."""
+        return max((int(r["epoch"]) for _, r in self._metrics() if r.get("kind") == "epoch"), default=0)
+
+    def keep_metrics_until(self, step: int, epoch: int) -> None:
+        """Drop the records of later steps and epochs: a resumed run writes them again."""
         if (self.path / METRICS).exists():
-            kept = [line for line, record in self._metrics() if record.get("epoch", 0) <= epoch]
+            kept = [
+                line
+                for line, record in self._metrics()
+                if record.get("step", 0) <= step
+                and (record.get("kind") != "epoch" or record["epoch"] <= epoch)
+            ]
             self.write_text(METRICS, "".join(line + "\n" for line in kept))
 
     def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
@@ -180,6 +189,13 @@ class RunFolder:
 
 
 def write_whole(path: Path, content: bytes) -> None:
+    """Replace the file by `content`, atomically. Raises: OutputError."""
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
     """Write to a temporary file, sync, rename: the file is the old or the new one, never partial.
 
     Raises: OutputError.
@@ -187,10 +203,12 @@ def write_whole(path: Path, content: bytes) -> None:
     aside = path.with_name(path.name + ".new")
     try:
         with open(aside, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError as error:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise

@@ -1,18 +1,22 @@
-"""The complete training state in one file, so that a resumed run is bit-equal."""
+"""Everything that the next step depends on, in one file, so that a resumed run is bit-equal.
+
+There is no random generator in it: the random numbers of a step follow from (seed, epoch, image) (chance.py), and the
+order of the images from (seed, epoch).
+"""
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from torch import Generator, nn
+from torch import nn
 
 from patchword.errors import UserError
 from patchword.training.adamw import AdamW
 from patchword.training.ema import AveragedWeights
-from patchword.training.runfolder import STATE, RunFolder, write_whole
+from patchword.training.runfolder import STATE, RunFolder, writing
 
 KEPT = 2
 _DIGEST_BYTES = 32
@@ -20,76 +24,89 @@ _DIGEST_BYTES = 32
 
 @dataclass
 class TrainingState:
-    """What changes while training. epoch: epochs done; step: optimiser steps done.
+    """What changes while training.
 
-    generator: for augmentation and mixing; torch's global generator (drop path) is part of the state too.
-    The order of images needs no state, because it follows from (seed, epoch). settings, images: settings (JSON)
-    and data fingerprint of the run; resuming with others is refused.
+    step: optimiser steps done. epoch: epochs that are complete, including their evaluation. best: the deciding score of the
+    best epoch. worse: evaluations since then. sums: of the epoch under way, for its record. broken: steps that were
+    skipped because a number was not finite. settings, images: settings (JSON) and data fingerprint of the run; resuming
+    with others is refused.
     """
 
-    model: nn.Module
+    module: nn.Module
     average: AveragedWeights
     optimiser: AdamW
-    generator: Generator
-    epoch: int = 0
     step: int = 0
+    epoch: int = 0
     seconds: float = 0.0
-    best_top1: float = -1.0
+    best: float | None = None
+    worse: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    broken: list[int] = field(default_factory=list)
     settings: str = ""
     images: str = ""
 
+    _PLAIN = ("step", "epoch", "seconds", "best", "worse", "sums", "broken", "settings", "images")
+
     def save(self, folder: RunFolder) -> None:
-        """Write state/EPOCH.pt with its checksum in front; keep the last two. Raises: OutputError."""
-        buffer = io.BytesIO()
-        torch.save(self._as_dict(), buffer)
-        content = buffer.getvalue()
+        """Write state/STEP.pt with its checksum at the end; keep the last two. Raises: OutputError."""
         states = folder.path / STATE
-        write_whole(states / f"{self.epoch:06d}.pt", hashlib.sha256(content).digest() + content)
-        for old in sorted(states.glob("*.pt"))[:-KEPT]:
+        with writing(states / f"{self.step:08d}.pt") as file:
+            digesting = _Digesting(file)
+            torch.save(self._as_dict(), cast(IO[bytes], digesting))
+            file.write(digesting.digest.digest())
+        for old in saved_in(folder)[:-KEPT]:
             old.unlink(missing_ok=True)
 
-    def restore(self, folder: RunFolder) -> None:
-        """Load the newest complete state. Raises: UserError if there is none."""
-        for path in sorted((folder.path / STATE).glob("*.pt"), reverse=True):
+    def restore(self, folder: RunFolder) -> str:
+        """Load the newest complete state; returns what was passed by, "" if nothing. Raises: UserError if there is none."""
+        damaged: list[str] = []
+        for path in reversed(saved_in(folder)):
             stored = _read(path)
             if stored is not None:
                 self._take(stored)
-                return
+                return f"{', '.join(damaged)} is damaged; using {path.name} instead" if damaged else ""
+            damaged.append(path.name)
         raise UserError(f"{folder.path}/{STATE} contains no complete state to resume from", "start a new run")
 
     def _as_dict(self) -> dict[str, Any]:
         return {
-            "model": self.model.state_dict(),
+            "module": self.module.state_dict(),
             "average": self.average.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
-            "torch_generator": torch.get_rng_state(),
-            "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self.seconds,
-            "best_top1": self.best_top1,
-            "settings": self.settings,
-            "images": self.images,
+            **{name: getattr(self, name) for name in self._PLAIN},
         }
 
     def _take(self, stored: dict[str, Any]) -> None:
-        self.model.load_state_dict(stored["model"])
+        self.module.load_state_dict(stored["module"])
         self.average.model.load_state_dict(stored["average"])
         self.optimiser.load_state_dict(stored["optimiser"])
-        self.generator.set_state(stored["generator"])
-        torch.set_rng_state(stored["torch_generator"])
-        if stored["cuda_generators"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(stored["cuda_generators"])
-        self.epoch, self.step = stored["epoch"], stored["step"]
-        self.seconds, self.best_top1 = stored["seconds"], stored["best_top1"]
-        self.settings, self.images = stored["settings"], stored["images"]
+        for name in self._PLAIN:
+            setattr(self, name, stored[name])
+
+
+def saved_in(folder: RunFolder) -> list[Path]:
+    """The state files of a run, oldest first."""
+    return sorted((folder.path / STATE).glob("*.pt"))
+
+
+class _Digesting(io.BufferedIOBase):
+    """Pass everything on to a file and compute its checksum, so that a large state is not held in memory twice."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The state in `path`, or None if the file is incomplete or damaged."""
     content = path.read_bytes()
-    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+    if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         return None
-    stored: dict[str, Any] = torch.load(io.BytesIO(content[_DIGEST_BYTES:]), weights_only=True)
+    stored: dict[str, Any] = torch.load(io.BytesIO(content[:-_DIGEST_BYTES]), weights_only=True)
     return stored

@@ -1,10 +1,12 @@
 """What one kind of training brings to the loop: batches, losses, evaluation and the score that decides "best"."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard
@@ -36,7 +38,7 @@ class Batch:
         """The images of `rows` alone, as a micro-batch."""
         return Batch(
             images=self.images[rows],
-            targets=None if self.targets is None else self.targets[rows],
+            targets=_part(self.targets, rows),
             names=self.names[rows],
             draws=self.draws.part(rows),
         )
@@ -51,6 +53,12 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Mapping):
         return {name: moved(part, device) for name, part in value.items()}
     return [moved(part, device) for part in value] if isinstance(value, list) else value
+
+
+def _part(targets: Any, rows: slice) -> Any:
+    if isinstance(targets, Mapping):
+        return {name: _part(value, rows) for name, value in targets.items()}
+    return None if targets is None else targets[rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +92,8 @@ class Tally(Protocol):
 class Task(Protocol):
     """A kind of training.
 
-    module: everything that learns. Its `forward(batch)` returns losses by name, each a sum over the batch. What must not
-        learn (a teacher) has requires_grad False, and is neither averaged nor saved.
+    module: everything that learns. Its `forward(images, targets)` returns losses by name, each a sum over the batch.
+        What must not learn (a teacher) has requires_grad False, and is neither averaged nor saved. The backbone is its `vit`.
     """
 
     module: nn.Module
@@ -114,4 +122,34 @@ class Task(Protocol):
 
     def shipped(self, module: nn.Module) -> Mapping[str, Tensor]:
         """The tensors that a weights file holds; a teacher or a decoder stays behind."""
+        ...
+
+
+class Fed(Protocol):
+    """A batch as the feed delivers it. samples [B]: the number of each image, for its random numbers."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def targets(self) -> Any: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def samples(self) -> NDArray[np.int64]: ...
+
+
+class Feed(Protocol):
+    """Where batches come from. waited_s: how long `epoch` was waited for."""
+
+    @property
+    def waited_s(self) -> float: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Fed]:
+        """The batches of this process, from step `start` of the epoch."""
         ...

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -13,8 +12,6 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.checkpoints.card import BROKEN, ModelCard, Provenance
-from patchword.checkpoints.native import read_model, write_model
 from patchword.data.batches import Batches
 from patchword.data.contents import pack, seen_in, unpack
 from patchword.data.dataset import Dataset, Split
@@ -23,23 +20,23 @@ from patchword.errors import DataError, TrainingBroken, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.training import runfolder
-from patchword.training.broken import Break
+from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen, resolved
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
-from patchword.training.loop import Hooks, Loop
+from patchword.training.loop import Events, Loop
 from patchword.training.memory import refuse_too_large
 from patchword.training.optim import make_optimiser
 from patchword.training.precision import choose_precision
 from patchword.training.progress import Progress, Silent
 from patchword.training.runfolder import RunFolder
 from patchword.training.state import TrainingState
-from patchword.training.tasks.classify import Classify
+from patchword.training.task import Feed
+from patchword.training.tasks.make import make_module, make_task
 from patchword.training.weights import Start, fill
 
-# Keys in data.json: the initial weights of the run, and the images that those were trained on.
-BEGUN_FROM = "begun_from"
+# Key in data.json: the images that the initial weights of the run were trained on.
 TRAINED_BEFORE = "trained_before"
 
 
@@ -114,7 +111,7 @@ def _write_initial_files(
 
 
 def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
-    """Resume an interrupted run from its last complete epoch, bit-equal on the same machine.
+    """Resume an interrupted run from its last state, bit-equal on the same machine.
 
     A run that was stopped after its last epoch, before its evaluation or report, is returned without training.
     Raises: UserError if the run is finished or diverged, or if the data or settings have changed.
@@ -138,7 +135,9 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     device = machine.find_device(settings.run.device)
     _refuse_too_large(settings, dataset, device)
     state = _new_state(_new_model(settings).to(device), settings)
-    state.restore(folder)
+    if passed_by := state.restore(folder):
+        progress.message(f"warning: {passed_by}")
+        folder.log(f"warning: {passed_by}")
     _refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
@@ -148,8 +147,9 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
         )
-    folder.keep_metrics_until(state.epoch)
-    folder.log(f"resumed after epoch {state.epoch}")
+    folder.keep_metrics_until(state.step, state.epoch)
+    folder.log(f"resumed after epoch {state.epoch}, step {state.step}")
+    progress.message(f"resuming after epoch {state.epoch} of {settings.schedule.epochs}, step {state.step}")
     return _run(dataset, settings, state, folder, facts, progress)
 
 
@@ -206,13 +206,11 @@ def _new_model(settings: TrainSettings) -> ViT:
 
 
 def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
-    # Drop path uses torch's global generator.
-    torch.manual_seed(settings.run.seed)
+    module = make_module(settings, model)
     return TrainingState(
-        model=model,
-        average=AveragedWeights(model, settings.average.decay),
-        optimiser=make_optimiser(model, settings.optim),
-        generator=torch.Generator().manual_seed(settings.run.seed),
+        module=module,
+        average=AveragedWeights(module, settings.average.decay),
+        optimiser=make_optimiser(module, settings.optim),
         settings=json.dumps(tree.to_plain(settings)),
     )
 
@@ -266,21 +264,12 @@ def _run(
         folder.log(f"warning: {text}")
 
     trained = batches.contents | unpack(str(facts.get(TRAINED_BEFORE, "")))
-    evaluation = _unseen(dataset, trained, warn)
-    device = next(state.model.parameters()).device
-    task = Classify(settings, evaluation, device, workers)
-    writer = Checkpointer(dataset, settings, folder, facts, pack(trained))
-
-    hooks = Hooks(
-        record=folder.append_metrics,
-        keep=writer.keep,
-        keep_interrupted=writer.keep_interrupted,
-        on_divergence=writer.on_divergence,
-        warn=warn,
-        progress=progress,
-    )
+    task = make_task(settings, state.module, dataset, _unseen(dataset, trained, warn), workers)
+    keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
+    feed: Feed = batches.feed(task.collate)
+    events = Events(record=folder.append_metrics, warn=warn, progress=progress)
     try:
-        Loop(settings, task, batches, state, hooks).run()
+        Loop(settings, task, feed, state, keep, events).run()
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise
@@ -312,80 +301,3 @@ def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], N
         f"initial weights (such as {split.names[min(seen)]}), and {verb} not scored"
     )
     return split.subset([i for i in range(len(split)) if i not in seen])
-
-
-class Checkpointer:
-    """Write the state and weights files of a run, with their cards. trained_on: the card's value."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        settings: TrainSettings,
-        folder: RunFolder,
-        facts: Mapping[str, Any],
-        trained_on: str,
-    ) -> None:
-        self.dataset, self.settings, self.folder, self.facts = dataset, settings, folder, facts
-        self.broken = ""
-        self.trained_on = trained_on
-
-    def keep(self, state: TrainingState, is_best: bool, scores: dict[str, float]) -> None:
-        self._write(runfolder.LAST, state, scores)
-        if is_best:
-            self._write(runfolder.BEST, state, scores)
-        state.save(self.folder)
-
-    def keep_interrupted(self, state: TrainingState) -> None:
-        """Save the weights so far; the state remains that of the last complete epoch."""
-        self._write(runfolder.LAST, state, {})
-        self.folder.log(f"stopped in epoch {state.epoch + 1}, step {state.step}")
-
-    def on_divergence(self, state: TrainingState, found: Break) -> None:
-        """Mark the saved weights as broken. If there are none, save the current ones if they are finite."""
-        self.broken = str(found)
-        kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]
-        for path in kept:
-            card, tensors = read_model(path)
-            facts = {**card.provenance.facts, BROKEN: self.broken}
-            where = replace(card.provenance, facts=facts)
-            write_model(path, tensors, replace(card, provenance=where))
-        if not kept and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
-            self._write(runfolder.LAST, state, {})
-
-    def _write(self, name: str, state: TrainingState, scores: dict[str, float]) -> None:
-        chosen_by = "best epoch on the evaluation images" if name == runfolder.BEST else "last epoch"
-        card = ModelCard(
-            config=self.settings.model,
-            preprocess=self.settings.preprocess,
-            classes=self.dataset.classes,
-            provenance=Provenance(
-                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                patchword=metadata.version("patchword"),
-                data=self.dataset.path,
-                data_hash=str(self.facts.get("file_list_sha256", "")),
-                trained_on=self.trained_on,
-                seed=self.settings.run.seed,
-                recipe=self.settings.run.recipe,
-                **self._origin(),
-                metrics={k.removeprefix("val_"): v for k, v in scores.items()},
-                facts={
-                    **self._split_seed(),
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "weights": "averaged",
-                    "chosen": chosen_by,
-                    **({BROKEN: self.broken} if self.broken else {}),
-                },
-            ),
-        )
-        tensors = {k: v.detach().cpu().contiguous() for k, v in state.average.model.state_dict().items()}
-        write_model(self.folder.path / name, tensors, card)
-
-    def _origin(self) -> dict[str, str]:
-        begun = self.facts.get(BEGUN_FROM, {})
-        names = {"source": "source", "source_sha256": "sha256", "licence": "licence"}
-        return {entry: str(begun.get(name, "")) for entry, name in names.items()}
-
-    def _split_seed(self) -> dict[str, int]:
-        """The seed that reproduces the held-out images of data without a split of their own."""
-        return {} if self.dataset.split_seed is None else {"split_seed": self.dataset.split_seed}

@@ -19,7 +19,7 @@ Output = pytest.CaptureFixture[str]
     ("command", "option", "advice"),
     [
         ("train", "--weight-decay", "use -o optim.weight_decay=VALUE"),
-        ("train", "--label-smoothing", "use -o loss.label_smoothing=VALUE"),
+        ("train", "--label-smoothing", "use -o task.label_smoothing=VALUE"),
         ("train", "--mixup", "use -o augment.mixing.mixup=VALUE"),
         ("train", "--warmup", "use -o schedule.warmup_epochs=VALUE"),
         ("train", "--learning-rate", "use --lr"),

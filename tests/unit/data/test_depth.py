@@ -16,7 +16,7 @@ from patchword.data.request import OpenRequest
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess, Reading
 from patchword.settings import read_toml
-from patchword.training.augment import as_unit_float
+from patchword.training.augment.geometry import as_unit_float
 from support.scans import write_scans
 
 SIDE = 64

@@ -214,11 +214,11 @@ def test_drop_path_leaves_branches_out_in_training_and_is_off_in_eval() -> None:
     assert torch.equal(model(x), model(x))
     model.train()
     assert not torch.equal(model(x), model(x))
-    assert [block.drop_path.rate for block in model.blocks] == [0.0, 0.5]
+    assert [block.drop_path1.rate for block in model.blocks] == [0.0, 0.5]
 
 
 def test_drop_path_keeps_the_expectation() -> None:
-    path = ViT(tiny(block=BlockConfig(drop_path=0.5))).blocks[1].drop_path.train()
+    path = ViT(tiny(block=BlockConfig(drop_path=0.5))).blocks[1].drop_path2.train()
     torch.manual_seed(0)
     kept = path(torch.ones(4000, 1, 1)).flatten()
     assert set(kept.tolist()) == {0.0, 2.0} and abs(kept.mean() - 1) < 0.1

@@ -3,18 +3,21 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from patchword.data.batches import Batches
 from patchword.data.open import open_data
 from patchword.images.prepare import read
-from patchword.training.augment_settings import AugmentSettings
+from patchword.model.vit import ViT
+from patchword.training.augment.settings import AugmentSettings
+from patchword.training.chance import Draws
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.common import rate_for
 from patchword.training.recipes.facts import DataFacts
-from patchword.training.tasks.classify import Classify
+from patchword.training.task import Batch
+from patchword.training.tasks.classify import Classifier, Classify
 
+DIGIT_NAMES = tuple("0123456789")
 DIGITS = DataFacts(num_images=1437, num_classes=10, channels=1, size=(8, 8), mean=(0.3,), std=(0.4,))
 
 
@@ -24,9 +27,10 @@ def test_without_augmentation_a_training_image_is_the_image_that_is_scored() -> 
     split = open_data("digits").evaluation.subset(range(8))
     batches = Batches(split, settings.preprocess, batch_size=8, seed=0, workers=1)
     batches.prepare()
-    (batch,) = batches.epoch(0)
-    task = Classify(settings, split, torch.device("cpu"), workers=1)
-    images, _ = task.inputs(batch, torch.Generator().manual_seed(0))
+    task = Classify(settings, Classifier(ViT(settings.model)), split, split, DIGIT_NAMES, workers=1)
+    (fed,) = batches.feed(task.collate).epoch(0)
+    batch = Batch(images=fed.images, targets=fed.targets, names=fed.names, draws=Draws(0, 0, fed.samples))
+    images = task.views(batch).images
     for image, name in zip(images, batch.names, strict=True):
         scored = read(split.source(split.names.index(name)), settings.preprocess)
         np.testing.assert_allclose(image.numpy(), scored, atol=1e-5)

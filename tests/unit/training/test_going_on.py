@@ -5,7 +5,9 @@ import io
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from patchword.errors import (
     UserError,
 )
 from patchword.runs import TrainRequest, _reported, prepare, run
+from patchword.training.meter import Meter
 from patchword.training.runfolder import free_folder, make_folder
 from patchword.training.state import TrainingState
 from support.scans import write_scans
@@ -50,6 +53,10 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     api.train(data, out=out, epochs=2, seed=3, settings=TINY)
     return out
+
+
+def newest_state(run: Path) -> Path:
+    return max((run / "state").glob("*.pt"))
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no json"])
@@ -91,7 +98,7 @@ def stopped(trained: Path, tmp_path: Path) -> Path:
     """The run as it was after its first epoch."""
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    (run / "state" / "000002.pt").unlink()
+    newest_state(run).unlink()
     (run / "evaluation.json").unlink()
     return run
 
@@ -99,6 +106,53 @@ def stopped(trained: Path, tmp_path: Path) -> Path:
 def test_a_stopped_run_ends_in_the_same_bits(stopped: Path, trained: Path) -> None:
     api.resume(stopped)
     ours, theirs = (load_file(run / "last.safetensors") for run in (stopped, trained))
+    assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_run_that_was_stopped_within_an_epoch_ends_in_the_same_bits(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Stopped by a signal after so many of its 4 steps, and resumed with another number of workers."""
+    added = 0
+
+    def stop_after(self: Meter, *values: Any) -> None:
+        nonlocal added
+        add(self, *values)
+        added += 1
+        if added == steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    add = Meter.add
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="goes on from here"):
+        patched.setattr(Meter, "add", stop_after)
+        api.train(data, out=tmp_path / "run", epochs=2, seed=3, settings=TINY)
+    assert int(newest_state(tmp_path / "run").stem) == steps
+    monkeypatch.setattr("patchword.machine.granted_cores", lambda: 3)
+    api.resume(tmp_path / "run")
+    for name in ("last.safetensors", "best.safetensors"):
+        ours, theirs = (load_file(run / name) for run in (tmp_path / "run", trained))
+        assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
+    ours, theirs = (records(run) for run in (tmp_path / "run", trained))
+    assert ours == theirs, "no record is missing or written twice"
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl says of steps and epochs, without what depends on the clock."""
+    told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    keys = ("kind", "epoch", "step", "loss", "train_loss", "lr", "val_loss", "val_top1")
+    return [{key: record.get(key) for key in keys} for record in told]
+
+
+def test_a_state_cut_in_half_falls_back_to_the_one_before(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    newest = newest_state(run)
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    (run / "evaluation.json").unlink()
+    api.resume(run)
+    assert "is damaged; using" in (run / "log.txt").read_text()
+    ours, theirs = (load_file(r / "last.safetensors") for r in (run, trained))
     assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
 
 
@@ -143,12 +197,12 @@ def test_settings_that_were_edited_on_the_way_are_refused(stopped: Path) -> None
 
 def test_a_run_begun_before_a_setting_existed_goes_on_at_its_default(stopped: Path) -> None:
     for path in (stopped / "state").glob("*.pt"):
-        stored = torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)
+        stored = torch.load(io.BytesIO(path.read_bytes()[:-32]), weights_only=True)
         begun_with = json.loads(stored["settings"])
         del begun_with["optim"]["beta2"]
         content = io.BytesIO()
         torch.save(stored | {"settings": json.dumps(begun_with)}, content)
-        path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+        path.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
     api.resume(stopped)
     assert (stopped / "report.html").exists()
 
@@ -197,7 +251,7 @@ def test_a_table_is_opened_again_as_it_was(data: Path, tmp_path: Path) -> None:
         opening=OpenRequest(image_column="file", label_column="parity"),
     )
     made = run(prepare(request))
-    (made.folder / "state" / "000001.pt").unlink()
+    newest_state(made.folder).unlink()
     (made.folder / "evaluation.json").unlink()
     assert api.resume(made.folder).model.classes == ("even", "odd")
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 
 from patchword import settings as tree
 from patchword.checkpoints.card import ModelCard
-from patchword.data.batches import TrainingBatch
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
 from patchword.images.geometry import Cover
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
@@ -28,10 +29,12 @@ from patchword.training.muon import orthogonal
 from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
+from patchword.training.ranks import Ranks
 from patchword.training.recipes import RECIPES, recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_factor
-from patchword.training.tasks.classify import Classify
+from patchword.training.task import Batch
+from patchword.training.tasks.classify import Classifier, Classify
 from support.scans import write_scans
 
 facts = st.builds(
@@ -86,16 +89,14 @@ def test_a_step_sees_views_and_the_evaluation_whole_images(tmp_path: Path) -> No
     facts = dataclasses.replace(_digits(), size=(40, 40), num_classes=2)
     settings, _ = recipe_named("scratch")(facts, Overlay())
     assert (settings.view_size, settings.model.image.size) == ((40, 40), (48, 48))
-    task = Classify(settings, dataset.evaluation, torch.device("cpu"), 1)
-    pixels = torch.zeros(2, 1, 60, 60, dtype=torch.uint8)
-    batch = TrainingBatch(images=pixels, labels=torch.tensor([0, 1]), names=[])
-    images, _ = task.inputs(batch, torch.Generator().manual_seed(0))
-    assert images.shape == (2, 1, 40, 40)
-    seen: list[torch.Size] = []
     model = ViT(settings.model)
-    model.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
-    task.evaluate(model)
-    assert seen == [(4, 1, 48, 48)]
+    task = Classify(settings, Classifier(model), dataset.training, dataset.evaluation, dataset.classes, 1)
+    pixels = torch.zeros(2, 1, 60, 60, dtype=torch.uint8)
+    batch = Batch(
+        images=pixels, targets=torch.tensor([0, 1]), names=("a", "b"), draws=Draws(0, 0, np.arange(2))
+    )
+    assert task.views(batch).images.shape == (2, 1, 40, 40)
+    assert [b.images.shape for b in task.evaluation(Ranks())] == [(4, 1, 48, 48)]
 
 
 @given(facts)

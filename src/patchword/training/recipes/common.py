@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from patchword.images.geometry import Cover
 from patchword.images.preprocess import Preprocess
-from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
+from patchword.training.augment.settings import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 from patchword.training.recipes.facts import DataFacts, Size
 
 

@@ -20,8 +20,8 @@ from patchword.checkpoints.card import ModelCard
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.training.augment_settings import AugmentSettings, ColourSettings, GeometrySettings
-from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
+from patchword.training.augment.settings import AugmentSettings, ColourSettings, GeometrySettings
+from patchword.training.config import AverageSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import (
@@ -37,6 +37,7 @@ from patchword.training.recipes.common import (
 )
 from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
+from patchword.training.tasks.settings import ClassifySettings
 
 DESCRIPTION = "from weights, with a new head for the data's classes"
 EPOCHS, MIN_STEPS, MAX_STEPS = 20, 300, 10_000
@@ -132,7 +133,7 @@ def _settings(
         augment=augment,
         optim=OptimSettings(lr=rate_for(model.dim) * (1 if narrow else 0.1)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(1.0, epochs / 10), final_lr=0.01),
-        loss=LossSettings(label_smoothing=0.1),
+        task=ClassifySettings(label_smoothing=0.1),
         average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
         run=RunSettings(
             batch_size=batch, stored_size=stored_size(view_size(model, augment)), recipe="finetune"

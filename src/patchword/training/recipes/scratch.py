@@ -28,7 +28,7 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import sized
-from patchword.training.config import AverageSettings, LossSettings, RunSettings, TrainSettings, view_size
+from patchword.training.config import AverageSettings, RunSettings, TrainSettings, view_size
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import (
@@ -44,6 +44,7 @@ from patchword.training.recipes.common import (
 from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
+from patchword.training.tasks.settings import ClassifySettings
 
 DESCRIPTION = "from scratch, with a model sized for the data"
 # A small ViT needs a few hundred steps to exceed chance. With Muon, 900 to 1,250 steps are more accurate than 2,500 with
@@ -111,7 +112,7 @@ def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float 
         augment=augment,
         optim=OptimSettings(method="muon", lr=rate_for(model.dim)),
         schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(5.0, epochs / 10), final_lr=0.01),
-        loss=LossSettings(label_smoothing=0.1),
+        task=ClassifySettings(label_smoothing=0.1),
         average=AverageSettings(decay=decay_over(epochs * steps_per_epoch)),
         run=RunSettings(
             batch_size=batch, stored_size=stored_size(view_size(model, augment)), recipe="scratch"

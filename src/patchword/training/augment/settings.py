@@ -1,10 +1,12 @@
-"""Augmentation settings, applied by training/augment.py."""
+"""Augmentation settings, applied by the modules next to this one."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from patchword.errors import SettingsError
+
+MAX_BOXES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class ColourSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MixSettings:
-    """Mixing pairs of images and their targets.
+    """Mixing neighbours of a batch and their targets.
 
     `mixup` (Zhang et al. 2018) and `cutmix` (Yun et al. 2019) are the alphas of the Beta(alpha, alpha) that each
     pair's share is drawn from; 0 turns the method off. `probability` is the share of images that are mixed at
@@ -104,7 +106,8 @@ class AugmentSettings:
     `view` is the side of a training view as a share of the image's (rounded to whole patches): objects look
     larger in crops than in complete images, so a model may be evaluated at a larger size than it was trained at.
     `erase` is the probability of random erasing (Zhong et al. 2020), `erase_area` the range of the erased share
-    of the view. The rectangle takes the view's mean, which is close to 0 after normalisation.
+    of the view, in `erase_count` rectangles together. `erase_fill`: "mean" is the view's own mean, which is close to 0
+    after normalisation; "zero" is black; "noise" is a random value for each pixel and channel.
     """
 
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
@@ -113,6 +116,8 @@ class AugmentSettings:
     view: float = 1.0
     erase: float = 0.0
     erase_area: tuple[float, float] = (0.02, 0.33)
+    erase_fill: Literal["mean", "zero", "noise"] = "mean"
+    erase_count: int = 1
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.view <= 2:
@@ -121,6 +126,10 @@ class AugmentSettings:
             )
         _check_share("erase", self.erase)
         _check_range("erase_area", self.erase_area, 1.0)
+        if not 1 <= self.erase_count <= MAX_BOXES:
+            raise SettingsError(
+                f"augment.erase_count is {self.erase_count}", f"use an integer from 1 to {MAX_BOXES}"
+            )
 
 
 def _check_share(name: str, value: float) -> None:

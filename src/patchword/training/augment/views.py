@@ -1,0 +1,50 @@
+"""From a batch of stored images to a batch of training views."""
+
+from torch import Tensor
+
+from patchword.training.augment.boxes import erase
+from patchword.training.augment.colour import jitter_colour
+from patchword.training.augment.geometry import as_unit_float, draw_geometry, identity, resize, warp
+from patchword.training.augment.settings import AugmentSettings
+from patchword.training.chance import Draws
+
+
+class Augment:
+    """Turns a batch of stored images into a batch of training views.
+
+    Each image gets parameters of its own. Geometry is composed into one affine map per image and sampled once,
+    because each additional resampling blurs. Colour jitter is linear, so it is one matrix per image.
+    """
+
+    def __init__(self, settings: AugmentSettings, output_size: int | tuple[int, int]) -> None:
+        """`output_size` is the side, or (height, width), of the views in pixels."""
+        pair = (output_size, output_size) if isinstance(output_size, int) else output_size
+        if min(pair) < 1:
+            raise ValueError(f"output_size must be at least 1 pixel, not {output_size}")
+        self.settings = settings
+        self.output_size = pair
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Augment `images` [B, C, H, W] (uint8 0..255, or float 0..1); float32 [B, C, h, w] in 0..1.
+
+        Every random number comes from streams of `draws`, so the same draws give the same views, and a view depends
+        on its own image only: on a CPU, a part of a batch gives the same bits as the batch.
+        """
+        return self.with_matrix(images, draws)[0]
+
+    def with_matrix(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The views, and the affine maps [B, 2, 3] from their coordinates to those of the images (`draw_geometry`)."""
+        if len(draws) != len(images):
+            raise ValueError(f"{len(images)} images, but draws for {len(draws)}")
+        pixels, settings = as_unit_float(images), self.settings
+        if settings.geometry.is_identity:
+            matrix = identity(len(pixels))
+            pixels = resize(pixels, self.output_size)
+        else:
+            matrix = draw_geometry(pixels.shape[-2:], settings.geometry, draws.stream("geometry"))
+            pixels = warp(pixels, matrix, self.output_size, settings.geometry.outside)
+        if not settings.colour.is_identity:
+            pixels = jitter_colour(pixels, settings.colour, draws.stream("colour"))
+        if settings.erase > 0:
+            pixels = erase(pixels, settings, draws.stream("erase"))
+        return pixels.clamp(0.0, 1.0), matrix
