@@ -98,17 +98,24 @@ class Store:
         self._spent("decode", began)
         return kept
 
-    def take(self, index: int, source: Source, loaded: Loaded) -> None:
-        """Keep an image that was decoded elsewhere, as `request_for(self.preprocess)` asks. source: its bytes or array.
+    def take(self, index: int, loaded: Loaded, content: bytes) -> None:
+        """Keep an image that was decoded elsewhere as `request_for(self.preprocess)` asks. content: the file's hash.
 
         Raises: ImageError if it does not have the wanted channels.
         """
-        pixels = fitted(self.preprocess, loaded, self.split.names[index])
-        self._keep(index, pixels, hash_of(source))
+        if self.keeps:
+            self._keep(index, fitted(self.preprocess, loaded, self.split.names[index]), content)
+
+    def fill(self, index: int, source: Source, content: bytes) -> None:
+        """Decode and keep an image that was read elsewhere. Raises: ImageError."""
+        if self.keeps:
+            name, most = self.split.names[index], self.split.max_pixels
+            pixels = read_pixels(source, self.preprocess, name=name, max_pixels=most)
+            self._keep(index, pixels, content)
 
     @property
     def keeps(self) -> bool:
-        """Whether images that `take` gets are kept."""
+        """Whether decoded images are kept."""
         return self._shelf.kind != "none"
 
     def _keep(self, index: int, pixels: Pixels, content: bytes) -> Pixels:
