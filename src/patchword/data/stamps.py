@@ -84,6 +84,14 @@ class Stamps:
             if progress:
                 progress(first + len(some), len(rest))
 
+    def seen_in(self, split: Split, trained: frozenset[bytes]) -> list[int]:
+        """The places of the images of `split`, whose stamps these are, that are in `trained`. Reads the files not read yet."""
+        if not trained:
+            return []
+        self.read_rest(split)
+        known = np.flatnonzero(self.known).tolist()
+        return [index for index in known if self.hashes[index].tobytes() in trained]
+
     def adopt(self, before: "Stamps") -> None:
         """Take over the hashes of an earlier run's stamps, after `changed` found no change."""
         new = before.known & ~self.known

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from patchword.data.shelves import Disk, Memory, Nothing, Shelf
 from patchword.data.stamps import Stamps
 from patchword.errors import DataError, ImageError, SettingsError, UserError
 from patchword.images.decode import Loaded, Source
+from patchword.images.geometry import Size
 from patchword.images.prepare import fitted, read_pixels
 from patchword.images.preprocess import Preprocess
 from patchword.images.stored import Pixels
@@ -130,6 +131,12 @@ class Store:
         with self._lock:
             self._seconds[stage] += now - began
         return now
+
+
+def stored_as(preprocess: Preprocess, size: Size) -> Preprocess:
+    """How the images that are augmented are stored: as the model reads them, but of `size`, and without mean and std."""
+    plain = Preprocess.simple(size, in_channels=preprocess.in_channels)
+    return replace(plain, reading=preprocess.reading)
 
 
 def default_budget() -> Budget:
