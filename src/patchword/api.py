@@ -174,11 +174,12 @@ def check(
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
+    all: bool = False,
 ) -> CheckReport:
     """Check a data set and list its problems.
 
     image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
-    value_range: lowest and highest value of float, 16- and 32-bit images.
+    value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
     Raises: DataError if there is no data set.
     """
     from patchword import machine
@@ -191,7 +192,8 @@ def check(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    found = check_data(open_data(data, opening), workers=machine.granted_threads(), value_range=value_range)
+    dataset, workers = open_data(data, opening), machine.granted_threads()
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
     problems = (
         replace(problem, message=as_python(problem.message), fix=as_python(problem.fix))
         for problem in found.problems

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
+from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.store import Store, open_store, stored_as
 from patchword.errors import (
     DataError,
     Interrupted,
@@ -58,7 +60,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings."""
+    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings.
+
+    store: of the training images at the size in the settings, with those that the check decoded.
+    """
 
     dataset: Dataset
     report: CheckReport
@@ -66,6 +71,7 @@ class Prepared:
     opening: OpenRequest
     out: Path
     start: "Start | None" = None
+    store: Store | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +115,15 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
     start = _start(request, early.weights)
+    store = _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
         value_range=overlay.get("preprocess.reading.value_range")
         or (None if start is None else start.value_range),
         progress=progress.reading if progress else None,
+        before_training=True,
+        store=store,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
@@ -126,9 +135,48 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
     out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
+    settings = chosen.settings
+    if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
+        store = None  # the glance was wrong
     return Prepared(
-        dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
+        dataset=dataset,
+        report=report,
+        chosen=chosen,
+        opening=opening,
+        out=free_folder(out),
+        start=start,
+        store=store,
     )
+
+
+def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") -> Store | None:
+    """A store for the training images of the size that the recipe will probably choose, which the check can fill.
+
+    The recipe needs the median size of the images, which a glance at some headers tells before the check.
+    None if it cannot be foreseen; the check then says what is wrong.
+    """
+    from patchword.training.choose import choose
+    from patchword.training.recipes.facts import DataFacts
+
+    size, channels = glance(dataset), natural_channels(dataset)
+    if size is None or "train" not in dataset.splits:
+        return None
+    facts = DataFacts(
+        num_images=len(dataset.training),
+        num_classes=len(dataset.classes),
+        channels=channels,
+        size=size,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        mirrors=not _written_signs(dataset.classes),
+        weights=None if start is None else start.source.card,
+    )
+    try:
+        settings = choose(dataset, facts, overlay).settings
+    except PatchwordError:
+        return None
+    cache = getattr(settings.run, "cache", "auto")
+    return open_store(dataset.training, stored_as(settings.preprocess, settings.run.stored_size), cache=cache)
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":

@@ -10,6 +10,7 @@ from patchword.settings import to_json
 @click.command()
 @click.argument("data")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--all", "every", is_flag=True, help="Check every image, also beyond 50,000.")
 @data_options
 @value_range_option
 @click.pass_context
@@ -17,6 +18,7 @@ def check(
     ctx: click.Context,
     data: str,
     as_json: bool,
+    every: bool,
     image_column: str | None,
     label_column: str | None,
     class_level: int | None,
@@ -28,7 +30,7 @@ def check(
     """Check DATA and list its problems, without changing anything.
 
     DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
-    Decodes every image, up to 50,000. Exits with 2 if training would be meaningless.
+    Decodes every image; of more than 50,000, a random sample of that number unless --all is given. Exits with 2 if training would be meaningless.
     """
     from patchword import machine
     from patchword.data.check import check_data
@@ -45,7 +47,11 @@ def check(
     dataset = open_data(data, opening)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(
-            dataset, workers=machine.granted_threads(), value_range=value_range, progress=progress
+            dataset,
+            workers=machine.granted_threads(),
+            value_range=value_range,
+            progress=progress,
+            every=every,
         )
     if as_json:
         click.echo(to_json(report.to_dict(), indent=2))

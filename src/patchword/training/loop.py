@@ -84,8 +84,10 @@ class Loop:
         state, steps = self.state, self.feed.steps_per_epoch
         with listening() as stop:
             while state.epoch < self.settings.schedule.epochs and not state.ended:
-                while state.step < (state.epoch + 1) * steps and not self._is_over():
+                while state.step < (state.epoch + 1) * steps:
                     self._epoch(stop)
+                    if self._is_over():
+                        break
                 self._finish_epoch(is_whole=state.step == (state.epoch + 1) * steps)
                 if self._is_over() and state.epoch < self.settings.schedule.epochs:
                     self._tell_of_the_end()
