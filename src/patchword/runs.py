@@ -175,8 +175,8 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:
         return None
-    cache = getattr(settings.run, "cache", "auto")
-    return open_store(dataset.training, stored_as(settings.preprocess, settings.run.stored_size), cache=cache)
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    return open_store(dataset.training, stored, settings.run.cache)
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
@@ -230,7 +230,14 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     reported = _reported(prepared.out, prepared.chosen.settings)
     with reported:
         result = start_run(
-            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+            prepared.dataset,
+            prepared.chosen,
+            facts,
+            prepared.out,
+            progress,
+            prepared.start,
+            reported.moved,
+            prepared.store,
         )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 

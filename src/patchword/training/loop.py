@@ -111,8 +111,10 @@ class Loop:
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
         for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+            # A step of which no image can be read is passed by.
+            state.step = state.epoch * steps + fed.step
             self._step(fed)
-            within = state.step - state.epoch * steps
+            within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
                 went_back = self._look(fed.names)
                 if went_back:
@@ -123,6 +125,7 @@ class Loop:
                 self._save_or_stop(stop, within == steps)
                 if self._is_over():
                     return
+        state.step = (state.epoch + 1) * steps
 
     def _save_or_stop(self, stop: StopRequest, is_last: bool) -> None:
         state = self.state

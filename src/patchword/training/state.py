@@ -29,7 +29,7 @@ class TrainingState:
 
     step: optimiser steps done. epoch: epochs that are complete, including their evaluation. best: the deciding score of the
     best epoch. worse: evaluations since then. sums: of the epoch under way, for its record. broken: steps that were
-    skipped because a number was not finite. ended: why training ended before its last epoch. settings, images: settings (JSON) and data fingerprint of the run; resuming
+    skipped because a number was not finite. ended: why training ended before its last epoch. settings: of the run, as JSON; resuming
     with others is refused.
     """
 
@@ -46,9 +46,8 @@ class TrainingState:
     broken: list[int] = field(default_factory=list)
     ended: str = ""
     settings: str = ""
-    images: str = ""
 
-    _PLAIN = ("step", "epoch", "seconds", "best", "worse", "sums", "broken", "ended", "settings", "images")
+    _PLAIN = ("step", "epoch", "seconds", "best", "worse", "sums", "broken", "ended", "settings")
 
     def save(self, folder: RunFolder, name: str = "") -> None:
         """Write state/STEP.pt with its checksum at the end; keep the last two, and any under a name of its own.
