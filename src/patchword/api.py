@@ -270,6 +270,9 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    find_lr: bool | None = None,
+    max_time: float | None = None,
+    patience: int | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
     threads: int | None = None,
@@ -292,7 +295,8 @@ def train(
 
     resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. options, offline: how the weights are read. progress: True for lines on standard
+    choice to the recipe. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
+    a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     asked = locals()
@@ -337,6 +341,9 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "epochs",
         "batch_size",
         "lr",
+        "find_lr",
+        "max_time",
+        "patience",
         "seed",
         "split_seed",
         "threads",
