@@ -133,7 +133,8 @@ def _rand_step(policy: RandAugment, drawn: tuple[Tensor, ...]) -> Step:
     table = {
         **dict.fromkeys(_RAND, zero),
         "rotate": 30.0 * signed,
-        "posterise": 4.0 - (4.0 * level).floor(),
+        # At least one bit: none, which timm draws at 10, is a black image.
+        "posterise": (4.0 - (4.0 * level).floor()).clamp(min=1.0),
         "solarise": (256.0 - (256.0 * level).floor()) / 255.0,
         "solarise_add": (110.0 * level).floor() / 255.0,
         **dict.fromkeys(("colour", "contrast", "brightness", "sharpness"), factor),

@@ -66,4 +66,4 @@ class Augment:
             pixels = jitter_colour(pixels, settings.colour, draws.stream("colour"))
         if settings.erase > 0:
             pixels = erase(pixels, settings, draws.stream("erase"))
-        return pixels.clamp(0.0, 1.0), matrix
+        return pixels.clamp(0.0, 1.0) if pixels is images else pixels.clamp_(0.0, 1.0), matrix
