@@ -53,10 +53,13 @@ def test_parts_of_a_batch_give_the_bits_of_the_batch(
     for cuts in ((0, 1, 2, 16), (0, 10, 16)):
         parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
         assert torch.equal(torch.cat([augment(images[part], draws.part(part)) for part in parts]), whole)
-    # As the CPU cuts a batch that does not fit in its caches.
+    # As a CPU cuts a large batch for its threads and caches.
     monkeypatch.setattr(views, "CACHE_BYTES", 4 * images[0].numel() * 5)
+    monkeypatch.setattr(views, "SMALLEST_BYTES", 1)
+    threads = torch.get_num_threads()
     again, matrices = augment.with_matrix(images, draws)
     assert torch.equal(again, whole) and torch.equal(matrices, matrix)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("policy", POLICIES)

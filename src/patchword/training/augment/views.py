@@ -8,10 +8,12 @@ from patchword.training.augment.colour import jitter_colour
 from patchword.training.augment.geometry import as_unit_float, draw_geometry, identity, resize, warp
 from patchword.training.augment.policy import apply_policy, composed
 from patchword.training.augment.settings import AugmentSettings, NoPolicy
+from patchword.training.augment.workers import Workers
 from patchword.training.chance import Draws
 
-# Float images that a CPU augments together: larger tensors leave the caches, which takes a third longer at 336 pixels.
-CACHE_BYTES = 16 * 2**20
+# Of float images that a thread augments together. Larger tensors leave the caches, which takes a third longer at 336
+# pixels; for smaller ones, starting the operations takes longer than the operations.
+CACHE_BYTES, SMALLEST_BYTES = 16 * 2**20, 2**20
 
 
 class Augment:
@@ -28,6 +30,7 @@ class Augment:
             raise ValueError(f"output_size must be at least 1 pixel, not {output_size}")
         self.settings = settings
         self.output_size = pair
+        self._workers: Workers | None = None
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Augment `images` [B, C, H, W] (uint8 0..255, or float 0..1); float32 [B, C, h, w] in 0..1.
@@ -41,15 +44,23 @@ class Augment:
         """The views, and the affine maps [B, 2, 3] from their coordinates to those of the images (`draw_geometry`)."""
         if len(draws) != len(images):
             raise ValueError(f"{len(images)} images, but draws for {len(draws)}")
-        each = 4 * images[0].numel() if len(images) else 1
-        count = max(CACHE_BYTES // each, 1) if images.device.type == "cpu" else len(images)
-        if count >= len(images):
+        parts = self._parts(images)
+        if len(parts) == 1 and (images.device.type != "cpu" or torch.get_num_threads() == 1):
             return self._augmented(images, draws)
-        parts = [slice(i, i + count) for i in range(0, len(images), count)]
-        views, matrices = zip(
-            *(self._augmented(images[part], draws.part(part)) for part in parts), strict=True
-        )
-        return torch.cat(views), torch.cat(matrices)
+        if self._workers is None:
+            self._workers = Workers(torch.get_num_threads())
+        found = self._workers.map(lambda part: self._augmented(images[part], draws.part(part)), parts)
+        return torch.cat([views for views, _ in found]), torch.cat([matrix for _, matrix in found])
+
+    def _parts(self, images: Tensor) -> list[slice]:
+        """On a CPU, one or more parts for each thread, as long as these are worth a thread and fit in the caches."""
+        count = len(images)
+        if images.device.type != "cpu" or count == 0:
+            return [slice(0, count)]
+        needed = 4 * images.numel()
+        parts = min(max(torch.get_num_threads(), needed // CACHE_BYTES), needed // SMALLEST_BYTES, count)
+        each = -(-count // max(parts, 1))
+        return [slice(i, min(i + each, count)) for i in range(0, count, each)]
 
     def _augmented(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         pixels, settings = as_unit_float(images), self.settings
