@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from patchword.errors import UserError
-from patchword.training.adamw import AdamW
 from patchword.training.ema import AveragedWeights
+from patchword.training.optimiser import Optimiser
 from patchword.training.runfolder import STATE, RunFolder, writing
 
 KEPT = 2
@@ -34,7 +34,7 @@ class TrainingState:
 
     module: nn.Module
     average: AveragedWeights
-    optimiser: AdamW
+    optimiser: Optimiser
     step: int = 0
     epoch: int = 0
     seconds: float = 0.0
