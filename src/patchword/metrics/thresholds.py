@@ -40,7 +40,9 @@ def choose_thresholds(scores: Floats, truth: NDArray[np.bool_], default: float =
     Raises: ValueError if the shapes differ or a score is not finite.
     """
     if scores.shape != truth.shape or scores.ndim != 2:
-        raise ValueError(f"scores have shape {scores.shape}, but truth has {truth.shape}; both must be [N, C]")
+        raise ValueError(
+            f"scores have shape {scores.shape}, but truth has {truth.shape}; both must be [N, C]"
+        )
     if not np.isfinite(scores).all():
         raise ValueError("a score is NaN or infinite")
     return [_of_class(s, t, default) for s, t in zip(scores.T, truth.astype(bool).T, strict=True)]
