@@ -15,6 +15,7 @@ from patchword.training.ema import AveragedWeights
 from patchword.training.loop import Events, Loop
 from patchword.training.optim import make_optimiser
 from patchword.training.overlay import PATHS, make_overlay
+from patchword.training.precision import LossScale
 from patchword.training.progress import Silent
 from patchword.training.ranks import Ranks
 from patchword.training.recipes import recipe_named
@@ -128,7 +129,12 @@ def run_loop(
     chosen = dataclasses.replace(chosen, **parts)
     seen = Seen()
     optim = dataclasses.replace(chosen.optim, method="adamw")
-    state = TrainingState(task.module, AveragedWeights(task.module, 0.9), make_optimiser(task.module, optim))
+    state = TrainingState(
+        task.module,
+        AveragedWeights(task.module, 0.9),
+        make_optimiser(task.module, optim),
+        LossScale(torch.device("cpu")),
+    )
 
     def warn(text: str) -> None:
         seen.warned.append(text)

@@ -1,7 +1,7 @@
 """Evaluate a model on labelled images: each is scored once, unreadable ones are counted and never replaced."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,17 @@ class EvaluationRequest:
     progress: Callable[[int, int], None] | None = None
 
 
-def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
+def open_for(
+    model: Model, data: str | Path, request: OpenRequest | None = None, split_seed: int | None = None
+) -> Dataset:
     """Open a data set for scoring this model on it.
 
     If the data has no split of its own and the model was trained on exactly this list of images, the
     images held out then are selected again. Any other data is scored completely, except for what
-    `evaluate` leaves out.
-    Raises: DataError, also if images have no class, or a class that the data's own train/ does not have.
+    `evaluate` leaves out. split_seed: hold out images as training with this seed does.
+    Raises: SettingsError if the data has its own split and a seed is given; DataError, also if images have no class, or a class that the data's own train/ does not have.
     """
-    dataset = open_as_trained(model.provenance, data, request or OpenRequest())
+    dataset = open_as_trained(model.provenance, data, request or OpenRequest(), split_seed)
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
     if fatal is not None:  # some images are in no split, so a score would cover only the others
         raise DataError(fatal.message, fatal.fix)
@@ -312,7 +314,7 @@ class _Tally:
         right = int((ranks == 0).sum())
         interval, majority = metrics.wilson_interval(right, scored), metrics.majority(images, self.classes)
         worth = majority.verdict(right / scored, interval[0]) if majority else ""
-        notices = (self.same.notice or self._one_class_only(), worth)
+        notices = (self.same.notice or one_class_only(self.predicted, self.true, self.classes), worth)
         return Evaluation(
             data=data,
             split=self.split.name,
@@ -348,11 +350,13 @@ class _Tally:
             ),
         )
 
-    def _one_class_only(self) -> str:
-        predicted, there = set(self.predicted), set(self.true)
-        if len(predicted) > 1 or len(there) == 1 or len(self.true) < _SURE_OF_ONE_CLASS:
-            return ""
-        return (
-            f"all {len(self.true)} images are classified as {self.classes[predicted.pop()]!r}, although they "
-            f"belong to {len(there)} classes: training collapsed, or these images differ from the training images"
-        )
+
+def one_class_only(predicted: Sequence[int], true: Sequence[int], classes: Sequence[str]) -> str:
+    """A warning if many images of several classes are all classified as one; else ""."""
+    named, there = set(predicted), set(true)
+    if len(named) > 1 or len(there) <= 1 or len(true) < _SURE_OF_ONE_CLASS:
+        return ""
+    return (
+        f"all {len(true)} images are classified as {classes[named.pop()]!r}, although they "
+        f"belong to {len(there)} classes: training collapsed, or these images differ from the training images"
+    )

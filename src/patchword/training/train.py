@@ -26,9 +26,9 @@ from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
 from patchword.training.loop import Events, Loop
-from patchword.training.memory import refuse_too_large
+from patchword.training.memory import micro_batch_for, refuse_too_large
 from patchword.training.optim import make_optimiser
-from patchword.training.precision import choose_precision
+from patchword.training.precision import LossScale, choose_compile, choose_precision
 from patchword.training.progress import Progress, Silent
 from patchword.training.runfolder import RunFolder
 from patchword.training.state import TrainingState
@@ -76,7 +76,7 @@ def start_run(
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         before = start.source.card.provenance.trained_on
         facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
-    chosen = _measured(chosen, model, device, progress)
+    chosen = _measured(chosen, model, len(dataset.training), device, progress)
     state = _new_state(model.to(device), chosen.settings)
     if text := expectation(chosen.settings, len(dataset.training)):
         progress.message(f"note: {text}")
@@ -211,25 +211,43 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
         module=module,
         average=AveragedWeights(module, settings.average.decay),
         optimiser=make_optimiser(module, settings.optim),
+        loss_scale=LossScale(next(model.parameters()).device),
         settings=json.dumps(tree.to_plain(settings)),
     )
 
 
-def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
-    """Set what depends on this machine: threads and precision."""
+def _measured(
+    chosen: Chosen, model: ViT, num_images: int, device: torch.device, progress: Progress
+) -> Chosen:
+    """Set what depends on this machine: threads, precision, compilation, micro-batches."""
     threads = chosen.settings.run.threads or machine.granted_threads()
     if threads > (there := machine.hardware_threads()):
         progress.message(
             f"warning: {threads} threads on a machine with {there} will be slower; use --threads {there}"
         )
     torch.set_num_threads(threads)
-    here = {"threads": threads, "device": str(device)}
-    who = tree.source_of("run.precision", chosen.sources)
-    if who.startswith(("option", "file")):
-        return resolved(chosen.settings, chosen.sources, **here)
-    precision, why = choose_precision(model, chosen.settings, device)
-    progress.message(f"precision: {precision} ({why})")
-    return resolved(chosen.settings, chosen.sources, **here, precision=precision)
+    settings = chosen.settings
+    here: dict[str, Any] = {"threads": threads, "device": str(device)}
+    if not _is_given("run.precision", chosen):
+        here["precision"], why = choose_precision(model, settings, device)
+        progress.message(f"precision: {here['precision']} ({why})")
+    if settings.run.compile == "auto":
+        here["compile"], why = choose_compile(settings, num_images, device)
+        if here["compile"] == "always":
+            progress.message(f"compiled with torch.compile: {why}")
+    if not _is_given("run.micro_batch", chosen):
+        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        here["micro_batch"] = micro_batch_for(settings, num_images, left=left)
+        if here["micro_batch"]:
+            progress.message(
+                f"micro-batches of {here['micro_batch']}: a batch of {settings.run.batch_size} images does not fit into memory; "
+                "the gradients are those of the complete batch"
+            )
+    return resolved(settings, chosen.sources, **here)
+
+
+def _is_given(path: str, chosen: Chosen) -> bool:
+    return tree.source_of(path, chosen.sources).startswith(("option", "file"))
 
 
 def _run(
@@ -268,8 +286,11 @@ def _run(
     keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
     feed: Feed = batches.feed(task.collate)
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
+    loop = Loop(settings, task, feed, state, keep, events)
+    if settings.run.find_lr and state.step == 0:
+        loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
     try:
-        Loop(settings, task, feed, state, keep, events).run()
+        loop.run()
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise
@@ -277,6 +298,29 @@ def _run(
         progress.close()
     folder.log("finished")
     return RunResult(folder=folder.path, settings=settings, skipped=tuple(batches.skipped))
+
+
+def _with_measured_rate(
+    loop: Loop, state: TrainingState, folder: RunFolder, progress: Progress
+) -> TrainSettings:
+    """Measure the learning rate, and write it where the run's settings are."""
+    found = loop.measure_rate()
+    progress.message(found.text)
+    folder.log(found.text)
+    optim, run = replace(loop.settings.optim, lr=found.lr), replace(loop.settings.run, find_lr=False)
+    settings = replace(loop.settings, optim=optim, run=run)
+    changed = {"optim.lr": found.lr, "run.find_lr": False}
+    _change_config(folder, changed, "measured by --find-lr")
+    state.settings = json.dumps(tree.to_plain(settings))
+    state.save(folder)
+    return settings
+
+
+def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
+    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
+    for path, value in changed.items():
+        text = tree.with_leaf(text, path, value, source)
+    folder.write_text(runfolder.CONFIG, text)
 
 
 def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], None]) -> Split:
