@@ -20,7 +20,7 @@ from patchword.errors import DataError, plural
 from patchword.images.preprocess import ValueRange
 from patchword.inference.engine import Output, SameAnswers
 from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
-from patchword.inference.model import Model, softmax
+from patchword.inference.model import Model
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
@@ -295,7 +295,7 @@ class _Tally:
         logits, label = answer.values[None], int(self.split.labels[answer.index])
         labels = np.array([label])
         rank = int(metrics.ranks(logits, labels)[0])
-        shares = softmax(answer.values)
+        shares = metrics.softmax(answer.values)
         predicted = int(np.argmax(shares))
         self.loss += float(metrics.cross_entropy(logits, labels)[0])
         if len(self.true) % self._every == 0:

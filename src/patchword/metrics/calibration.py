@@ -123,4 +123,4 @@ def fit_temperature(logits: Floats, labels: Indices) -> float:
     for _ in range(50):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return 1 / (low * high) ** 0.5
+    return float(1 / (low * high) ** 0.5)
