@@ -287,6 +287,8 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    tune: str | None = None,
+    cache: str | None = None,
     find_lr: bool | None = None,
     max_time: float | None = None,
     patience: int | None = None,
@@ -312,7 +314,8 @@ def train(
 
     resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
+    choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
+    or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
     a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
@@ -358,6 +361,8 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "epochs",
         "batch_size",
         "lr",
+        "tune",
+        "cache",
         "find_lr",
         "max_time",
         "patience",
@@ -368,9 +373,18 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "device",
     )
     given = {name: asked[name] for name in names}
+    given["tune"] = _tune(given["tune"])
     for name in ("image_size", "patch_size"):
         given[name] = _sides(given[name], name)
     return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
+
+
+def _tune(text: str | None) -> Any:
+    """The setting of `tune`; None leaves the choice to the recipe."""
+    from patchword.settings import to_plain
+    from patchword.training.tune import parse_tune
+
+    return None if text in (None, "auto") else to_plain(parse_tune(text))
 
 
 def _show_start(prepared: Prepared, shown: "Progress") -> None:
