@@ -16,7 +16,7 @@ STAGES = (
     ("read_s", "read files"),
     ("decode_s", "decode images"),
     ("augment_s", "augment"),
-    ("step_s", "train (forward, backward, update)"),
+    ("step_s", "model and optimiser"),
 )
 BOX, PAD = 240, 34
 
