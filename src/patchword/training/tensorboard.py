@@ -28,7 +28,7 @@ class TensorBoard:
                 "run.tensorboard is set, but the package tensorboard is not installed",
                 'pip install "patchword[tensorboard]", or remove the setting',
             ) from error
-        self._writer = SummaryWriter(str(run_folder / FOLDER), purge_step=first_step or None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run_folder / FOLDER), purge_step=first_step or None)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add every finite number of a record to its curve. Records without a step are not curves."""
@@ -37,9 +37,9 @@ class TensorBoard:
             return
         for name, value in record.items():
             if name not in _PLACES and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
         if kind == "epoch":
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
