@@ -13,7 +13,7 @@ from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_words import as_python, in_python
-from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run
+from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run, write_training_views
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -174,15 +174,28 @@ def check(
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
+    all: bool = False,
+    augment: str | Path | None = None,
+    recipe: str | None = None,
+    weights: str | Path | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Check a data set and list its problems.
 
     image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
-    value_range: lowest and highest value of float, 16- and 32-bit images.
-    Raises: DataError if there is no data set.
+    value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
+    augment: a PNG file to write; it shows sixteen training views, as `train` with recipe, weights, config and settings
+    would make them.
+    Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
     from patchword import machine
 
+    if augment is None and any((recipe, weights, config, settings)):
+        message = "recipe, weights, config and settings only apply to the training views"
+        raise SettingsError(message, "give augment, or remove them")
+    given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
+    overlay = _overlay(config, given, settings)
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
@@ -190,8 +203,12 @@ def check(
         split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
+        split_seed=overlay.get("run.split_seed") or 0,
     )
-    found = check_data(open_data(data, opening), workers=machine.granted_threads(), value_range=value_range)
+    dataset, workers = open_data(data, opening), machine.granted_threads()
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
+    if augment is not None:
+        write_training_views(found, overlay, Path(augment))
     problems = (
         replace(problem, message=as_python(problem.message), fix=as_python(problem.fix))
         for problem in found.problems

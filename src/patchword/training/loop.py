@@ -84,8 +84,10 @@ class Loop:
         state, steps = self.state, self.feed.steps_per_epoch
         with listening() as stop:
             while state.epoch < self.settings.schedule.epochs and not state.ended:
-                while state.step < (state.epoch + 1) * steps and not self._is_over():
+                while state.step < (state.epoch + 1) * steps:
                     self._epoch(stop)
+                    if self._is_over():
+                        break
                 self._finish_epoch(is_whole=state.step == (state.epoch + 1) * steps)
                 if self._is_over() and state.epoch < self.settings.schedule.epochs:
                     self._tell_of_the_end()
@@ -109,8 +111,10 @@ class Loop:
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
         for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+            # A step of which no image can be read is passed by.
+            state.step = state.epoch * steps + fed.step
             self._step(fed)
-            within = state.step - state.epoch * steps
+            within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
                 went_back = self._look(fed.names)
                 if went_back:
@@ -121,6 +125,7 @@ class Loop:
                 self._save_or_stop(stop, within == steps)
                 if self._is_over():
                     return
+        state.step = (state.epoch + 1) * steps
 
     def _save_or_stop(self, stop: StopRequest, is_last: bool) -> None:
         state = self.state

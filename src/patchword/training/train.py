@@ -12,12 +12,13 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.data.batches import Batches
 from patchword.data.contents import pack, seen_in, unpack
 from patchword.data.dataset import Dataset, Split
+from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
-from patchword.errors import DataError, TrainingBroken, UserError
-from patchword.images.preprocess import Preprocess
+from patchword.data.stamps import Stamps, describe_changes
+from patchword.data.store import Store, open_store, stored_as
+from patchword.errors import DataError, TrainingBroken, UserError, plural
 from patchword.model.vit import ViT
 from patchword.training import runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
@@ -30,9 +31,8 @@ from patchword.training.memory import micro_batch_for, refuse_too_large
 from patchword.training.optim import make_optimiser
 from patchword.training.precision import LossScale, choose_compile, choose_precision
 from patchword.training.progress import Progress, Silent
-from patchword.training.runfolder import RunFolder
+from patchword.training.runfolder import RunFolder, write_whole
 from patchword.training.state import TrainingState
-from patchword.training.task import Feed
 from patchword.training.tasks.make import make_module, make_task
 from patchword.training.weights import Start, fill
 
@@ -57,11 +57,12 @@ def start_run(
     progress: Progress | None = None,
     start: Start | None = None,
     claimed: Callable[[Path], None] | None = None,
+    store: Store | None = None,
 ) -> RunResult:
     """Train from scratch, or from the weights `start`, into the new folder `out`.
 
     If another run takes that name meanwhile, the next free name is used; `claimed` is called with the folder.
-    facts: for data.json.
+    facts: for data.json. store: of the training images, with those that were decoded already.
 
     Raises: OutputError if `out` cannot be written, SettingsError if the settings describe another model
     than `start`, TrainingBroken, Interrupted.
@@ -89,7 +90,7 @@ def start_run(
         _write_initial_files(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
         try:
-            return _run(dataset, chosen.settings, state, folder, facts, progress)
+            return _run(dataset, chosen.settings, state, folder, facts, progress, store)
         except DataError:
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
@@ -141,8 +142,7 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     _refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
-            skipped = tuple((entry["name"], entry["reason"]) for entry in facts.get("skipped", []))
-            return RunResult(folder=folder.path, settings=settings, skipped=skipped)
+            return RunResult(folder=folder.path, settings=settings, skipped=tuple(_listed(facts)))
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
@@ -257,34 +257,37 @@ def _run(
     folder: RunFolder,
     facts: Mapping[str, Any],
     progress: Progress,
+    store: Store | None = None,
 ) -> RunResult:
     torch.set_num_threads(settings.run.threads)
-    workers = machine.granted_cores()
-    stored = replace(
-        Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels),
-        reading=settings.preprocess.reading,
-    )
-    batches = Batches(
-        dataset.training, stored, batch_size=settings.run.batch_size, seed=settings.run.seed, workers=workers
-    )
-    batches.prepare(progress.reading)
-    if state.images not in ("", batches.fingerprint):
-        raise UserError(
-            f"{dataset.path} has changed since {folder.path} was started: files with the same names have different content",
-            "restore the data, or start a new run",
-        )
-    state.images = batches.fingerprint
-    for name, reason in batches.skipped:
-        folder.log(f"skipped {name}: {reason}")
+    workers, split = machine.granted_cores(), dataset.training
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    if store is None or store.preprocess != stored:
+        store = open_store(split, stored, settings.run.cache)
+    progress.message(store.text)
+    _refuse_changed_files(store.stamps, dataset, folder)
+    store.stamps.read_rest(split, progress.reading)
+    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    unreadable = _unreadable(facts, split, folder)
 
     def warn(text: str) -> None:
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = batches.contents | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    device = next(state.module.parameters()).device
     task = make_task(settings, state.module, dataset, _unseen(dataset, trained, warn), workers)
     keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
-    feed: Feed = batches.feed(task.collate)
+    feed = Feed(
+        split,
+        store,
+        task.collate,
+        batch_size=settings.run.batch_size,
+        seed=settings.run.seed,
+        workers=workers,
+        unreadable=unreadable,
+        pin=device.type == "cuda",
+    )
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
     loop = Loop(settings, task, feed, state, keep, events)
     if settings.run.find_lr and state.step == 0:
@@ -297,7 +300,39 @@ def _run(
     finally:
         progress.close()
     folder.log("finished")
-    return RunResult(folder=folder.path, settings=settings, skipped=tuple(batches.skipped))
+    for name, reason in feed.skipped:
+        folder.log(f"skipped {name}: {reason}")
+    known = [(name, reason) for name, reason in _listed(facts) if name in set(split.names)]
+    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+
+
+def _listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The images that the check could not read, with the reason."""
+    return [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+
+
+def _unreadable(facts: Mapping[str, Any], split: Split, folder: RunFolder) -> list[int]:
+    """The places of the training images that the check could not read."""
+    listed, place = _listed(facts), {name: i for i, name in enumerate(split.names)}
+    for name, reason in listed:
+        folder.log(f"skipped {name}: {reason}")
+    return [place[name] for name, _ in listed if name in place]
+
+
+def _refuse_changed_files(stamps: Stamps, dataset: Dataset, folder: RunFolder) -> None:
+    """Compare with the files that the run began with. Raises: UserError with the names of those that changed."""
+    path = folder.path / runfolder.STAMPS
+    if not path.exists():
+        return
+    before = Stamps.from_bytes(path.read_bytes(), str(path))
+    changed = stamps.changed(before, dataset.training)
+    if changed:
+        raise UserError(
+            f"{plural(len(changed), 'training image')} in {dataset.path} {'has' if len(changed) == 1 else 'have'} different "
+            f"content than when {folder.path} was started: {describe_changes(changed)}",
+            "restore the data, or start a new run",
+        )
+    stamps.adopt(before)
 
 
 def _with_measured_rate(
