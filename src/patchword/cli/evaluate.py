@@ -174,5 +174,16 @@ def _print(found: "Evaluation", why: str) -> None:
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"
-    console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
+    console.print(f"loss   {found.loss:.4f}\n{_calibration(found)}scored {images}\n")
     print_classes(console, found.class_names, found.classes, found.confusion)
+
+
+def _calibration(found: "Evaluation") -> str:
+    """One line, if there are enough images to fit a temperature: below that, the error says little."""
+    measured = found.calibration
+    if measured is None or measured.temperature is None:
+        return ""
+    return (
+        f"calibration error {percent(measured.ece)} (ECE, {len(measured.bins)} bins of equal mass); "
+        f"{percent(measured.ece_after or 0.0)} with a fitted temperature\n"
+    )
