@@ -25,13 +25,14 @@ from patchword.errors import (
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.model import Model
     from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
     from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
+    from patchword.training.runfolder import RunFolder
     from patchword.training.weights import Start
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
@@ -330,7 +331,10 @@ def _finish(
     from patchword.reports.html import write_report
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
+    model = load(folder / LAST)
+    evaluation = replace(score(model, dataset), data=dataset.path)
+    evaluation = replace(evaluation, training=_training_score(model, dataset, RunFolder(folder)))
+    _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
@@ -369,3 +373,24 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
     )
     write_views(views, title, path)
     return chosen
+
+
+def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":
+    """The score on clean training images, or None if their files are no longer readable: the run has its weights."""
+    from patchword.inference.evaluate import training_score
+
+    try:
+        return training_score(model, dataset)
+    except DataError as error:
+        folder.log(f"no training score: {error.message}")
+        return None
+
+
+def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
+    """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
+    from patchword.checkpoints.native import read_model, write_model
+
+    if evaluation.calibration is None or evaluation.calibration.temperature is None:
+        return
+    card, tensors = read_model(path)
+    write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))

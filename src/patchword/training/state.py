@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from patchword.errors import UserError
-from patchword.training.adamw import AdamW
 from patchword.training.ema import AveragedWeights
+from patchword.training.optimiser import Optimiser
 from patchword.training.precision import LossScale
 from patchword.training.runfolder import STATE, RunFolder, writing
 
@@ -35,7 +35,7 @@ class TrainingState:
 
     module: nn.Module
     average: AveragedWeights
-    optimiser: AdamW
+    optimiser: Optimiser
     loss_scale: LossScale
     step: int = 0
     epoch: int = 0
