@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
-from patchword.data.request import OpenRequest
+from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_words import as_python, in_python
@@ -185,10 +185,10 @@ def check(
 
     image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
-    augment: a PNG file to write; it shows sixteen training views, as `train` with recipe, weights, config and settings
-    would make them.
+    augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
+    asked = locals()
     from patchword import machine
 
     if augment is None and any((recipe, weights, config, settings)):
@@ -196,23 +196,12 @@ def check(
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
     overlay = _overlay(config, given, settings)
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        class_level=class_level,
-        split_column=split_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-        split_seed=overlay.get("run.split_seed") or 0,
-    )
+    opening = replace(_opening(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     found = check_data(dataset, workers=workers, value_range=value_range, every=all)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
-    problems = (
-        replace(problem, message=as_python(problem.message), fix=as_python(problem.fix))
-        for problem in found.problems
-    )
+    problems = (replace(p, message=as_python(p.message), fix=as_python(p.fix)) for p in found.problems)
     return replace(found, problems=tuple(problems))
 
 
@@ -245,6 +234,7 @@ def evaluate(
     `include_trained`. Unreadable images are listed in `unreadable` and not scored.
     Raises: DataError, CheckpointError, SettingsError.
     """
+    asked = locals()
     from patchword.inference import evaluate as scoring
     from patchword.inference.load import load as load_model
 
@@ -254,14 +244,7 @@ def evaluate(
         raise SettingsError(
             "device and options do not apply to a model that is already loaded", "remove device and options"
         )
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        class_level=class_level,
-        split_column=split_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-    )
+    opening = _opening(asked)
     request = scoring.EvaluationRequest(
         split=split,
         batch_size=batch_size,
@@ -331,21 +314,19 @@ def train(
     return run(prepared, shown)
 
 
+def _opening(asked: Mapping[str, Any]) -> OpenRequest:
+    """The parameters of a function that say how data are opened."""
+    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
+    return OpenRequest(**{name: asked[name] for name in names})
+
+
 def _request(asked: Mapping[str, Any]) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
-    opening = (
-        "image_column",
-        "label_column",
-        "class_level",
-        "split_column",
-        "ignore_unknown_classes",
-        "max_pixels",
-    )
     return TrainRequest(
         data=str(asked["data"]),
         overlay=_overlay(asked["config"], _given(asked), asked["settings"]),
         out=None if asked["out"] is None else str(asked["out"]),
-        opening=OpenRequest(**{name: asked[name] for name in opening}),
+        opening=_opening(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
     )
