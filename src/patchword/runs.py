@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
+from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.store import Store, open_store, stored_as
 from patchword.errors import (
     DataError,
     Interrupted,
@@ -23,13 +25,14 @@ from patchword.errors import (
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.model import Model
     from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
     from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
+    from patchword.training.runfolder import RunFolder
     from patchword.training.weights import Start
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
@@ -58,7 +61,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings."""
+    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings.
+
+    store: of the training images at the size in the settings, with those that the check decoded.
+    """
 
     dataset: Dataset
     report: CheckReport
@@ -66,6 +72,7 @@ class Prepared:
     opening: OpenRequest
     out: Path
     start: "Start | None" = None
+    store: Store | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +116,15 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
     start = _start(request, early.weights)
+    store = _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
         value_range=overlay.get("preprocess.reading.value_range")
         or (None if start is None else start.value_range),
         progress=progress.reading if progress else None,
+        before_training=True,
+        store=store,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
@@ -126,9 +136,48 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
     out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
+    settings = chosen.settings
+    if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
+        store = None  # the glance was wrong
     return Prepared(
-        dataset=dataset, report=report, chosen=chosen, opening=opening, out=free_folder(out), start=start
+        dataset=dataset,
+        report=report,
+        chosen=chosen,
+        opening=opening,
+        out=free_folder(out),
+        start=start,
+        store=store,
     )
+
+
+def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") -> Store | None:
+    """A store for the training images of the size that the recipe will probably choose, which the check can fill.
+
+    The recipe needs the median size of the images, which a glance at some headers tells before the check.
+    None if it cannot be foreseen; the check then says what is wrong.
+    """
+    from patchword.training.choose import choose
+    from patchword.training.recipes.facts import DataFacts
+
+    size, channels = glance(dataset), natural_channels(dataset)
+    if size is None or "train" not in dataset.splits:
+        return None
+    facts = DataFacts(
+        num_images=len(dataset.training),
+        num_classes=len(dataset.classes),
+        channels=channels,
+        size=size,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        mirrors=not _written_signs(dataset.classes),
+        weights=None if start is None else start.source.card,
+    )
+    try:
+        settings = choose(dataset, facts, overlay).settings
+    except PatchwordError:
+        return None
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    return open_store(dataset.training, stored, settings.run.cache)
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
@@ -182,7 +231,14 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     reported = _reported(prepared.out, prepared.chosen.settings)
     with reported:
         result = start_run(
-            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+            prepared.dataset,
+            prepared.chosen,
+            facts,
+            prepared.out,
+            progress,
+            prepared.start,
+            reported.moved,
+            prepared.store,
         )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
@@ -275,10 +331,66 @@ def _finish(
     from patchword.reports.html import write_report
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
+    model = load(folder / LAST)
+    evaluation = replace(score(model, dataset), data=dataset.path)
+    evaluation = replace(evaluation, training=_training_score(model, dataset, RunFolder(folder)))
+    _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")
     write_report(folder)
     return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)
+
+
+def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) -> "Chosen":
+    """Draw sixteen training views, as `train` with these settings would make them, into a PNG; return the settings.
+
+    Raises: as `prepare`; OutputError.
+    """
+    from patchword.reports.views import check_picture, write_views
+    from patchword.training.choose import choose
+    from patchword.training.preview import draw_views
+
+    check_picture(path)
+    if report.fatal:
+        raise DataError(report.fatal[0].message, report.fatal[0].fix)
+    dataset = report.dataset
+    start = _start(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
+    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    chosen = choose(dataset, facts, overlay)
+    settings = chosen.settings
+    views = draw_views(dataset, settings)
+    (height, width), (rows, columns) = settings.view_size, settings.run.stored_size
+    first = (
+        ""
+        if settings.preprocess.in_channels in (1, 3)
+        else f"; the first of {settings.preprocess.in_channels} channels"
+    )
+    title = (
+        f"{len(views)} training views of {os.path.basename(os.path.normpath(dataset.path))}, recipe {settings.run.recipe}",
+        f"left: the stored image, {columns} x {rows} pixels; right: a training view, {width} x {height}{first}; below: the target",
+    )
+    write_views(views, title, path)
+    return chosen
+
+
+def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":
+    """The score on clean training images, or None if their files are no longer readable: the run has its weights."""
+    from patchword.inference.evaluate import training_score
+
+    try:
+        return training_score(model, dataset)
+    except DataError as error:
+        folder.log(f"no training score: {error.message}")
+        return None
+
+
+def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
+    """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
+    from patchword.checkpoints.native import read_model, write_model
+
+    if evaluation.calibration is None or evaluation.calibration.temperature is None:
+        return
+    card, tensors = read_model(path)
+    write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))

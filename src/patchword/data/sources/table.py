@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
+from patchword.data.missing import not_there
 from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import in_order, split_order
@@ -20,6 +21,7 @@ from patchword.data.sources.table_labels import contradicting_rows, label_texts,
 from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
 from patchword.data.sources.table_text import parse_text
 from patchword.data.splits import split_in_two
+from patchword.data.stamps import Stamp, file_stamp
 from patchword.errors import DataError, plural, suggestion
 from patchword.images.suffixes import SUFFIXES
 
@@ -88,6 +90,15 @@ def _columns(path: str, origin: Origin) -> Columns:
     return parse_text(path, _content(path), origin.place.is_there)
 
 
+def read_columns(path: str) -> Columns:
+    """The columns of a table, whether or not its images exist. Raises: DataError if it is not a table."""
+    if not recognises(path):
+        if not Path(path).exists():
+            raise DataError(not_there(path).message, f"give {DESCRIPTION}")
+        raise DataError(f"{path} is not a table", f"give {DESCRIPTION}")
+    return _columns(path, _origin(path))
+
+
 def read_images(path: str, request: OpenRequest) -> tuple[Sequence[str | None], Reader]:
     """What each row calls its image (None if it has none), and a reader of them; no label is needed."""
     origin = _origin(path)
@@ -142,6 +153,9 @@ class PathReader:
             return os.stat(self(row)).st_size
         except (OSError, ValueError):
             return ("row", row)
+
+    def stamp(self, row: int) -> Stamp | None:
+        return file_stamp(self(row))
 
 
 @dataclass(frozen=True)
