@@ -40,13 +40,17 @@ class ScheduleSettings:
 def lr_factor(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
     """The share of the peak learning rate at `step` (from 0)."""
     total = settings.epochs * steps_per_epoch
-    # A warm-up longer than the run would never reach the peak.
-    warmup = min(settings.warmup_epochs * steps_per_epoch, total / 2)
+    warmup = _warmup(steps_per_epoch, settings)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     start = cooldown_start(steps_per_epoch, settings) if settings.shape == "constant" else warmup
     progress = min(max(step - start, 0) / max(total - start, 1), 1.0)
     return settings.final_lr + (1 - settings.final_lr) * _left(progress, settings)
+
+
+def _warmup(steps_per_epoch: int, settings: ScheduleSettings) -> float:
+    """The steps of the warm-up: at most half of the run, because a longer one would never reach the peak."""
+    return min(settings.warmup_epochs, settings.epochs / 2) * steps_per_epoch
 
 
 def _left(progress: float, settings: ScheduleSettings) -> float:
@@ -61,7 +65,7 @@ def _left(progress: float, settings: ScheduleSettings) -> float:
 def cooldown_start(steps_per_epoch: int, settings: ScheduleSettings) -> float:
     """The number of steps before the cooldown of a "constant" run. A state saved here is what a longer run goes on from."""
     total = settings.epochs * steps_per_epoch
-    warmup = min(settings.warmup_epochs * steps_per_epoch, total / 2)
+    warmup = _warmup(steps_per_epoch, settings)
     return max(warmup, (1 - settings.cooldown) * total)
 
 

@@ -126,14 +126,14 @@ def test_a_rate_for_256_images_becomes_that_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
-@pytest.mark.parametrize("shape", ["1-sqrt", "linear"])
-def test_each_schedule_reaches_its_peak_and_ends_at_its_share(kind: str, shape: str) -> None:
+@pytest.mark.parametrize("cooldown", ["1-sqrt", "linear"])
+def test_each_schedule_reaches_its_peak_and_ends_at_its_share(kind: str, cooldown: str) -> None:
     settings = ScheduleSettings(
-        kind=kind,  # type: ignore[arg-type]
+        shape=kind,  # type: ignore[arg-type]
         epochs=10,
         warmup_epochs=1,
         final_lr=0.1,
-        cooldown_shape=shape,  # type: ignore[arg-type]
+        cooldown_shape=cooldown,  # type: ignore[arg-type]
     )
     shares = [lr_factor(step, 7, settings) for step in range(71)]
     assert max(shares) == pytest.approx(1.0) and shares[-1] == pytest.approx(0.1)
