@@ -23,6 +23,7 @@ from patchword.settings import to_json
 if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
     from patchword.inference.evaluate import Evaluation
+    from patchword.probes.fit import ProbeReport
 
 
 @click.command()
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score images that MODEL was trained on (excluded by default).",
 )
+@click.option(
+    "--probe",
+    type=click.Choice(["knn", "linear"]),
+    help="Score a probe fitted to the features of DATA's training split, not MODEL's head.",
+)
+@click.option(
+    "--k", type=click.IntRange(1), help="Neighbours of --probe knn. [default: 20; fewer in small classes]"
+)
+@click.option("--no-cache", is_flag=True, help="Neither use nor store the features of --probe.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
@@ -49,6 +59,9 @@ def evaluate(
     data: str,
     split: str | None,
     include_trained: bool,
+    probe: str | None,
+    k: int | None,
+    no_cache: bool,
     as_json: bool,
     output: str | None,
     batch_size: int | None,
@@ -71,6 +84,7 @@ def evaluate(
     \b
     patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
+    patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
 
     Classes are matched by name. Images that MODEL was trained on are excluded and counted.
     Unreadable images are listed; the exit code is then 3.
@@ -79,7 +93,10 @@ def evaluate(
     if output is not None:
         _check_output(output)
     machine.tune_allocator()
+    from patchword.inference import probe as probing
     from patchword.inference.load import load
+
+    probed = probing.probe_request(probe, k, not no_cache)
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
@@ -102,7 +119,11 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
+        if probed is not None:
+            dataset = probing.open_for_probe(loaded, data, opening)
+            found = probing.evaluate_probe(loaded, dataset, probed, request)
+        else:
+            found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
     _deliver(found, loaded.report, as_json=as_json, output=output)
 
 
@@ -164,6 +185,8 @@ def _print(found: "Evaluation", why: str) -> None:
         console.print(line(why, "dim"))
     if found.trained_on is not None and found.trained_on.images:
         console.print(line(found.trained_on.text, "yellow"))
+    if found.probe is not None:
+        console.print(line(_probe_text(found.probe)))
     console.print()
     top1 = line(f"top-1  {percent(found.top1)}", "bold")
     over = f" {found.coverage}" if found.coverage else ""
@@ -184,6 +207,19 @@ def _print(found: "Evaluation", why: str) -> None:
         shares = ("–" if x is None else percent(x) for x in (c.precision, c.recall, c.f1))
         table.add_row(line(name), str(c.images), *shares, line(confused))
     console.print(table)
+
+
+def _probe_text(probe: "ProbeReport") -> str:
+    """What was fitted, on what, and where the features came from."""
+    if probe.kind == "knn":
+        what = f"k-NN probe, k {probe.k}"
+    else:
+        what = f"linear probe, L2 penalty {probe.penalty:.2g} chosen by folds of the training images"
+    came = "computed" if not probe.cached else f"{probe.cached} from the cache"
+    return (
+        f"{what}, fitted to {plural(probe.images, 'training image')}\n"
+        f"feature: {probe.feature}; {plural(probe.computed_of, 'image')} ({came}), {probe.seconds:.1f} s"
+    )
 
 
 def _confused_with(row: list[int], index: int, names: tuple[str, ...]) -> str:
