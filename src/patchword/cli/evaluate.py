@@ -22,7 +22,10 @@ from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
-    from patchword.inference.evaluate import Evaluation
+    from patchword.data.request import OpenRequest
+    from patchword.inference.evaluate import Evaluation, EvaluationRequest
+    from patchword.inference.model import Model
+    from patchword.inference.probe import ProbeRequest
     from patchword.probes.fit import ProbeReport
 
 
@@ -93,14 +96,14 @@ def evaluate(
     if output is not None:
         _check_output(output)
     machine.tune_allocator()
-    from patchword.inference import probe as probing
     from patchword.inference.load import load
+    from patchword.inference.probe import probe_request
 
-    probed = probing.probe_request(probe, k, not no_cache)
+    probed = probe_request(probe, k, not no_cache)
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
-    from patchword.inference import evaluate as scoring
+    from patchword.inference.evaluate import EvaluationRequest
 
     opening = open_request(
         image_column,
@@ -111,7 +114,7 @@ def evaluate(
         max_pixels=max_pixels,
     )
     with counting("scoring images", quiet=as_json) as progress:
-        request = scoring.EvaluationRequest(
+        request = EvaluationRequest(
             split=split,
             include_trained=include_trained,
             batch_size=batch_size,
@@ -119,12 +122,24 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        if probed is not None:
-            dataset = probing.open_for_probe(loaded, data, opening)
-            found = probing.evaluate_probe(loaded, dataset, probed, request)
-        else:
-            found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
+        found = _scored(loaded, data, opening, request, probed)
     _deliver(found, loaded.report, as_json=as_json, output=output)
+
+
+def _scored(
+    model: "Model",
+    data: str,
+    opening: "OpenRequest",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "Evaluation":
+    """Score the model's own head, or a probe."""
+    from patchword.inference.evaluate import evaluate, open_for
+    from patchword.inference.probe import evaluate_probe, open_for_probe
+
+    if probe is not None:
+        return evaluate_probe(model, open_for_probe(model, data, opening), probe, request)
+    return evaluate(model, open_for(model, data, opening), request)
 
 
 def _check_unreadable(found: "Evaluation") -> None:

@@ -112,11 +112,7 @@ def evaluate_probe(
     found = tally.evaluation(dataset.path, str(model.report.path))
     notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
     notes += [*not_held_out(dataset, split), *(cache.notes if cache else ())]
-    if train.failures:
-        first = train.failures[0]
-        notes.append(
-            f"{plural(len(train.failures), 'unreadable image')} of train skipped, such as {first.name}: {first.reason}"
-        )
+    notes += _skipped(train)
     if not fitted.converged:
         notes.append("the linear probe did not converge: more iterations could change its score slightly")
     report = ProbeReport(
@@ -134,6 +130,14 @@ def evaluate_probe(
     )
     images = len(scored) + len(scored.failures)
     return replace(found, images=images, notes=tuple(notes), trained_on=overlap, probe=report)
+
+
+def _skipped(train: Features) -> list[str]:
+    """A note of the unreadable training images, if there are any."""
+    if not train.failures:
+        return []
+    first, count = train.failures[0], plural(len(train.failures), "unreadable image")
+    return [f"{count} of train skipped, such as {first.name}: {first.reason}"]
 
 
 def _without_fitted(
