@@ -213,6 +213,9 @@ def evaluate(
     split: str | None = None,
     split_seed: int | None = None,
     include_trained: bool = False,
+    probe: Literal["knn", "linear"] | None = None,
+    k: int | None = None,
+    no_cache: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
     options: Options | None = None,
@@ -231,13 +234,17 @@ def evaluate(
     split_seed: hold out images as `train` does with this seed; None for the split of the model's training. device,
     options, offline: how the model is loaded. value_range: (lowest, highest) of deep images, if it differs
     from the model's. Images that the model was trained on are excluded and counted, unless
-    `include_trained`. Unreadable images are listed in `unreadable` and not scored.
+    `include_trained`. Unreadable images are listed in `unreadable` and not scored. probe: score a k-NN or linear
+    probe that is fitted to the features of the training split, instead of the model's head. k: neighbours of
+    k-NN. no_cache: neither use nor store the features on disk.
     Raises: DataError, CheckpointError, SettingsError.
     """
     asked = locals()
     from patchword.inference import evaluate as scoring
+    from patchword.inference import probe as probing
     from patchword.inference.load import load as load_model
 
+    probed = probing.probe_request(probe, k, not no_cache)
     if isinstance(model, str | Path):
         model = load_model(model, device=device, options=options, offline=offline)
     elif device is not None or options is not None:
@@ -252,7 +259,11 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
+    if probed is not None:
+        dataset = probing.open_for_probe(model, data, opening, split_seed)
+        found = probing.evaluate_probe(model, dataset, probed, request)
+    else:
+        found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
 
