@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
+from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.store import Store, open_store, stored_as
 from patchword.errors import (
     DataError,
     Interrupted,
@@ -23,13 +25,14 @@ from patchword.errors import (
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.model import Model
     from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
     from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
+    from patchword.training.runfolder import RunFolder
     from patchword.training.teacher import Teaching
     from patchword.training.weights import Start
 
@@ -61,7 +64,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Everything needed to train: a checked data set, how it was opened, the starting weights, the teacher, the settings."""
+    """Everything needed to train: a checked data set, how it was opened, the starting weights, the teacher and the settings.
+
+    store: of the training images at the size in the settings, with those that the check decoded.
+    """
 
     dataset: Dataset
     report: CheckReport
@@ -70,6 +76,7 @@ class Prepared:
     out: Path
     start: "Start | None" = None
     teaching: "Teaching | None" = None
+    store: Store | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +101,11 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     Raises: DataError for the first problem that makes training meaningless; CheckpointError.
     """
     from patchword import machine
-    from patchword.training.choose import choose
     from patchword.training.config import RunSettings
     from patchword.training.memory import refuse_too_large
+    from patchword.training.recipes.facts import data_facts
     from patchword.training.runfolder import free_folder
+    from patchword.training.teacher import asked_teacher
 
     machine.tune_allocator()
     overlay, known = request.overlay, ("split_seed", "weights", "device")
@@ -112,28 +120,27 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         raise SettingsError(
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
-    start, teaching = _start(request, early.weights), _teaching(request, dataset)
+    start = _start(request, early.weights)
+    teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
+    store = _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
         value_range=overlay.get("preprocess.reading.value_range")
         or (None if start is None else start.value_range),
         progress=progress.reading if progress else None,
+        before_training=True,
+        store=store,
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     facts = replace(data_facts(report), weights=None if start is None else start.source.card)
-    chosen = choose(dataset, facts, overlay)
+    chosen = _chosen(dataset, facts, overlay, start, teaching)
     refuse_too_large(chosen.settings, len(dataset.training))
-    if start is not None:
-        from patchword.training.weights import doubts
-
-        chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
-    if teaching is not None:
-        from patchword.training.teacher import with_teacher
-
-        chosen = with_teacher(chosen, teaching)
     out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
+    settings = chosen.settings
+    if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
+        store = None  # the glance was wrong
     return Prepared(
         dataset=dataset,
         report=report,
@@ -142,28 +149,56 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         out=free_folder(out),
         start=start,
         teaching=teaching,
+        store=store,
     )
 
 
-def _teaching(request: TrainRequest, dataset: Dataset) -> "Teaching | None":
-    """The teacher, before every image is decoded. Raises: SettingsError for options that apply only to a teacher."""
-    overlay, at = request.overlay, "task.distill.teacher"
-    name = overlay.get(at)
-    if name:
-        from patchword.training.teacher import read_teacher
+def _chosen(
+    dataset: Dataset,
+    facts: "DataFacts",
+    overlay: "Overlay",
+    start: "Start | None",
+    teaching: "Teaching | None",
+) -> "Chosen":
+    """The settings, with doubts about the weights and the part of the teacher."""
+    from patchword.training.choose import choose
+    from patchword.training.teacher import with_teacher
+    from patchword.training.weights import doubts
 
-        return read_teacher(name, dataset.classes, offline=request.offline)
-    if name == "" and not overlay.has_file():
-        raise SettingsError(
-            "the name of the teacher is empty", "give --teacher NAME, or remove it to learn from labels alone"
-        )
-    given = [p for p in overlay.entries if p.startswith("task.distill.") and p != at and overlay.is_option(p)]
-    if given:
-        raise SettingsError(
-            f"{', '.join(given)} has no effect without a teacher",
-            f"add --teacher, or remove {', '.join(given)}",
-        )
-    return None
+    chosen = choose(dataset, facts, overlay)
+    if start is not None:
+        chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
+    return chosen if teaching is None else with_teacher(chosen, teaching)
+
+
+def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") -> Store | None:
+    """A store for the training images of the size that the recipe will probably choose, which the check can fill.
+
+    The recipe needs the median size of the images, which a glance at some headers tells before the check.
+    None if it cannot be foreseen; the check then says what is wrong.
+    """
+    from patchword.training.choose import choose
+    from patchword.training.recipes.facts import DataFacts, written_signs
+
+    size, channels = glance(dataset), natural_channels(dataset)
+    if size is None or "train" not in dataset.splits:
+        return None
+    facts = DataFacts(
+        num_images=len(dataset.training),
+        num_classes=len(dataset.classes),
+        channels=channels,
+        size=size,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        mirrors=not written_signs(dataset.classes),
+        weights=None if start is None else start.source.card,
+    )
+    try:
+        settings = choose(dataset, facts, overlay).settings
+    except PatchwordError:
+        return None
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    return open_store(dataset.training, stored, settings.run.cache)
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
@@ -183,29 +218,6 @@ def _start(request: TrainRequest, weights: str) -> "Start | None":
     return None
 
 
-def data_facts(report: CheckReport) -> "DataFacts":
-    """The facts that recipes use, from the results of the check."""
-    from patchword.training.recipes.facts import DataFacts
-
-    dataset = report.dataset
-    unreadable = {name for name, _ in report.skipped}
-    height, width = report.sizes["median"]
-    return DataFacts(
-        num_images=sum(name not in unreadable for name in dataset.training.names),
-        num_classes=len(dataset.classes),
-        channels=natural_channels(dataset),
-        size=(height, width),
-        mean=tuple(report.channel_mean),
-        std=tuple(report.channel_std),
-        mirrors=not _written_signs(dataset.classes),
-    )
-
-
-def _written_signs(classes: tuple[str, ...]) -> bool:
-    """Whether the classes look like letters or digits (one character or a number), which mirroring would change."""
-    return all(len(name) == 1 or name.isdecimal() for name in classes)
-
-
 def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     """Train what `prepare` returned, score the last averaged weights and write the report."""
     from patchword.training.train import start_run
@@ -219,7 +231,14 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     reported = _reported(prepared.out, prepared.chosen.settings)
     with reported:
         result = start_run(
-            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+            prepared.dataset,
+            prepared.chosen,
+            facts,
+            prepared.out,
+            progress,
+            prepared.start,
+            reported.moved,
+            prepared.store,
         )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
@@ -312,10 +331,67 @@ def _finish(
     from patchword.reports.html import write_report
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
+    model = load(folder / LAST)
+    evaluation = replace(score(model, dataset), data=dataset.path)
+    evaluation = replace(evaluation, training=_training_score(model, dataset, RunFolder(folder)))
+    _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")
     write_report(folder)
     return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)
+
+
+def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) -> "Chosen":
+    """Draw sixteen training views, as `train` with these settings would make them, into a PNG; return the settings.
+
+    Raises: as `prepare`; OutputError.
+    """
+    from patchword.reports.views import check_picture, write_views
+    from patchword.training.choose import choose
+    from patchword.training.preview import draw_views
+    from patchword.training.recipes.facts import data_facts
+
+    check_picture(path)
+    if report.fatal:
+        raise DataError(report.fatal[0].message, report.fatal[0].fix)
+    dataset = report.dataset
+    start = _start(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
+    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    chosen = choose(dataset, facts, overlay)
+    settings = chosen.settings
+    views = draw_views(dataset, settings)
+    (height, width), (rows, columns) = settings.view_size, settings.run.stored_size
+    first = (
+        ""
+        if settings.preprocess.in_channels in (1, 3)
+        else f"; the first of {settings.preprocess.in_channels} channels"
+    )
+    title = (
+        f"{len(views)} training views of {os.path.basename(os.path.normpath(dataset.path))}, recipe {settings.run.recipe}",
+        f"left: the stored image, {columns} x {rows} pixels; right: a training view, {width} x {height}{first}; below: the target",
+    )
+    write_views(views, title, path)
+    return chosen
+
+
+def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":
+    """The score on clean training images, or None if their files are no longer readable: the run has its weights."""
+    from patchword.inference.evaluate import training_score
+
+    try:
+        return training_score(model, dataset)
+    except DataError as error:
+        folder.log(f"no training score: {error.message}")
+        return None
+
+
+def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
+    """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
+    from patchword.checkpoints.native import read_model, write_model
+
+    if evaluation.calibration is None or evaluation.calibration.temperature is None:
+        return
+    card, tensors = read_model(path)
+    write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))

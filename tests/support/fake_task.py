@@ -88,11 +88,13 @@ class FakeFeed:
 
     steps_per_epoch: int = 1
     waited_s: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         for step in range(start, self.steps_per_epoch):
             at = epoch * self.steps_per_epoch + step
             yield SimpleNamespace(
+                step=step,
                 images=torch.ones(2, 3),
                 targets=torch.full((2, 1), at),
                 names=(f"a{at}", f"b{at}"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
 )
 @against_options
+@click.option("--calibrated", is_flag=True, help="Apply the temperature fitted in training, if there is one.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
@@ -50,6 +51,7 @@ def predict(
     as_jsonl: bool,
     as_csv: bool,
     output: str | None,
+    calibrated: bool,
     batch_size: int | None,
     device: str | None,
     offline: bool,
@@ -84,7 +86,9 @@ def predict(
     report_loading(loaded.report)
     loaded.check_can_predict()
     sources = against.match(given.known_to(loaded), loaded)
-    found = _predictions(loaded, sources, given, value_range=value_range, batch_size=batch_size)
+    found = _predictions(
+        loaded, sources, given, value_range=value_range, calibrated=calibrated, batch_size=batch_size
+    )
     _write_all(found, against, given, (kind, output, min(top, len(loaded.classes))))
     if loaded.report.why:
         say(f"model: {loaded.report.path} ({loaded.report.why})")

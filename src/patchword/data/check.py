@@ -1,15 +1,11 @@
 """Check a data set before training: its contents and its problems."""
 
-import hashlib
-import io
-import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from patchword.data.dataset import Dataset, Problem, Split
 from patchword.data.findings import (
@@ -20,16 +16,18 @@ from patchword.data.findings import (
     plain_images,
     unscored_classes,
 )
+from patchword.data.look import Look, sampled
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
-from patchword.errors import ImageError, plural
-from patchword.images.decode import Request, Source, load
+from patchword.data.stamps import Stamps
+from patchword.data.store import Store
+from patchword.errors import plural
 from patchword.images.preprocess import ValueRange
 
-# With more images than this, only a sample is checked.
+# With more images than this, only a sample is checked, unless all are asked for.
 MAX_IMAGES = 50_000
-# JPEGs may be decoded this small for mean, deviation and duplicates: seconds instead of minutes.
-LOOK_SIZE = (128, 128)
+# Before training, a sample of SAMPLE images stands for more than this; training checks the others when it reads them.
+MAX_BEFORE_TRAINING, SAMPLE = 20_000, 2_000
 IMBALANCE = 10.0
 FEW_PER_CLASS = 10
 LISTED = 5
@@ -40,7 +38,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded."""
+    """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded.
+
+    stamps: of the files of each split, with the hashes of those that were read.
+    """
 
     dataset: Dataset
     problems: tuple[Problem, ...]
@@ -51,6 +52,7 @@ class CheckReport:
     modes: dict[str, int]
     channel_mean: list[float]
     channel_std: list[float]
+    stamps: Mapping[str, Stamps] = field(default_factory=dict)
 
     @property
     def fatal(self) -> tuple[Problem, ...]:
@@ -109,20 +111,25 @@ def check_data(
     value_range: ValueRange | None = None,
     workers: int = 2,
     progress: Progress | None = None,
+    every: bool = False,
+    before_training: bool = False,
+    store: Store | None = None,
 ) -> CheckReport:
     """Decode every image (a sample beyond 50,000) and report contents and problems.
 
     channels, value_range: as the model will read them; None is 3, or 1 if the data are grey by nature, and the
-    range of the files' type.
+    range of the files' type. every: no sample. before_training: a sample of 2,000 beyond 20,000 images.
+    store: of one of the splits. It keeps the images that are decoded here, so that training need not decode them again.
     """
-    places = _places(dataset)
-    channels = channels or natural_channels(dataset)
-
-    def work(place: tuple[Split, int]) -> ImageFacts:
-        return _look(*place, channels, value_range)
+    most, count = (MAX_BEFORE_TRAINING, SAMPLE) if before_training else (MAX_IMAGES, MAX_IMAGES)
+    places = sampled(dataset, None if every else most, count)
+    known = {name: Stamps.of(split) for name, split in dataset.splits.items()}
+    if store is not None:
+        known[store.split.name] = store.stamps
+    look_at = Look(channels or natural_channels(dataset), value_range, known, store)
 
     looks = []
-    for look in in_order(work, places, workers, 64):
+    for look in in_order(look_at, places, workers, 64):
         looks.append(look)
         if progress:
             progress(len(looks), len(places))
@@ -135,12 +142,15 @@ def check_data(
     if value_range is None:
         problems += _unused_range(good)
     if len(places) < total:
-        problems.append(
-            Problem(
-                severity="note",
-                message=f"only {len(places)} of {total} images were checked (a random sample)",
-            )
+        message = f"only {len(places)} of {total} images were checked (a random sample)"
+        note = Problem(
+            severity="note",
+            message=f"{message}; training checks the others when it reads them"
+            if before_training
+            else message,
+            fix="" if before_training else "pass --all to check every image",
         )
+        problems.append(note)
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         dataset=dataset,
@@ -152,83 +162,13 @@ def check_data(
         modes=dict(Counter(look.mode for look in good).most_common()),
         channel_mean=mean,
         channel_std=std,
+        stamps=known,
     )
 
 
 def natural_channels(dataset: Dataset) -> int:
     """1 for the built-in scans, which are grey by nature; 3 for files, as models read them."""
     return 1 if dataset.kind == "digits" else 3
-
-
-def _places(dataset: Dataset) -> list[tuple[Split, int]]:
-    places = [(split, i) for split in dataset.splits.values() for i in range(len(split))]
-    if len(places) <= MAX_IMAGES:
-        return places
-    chosen = np.random.default_rng(0).choice(len(places), MAX_IMAGES, replace=False)
-    return [places[i] for i in np.sort(chosen)]
-
-
-def _look(split: Split, index: int, channels: int, value_range: ValueRange | None) -> ImageFacts:
-    try:
-        source = split.source(index)
-        data = _bytes_of(source, split.names[index])
-        request = Request(
-            channels=channels,
-            max_pixels=split.max_pixels,
-            min_size=lambda size: LOOK_SIZE,
-            value_range=value_range,
-        )
-        loaded = load(data if data is not None else source, request, split.names[index])
-    except ImageError as error:
-        return ImageFacts(
-            split=split.name, index=index, reason=error.about(split.names[index]), fix=error.fix
-        )
-    except OSError as error:
-        return ImageFacts(split=split.name, index=index, reason=error.strerror or str(error))
-    mode, paged = _mode_and_pages(source, data)
-    pixels = np.asarray(loaded.picture)
-    flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1).astype(np.float32)
-    if pixels.dtype == np.uint8:
-        flat /= 255
-    return ImageFacts(
-        split=split.name,
-        index=index,
-        size=loaded.size,
-        mode=mode,
-        plain=bool((pixels == pixels[:1, :1]).all()),
-        paged=paged,
-        bytes_hash=hashlib.blake2b(data if data is not None else pixels.tobytes(), digest_size=16).digest(),
-        pixels_hash=hashlib.blake2b(pixels.tobytes() + repr(loaded.size).encode(), digest_size=16).digest(),
-        pixels=len(flat),
-        deepest=float(flat.max()) if pixels.dtype != np.uint8 else None,
-        sums=np.stack([flat.sum(0, dtype=np.float64), np.square(flat).sum(0, dtype=np.float64)]),
-    )
-
-
-def _bytes_of(source: Source, name: str) -> bytes | None:
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, str):
-        from patchword.images.limits import Limits
-        from patchword.images.sources import read_bytes
-
-        return read_bytes(source, name, Limits())[0]
-    return None
-
-
-def _mode_and_pages(source: Source, data: bytes | None) -> tuple[str, bool]:
-    """Pillow's mode name (or the array's dtype), and whether the file has several pages or frames."""
-    if data is None:
-        return f"{np.asarray(source).dtype} array", False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                # A phone's JPEG (MPO) may hold a preview or a depth map after the image, which is not a page.
-                paged = image.format != "MPO" and getattr(image, "is_animated", False)
-                return image.mode, bool(paged)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return "array", False
 
 
 def _statistics(looks: list[ImageFacts]) -> tuple[list[float], list[float]]:
@@ -375,8 +315,9 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
                 )
             )
     training = [look for look in looks if look.split in ("train", "all")]
-    labels = dataset.splits[training[0].split].labels if training else ()
-    whole = Counter(int(labels[look.index]) for look in training)
+    labels = dataset.splits[training[0].split].labels if training else np.zeros(0, np.int64)
+    # All images of the class, of which a sample may be a part.
+    whole = np.bincount(labels, minlength=len(dataset.classes))
     bad = Counter(int(labels[look.index]) for look in training if look.reason)
     for label, count in sorted(bad.items()):
         if count == whole[label] and len(bad) < len(training):

@@ -35,7 +35,6 @@ class ImageFacts:
     index: int
     size: tuple[int, int] = (0, 0)
     mode: str = ""
-    bytes_hash: bytes = b""
     pixels_hash: bytes = b""
     pixels: int = 0
     deepest: float | None = None

@@ -7,9 +7,9 @@ import os
 import posixpath
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from patchword.data.request import OpenRequest
 from patchword.data.sources import table
@@ -112,12 +112,13 @@ def match(truth: Truth, images: Sequence[str]) -> Matched:
     shares its image with another row, is not used.
     Raises: DataError if no row names an image.
     """
-    names, folder = _Names(images), str(Path(truth.path).parent)
+    depth = max((name.count("/") + name.count("\\") + 1 for name in truth.names), default=1)
+    names = _Names(images, str(Path(truth.path).parent), depth)
     claims: dict[int, list[tuple[int, int]]] = defaultdict(list)
     ambiguous: list[int] = []
     lost: list[int] = []
     for row, name in enumerate(truth.names):
-        fit, found = names.find(name, folder)
+        fit, found = names.find(name)
         if len(found) == 1:
             claims[found[0]].append((fit, row))
         else:
@@ -133,7 +134,7 @@ def match(truth: Truth, images: Sequence[str]) -> Matched:
             row_of[image] = best[0]
         ambiguous += [row for _, row in claim if row_of.get(image) != row]
     if not row_of:
-        raise _none(truth, images)
+        raise _none(truth, images, len(ambiguous))
     labels = [truth.labels[row_of[i]] if i in row_of else None for i in range(len(images))]
     return Matched(
         labels=tuple(labels),
@@ -148,50 +149,55 @@ def _name(value: object) -> str | None:
     return None if value is None or value != value else str(value).strip() or None
 
 
-def _none(truth: Truth, images: Sequence[str]) -> DataError:
+def _none(truth: Truth, images: Sequence[str], ambiguous: int) -> DataError:
+    several = f" ({ambiguous} of them may name several)" if ambiguous else ""
     return DataError(
-        f"{truth.path}: none of its {plural(len(truth.names), 'row')} names one of the {plural(len(images), 'image')}: "
+        f"{truth.path}: none of its {plural(len(truth.names), 'row')} names one of the {plural(len(images), 'image')}{several}: "
         f"column {truth.column} holds {listed(truth.names)}; the images are {listed(images)}",
         "write the images' paths or unique file names into the column, or pass another column with --image-column",
     )
 
 
 class _Names:
-    """The images' names, found by path or by file name."""
+    """The images' names, found by path or by file name. depth: of the longest path that is looked for."""
 
-    def __init__(self, images: Iterable[str]) -> None:
-        self.parts: list[tuple[str, ...]] = []
+    def __init__(self, images: Sequence[str], folder: str, depth: int) -> None:
+        here = _plain(os.getcwd())
+        self.folder, self.depth = _joined(here, _plain(folder)), depth
+        paths = [_plain(image) for image in images]
+        self.parts = [_parts(path) for path in paths]
         self.same: dict[str, list[int]] = defaultdict(list)
-        self.by_last: dict[str, list[int]] = defaultdict(list)
-        self.by_stem: dict[str, list[int]] = defaultdict(list)
-        for index, image in enumerate(images):
-            path = _plain(image)
-            parts = _parts(path)
-            self.parts.append(parts)
-            for spelling in {path, _plain(os.path.abspath(image)) if "\0" not in image else path}:
+        for index, path in enumerate(paths):
+            for spelling in {path, _joined(here, path)}:
                 self.same[spelling].append(index)
-            if parts:
-                self.by_last[parts[-1]].append(index)
-                self.by_stem[PurePosixPath(parts[-1]).stem].append(index)
+        self._ends: dict[bool, dict[str, list[int]]] = {}
 
-    def find(self, name: str, folder: str) -> tuple[int, list[int]]:
+    def find(self, name: str) -> tuple[int, list[int]]:
         """How a row's name fits, and the images that it fits so."""
         path = _plain(name)
-        seen_from_table = _plain(os.path.abspath(os.path.join(folder, path))) if "\0" not in path else path
-        for spelling in (seen_from_table, path):
+        for spelling in (_joined(self.folder, path), path):
             if found := self.same.get(spelling):
                 return _SAME, found
         parts = _parts(path)
-        if not parts:
-            return _FILE_NAME, []
-        whole = is_image_name(parts[-1])
-        candidates = (self.by_last if whole else self.by_stem).get(parts[-1], [])
-        common = [_common(parts[:-1], self.parts[i][:-1]) for i in candidates]
-        best = [i for i, number in zip(candidates, common, strict=True) if number == max(common)]
-        if not best:
-            return _FILE_NAME, []
-        shorter = min(len(parts), *(len(self.parts[i]) for i in best))
-        return _END if max(common) + 1 == shorter else _FILE_NAME, best
+        ends = self._by_end(stems=bool(parts) and not is_image_name(parts[-1]))
+        for first in range(len(parts)):
+            if found := ends.get("/".join(parts[first:])):
+                # Complete if nothing is left of the row's path, or of the image's.
+                complete = first == 0 or len(self.parts[found[0]]) == len(parts) - first
+                return _END if complete else _FILE_NAME, found
+        return _FILE_NAME, []
+
+    def _by_end(self, *, stems: bool) -> dict[str, list[int]]:
+        """The images by each end of their paths: "c.jpg", "b/c.jpg", …; stems: without the extension."""
+        if stems not in self._ends:
+            ends: dict[str, list[int]] = defaultdict(list)
+            for index, parts in enumerate(self.parts):
+                end = ""
+                for part in reversed(parts[-self.depth :]):
+                    end = f"{part}/{end}" if end else (posixpath.splitext(part)[0] if stems else part)
+                    ends[end].append(index)
+            self._ends[stems] = ends
+        return self._ends[stems]
 
 
 def _plain(path: str) -> str:
@@ -199,13 +205,9 @@ def _plain(path: str) -> str:
     return posixpath.normpath(slashed) if slashed else slashed
 
 
+def _joined(folder: str, path: str) -> str:
+    return path if path.startswith("/") else posixpath.normpath(f"{folder}/{path}")
+
+
 def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.split("/") if part not in ("", ".", ".."))
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many last parts are equal."""
-    number = 0
-    while number < min(len(a), len(b)) and a[-1 - number] == b[-1 - number]:
-        number += 1
-    return number

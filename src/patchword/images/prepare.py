@@ -34,21 +34,24 @@ def read_pixels(
     source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
 ) -> Pixels:
     """As `read`, before mean and std: [h, w, C], uint8 or, for images deeper than 8 bits, float32 in 0..1."""
+    return fitted(preprocess, load(source, request_for(preprocess, max_pixels), name), name or "image")
+
+
+def request_for(preprocess: Preprocess, max_pixels: int = MAX_PIXELS) -> Request:
+    """How `read_pixels` decodes a file, before it resizes with `fitted`."""
     margin = preprocess.reading.draft_margin
 
     def min_size(size: Size) -> Size:
         height, width = preprocess.plan(size).resized
         return math.ceil(height * margin), math.ceil(width * margin)
 
-    request = Request(
+    return Request(
         channels=preprocess.in_channels,
         max_pixels=max_pixels,
         min_size=min_size if margin else None,
         apply_exif=preprocess.reading.apply_exif,
         value_range=preprocess.reading.value_range,
     )
-    loaded = load(source, request, name)
-    return _fitted(preprocess, loaded, name or "image")
 
 
 def prepare(preprocess: Preprocess, picture: Pixels | Image.Image, name: str) -> NDArray[np.float32]:
@@ -56,11 +59,11 @@ def prepare(preprocess: Preprocess, picture: Pixels | Image.Image, name: str) ->
     height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
     whole = (0.0, 0.0, float(width), float(height))
     loaded = Loaded(picture=picture, size=(height, width), box=whole)
-    return _normalised(preprocess, _fitted(preprocess, loaded, name))
+    return _normalised(preprocess, fitted(preprocess, loaded, name))
 
 
-def _fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
-    """Resized and cut to what the model takes."""
+def fitted(preprocess: Preprocess, loaded: Loaded, name: str) -> Pixels:
+    """Resized and cut to what the model takes, [h, w, C]."""
     picture = loaded.picture
     channels = len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
     if channels != preprocess.in_channels:

@@ -23,6 +23,8 @@ from patchword.inference.engine import Output, Route, answers, fitted, make_plan
 from patchword.inference.inputs import Many, Picture, check_at_least_one, many_of, named, untorched
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import Given, reading_of
+from patchword.metrics import softmax
+from patchword.metrics.calibration import FEWEST_IMAGES
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
 from patchword.python_words import as_python, in_python
@@ -89,6 +91,7 @@ class Model(nn.Module):
         split_column: str | None = None,
         class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> list[Prediction]: ...
@@ -104,6 +107,7 @@ class Model(nn.Module):
         split_column: str | None = None,
         class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction: ...
@@ -119,6 +123,7 @@ class Model(nn.Module):
         split_column: str | None = None,
         class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction | list[Prediction]:
@@ -132,18 +137,27 @@ class Model(nn.Module):
             image_column, label_column, split_column: columns of a table.
             class_level: depth of the class folders, with `split`; None if they are found without it.
             value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own.
+            calibrated: divide the logits by the temperature in the file. The order of the classes does not change.
         Raises: ImageError if a single image is unreadable (among many, its own Prediction holds the error);
-            DataError if no source can be read; CheckpointError for a model without a trained head.
+            DataError if no source can be read; CheckpointError without a trained head, or a temperature if `calibrated`.
         """
         reading = reading_of(
             split, split_seed, image_column, label_column, split_column, class_level, max_pixels
         )
         if (many := many_of(source, reading, self.provenance)) is not None:
             return list(
-                self.predict_each(many, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels)
+                self.predict_each(
+                    many,
+                    value_range=value_range,
+                    calibrated=calibrated,
+                    batch_size=batch_size,
+                    max_pixels=max_pixels,
+                )
             )
         self.check_can_predict()
-        (answer,) = self.answers([source], self.vit, max_pixels=max_pixels, value_range=value_range)
+        (answer,) = self.answers(
+            [source], self.logits(calibrated), max_pixels=max_pixels, value_range=value_range
+        )
         if answer.error is not None:
             raise answer.error
         return self._prediction(answer, typing.cast(Picture, source), value_range)
@@ -160,6 +174,7 @@ class Model(nn.Module):
         split_column: str | None = None,
         class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Prediction]:
@@ -173,7 +188,11 @@ class Model(nn.Module):
         else:
             many_of([], reading, self.provenance)  # raises for options that only apply to a path
         for answer, prediction in self.answer_each(
-            sources, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+            sources,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            calibrated=calibrated,
         ):
             prediction = replace(prediction, error=as_python(prediction.error))
             # Sources in a list stay available for `plot`, even if they are not paths.
@@ -186,15 +205,31 @@ class Model(nn.Module):
         sources: Iterable[Any],
         *,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Output, Prediction]]:
         """Like `predict_each`, but yields the raw output (logits) with each Prediction."""
         self.check_can_predict()
+        compute = self.logits(calibrated)
         for answer in self.answers(
-            sources, self.vit, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+            sources, compute, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
         ):
             yield answer, self._prediction(answer, None, value_range)
+
+    def logits(self, calibrated: bool = False) -> Any:
+        """Return the function images [B, C, H, W] → logits [B, classes], divided by the temperature if `calibrated`.
+
+        Raises: CheckpointError with `calibrated` if the file has no temperature.
+        """
+        if not calibrated:
+            return self.vit
+        if (temperature := self.card.temperature) is None:
+            raise CheckpointError(
+                f"{self.report.path}: this file has no temperature, so predictions cannot be calibrated",
+                f"remove --calibrated, or train again with at least {FEWEST_IMAGES} held-out images",
+            )
+        return lambda images: self.vit(images) / temperature
 
     @in_python
     def embed(
@@ -363,10 +398,3 @@ class Model(nn.Module):
             source=answer.again or untorched(source),
             value_range=value_range or self.preprocess.reading.value_range,
         )
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Turn logits [..., classes] into probabilities, in float64 so that their sum is 1 to the last digit."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    shares: NDArray[np.float32] = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
-    return shares

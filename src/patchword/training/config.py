@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from patchword.data.store import Cache
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
@@ -10,6 +11,7 @@ from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings, TaskSettings
+from patchword.training.tune import Full, TuneSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Compile = Literal["auto", "always", "never"]
@@ -48,6 +50,7 @@ class RunSettings:
         max_minutes: training stops in the middle of an epoch after this time and is evaluated; 0 for no limit.
         patience: training stops after so many evaluations without a better score; 0 for never.
         compile: with torch.compile; "auto" on a GPU if the run is long enough to repay it.
+        cache: where decoded training images are kept (data/store.py); "auto" is memory if they fit, else disk, else none.
         find_lr: measure the learning rate before the first step (find_lr.py) instead of taking `optim.lr`.
         weights: the initial weights, as `patchword.load` accepts them; "" trains from scratch.
     """
@@ -65,6 +68,7 @@ class RunSettings:
     max_minutes: float = 0.0
     patience: int = 0
     compile: Compile = "auto"
+    cache: Cache = "auto"
     find_lr: bool = False
     recipe: str = ""
     weights: str = ""
@@ -96,6 +100,7 @@ class TrainSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    tune: TuneSettings = field(default_factory=Full)
     task: TaskSettings = field(default_factory=ClassifySettings)
     average: AverageSettings = field(default_factory=AverageSettings)
     run: RunSettings = field(default_factory=RunSettings)

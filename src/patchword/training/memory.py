@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from patchword import machine
-from patchword.data.batches import CACHE_SHARE
+from patchword.data.store import MEMORY_SHARE
 from patchword.errors import NotEnoughMemory, PatchwordError, plural
 from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
@@ -34,7 +34,7 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
     step = training_bytes(settings.model, settings.view_size, at_once, _width(run), settings.optim.method)
     height, width = run.stored_size
     images = num_images * settings.model.image.channels * height * width
-    kept = cache and images <= CACHE_SHARE * machine.memory_limit_bytes()
+    kept = cache and images <= MEMORY_SHARE * machine.memory_limit_bytes()
     return Needed(step=step, images=images if kept else 0)
 
 

@@ -24,6 +24,8 @@ PATHS = {
     "weights": "run.weights",
     "teacher": "task.distill.teacher",
     "balance": "task.balance",
+    "tune": "tune",
+    "cache": "run.cache",
     "find_lr": "run.find_lr",
     "max_time": "run.max_minutes",
     "patience": "run.patience",

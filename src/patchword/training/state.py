@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from patchword.errors import UserError
-from patchword.training.adamw import AdamW
 from patchword.training.ema import AveragedWeights
+from patchword.training.optimiser import Optimiser
 from patchword.training.precision import LossScale
 from patchword.training.runfolder import STATE, RunFolder, writing
 
@@ -29,13 +29,13 @@ class TrainingState:
 
     step: optimiser steps done. epoch: epochs that are complete, including their evaluation. best: the deciding score of the
     best epoch. worse: evaluations since then. sums: of the epoch under way, for its record. broken: steps that were
-    skipped because a number was not finite. ended: why training ended before its last epoch. settings, images: settings (JSON) and data fingerprint of the run; resuming
+    skipped because a number was not finite. ended: why training ended before its last epoch. settings: of the run, as JSON; resuming
     with others is refused.
     """
 
     module: nn.Module
     average: AveragedWeights
-    optimiser: AdamW
+    optimiser: Optimiser
     loss_scale: LossScale
     step: int = 0
     epoch: int = 0
@@ -46,9 +46,8 @@ class TrainingState:
     broken: list[int] = field(default_factory=list)
     ended: str = ""
     settings: str = ""
-    images: str = ""
 
-    _PLAIN = ("step", "epoch", "seconds", "best", "worse", "sums", "broken", "ended", "settings", "images")
+    _PLAIN = ("step", "epoch", "seconds", "best", "worse", "sums", "broken", "ended", "settings")
 
     def save(self, folder: RunFolder, name: str = "") -> None:
         """Write state/STEP.pt with its checksum at the end; keep the last two, and any under a name of its own.

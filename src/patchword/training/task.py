@@ -102,6 +102,10 @@ class Task(Protocol):
         """Images and targets of a batch. pixels: [C, h, w] each, uint8 or float; rows: of the training split."""
         ...
 
+    def sample_weights(self) -> NDArray[np.float64] | None:
+        """How often each training image is drawn, relative to the mean: [images]; None for each once an epoch."""
+        ...
+
     def views(self, batch: Batch) -> Batch:
         """Training views of a batch, on its device: augmented, normalised, mixed or masked, all from `batch.draws`."""
         ...
@@ -126,7 +130,10 @@ class Task(Protocol):
 
 
 class Fed(Protocol):
-    """A batch as the feed delivers it. samples [B]: the number of each image, for its random numbers."""
+    """A batch as the feed delivers it. step: of the epoch; samples [B]: the number of each image, for its random numbers."""
+
+    @property
+    def step(self) -> int: ...
 
     @property
     def images(self) -> Tensor: ...
@@ -146,6 +153,11 @@ class Feed(Protocol):
 
     @property
     def waited_s(self) -> float: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each stage, summed over its threads."""
+        ...
 
     @property
     def steps_per_epoch(self) -> int: ...

@@ -24,7 +24,7 @@ LOADING = {"class_names" if f.name == "classes" else f.name for f in fields(pw.O
 TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]] = [
     ("train", (pw.train,), {"overrides": "settings"}, set()),
     ("evaluate", (pw.evaluate,), {}, {"output"}),
-    ("check", (pw.check,), {}, set()),
+    ("check", (pw.check,), {"overrides": "settings"}, set()),
     ("inspect", (pw.inspect,), {}, set()),
     ("convert", (pw.convert,), {}, set()),
     (

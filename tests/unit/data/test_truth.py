@@ -63,3 +63,5 @@ def test_what_does_not_match_is_listed() -> None:
         DataError, match=r"none of its 4 rows .* a.jpg, b.jpg, c.jpg and 1 more; .* are z.jpg"
     ):
         match(truth, ["z.jpg"])
+    with pytest.raises(DataError, match=r"the 2 images \(1 of them may name several\)"):
+        match(truth, ["p/a.jpg", "q/a.jpg"])

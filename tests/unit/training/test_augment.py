@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchword.errors import SettingsError
-from patchword.training.augment.geometry import draw_geometry
+from patchword.training.augment.geometry import draw_geometry, warp
 from patchword.training.augment.mix import mix
 from patchword.training.augment.settings import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 from patchword.training.augment.views import Augment
@@ -123,6 +123,14 @@ def test_crop_enlarges_a_part() -> None:
     assert views[:, 0, 0, 0].std() > 0.02
 
 
+def test_padding_changes_no_view_that_stays_inside() -> None:
+    inside = GeometrySettings(crop_scale=(0.3, 1.0), crop_ratio=(0.75, 4 / 3), flip=0.5)
+    images, matrix = photos(32).float() / 255, draw_geometry((40, 40), inside, drawn(32))
+    border, mirrored = (warp(images, matrix, (36, 36), outside) for outside in ("border", "reflection"))
+    assert inside.stays_inside
+    torch.testing.assert_close(border, mirrored, atol=1e-4, rtol=0)
+
+
 def test_images_move_by_up_to_the_share_that_is_asked_for() -> None:
     ramp = torch.linspace(0, 1, 65).expand(400, 1, 65, 65)
     settings = GeometrySettings(translate=0.25, outside="zeros")
@@ -186,6 +194,15 @@ def test_mixing(settings: MixSettings) -> None:
     assert (untouched > 0.2) == (settings.probability < 1)
     again = mix(images, targets, settings, drawn(32))
     assert torch.equal(mixed, again[0]) and torch.equal(shares, again[1])
+
+
+def test_partners_are_neighbours_and_mixup_keeps_most_of_each_image() -> None:
+    images, targets = torch.rand(31, 3, 8, 8), torch.eye(31)
+    mixed, shares = mix(images, targets, MixSettings(mixup=1.0), drawn(31))
+    for row in range(30):
+        assert shares[row, row] >= 0.5
+        torch.testing.assert_close(shares[row, row] + shares[row, row ^ 1], torch.tensor(1.0))
+    assert torch.equal(mixed[30], images[30]) and shares[30, 30] == 1
 
 
 def test_mixing_off_returns_the_inputs() -> None:

@@ -26,9 +26,8 @@ from patchword.training.meter import Meter
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
-from patchword.training.tasks.distill import Student
+from patchword.training.tasks.distill import Student, load_teacher
 from patchword.training.tasks.settings import ClassifySettings, DistillSettings
-from patchword.training.teacher import load_teacher
 from support.scans import scans_of, write_scans
 
 TINY = {

@@ -10,6 +10,7 @@ from patchword.data.request import OpenRequest
 from patchword.data.sources import table
 from patchword.data.sources.class_folders import dataset_of
 from patchword.data.sources.listing import Listing
+from patchword.data.stamps import Stamp, file_stamp
 from patchword.errors import DataError
 
 DESCRIPTION = "a folder of class folders, with train/ and val/ or to be split"
@@ -32,6 +33,9 @@ class FileReader:
             return os.stat(self(row)).st_size
         except (OSError, ValueError):
             return ("row", row)
+
+    def stamp(self, row: int) -> Stamp | None:
+        return file_stamp(self(row))
 
 
 def recognises(path: str) -> bool:

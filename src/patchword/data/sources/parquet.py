@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchword.data.sources.table_columns import Columns
+from patchword.data.stamps import Stamp, file_stamp
 from patchword.errors import DataError, ImageError
 
 # Row groups that stay in memory; images are read in order or nearly so.
@@ -82,6 +83,7 @@ class RowGroups:
         self._groups: OrderedDict[int, Any] = OrderedDict()
         self._file: Any = None
         self._starts: Any = None
+        self._is_complete: bool | None = None
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.column)
@@ -97,7 +99,26 @@ class RowGroups:
             raise ImageError(f"{self.path}, row {row}: no image bytes", "remove this row")
         return bytes(data)
 
-    def _group_of(self, row: int) -> tuple[Any, int]:
+    def stamp(self, row: int) -> Stamp | None:
+        """Of the whole file, whatever the row; None if rows may name other files."""
+        if self._is_complete is None:
+            with self._lock:
+                self._is_complete = self._has_all_bytes()
+        return file_stamp(self.path) if self._is_complete else None
+
+    def _has_all_bytes(self) -> bool:
+        """Whether the file's statistics say that no row lacks the bytes of its image."""
+        metadata = self._opened().metadata
+        for group in range(metadata.num_row_groups):
+            columns = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
+            for column in columns:
+                if column.path_in_schema in (self.column, f"{self.column}.bytes"):
+                    statistics = column.statistics
+                    if statistics is None or not statistics.has_null_count or statistics.null_count:
+                        return False
+        return True
+
+    def _opened(self) -> Any:
         if self._file is None:
             import pyarrow.parquet as pq
 
@@ -105,9 +126,13 @@ class RowGroups:
             metadata = self._file.metadata
             counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             self._starts = np.concatenate([[0], np.cumsum(counts)])
+        return self._file
+
+    def _group_of(self, row: int) -> tuple[Any, int]:
+        file = self._opened()
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         if group not in self._groups:
-            self._groups[group] = self._file.read_row_group(group, columns=[self.column]).column(0)
+            self._groups[group] = file.read_row_group(group, columns=[self.column]).column(0)
             if len(self._groups) > KEPT_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(group)

@@ -21,6 +21,7 @@ from patchword.data.sources.table_labels import contradicting_rows, label_texts,
 from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
 from patchword.data.sources.table_text import parse_text
 from patchword.data.splits import split_in_two
+from patchword.data.stamps import Stamp, file_stamp
 from patchword.errors import DataError, plural, suggestion
 from patchword.images.suffixes import SUFFIXES
 
@@ -152,6 +153,9 @@ class PathReader:
             return os.stat(self(row)).st_size
         except (OSError, ValueError):
             return ("row", row)
+
+    def stamp(self, row: int) -> Stamp | None:
+        return file_stamp(self(row))
 
 
 @dataclass(frozen=True)

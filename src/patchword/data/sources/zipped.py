@@ -12,6 +12,7 @@ from patchword.data.request import OpenRequest
 from patchword.data.sources import table
 from patchword.data.sources.class_folders import dataset_of
 from patchword.data.sources.listing import Listing
+from patchword.data.stamps import Stamp
 from patchword.errors import DataError, ImageError
 
 DESCRIPTION = "a .zip of class folders"
@@ -43,6 +44,14 @@ class ZipReader:
             info = self._archive().getinfo(self.members[row])
         except KeyError:
             return ("row", row)
+        return info.file_size, info.CRC
+
+    def stamp(self, row: int) -> Stamp | None:
+        """Size and checksum, which do not change when the zip is copied."""
+        try:
+            info = self._archive().getinfo(self.members[row])
+        except KeyError:
+            return None
         return info.file_size, info.CRC
 
     def _archive(self) -> zipfile.ZipFile:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from patchword import machine, metrics
 from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
+from patchword.data.feed import stacked
 from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
+from patchword.model.lora import merged_state
 from patchword.model.memory import inference_bytes
 from patchword.model.vit import ViT
 from patchword.training import losses
@@ -112,7 +114,7 @@ class Classify:
 
     def collate(self, pixels: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """images [B, C, h, w], labels [B]."""
-        return torch.stack(list(pixels)), self.labels[torch.tensor(rows)]
+        return stacked(pixels), self.labels[torch.tensor(rows)]
 
     def views(self, batch: Batch) -> Batch:
         """Images normalised, targets {"classes": [B, classes]}."""
@@ -147,7 +149,7 @@ class Classify:
         )
 
     def shipped(self, module: nn.Module) -> Mapping[str, Tensor]:
-        return module.get_submodule("vit").state_dict()
+        return merged_state(module.get_submodule("vit"))
 
 
 class HeldOut:
