@@ -288,7 +288,7 @@ class Tally:
         self.unreadable: list[dict[str, str]] = []
         self.mistakes = Mistakes()
         # Logits of evenly spaced images, for the calibration: of all, unless they would fill the memory.
-        self._every = -(-len(split) * len(model.classes) // MAX_LOGITS)
+        self._every = -(-len(split) * len(classes) // MAX_LOGITS)
         self.logits: list[NDArray[np.float32]] = []
         self.same = SameAnswers()
 
