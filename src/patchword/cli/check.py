@@ -30,7 +30,8 @@ def check(
     """Check DATA and list its problems, without changing anything.
 
     DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
-    Decodes every image; of more than 50,000, a random sample of that number unless --all is given. Exits with 2 if training would be meaningless.
+    Decodes every image; of more than 50,000, a random sample of that number unless --all is given.
+    Exits with 2 if training would be meaningless.
     """
     from patchword import machine
     from patchword.data.check import check_data
