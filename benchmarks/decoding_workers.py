@@ -35,7 +35,7 @@ Pixels = np.ndarray[Any, Any]
 
 
 def decoded(path: str, side: int) -> Pixels:
-    """[3, side, side] uint8, as `data/batches.py` keeps it."""
+    """[3, side, side] uint8, as `data/store.py` keeps it."""
     values = read(path, Preprocess.simple(side, mean=(0.0,), std=(1.0,)))
     return np.rint(values * 255).clip(0, 255).astype(np.uint8)
 

@@ -22,7 +22,8 @@ from common import compile_source, interleave, ratio_interval, write_result
 from patchword import machine
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.vit import ViT
-from patchword.training.optim import decays, make_optimiser
+from patchword.training.groups import decays
+from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 
 SHAPES = {  # dim, depth, heads, pixels, patch

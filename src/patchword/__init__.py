@@ -25,6 +25,7 @@ _PLACES = {
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
     "load": "patchword.api",
+    "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",
     "train": "patchword.api",

@@ -2,6 +2,7 @@
 
 import inspect as signatures
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +12,8 @@ from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
-from patchword.python_words import in_python
-from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run
+from patchword.python_words import as_python, in_python
+from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run, write_training_views
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -137,13 +138,15 @@ def adapt(
     source: Sequence[int] = (),
     classes: Sequence[str] | None = None,
     options: Options | None = None,
+    below: str | None = None,
+    drop: Sequence[str] = (),
     offline: bool = False,
 ) -> "Adapted":
     """Write `model` for another image size, patch size, channels or classes, and list what was done to each tensor.
 
     how: new channels repeat the old ones cyclically ("inflate"), are their mean ("average"), or are chosen by
     `source` ("map"). classes: rows of classes in both lists are kept; a head with new rows does not
-    predict until it is trained.
+    predict until it is trained. below, drop: the part of the file that is read; see `load`.
     Raises: SettingsError, CheckpointError, OutputError.
     """
     from patchword.checkpoints.adapt import Wanted
@@ -157,7 +160,7 @@ def adapt(
         source=tuple(source),
         classes=None if classes is None else tuple(classes),
     )
-    return adapt_file(model, wanted, Path(out), options=options, offline=offline)
+    return adapt_file(model, wanted, Path(out), options=part_of(options, below, drop), offline=offline)
 
 
 @in_python
@@ -172,15 +175,27 @@ def check(
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
     all: bool = False,
+    augment: str | Path | None = None,
+    recipe: str | None = None,
+    weights: str | Path | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Check a data set and list its problems.
 
     image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
-    Raises: DataError if there is no data set.
+    augment: a PNG file to write; it shows sixteen training views, as `train` with recipe, weights, config and settings
+    would make them.
+    Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
     from patchword import machine
 
+    if augment is None and any((recipe, weights, config, settings)):
+        message = "recipe, weights, config and settings only apply to the training views"
+        raise SettingsError(message, "give augment, or remove them")
+    given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
+    overlay = _overlay(config, given, settings)
     opening = OpenRequest(
         image_column=image_column,
         label_column=label_column,
@@ -188,9 +203,17 @@ def check(
         split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
+        split_seed=overlay.get("run.split_seed") or 0,
     )
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    return check_data(dataset, workers=workers, value_range=value_range, every=all)
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
+    if augment is not None:
+        write_training_views(found, overlay, Path(augment))
+    problems = (
+        replace(problem, message=as_python(problem.message), fix=as_python(problem.fix))
+        for problem in found.problems
+    )
+    return replace(found, problems=tuple(problems))
 
 
 @in_python
@@ -199,6 +222,7 @@ def evaluate(
     data: str | Path,
     *,
     split: str | None = None,
+    split_seed: int | None = None,
     include_trained: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
@@ -214,7 +238,8 @@ def evaluate(
 ) -> "Evaluation":
     """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
 
-    split: "train", "val", "test" or "all"; None uses the first one available of val, test and all. device,
+    split: "train", "val", "test" or "all"; None uses the first one available of val, test and all.
+    split_seed: hold out images as `train` does with this seed; None for the split of the model's training. device,
     options, offline: how the model is loaded. value_range: (lowest, highest) of deep images, if it differs
     from the model's. Images that the model was trained on are excluded and counted, unless
     `include_trained`. Unreadable images are listed in `unreadable` and not scored.
@@ -244,7 +269,9 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    return scoring.evaluate(model, scoring.open_for(model, data, opening), request)
+    found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
+    unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
+    return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
 
 
 @in_python
@@ -260,6 +287,9 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    find_lr: bool | None = None,
+    max_time: float | None = None,
+    patience: int | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
     threads: int | None = None,
@@ -282,7 +312,8 @@ def train(
 
     resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. options, offline: how the weights are read. progress: True for lines on standard
+    choice to the recipe. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
+    a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     asked = locals()
@@ -327,6 +358,9 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "epochs",
         "batch_size",
         "lr",
+        "find_lr",
+        "max_time",
+        "patience",
         "seed",
         "split_seed",
         "threads",

@@ -1,31 +1,48 @@
 """Rewrite command-line messages for Python callers: `--image-size` becomes `image_size`, `-o optim.lr=1` a settings entry."""
 
 import functools
+import inspect
 import re
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, cast
 
 from patchword.errors import PatchwordError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
+_METHODS = ("embed", "predict")
 _VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "train")
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Wrap `function` so that its errors mention Python parameters instead of options and commands."""
+    """Wrap `function` so that its errors mention Python parameters instead of options and commands.
+
+    Of a generator function, also those that are raised while iterating.
+    """
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with _rewritten():
             return function(*args, **kwargs)
-        except PatchwordError as error:
-            error.message, error.fix = as_python(error.message), as_python(error.fix)
-            error.args = (error.message,)
-            raise
 
-    return called
+    @functools.wraps(function)
+    def iterated(*args: P.args, **kwargs: P.kwargs) -> Any:
+        with _rewritten():
+            yield from cast("Iterable[Any]", function(*args, **kwargs))
+
+    return iterated if inspect.isgeneratorfunction(function) else called
+
+
+@contextmanager
+def _rewritten() -> Iterator[None]:
+    try:
+        yield
+    except PatchwordError as error:
+        error.message, error.fix = as_python(error.message), as_python(error.fix)
+        error.args = (error.message,)
+        raise
 
 
 def as_python(text: str) -> str:
@@ -55,4 +72,6 @@ def _command(text: str) -> str:
         return f"pw.train({data}resume={words[words.index('--resume') + 1]!r})"
     if len(words) == 2 and words[0] == "patchword" and words[1] in _VERBS:
         return f"pw.{words[1]}"
+    if len(words) == 2 and words[0] == "patchword" and words[1] in _METHODS:
+        return f"model.{words[1]}"
     return text if words[:1] == ["patchword"] else _options(text)

@@ -25,13 +25,14 @@ from patchword.errors import (
 from patchword.settings import from_plain, to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.model import Model
     from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
     from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
+    from patchword.training.runfolder import RunFolder
     from patchword.training.weights import Start
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
@@ -175,8 +176,8 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:
         return None
-    cache = getattr(settings.run, "cache", "auto")
-    return open_store(dataset.training, stored_as(settings.preprocess, settings.run.stored_size), cache=cache)
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    return open_store(dataset.training, stored, settings.run.cache)
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
@@ -230,7 +231,14 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     reported = _reported(prepared.out, prepared.chosen.settings)
     with reported:
         result = start_run(
-            prepared.dataset, prepared.chosen, facts, prepared.out, progress, prepared.start, reported.moved
+            prepared.dataset,
+            prepared.chosen,
+            facts,
+            prepared.out,
+            progress,
+            prepared.start,
+            reported.moved,
+            prepared.store,
         )
         return _finish(result.folder, result.settings, prepared.dataset, result.skipped)
 
@@ -323,10 +331,66 @@ def _finish(
     from patchword.reports.html import write_report
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation = replace(score(load(folder / LAST), dataset), data=dataset.path)
+    model = load(folder / LAST)
+    evaluation = replace(score(model, dataset), data=dataset.path)
+    evaluation = replace(evaluation, training=_training_score(model, dataset, RunFolder(folder)))
+    _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")
     write_report(folder)
     return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)
+
+
+def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) -> "Chosen":
+    """Draw sixteen training views, as `train` with these settings would make them, into a PNG; return the settings.
+
+    Raises: as `prepare`; OutputError.
+    """
+    from patchword.reports.views import check_picture, write_views
+    from patchword.training.choose import choose
+    from patchword.training.preview import draw_views
+
+    check_picture(path)
+    if report.fatal:
+        raise DataError(report.fatal[0].message, report.fatal[0].fix)
+    dataset = report.dataset
+    start = _start(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
+    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    chosen = choose(dataset, facts, overlay)
+    settings = chosen.settings
+    views = draw_views(dataset, settings)
+    (height, width), (rows, columns) = settings.view_size, settings.run.stored_size
+    first = (
+        ""
+        if settings.preprocess.in_channels in (1, 3)
+        else f"; the first of {settings.preprocess.in_channels} channels"
+    )
+    title = (
+        f"{len(views)} training views of {os.path.basename(os.path.normpath(dataset.path))}, recipe {settings.run.recipe}",
+        f"left: the stored image, {columns} x {rows} pixels; right: a training view, {width} x {height}{first}; below: the target",
+    )
+    write_views(views, title, path)
+    return chosen
+
+
+def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":
+    """The score on clean training images, or None if their files are no longer readable: the run has its weights."""
+    from patchword.inference.evaluate import training_score
+
+    try:
+        return training_score(model, dataset)
+    except DataError as error:
+        folder.log(f"no training score: {error.message}")
+        return None
+
+
+def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
+    """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
+    from patchword.checkpoints.native import read_model, write_model
+
+    if evaluation.calibration is None or evaluation.calibration.temperature is None:
+        return
+    card, tensors = read_model(path)
+    write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))

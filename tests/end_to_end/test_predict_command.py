@@ -6,23 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
-from patchword.images.preprocess import Preprocess
-from patchword.model.config import HeadConfig
-from patchword.model.kinds import MeanPool
-from patchword.model.sizes import sized
-from patchword.model.vit import ViT
-
-COLOURS = ("red", "green", "blue")
+from support.colours import COLOURS, write_colour_model
 
 
 def patchword(
@@ -42,27 +32,7 @@ def patchword(
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that classifies an image by its strongest colour: the mean of the patches, and a head on it."""
-    whole = sized("ViT-Ti/16", image_size=32, num_classes=3)
-    config = replace(
-        whole,
-        dim=6,
-        depth=1,
-        attention=replace(whole.attention, num_heads=1),
-        head=HeadConfig(pool=MeanPool(), num_classes=3, norm="none"),
-    )
-    vit = ViT(config, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for p in vit.parameters():
-            p.zero_()
-        for channel in range(3):
-            vit.patch_embed.proj.weight[channel, channel] = 1 / 256
-            vit.head.weight[channel, channel] = 4.0
-    path = tmp_path_factory.mktemp("model") / "colours.safetensors"
-    write_model(
-        path, vit.state_dict(), ModelCard(config=config, preprocess=Preprocess.simple(32), classes=COLOURS)
-    )
-    return path
+    return write_colour_model(tmp_path_factory.mktemp("model") / "colours.safetensors")
 
 
 @pytest.fixture(scope="module")

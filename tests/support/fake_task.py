@@ -15,6 +15,7 @@ from patchword.training.ema import AveragedWeights
 from patchword.training.loop import Events, Loop
 from patchword.training.optim import make_optimiser
 from patchword.training.overlay import PATHS, make_overlay
+from patchword.training.precision import LossScale
 from patchword.training.progress import Silent
 from patchword.training.ranks import Ranks
 from patchword.training.recipes import recipe_named
@@ -87,11 +88,13 @@ class FakeFeed:
 
     steps_per_epoch: int = 1
     waited_s: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         for step in range(start, self.steps_per_epoch):
             at = epoch * self.steps_per_epoch + step
             yield SimpleNamespace(
+                step=step,
                 images=torch.ones(2, 3),
                 targets=torch.full((2, 1), at),
                 names=(f"a{at}", f"b{at}"),
@@ -128,7 +131,12 @@ def run_loop(
     chosen = dataclasses.replace(chosen, **parts)
     seen = Seen()
     optim = dataclasses.replace(chosen.optim, method="adamw")
-    state = TrainingState(task.module, AveragedWeights(task.module, 0.9), make_optimiser(task.module, optim))
+    state = TrainingState(
+        task.module,
+        AveragedWeights(task.module, 0.9),
+        make_optimiser(task.module, optim),
+        LossScale(torch.device("cpu")),
+    )
 
     def warn(text: str) -> None:
         seen.warned.append(text)

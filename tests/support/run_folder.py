@@ -50,6 +50,11 @@ def data_of(classes: list[str]) -> dict[str, Any]:
         "sizes": {"min": [128, 128], "median": [128, 171], "max": [402, 128]},
         "modes": {"RGB": 18 * len(classes)},
         "split_seed": 3,
+        "groups": [
+            {"name": "blocks 0 to 5", "lr": 0.0, "weight_decay": 0.0, "trainable": False, "count": 700_123},
+            {"name": "head", "lr": 0.003, "weight_decay": 0.05, "trainable": True, "count": 1_925},
+        ],
+        "floor": {"kind": "linear", "top1": 0.7123, "interval": [0.61, 0.79], "seconds": 12.5},
     }
 
 
@@ -84,8 +89,44 @@ def evaluation_of(classes: list[str], wrong: int) -> dict[str, Any]:
                 "thumbnail": PICTURE,
             }
         ],
+        "training": {
+            "scored": 11 * number,
+            "of": 11 * number,
+            "top1": 0.981,
+            "top1_interval": [0.941, 0.994],
+            "loss": 0.1234,
+        },
+        "calibration": calibration_of(7 * number),
     }
+    pair = {
+        "first_as_second": wrong,
+        "second_as_first": confusion[1][0],
+        "first_images": 7,
+        "second_images": 7,
+    }
+    pair |= {"first": classes[0], "second": classes[1], "mistakes": evaluation["mistakes"] * 3}
+    evaluation["pairs"] = [pair] if wrong else []
     return evaluation | ({"top5": 0.987} if number > 5 else {})
+
+
+def calibration_of(images: int) -> dict[str, Any]:
+    """An overconfident model, corrected by a temperature of 1.62."""
+    spots = [(0.31, 0.28), (0.55, 0.41), (0.78, 0.61), (0.93, 0.72), (0.99, 0.9)]
+    after = [(0.29, 0.3), (0.46, 0.44), (0.62, 0.61), (0.77, 0.75), (0.9, 0.92)]
+    before, fixed = (
+        [{"images": images // 5, "confidence": c, "accuracy": a} for c, a in place]
+        for place in (spots, after)
+    )
+    return {
+        "images": images,
+        "ece": 0.1281,
+        "nll": 0.4321,
+        "bins": before,
+        "temperature": 1.6234,
+        "ece_after": 0.0213,
+        "nll_after": 0.3717,
+        "bins_after": fixed,
+    }
 
 
 def _lines(epoch: int, epochs: int, number: int) -> list[dict[str, Any]]:
@@ -109,6 +150,10 @@ def _lines(epoch: int, epochs: int, number: int) -> list[dict[str, Any]]:
         "val_top1": 0.9 - 0.1 / epoch - 0.03 * (1 < epoch == epochs),
         "images_per_s": 812.0,
         "data_wait": 0.02,
+        "read_s": 0.8,
+        "decode_s": 9.4,
+        "augment_s": 3.1,
+        "step_s": 25.5,
         "peak_memory_mib": 900.0,
     }
     return [step, end | ({"val_top5": 0.97} if number > 5 else {})]

@@ -80,7 +80,8 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
         work.classes(wanted.classes, wanted.seed)
     changed = {change.part for change in work.changes}
     return Adapted(
-        card=replace(work.card, provenance=_derived(card.provenance, work.changes)),
+        # The temperature belongs to the outputs of the old model.
+        card=replace(work.card, provenance=_derived(card.provenance, work.changes), temperature=None),
         tensors=work.tensors,
         changes=tuple(work.changes),
         kept=len(set(work.tensors) - changed),

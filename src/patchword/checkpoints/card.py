@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from patchword.model.config import ViTConfig
 from patchword.settings import from_plain, to_json, to_plain
 
 # Incremented when older code can no longer read new files; older files always stay readable.
-CARD_VERSION = 1
+CARD_VERSION = 2
+_WITHOUT_TEMPERATURE = 1
 # The card's key in the metadata of a .safetensors file.
 CARD_KEY = "patchword"
-_PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance")
+_PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance", "temperature")
 Fact = str | int | float | bool
 # The fact that records where training diverged.
 BROKEN = "broken"
@@ -57,6 +59,7 @@ class ModelCard:
 
     classes: names in the order of the head's outputs; empty if there is no head or the names are
     unknown. untrained: parts with untrained weights ("head"); they are never used for predictions.
+    temperature: what calibrated predictions divide the logits by; None if it was not fitted.
     Raises: CheckpointError if the parts contradict each other.
     """
 
@@ -65,8 +68,10 @@ class ModelCard:
     classes: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
         _check_classes(self.classes, self.config.head.num_classes)
         if self.preprocess.in_channels != self.config.image.channels:
             raise CheckpointError(
@@ -96,8 +101,19 @@ def _check_classes(classes: tuple[str, ...], num_classes: int) -> None:
         )
 
 
+def _check_temperature(value: object) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < math.inf):  # type: ignore[operator]
+        raise CheckpointError(
+            f"the card's temperature is {value!r}", "use a positive number, or remove it from the card"
+        )
+
+
 def card_to_json(card: ModelCard) -> str:
     plain = {"version": CARD_VERSION, **to_plain(card)}
+    if card.temperature is None:  # then older versions can read the file too
+        plain = {**plain, "version": _WITHOUT_TEMPERATURE}
+        del plain["temperature"]
     return to_json(plain, allow_nan=False, separators=(",", ":"))
 
 
@@ -114,6 +130,7 @@ def card_from_json(text: str, name: str) -> ModelCard:
             classes=_names(plain, "classes", name),
             untrained=_names(plain, "untrained", name),
             provenance=_provenance(plain.get("provenance", {})),
+            temperature=plain.get("temperature"),
         )
     except SettingsError as error:
         raise CheckpointError(

@@ -1,16 +1,48 @@
 """`patchword check`: check a data set and list its problems."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from patchword.cli.options import data_options, open_request, value_range_option
 from patchword.cli.progress import counting
+from patchword.errors import SettingsError
 from patchword.settings import to_json
+
+if TYPE_CHECKING:
+    from patchword.data.check import CheckReport
+    from patchword.training.overlay import Overlay
+
+
+def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    """Refuse DATA that was taken for the file, before DATA is reported missing."""
+    if given:
+        from patchword.reports.views import check_name
+
+        check_name(Path(given))
+    return given
 
 
 @click.command()
 @click.argument("data")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--all", "every", is_flag=True, help="Check every image, also beyond 50,000.")
+@click.option(
+    "--augment",
+    metavar="[FILE.png]",
+    is_flag=False,
+    flag_value="",
+    callback=_named_png,
+    help="Draw sixteen training views. [default: DATA-views.png]",
+)
+@click.option("--recipe", metavar="NAME", help="Recipe of the views, as in train.")
+@click.option("--weights", metavar="NAME", help="Weights that training would start from.")
+@click.option("--config", metavar="FILE", help="TOML file of settings for the views.")
+@click.option(
+    "-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting of the views; repeatable."
+)
 @data_options
 @value_range_option
 @click.pass_context
@@ -19,6 +51,11 @@ def check(
     data: str,
     as_json: bool,
     every: bool,
+    augment: str | None,
+    recipe: str | None,
+    weights: str | None,
+    config: str | None,
+    overrides: tuple[str, ...],
     image_column: str | None,
     label_column: str | None,
     class_level: int | None,
@@ -32,11 +69,17 @@ def check(
     DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
     Decodes every image; of more than 50,000, a random sample of that number unless --all is given.
     Exits with 2 if training would be meaningless.
+
+    \b
+    patchword check flowers/ --augment                       what train would see
+    patchword check flowers/ --augment a.png --recipe deit   with other settings
     """
     from patchword import machine
     from patchword.data.check import check_data
     from patchword.data.open import open_data
 
+    overlay = _overlay(augment, recipe, weights, config, overrides, value_range)
+    picture = None if augment is None else _picture(augment, data)
     opening = open_request(
         image_column,
         label_column,
@@ -45,6 +88,8 @@ def check(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
+    if seed := overlay.get("run.split_seed"):
+        opening = replace(opening, split_seed=seed)
     dataset = open_data(data, opening)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(
@@ -60,4 +105,47 @@ def check(
         from patchword.cli.check_screen import print_report
 
         print_report(report)
+    if picture is not None and not report.fatal:
+        _draw(report, overlay, picture)
     ctx.exit(2 if report.fatal else 0)
+
+
+def _overlay(
+    augment: str | None,
+    recipe: str | None,
+    weights: str | None,
+    config: str | None,
+    overrides: tuple[str, ...],
+    value_range: tuple[float, float] | None,
+) -> "Overlay":
+    """Raises: SettingsError for settings of the views without --augment."""
+    from patchword.training.overlay import PATHS, make_overlay
+
+    given: dict[str, Any] = {"recipe": recipe, "weights": weights}
+    asked = {"--recipe": recipe, "--weights": weights, "--config": config, "-o": overrides}
+    names = [name for name, value in asked.items() if value]
+    if names and augment is None:
+        raise SettingsError(
+            f"{', '.join(names)} {'only applies' if len(names) == 1 else 'only apply'} to the training views",
+            f"add --augment, or remove {', '.join(names)}",
+        )
+    options = [(PATHS[name], f"--{name}", value) for name, value in given.items() if value is not None]
+    if value_range is not None:
+        options.append((PATHS["value_range"], "--value-range", value_range))
+    return make_overlay(config, options, overrides)
+
+
+def _picture(given: str, data: str) -> Path:
+    from patchword.reports.views import check_picture
+
+    path = Path(given or f"{Path(data).resolve().stem}-views.png")
+    check_picture(path)
+    return path
+
+
+def _draw(report: "CheckReport", overlay: "Overlay", path: Path) -> None:
+    """Write the views, and say on standard error what they show; --json keeps standard output."""
+    from patchword.runs import write_training_views
+
+    chosen = write_training_views(report, overlay, path)
+    click.echo(f"16 training views, recipe {chosen.settings.run.recipe}: {path}", err=True)

@@ -9,7 +9,7 @@ from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options, model_options
-from patchword.cli.options import device_option, image_set_options, offline_option, open_request
+from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
 from patchword.cli.predict import Images
 from patchword.errors import plural
 
@@ -47,11 +47,7 @@ def embed(
     batch_size: int | None,
     device: str | None,
     offline: bool,
-    split: str | None,
-    image_column: str | None,
-    label_column: str | None,
     value_range: tuple[float, float] | None,
-    max_pixels: int,
 ) -> None:
     """Compute an embedding for each image.
 
@@ -67,10 +63,7 @@ def embed(
     vector. Unreadable images get no row and are listed; the exit code is then 3.
     """
     machine.start_sampling()
-    from patchword.inference.sources import Reading
-
-    reading = Reading(split=split, opening=open_request(image_column, label_column, max_pixels=max_pixels))
-    given = Images(files, reading)
+    given = Images(files, given_reading())
     machine.tune_allocator()
     from patchword.cli.writers import Progress
     from patchword.inference.embed import check_output, embed_to
@@ -88,7 +81,7 @@ def embed(
         feature=feature,
         value_range=value_range,
         batch_size=batch_size,
-        max_pixels=max_pixels,
+        max_pixels=given.reading.opening.max_pixels,
         progress=lambda _: progress.step(),
     )
     progress.close()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword import machine
+from patchword.cli.class_table import print_classes
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options, model_options
@@ -14,6 +15,7 @@ from patchword.cli.options import (
     device_option,
     offline_option,
     open_request,
+    split_seed_option,
     value_range_option,
 )
 from patchword.cli.progress import counting
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("data")
 @click.option("--split", help="train, val, test or all. [default: val, else test, else all]")
+@split_seed_option
 @click.option(
     "--include-trained",
     is_flag=True,
@@ -48,6 +51,7 @@ def evaluate(
     model: str,
     data: str,
     split: str | None,
+    split_seed: int | None,
     include_trained: bool,
     as_json: bool,
     output: str | None,
@@ -102,7 +106,7 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening), request)
+        found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening, split_seed), request)
     _deliver(found, loaded.report, as_json=as_json, output=output)
 
 
@@ -152,8 +156,6 @@ def _check_output(output: str) -> None:
 
 
 def _print(found: "Evaluation", why: str) -> None:
-    from rich.table import Table
-
     console = make_console()
     low, high = map(percent, found.top1_interval)
     of = "" if found.scored == found.images else f" of {found.images}"
@@ -173,23 +175,4 @@ def _print(found: "Evaluation", why: str) -> None:
         console.print(f"top-5  {percent(found.top5)}")
     images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"
     console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for title in ("images", "precision", "recall", "F1", "confused with"):
-        table.add_column(title, justify="left" if title == "confused with" else "right")
-    for index, (name, c) in enumerate(zip(found.class_names, found.classes, strict=True)):
-        if not c.images and c.precision is None:
-            continue
-        confused = _confused_with(found.confusion[index], index, found.class_names)
-        shares = ("–" if x is None else percent(x) for x in (c.precision, c.recall, c.f1))
-        table.add_row(line(name), str(c.images), *shares, line(confused))
-    console.print(table)
-
-
-def _confused_with(row: list[int], index: int, names: tuple[str, ...]) -> str:
-    """The class that this one is most often confused with, and how often."""
-    others = [(count, -j) for j, count in enumerate(row) if j != index and count]
-    if not others:
-        return ""
-    count, j = max(others)
-    return f"{names[-j]} {count}×"
+    print_classes(console, found.class_names, found.classes, found.confusion)

@@ -1,8 +1,9 @@
 """Options shared by several commands."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,14 +11,16 @@ from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from patchword.inference.sources import Reading
 
-_TABLE_OPTIONS = (
+F = TypeVar("F", bound=Callable[..., Any])
+_KEPT = "patchword.image_set_options"
+_SPLIT_SEED_HELP = "Hold out images as `train --split-seed N` does. [default: the model's own split]"
+
+_DATA_OPTIONS = (
     click.option("--image-column", metavar="NAME", help="Image column, if DATA is a table."),
     click.option("--label-column", metavar="NAME", help="Class column, if DATA is a table."),
-)
-_DATA_OPTIONS = (
-    *_TABLE_OPTIONS,
     click.option(
         "--class-level",
         type=click.IntRange(1),
@@ -42,6 +45,7 @@ max_pixels_option = click.option(
     show_default=True,
     help="Reject images with more pixels.",
 )
+split_seed_option = click.option("--split-seed", type=click.IntRange(0), metavar="N", help=_SPLIT_SEED_HELP)
 offline_option = click.option("--offline", is_flag=True, help="Offline mode: use cached files only.")
 
 
@@ -70,14 +74,57 @@ value_range_option = click.option(
 )
 
 
+def kept_option(key: str, name: str, **how: Any) -> Callable[[F], F]:
+    """An option that is stored in the context, so that commands need not declare it; see `kept_values`."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        ctx.meta.setdefault(key, {})[param.name] = value
+
+    return click.option(name, expose_value=False, callback=keep, **how)
+
+
+def kept_values(key: str) -> dict[str, Any]:
+    """The values of the running command's options that were stored under `key`."""
+    return dict(click.get_current_context().meta[key])
+
+
+_kept = functools.partial(kept_option, _KEPT)
+_IMAGE_SET_OPTIONS = (
+    _kept("--split", metavar="NAME", help="Use only this split, e.g. val. [default: all images]"),
+    _kept("--split-seed", type=click.IntRange(0), metavar="N", help=_SPLIT_SEED_HELP),
+    _kept("--image-column", metavar="NAME", help="Image column of tables."),
+    _kept("--label-column", metavar="NAME", help="Class column of tables."),
+    _kept("--split-column", metavar="NAME", help="Split column of tables, with --split."),
+    _kept(
+        "--class-level",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Depth of the class folders, with --split. [default: detected]",
+    ),
+    _kept(
+        "--max-pixels",
+        type=click.IntRange(1),
+        default=MAX_PIXELS,
+        show_default=True,
+        help="Reject images with more pixels.",
+    ),
+)
+
+
 def image_set_options(command: F) -> F:
-    """Add the options that select images, for commands that need no labels."""
-    split = click.option(
-        "--split", metavar="NAME", help="Use only this split, e.g. val. [default: all images]"
-    )
-    for option in reversed((split, *_TABLE_OPTIONS, value_range_option, max_pixels_option)):
+    """Add the options that select images, for commands that need no labels; `given_reading` returns them."""
+    for option in reversed((*_IMAGE_SET_OPTIONS, value_range_option)):
         command = option(command)
     return command
+
+
+def given_reading() -> "Reading":
+    """How the running command reads its images, as given by `image_set_options`."""
+    from patchword.inference.sources import Reading
+
+    kept = kept_values(_KEPT)
+    split, split_seed = kept.pop("split"), kept.pop("split_seed")
+    return Reading(split=split, split_seed=split_seed, opening=OpenRequest(**kept))
 
 
 def data_options(command: F) -> F:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword import machine
+from patchword.cli.against import Against, against_options, given_against
 from patchword.cli.console import say
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options, model_options
-from patchword.cli.options import device_option, image_set_options, offline_option, open_request
+from patchword.cli.options import device_option, image_set_options, offline_option
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Writer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
 )
+@against_options
+@click.option("--calibrated", is_flag=True, help="Apply the temperature fitted in training, if there is one.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
@@ -48,14 +51,11 @@ def predict(
     as_jsonl: bool,
     as_csv: bool,
     output: str | None,
+    calibrated: bool,
     batch_size: int | None,
     device: str | None,
     offline: bool,
-    split: str | None,
-    image_column: str | None,
-    label_column: str | None,
     value_range: tuple[float, float] | None,
-    max_pixels: int,
 ) -> None:
     """Classify images and print the most probable classes.
 
@@ -67,15 +67,17 @@ def predict(
     \b
     patchword predict runs/flowers photo.jpg garden/
     patchword predict runs/flowers flowers.zip --split val --out flowers.csv
+    patchword predict runs/flowers garden/ --against labels.csv
 
-    An unreadable image gets a row with the reason; the exit code is then 3.
+    An unreadable image gets a row with the reason; the exit code is then 3. With --against, the score
+    is printed after the rows; --json prints one object with predictions and score (with --out, only score).
     """
     machine.start_sampling()
-    kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
-    from patchword.inference.sources import Reading
-
-    reading = Reading(split=split, opening=open_request(image_column, label_column, max_pixels=max_pixels))
-    given = Images(files, reading)
+    against = given_against(files, as_json=as_json, as_rows=as_csv or as_jsonl, to_file=output is not None)
+    # With a file for the rows, --json is the format of the score.
+    formats = {"json": as_json and not against.json_score, "jsonl": as_jsonl, "csv": as_csv}
+    kind = _kind(formats, output)
+    given = Images(files, against.reading)
 
     machine.tune_allocator()
     from patchword.inference.load import load
@@ -83,24 +85,36 @@ def predict(
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
     loaded.check_can_predict()
-    sources = given.known_to(loaded)
-    from patchword.cli.writers import Progress
-    from patchword.inference.predict import Predictions
-
-    found = Predictions(
-        loaded, sources, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels
+    sources = against.match(given.known_to(loaded), loaded)
+    found = _predictions(
+        loaded, sources, given, value_range=value_range, calibrated=calibrated, batch_size=batch_size
     )
-    progress = Progress(given.total, quiet=output is None and sys.stdout.isatty())
-    with _writer(kind, output, min(top, len(loaded.classes)), given.width) as writer:
-        for prediction in found:
-            writer.add(prediction)
-            progress.step()
-    progress.close()
+    _write_all(found, against, given, (kind, output, min(top, len(loaded.classes))))
     if loaded.report.why:
         say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
         say(f"warning: {found.notice}")
+    against.report()
     found.check()
+
+
+def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
+    from patchword.inference.predict import Predictions
+
+    return Predictions(loaded, sources, max_pixels=given.reading.opening.max_pixels, **how)
+
+
+def _write_all(found: Any, against: Against, given: "Images", where: tuple[str, str | None, int]) -> None:
+    """Write the predictions as they are made. where: format, output and number of classes listed."""
+    from patchword.cli.writers import Progress
+
+    kind, output, top = where
+    progress = Progress(given.total, quiet=output is None and sys.stdout.isatty())
+    with _writer(kind, output, top, given.width, with_truth=against.asked) as writer:
+        for prediction in found:
+            writer.add(against.add(prediction))
+            progress.step()
+    progress.close()
 
 
 class Images:
@@ -163,16 +177,16 @@ def _kind(asked: dict[str, bool], output: str | None) -> str:
 
 
 @contextmanager
-def _writer(kind: str, output: str | None, top: int, width: int) -> "Iterator[Writer]":
+def _writer(kind: str, output: str | None, top: int, width: int, *, with_truth: bool) -> "Iterator[Writer]":
     from patchword.cli.writers import make_writer
     from patchword.inference.output import whole_file
 
     if output is None:
-        writer = make_writer(kind, sys.stdout, top, width)
+        writer = make_writer(kind, sys.stdout, top, width, with_truth=with_truth)
         yield writer
         writer.close()
         return
     with whole_file(Path(output), text=kind != "parquet") as stream:
-        writer = make_writer(kind, stream, top, width)
+        writer = make_writer(kind, stream, top, width, with_truth=with_truth)
         yield writer
         writer.close()

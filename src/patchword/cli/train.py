@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--find-lr", is_flag=True, default=None, help="Measure the learning rate before training.")
+@click.option(
+    "--max-time",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="Stop after so many minutes, and score.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Stop after N evaluations without a better score.",
+)
 @click.option("--seed", type=int, help="Random seed for weights, data order and augmentation. [default: 0]")
 @click.option(
     "--split-seed",

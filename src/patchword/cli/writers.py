@@ -33,15 +33,16 @@ def format_of(output: str) -> str:
     return ending
 
 
-def make_writer(kind: str, stream: IO[Any], top: int, name_width: int) -> Writer:
+def make_writer(kind: str, stream: IO[Any], top: int, name_width: int, *, with_truth: bool = False) -> Writer:
+    """with_truth: tables get the columns true and correct; the other formats show them if a prediction has them."""
     if kind == "json":
         return JsonWriter(stream, top)
     if kind == "jsonl":
         return JsonLinesWriter(stream, top)
     if kind == "csv":
-        return CsvWriter(stream, top)
+        return CsvWriter(stream, top, with_truth=with_truth)
     if kind == "parquet":
-        return ParquetWriter(stream, top)
+        return ParquetWriter(stream, top, with_truth=with_truth)
     return LinesWriter(stream, top, name_width)
 
 
@@ -63,6 +64,9 @@ class LinesWriter:
             found = prediction.top(self.top)
             best, *others = (f"{one_line(label)} {percent(share)}" for label, share in found)
             result = "   ".join([self._paint(best, "1"), *others])
+        if prediction.correct is not None:
+            verdict = "correct" if prediction.correct else f"wrong: {one_line(prediction.true or '')}"
+            result += "   " + self._paint(verdict, "32" if prediction.correct else "31")
         self.stream.write(f"{name:<{self.width}}   {result}\n")
 
     def _paint(self, text: str, code: str) -> str:
@@ -78,6 +82,7 @@ class JsonLinesWriter:
 
     def add(self, prediction: Prediction) -> None:
         self.stream.write(to_json(prediction.to_dict(self.top)) + "\n")
+        self.stream.flush()  # a program that reads the pipe gets each line as it arrives
 
     def close(self) -> None:
         self.stream.flush()
@@ -99,13 +104,17 @@ class JsonWriter:
         self.stream.flush()
 
 
-def columns(top: int) -> list[str]:
+def columns(top: int, *, with_truth: bool) -> list[str]:
     ranked = [f"{part}_{rank}" for rank in range(1, top + 1) for part in ("class", "index", "probability")]
-    return ["file", "error", *ranked]
+    return ["file", "error", *(("true", "correct") if with_truth else ()), *ranked]
 
 
 def row(prediction: Prediction, top: int) -> dict[str, Any]:
     found: dict[str, Any] = {"file": prediction.name, "error": prediction.error}
+    if prediction.true is not None:
+        found["true"] = prediction.true
+    if prediction.correct is not None:
+        found["correct"] = prediction.correct
     if prediction.probabilities is not None:
         for rank, (index, share) in enumerate(prediction.ranked(top), 1):
             found |= {
@@ -117,13 +126,16 @@ def row(prediction: Prediction, top: int) -> dict[str, Any]:
 
 
 class CsvWriter:
-    def __init__(self, stream: IO[str], top: int) -> None:
+    def __init__(self, stream: IO[str], top: int, *, with_truth: bool) -> None:
         self.stream, self.top = stream, top
-        self.table = csv.DictWriter(stream, columns(top), restval="", lineterminator="\n")
+        names = columns(top, with_truth=with_truth)
+        self.table = csv.DictWriter(stream, names, restval="", lineterminator="\n")
         self.table.writeheader()
 
     def add(self, prediction: Prediction) -> None:
         values = row(prediction, self.top)
+        if "correct" in values:
+            values["correct"] = "true" if values["correct"] else "false"
         if self.stream.isatty():  # files and pipes get the exact names
             values = {k: one_line(v) if isinstance(v, str) else v for k, v in values.items()}
         self.table.writerow(values)
@@ -137,12 +149,14 @@ class ParquetWriter:
 
     ROWS = 2048
 
-    def __init__(self, stream: IO[bytes], top: int) -> None:
+    def __init__(self, stream: IO[bytes], top: int, *, with_truth: bool) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        types = {"file": pa.string(), "error": pa.string(), "class": pa.string(), "index": pa.int32()}
-        fields = [(name, types.get(name.partition("_")[0], pa.float32())) for name in columns(top)]
+        types = {name: pa.string() for name in ("file", "error", "true", "class")}
+        types |= {"correct": pa.bool_(), "index": pa.int32()}
+        names = columns(top, with_truth=with_truth)
+        fields = [(name, types.get(name.partition("_")[0], pa.float32())) for name in names]
         self.schema, self.top = pa.schema(fields), top
         self.table = pq.ParquetWriter(stream, self.schema)
         self.rows: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Data whose classes are matched to a model's by name."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
     unknown = [name for name in used if name not in index]
     if unknown and (not ignore_unknown or len(unknown) == len(used)):
-        raise _differ(dataset, unknown, classes, all_of_them=len(unknown) == len(used))
+        raise unknown_classes(dataset.path, unknown, classes, all_of_them=len(unknown) == len(used))
     new_label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
     splits: dict[str, Split] = {}
     left_out = 0
@@ -35,14 +36,15 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     return aligned.with_problems([Problem(severity="note", message=message)])
 
 
-def _differ(
-    dataset: Dataset, unknown: list[str], classes: tuple[str, ...], *, all_of_them: bool
+def unknown_classes(
+    path: str, unknown: Sequence[str], classes: Sequence[str], *, all_of_them: bool
 ) -> DataError:
+    """The error for data at `path` with classes that the model has not, each with the nearest it has."""
     lines = [f"{name!r}{suggestion(name, classes)}" for name in unknown[:12]]
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     return DataError(
-        f"{dataset.path} has {plural(len(unknown), 'class', 'classes')} unknown to the model: "
+        f"{path} has {plural(len(unknown), 'class', 'classes')} unknown to the model: "
         f"{', '.join(lines)}{more}",
         f"rename {'it' if len(unknown) == 1 else 'them'} to match the model's classes ({known})"
         + ("" if all_of_them else ", or pass --ignore-unknown-classes"),

@@ -5,14 +5,14 @@ import binascii
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from patchword.data.dataset import Split
 from patchword.data.pool import in_order
-from patchword.errors import ImageError
+from patchword.errors import DataError, ImageError
 from patchword.images.decode import Source
 from patchword.images.limits import Limits
 from patchword.images.sources import read_bytes
@@ -66,6 +66,21 @@ def hashes_of(split: Split, indices: Iterable[int] | None = None) -> list[bytes 
 
     chosen = range(len(split)) if indices is None else indices
     return list(in_order(work, chosen, _THREADS, 4 * _THREADS))
+
+
+def count_in(
+    items: Iterable[tuple[str, Callable[[], Source]]], trained: frozenset[bytes], max_pixels: int
+) -> int:
+    """How many of the (name, image) are in `trained`. Every file is read and hashed, but not decoded."""
+
+    def work(item: tuple[str, Callable[[], Source]]) -> bool:
+        name, source = item
+        try:
+            return hash_of(fetched(source(), name, max_pixels)) in trained
+        except (ImageError, DataError, OSError):
+            return False
+
+    return sum(in_order(work, items, _THREADS, 4 * _THREADS))
 
 
 def equal_files(split: Split) -> list[Hashable]:

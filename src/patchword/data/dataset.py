@@ -87,6 +87,20 @@ class Split:
         return [int(count) for count in np.bincount(self.labels, minlength=num_classes)]
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Reads the images of several splits, one split after the other."""
+
+    splits: tuple[Split, ...]
+
+    def __call__(self, row: int) -> Source:
+        for split in self.splits:
+            if row < len(split):
+                return split.source(row)
+            row -= len(split)
+        raise IndexError(row)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Classes in their order and the splits, "train" and "val" or "test", or "all" alone.
@@ -123,6 +137,21 @@ class Dataset:
         raise DataError(
             f"{self.path} has no images to evaluate on (splits: {', '.join(self.splits)})",
             "add a val/ folder next to train/",
+        )
+
+    @property
+    def everything(self) -> Split:
+        """The images of all splits, as the split "all"."""
+        if set(self.splits) == {"all"}:
+            return self.splits["all"]
+        splits = tuple(self.splits.values())
+        return Split(
+            name="all",
+            names=tuple(name for split in splits for name in split.names),
+            labels=np.concatenate([split.labels for split in splits]),
+            reader=_Joined(splits),
+            rows=np.arange(sum(map(len, splits)), dtype=np.int64),
+            max_pixels=splits[0].max_pixels,
         )
 
     def with_problems(self, problems: Sequence[Problem]) -> "Dataset":

@@ -30,6 +30,10 @@ class Named:
     name: str
     source: Source | Callable[[], Source]
 
+    def fetch(self) -> Source:
+        """The image, for `images.decode`. Raises: ImageError, DataError."""
+        return self.source() if callable(self.source) else self.source
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -75,8 +79,7 @@ def iterate(
     def work(item: tuple[int, Named]) -> tuple[int, str, NDArray[np.float32] | Failure]:
         index, named = item
         try:
-            source = named.source() if callable(named.source) else named.source
-            return index, named.name, read(source, preprocess, name=named.name, max_pixels=max_pixels)
+            return index, named.name, read(named.fetch(), preprocess, name=named.name, max_pixels=max_pixels)
         except ImageError as error:
             return index, named.name, Failure(index=index, name=named.name, reason=error.about(named.name))
 

@@ -5,7 +5,7 @@ The listing and the readers are those of training, so an image has one name and 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -80,11 +80,8 @@ def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
         kept, skipped = _images_among(list(members))
         found = _named(kept, zipped.ZipReader(path, [members[name] for name in kept]), skipped)
     else:
-        splits = open_data(path, request).splits.values()
-        names = [name for split in splits for name in split.names]
-        found = _named(
-            names, _Joined([split.source for split in splits], [len(s) for s in splits]), Counter()
-        )
+        everything = open_data(path, request).everything
+        found = Unlabelled(split=everything, skipped=Counter())
     return replace(found, split=replace(found.split, max_pixels=request.max_pixels))
 
 
@@ -100,21 +97,6 @@ class _Rows:
         if row in self.missing:
             raise ImageError(f"row {row}: {self.path} has no image in this row", "complete or remove the row")
         return self.reader(row)
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """The concatenation of several splits."""
-
-    sources: Sequence[Callable[[int], Source]]
-    counts: Sequence[int]
-
-    def __call__(self, row: int) -> Source:
-        for source, count in zip(self.sources, self.counts, strict=True):
-            if row < count:
-                return source(row)
-            row -= count
-        raise IndexError(row)
 
 
 def _images_among(files: Sequence[str]) -> tuple[list[str], Counter[str]]:

@@ -162,9 +162,8 @@ class _Worker:
         found: dict[int, Output] = {}
         for index, item in chunk:
             try:
-                source = item.source() if callable(item.source) else item.source
                 fed[index] = read(
-                    source, self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
+                    item.fetch(), self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
                 )
             except (ImageError, DataError) as error:
                 found[index] = Output(index=index, name=item.name, error=error)

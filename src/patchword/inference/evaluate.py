@@ -1,13 +1,13 @@
 """Evaluate a model on labelled images: each is scored once, unreadable ones are counted and never replaced."""
 
 import dataclasses
-import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchword import metrics
 from patchword.checkpoints.card import broken_notes
@@ -19,13 +19,18 @@ from patchword.data.request import OpenRequest
 from patchword.errors import DataError, plural
 from patchword.images.preprocess import ValueRange
 from patchword.inference.engine import Output, SameAnswers
-from patchword.inference.model import Model, softmax
+from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
+from patchword.inference.model import Model
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
+from patchword.metrics.calibration import Calibration, calibration
 
-WORST_SHOWN = 24
 # With this many classes or fewer, top-5 accuracy means little.
 TOP5_ABOVE = 5
+# 40 MB as float32; the calibration of 50,000 images of 1,000 classes uses every fifth.
+MAX_LOGITS = 10_000_000
+# Training images scored without augmentation at the end of a training.
+MOST_TRAINING = 2000
 _SURE_OF_ONE_CLASS = 20
 _MISSING_LISTED = 3
 NOT_RECORDED = (
@@ -35,15 +40,14 @@ NOT_RECORDED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A wrong prediction, with the probabilities of the predicted and the true class."""
+class TrainingScore:
+    """The score on training images without augmentation: `scored` of the `of` images of the split."""
 
-    name: str
-    true: str
-    predicted: str
-    probability: float
-    true_probability: float
-    thumbnail: str
+    scored: int
+    of: int
+    top1: float
+    top1_interval: tuple[float, float]
+    loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ class Evaluation:
     problems found while listing the data, such as images of classes unknown to the model; `images`
     does not include those. majority: the most frequent class of the scored images, and the accuracy
     of always predicting it. trained_on: how many images of the split the model was trained on; None
-    if the weights do not record it. `images` includes them only if they are scored.
+    if the weights do not record it. `images` includes them only if they are scored. calibration: of the
+    probabilities. pairs: the classes confused most often. training: at the end of a training only.
     """
 
     data: str
@@ -92,6 +97,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     majority: metrics.Majority | None = None
     trained_on: Overlap | None = None
+    calibration: Calibration | None = None
+    pairs: tuple[ConfusedPair, ...] = ()
+    training: TrainingScore | None = None
 
     @property
     def coverage(self) -> str:
@@ -116,7 +124,16 @@ class Evaluation:
         names = plain.pop("class_names")
         plain["classes"] = [{"name": n, **c} for n, c in zip(names, plain["classes"], strict=True)]
         plain["top1_interval"] = list(self.top1_interval)
-        for optional in ("top5", "notice", "notes", "majority", "trained_on"):
+        for optional in (
+            "top5",
+            "notice",
+            "notes",
+            "majority",
+            "trained_on",
+            "calibration",
+            "pairs",
+            "training",
+        ):
             if not plain[optional]:
                 plain.pop(optional)
         return plain
@@ -138,15 +155,17 @@ class EvaluationRequest:
     progress: Callable[[int, int], None] | None = None
 
 
-def open_for(model: Model, data: str | Path, request: OpenRequest | None = None) -> Dataset:
+def open_for(
+    model: Model, data: str | Path, request: OpenRequest | None = None, split_seed: int | None = None
+) -> Dataset:
     """Open a data set for scoring this model on it.
 
     If the data has no split of its own and the model was trained on exactly this list of images, the
     images held out then are selected again. Any other data is scored completely, except for what
-    `evaluate` leaves out.
-    Raises: DataError, also if images have no class, or a class that the data's own train/ does not have.
+    `evaluate` leaves out. split_seed: hold out images as training with this seed does.
+    Raises: SettingsError if the data has its own split and a seed is given; DataError, also if images have no class, or a class that the data's own train/ does not have.
     """
-    dataset = open_as_trained(model.provenance, data, request or OpenRequest())
+    dataset = open_as_trained(model.provenance, data, request or OpenRequest(), split_seed)
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
     if fatal is not None:  # some images are in no split, so a score would cover only the others
         raise DataError(fatal.message, fatal.fix)
@@ -197,6 +216,26 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
     return dataclasses.replace(tallied, notes=tuple(notes), trained_on=overlap)
 
 
+def training_score(model: Model, dataset: Dataset) -> TrainingScore:
+    """Score training images without augmentation: all, or always the same 2,000, drawn at random.
+
+    Raises: DataError if none of them can be read.
+    """
+    split, most = dataset.training, MOST_TRAINING
+    if len(split) > most:
+        drawn = np.random.default_rng(0).choice(len(split), most, replace=False)
+        split = split.subset(np.sort(drawn))
+    sample = dataclasses.replace(dataset, splits={"train": split})
+    found = evaluate(model, sample, EvaluationRequest(split="train"))
+    return TrainingScore(
+        scored=found.scored,
+        of=len(dataset.training),
+        top1=found.top1,
+        top1_interval=found.top1_interval,
+        loss=found.loss,
+    )
+
+
 def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
     """Note the classes without an image in patchword's own split: the score does not cover them."""
     if dataset.split_seed is None or split.name == "train":
@@ -240,9 +279,10 @@ class _Tally:
         self.ranks: list[int] = []
         self.loss = 0.0
         self.unreadable: list[dict[str, str]] = []
-        self.worst: list[
-            tuple[float, int, int, float]
-        ] = []  # probability, -index, predicted class, probability of the true class
+        self.mistakes = Mistakes()
+        # Logits of evenly spaced images, for the calibration: of all, unless they would fill the memory.
+        self._every = -(-len(split) * len(model.classes) // MAX_LOGITS)
+        self.logits: list[NDArray[np.float32]] = []
         self.same = SameAnswers()
 
     def add(self, answer: Output) -> None:
@@ -255,16 +295,17 @@ class _Tally:
         logits, label = answer.values[None], int(self.split.labels[answer.index])
         labels = np.array([label])
         rank = int(metrics.ranks(logits, labels)[0])
-        shares = softmax(answer.values)
+        shares = metrics.softmax(answer.values)
         predicted = int(np.argmax(shares))
         self.loss += float(metrics.cross_entropy(logits, labels)[0])
+        if len(self.true) % self._every == 0:
+            self.logits.append(answer.values)
         self.true.append(label)
         self.predicted.append(predicted)
         self.ranks.append(rank)
         if predicted != label:
-            entry = (float(shares[predicted]), -answer.index, predicted, float(shares[label]))
-            keep = heapq.heappush if len(self.worst) < WORST_SHOWN else heapq.heappushpop
-            keep(self.worst, entry)
+            found = (float(shares[predicted]), float(shares[label]))
+            self.mistakes.add(answer.index, label, predicted, *found)
 
     def evaluation(self, data: str, weights: str) -> Evaluation:
         ranks, scored, num_classes = np.array(self.ranks), len(self.true), len(self.classes)
@@ -273,7 +314,7 @@ class _Tally:
         right = int((ranks == 0).sum())
         interval, majority = metrics.wilson_interval(right, scored), metrics.majority(images, self.classes)
         worth = majority.verdict(right / scored, interval[0]) if majority else ""
-        notices = (self.same.notice or self._one_class_only(), worth)
+        notices = (self.same.notice or one_class_only(self.predicted, self.true, self.classes), worth)
         return Evaluation(
             data=data,
             split=self.split.name,
@@ -288,16 +329,19 @@ class _Tally:
             class_names=self.classes,
             classes=metrics.per_class(counts),
             confusion=counts.tolist(),
-            mistakes=[self._mistake(*entry) for entry in sorted(self.worst, reverse=True)],
+            mistakes=self.mistakes.worst(self._mistake),
             notice="; ".join(filter(None, notices)),
             majority=majority,
+            calibration=calibration(np.stack(self.logits), np.array(self.true)[:: self._every]),
+            pairs=tuple(self.mistakes.pairs(counts.tolist(), self.classes, self._mistake)),
         )
 
-    def _mistake(self, share: float, index: int, predicted: int, true_share: float) -> Mistake:
+    def _mistake(self, entry: Entry) -> Mistake:
+        share, index, true, predicted, true_share = entry
         index = -index
         return Mistake(
             name=self.split.names[index],
-            true=self.classes[int(self.split.labels[index])],
+            true=self.classes[true],
             predicted=self.classes[predicted],
             probability=share,
             true_probability=true_share,
@@ -306,11 +350,13 @@ class _Tally:
             ),
         )
 
-    def _one_class_only(self) -> str:
-        predicted, there = set(self.predicted), set(self.true)
-        if len(predicted) > 1 or len(there) == 1 or len(self.true) < _SURE_OF_ONE_CLASS:
-            return ""
-        return (
-            f"all {len(self.true)} images are classified as {self.classes[predicted.pop()]!r}, although they "
-            f"belong to {len(there)} classes: training collapsed, or these images differ from the training images"
-        )
+
+def one_class_only(predicted: Sequence[int], true: Sequence[int], classes: Sequence[str]) -> str:
+    """A warning if many images of several classes are all classified as one; else ""."""
+    named, there = set(predicted), set(true)
+    if len(named) > 1 or len(there) <= 1 or len(true) < _SURE_OF_ONE_CLASS:
+        return ""
+    return (
+        f"all {len(true)} images are classified as {classes[named.pop()]!r}, although they "
+        f"belong to {len(there)} classes: training collapsed, or these images differ from the training images"
+    )

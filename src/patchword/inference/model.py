@@ -10,29 +10,28 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.plan import HEADS
 from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
-from patchword.data.request import OpenRequest
 from patchword.errors import CheckpointError, SettingsError, near_text
-from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, Route, answers, fitted, make_plan
+from patchword.inference.inputs import Many, Picture, check_at_least_one, many_of, named, untorched
 from patchword.inference.prediction import Prediction
-from patchword.inference.sources import Given, Reading, as_many
+from patchword.inference.sources import Given, reading_of
+from patchword.metrics import softmax
+from patchword.metrics.calibration import FEWEST_IMAGES
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
+from patchword.python_words import as_python, in_python
 
 Feature = Literal["embedding", "class", "mean", "tokens"]
 FEATURES: tuple[Feature, ...] = ("embedding", "class", "mean", "tokens")
 Vectors = NDArray[np.float32]
-Picture = Source | Tensor
-Many = list[Any] | tuple[Any, ...] | Iterator[Any]
 
 
 class Model(nn.Module):
@@ -86,9 +85,13 @@ class Model(nn.Module):
         source: Many,
         *,
         split: str | None = None,
+        split_seed: int | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        split_column: str | None = None,
+        class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> list[Prediction]: ...
@@ -98,20 +101,29 @@ class Model(nn.Module):
         source: Picture,
         *,
         split: str | None = None,
+        split_seed: int | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        split_column: str | None = None,
+        class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction: ...
+    @in_python
     def predict(
         self,
         source: Picture | Many,
         *,
         split: str | None = None,
+        split_seed: int | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        split_column: str | None = None,
+        class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction | list[Prediction]:
@@ -121,41 +133,71 @@ class Model(nn.Module):
             source: one image (path, bytes, open file, array, tensor or PIL image), or many: a list, a tuple,
                 an iterator, or the path of a folder, zip, table, list file or pattern.
             split: a split of the data set at that path; None for all its images.
-            image_column, label_column: columns of a table.
+            split_seed: hold out images as `train` does with this seed; None for the split of the model's training.
+            image_column, label_column, split_column: columns of a table.
+            class_level: depth of the class folders, with `split`; None if they are found without it.
             value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own.
+            calibrated: divide the logits by the temperature in the file. The order of the classes does not change.
         Raises: ImageError if a single image is unreadable (among many, its own Prediction holds the error);
-            DataError if no source can be read; CheckpointError for a model without a trained head.
+            DataError if no source can be read; CheckpointError without a trained head, or a temperature if `calibrated`.
         """
-        how = Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
-        if (many := self._many(source, how)) is not None:
+        reading = reading_of(
+            split, split_seed, image_column, label_column, split_column, class_level, max_pixels
+        )
+        if (many := many_of(source, reading, self.provenance)) is not None:
             return list(
-                self.predict_each(many, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels)
+                self.predict_each(
+                    many,
+                    value_range=value_range,
+                    calibrated=calibrated,
+                    batch_size=batch_size,
+                    max_pixels=max_pixels,
+                )
             )
         self.check_can_predict()
-        (answer,) = self.answers([source], self.vit, max_pixels=max_pixels, value_range=value_range)
+        (answer,) = self.answers(
+            [source], self.logits(calibrated), max_pixels=max_pixels, value_range=value_range
+        )
         if answer.error is not None:
             raise answer.error
         return self._prediction(answer, typing.cast(Picture, source), value_range)
 
+    @in_python
     def predict_each(
         self,
         sources: Iterable[Any] | str | os.PathLike[str],
         *,
+        split: str | None = None,
+        split_seed: int | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        class_level: int | None = None,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Prediction]:
         """Like `predict` for many images, but yields each prediction while the next are computed, in constant memory."""
         self.check_can_predict()
+        reading = reading_of(
+            split, split_seed, image_column, label_column, split_column, class_level, max_pixels
+        )
         if isinstance(sources, str | os.PathLike):
-            path = sources
-            sources = self._many(path, Reading(opening=_opening(None, None, max_pixels))) or [path]
+            sources = many_of(sources, reading, self.provenance) or [sources]
+        else:
+            many_of([], reading, self.provenance)  # raises for options that only apply to a path
         for answer, prediction in self.answer_each(
-            sources, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+            sources,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            calibrated=calibrated,
         ):
+            prediction = replace(prediction, error=as_python(prediction.error))
             # Sources in a list stay available for `plot`, even if they are not paths.
             if isinstance(sources, list | tuple) and not isinstance(sources[answer.index], Named):
-                prediction = replace(prediction, source=_untorched(sources[answer.index]))
+                prediction = replace(prediction, source=untorched(sources[answer.index]))
             yield prediction
 
     def answer_each(
@@ -163,24 +205,44 @@ class Model(nn.Module):
         sources: Iterable[Any],
         *,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[Output, Prediction]]:
         """Like `predict_each`, but yields the raw output (logits) with each Prediction."""
         self.check_can_predict()
+        compute = self.logits(calibrated)
         for answer in self.answers(
-            sources, self.vit, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
+            sources, compute, batch_size=batch_size, max_pixels=max_pixels, value_range=value_range
         ):
             yield answer, self._prediction(answer, None, value_range)
 
+    def logits(self, calibrated: bool = False) -> Any:
+        """Return the function images [B, C, H, W] → logits [B, classes], divided by the temperature if `calibrated`.
+
+        Raises: CheckpointError with `calibrated` if the file has no temperature.
+        """
+        if not calibrated:
+            return self.vit
+        if (temperature := self.card.temperature) is None:
+            raise CheckpointError(
+                f"{self.report.path}: this file has no temperature, so predictions cannot be calibrated",
+                f"remove --calibrated, or train again with at least {FEWEST_IMAGES} held-out images",
+            )
+        return lambda images: self.vit(images) / temperature
+
+    @in_python
     def embed(
         self,
         source: Picture | Many,
         *,
         feature: Feature = "embedding",
         split: str | None = None,
+        split_seed: int | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        split_column: str | None = None,
+        class_level: int | None = None,
         value_range: ValueRange | None = None,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -191,9 +253,10 @@ class Model(nn.Module):
         "mean" for the mean of the patches (both after the final norm), or "tokens" for all tokens [N, D], prefix first.
         Raises: ImageError for the first unreadable image (the command continues instead).
         """
-        many = self._many(
-            source, Reading(split=split, opening=_opening(image_column, label_column, max_pixels))
+        reading = reading_of(
+            split, split_seed, image_column, label_column, split_column, class_level, max_pixels
         )
+        many = many_of(source, reading, self.provenance)
         sources = [source] if many is None else many
         rows: list[Vectors] = []
         for answer in self.answers(
@@ -297,7 +360,7 @@ class Model(nn.Module):
         `self.feature(…)`. count: the number of sources, if the iterable has no length.
         Raises: SettingsError for a batch_size or max_pixels below 1, or an invalid value_range.
         """
-        _check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
+        check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
         preprocess = self.preprocess.with_range(value_range)
         # Outputs must not depend on dropout, whatever mode a training loop left.
         was_training = self.training
@@ -314,34 +377,9 @@ class Model(nn.Module):
                 dtype=self.dtype,
                 max_pixels=max_pixels,
             )
-            yield from answers(map(_named, sources), route, plan)
+            yield from answers(map(named, sources), route, plan)
         finally:
             self.train(was_training)
-
-    def _many(self, source: Any, reading: Reading) -> Any:
-        """The sources in a list, tuple, iterator, folder or data set; None if `source` is one image."""
-        if isinstance(source, str | os.PathLike):
-            return as_many(source, replace(reading, origin=self.provenance))
-        for name, value in (
-            ("split", reading.split),
-            ("image_column", reading.opening.image_column),
-            ("label_column", reading.opening.label_column),
-        ):
-            if value is not None:
-                raise SettingsError(
-                    f"{name}={value!r} only applies to the path of a data set",
-                    f"give a path, or remove {name}",
-                )
-        if isinstance(source, list | tuple | Given):
-            return source
-        # Open files and PIL images are iterable too (over lines or frames), but each is one image.
-        if (
-            isinstance(source, Iterator)
-            and not hasattr(source, "read")
-            and not isinstance(source, Image.Image)
-        ):
-            return source
-        return None
 
     def _prediction(
         self, answer: Output, source: Picture | None, value_range: ValueRange | None
@@ -357,44 +395,6 @@ class Model(nn.Module):
             classes=self.classes,
             probabilities=probabilities,
             error=error,
-            source=answer.again or _untorched(source),
+            source=answer.again or untorched(source),
             value_range=value_range or self.preprocess.reading.value_range,
         )
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Turn logits [..., classes] into probabilities, in float64 so that their sum is 1 to the last digit."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    shares: NDArray[np.float32] = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
-    return shares
-
-
-def _check_at_least_one(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise SettingsError(f"{name} is {number!r}", f"set {name} to a whole number of at least 1")
-
-
-def _named(source: Picture | Named) -> Named:
-    if isinstance(source, Named):
-        return source
-    return Named(name=_name(source), source=_untorched(source))
-
-
-def _untorched(source: Any) -> Any:
-    """Convert a tensor to an array, which is read by the same rules; return anything else unchanged."""
-    if not isinstance(source, Tensor):
-        return source
-    plain = source.detach().cpu()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
-
-
-def _name(source: Picture) -> str:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    own = getattr(source, "filename", None) or getattr(source, "name", None)
-    return own if isinstance(own, str) and own else "image"
-
-
-def _opening(image_column: str | None, label_column: str | None, max_pixels: int) -> OpenRequest:
-    return OpenRequest(image_column=image_column, label_column=label_column, max_pixels=max_pixels)

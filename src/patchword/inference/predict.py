@@ -27,11 +27,17 @@ class Predictions:
         sources: Iterable[Any],
         *,
         value_range: ValueRange | None = None,
+        calibrated: bool = False,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        model.logits(calibrated)  # raises without a temperature, before any image is read
         self._found = model.answer_each(
-            sources, value_range=value_range, batch_size=batch_size, max_pixels=max_pixels
+            sources,
+            value_range=value_range,
+            calibrated=calibrated,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
         )
         self._same = SameAnswers()
         self._failures = Failures()

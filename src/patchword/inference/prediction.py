@@ -23,7 +23,8 @@ class Prediction:
 
     name: the file, or the name given to the image. probabilities: [classes] float32 in the order of
     `classes`, summing to 1; None if the image could not be read, with the reason and fix in `error`.
-    source, value_range: for `plot`, which reads the image again.
+    source, value_range: for `plot`, which reads the image again. true: the image's class, if it was compared with
+    labels; see `correct`.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Prediction:
     error: str = ""
     source: Source | Callable[[], Source] | None = field(default=None)
     value_range: ValueRange | None = None
+    true: str | None = None
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the most probable class is the true one; None without a true class or a prediction."""
+        return None if self.true is None or self.probabilities is None else self.label == self.true
 
     @property
     def label(self) -> str:
@@ -54,11 +61,19 @@ class Prediction:
         return [(int(i), float(self.probabilities[i])) for i in order]
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """Return a dict for JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}."""
+        """Return a dict for JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}.
+
+        With a true class also "true" and, if there is a prediction, "correct".
+        """
+        found: dict[str, Any] = {"file": self.name}
+        if self.true is not None:
+            found["true"] = self.true
         if self.probabilities is None:
-            return {"file": self.name, "error": self.error}
-        found = [{"class": self.classes[i], "index": i, "probability": p} for i, p in self.ranked(k)]
-        return {"file": self.name, "predictions": found}
+            return {**found, "error": self.error}
+        if self.true is not None:
+            found["correct"] = self.correct
+        ranked = [{"class": self.classes[i], "index": i, "probability": p} for i, p in self.ranked(k)]
+        return {**found, "predictions": ranked}
 
     def plot(self, k: int = 5) -> "Figure":
         """Plot the image next to bars for its k most probable classes, as a matplotlib figure.

@@ -27,7 +27,7 @@ def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> Non
     tensors = {k: v.detach().cpu().contiguous() for k, v in vit.state_dict().items()}
     _check(tensors, card.config, path)
     card = origin_of_loaded(card, report)
-    # Drop the metrics: they belong to the weights as loaded, which may have changed since.
+    # Drop the metrics and the temperature: they belong to the weights as loaded, which may have changed since.
     where = replace(
         card.provenance,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -35,7 +35,7 @@ def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> Non
         metrics={},
         facts={**card.provenance.facts, "saved": "from memory"},
     )
-    write_model(path, tensors, replace(card, provenance=where))
+    write_model(path, tensors, replace(card, provenance=where, temperature=None))
 
 
 def _check(tensors: dict[str, torch.Tensor], config: ViTConfig, path: Path) -> None:

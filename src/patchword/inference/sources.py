@@ -4,7 +4,7 @@ import codecs
 import glob
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -52,14 +52,36 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How to read the sources. split: of a data set; None for all its images. opening: for tables and zips.
+    """How to read the sources. split: of a data set; None for all its images. opening: for tables, zips and splits.
 
-    origin: the model's provenance, so that a split made by training is found again.
+    split_seed: hold out images as `train` does with this seed; None to find the split of the model's training
+    again. origin: the model's provenance, for that.
     """
 
     split: str | None = None
+    split_seed: int | None = None
     opening: OpenRequest = field(default_factory=OpenRequest)
     origin: Provenance | None = None
+
+
+def reading_of(
+    split: str | None,
+    split_seed: int | None,
+    image_column: str | None,
+    label_column: str | None,
+    split_column: str | None,
+    class_level: int | None,
+    max_pixels: int,
+) -> Reading:
+    """The parameters of `Model.predict` and `embed` as one value. Raises: SettingsError for a wrong number."""
+    opening = OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        class_level=class_level,
+        max_pixels=max_pixels,
+    )
+    return Reading(split=split, split_seed=split_seed, opening=opening)
 
 
 def expand(given: Iterable[str | os.PathLike[str]], reading: Reading | None = None) -> Given:
@@ -87,6 +109,7 @@ def expand(given: Iterable[str | os.PathLike[str]], reading: Reading | None = No
 def as_many(source: str | os.PathLike[str], reading: Reading) -> Given | None:
     """The images of a folder, data set, list or pattern; None for the path of one image."""
     name = os.fspath(source)
+    _check_used((name,), reading)
     _check_reach(name)
     many = os.path.isdir(name) or is_data_set(name) or _listed(name) or not name
     pattern = not os.path.lexists(name) and glob.has_magic(name)
@@ -96,7 +119,7 @@ def as_many(source: str | os.PathLike[str], reading: Reading) -> Given | None:
 
 
 def _check_used(names: tuple[str, ...], reading: Reading) -> None:
-    """Raises: SettingsError for a column option that would have no effect."""
+    """Raises: SettingsError for an option that would have no effect."""
     opening, by_split = reading.opening, reading.split is not None
     tables = by_split or any(PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES for name in names)
     if opening.image_column is not None and not tables:
@@ -104,19 +127,46 @@ def _check_used(names: tuple[str, ...], reading: Reading) -> None:
             f"image column {opening.image_column!r} only applies to a table, and none is given",
             "remove the option, or give a table",
         )
-    if opening.label_column is not None and not by_split:
-        raise SettingsError(
-            f"label column {opening.label_column!r} only applies together with a split",
-            "remove the option, or specify a split",
-        )
+    for what, value in (
+        ("label column", opening.label_column),
+        ("split column", opening.split_column),
+        ("class level", opening.class_level),
+        ("split seed", reading.split_seed),
+    ):
+        if value is not None and not by_split:
+            raise SettingsError(
+                f"{what} {value!r} only applies together with a split",
+                "remove the option, or specify a split",
+            )
 
 
-def open_as_trained(origin: Provenance, data: str | Path, request: OpenRequest) -> Dataset:
+def without_unused(names: Sequence[str], reading: Reading) -> Reading:
+    """The reading without the columns that no source would use, as they name those of another table."""
+    tables = any(PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES for name in names)
+    if reading.split is not None:
+        return reading
+    image_column = reading.opening.image_column if tables else None
+    return replace(reading, opening=replace(reading.opening, image_column=image_column, label_column=None))
+
+
+def open_as_trained(
+    origin: Provenance, data: str | Path, request: OpenRequest, split_seed: int | None = None
+) -> Dataset:
     """Open a data set for evaluating, or predicting a split of it, with a model of this origin.
 
     If the data has no split of its own and the model was trained on it, the images held out then are selected
-    again. Any other data becomes one split "all".
+    again. Any other data becomes one split "all". split_seed: hold out images as training with this seed does.
+    Raises: DataError; SettingsError if the data has its own split, which a seed does not change.
     """
+    if split_seed is not None:
+        dataset = open_data(data, replace(request, split=True, split_seed=split_seed))
+        if dataset.split_seed is None:
+            raise SettingsError(
+                f"{dataset.path} has its own split ({', '.join(dataset.splits)}), so --split-seed {split_seed} "
+                "has no effect",
+                "remove --split-seed",
+            )
+        return dataset
     if not origin.data_hash:
         return open_data(data, replace(request, split=False))
     seed = origin.facts.get("split_seed", 0)
@@ -127,15 +177,26 @@ def open_as_trained(origin: Provenance, data: str | Path, request: OpenRequest) 
 
 
 def choose_split(dataset: Dataset, name: str | None) -> Split:
-    """Return the split of that name; None for the one used for scoring. Raises: DataError listing all splits."""
+    """Return the split of that name: "all" for all images, None for the one used for scoring.
+
+    Raises: DataError listing all splits.
+    """
     if name is None:
         return dataset.evaluation
-    if name not in dataset.splits:
+    if name in dataset.splits:
+        return dataset.splits[name]
+    if name == "all":
+        return dataset.everything
+    if name in ("train", "val") and set(dataset.splits) == {"all"}:
         raise DataError(
-            f"{dataset.path} has no split {name!r}{near_text(name, dataset.splits)}",
-            f"use one of: {', '.join(dataset.splits)}",
+            f"{dataset.path} has no split {name!r}: it is not split, and this model was not trained on it",
+            "remove --split, or pass --split-seed 0 to hold out the images that `patchword train` would",
         )
-    return dataset.splits[name]
+    names = dict.fromkeys((*dataset.splits, "all"))
+    raise DataError(
+        f"{dataset.path} has no split {name!r}{near_text(name, names)}",
+        f"use one of: {', '.join(names)}",
+    )
 
 
 class _Collected:
@@ -184,7 +245,7 @@ class _Collected:
 
     def _add_split(self, name: str, split: str) -> None:
         origin = self.reading.origin or Provenance()
-        dataset = open_as_trained(origin, name, self.reading.opening)
+        dataset = open_as_trained(origin, name, self.reading.opening, self.reading.split_seed)
         chosen = choose_split(dataset, split)
         # Images without a split or class are reported, and the others are processed.
         self.notes += [problem.message for problem in dataset.problems if problem.severity == "error"]

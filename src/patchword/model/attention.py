@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.config import ViTConfig
-from patchword.model.linear import Linear, linear
+from patchword.model.linear import Linear
 from patchword.model.norms import LayerNorm, RMSNorm, make_norm
 from patchword.model.positions.layout import AttentionPositions
 
@@ -76,12 +76,12 @@ class Attention(nn.Module):
         """q [B, H, n, d]; k, v [B, H, N, d]; q and k are normed and rotated."""
         bias = self._bias()
         if rows is None:
-            qkv = linear(x, self.qkv.weight, bias)
+            qkv = self.qkv.outputs(x, bias)
             q, k, v = qkv.view(*x.shape[:2], 3, self.num_heads, self.head_dim).unbind(2)
         else:
-            w, split = self.qkv.weight, self.width
-            q = linear(x[:, :rows], w[:split], None if bias is None else bias[:split])
-            kv = linear(x, w[split:], None if bias is None else bias[split:])
+            first, others = slice(self.width), slice(self.width, None)
+            q = self.qkv.outputs(x[:, :rows], None if bias is None else bias[first], first)
+            kv = self.qkv.outputs(x, None if bias is None else bias[others], others)
             q = q.view(*q.shape[:2], self.num_heads, self.head_dim)
             k, v = kv.view(*x.shape[:2], 2, self.num_heads, self.head_dim).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

@@ -23,7 +23,11 @@ class Linear(nn.Linear):
     """x [..., in] → x weightᵀ + bias [..., out]; parameters, state dict and init are those of nn.Linear."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        return self.outputs(x, self.bias)
+
+    def outputs(self, x: Tensor, bias: Tensor | None, part: slice | None = None) -> Tensor:
+        """x [..., in] → the outputs `part`, or all of them, with this bias instead of the layer's own."""
+        return linear(x, self.weight if part is None else self.weight[part], bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -48,7 +52,9 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # What is frozen needs no inputs for its gradient.
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return _onednn(x, weight, bias)
 
     @staticmethod

@@ -65,7 +65,11 @@ class MLP(nn.Module):
         if self.gated:
             gate, value = self.fc1(x).chunk(2, dim=-1)
             x = self.act(gate) * value
-        elif self.fused is not None and not (self.fc1._forward_hooks or self.act._forward_hooks):
+        elif (
+            self.fused is not None
+            and type(self.fc1) is Linear  # not one with an adapter
+            and not (self.fc1._forward_hooks or self.act._forward_hooks)
+        ):
             x = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.fused)
         else:
             x = self.act(self.fc1(x))

@@ -44,9 +44,19 @@ def _top1(run: RunFiles) -> Figure:
         Line(name="validation top-1", points=_by_epoch(run, "val_top1"), style="line val", marks=True),
         Line(name="validation top-5", points=_by_epoch(run, "val_top5"), style="line top5", marks=True),
     ]
+    floor, last = _floor(run), max((float(e["epoch"]) for e in run.epochs), default=0.0)
+    if floor is not None and any(line.points for line in lines):
+        points = [(0.0, floor), (last, floor)]
+        lines.append(Line(name="floor: probe on frozen features", points=points, style="line floor"))
     best = best_epoch(run)
     ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
     return _figure("top1", "Accuracy", lines, _percent, ring=ring, y_most=1.0)
+
+
+def _floor(run: RunFiles) -> float | None:
+    """Top-1 of the probe that ran before training."""
+    found = run.data.get("floor") or next((e["floor"] for e in run.epochs if e.get("floor")), None) or {}
+    return float(found["top1"]) if _is_number(found.get("top1")) else None
 
 
 def _learning_rate(run: RunFiles) -> Figure:

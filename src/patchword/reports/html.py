@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
-from patchword.reports import curves, sections
+from patchword.reports import advice, curves, sections, watching
 from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
@@ -81,6 +81,7 @@ def _environment() -> Environment:
 def page(run: RunFiles) -> dict[str, Any]:
     """All values that the templates use, by section."""
     evaluation = sections.with_ranks(run.evaluation) if run.evaluation else None
+    per_class = sections.per_class(run, evaluation)
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
         "run": run,
@@ -92,7 +93,19 @@ def page(run: RunFiles) -> dict[str, Any]:
         "hints": sections.hints(run, evaluation),
         "charts": curves.charts(run),
         "classes": classes,
-        "per_class": sections.per_class(run, evaluation),
+        "per_class": per_class,
+        "advice": advice.advice(advice.facts_of(run, evaluation, per_class)),
+        "gap": watching.training_gap(evaluation),
+        "floor": watching.floor(run, evaluation),
+        "stages": watching.stages(run),
+        "groups": watching.groups(run),
+        "skipped": run.skipped,
+        "calibration": watching.calibration(evaluation),
+        "thresholds": watching.thresholds(evaluation),
+        "confused": [
+            pair | {"mistakes": [_with_safe_thumbnail(m) for m in pair.get("mistakes", [])]}
+            for pair in watching.pairs(evaluation)
+        ],
         "matrix": sections.matrix(evaluation, LARGEST_MATRIX),
         "pairs": sections.confused_pairs(evaluation, MAX_PAIRS),
         "mistakes": [_with_safe_thumbnail(m) for m in (evaluation or {}).get("mistakes", [])],

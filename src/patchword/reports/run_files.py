@@ -39,7 +39,8 @@ class RunFiles:
     """A run folder as plain data.
 
     evaluation: None until the run is evaluated. card: the model card of the last weights, None while
-    there are none. broken: the record of a run that diverged, else None.
+    there are none. broken: the record of a run that diverged, else None. skipped: the steps that changed nothing,
+    because a value was not finite.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class RunFiles:
     log: str
     card: ModelCard | None
     broken: dict[str, Any] | None = None
+    skipped: tuple[dict[str, Any], ...] = ()
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -75,6 +77,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_read_json(folder / "evaluation.json"),
         log=_end_of(printable(_read_text(folder / "log.txt"), keep="\n\t")),
         card=_read_card(folder / WEIGHTS),
+        skipped=tuple({r.get("step"): _clean(r) for r in records if r.get("kind") == "skipped"}.values()),
         broken=next((_clean(r) for r in reversed(records) if r.get("kind") == "broken"), None),
     )
 

@@ -30,7 +30,6 @@ MAIN_SETTINGS = (
     "run.batch_size",
     "run.seed",
 )
-WAITS_FOR_DATA = 0.25
 RARE_RATIO = 10
 
 
@@ -250,14 +249,6 @@ def _about_unreadable(evaluation: dict[str, Any]) -> list[Markup]:
 def _about_training(run: RunFiles) -> list[Markup]:
     found = []
     last, best = (run.epochs[-1] if run.epochs else {}), best_epoch(run)
-    waits = [e["data_wait"] for e in run.epochs if isinstance(e.get("data_wait"), int | float)]
-    if waits and sum(waits) / len(waits) > WAITS_FOR_DATA:
-        found.append(
-            Markup(
-                "<strong>Training spent more than a quarter of its time waiting for images</strong>; "
-                "faster storage or smaller files would shorten it."
-            )
-        )
     if best and len(run.epochs) >= 5 and best["epoch"] == last["epoch"] == last.get("epochs"):
         found.append(
             Markup(

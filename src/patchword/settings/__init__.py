@@ -252,6 +252,20 @@ def _line(name: str, value: Any, path: str, sources: Mapping[str, str]) -> str:
     return f"{name} = {_toml_value(value)}" + (f"  # {source}" if source else "")
 
 
+def with_leaf(toml: str, path: str, value: Any, source: str) -> str:
+    """The text of `to_toml` with the leaf at `path` replaced; the sources of all others stay. Raises: KeyError."""
+    table, _, name = path.rpartition(".")
+    lines, here, found = toml.splitlines(), "", False
+    for i, line in enumerate(lines):
+        if line.startswith("["):
+            here = line.strip("[]")
+        elif here == table and line.startswith(f"{name} = "):
+            lines[i], found = f"{name} = {_toml_value(to_plain(value))}  # {source}", True
+    if not found:
+        raise KeyError(path)
+    return "\n".join(lines) + "\n"
+
+
 def source_of(path: str, sources: Mapping[str, str]) -> str:
     """The source of the leaf at `path`: its own entry, or the nearest one above it.
 

@@ -18,7 +18,7 @@ SAFER = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
-    """The step that diverged. what: "loss", "gradient" or "evaluation"; lr: the learning rate of that step.
+    """The step that diverged. what: "loss", "gradient", "evaluation" or "answer"; lr: the learning rate of that step.
 
     module: the first one whose output was not finite, "" if none was. names: the images of the step.
     """
@@ -32,6 +32,8 @@ class Break:
 
     def __str__(self) -> str:
         where = f"in epoch {self.epoch}, step {self.step}"
+        if self.what == "answer":
+            return f"every image was given the same answer after epoch {self.epoch}, at learning rate {self.lr:.2g}"
         if self.what == "evaluation":
             where = f"after epoch {self.epoch}"
         return f"the {self.what} is not finite {where}, at learning rate {self.lr:.2g}"
@@ -88,7 +90,7 @@ def first_broken_module(model: nn.Module, *inputs: object) -> str:
 def broken(found: Break, settings: TrainSettings, *, kept: int) -> TrainingBroken:
     """The error for a divergence. kept: the epoch whose weights are kept, 0 for none."""
     weights = f"; the weights of epoch {kept} are kept" if kept else ""
-    wider = ", or with -o run.precision=float32" if settings.run.precision == "bfloat16" else ""
+    wider = ", or with -o run.precision=float32" if settings.run.precision != "float32" else ""
     return TrainingBroken(
         f"training diverged: {found.whole}{weights}",
         f"start again with a lower learning rate, such as --lr {shown_rate(advised_rate(settings))}{wider}",

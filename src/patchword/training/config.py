@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from patchword.data.store import Cache
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
@@ -11,7 +12,8 @@ from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings, TaskSettings
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Compile = Literal["auto", "always", "never"]
 Size = tuple[int, int]
 
 
@@ -44,6 +46,11 @@ class RunSettings:
         evaluate_every: in epochs.
         micro_batch: images computed at once; their gradients add up to those of the batch. 0 for the complete batch.
         save_minutes: how often the state is saved within an epoch; 0 for only after each epoch.
+        max_minutes: training stops in the middle of an epoch after this time and is evaluated; 0 for no limit.
+        patience: training stops after so many evaluations without a better score; 0 for never.
+        compile: with torch.compile; "auto" on a GPU if the run is long enough to repay it.
+        cache: where decoded training images are kept (data/store.py); "auto" is memory if they fit, else disk, else none.
+        find_lr: measure the learning rate before the first step (find_lr.py) instead of taking `optim.lr`.
         weights: the initial weights, as `patchword.load` accepts them; "" trains from scratch.
     """
 
@@ -57,6 +64,11 @@ class RunSettings:
     evaluate_every: int = 1
     micro_batch: int = 0
     save_minutes: float = 10.0
+    max_minutes: float = 0.0
+    patience: int = 0
+    compile: Compile = "auto"
+    cache: Cache = "auto"
+    find_lr: bool = False
     recipe: str = ""
     weights: str = ""
 
@@ -64,13 +76,15 @@ class RunSettings:
         if (
             self.batch_size < 1
             or self.evaluate_every < 1
-            or min(self.micro_batch, self.save_minutes) < 0
+            or min(self.micro_batch, self.save_minutes, self.max_minutes, self.patience) < 0
             or not 0 <= self.threads <= MAX_THREADS
             or min(self.stored_size) < 1
         ):
             raise SettingsError(
-                f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}",
-                f"use integers from 1 (threads from 0 to {MAX_THREADS})",
+                f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}, "
+                f"micro_batch {self.micro_batch}, save_minutes {self.save_minutes}, max_minutes {self.max_minutes}, "
+                f"patience {self.patience}",
+                f"use integers from 1 for batch_size and evaluate_every, 0 or more for the others (threads up to {MAX_THREADS})",
             )
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"run.seed is {self.seed}", "use an integer from 0 to 2**63 - 1")

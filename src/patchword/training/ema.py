@@ -7,23 +7,33 @@ from torch import Tensor, nn
 
 
 class AveragedWeights:
-    """An exponential moving average of a model's parameters; its buffers are copied.
+    """An exponential moving average of a model's trainable parameters; its buffers are copied.
 
-    The decay rises as (1 + steps) / (10 + steps) up to `decay`, so that the initial weights do not
+    What is frozen when the average is made is shared with the model instead of copied, so the average of a head is as small as
+    the head. The decay rises as (1 + steps) / (10 + steps) up to `decay`, so that the initial weights do not
     dominate a short run. Source: Polyak and Juditsky 1992; the rise as in TensorFlow's ExponentialMovingAverage.
+
+    Args:
+        model: may be compiled; the average is of the model inside, and is not compiled itself.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        inner = getattr(model, "_orig_mod", model)
+        frozen = {id(p): p for p in inner.parameters() if not p.requires_grad}
+        # `deepcopy` takes what its memo already has.
+        self.model = copy.deepcopy(inner, dict(frozen)).eval().requires_grad_(False)
         self.decay = decay
-        self._averaged: list[Tensor] = list(self.model.parameters())
-        self._source: list[Tensor] = list(model.parameters())
-        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        pairs = zip(self.model.parameters(), inner.parameters(), strict=True)
+        learned = [(averaged, source) for averaged, source in pairs if id(source) not in frozen]
+        self._averaged: list[Tensor] = [averaged for averaged, _ in learned]
+        self._source: list[Tensor] = [source for _, source in learned]
+        self._buffers = list(zip(self.model.buffers(), inner.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Update the average after optimiser step number `steps` (from 1)."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(self._averaged, self._source, 1 - decay)
+        if self._averaged:
+            torch._foreach_lerp_(self._averaged, self._source, 1 - decay)
         for averaged, buffer in self._buffers:
             averaged.copy_(buffer)

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchword.errors import Interrupted, TrainingBroken
+from patchword.errors import Interrupted, TrainingBroken, plural
 from patchword.model.vit import DropPath
 from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate, skipped
 from patchword.training.chance import Draws, seed_of
 from patchword.training.checkpointer import Checkpointer
 from patchword.training.config import TrainSettings
+from patchword.training.find_lr import FoundRate, find_rate
 from patchword.training.meter import Meter
+from patchword.training.precision import LossScale, autocast
 from patchword.training.progress import Progress
 from patchword.training.ranks import Ranks
 from patchword.training.schedule import lr_factor
@@ -32,6 +34,8 @@ from patchword.training.task import Batch, Fed, Feed, Scores, Task
 MOST_BROKEN = 3
 # Steps between two looks at the losses. A look makes the host wait for a GPU.
 LOOK_EVERY_GPU = 20
+# A run is stopped when so many evaluations in a row gave one class for everything, after so many steps.
+COLLAPSED_EVALUATIONS, COLLAPSED_STEPS = 3, 200
 PROGRESS_INTERVAL_S = 0.5
 RECORDS_PER_EPOCH = 10
 
@@ -67,17 +71,38 @@ class Loop:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.drop_paths = [m for m in module.modules() if isinstance(m, DropPath) and m.rate]
         self.forward: Callable[[Tensor, Any], Mapping[str, Tensor]] = module
+        if self.settings.run.compile == "always":
+            self.forward = torch.compile(module)
         self.look_every = LOOK_EVERY_GPU if self.device.type == "cuda" else 1
         self.meter = Meter(self.settings, self.feed, self.state, self.device, self.events.progress)
-        self.warned = False
+        self.scales = self.settings.run.precision == "float16"
+        self.warned, self.constant = False, 0
+        self.started = time.perf_counter()
 
     def run(self) -> None:
+        """Train to the last epoch, to `run.max_minutes`, or until `run.patience` evaluations were no better."""
         state, steps = self.state, self.feed.steps_per_epoch
         with listening() as stop:
-            while state.epoch < self.settings.schedule.epochs:
+            while state.epoch < self.settings.schedule.epochs and not state.ended:
                 while state.step < (state.epoch + 1) * steps:
                     self._epoch(stop)
-                self._finish_epoch()
+                    if self._is_over():
+                        break
+                self._finish_epoch(is_whole=state.step == (state.epoch + 1) * steps)
+                if self._is_over() and state.epoch < self.settings.schedule.epochs:
+                    self._tell_of_the_end()
+                    return
+
+    def _is_over(self) -> bool:
+        limit = 60 * self.settings.run.max_minutes
+        return self.ranks.any(bool(limit) and time.perf_counter() - self.started > limit)
+
+    def _tell_of_the_end(self) -> None:
+        minutes, epochs = self.settings.run.max_minutes, self.settings.schedule.epochs
+        self.events.warn(
+            f"stopped after {minutes:g} minutes in epoch {self.state.epoch + 1} of {epochs}; "
+            f"`patchword train --resume` goes on from here"
+        )
 
     def _epoch(self, stop: StopRequest) -> None:
         """The rest of the epoch; ends early after a return to an earlier state."""
@@ -86,16 +111,21 @@ class Loop:
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
         for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
-            finite = self._step(fed)
-            within = state.step - state.epoch * steps
+            # A step of which no image can be read is passed by.
+            state.step = state.epoch * steps + fed.step
+            self._step(fed)
+            within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
-                went_back = self._look(finite, fed.names)
+                went_back = self._look(fed.names)
                 if went_back:
                     return
                 if within % records == 0:
                     self.events.record(self.meter.step_record())
                 self.meter.show(PROGRESS_INTERVAL_S)
                 self._save_or_stop(stop, within == steps)
+                if self._is_over():
+                    return
+        state.step = (state.epoch + 1) * steps
 
     def _save_or_stop(self, stop: StopRequest, is_last: bool) -> None:
         state = self.state
@@ -114,34 +144,59 @@ class Loop:
                 self.keep.within_epoch(state)
             self.meter.saved()
 
-    def _step(self, fed: Fed) -> Tensor:
-        """One optimiser step; returns whether all of its numbers were finite, on the device."""
-        state, optim, run = self.state, self.settings.optim, self.settings.run
-        rate = optim.lr * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
-        for group in state.optimiser.param_groups:
+    def measure_rate(self) -> FoundRate:
+        """Try learning rates on the first batches; the state is as before afterwards."""
+        self.task.module.train()
+        state = self.state
+
+        def trial(fed: Fed, rate: float) -> float:
+            self._set_rate(rate)
+            loss, _, _ = self._gradients(fed)
+            state.optimiser.step()
+            return loss.item()
+
+        return find_rate(state, self.feed, trial)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.state.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def _step(self, fed: Fed) -> None:
+        """One optimiser step. One that is not finite changes nothing, without the host knowing."""
+        state, optim = self.state, self.settings.optim
+        self._set_rate(optim.lr * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule))
+        loss, norm, images = self._gradients(fed)
+        finite = loss.isfinite() & norm.isfinite()
+        state.optimiser.step(found_inf=(~finite).float())
+        if self.scales:
+            # An overflow is how the scale finds its level; it counts as broken only at the lowest scale.
+            finite = finite | (loss.isfinite() & (state.loss_scale.scale.squeeze() > LossScale.LEAST))
+            state.loss_scale.update((~norm.isfinite()).float())
+        state.step += 1
+        state.average.update(state.step)
+        self.meter.add(loss, finite, images)
+
+    def _gradients(self, fed: Fed) -> tuple[Tensor, Tensor, int]:
+        """Fill the gradients, clipped; returns the loss, their norm before, and the number of images."""
+        state, run = self.state, self.settings.run
         # Dropout draws from torch's generator; everything else from the draws of each image.
         torch.manual_seed(seed_of(run.seed, self.ranks.rank, state.step))
         batch = self._views(fed)
         counts = self._counts(batch)
         state.optimiser.zero_grad()
-        sums: dict[str, Tensor] = {}
+        sums: list[Tensor] = []
         for part in self._parts(batch):
             self._drop_paths(part.draws)
             with self._precision():
                 losses = self.forward(part.images, part.targets)
-            means = {name: loss / counts[name] for name, loss in losses.items()}
-            torch.stack(list(means.values())).sum().backward()  # type: ignore[no-untyped-call]
-            for name, mean in means.items():
-                sums[name] = sums[name] + mean.detach() if name in sums else mean.detach()
-        norm = nn.utils.clip_grad_norm_(self.parameters, optim.clip_grad or math.inf)
-        loss = torch.stack(list(sums.values())).sum()
-        finite = loss.isfinite() & norm.isfinite()
-        state.optimiser.step(found_inf=(~finite).float())
-        state.step += 1
-        state.average.update(state.step)
-        self.meter.add(loss, finite, len(batch))
-        return finite
+            total = torch.stack([loss / counts[name] for name, loss in losses.items()]).sum()
+            (total * state.loss_scale.scale.squeeze() if self.scales else total).backward()  # type: ignore[no-untyped-call]
+            sums.append(total.detach())
+        if self.scales:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, 1 / state.loss_scale.scale.squeeze())
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.optim.clip_grad or math.inf)
+        return torch.stack(sums).sum(), norm, len(batch)
 
     def _views(self, fed: Fed) -> Batch:
         draws = Draws(self.settings.run.seed, self.state.epoch, fed.samples)
@@ -168,12 +223,11 @@ class Loop:
                 path.chance = chance
 
     def _precision(self) -> AbstractContextManager[Any]:
-        enabled = self.settings.run.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return autocast(self.device, self.settings.run.precision)
 
     # What goes wrong --------------------------------------------------------------------------
 
-    def _look(self, finite: Tensor, names: tuple[str, ...]) -> bool:
+    def _look(self, names: tuple[str, ...]) -> bool:
         """Read the sums and deal with steps that were not finite. Returns whether the state went back."""
         state = self.state
         for step in self.meter.read():
@@ -215,22 +269,25 @@ class Loop:
 
     # After an epoch ---------------------------------------------------------------------------
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, *, is_whole: bool = True) -> None:
+        """Score and save. An epoch cut short by a time limit is scored too, but goes on when the run is resumed."""
         state, epochs = self.state, self.settings.schedule.epochs
         record = self.meter.epoch_record()
-        is_last = state.epoch + 1 == epochs
+        is_last = state.epoch + 1 == epochs or not is_whole
         scores = None
         if is_last or (state.epoch + 1) % self.settings.run.evaluate_every == 0:
             started = time.perf_counter()
             scores = self._evaluate()
             state.seconds += time.perf_counter() - started
-        state.epoch += 1
+        number = state.epoch + 1
+        state.epoch = number if is_whole else state.epoch
         if scores is not None:
             self._refuse_broken(scores)
         is_best = scores is not None and scores.beats(state.best)
         if scores is not None:
             state.best = scores.values[scores.best] if is_best else state.best
             state.worse = 0 if is_best else state.worse + 1
+            self._end_without_progress(number)
         values = {} if scores is None else dict(scores.values)
         record = {
             **record,
@@ -239,20 +296,21 @@ class Loop:
             "seconds": round(state.seconds, 3),
             **values,
         }
-        state.sums = {}
+        if is_whole:
+            state.sums = {}
         self.events.record(record)
         if self.ranks.is_first:
             self.keep.epoch(state, is_best, values)
         self.meter.saved()
         self.events.progress.epoch(record)
         if scores is not None:
-            self._warn_of_collapse(scores, is_last)
+            self._stop_or_warn_of_collapse(scores, is_last)
 
     def _evaluate(self) -> Scores:
         """Score the averaged weights; on a GPU in the training precision, on a CPU in float32, like `evaluate`."""
         tally = self.task.tally()
-        low = self.device.type == "cuda" and self.settings.run.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        low = self.device.type == "cuda"
+        with torch.inference_mode(), autocast(self.device, self.settings.run.precision, enabled=low):
             for batch in self.task.evaluation(self.ranks):
                 tally.add(self.state.average.model, batch.to(self.device))
         return tally.merged(self.ranks.gather(tally.state()))
@@ -265,14 +323,25 @@ class Loop:
         found = Break(what="evaluation", epoch=state.epoch, step=state.step, lr=self.meter.rate)
         raise self._stop(found, broken(found, self.settings, kept=state.epoch - 1))
 
-    def _warn_of_collapse(self, scores: Scores, is_last: bool) -> None:
+    def _end_without_progress(self, number: int) -> None:
+        patience = self.settings.run.patience
+        if patience and self.state.worse >= patience and number < self.settings.schedule.epochs:
+            self.state.ended = f"no better score in {plural(self.state.worse, 'evaluation')}"
+            self.events.warn(f"stopped after epoch {number}: {self.state.ended} (run.patience {patience})")
+
+    def _stop_or_warn_of_collapse(self, scores: Scores, is_last: bool) -> None:
         """An untrained ViT predicts one class for everything; after a third of the run this means collapse."""
-        late = 3 * self.state.epoch >= self.settings.schedule.epochs
+        state = self.state
+        late = 3 * state.epoch >= self.settings.schedule.epochs
+        self.constant = self.constant + 1 if scores.constant else 0
         if not scores.constant:
             self.warned = False
-        elif (late and not self.warned) or is_last:
+            return
+        what = f"all held-out images are predicted as one class after epoch {state.epoch}"
+        rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
+        if late and not is_last and self.constant >= COLLAPSED_EVALUATIONS and state.step >= COLLAPSED_STEPS:
+            found = Break(what="answer", epoch=state.epoch, step=state.step, lr=self.meter.rate)
+            raise self._stop(found, TrainingBroken(f"training collapsed: {what}", rate))
+        if (late and not self.warned) or is_last:
             self.warned = True
-            rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
-            self.events.warn(
-                f"all held-out images are predicted as one class after epoch {self.state.epoch}; {rate}"
-            )
+            self.events.warn(f"{what}; {rate}")

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from patchword import machine
-from patchword.data.batches import CACHE_SHARE
+from patchword.data.store import MEMORY_SHARE
 from patchword.errors import NotEnoughMemory, PatchwordError, plural
 from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
-from patchword.training.config import TrainSettings, view_size
+from patchword.training.config import RunSettings, TrainSettings, view_size
 
 # The estimate is a lower bound; advise sizes with room to spare.
 ROOM = 2.0
@@ -29,13 +30,36 @@ class Needed:
 def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> Needed:
     """The estimate for these settings; bfloat16 is assumed until the precision is known."""
     run = settings.run
-    step = training_bytes(
-        settings.model, settings.view_size, run.batch_size, run.precision, settings.optim.method
-    )
+    at_once = run.micro_batch or run.batch_size
+    step = training_bytes(settings.model, settings.view_size, at_once, _width(run), settings.optim.method)
     height, width = run.stored_size
     images = num_images * settings.model.image.channels * height * width
-    kept = cache and images <= CACHE_SHARE * machine.memory_limit_bytes()
+    kept = cache and images <= MEMORY_SHARE * machine.memory_limit_bytes()
     return Needed(step=step, images=images if kept else 0)
+
+
+def _width(run: RunSettings) -> Literal["float32", "bfloat16"]:
+    """float16 takes as much memory as bfloat16."""
+    return "float32" if run.precision == "float32" else "bfloat16"
+
+
+def micro_batch_for(settings: TrainSettings, num_images: int, *, left: int | None = None) -> int:
+    """How many images to compute at once so that a batch which is too large fits; 0 for the complete batch.
+
+    left: as in `refuse_too_large`.
+    """
+    there = machine.most_memory_left_bytes() if left is None else left
+    size = settings.run.batch_size
+
+    def fits(images: int, room: float) -> bool:
+        part = replace(settings, run=replace(settings.run, micro_batch=images, precision="bfloat16"))
+        return needed(part, num_images, cache=left is None).total * room <= there
+
+    if fits(size, 1.0):
+        return 0
+    while size > 2 and not fits(size, ROOM):
+        size = size // 2 + size // 2 % 2
+    return size if fits(size, ROOM) else 0
 
 
 def refuse_too_large(settings: TrainSettings, num_images: int, *, left: int | None = None) -> None:
@@ -77,7 +101,7 @@ def advice(settings: TrainSettings, left: int) -> str:
     """Suggest the largest batch at this size, and the largest size at this batch, that should fit into `left` bytes."""
     model, run, method = settings.model, settings.run, settings.optim.method
     room = int(left / ROOM)
-    each = step_bytes(model, settings.view_size, run.precision)
+    each = step_bytes(model, settings.view_size, _width(run))
     batch = (room - held_bytes(model, method)) // each
     found = [f"--batch-size {batch}"] if 1 <= batch < run.batch_size else []
 
@@ -86,7 +110,7 @@ def advice(settings: TrainSettings, left: int) -> str:
         if smaller is None:
             return False
         view = view_size(smaller, settings.augment)
-        return training_bytes(smaller, view, run.batch_size, run.precision, method) <= room
+        return training_bytes(smaller, view, run.batch_size, _width(run), method) <= room
 
     span = max(model.patch_span)
     sides = (max(model.image.size) // span, fits)

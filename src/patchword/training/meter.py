@@ -45,13 +45,14 @@ class Meter:
         self._unread: list[tuple[int, Tensor, Tensor, int]] = []
         self._augment_s = self._last_shown = 0.0
         self._started = self._saved_at = time.perf_counter()
-        self._waited = feed.waited_s
+        self._waited, self._stages = feed.waited_s, dict(feed.seconds)
         self._steps_here = 0
 
     def begin(self) -> None:
         """Start or continue an epoch."""
         self._started, self._waited, self._augment_s = time.perf_counter(), self.feed.waited_s, 0.0
         self._unread, self._steps_here, self._last_shown = [], 0, 0.0
+        self._stages = dict(self.feed.seconds)
 
     def add(self, loss: Tensor, finite: Tensor, images: int) -> None:
         self._unread.append((self.state.step, loss, finite, images))
@@ -86,6 +87,7 @@ class Meter:
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.seconds += passed["seconds"]
         self._started, self._waited, self._augment_s = now, self.feed.waited_s, 0.0
+        self._stages = dict(self.feed.seconds)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -133,6 +135,7 @@ class Meter:
             "train_loss": round(sums["loss"] / steps, 6) if steps else None,
             "images_per_s": round(sums.get("images", 0.0) / seconds, 6),
             "data_wait": round(sums.get("waited", 0.0) / seconds, 6),
+            **{f"{name}_s": round(sums.get(name, 0.0), 3) for name in self.feed.seconds},
             "augment_s": round(sums.get("augment", 0.0), 3),
             "step_s": round(max(seconds - sums.get("waited", 0.0) - sums.get("augment", 0.0), 0.0), 3),
             **self.peak_memory(),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from patchword.training.adamw import AdamW
+from patchword.training.optimiser import cleaned
 
 MOMENTUM = 0.95
 ROUNDS = 5
@@ -36,28 +37,27 @@ class Muon(AdamW):
         if not group.get("matrices"):
             super().step_group(group, found_inf)
             return
-        if found_inf is not None and bool(found_inf):
-            return
+        moved, gradients = self._moved(group)
+        gradients, finite = cleaned(gradients, found_inf)
         # Batch matrices of the same shape, because for small ones the call costs more than the arithmetic.
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                directions = self._averaged(parameter).chunk(group["matrices"])
-                for weight, direction in zip(parameter.chunk(group["matrices"]), directions, strict=True):
-                    alike[tuple(weight.shape)].append((weight, direction))
+        for parameter, gradient in zip(moved, gradients, strict=True):
+            directions = self._averaged(parameter, gradient, finite).chunk(group["matrices"])
+            for weight, direction in zip(parameter.chunk(group["matrices"]), directions, strict=True):
+                alike[tuple(weight.shape)].append((weight, direction))
+        kept = 1 - group["lr"] * group["weight_decay"] * finite
         for shape, pairs in alike.items():
             steps = orthogonal(torch.stack([direction for _, direction in pairs]))
-            size = group["lr"] * ADAM_RMS * math.sqrt(max(shape))
+            steps *= group["lr"] * ADAM_RMS * math.sqrt(max(shape)) * finite
             for (weight, _), step in zip(pairs, steps, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
+                weight.mul_(kept).sub_(step)
 
-    def _averaged(self, parameter: Tensor) -> Tensor:
+    def _averaged(self, parameter: Tensor, gradient: Tensor, finite: Tensor | float) -> Tensor:
         """Nesterov momentum on the running mean of gradients."""
-        assert parameter.grad is not None
         if parameter not in self.state:
             self.state[parameter] = {"momentum": torch.zeros_like(parameter)}
-        mean = self.state[parameter]["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(mean, MOMENTUM)
+        mean = self.state[parameter]["momentum"].lerp_(gradient, (1 - MOMENTUM) * finite)
+        return gradient.lerp(mean, MOMENTUM)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ PATHS = {
     "threads": "run.threads",
     "device": "run.device",
     "weights": "run.weights",
+    "find_lr": "run.find_lr",
+    "max_time": "run.max_minutes",
+    "patience": "run.patience",
     "value_range": "preprocess.reading.value_range",
 }
 # A named model and an image size set these too; an older file's values would contradict them.

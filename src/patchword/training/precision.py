@@ -3,12 +3,14 @@
 import copy
 import statistics
 import time
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patchword.model.cost import cost
-from patchword.training.config import Precision, TrainSettings
+from patchword.training.config import Compile, Precision, TrainSettings
 
 # bfloat16 must be faster by this factor; a small gain is not worth the lower precision.
 WORTH = 1.15
@@ -24,7 +26,7 @@ def choose_precision(
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
             return "bfloat16", "supported by the GPU"
-        return "float32", "the GPU does not support bfloat16"
+        return "float16", "the GPU does not support bfloat16; the loss is scaled"
     if device.type != "cpu":
         return "float32", "default on this device"
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -45,6 +47,20 @@ def choose_precision(
     return chosen, f"measured: a bfloat16 step is {ratio:.2f} times as fast as a float32 step"
 
 
+# Compiling takes about a minute; a run this long on a GPU of this speed repays it.
+REPAID_S, GPU_FLOPS = 300.0, 1e14
+
+
+def choose_compile(settings: TrainSettings, num_images: int, device: torch.device) -> tuple[Compile, str]:
+    """Return "always" or "never", and the reason."""
+    if device.type != "cuda":
+        return "never", "on this device it takes longer than it saves"
+    work = 3 * cost(settings.model).flops * num_images * settings.schedule.epochs
+    if work / GPU_FLOPS > REPAID_S:
+        return "always", "the run is long enough to repay it"
+    return "never", "the run is too short to repay it"
+
+
 def _step(model: nn.Module, images: torch.Tensor, precision: Precision) -> float:
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -52,3 +68,34 @@ def _step(model: nn.Module, images: torch.Tensor, precision: Precision) -> float
     loss.backward()
     model.zero_grad(set_to_none=True)
     return time.perf_counter() - start
+
+
+def autocast(
+    device: torch.device, precision: Precision, *, enabled: bool = True
+) -> AbstractContextManager[Any]:
+    """Compute matrix products in this precision."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=enabled and precision != "float32")
+
+
+class LossScale:
+    """Multiplies the loss so that float16 gradients do not vanish; halved after an overflow, doubled after 2,000 steps without.
+
+    Both tensors stay on the device. Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.2.
+    """
+
+    START, LEAST, STEPS = 65536.0, 1.0, 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((1,), self.START, device=device)
+        self.tracker = torch.zeros(1, dtype=torch.int32, device=device)
+
+    def update(self, found_inf: Tensor) -> None:
+        torch._amp_update_scale_(self.scale, self.tracker, found_inf.view(1), 2.0, 0.5, self.STEPS)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"scale": self.scale, "tracker": self.tracker}
+
+    def load_state_dict(self, stored: dict[str, Tensor]) -> None:
+        self.scale.copy_(stored["scale"])
+        self.tracker.copy_(stored["tracker"])

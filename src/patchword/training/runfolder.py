@@ -16,6 +16,8 @@ CONFIG, DATA, METRICS, LOG = "config.toml", "data.json", "metrics.jsonl", "log.t
 EVALUATION, REPORT = "evaluation.json", "report.html"
 LOCK = "lock"
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state"
+# Sizes, times and hashes of the training files.
+STAMPS = "state/files.npz"
 
 
 def free_folder(wanted: str | Path) -> Path:

@@ -126,7 +126,10 @@ class Task(Protocol):
 
 
 class Fed(Protocol):
-    """A batch as the feed delivers it. samples [B]: the number of each image, for its random numbers."""
+    """A batch as the feed delivers it. step: of the epoch; samples [B]: the number of each image, for its random numbers."""
+
+    @property
+    def step(self) -> int: ...
 
     @property
     def images(self) -> Tensor: ...
@@ -146,6 +149,11 @@ class Feed(Protocol):
 
     @property
     def waited_s(self) -> float: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each stage, summed over its threads."""
+        ...
 
     @property
     def steps_per_epoch(self) -> int: ...

@@ -12,12 +12,13 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.data.batches import Batches
 from patchword.data.contents import pack, seen_in, unpack
 from patchword.data.dataset import Dataset, Split
+from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
-from patchword.errors import DataError, TrainingBroken, UserError
-from patchword.images.preprocess import Preprocess
+from patchword.data.stamps import Stamps, describe_changes
+from patchword.data.store import Store, open_store, stored_as
+from patchword.errors import DataError, TrainingBroken, UserError, plural
 from patchword.model.vit import ViT
 from patchword.training import runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
@@ -26,13 +27,12 @@ from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
 from patchword.training.loop import Events, Loop
-from patchword.training.memory import refuse_too_large
+from patchword.training.memory import micro_batch_for, refuse_too_large
 from patchword.training.optim import make_optimiser
-from patchword.training.precision import choose_precision
+from patchword.training.precision import LossScale, choose_compile, choose_precision
 from patchword.training.progress import Progress, Silent
-from patchword.training.runfolder import RunFolder
+from patchword.training.runfolder import RunFolder, write_whole
 from patchword.training.state import TrainingState
-from patchword.training.task import Feed
 from patchword.training.tasks.make import make_module, make_task
 from patchword.training.weights import Start, fill
 
@@ -57,11 +57,12 @@ def start_run(
     progress: Progress | None = None,
     start: Start | None = None,
     claimed: Callable[[Path], None] | None = None,
+    store: Store | None = None,
 ) -> RunResult:
     """Train from scratch, or from the weights `start`, into the new folder `out`.
 
     If another run takes that name meanwhile, the next free name is used; `claimed` is called with the folder.
-    facts: for data.json.
+    facts: for data.json. store: of the training images, with those that were decoded already.
 
     Raises: OutputError if `out` cannot be written, SettingsError if the settings describe another model
     than `start`, TrainingBroken, Interrupted.
@@ -76,7 +77,7 @@ def start_run(
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         before = start.source.card.provenance.trained_on
         facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
-    chosen = _measured(chosen, model, device, progress)
+    chosen = _measured(chosen, model, len(dataset.training), device, progress)
     state = _new_state(model.to(device), chosen.settings)
     if text := expectation(chosen.settings, len(dataset.training)):
         progress.message(f"note: {text}")
@@ -89,7 +90,7 @@ def start_run(
         _write_initial_files(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
         try:
-            return _run(dataset, chosen.settings, state, folder, facts, progress)
+            return _run(dataset, chosen.settings, state, folder, facts, progress, store)
         except DataError:
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
@@ -141,8 +142,7 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     _refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
-            skipped = tuple((entry["name"], entry["reason"]) for entry in facts.get("skipped", []))
-            return RunResult(folder=folder.path, settings=settings, skipped=skipped)
+            return RunResult(folder=folder.path, settings=settings, skipped=tuple(_listed(facts)))
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
@@ -211,25 +211,43 @@ def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
         module=module,
         average=AveragedWeights(module, settings.average.decay),
         optimiser=make_optimiser(module, settings.optim),
+        loss_scale=LossScale(next(model.parameters()).device),
         settings=json.dumps(tree.to_plain(settings)),
     )
 
 
-def _measured(chosen: Chosen, model: ViT, device: torch.device, progress: Progress) -> Chosen:
-    """Set what depends on this machine: threads and precision."""
+def _measured(
+    chosen: Chosen, model: ViT, num_images: int, device: torch.device, progress: Progress
+) -> Chosen:
+    """Set what depends on this machine: threads, precision, compilation, micro-batches."""
     threads = chosen.settings.run.threads or machine.granted_threads()
     if threads > (there := machine.hardware_threads()):
         progress.message(
             f"warning: {threads} threads on a machine with {there} will be slower; use --threads {there}"
         )
     torch.set_num_threads(threads)
-    here = {"threads": threads, "device": str(device)}
-    who = tree.source_of("run.precision", chosen.sources)
-    if who.startswith(("option", "file")):
-        return resolved(chosen.settings, chosen.sources, **here)
-    precision, why = choose_precision(model, chosen.settings, device)
-    progress.message(f"precision: {precision} ({why})")
-    return resolved(chosen.settings, chosen.sources, **here, precision=precision)
+    settings = chosen.settings
+    here: dict[str, Any] = {"threads": threads, "device": str(device)}
+    if not _is_given("run.precision", chosen):
+        here["precision"], why = choose_precision(model, settings, device)
+        progress.message(f"precision: {here['precision']} ({why})")
+    if settings.run.compile == "auto":
+        here["compile"], why = choose_compile(settings, num_images, device)
+        if here["compile"] == "always":
+            progress.message(f"compiled with torch.compile: {why}")
+    if not _is_given("run.micro_batch", chosen):
+        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        here["micro_batch"] = micro_batch_for(settings, num_images, left=left)
+        if here["micro_batch"]:
+            progress.message(
+                f"micro-batches of {here['micro_batch']}: a batch of {settings.run.batch_size} images does not fit into memory; "
+                "the gradients are those of the complete batch"
+            )
+    return resolved(settings, chosen.sources, **here)
+
+
+def _is_given(path: str, chosen: Chosen) -> bool:
+    return tree.source_of(path, chosen.sources).startswith(("option", "file"))
 
 
 def _run(
@@ -239,44 +257,105 @@ def _run(
     folder: RunFolder,
     facts: Mapping[str, Any],
     progress: Progress,
+    store: Store | None = None,
 ) -> RunResult:
     torch.set_num_threads(settings.run.threads)
-    workers = machine.granted_cores()
-    stored = replace(
-        Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels),
-        reading=settings.preprocess.reading,
-    )
-    batches = Batches(
-        dataset.training, stored, batch_size=settings.run.batch_size, seed=settings.run.seed, workers=workers
-    )
-    batches.prepare(progress.reading)
-    if state.images not in ("", batches.fingerprint):
-        raise UserError(
-            f"{dataset.path} has changed since {folder.path} was started: files with the same names have different content",
-            "restore the data, or start a new run",
-        )
-    state.images = batches.fingerprint
-    for name, reason in batches.skipped:
-        folder.log(f"skipped {name}: {reason}")
+    workers, split = machine.granted_cores(), dataset.training
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    if store is None or store.preprocess != stored:
+        store = open_store(split, stored, settings.run.cache)
+    progress.message(store.text)
+    _refuse_changed_files(store.stamps, dataset, folder)
+    store.stamps.read_rest(split, progress.reading)
+    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    unreadable = _unreadable(facts, split, folder)
 
     def warn(text: str) -> None:
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = batches.contents | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    device = next(state.module.parameters()).device
     task = make_task(settings, state.module, dataset, _unseen(dataset, trained, warn), workers)
     keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
-    feed: Feed = batches.feed(task.collate)
+    feed = Feed(
+        split,
+        store,
+        task.collate,
+        batch_size=settings.run.batch_size,
+        seed=settings.run.seed,
+        workers=workers,
+        unreadable=unreadable,
+        pin=device.type == "cuda",
+    )
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
+    loop = Loop(settings, task, feed, state, keep, events)
+    if settings.run.find_lr and state.step == 0:
+        loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
     try:
-        Loop(settings, task, feed, state, keep, events).run()
+        loop.run()
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise
     finally:
         progress.close()
     folder.log("finished")
-    return RunResult(folder=folder.path, settings=settings, skipped=tuple(batches.skipped))
+    for name, reason in feed.skipped:
+        folder.log(f"skipped {name}: {reason}")
+    known = [(name, reason) for name, reason in _listed(facts) if name in set(split.names)]
+    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+
+
+def _listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The images that the check could not read, with the reason."""
+    return [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+
+
+def _unreadable(facts: Mapping[str, Any], split: Split, folder: RunFolder) -> list[int]:
+    """The places of the training images that the check could not read."""
+    listed, place = _listed(facts), {name: i for i, name in enumerate(split.names)}
+    for name, reason in listed:
+        folder.log(f"skipped {name}: {reason}")
+    return [place[name] for name, _ in listed if name in place]
+
+
+def _refuse_changed_files(stamps: Stamps, dataset: Dataset, folder: RunFolder) -> None:
+    """Compare with the files that the run began with. Raises: UserError with the names of those that changed."""
+    path = folder.path / runfolder.STAMPS
+    if not path.exists():
+        return
+    before = Stamps.from_bytes(path.read_bytes(), str(path))
+    changed = stamps.changed(before, dataset.training)
+    if changed:
+        raise UserError(
+            f"{plural(len(changed), 'training image')} in {dataset.path} {'has' if len(changed) == 1 else 'have'} different "
+            f"content than when {folder.path} was started: {describe_changes(changed)}",
+            "restore the data, or start a new run",
+        )
+    stamps.adopt(before)
+
+
+def _with_measured_rate(
+    loop: Loop, state: TrainingState, folder: RunFolder, progress: Progress
+) -> TrainSettings:
+    """Measure the learning rate, and write it where the run's settings are."""
+    found = loop.measure_rate()
+    progress.message(found.text)
+    folder.log(found.text)
+    optim, run = replace(loop.settings.optim, lr=found.lr), replace(loop.settings.run, find_lr=False)
+    settings = replace(loop.settings, optim=optim, run=run)
+    changed = {"optim.lr": found.lr, "run.find_lr": False}
+    _change_config(folder, changed, "measured by --find-lr")
+    state.settings = json.dumps(tree.to_plain(settings))
+    state.save(folder)
+    return settings
+
+
+def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
+    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
+    for path, value in changed.items():
+        text = tree.with_leaf(text, path, value, source)
+    folder.write_text(runfolder.CONFIG, text)
 
 
 def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], None]) -> Split:

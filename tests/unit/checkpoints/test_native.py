@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchword.checkpoints.card import CARD_VERSION, ModelCard, Provenance
+from patchword.checkpoints.card import CARD_VERSION, ModelCard, Provenance, card_from_json, card_to_json
 from patchword.checkpoints.native import fill, read_card, read_model, write_model
 from patchword.errors import CheckpointError, KeyMismatch, OutputError, ShapeMismatch, UnknownLayout
 from patchword.images.preprocess import Preprocess
@@ -190,6 +190,8 @@ def rewrite_card(path: Path, change: object) -> None:
         (lambda c: c["config"].update(dimm=3), "did you mean 'dim'"),
         (lambda c: c["classes"].pop(), "lists 2 classes"),
         (lambda c: c.update(classes="abc"), "not a list of names"),
+        (lambda c: c.update(temperature="warm"), "temperature is 'warm'"),
+        (lambda c: c.update(temperature=0), "temperature is 0"),
     ],
 )
 def test_a_changed_card_is_refused_naming_the_file(
@@ -208,6 +210,14 @@ def test_an_unknown_note_on_where_a_file_comes_from_does_not_keep_it_from_loadin
     path, _ = written
     rewrite_card(path, lambda c: c["provenance"].update(trained_by="a person"))
     assert read_card(path).provenance.facts["trained_by"] == "a person"
+
+
+def test_a_file_without_a_temperature_can_be_read_by_older_versions(written: tuple[Path, Tensors]) -> None:
+    plain = json.loads(card_to_json(card()))
+    assert plain["version"] == 1 and "temperature" not in plain
+    warm = replace(card(), temperature=1.5)
+    assert json.loads(card_to_json(warm))["version"] == CARD_VERSION
+    assert card_from_json(card_to_json(warm), "it") == warm
 
 
 def test_weights_of_another_program_are_of_unknown_layout(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What `patchword evaluate` says of a class: the one that it is most often confused with."""
 
-from patchword.cli.evaluate import _confused_with
+from patchword.cli.class_table import _confused_with
 
 NAMES = ("cat", "dog", "owl", "fox")
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
+from PIL import Image
 
 import patchword as pw
 from patchword.cli.main import patchword
 from patchword.python_words import as_python
+from support.colours import write_colour_model
 from support.scans import write_scans
 
 # How a command prints; in Python the answer is an object.
@@ -21,7 +24,7 @@ LOADING = {"class_names" if f.name == "classes" else f.name for f in fields(pw.O
 TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]] = [
     ("train", (pw.train,), {"overrides": "settings"}, set()),
     ("evaluate", (pw.evaluate,), {}, {"output"}),
-    ("check", (pw.check,), {}, set()),
+    ("check", (pw.check,), {"overrides": "settings"}, set()),
     ("inspect", (pw.inspect,), {}, set()),
     ("convert", (pw.convert,), {}, set()),
     (
@@ -30,7 +33,12 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
         {f"to_{name}": name for name in ("image_size", "patch_size", "channels", "classes")},
         {"to_classes_from"},  # a file or folder of names; Python takes the names
     ),
-    ("predict", (pw.load, pw.Model.predict), {"class_names": "classes"}, {"output"}),
+    (
+        "predict",
+        (pw.load, pw.Model.predict, pw.Model.predict_each, pw.score),
+        {"class_names": "classes", "against": "labels"},
+        {"output"},
+    ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
 ]
 
@@ -66,6 +74,7 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         options = (options - (LOADING - own)) | {"options"}
     assert options - parameters == set()
     free = {"self", "data", "model", "path", "to", "out", "progress", "source", "feature"}
+    free |= {"sources", "predictions"}
     assert parameters - options - free == set()
 
 
@@ -110,3 +119,25 @@ def test_a_value_of_nothing_is_refused_and_not_taken_as_unset(
     with pytest.raises(pw.PatchwordError) as caught:
         pw.train(scans, progress=False, **given)
     assert telling in caught.value.message and caught.value.fix and "--" not in str(caught.value)
+
+
+def test_errors_of_a_models_methods_name_parameters_too(tmp_path: Path) -> None:
+    model = pw.load(write_colour_model(tmp_path / "m.safetensors"))
+    deep = tmp_path / "deep"
+    for place in ("north/red", "north/blue", "south/red", "south/blue"):
+        (deep / place).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (32, 32), place[6:]).save(deep / place / f"{i}.png")
+    calls: list[Callable[..., Any]] = [
+        model.predict,
+        model.embed,
+        lambda *a, **k: list(model.predict_each(*a, **k)),
+    ]
+    for call in calls:
+        with pytest.raises(pw.PatchwordError) as caught:
+            call(deep, split="all")
+        assert "pass class_level 2" in caught.value.fix and "--" not in str(caught.value)
+        assert len(call(deep, split="all", class_level=2)) == 8
+    np.save(tmp_path / "big.npy", np.full((32, 32, 3), 900.0))
+    (found,) = model.predict([tmp_path / "big.npy"])
+    assert "value_range" in found.error and "--" not in found.error

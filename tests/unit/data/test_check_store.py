@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.scans import write_scans
 
 from patchword.data import check as checking
 from patchword.data import look
@@ -18,6 +17,7 @@ from patchword.data.store import open_store
 from patchword.images.preprocess import Preprocess
 from patchword.runs import TrainRequest, prepare
 from patchword.training.overlay import Overlay
+from support.scans import write_scans
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Deep pictures keep their levels on the way to training, 8-bit ones their bytes, and the range is the user's."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 
 from patchword.cli.main import run
-from patchword.data.batches import Batches
 from patchword.data.check import check_data
+from patchword.data.feed import Fed, Feed, stacked
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.store import Cache, open_store
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess, Reading
 from patchword.settings import read_toml
@@ -34,23 +36,26 @@ def _write_xray(path: Path, seed: int = 0) -> None:
     Image.fromarray(levels.astype(np.uint16)).save(path)
 
 
-def _batches(folder: Path, reading: Reading, *, in_memory: bool = True) -> Batches:
+def _batch(folder: Path, reading: Reading, cache: Cache = "memory") -> Fed:
+    """All images of the folder in one batch."""
     split = open_data(folder, OpenRequest(split=False)).splits["all"]
-    made = Batches(split, _preprocess(reading), batch_size=len(split), seed=0, workers=1)
-    made.prepare()
-    if not in_memory:
-        made._cache = None
-    return made
+    store = open_store(split, _preprocess(reading), cache)
+
+    def collate(pixels: Sequence[torch.Tensor], rows: Sequence[int]) -> tuple[torch.Tensor, None]:
+        return stacked(pixels), None
+
+    (batch,) = Feed(split, store, collate, batch_size=len(split), seed=0, workers=1).epoch(0)
+    return batch
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("cache", ["memory", "none"])
 @pytest.mark.parametrize("reading", [TWELVE_BITS, Reading()])
 def test_a_12_bit_x_ray_trains_with_all_its_4096_levels_as_it_is_evaluated(
-    tmp_path: Path, reading: Reading, in_memory: bool
+    tmp_path: Path, reading: Reading, cache: Cache
 ) -> None:
     _write_xray(tmp_path / "a" / "0.png")
     _write_xray(tmp_path / "b" / "1.png", seed=1)
-    (batch,) = _batches(tmp_path, reading, in_memory=in_memory).epoch(0)
+    batch = _batch(tmp_path, reading, cache)
     for image, name in zip(as_unit_float(batch.images), batch.names, strict=True):
         evaluated = read(str(tmp_path / name), _preprocess(reading))
         assert np.array_equal(image.numpy(), evaluated) and len(np.unique(evaluated)) == 4096
@@ -58,29 +63,14 @@ def test_a_12_bit_x_ray_trains_with_all_its_4096_levels_as_it_is_evaluated(
 
 def test_8_bit_pictures_stay_bytes_and_are_equal_beside_deep_ones(tmp_path: Path) -> None:
     write_scans(tmp_path, {"d0": 3, "d1": 3})
-    before = _batches(tmp_path, Reading())
-    (shallow,) = before.epoch(0)
-    assert shallow.images.dtype == torch.uint8 and before._cache is not None
-    assert before._cache.nbytes == 6 * SIDE * SIDE
+    shallow = _batch(tmp_path, Reading())
+    assert shallow.images.dtype == torch.uint8
     _write_xray(tmp_path / "d1" / "deep.png")
-    for in_memory in (True, False):
-        (mixed,) = _batches(tmp_path, Reading(), in_memory=in_memory).epoch(0)
+    for cache in ("memory", "none"):
+        mixed = _batch(tmp_path, Reading(), cache)
         by_name = dict(zip(mixed.names, as_unit_float(mixed.images), strict=True))
         for name, image in zip(shallow.names, as_unit_float(shallow.images), strict=True):
             assert torch.equal(by_name[name], image)
-
-
-def test_deep_pictures_that_fit_no_memory_are_decoded_each_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for i in range(4):
-        _write_xray(tmp_path / "ab"[i % 2] / f"{i}.png", seed=i)
-    # Room for the bytes of these pictures, not for four times as much.
-    monkeypatch.setattr("patchword.machine.memory_limit_bytes", lambda: 4 * 6 * SIDE * SIDE)
-    batches = _batches(tmp_path, TWELVE_BITS)
-    assert batches._cache is None
-    (batch,) = batches.epoch(0)
-    assert all(len(image.unique()) == 4096 for image in batch.images)
 
 
 def test_the_check_measures_with_the_range_and_says_when_one_is_wanted(

@@ -14,7 +14,6 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from patchword.data.batches import Batches
 from patchword.data.check import check_data
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -22,7 +21,6 @@ from patchword.data.request import OpenRequest
 from patchword.data.sources import digits
 from patchword.errors import DataError
 from patchword.images.decode import decode
-from patchword.images.preprocess import Preprocess
 from support.scans import write_scans
 
 
@@ -315,38 +313,3 @@ def test_a_broken_zip_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(DataError, match=r"x\.zip"):
         open_data(tmp_path / "x.zip")
-
-
-def test_batches_depend_on_seed_and_epoch_alone_and_memory_changes_no_pixel(folder: Path) -> None:
-    split = open_data(folder).training
-    preprocess = Preprocess.simple(16, in_channels=1)
-
-    def batches(seed: int, in_memory: bool) -> Batches:
-        made = Batches(split, preprocess, batch_size=4, seed=seed, workers=2)
-        made.prepare()
-        if not in_memory:
-            made._cache = None
-        return made
-
-    def epoch(of: Batches, number: int) -> list[tuple[bytes, list[int]]]:
-        return [(b.images.numpy().tobytes(), b.labels.tolist()) for b in of.epoch(number)]
-
-    kept = batches(0, True)
-    assert epoch(kept, 2) == epoch(batches(0, False), 2)
-    assert epoch(kept, 2) == epoch(kept, 2) != epoch(kept, 3)
-    assert epoch(kept, 2) != epoch(batches(1, True), 2)
-
-
-def test_an_unreadable_image_is_left_out_and_moves_no_label(tmp_path: Path) -> None:
-    write_scans(tmp_path, {"d0": 6, "d1": 6})
-    (tmp_path / "d0" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
-    split = open_data(tmp_path, OpenRequest(split=False)).splits["all"]
-    batches = Batches(split, Preprocess.simple(24, in_channels=1), batch_size=11, seed=0, workers=2)
-    batches.prepare()
-    assert [name for name, _ in batches.skipped] == ["d0/2.png"]
-    whole = next(iter(batches.epoch(0)))
-    expected = {name: int(label) for name, label in zip(split.names, split.labels, strict=True)}
-    for image, label, name in zip(whole.images, whole.labels, whole.names, strict=True):
-        assert int(label) == expected[name]
-        stored = decode(str(tmp_path / name), channels=1)
-        assert np.abs(image.numpy()[0].astype(int) - stored[..., 0].astype(int)).max() <= 1

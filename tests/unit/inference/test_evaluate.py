@@ -89,7 +89,7 @@ def test_what_evaluation_json_holds_is_plain_and_whole(model: Model, labelled: P
     plain = json.loads(json.dumps(evaluate(model, open_data(labelled, WHOLE)).to_dict()))
     wanted = (
         "data split weights images scored unreadable top1 top1_interval top5 loss classes confusion mistakes "
-        "majority notice"
+        "majority notice calibration pairs"
     )
     assert set(plain) == set(wanted.split())
     assert plain["majority"] == {"name": NAMES[0], "top1": 0.25}

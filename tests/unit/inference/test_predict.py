@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patchword.checkpoints.native import read_model, write_model
 from patchword.errors import CheckpointError, ImageError, PartialFailure, SettingsError
 from patchword.images.prepare import read
 from patchword.inference.engine import Output, Plan, SameAnswers, _by_shape, make_plan
@@ -121,6 +123,39 @@ def test_a_stream_takes_no_more_sources_than_it_needs(model: Model, pictures: li
         next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert taken <= 100
+
+
+def test_calibrated_predictions_divide_the_logits_by_the_temperature_in_the_file(
+    tmp_path: Path, model_file: Path, pictures: list[Path]
+) -> None:
+    card, tensors = read_model(model_file)
+    write_model(tmp_path / "m.safetensors", tensors, replace(card, temperature=2.0))
+    model = load(tmp_path / "m.safetensors", device="cpu")
+    plain, softer = model.predict(pictures), model.predict(pictures, calibrated=True)
+    assert [p.label for p in plain] == [p.label for p in softer]
+    for before, after in zip(plain, softer, strict=True):
+        assert before.probabilities is not None and after.probabilities is not None
+        wanted = np.sqrt(before.probabilities) / np.sqrt(before.probabilities).sum()
+        assert np.abs(after.probabilities - wanted).max() < 1e-5
+    assert model.predict(pictures[0], calibrated=True).top(1)[0][1] == pytest.approx(
+        softer[0].top(1)[0][1], 1e-4
+    )
+
+
+def test_a_file_without_a_temperature_refuses_to_calibrate(model: Model, pictures: list[Path]) -> None:
+    with pytest.raises(CheckpointError, match="this file has no temperature"):
+        model.predict(pictures, calibrated=True)
+    with pytest.raises(CheckpointError, match="this file has no temperature"):
+        Predictions(model, pictures, calibrated=True)
+
+
+def test_a_model_saved_from_memory_has_no_temperature(
+    tmp_path: Path, model_file: Path, pictures: list[Path]
+) -> None:
+    card, tensors = read_model(model_file)
+    write_model(tmp_path / "m.safetensors", tensors, replace(card, temperature=2.0))
+    load(tmp_path / "m.safetensors", device="cpu").save(tmp_path / "again.safetensors")
+    assert load(tmp_path / "again.safetensors").card.temperature is None
 
 
 def test_a_model_in_training_mode_answers_as_in_evaluation(tmp_path: Path, pictures: list[Path]) -> None:

@@ -16,6 +16,7 @@ def test_the_python_page_does_what_it_says(
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     shutil.copy(model_file, tmp_path / "runs" / "demo" / "last.safetensors")
     shutil.copy(pictures[1], tmp_path / "photo.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\nphoto.jpg,tulip\n")
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text(encoding="utf-8")
     names: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import patchword as pw
 from patchword.data.loader import Named
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
@@ -90,6 +91,31 @@ def test_a_split_has_the_images_and_names_that_training_knows(labelled: Path, na
         names_of(path, reading=Reading(split="vall"))
 
 
+@pytest.mark.parametrize(
+    "name", ["flowers", "flowers.zip", "t.csv", "t.tsv", "t.jsonl", "hf.parquet", "digits"]
+)
+def test_predict_embed_and_evaluate_read_the_same_split(model: Model, labelled: Path, name: str) -> None:
+    """Split in the data, or as `train --split-seed` splits it."""
+    path = name if name == "digits" else labelled / name
+    data = open_data(path, OpenRequest(split_seed=3))
+    seed = {} if data.split_seed is None else {"split_seed": 3}
+    split = data.evaluation.name
+    names = list(data.evaluation.names)
+    assert [p.name for p in model.predict(path, split=split, **seed)] == names
+    assert next(model.predict_each(path, split=split, **seed)).name == names[0]
+    assert len(model.embed(path, split=split, **seed)) == len(names)
+    if name != "digits":  # this model knows other classes
+        assert pw.evaluate(model, path, split=split, **seed).images == len(names)
+    everything = [n for part in data.splits.values() for n in part.names]
+    if name != "digits":  # many
+        assert [p.name for p in model.predict(path, split="all", **seed)] == everything
+        assert len(model.embed(path, split="all", **seed)) == len(everything)
+        assert pw.evaluate(model, path, split="all", **seed).images == len(everything)
+    if not seed:
+        with pytest.raises(SettingsError, match=r"has its own split \(train, (val|test)\), so split_seed 3"):
+            model.predict(path, split=split, split_seed=3)
+
+
 def test_a_zip_names_its_images_as_training_does(labelled: Path) -> None:
     known = {n for split in open_data(labelled / "flowers.zip").splits.values() for n in split.names}
     found = expand([str(labelled / "flowers.zip")])
@@ -123,14 +149,22 @@ def test_an_image_of_a_zip_can_be_fetched_again(model: Model, labelled: Path) ->
     assert callable(first.source) and first.source() == (labelled / "flowers" / first.name).read_bytes()
 
 
-def test_columns_and_splits_that_nothing_would_use_are_refused(labelled: Path, pictures: list[Path]) -> None:
+def test_columns_and_splits_that_nothing_would_use_are_refused(
+    model: Model, labelled: Path, pictures: list[Path]
+) -> None:
     for opening, given, words in (
         (OpenRequest(image_column="x"), pictures[0], "none is given"),
         (OpenRequest(label_column="x"), labelled / "t.csv", "only applies together with a split"),
+        (OpenRequest(split_column="x"), labelled / "t.csv", "only applies together with a split"),
+        (OpenRequest(class_level=2), labelled / "flowers", "only applies together with a split"),
         (OpenRequest(image_column="imge"), labelled / "t.csv", "did you mean 'image'"),
     ):
         with pytest.raises((SettingsError, DataError), match=words):
             names_of(given, reading=Reading(opening=opening))
+    with pytest.raises(SettingsError, match="split seed 1 only applies together with a split"):
+        names_of(labelled / "t.tsv", reading=Reading(split_seed=1))
+    with pytest.raises(SettingsError, match="none is given"):  # as_many: one image, in Python
+        model.predict(pictures[0], image_column="x")
     with pytest.raises(DataError, match="not a data set"):
         names_of(pictures[0], reading=Reading(split="val"))
 

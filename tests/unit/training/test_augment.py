@@ -188,6 +188,15 @@ def test_mixing(settings: MixSettings) -> None:
     assert torch.equal(mixed, again[0]) and torch.equal(shares, again[1])
 
 
+def test_partners_are_neighbours_and_mixup_keeps_most_of_each_image() -> None:
+    images, targets = torch.rand(31, 3, 8, 8), torch.eye(31)
+    mixed, shares = mix(images, targets, MixSettings(mixup=1.0), drawn(31))
+    for row in range(30):
+        assert shares[row, row] >= 0.5
+        torch.testing.assert_close(shares[row, row] + shares[row, row ^ 1], torch.tensor(1.0))
+    assert torch.equal(mixed[30], images[30]) and shares[30, 30] == 1
+
+
 def test_mixing_off_returns_the_inputs() -> None:
     images, targets = torch.rand(4, 3, 8, 8), torch.eye(4)
     assert mix(images, targets, MixSettings(), drawn(4)) == (images, targets)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from patchword.data.batches import Batches
+from patchword.data.feed import Feed
 from patchword.data.open import open_data
+from patchword.data.store import open_store
 from patchword.images.prepare import read
 from patchword.model.vit import ViT
 from patchword.training.augment.settings import AugmentSettings
@@ -25,10 +26,9 @@ def test_without_augmentation_a_training_image_is_the_image_that_is_scored() -> 
     settings, _ = recipe_named("scratch")(DIGITS, Overlay())
     settings = replace(settings, augment=AugmentSettings())
     split = open_data("digits").evaluation.subset(range(8))
-    batches = Batches(split, settings.preprocess, batch_size=8, seed=0, workers=1)
-    batches.prepare()
+    store = open_store(split, settings.preprocess, "none")
     task = Classify(settings, Classifier(ViT(settings.model)), split, split, DIGIT_NAMES, workers=1)
-    (fed,) = batches.feed(task.collate).epoch(0)
+    (fed,) = Feed(split, store, task.collate, batch_size=8, seed=0, workers=1).epoch(0)
     batch = Batch(images=fed.images, targets=fed.targets, names=fed.names, draws=Draws(0, 0, fed.samples))
     images = task.views(batch).images
     for image, name in zip(images, batch.names, strict=True):

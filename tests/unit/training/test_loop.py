@@ -83,3 +83,21 @@ def test_the_expected_time_is_reported_once_from_the_first_steps_of_a_long_run(
     assert (
         len(messages) == 1 and "expected training time: 0:0" in messages[0] and "for 3 epochs" in messages[0]
     )
+
+
+def test_without_a_better_score_a_run_ends_after_its_patience() -> None:
+    state, seen = run_loop(FakeTask([score(s) for s in (0.5, 0.6, 0.4, 0.6, 0.9)]), run={"patience": 2})
+    assert state.epoch == 4 and state.ended and "no better score in 2 evaluations" in seen.warned[-1]
+
+
+def test_a_run_that_gives_one_answer_for_everything_is_stopped_with_the_likely_cause() -> None:
+    task = FakeTask([score(0.5, constant=True)] * 9)
+    with pytest.raises(TrainingBroken, match="one class after epoch 3") as caught:
+        run_loop(task, steps_per_epoch=100)
+    assert "--lr" in caught.value.fix
+
+
+def test_a_time_limit_ends_within_an_epoch_and_the_rest_can_follow() -> None:
+    state, seen = run_loop(FakeTask([score(0.5)] * 3), steps_per_epoch=5, run={"max_minutes": 1e-9})
+    assert (state.epoch, state.step) == (0, 1) and not state.ended
+    assert "goes on from here" in seen.warned[-1] and seen.records[-1]["val_fake"] == 0.5

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from patchword.data.dataset import Dataset, Problem, Reader, Split
+from patchword.data.missing import not_there
 from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import in_order, split_order
@@ -35,7 +36,7 @@ def recognises(path: str) -> bool:
 def labels_among(files: Sequence[str]) -> str | None:
     """The one CSV or JSON lines file next to images without class folders, if there is one."""
     # Text instead of paths: there may be 100,000 files.
-    visible = [f for f in files if "/." not in f"/{f.rpartition('/')[2]}" and not f.startswith("__MACOSX")]
+    visible = [f for f in files if not f.rpartition("/")[2].startswith(".") and not f.startswith("__MACOSX")]
     tables = [f for f in visible if f.lower().endswith(TABLE_SUFFIXES[:-1])]
     if len(tables) != 1:
         return None
@@ -88,6 +89,15 @@ def _columns(path: str, origin: Origin) -> Columns:
     if path.lower().endswith(".parquet"):
         return read_parquet(path)
     return parse_text(path, _content(path), origin.place.is_there)
+
+
+def read_columns(path: str) -> Columns:
+    """The columns of a table, whether or not its images exist. Raises: DataError if it is not a table."""
+    if not recognises(path):
+        if not Path(path).exists():
+            raise DataError(not_there(path).message, f"give {DESCRIPTION}")
+        raise DataError(f"{path} is not a table", f"give {DESCRIPTION}")
+    return _columns(path, _origin(path))
 
 
 def read_images(path: str, request: OpenRequest) -> tuple[Sequence[str | None], Reader]:

@@ -20,7 +20,7 @@ def erase(images: Tensor, settings: AugmentSettings, draws: Draws) -> Tensor:
     chosen = drawn[:, 0] < settings.erase
     aspects = (math.log(0.3), math.log(1.0 / 0.3))
     covered = torch.zeros((len(images), *images.shape[-2:]), dtype=torch.bool)
-    for area, ratio, *place in drawn[:, 1:].unflatten(1, (-1, 4)).permute(1, 2, 0):
+    for area, ratio, *place in drawn[:, 1:].reshape(len(images), -1, 4).permute(1, 2, 0):
         share = between(area, settings.erase_area) / settings.erase_count
         aspect = between(ratio, aspects).exp()
         covered |= masks(

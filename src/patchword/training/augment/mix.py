@@ -30,8 +30,10 @@ def mix(images: Tensor, targets: Tensor, settings: MixSettings, draws: Draws) ->
     cut = drawn[:, 1] < settings.cutmix_share
     if not (settings.mixup and settings.cutmix):
         cut = torch.full((count,), settings.cutmix > 0)
-    blend = _beta(drawn[:, 4:], torch.where(cut, settings.cutmix, settings.mixup))
-    side = (1.0 - blend).sqrt()
+    part = _beta(drawn[:, 4:], torch.where(cut, settings.cutmix, settings.mixup))
+    # As in fastai: else both images of a pair could become nearly the same one, and the other would not be seen.
+    blend = torch.maximum(part, 1.0 - part)
+    side = (1.0 - part).sqrt()
     box = masks(side, side, images.shape[-2:], [drawn[:, 2], drawn[:, 3]], inside=False)
     box &= (chosen & cut)[:, None, None]
     # A box that crosses the edge covers less than was drawn, so the label follows the visible share.

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
 
-MAX_BOXES = 16
+MAX_BOXES, MAX_OPERATIONS = 16, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,81 @@ class MixSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoPolicy:
+    """No operations besides geometry, colour and mixing."""
+
+    kind: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandAugment:
+    """Some operations of one strength (Cubuk et al. 2020), as timm's "rand-m9-mstd0.5-inc1", which DeiT trains with.
+
+    Each of `operations` steps draws one of 15 operations with replacement (identity is not one of them) and applies it
+    with `probability`; the paper's 1 applies all. `magnitude` is from 0 to 10, where 10 is 30 degrees, a shear of 0.3, a
+    shift by 0.45 of the side, factors of 0.1 or 1.9. `noise` is the standard deviation of the magnitude, drawn for each
+    operation. `fill`: the value, 0 to 1, of what shears, shifts and rotations uncover.
+    """
+
+    kind: ClassVar[str] = "randaugment"
+    operations: int = 2
+    magnitude: float = 9.0
+    noise: float = 0.5
+    probability: float = 0.5
+    fill: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.operations <= MAX_OPERATIONS:
+            raise SettingsError(
+                f"augment.policy: operations is {self.operations}",
+                f"use an integer for operations from 1 to {MAX_OPERATIONS}",
+            )
+        _check_limit("magnitude", self.magnitude, 10.0, "augment.policy")
+        _check_limit("noise", self.noise, 10.0, "augment.policy")
+        _check_limit("probability", self.probability, 1.0, "augment.policy")
+        _check_limit("fill", self.fill, 1.0, "augment.policy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment:
+    """One of 14 operations per image with one of 31 strengths (Müller and Hutter 2021: TrivialAugment Wide).
+
+    Shifts are up to 32 pixels of the view, as in the paper, or its side if that is less. `fill`: the value, 0 to 1, of
+    what shears, shifts and rotations uncover.
+    """
+
+    kind: ClassVar[str] = "trivialaugment"
+    fill: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_limit("fill", self.fill, 1.0, "augment.policy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreeAugment:
+    """Greyscale, solarisation or Gaussian blur, one of them per image (Touvron et al. 2022: DeiT III, section 3.2).
+
+    `blur`: the range of the standard deviation in pixels of the view. Values from `solarise` on are inverted. DeiT III
+    adds colour jitter: brightness, contrast and saturation of 0.3 in `augment.colour`.
+    """
+
+    kind: ClassVar[str] = "threeaugment"
+    blur: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_range("blur", self.blur, 10.0, "augment.policy")
+        _check_limit("solarise", self.solarise, 1.0, "augment.policy")
+
+
+Policy = NoPolicy | RandAugment | TrivialAugment | ThreeAugment
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentSettings:
-    """All augmentation of one training run; the defaults change nothing.
+    """All augmentation of one training run, in the order of the fields; the defaults change nothing.
+
+    Operations of a policy that need RGB (colour, greyscale) are skipped on batches without exactly three channels.
 
     `view` is the side of a training view as a share of the image's (rounded to whole patches): objects look
     larger in crops than in complete images, so a model may be evaluated at a larger size than it was trained at.
@@ -111,6 +184,7 @@ class AugmentSettings:
     """
 
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
+    policy: Policy = field(default_factory=NoPolicy)
     colour: ColourSettings = field(default_factory=ColourSettings)
     mixing: MixSettings = field(default_factory=MixSettings)
     view: float = 1.0
@@ -136,16 +210,15 @@ def _check_share(name: str, value: float) -> None:
     _check_limit(name, value, 1.0)
 
 
-def _check_limit(name: str, value: float, largest: float) -> None:
+def _check_limit(name: str, value: float, largest: float, part: str = "augment") -> None:
     if not 0.0 <= value <= largest:
-        raise SettingsError(
-            f"augment: {name} is {value}", f"use a value for {name} between 0 and {largest:g}"
-        )
+        raise SettingsError(f"{part}: {name} is {value}", f"use a value for {name} between 0 and {largest:g}")
 
 
-def _check_range(name: str, bounds: tuple[float, float], largest: float) -> None:
+def _check_range(name: str, bounds: tuple[float, float], largest: float, part: str = "augment") -> None:
     low, high = bounds
     if not 0.0 < low <= high <= largest:
         raise SettingsError(
-            f"augment: {name} is {bounds}", f"use two increasing numbers above 0, up to {largest:g}"
+            f"{part}: {name} is {bounds}",
+            f"use two increasing numbers for {name}, above 0 and up to {largest:g}",
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from patchword import machine, metrics
 from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
+from patchword.data.feed import stacked
 from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
 from patchword.model.memory import inference_bytes
@@ -67,7 +68,7 @@ class Classify:
 
     def collate(self, pixels: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """images [B, C, h, w], labels [B]."""
-        return torch.stack(list(pixels)), self.labels[torch.tensor(rows)]
+        return stacked(pixels), self.labels[torch.tensor(rows)]
 
     def views(self, batch: Batch) -> Batch:
         """Images normalised, targets [B, classes]. Pixels arrive as uint8, a quarter of the bytes of float32."""

@@ -37,6 +37,13 @@ def cross_entropy(logits: Floats, labels: Indices) -> NDArray[np.float64]:
     return loss
 
 
+def softmax(logits: Floats) -> NDArray[np.float32]:
+    """Turn logits [..., classes] into probabilities, in float64 so that their sum is 1 to the last digit."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    shares: NDArray[np.float32] = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
+    return shares
+
+
 def confusion(labels: Indices, predicted: Indices, num_classes: int) -> Indices:
     """[C, C] counts: true rows, predicted columns."""
     flat = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
