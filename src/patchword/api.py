@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
-from patchword.data.request import OpenRequest
+from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_words import as_python, in_python
@@ -185,10 +185,10 @@ def check(
 
     image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
-    augment: a PNG file to write; it shows sixteen training views, as `train` with recipe, weights, config and settings
-    would make them.
+    augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
+    asked = locals()
     from patchword import machine
 
     if augment is None and any((recipe, weights, config, settings)):
@@ -196,23 +196,12 @@ def check(
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
     overlay = _overlay(config, given, settings)
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        class_level=class_level,
-        split_column=split_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-        split_seed=overlay.get("run.split_seed") or 0,
-    )
+    opening = replace(_opening(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     found = check_data(dataset, workers=workers, value_range=value_range, every=all)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
-    problems = (
-        replace(problem, message=as_python(problem.message), fix=as_python(problem.fix))
-        for problem in found.problems
-    )
+    problems = (replace(p, message=as_python(p.message), fix=as_python(p.fix)) for p in found.problems)
     return replace(found, problems=tuple(problems))
 
 
@@ -224,6 +213,9 @@ def evaluate(
     split: str | None = None,
     split_seed: int | None = None,
     include_trained: bool = False,
+    probe: Literal["knn", "linear"] | None = None,
+    k: int | None = None,
+    no_cache: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
     options: Options | None = None,
@@ -242,26 +234,24 @@ def evaluate(
     split_seed: hold out images as `train` does with this seed; None for the split of the model's training. device,
     options, offline: how the model is loaded. value_range: (lowest, highest) of deep images, if it differs
     from the model's. Images that the model was trained on are excluded and counted, unless
-    `include_trained`. Unreadable images are listed in `unreadable` and not scored.
+    `include_trained`. Unreadable images are listed in `unreadable` and not scored. probe: score a k-NN or linear
+    probe that is fitted to the features of the training split, instead of the model's head. k: neighbours of
+    k-NN. no_cache: neither use nor store the features on disk.
     Raises: DataError, CheckpointError, SettingsError.
     """
+    asked = locals()
     from patchword.inference import evaluate as scoring
+    from patchword.inference import probe as probing
     from patchword.inference.load import load as load_model
 
+    probed = probing.probe_request(probe, k, not no_cache)
     if isinstance(model, str | Path):
         model = load_model(model, device=device, options=options, offline=offline)
     elif device is not None or options is not None:
         raise SettingsError(
             "device and options do not apply to a model that is already loaded", "remove device and options"
         )
-    opening = OpenRequest(
-        image_column=image_column,
-        label_column=label_column,
-        class_level=class_level,
-        split_column=split_column,
-        ignore_unknown_classes=ignore_unknown_classes,
-        max_pixels=max_pixels,
-    )
+    opening = _opening(asked)
     request = scoring.EvaluationRequest(
         split=split,
         batch_size=batch_size,
@@ -269,7 +259,11 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
+    if probed is not None:
+        dataset = probing.open_for_probe(model, data, opening, split_seed)
+        found = probing.evaluate_probe(model, dataset, probed, request)
+    else:
+        found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
 
@@ -287,6 +281,8 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    tune: str | None = None,
+    cache: str | None = None,
     find_lr: bool | None = None,
     max_time: float | None = None,
     patience: int | None = None,
@@ -312,7 +308,8 @@ def train(
 
     resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
+    choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
+    or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
     a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
@@ -328,21 +325,19 @@ def train(
     return run(prepared, shown)
 
 
+def _opening(asked: Mapping[str, Any]) -> OpenRequest:
+    """The parameters of a function that say how data are opened."""
+    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
+    return OpenRequest(**{name: asked[name] for name in names})
+
+
 def _request(asked: Mapping[str, Any]) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
-    opening = (
-        "image_column",
-        "label_column",
-        "class_level",
-        "split_column",
-        "ignore_unknown_classes",
-        "max_pixels",
-    )
     return TrainRequest(
         data=str(asked["data"]),
         overlay=_overlay(asked["config"], _given(asked), asked["settings"]),
         out=None if asked["out"] is None else str(asked["out"]),
-        opening=OpenRequest(**{name: asked[name] for name in opening}),
+        opening=_opening(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
     )
@@ -358,6 +353,8 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "epochs",
         "batch_size",
         "lr",
+        "tune",
+        "cache",
         "find_lr",
         "max_time",
         "patience",
@@ -368,9 +365,18 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
         "device",
     )
     given = {name: asked[name] for name in names}
+    given["tune"] = _tune(given["tune"])
     for name in ("image_size", "patch_size"):
         given[name] = _sides(given[name], name)
     return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
+
+
+def _tune(text: str | None) -> Any:
+    """The setting of `tune`; None leaves the choice to the recipe."""
+    from patchword.settings import to_plain
+    from patchword.training.tune import parse_tune
+
+    return None if text in (None, "auto") else to_plain(parse_tune(text))
 
 
 def _show_start(prepared: Prepared, shown: "Progress") -> None:

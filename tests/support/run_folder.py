@@ -96,7 +96,7 @@ def evaluation_of(classes: list[str], wrong: int) -> dict[str, Any]:
             "top1_interval": [0.941, 0.994],
             "loss": 0.1234,
         },
-        "calibration": calibration_of(7 * number),
+        "calibration": calibration_of(140),
     }
     pair = {
         "first_as_second": wrong,

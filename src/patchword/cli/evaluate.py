@@ -24,7 +24,11 @@ from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
-    from patchword.inference.evaluate import Evaluation
+    from patchword.data.request import OpenRequest
+    from patchword.inference.evaluate import Evaluation, EvaluationRequest
+    from patchword.inference.model import Model
+    from patchword.inference.probe import ProbeRequest
+    from patchword.probes.fit import ProbeReport
 
 
 @click.command()
@@ -37,6 +41,15 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score images that MODEL was trained on (excluded by default).",
 )
+@click.option(
+    "--probe",
+    type=click.Choice(["knn", "linear"]),
+    help="Score a probe fitted to the features of DATA's training split, not MODEL's head.",
+)
+@click.option(
+    "--k", type=click.IntRange(1), help="Neighbours of --probe knn. [default: 20; fewer in small classes]"
+)
+@click.option("--no-cache", is_flag=True, help="Neither use nor store the features of --probe.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
@@ -53,6 +66,9 @@ def evaluate(
     split: str | None,
     split_seed: int | None,
     include_trained: bool,
+    probe: str | None,
+    k: int | None,
+    no_cache: bool,
     as_json: bool,
     output: str | None,
     batch_size: int | None,
@@ -75,6 +91,7 @@ def evaluate(
     \b
     patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
+    patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
 
     Classes are matched by name. Images that MODEL was trained on are excluded and counted.
     Unreadable images are listed; the exit code is then 3.
@@ -84,10 +101,13 @@ def evaluate(
         _check_output(output)
     machine.tune_allocator()
     from patchword.inference.load import load
+    from patchword.inference.probe import probe_request
+
+    probed = probe_request(probe, k, not no_cache)
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
-    from patchword.inference import evaluate as scoring
+    from patchword.inference.evaluate import EvaluationRequest
 
     opening = open_request(
         image_column,
@@ -98,7 +118,7 @@ def evaluate(
         max_pixels=max_pixels,
     )
     with counting("scoring images", quiet=as_json) as progress:
-        request = scoring.EvaluationRequest(
+        request = EvaluationRequest(
             split=split,
             include_trained=include_trained,
             batch_size=batch_size,
@@ -106,8 +126,25 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = scoring.evaluate(loaded, scoring.open_for(loaded, data, opening, split_seed), request)
+        found = _scored(loaded, data, opening, request, probed, split_seed)
     _deliver(found, loaded.report, as_json=as_json, output=output)
+
+
+def _scored(
+    model: "Model",
+    data: str,
+    opening: "OpenRequest",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+    split_seed: int | None,
+) -> "Evaluation":
+    """Score the model's own head, or a probe."""
+    from patchword.inference.evaluate import evaluate, open_for
+    from patchword.inference.probe import evaluate_probe, open_for_probe
+
+    if probe is not None:
+        return evaluate_probe(model, open_for_probe(model, data, opening, split_seed), probe, request)
+    return evaluate(model, open_for(model, data, opening, split_seed), request)
 
 
 def _check_unreadable(found: "Evaluation") -> None:
@@ -166,6 +203,8 @@ def _print(found: "Evaluation", why: str) -> None:
         console.print(line(why, "dim"))
     if found.trained_on is not None and found.trained_on.images:
         console.print(line(found.trained_on.text, "yellow"))
+    if found.probe is not None:
+        console.print(line(_probe_text(found.probe)))
     console.print()
     top1 = line(f"top-1  {percent(found.top1)}", "bold")
     over = f" {found.coverage}" if found.coverage else ""
@@ -174,5 +213,29 @@ def _print(found: "Evaluation", why: str) -> None:
     if found.top5 is not None:
         console.print(f"top-5  {percent(found.top5)}")
     images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"
-    console.print(f"loss   {found.loss:.4f}\nscored {images}\n")
+    console.print(f"loss   {found.loss:.4f}\n{_calibration(found)}scored {images}\n")
     print_classes(console, found.class_names, found.classes, found.confusion)
+
+
+def _probe_text(probe: "ProbeReport") -> str:
+    """What was fitted, on what, and where the features came from."""
+    if probe.kind == "knn":
+        what = f"k-NN probe, k {probe.k}"
+    else:
+        what = f"linear probe, L2 penalty {probe.penalty:.2g} chosen by folds of the training images"
+    came = "computed" if not probe.cached else f"{probe.cached} from the cache"
+    return (
+        f"{what}, fitted to {plural(probe.images, 'training image')}\n"
+        f"feature: {probe.feature}; {plural(probe.computed_of, 'image')} ({came}), {probe.seconds:.1f} s"
+    )
+
+
+def _calibration(found: "Evaluation") -> str:
+    """One line, if there are enough images to fit a temperature: below that, the error says little."""
+    measured = found.calibration
+    if measured is None or measured.temperature is None:
+        return ""
+    return (
+        f"calibration error {percent(measured.ece)} (ECE, {len(measured.bins)} bins of equal mass); "
+        f"{percent(measured.ece_after or 0.0)} with a fitted temperature\n"
+    )

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from patchword.runs import Run, TrainRequest
 
 
+def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any] | None:
+    """The setting of --tune; None leaves the choice to the recipe."""
+    if text is None or text.strip().lower() == "auto":
+        return None
+    from patchword.settings import to_plain
+    from patchword.training.tune import parse_tune
+
+    plain: dict[str, Any] = to_plain(parse_tune(text))
+    return plain
+
+
 @click.command()
 @click.argument("data", required=False)
 @click.option(
@@ -34,6 +45,12 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
+@click.option(
+    "--tune",
+    metavar="WHAT",
+    callback=_tune,
+    help="auto, head, lora[:RANK], last:K, llrd[:DECAY] or full. [default: auto with --weights]",
+)
 @click.option("--find-lr", is_flag=True, default=None, help="Measure the learning rate before training.")
 @click.option(
     "--max-time",
@@ -52,6 +69,11 @@ if TYPE_CHECKING:
     "--split-seed",
     type=int,
     help="Seed of the validation split; another seed holds out other images. [default: 0]",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["auto", "memory", "disk", "none"]),
+    help="Where decoded images are kept. [default: auto]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. [default: all available]")
 @device_option

@@ -137,6 +137,13 @@ def show_result(run: "Run") -> None:
             f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, EMA weights of the last epoch"
         )
     )
+    if (training := evaluation.training) is not None:
+        sample = "" if training.scored == training.of else f" of {training.of:,}"
+        _console.print(
+            line(
+                f"top-1 {100 * training.top1:.1f} % on {training.scored:,}{sample} training images, without augmentation"
+            )
+        )
     for name, reason in run.skipped[:5]:
         _console.print(line(f"skipped in training: {name}: {reason}"))
     if len(run.skipped) > 5:

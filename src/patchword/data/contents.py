@@ -46,21 +46,23 @@ def fetched(source: Source, name: str, max_pixels: int) -> Source:
     return source
 
 
-def hash_of(source: Source) -> bytes:
-    """A hash of bytes, or of an array's shape and values."""
+def hash_of(source: Source, size: int = HASH_BYTES) -> bytes:
+    """A hash of bytes, or of an array's shape and values, of `size` bytes."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return hashlib.blake2b(source, digest_size=HASH_BYTES).digest()
+        return hashlib.blake2b(source, digest_size=size).digest()
     array = np.ascontiguousarray(np.asarray(source))
     about = f"{array.dtype} {array.shape}\n".encode()
-    return hashlib.blake2b(about + array.tobytes(), digest_size=HASH_BYTES).digest()
+    return hashlib.blake2b(about + array.tobytes(), digest_size=size).digest()
 
 
-def hashes_of(split: Split, indices: Iterable[int] | None = None) -> list[bytes | None]:
+def hashes_of(
+    split: Split, indices: Iterable[int] | None = None, size: int = HASH_BYTES
+) -> list[bytes | None]:
     """The hash of each image (or of those at `indices`), in order; None if a file cannot be read."""
 
     def work(index: int) -> bytes | None:
         try:
-            return hash_of(fetched(split.source(index), split.names[index], split.max_pixels))
+            return hash_of(fetched(split.source(index), split.names[index], split.max_pixels), size)
         except (ImageError, OSError):
             return None
 

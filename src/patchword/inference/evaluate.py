@@ -17,13 +17,14 @@ from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, plural
-from patchword.images.preprocess import ValueRange
+from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, SameAnswers
 from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
 from patchword.inference.model import Model
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
+from patchword.probes.fit import ProbeReport
 
 # With this many classes or fewer, top-5 accuracy means little.
 TOP5_ABOVE = 5
@@ -76,7 +77,8 @@ class Evaluation:
     does not include those. majority: the most frequent class of the scored images, and the accuracy
     of always predicting it. trained_on: how many images of the split the model was trained on; None
     if the weights do not record it. `images` includes them only if they are scored. calibration: of the
-    probabilities. pairs: the classes confused most often. training: at the end of a training only.
+    probabilities. pairs: the classes confused most often. training: at the end of a training only. probe: what was fitted
+    to the training split and scored, instead of the model's own head.
     """
 
     data: str
@@ -100,6 +102,7 @@ class Evaluation:
     calibration: Calibration | None = None
     pairs: tuple[ConfusedPair, ...] = ()
     training: TrainingScore | None = None
+    probe: ProbeReport | None = None
 
     @property
     def coverage(self) -> str:
@@ -133,6 +136,7 @@ class Evaluation:
             "calibration",
             "pairs",
             "training",
+            "probe",
         ):
             if not plain[optional]:
                 plain.pop(optional)
@@ -165,7 +169,11 @@ def open_for(
     `evaluate` leaves out. split_seed: hold out images as training with this seed does.
     Raises: SettingsError if the data has its own split and a seed is given; DataError, also if images have no class, or a class that the data's own train/ does not have.
     """
-    dataset = open_as_trained(model.provenance, data, request or OpenRequest(), split_seed)
+    return refuse_unassigned(open_as_trained(model.provenance, data, request or OpenRequest(), split_seed))
+
+
+def refuse_unassigned(dataset: Dataset) -> Dataset:
+    """Raises: DataError if images have no class or no split."""
     fatal = next((problem for problem in dataset.problems if problem.severity == "error"), None)
     if fatal is not None:  # some images are in no split, so a score would cover only the others
         raise DataError(fatal.message, fatal.fix)
@@ -184,8 +192,8 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
     dataset = align(dataset, model.classes, ignore_unknown=request.ignore_unknown_classes)
     chosen = choose_split(dataset, request.split)
     keep = request.include_trained or request.split == "train"
-    split, overlap = _without_trained(dataset, chosen, model, keep=keep)
-    tally = _Tally(split, model, request.value_range)
+    split, overlap = without_trained(dataset, chosen, model, keep=keep)
+    tally = Tally(split, model.classes, model.preprocess.with_range(request.value_range))
     found = model.answers(
         from_split(split),
         model.vit,
@@ -210,7 +218,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path))
     notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
-    notes += _not_held_out(dataset, split)
+    notes += not_held_out(dataset, split)
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)
     return dataclasses.replace(tallied, notes=tuple(notes), trained_on=overlap)
@@ -236,7 +244,7 @@ def training_score(model: Model, dataset: Dataset) -> TrainingScore:
     )
 
 
-def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
+def not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
     """Note the classes without an image in patchword's own split: the score does not cover them."""
     if dataset.split_seed is None or split.name == "train":
         return ()
@@ -249,7 +257,7 @@ def _not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return (f"no image of {shown} is held out, because there are too few: the score covers {of}",)
 
 
-def _without_trained(
+def without_trained(
     dataset: Dataset, split: Split, model: Model, *, keep: bool
 ) -> tuple[Split, Overlap | None]:
     """Remove the images that the model was trained on, if they are known, unless `keep` is set."""
@@ -268,12 +276,11 @@ def _without_trained(
     return split.subset(rest), Overlap(images=len(seen), of=len(split), scored=False)
 
 
-class _Tally:
+class Tally:
     """Collects a few numbers per output, and the worst mistakes."""
 
-    def __init__(self, split: Split, model: Model, value_range: ValueRange | None) -> None:
-        self.split, self.classes = split, model.classes
-        self.preprocess = model.preprocess.with_range(value_range)
+    def __init__(self, split: Split, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+        self.split, self.classes, self.preprocess = split, classes, preprocess
         self.true: list[int] = []
         self.predicted: list[int] = []
         self.ranks: list[int] = []

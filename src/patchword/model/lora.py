@@ -52,10 +52,10 @@ class LoRALinear(Linear):
             )
         self.weight, self.bias = layer.weight, layer.bias
         self.rank, self.scale, self.maps, self.adapted = rank, alpha / rank, maps, tuple(adapted)
-        count, like = len(self.adapted), {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        count, weight = len(self.adapted), layer.weight
         start = torch.empty(count * rank, layer.in_features).uniform_(-1, 1, generator=generator)
-        self.lora_a = nn.Parameter((start / math.sqrt(layer.in_features)).to(**like))
-        self.lora_b = nn.Parameter(torch.zeros(count * height, rank, **like))
+        self.lora_a = nn.Parameter((start / math.sqrt(layer.in_features)).to(weight))
+        self.lora_b = nn.Parameter(weight.new_zeros(count * height, rank))
         self.lora_dropout = nn.Dropout(dropout)
         self.train(layer.training)
 

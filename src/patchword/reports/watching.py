@@ -16,14 +16,14 @@ STAGES = (
     ("read_s", "read files"),
     ("decode_s", "decode images"),
     ("augment_s", "augment"),
-    ("step_s", "train (forward, backward, update)"),
+    ("step_s", "model and optimiser"),
 )
 BOX, PAD = 240, 34
 
 
 def calibration(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     """The calibration with its reliability diagram; None if it was not measured."""
-    found = (evaluation or {}).get("calibration")
+    found: dict[str, Any] | None = (evaluation or {}).get("calibration")
     if not found or not found.get("bins"):
         return None
     confidence = sum(b["images"] * b["confidence"] for b in found["bins"]) / found["images"]
@@ -58,13 +58,13 @@ def reliability(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Ma
         spots = [place(b["confidence"], b["accuracy"]) for b in bins]
         parts.append(f'<polyline class="line {style}" points="{" ".join(spots)}"/>')
         for b, spot in zip(bins, spots, strict=True):
-            x, y = spot.split(",")
+            left, top = spot.split(",")
             title = (
                 f"{name}: confidence {100 * b['confidence']:.1f} %, accuracy {100 * b['accuracy']:.1f} % "
                 f"of {b['images']} images"
             )
             parts.append(
-                f'<circle class="line {style} mark" cx="{x}" cy="{y}" r="2.6"><title>{title}</title></circle>'
+                f'<circle class="line {style} mark" cx="{left}" cy="{top}" r="2.6"><title>{title}</title></circle>'
             )
     label = "Reliability diagram: share of correct predictions by confidence"
     # Only numbers and names from this function.
@@ -77,7 +77,7 @@ def reliability(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Ma
 
 def training_gap(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     """The score on clean training images beside the held-out one, and one sentence on their gap."""
-    training = (evaluation or {}).get("training")
+    training: dict[str, Any] | None = (evaluation or {}).get("training")
     if not training or not evaluation or evaluation.get("top1") is None:
         return None
     gap = training["top1"] - evaluation["top1"]
@@ -101,7 +101,7 @@ def training_gap(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def stages(run: RunFiles) -> dict[str, Any] | None:
     """Seconds of each stage over all epochs, the share waited, and advice if that is above 10 %."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"key": key, "name": name, "seconds": sum(float(e.get(key) or 0) for e in run.epochs)}
         for key, name in STAGES
         if any(_is_number(e.get(key)) for e in run.epochs)
@@ -142,7 +142,9 @@ def groups(run: RunFiles) -> dict[str, Any] | None:
 
 def floor(run: RunFiles, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     """The probe on frozen features, and whether training beat it."""
-    found = run.data.get("floor") or next((e["floor"] for e in run.epochs if e.get("floor")), None)
+    found: dict[str, Any] | None = run.data.get("floor") or next(
+        (e["floor"] for e in run.epochs if e.get("floor")), None
+    )
     if not found or not _is_number(found.get("top1")):
         return None
     top1 = (evaluation or {}).get("top1")

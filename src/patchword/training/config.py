@@ -11,6 +11,7 @@ from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings, TaskSettings
+from patchword.training.tune import Full, TuneSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Compile = Literal["auto", "always", "never"]
@@ -99,6 +100,7 @@ class TrainSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    tune: TuneSettings = field(default_factory=Full)
     task: TaskSettings = field(default_factory=ClassifySettings)
     average: AverageSettings = field(default_factory=AverageSettings)
     run: RunSettings = field(default_factory=RunSettings)

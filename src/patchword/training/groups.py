@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from patchword.errors import SettingsError
+from patchword.errors import SettingsError, plural
 from patchword.model.attention import Attention
 from patchword.model.lora import adapters, add_lora
 from patchword.model.mlp import MLP
@@ -81,39 +81,19 @@ def parameter_groups(
     """
     vit = getattr(module, "vit", module)
     depth = len(getattr(vit, "blocks", ()))
-    if isinstance(tune, LoRA) and not any(True for _ in adapters(vit)):
-        add_lora(
-            vit,
-            rank=tune.rank,
-            alpha=tune.alpha,
-            parts=tune.parts,
-            dropout=tune.dropout,
-            generator=generator,
-        )
-    if isinstance(tune, Last) and tune.blocks > depth:
-        raise SettingsError(
-            f"--tune {tune.text}: the model has {depth} blocks", f"use up to last:{depth}, or full"
-        )
-    wrapped = vit is not module
-    if tune is not None and depth:
-        for name, parameter in vit.named_parameters():
-            parameter.requires_grad_(_learns(name, depth, tune))
-    elif tune is not None and not isinstance(tune, Full | Head):
-        raise SettingsError(f"--tune {tune.text}: the model has no blocks", "use --tune full")
+    if tune is not None:
+        _set_learning(module, vit, depth, tune, generator)
     named = dict(module.named_parameters())
-    if tune is not None and not any(p.requires_grad for p in named.values()):
-        raise SettingsError(
-            f"--tune {tune.text}: the model has no head to train", "use --tune full or last:2"
-        )
     maps = _matrices_of_blocks(module) if optim.method == "muon" else {}
     found: dict[tuple[int, str, float, float, bool, int], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        beside = wrapped and not name.startswith(_WRAPPED)
+        beside = vit is not module and not name.startswith(_WRAPPED)
         layer = depth + 1 if beside else layer_of(name, depth)
         scale = tune.decay ** (depth + 1 - layer) if isinstance(tune, LayerDecay) else 1.0
-        learns = parameter.requires_grad
-        decay = optim.weight_decay if (beside and parameter.ndim >= 2) or decays(name, parameter) else 0.0
-        key = (layer, _part(name, layer, depth, beside), scale, decay, learns, maps.get(name, 0))
+        decayed = parameter.ndim >= 2 if beside else decays(name, parameter)
+        decay = optim.weight_decay if decayed else 0.0
+        part = _part(name, layer, depth, beside)
+        key = (layer, part, scale, decay, parameter.requires_grad, maps.get(name, 0))
         found.setdefault(key, []).append(parameter)
     groups = tuple(
         Group(
@@ -129,6 +109,33 @@ def parameter_groups(
     )
     assert sum(g.count for g in groups) == sum(p.numel() for p in named.values())
     return groups
+
+
+def _set_learning(
+    module: nn.Module, vit: nn.Module, depth: int, tune: TuneSettings, generator: torch.Generator | None
+) -> None:
+    """Set `requires_grad` of the backbone, with adapters if LoRA is asked for. Raises: SettingsError as `parameter_groups`."""
+    if isinstance(tune, Last) and tune.blocks > depth:
+        blocks = plural(depth, "block")
+        raise SettingsError(
+            f"--tune {tune.text}: the model has {blocks}",
+            f"use up to last:{depth}, or full" if depth else "use full",
+        )
+    if isinstance(tune, LoRA) and not any(True for _ in adapters(vit)):
+        add_lora(
+            vit,
+            rank=tune.rank,
+            alpha=tune.alpha,
+            parts=tune.parts,
+            dropout=tune.dropout,
+            generator=generator,
+        )
+    for name, parameter in vit.named_parameters() if depth else ():
+        parameter.requires_grad_(_learns(name, depth, tune))
+    if not any(p.requires_grad for p in module.parameters()):
+        raise SettingsError(
+            f"--tune {tune.text}: the model has no head to train", "use --tune full or last:2"
+        )
 
 
 def train_mode(module: nn.Module) -> None:

@@ -51,5 +51,5 @@ class LAMB(Optimiser):
 def _follow(means: list[Tensor], values: Sequence[Tensor], share: Tensor | float) -> None:
     """Move running means towards the values, in place; not at all if the share is 0."""
     difference = torch._foreach_sub(list(values), means)
-    torch._foreach_mul_(difference, share)  # type: ignore[arg-type]
+    torch._foreach_mul_(difference, share)
     torch._foreach_add_(means, difference)

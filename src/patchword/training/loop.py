@@ -21,7 +21,10 @@ from patchword.training.chance import Draws, seed_of
 from patchword.training.checkpointer import Checkpointer
 from patchword.training.config import TrainSettings
 from patchword.training.find_lr import FoundRate, find_rate
+from patchword.training.groups import train_mode
 from patchword.training.meter import Meter
+from patchword.training.optim_settings import effective_lr
+from patchword.training.optimiser import set_lr
 from patchword.training.precision import LossScale, autocast
 from patchword.training.progress import Progress
 from patchword.training.ranks import Ranks
@@ -76,6 +79,8 @@ class Loop:
         self.look_every = LOOK_EVERY_GPU if self.device.type == "cuda" else 1
         self.meter = Meter(self.settings, self.feed, self.state, self.device, self.events.progress)
         self.scales = self.settings.run.precision == "float16"
+        # Of the global batch, which the rule of the rate is about.
+        self.peak_rate, _ = effective_lr(self.settings.optim, self.settings.run.batch_size)
         self.warned, self.constant = False, 0
         self.started = time.perf_counter()
 
@@ -107,7 +112,7 @@ class Loop:
     def _epoch(self, stop: StopRequest) -> None:
         """The rest of the epoch; ends early after a return to an earlier state."""
         state, steps = self.state, self.feed.steps_per_epoch
-        self.task.module.train()
+        train_mode(self.task.module)
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
         for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
@@ -146,7 +151,7 @@ class Loop:
 
     def measure_rate(self) -> FoundRate:
         """Try learning rates on the first batches; the state is as before afterwards."""
-        self.task.module.train()
+        train_mode(self.task.module)
         state = self.state
 
         def trial(fed: Fed, rate: float) -> float:
@@ -158,13 +163,14 @@ class Loop:
         return find_rate(state, self.feed, trial)
 
     def _set_rate(self, rate: float) -> None:
-        for group in self.state.optimiser.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+        set_lr(self.state.optimiser, rate)
 
     def _step(self, fed: Fed) -> None:
         """One optimiser step. One that is not finite changes nothing, without the host knowing."""
-        state, optim = self.state, self.settings.optim
-        self._set_rate(optim.lr * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule))
+        state = self.state
+        self._set_rate(
+            self.peak_rate * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
+        )
         loss, norm, images = self._gradients(fed)
         finite = loss.isfinite() & norm.isfinite()
         state.optimiser.step(found_inf=(~finite).float())

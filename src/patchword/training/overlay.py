@@ -22,6 +22,8 @@ PATHS = {
     "threads": "run.threads",
     "device": "run.device",
     "weights": "run.weights",
+    "tune": "tune",
+    "cache": "run.cache",
     "find_lr": "run.find_lr",
     "max_time": "run.max_minutes",
     "patience": "run.patience",

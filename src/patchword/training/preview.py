@@ -1,15 +1,15 @@
 """Training views of some images, to look at before training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patchword.data.dataset import Dataset
+from patchword.data.store import stored_as
 from patchword.errors import DataError, ImageError
 from patchword.images.prepare import read_pixels
-from patchword.images.preprocess import Preprocess
 from patchword.images.stored import Pixels
 from patchword.training.augment.geometry import as_unit_float
 from patchword.training.augment.mix import mix
@@ -64,10 +64,7 @@ def draw_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -> tu
 def _images(dataset: Dataset, settings: TrainSettings, count: int) -> list[tuple[int, Tensor]]:
     """Readable training images as they are stored for augmentation, [C, h, w], with their rows."""
     split = dataset.training
-    stored = replace(
-        Preprocess.simple(settings.run.stored_size, in_channels=settings.preprocess.in_channels),
-        reading=settings.preprocess.reading,
-    )
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
     found: list[tuple[int, Tensor]] = []
     for row in np.random.default_rng((settings.run.seed, 0)).permutation(len(split)).tolist():
         name = split.names[row]

@@ -12,13 +12,13 @@ class ScheduleSettings:
     """Linear warm-up to the peak, then down to `final_lr` times the peak.
 
     Args:
-        kind: "cosine" falls as half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983), "linear" as a line. "constant"
+        shape: "cosine" falls as half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983), "linear" as a line. "constant"
             keeps the peak until the cooldown, so such a run can be extended (Hägele et al. 2024, arXiv 2405.18392).
         cooldown: the share of the steps that the fall of "constant" takes, at the end; 0 for none.
         cooldown_shape: "1-sqrt", which Hägele et al. found best, or "linear".
     """
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant"] = "cosine"
     epochs: int = 100
     warmup_epochs: float = 5.0
     final_lr: float = 0.001
@@ -40,20 +40,24 @@ class ScheduleSettings:
 def lr_factor(step: int, steps_per_epoch: int, settings: ScheduleSettings) -> float:
     """The share of the peak learning rate at `step` (from 0)."""
     total = settings.epochs * steps_per_epoch
-    # A warm-up longer than the run would never reach the peak.
-    warmup = min(settings.warmup_epochs * steps_per_epoch, total / 2)
+    warmup = _warmup(steps_per_epoch, settings)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    start = cooldown_start(steps_per_epoch, settings) if settings.kind == "constant" else warmup
+    start = cooldown_start(steps_per_epoch, settings) if settings.shape == "constant" else warmup
     progress = min(max(step - start, 0) / max(total - start, 1), 1.0)
     return settings.final_lr + (1 - settings.final_lr) * _left(progress, settings)
 
 
+def _warmup(steps_per_epoch: int, settings: ScheduleSettings) -> float:
+    """The steps of the warm-up: at most half of the run, because a longer one would never reach the peak."""
+    return min(settings.warmup_epochs, settings.epochs / 2) * steps_per_epoch
+
+
 def _left(progress: float, settings: ScheduleSettings) -> float:
     """What is left of the fall after this share of it: from 1 to 0."""
-    if settings.kind == "cosine":
+    if settings.shape == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
-    if settings.kind == "linear" or settings.cooldown_shape == "linear":
+    if settings.shape == "linear" or settings.cooldown_shape == "linear":
         return 1 - progress
     return 1 - math.sqrt(progress)
 
@@ -61,7 +65,7 @@ def _left(progress: float, settings: ScheduleSettings) -> float:
 def cooldown_start(steps_per_epoch: int, settings: ScheduleSettings) -> float:
     """The number of steps before the cooldown of a "constant" run. A state saved here is what a longer run goes on from."""
     total = settings.epochs * steps_per_epoch
-    warmup = min(settings.warmup_epochs * steps_per_epoch, total / 2)
+    warmup = _warmup(steps_per_epoch, settings)
     return max(warmup, (1 - settings.cooldown) * total)
 
 
@@ -70,10 +74,10 @@ def extended(settings: ScheduleSettings, epochs: int) -> ScheduleSettings:
 
     Raises: SettingsError if the schedule is another, or `epochs` is not more than before.
     """
-    if settings.kind != "constant":
+    if settings.shape != "constant":
         raise SettingsError(
-            f"a run with a {settings.kind} schedule cannot be extended: its rates depend on its length from the start",
-            f"start a new run of {epochs} epochs, or one with schedule.kind = 'constant', which can be extended",
+            f"a run with a {settings.shape} schedule cannot be extended: its rates depend on its length from the start",
+            f"start a new run of {epochs} epochs, or one with schedule.shape = 'constant', which can be extended",
         )
     if epochs <= settings.epochs:
         raise SettingsError(

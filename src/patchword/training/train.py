@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,31 @@ import torch
 
 from patchword import machine
 from patchword import settings as tree
-from patchword.data.contents import pack, seen_in, unpack
-from patchword.data.dataset import Dataset, Split
+from patchword.data.contents import pack, unpack
+from patchword.data.dataset import Dataset
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
-from patchword.data.stamps import Stamps, describe_changes
 from patchword.data.store import Store, open_store, stored_as
-from patchword.errors import DataError, TrainingBroken, UserError, plural
-from patchword.model.vit import ViT
+from patchword.errors import DataError, TrainingBroken, UserError
 from patchword.training import runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
-from patchword.training.choose import Chosen, resolved
+from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
-from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
+from patchword.training.groups import Group, table, table_lines
 from patchword.training.loop import Events, Loop
-from patchword.training.memory import micro_batch_for, refuse_too_large
-from patchword.training.optim import make_optimiser
-from patchword.training.precision import LossScale, choose_compile, choose_precision
+from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import Progress, Silent
+from patchword.training.run_data import refuse_changed_files, unreadable_by_name, unreadable_places, unseen
 from patchword.training.runfolder import RunFolder, write_whole
+from patchword.training.setup import described, measured, new_model, new_state, refuse_without_memory
 from patchword.training.state import TrainingState
-from patchword.training.tasks.make import make_module, make_task
+from patchword.training.tasks.make import make_task
+from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
+# Key in data.json: the table of parameter groups.
+GROUPS = "groups"
 # Key in data.json: the images that the initial weights of the run were trained on.
 TRAINED_BEFORE = "trained_before"
 
@@ -69,16 +70,18 @@ def start_run(
     """
     progress = progress or Silent()
     device = machine.find_device(chosen.settings.run.device)
-    _refuse_too_large(chosen.settings, dataset, device)
-    progress.message(f"device: {_described(device)}")
-    model = _new_model(chosen.settings)
+    refuse_without_memory(chosen.settings, dataset, device)
+    progress.message(f"device: {described(device)}")
+    model = new_model(chosen.settings)
     if start is not None:
         for change in fill(model, start, chosen.settings, dataset.classes):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         before = start.source.card.provenance.trained_on
         facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
-    chosen = _measured(chosen, model, len(dataset.training), device, progress)
-    state = _new_state(model.to(device), chosen.settings)
+    chosen = measured(chosen, model, len(dataset.training), device, progress)
+    state, groups = new_state(model.to(device), chosen.settings)
+    _show_groups(groups, chosen.settings, progress)
+    facts = {**facts, GROUPS: [asdict(row) for row in table(groups, _peak_rate(chosen.settings))]}
     if text := expectation(chosen.settings, len(dataset.training)):
         progress.message(f"note: {text}")
     folder = runfolder.make_folder(out)
@@ -95,6 +98,20 @@ def start_run(
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
+
+
+def _peak_rate(settings: TrainSettings) -> float:
+    return effective_lr(settings.optim, settings.run.batch_size)[0]
+
+
+def _show_groups(groups: Sequence[Group], settings: TrainSettings, progress: Progress) -> None:
+    """Print what is tuned at which rate, unless it is everything at one rate."""
+    rows = table(groups, _peak_rate(settings))
+    if settings.optim.lr_rule != "none":
+        progress.message(effective_lr(settings.optim, settings.run.batch_size)[1])
+    if not isinstance(settings.tune, Full):
+        for line in table_lines(rows):
+            progress.message(f"  {line}")
 
 
 def _write_initial_files(
@@ -134,15 +151,15 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
             "restore the data, or start a new run",
         )
     device = machine.find_device(settings.run.device)
-    _refuse_too_large(settings, dataset, device)
-    state = _new_state(_new_model(settings).to(device), settings)
+    refuse_without_memory(settings, dataset, device)
+    state, _ = new_state(new_model(settings).to(device), settings)
     if passed_by := state.restore(folder):
         progress.message(f"warning: {passed_by}")
         folder.log(f"warning: {passed_by}")
-    _refuse_other_settings(settings, state.settings, folder)
+    refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
-            return RunResult(folder=folder.path, settings=settings, skipped=tuple(_listed(facts)))
+            return RunResult(folder=folder.path, settings=settings, skipped=tuple(unreadable_by_name(facts)))
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
@@ -153,7 +170,89 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     return _run(dataset, settings, state, folder, facts, progress)
 
 
-def _refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:
+def _run(
+    dataset: Dataset,
+    settings: TrainSettings,
+    state: TrainingState,
+    folder: RunFolder,
+    facts: Mapping[str, Any],
+    progress: Progress,
+    store: Store | None = None,
+) -> RunResult:
+    torch.set_num_threads(settings.run.threads)
+    workers, split = machine.granted_cores(), dataset.training
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    if store is None or store.preprocess != stored:
+        store = open_store(split, stored, settings.run.cache)
+    progress.message(store.text)
+    refuse_changed_files(store.stamps, dataset, folder)
+    store.stamps.read_rest(split, progress.reading)
+    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    unreadable = unreadable_places(facts, split, folder)
+
+    def warn(text: str) -> None:
+        progress.message(f"warning: {text}")
+        folder.log(f"warning: {text}")
+
+    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    device = next(state.module.parameters()).device
+    task = make_task(settings, state.module, dataset, unseen(dataset, trained, warn), workers)
+    keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
+    feed = Feed(
+        split,
+        store,
+        task.collate,
+        batch_size=settings.run.batch_size,
+        seed=settings.run.seed,
+        workers=workers,
+        unreadable=unreadable,
+        pin=device.type == "cuda",
+    )
+    events = Events(record=folder.append_metrics, warn=warn, progress=progress)
+    loop = Loop(settings, task, feed, state, keep, events)
+    if settings.run.find_lr and state.step == 0:
+        loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
+    try:
+        loop.run()
+    except TrainingBroken as error:
+        folder.log(f"stopped: {error.message}")
+        raise
+    finally:
+        progress.close()
+    folder.log("finished")
+    for name, reason in feed.skipped:
+        folder.log(f"skipped {name}: {reason}")
+    known = [(name, reason) for name, reason in unreadable_by_name(facts) if name in set(split.names)]
+    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+
+
+def _with_measured_rate(
+    loop: Loop, state: TrainingState, folder: RunFolder, progress: Progress
+) -> TrainSettings:
+    """Measure the learning rate, and write it where the run's settings are."""
+    found = loop.measure_rate()
+    progress.message(found.text)
+    folder.log(found.text)
+    optim, run = (
+        replace(loop.settings.optim, lr=found.lr, lr_rule="none"),
+        replace(loop.settings.run, find_lr=False),
+    )
+    settings = replace(loop.settings, optim=optim, run=run)
+    changed = {"optim.lr": found.lr, "optim.lr_rule": "none", "run.find_lr": False}
+    _change_config(folder, changed, "measured by --find-lr")
+    state.settings = json.dumps(tree.to_plain(settings))
+    state.save(folder)
+    return settings
+
+
+def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
+    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
+    for path, value in changed.items():
+        text = tree.with_leaf(text, path, value, source)
+    folder.write_text(runfolder.CONFIG, text)
+
+
+def refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:
     """Refuse to resume if config.toml was edited: one run must not mix two sets of settings."""
     # Parse as settings, so that settings added since the run was started get their defaults.
     before = _flat(tree.to_plain(tree.from_plain(TrainSettings, json.loads(original), runfolder.STATE)))
@@ -188,195 +287,3 @@ def read_run(folder: RunFolder) -> tuple[TrainSettings, dict[str, Any]]:
             f"{folder.path}/{runfolder.DATA} does not contain the path of the data", "start a new run"
         )
     return settings, facts
-
-
-def _refuse_too_large(settings: TrainSettings, dataset: Dataset, device: torch.device) -> None:
-    """Check the memory again: torch is loaded now and the device is known."""
-    left = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
-    refuse_too_large(settings, len(dataset.training), left=left)
-
-
-def _described(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-def _new_model(settings: TrainSettings) -> ViT:
-    generator = torch.Generator().manual_seed(settings.run.seed)
-    return ViT(settings.model, generator)
-
-
-def _new_state(model: ViT, settings: TrainSettings) -> TrainingState:
-    module = make_module(settings, model)
-    return TrainingState(
-        module=module,
-        average=AveragedWeights(module, settings.average.decay),
-        optimiser=make_optimiser(module, settings.optim),
-        loss_scale=LossScale(next(model.parameters()).device),
-        settings=json.dumps(tree.to_plain(settings)),
-    )
-
-
-def _measured(
-    chosen: Chosen, model: ViT, num_images: int, device: torch.device, progress: Progress
-) -> Chosen:
-    """Set what depends on this machine: threads, precision, compilation, micro-batches."""
-    threads = chosen.settings.run.threads or machine.granted_threads()
-    if threads > (there := machine.hardware_threads()):
-        progress.message(
-            f"warning: {threads} threads on a machine with {there} will be slower; use --threads {there}"
-        )
-    torch.set_num_threads(threads)
-    settings = chosen.settings
-    here: dict[str, Any] = {"threads": threads, "device": str(device)}
-    if not _is_given("run.precision", chosen):
-        here["precision"], why = choose_precision(model, settings, device)
-        progress.message(f"precision: {here['precision']} ({why})")
-    if settings.run.compile == "auto":
-        here["compile"], why = choose_compile(settings, num_images, device)
-        if here["compile"] == "always":
-            progress.message(f"compiled with torch.compile: {why}")
-    if not _is_given("run.micro_batch", chosen):
-        left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        here["micro_batch"] = micro_batch_for(settings, num_images, left=left)
-        if here["micro_batch"]:
-            progress.message(
-                f"micro-batches of {here['micro_batch']}: a batch of {settings.run.batch_size} images does not fit into memory; "
-                "the gradients are those of the complete batch"
-            )
-    return resolved(settings, chosen.sources, **here)
-
-
-def _is_given(path: str, chosen: Chosen) -> bool:
-    return tree.source_of(path, chosen.sources).startswith(("option", "file"))
-
-
-def _run(
-    dataset: Dataset,
-    settings: TrainSettings,
-    state: TrainingState,
-    folder: RunFolder,
-    facts: Mapping[str, Any],
-    progress: Progress,
-    store: Store | None = None,
-) -> RunResult:
-    torch.set_num_threads(settings.run.threads)
-    workers, split = machine.granted_cores(), dataset.training
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
-    if store is None or store.preprocess != stored:
-        store = open_store(split, stored, settings.run.cache)
-    progress.message(store.text)
-    _refuse_changed_files(store.stamps, dataset, folder)
-    store.stamps.read_rest(split, progress.reading)
-    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
-    unreadable = _unreadable(facts, split, folder)
-
-    def warn(text: str) -> None:
-        progress.message(f"warning: {text}")
-        folder.log(f"warning: {text}")
-
-    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
-    device = next(state.module.parameters()).device
-    task = make_task(settings, state.module, dataset, _unseen(dataset, trained, warn), workers)
-    keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
-    feed = Feed(
-        split,
-        store,
-        task.collate,
-        batch_size=settings.run.batch_size,
-        seed=settings.run.seed,
-        workers=workers,
-        unreadable=unreadable,
-        pin=device.type == "cuda",
-    )
-    events = Events(record=folder.append_metrics, warn=warn, progress=progress)
-    loop = Loop(settings, task, feed, state, keep, events)
-    if settings.run.find_lr and state.step == 0:
-        loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
-    try:
-        loop.run()
-    except TrainingBroken as error:
-        folder.log(f"stopped: {error.message}")
-        raise
-    finally:
-        progress.close()
-    folder.log("finished")
-    for name, reason in feed.skipped:
-        folder.log(f"skipped {name}: {reason}")
-    known = [(name, reason) for name, reason in _listed(facts) if name in set(split.names)]
-    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
-
-
-def _listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The images that the check could not read, with the reason."""
-    return [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
-
-
-def _unreadable(facts: Mapping[str, Any], split: Split, folder: RunFolder) -> list[int]:
-    """The places of the training images that the check could not read."""
-    listed, place = _listed(facts), {name: i for i, name in enumerate(split.names)}
-    for name, reason in listed:
-        folder.log(f"skipped {name}: {reason}")
-    return [place[name] for name, _ in listed if name in place]
-
-
-def _refuse_changed_files(stamps: Stamps, dataset: Dataset, folder: RunFolder) -> None:
-    """Compare with the files that the run began with. Raises: UserError with the names of those that changed."""
-    path = folder.path / runfolder.STAMPS
-    if not path.exists():
-        return
-    before = Stamps.from_bytes(path.read_bytes(), str(path))
-    changed = stamps.changed(before, dataset.training)
-    if changed:
-        raise UserError(
-            f"{plural(len(changed), 'training image')} in {dataset.path} {'has' if len(changed) == 1 else 'have'} different "
-            f"content than when {folder.path} was started: {describe_changes(changed)}",
-            "restore the data, or start a new run",
-        )
-    stamps.adopt(before)
-
-
-def _with_measured_rate(
-    loop: Loop, state: TrainingState, folder: RunFolder, progress: Progress
-) -> TrainSettings:
-    """Measure the learning rate, and write it where the run's settings are."""
-    found = loop.measure_rate()
-    progress.message(found.text)
-    folder.log(found.text)
-    optim, run = replace(loop.settings.optim, lr=found.lr), replace(loop.settings.run, find_lr=False)
-    settings = replace(loop.settings, optim=optim, run=run)
-    changed = {"optim.lr": found.lr, "run.find_lr": False}
-    _change_config(folder, changed, "measured by --find-lr")
-    state.settings = json.dumps(tree.to_plain(settings))
-    state.save(folder)
-    return settings
-
-
-def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
-    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
-    for path, value in changed.items():
-        text = tree.with_leaf(text, path, value, source)
-    folder.write_text(runfolder.CONFIG, text)
-
-
-def _unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], None]) -> Split:
-    """The evaluation images that the weights were not trained on, in this run or before.
-
-    Raises: DataError if there are none.
-    """
-    split = dataset.evaluation
-    seen = set(seen_in(split, trained))
-    if not seen:
-        return split
-    if len(seen) == len(split):
-        raise DataError(
-            f"all {len(split)} images of {split.name} are also training images of this run or of its initial weights, "
-            "so none is left to evaluate on",
-            f"add images to {split.name} that the model was not trained on"
-            + (", or remove --split-seed" if dataset.split_seed else ""),
-        )
-    verb = "is" if len(seen) == 1 else "are"
-    warn(
-        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run or in its "
-        f"initial weights (such as {split.names[min(seen)]}), and {verb} not scored"
-    )
-    return split.subset([i for i in range(len(split)) if i not in seen])

@@ -14,7 +14,7 @@ from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.splits import file_list_sha256
 from patchword.errors import CheckpointError, DataError
-from patchword.inference.evaluate import EvaluationRequest, evaluate, open_for
+from patchword.inference.evaluate import EvaluationRequest, evaluate, open_for, training_score
 from patchword.inference.load import load
 from patchword.inference.model import Model
 
@@ -143,3 +143,30 @@ def test_nothing_readable_is_an_error(model: Model, labelled: Path) -> None:
         path.write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(DataError, match="cannot read any of the 20 images"):
         evaluate(model, open_data(labelled, WHOLE))
+
+
+def test_the_pairs_confused_most_are_listed_with_both_directions_and_their_mistakes(
+    model: Model, labelled: Path
+) -> None:
+    found = evaluate(model, open_data(labelled, WHOLE))
+    assert found.pairs and found.calibration is not None and found.calibration.images == 20
+    counts = np.array(found.confusion)
+    both = counts + counts.T - 2 * np.diag(counts.diagonal())
+    first = found.pairs[0]
+    assert first.first_as_second + first.second_as_first == both.max()
+    for pair in found.pairs:
+        i, j = NAMES.index(pair.first), NAMES.index(pair.second)
+        assert (pair.first_as_second, pair.second_as_first) == (counts[i, j], counts[j, i])
+        assert len(pair.mistakes) == min(counts[i, j] + counts[j, i], 4)
+        assert all({m.true, m.predicted} == {pair.first, pair.second} for m in pair.mistakes)
+
+
+def test_the_training_score_is_that_of_the_training_images_or_of_the_same_sample(
+    model: Model, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data(labelled)
+    whole = evaluate(model, data, EvaluationRequest(split="train"))
+    assert training_score(model, data).top1 == whole.top1
+    monkeypatch.setattr("patchword.inference.evaluate.MOST_TRAINING", 5)
+    found = training_score(model, data)
+    assert (found.scored, found.of) == (5, whole.scored) and found == training_score(model, data)

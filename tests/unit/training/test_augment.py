@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchword.errors import SettingsError
-from patchword.training.augment.geometry import draw_geometry
+from patchword.training.augment.geometry import draw_geometry, warp
 from patchword.training.augment.mix import mix
 from patchword.training.augment.settings import AugmentSettings, ColourSettings, GeometrySettings, MixSettings
 from patchword.training.augment.views import Augment
@@ -121,6 +121,14 @@ def test_crop_enlarges_a_part() -> None:
     spans = views[:, 0, 0, -1] - views[:, 0, 0, 0]
     torch.testing.assert_close(spans, torch.full((16,), 31 / 63), atol=0.02, rtol=0)
     assert views[:, 0, 0, 0].std() > 0.02
+
+
+def test_padding_changes_no_view_that_stays_inside() -> None:
+    inside = GeometrySettings(crop_scale=(0.3, 1.0), crop_ratio=(0.75, 4 / 3), flip=0.5)
+    images, matrix = photos(32).float() / 255, draw_geometry((40, 40), inside, drawn(32))
+    border, mirrored = (warp(images, matrix, (36, 36), outside) for outside in ("border", "reflection"))
+    assert inside.stays_inside
+    torch.testing.assert_close(border, mirrored, atol=1e-4, rtol=0)
 
 
 def test_images_move_by_up_to_the_share_that_is_asked_for() -> None:

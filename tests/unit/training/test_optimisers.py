@@ -126,14 +126,14 @@ def test_a_rate_for_256_images_becomes_that_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
-@pytest.mark.parametrize("shape", ["1-sqrt", "linear"])
-def test_each_schedule_reaches_its_peak_and_ends_at_its_share(kind: str, shape: str) -> None:
+@pytest.mark.parametrize("cooldown", ["1-sqrt", "linear"])
+def test_each_schedule_reaches_its_peak_and_ends_at_its_share(kind: str, cooldown: str) -> None:
     settings = ScheduleSettings(
-        kind=kind,  # type: ignore[arg-type]
+        shape=kind,  # type: ignore[arg-type]
         epochs=10,
         warmup_epochs=1,
         final_lr=0.1,
-        cooldown_shape=shape,  # type: ignore[arg-type]
+        cooldown_shape=cooldown,  # type: ignore[arg-type]
     )
     shares = [lr_factor(step, 7, settings) for step in range(71)]
     assert max(shares) == pytest.approx(1.0) and shares[-1] == pytest.approx(0.1)
@@ -144,7 +144,7 @@ def test_each_schedule_reaches_its_peak_and_ends_at_its_share(kind: str, shape: 
 
 def test_a_constant_run_made_longer_has_the_same_rates_until_its_old_cooldown() -> None:
     for warmup in (1.0, 9.0):
-        settings = ScheduleSettings(kind="constant", epochs=10, warmup_epochs=warmup)
+        settings = ScheduleSettings(shape="constant", epochs=10, warmup_epochs=warmup)
         longer = extended(settings, 25)
         start = math.floor(cooldown_start(13, settings))
         assert 100 < start < 110
@@ -156,8 +156,8 @@ def test_a_constant_run_made_longer_has_the_same_rates_until_its_old_cooldown() 
 def test_what_cannot_be_extended_says_so() -> None:
     for settings, epochs in (
         (ScheduleSettings(), 200),
-        (ScheduleSettings(kind="linear"), 200),
-        (ScheduleSettings(kind="constant", epochs=20), 20),
+        (ScheduleSettings(shape="linear"), 200),
+        (ScheduleSettings(shape="constant", epochs=20), 20),
     ):
         with pytest.raises(SettingsError) as refused:
             extended(settings, epochs)

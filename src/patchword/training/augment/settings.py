@@ -43,6 +43,11 @@ class GeometrySettings:
         amounts = (self.flip, self.degrees, self.translate, self.shear, self.zoom)
         return self.crop_scale == self.crop_ratio == (1.0, 1.0) and not any(amounts)
 
+    @property
+    def stays_inside(self) -> bool:
+        """True if no view reaches beyond its image."""
+        return not any((self.degrees, self.translate, self.shear, self.zoom))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColourSettings:

@@ -69,7 +69,9 @@ class Augment:
             pixels = resize(pixels, self.output_size)
         else:
             matrix = draw_geometry(pixels.shape[-2:], settings.geometry, draws.stream("geometry"))
-            pixels = warp(pixels, matrix, self.output_size, settings.geometry.outside)
+            # For views inside their images the padding makes no difference, but the border is the fastest.
+            outside = "border" if settings.geometry.stays_inside else settings.geometry.outside
+            pixels = warp(pixels, matrix, self.output_size, outside)
         if not isinstance(settings.policy, NoPolicy):
             pixels, moved = apply_policy(pixels, settings.policy, draws.stream("policy"))
             matrix = composed(matrix, moved)

@@ -15,6 +15,7 @@ from patchword.data.dataset import Split
 from patchword.data.feed import stacked
 from patchword.data.loader import from_split, iterate
 from patchword.errors import DataError
+from patchword.model.lora import merged_state
 from patchword.model.memory import inference_bytes
 from patchword.model.vit import ViT
 from patchword.training.augment.mix import mix
@@ -94,7 +95,7 @@ class Classify:
         )
 
     def shipped(self, module: nn.Module) -> Mapping[str, Tensor]:
-        return module.get_submodule("vit").state_dict()
+        return merged_state(module.get_submodule("vit"))
 
 
 class HeldOut:

@@ -1,0 +1,225 @@
+"""The input of a frozen model's head, for every image of a split, computed once and cached.
+
+Images take the path of prediction: `data/loader.iterate`, the model's own preprocessing, evaluation mode.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchword.data.contents import hashes_of
+from patchword.data.dataset import Split
+from patchword.data.loader import Failure, Named, iterate
+from patchword.errors import CheckpointError, NotEnoughMemory, is_out_of_memory
+from patchword.images.preprocess import Preprocess
+from patchword.model.vit import ViT
+from patchword.probes.cache import HASH_BYTES, FeatureCache
+
+Progress = Callable[[int, int], None]
+_BATCH_CPU, _BATCH_GPU = 16, 64
+# Part of the cache key: increase it when the same weights and images would give other features.
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of the readable images of a split.
+
+    values [N, D] float32; labels, indices [N]: of their images in the split. contents: a hash of each file, or of each
+    array. failures: unreadable images. cached: how many rows came from the cache. seconds: the time for all of it.
+    """
+
+    values: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    contents: tuple[bytes, ...]
+    failures: tuple[Failure, ...]
+    cached: int
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def feature_text(vit: ViT) -> str:
+    """What the head of this model reads, such as "the class token after the final norm"."""
+    head = vit.config.head
+    text = head.pool.words()
+    if head.distilled and vit.head is None:
+        text = "the mean of the class and distillation tokens"
+    text += " after the final norm" if head.norm in ("tokens", "pooled") else ""
+    text += ", then the pre-logits layer" if head.pre_logits else ""
+    return text + (", then the projection" if head.projection else "")
+
+
+def feature_dim(vit: ViT) -> int:
+    return vit.config.head.projection or vit.config.embed_dim
+
+
+def head_input(vit: ViT, images: Tensor) -> Tensor:
+    """What the classification head reads: images [B, C, H, W] → [B, D]. Of a distilled model, what its first head reads."""
+    embedding: Tensor = vit.embed(images)
+    return embedding if vit.projection is None else vit.projection(embedding)
+
+
+def features(
+    vit: ViT,
+    preprocess: Preprocess,
+    split: Split,
+    *,
+    workers: int,
+    device: torch.device,
+    cache: FeatureCache | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """Compute the features of a split, or take them from the cache.
+
+    vit: on `device`; its weights and mode are unchanged afterwards. cache: None to compute all. Equal files are computed once.
+    progress: called with (images done, images of the split).
+    Raises: CheckpointError if the model's output is NaN or infinite; NotEnoughMemory.
+    """
+    start = time.perf_counter()
+    contents = hashes_of(split, size=HASH_BYTES)
+    key, dim = "", feature_dim(vit)
+    known: dict[bytes, NDArray[np.float32]] = {}
+    if cache is not None:
+        key = _key(vit, preprocess, device)
+        known = cache.read(key, dim, {content for content in contents if content is not None})
+    cached = sum(content in known for content in contents)
+    missing = _missing(contents, known)
+    new, failures = _computed(
+        vit,
+        preprocess,
+        split,
+        missing,
+        workers=workers,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+        done=cached,
+    )
+    fresh = {content: new[i] for i in missing if i in new and (content := contents[i]) is not None}
+    if cache is not None:
+        cache.write(key, fresh)
+    known |= fresh
+    reasons = {contents[f.index]: f.reason for f in failures}
+    unreadable = {failure.index: failure for failure in failures}
+    good = []
+    for index, content in enumerate(contents):
+        if content is not None and content in known:
+            good.append(index)
+        elif index not in unreadable:  # a copy of an unreadable file
+            unreadable[index] = Failure(index=index, name=split.names[index], reason=reasons[content])
+    chosen = [content for i in good if (content := contents[i]) is not None]
+    return Features(
+        values=np.stack([known[c] for c in chosen]) if good else np.empty((0, dim), np.float32),
+        labels=split.labels[np.array(good, np.int64)],
+        indices=np.array(good, np.int64),
+        contents=tuple(chosen),
+        failures=tuple(unreadable[i] for i in sorted(unreadable)),
+        cached=cached,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _missing(contents: list[bytes | None], known: dict[bytes, NDArray[np.float32]]) -> list[int]:
+    """The images to compute: of equal ones, the first."""
+    found: list[int] = []
+    seen: set[bytes] = set()
+    for index, content in enumerate(contents):
+        if content is None or (content not in known and content not in seen):
+            found.append(index)
+            seen |= {content} if content is not None else set()
+    return found
+
+
+def _computed(
+    vit: ViT,
+    preprocess: Preprocess,
+    split: Split,
+    indices: list[int],
+    *,
+    workers: int,
+    device: torch.device,
+    batch_size: int | None,
+    progress: Progress | None,
+    done: int,
+) -> tuple[dict[int, NDArray[np.float32]], list[Failure]]:
+    """Features by index in the split, and the unreadable images."""
+    size = batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
+    dtype = next(vit.parameters()).dtype
+    named = (Named(name=split.names[i], source=partial(split.source, i)) for i in indices)
+    found: dict[int, NDArray[np.float32]] = {}
+    failures: list[Failure] = []
+    with _frozen(vit), torch.inference_mode():
+        for batch in iterate(named, preprocess, size, workers, split.max_pixels):
+            failures += [
+                Failure(index=indices[f.index], name=f.name, reason=f.reason) for f in batch.failures
+            ]
+            done += len(batch.indices) + len(batch.failures)
+            if batch.indices:
+                values = _forward(vit, batch.images.to(device, dtype))
+                _check(values, batch.names)
+                found |= {indices[i]: row for i, row in zip(batch.indices, values, strict=True)}
+            if progress is not None:
+                progress(min(done, len(split)), len(split))
+    return found, failures
+
+
+def _forward(vit: ViT, images: Tensor) -> NDArray[np.float32]:
+    try:
+        values: NDArray[np.float32] = head_input(vit, images).float().cpu().numpy()
+        return values
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise NotEnoughMemory(
+            f"not enough memory to compute {len(images)} images at once",
+            f"use a smaller --batch-size, such as {max(len(images) // 2, 1)}",
+        ) from error
+
+
+def _check(values: NDArray[np.float32], names: list[str]) -> None:
+    broken = ~np.isfinite(values).all(axis=1)
+    if broken.any():
+        raise CheckpointError(
+            f"the model's output for {names[int(broken.argmax())]} is NaN or infinite: its weights are broken",
+            "use weights saved before training diverged",
+        )
+
+
+@contextmanager
+def _frozen(vit: ViT) -> Iterator[None]:
+    """Evaluation mode, and each module's own mode afterwards."""
+    training = [module for module in vit.modules() if module.training]
+    vit.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _key(vit: ViT, preprocess: Preprocess, device: torch.device) -> str:
+    """Identifies the weights below the head, the preprocessing, the feature, and the arithmetic."""
+    digest = hashlib.blake2b(digest_size=16)
+    shape = {f.name: getattr(vit.config, f.name) for f in fields(vit.config) if f.name != "head"}
+    head = vit.config.head
+    read = (head.pool, head.norm, head.pre_logits, head.projection, feature_text(vit))
+    digest.update(repr((_VERSION, shape, read, preprocess, device.type)).encode())
+    for name, tensor in sorted(vit.state_dict().items()):
+        if name.startswith(("head.", "head_distillation.")):
+            continue
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {list(plain.shape)}\n".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
