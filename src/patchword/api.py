@@ -275,6 +275,7 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     weights: str | Path | None = None,
+    teacher: str | Path | None = None,
     model: str | None = None,
     image_size: Sides = None,
     patch_size: Sides = None,
@@ -286,6 +287,7 @@ def train(
     find_lr: bool | None = None,
     max_time: float | None = None,
     patience: int | None = None,
+    balance: Literal["none", "loss", "sample", "logits"] | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
     threads: int | None = None,
@@ -307,6 +309,8 @@ def train(
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
     resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
+    teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
+    balanced, in the loss, the drawing of images or the logits.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
     choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
     or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
@@ -345,30 +349,15 @@ def _request(asked: Mapping[str, Any]) -> TrainRequest:
 
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `train` that correspond to settings."""
-    names = (
-        "recipe",
-        "model",
-        "image_size",
-        "patch_size",
-        "epochs",
-        "batch_size",
-        "lr",
-        "tune",
-        "cache",
-        "find_lr",
-        "max_time",
-        "patience",
-        "seed",
-        "split_seed",
-        "threads",
-        "value_range",
-        "device",
-    )
-    given = {name: asked[name] for name in names}
+    from patchword.training.overlay import PATHS
+
+    given = {name: asked[name] for name in PATHS}
     given["tune"] = _tune(given["tune"])
     for name in ("image_size", "patch_size"):
         given[name] = _sides(given[name], name)
-    return {**given, "weights": None if asked["weights"] is None else str(asked["weights"])}
+    for name in ("weights", "teacher"):
+        given[name] = None if asked[name] is None else str(asked[name])
+    return given
 
 
 def _tune(text: str | None) -> Any:

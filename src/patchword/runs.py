@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
     from patchword.training.runfolder import RunFolder
+    from patchword.training.teacher import Teaching
     from patchword.training.weights import Start
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"
+# Key in data.json: the teacher of a distillation.
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Everything needed to train: a checked data set, how it was opened, the starting weights and the settings.
+    """Everything needed to train: a checked data set, how it was opened, the starting weights, the teacher, the settings.
 
     store: of the training images at the size in the settings, with those that the check decoded.
     """
@@ -73,6 +76,7 @@ class Prepared:
     out: Path
     start: "Start | None" = None
     store: Store | None = None
+    teaching: "Teaching | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         raise SettingsError(
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
-    start = _start(request, early.weights)
+    start, teaching = _start(request, early.weights), _teaching(request, dataset)
     store = _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
@@ -135,6 +139,10 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         from patchword.training.weights import doubts
 
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
+    if teaching is not None:
+        from patchword.training.teacher import with_teacher
+
+        chosen = with_teacher(chosen, teaching)
     out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
     settings = chosen.settings
     if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
@@ -147,6 +155,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         out=free_folder(out),
         start=start,
         store=store,
+        teaching=teaching,
     )
 
 
@@ -178,6 +187,27 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         return None
     stored = stored_as(settings.preprocess, settings.run.stored_size)
     return open_store(dataset.training, stored, settings.run.cache)
+
+
+def _teaching(request: TrainRequest, dataset: Dataset) -> "Teaching | None":
+    """The teacher, before every image is decoded. Raises: SettingsError for options that apply only to a teacher."""
+    overlay, at = request.overlay, "task.distill.teacher"
+    name = overlay.get(at)
+    if name:
+        from patchword.training.teacher import read_teacher
+
+        return read_teacher(name, dataset.classes, offline=request.offline)
+    if name == "" and not overlay.has_file():
+        raise SettingsError(
+            "the name of the teacher is empty", "give --teacher NAME, or remove it to learn from labels alone"
+        )
+    given = [p for p in overlay.entries if p.startswith("task.distill.") and p != at and overlay.is_option(p)]
+    if given:
+        raise SettingsError(
+            f"{', '.join(given)} has no effect without a teacher",
+            f"add --teacher, or remove {', '.join(given)}",
+        )
+    return None
 
 
 def _start(request: TrainRequest, weights: str) -> "Start | None":
@@ -226,6 +256,8 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
 
     # A resumed run must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
+    if prepared.teaching is not None:
+        facts[TEACHER] = prepared.teaching.facts()
     if os.path.exists(prepared.dataset.path):
         facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
     reported = _reported(prepared.out, prepared.chosen.settings)

@@ -39,6 +39,7 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 @click.option(
     "--weights", metavar="NAME", help="Start from a run, a weights file, hf://… or a published name."
 )
+@click.option("--teacher", metavar="NAME", help="Learn from this trained model's answers too (distillation).")
 @click.option("--model", metavar="NAME", help="Named size, e.g. ViT-Ti/16. [default: chosen from the data]")
 @click.option("--image-size", metavar="SIZE", help="Pixels per side, or HEIGHTxWIDTH.")
 @click.option("--patch-size", metavar="SIZE", help="Patch size in pixels, or HEIGHTxWIDTH.")
@@ -63,6 +64,11 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
     type=click.IntRange(min=0),
     metavar="N",
     help="Stop after N evaluations without a better score.",
+)
+@click.option(
+    "--balance",
+    type=click.Choice(["none", "loss", "sample", "logits"]),
+    help="Balance classes of unequal size. [default: none]",
 )
 @click.option("--seed", type=int, help="Random seed for weights, data order and augmentation. [default: 0]")
 @click.option(

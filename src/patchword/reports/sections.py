@@ -55,6 +55,7 @@ def progress(run: RunFiles) -> dict[str, Any]:
         "seconds": last.get("seconds"),
         "train_images": sum(_split_counts(run.data, "train")) or None,
         "begun_from": (run.data.get("begun_from") or {}).get("name"),
+        "teacher": (run.data.get("teacher") or {}).get("name"),
     }
 
 

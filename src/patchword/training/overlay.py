@@ -24,6 +24,8 @@ PATHS = {
     "weights": "run.weights",
     "tune": "tune",
     "cache": "run.cache",
+    "teacher": "task.distill.teacher",
+    "balance": "task.balance",
     "find_lr": "run.find_lr",
     "max_time": "run.max_minutes",
     "patience": "run.patience",
@@ -32,6 +34,7 @@ PATHS = {
 # A named model and an image size set these too; an older file's values would contradict them.
 _FOLLOW_FROM = {
     "model": ("preprocess", "run.stored_size", "augment.view"),
+    "task.distill.teacher": ("task.distill.sha256",),
     "model.image.size": ("preprocess.image_size", "preprocess.resize", "run.stored_size", "augment.view"),
 }
 

@@ -24,7 +24,6 @@ from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
 from patchword.training.ema import AveragedWeights
 from patchword.training.expected import expectation
-from patchword.training.losses import soft_cross_entropy, soft_targets
 from patchword.training.muon import orthogonal
 from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
@@ -139,13 +138,6 @@ def test_the_learning_rate_ends_at_its_share_and_reaches_its_peak_in_any_run() -
     assert max(lr_factor(step, 50, too_long) for step in range(100)) == pytest.approx(1.0)
 
 
-def test_the_loss_is_taken_in_float32_whatever_the_logits_are_in() -> None:
-    logits = torch.tensor([[3.0, 1.0, -2.0]])
-    targets = soft_targets(torch.tensor([1]), 3, 0.1)
-    exact = soft_cross_entropy(logits, targets)
-    assert torch.equal(soft_cross_entropy(logits.bfloat16(), targets), exact)
-
-
 def test_averaged_weights_carry_the_buffers_as_they_are() -> None:
     model = torch.nn.BatchNorm1d(2)
     average = AveragedWeights(model, 0.999)
@@ -213,12 +205,6 @@ def test_averaged_weights_follow_slowly_and_leave_the_model_alone() -> None:
     average.update(1000)
     torch.testing.assert_close(average.model.weight.detach(), torch.full((2, 2), 9 / 11 / 2 + 0.5))
     assert bool((model.weight == 1).all()) and not average.model.weight.requires_grad
-
-
-def test_smoothed_targets_sum_to_one() -> None:
-    targets = soft_targets(torch.tensor([0, 2]), 4, 0.2)
-    torch.testing.assert_close(targets.sum(1), torch.ones(2))
-    torch.testing.assert_close(targets[0], torch.tensor([0.85, 0.05, 0.05, 0.05]))
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Classification: augmented and mixed images, smoothed cross-entropy, top-1 on the held-out images."""
+"""Classification: augmented and mixed images, a loss of their classes, top-1 on the held-out images."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +18,14 @@ from patchword.errors import DataError
 from patchword.model.lora import merged_state
 from patchword.model.memory import inference_bytes
 from patchword.model.vit import ViT
+from patchword.training import losses
 from patchword.training.augment.mix import mix
 from patchword.training.augment.views import Augment
 from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
-from patchword.training.losses import soft_cross_entropy, soft_targets
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Scores, Tally
+from patchword.training.tasks.settings import ClassifySettings
 
 # Share of the available memory for cached evaluation images.
 EVALUATION_SHARE = 0.1
@@ -32,14 +33,47 @@ EVALUATION_BATCH, EVALUATION_BATCH_GPU = 64, 256
 
 
 class Classifier(nn.Module):
-    """A ViT and its loss. images [B, C, h, w] normalised, targets [B, classes]."""
+    """A ViT and its loss. images [B, C, h, w] normalised; targets {"classes": [B, classes]}, whose rows sum to 1.
 
-    def __init__(self, vit: ViT) -> None:
+    The weight of an image is the mean of its classes' weights by their shares. A weighted loss is divided by the number of
+    images, as torch does for targets that are probabilities: the weights have the mean 1 over the training images.
+    """
+
+    weights: Tensor
+    prior: Tensor
+
+    def __init__(self, vit: ViT, settings: ClassifySettings | None = None) -> None:
         super().__init__()
-        self.vit = vit
+        self.vit, self.settings = vit, settings or ClassifySettings()
+        # [classes]; they follow from the data, so they are no part of the state.
+        device, num_classes = next(vit.parameters()).device, vit.config.head.num_classes
+        self.register_buffer("weights", torch.ones(num_classes, device=device), persistent=False)
+        self.register_buffer("prior", torch.zeros(num_classes, device=device), persistent=False)
 
-    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {"cross_entropy": soft_cross_entropy(self.vit(images), targets)}
+    def balance(self, counts: NDArray[np.int64]) -> None:
+        """Balance the loss for classes of so many training images [classes], as the settings say."""
+        balance, strength = self.settings.balance, self.settings.balance_strength
+        numbers = torch.from_numpy(counts)
+        if balance == "loss":
+            self.weights.copy_(losses.class_weights(numbers, strength))
+        if balance == "logits":
+            self.prior.copy_(losses.log_prior(numbers, strength))
+
+    def forward(self, images: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {self.settings.loss: self.label_loss(self.vit(images), targets["classes"])}
+
+    def label_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """The sum over the batch. logits, classes [B, classes]."""
+        settings = self.settings
+        weights = classes @ self.weights if settings.balance == "loss" else None
+        targets = losses.smoothed(classes, settings.label_smoothing)
+        if settings.loss == "cross_entropy":
+            if settings.balance == "logits":
+                logits = logits.float() + self.prior
+            return losses.cross_entropy(logits, targets, weights)
+        if settings.target_threshold is not None:
+            targets = losses.above(targets, settings.target_threshold)
+        return losses.binary_cross_entropy(logits, targets, weights)
 
 
 class Classify:
@@ -59,6 +93,8 @@ class Classify:
     ) -> None:
         self.settings, self.module, self.classes = settings, module, classes
         self.labels = torch.from_numpy(training.labels)
+        self.class_counts = np.asarray(training.counts(settings.model.head.num_classes), np.int64)
+        module.balance(self.class_counts)
         self.held_out = HeldOut(settings, evaluation, next(module.parameters()).device, workers)
         self.augment = Augment(settings.augment, settings.view_size)
         channels = settings.model.image.channels
@@ -67,21 +103,39 @@ class Classify:
             for v in (settings.preprocess.mean, settings.preprocess.std)
         )
 
+    def sample_weights(self) -> NDArray[np.float64] | None:
+        """How often each training image is drawn, relative to the mean: [images], or None if equally often."""
+        task = self.settings.task
+        if task.balance != "sample":
+            return None
+        weights = losses.class_weights(torch.from_numpy(self.class_counts), task.balance_strength)
+        drawn: NDArray[np.float64] = weights.double()[self.labels].numpy()
+        return drawn
+
     def collate(self, pixels: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """images [B, C, h, w], labels [B]."""
         return stacked(pixels), self.labels[torch.tensor(rows)]
 
     def views(self, batch: Batch) -> Batch:
-        """Images normalised, targets [B, classes]. Pixels arrive as uint8, a quarter of the bytes of float32."""
+        """Images normalised, targets {"classes": [B, classes]}."""
+        images, classes = self.mixed(batch)
+        return replace(batch, images=self.normalised(images), targets={"classes": classes})
+
+    def mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Augmented and mixed images [B, C, h, w] in 0..1, and each class's share of them [B, classes].
+
+        Pixels arrive as uint8, a quarter of the bytes of float32.
+        """
         images = self.augment(batch.images, batch.draws)
-        images = images.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
-        smoothing = self.settings.task.label_smoothing
-        targets = soft_targets(batch.targets, self.settings.model.head.num_classes, smoothing)
-        images, targets = mix(images, targets, self.settings.augment.mixing, batch.draws)
-        return replace(batch, images=images, targets=targets)
+        classes = losses.one_hot(batch.targets, self.settings.model.head.num_classes)
+        return mix(images, classes, self.settings.augment.mixing, batch.draws)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """images [B, C, h, w] in 0..1, as the model takes them."""
+        return images.sub(self.mean.to(images.device)).div_(self.std.to(images.device))
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        return {"cross_entropy": len(batch)}
+        return {self.settings.task.loss: len(batch)}
 
     def tally(self) -> Tally:
         return ClassTally()

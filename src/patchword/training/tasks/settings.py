@@ -1,25 +1,106 @@
 """The settings of each kind of training. This module does not import torch."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
+
+Balance = Literal["none", "loss", "sample", "logits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """Learning from the answers of a trained model as well (Touvron et al. 2021, arXiv 2012.12877).
+
+    Args:
+        teacher: the model, as `patchword.load` accepts it; "" for none. The following apply only with one.
+        sha256: of the teacher's weights, filled in at the start, so that a run goes on with the same teacher only.
+        method: "hard" learns the teacher's first class, "soft" its probabilities at `temperature`.
+        alpha: the loss is (1 - alpha) · loss of the labels + alpha · loss of the teacher's answers.
+
+    A model with a distilled head learns the teacher's answers there, any other model in its only head.
+    """
+
+    teacher: str = ""
+    sha256: str = ""
+    method: Literal["hard", "soft"] = "hard"
+    alpha: float = 0.5
+    temperature: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 1:
+            raise SettingsError(
+                f"task.distill.alpha is {self.alpha}", "use a value from above 0 to 1, such as 0.5"
+            )
+        if not 0 < self.temperature <= 100:
+            raise SettingsError(
+                f"task.distill.temperature is {self.temperature}",
+                "use a value from above 0 to 100, such as 3",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifySettings:
-    """One class for each image. label_smoothing: the share of each target that is spread over all classes."""
+    """One class for each image.
+
+    Args:
+        loss: "binary_cross_entropy" asks about each class on its own (Wightman et al. 2021, arXiv 2110.00476).
+        label_smoothing: the share of each target that is spread over all classes.
+        target_threshold: for binary cross-entropy: a class is present if its share of a mixed image is larger; None
+            keeps the shares.
+        balance: what is done about classes of unequal size. "loss" weights each image by its class, "sample" draws
+            images of small classes more often, "logits" adds the log of the class's share to its logit in training
+            (Menon et al. 2021, arXiv 2007.07314).
+        balance_strength: 1 balances completely, a smaller number in part: the exponent of the number of images in
+            weights and draws, the factor of the logarithm.
+        distill: learning from a teacher.
+    """
 
     kind: ClassVar[str] = "classify"
     # Whether every image of a batch has the same size.
     one_size: ClassVar[bool] = True
 
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: float = 0.1
+    target_threshold: float | None = None
+    balance: Balance = "none"
+    balance_strength: float = 1.0
+    distill: DistillSettings = field(default_factory=DistillSettings)
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise SettingsError(
                 f"task.label_smoothing is {self.label_smoothing}", "use a value from 0 to below 1"
+            )
+        if not 0 < self.balance_strength <= 2:
+            raise SettingsError(
+                f"task.balance_strength is {self.balance_strength}", "use a value from above 0 to 2"
+            )
+        if self.balance == "none" and self.balance_strength != 1:
+            raise SettingsError(
+                f"task.balance_strength is {self.balance_strength}, but task.balance is 'none'",
+                "set task.balance to loss, sample or logits, or remove task.balance_strength",
+            )
+        self._check_binary()
+
+    def _check_binary(self) -> None:
+        if self.loss == "binary_cross_entropy":
+            # A share of smoothing above the threshold would make every class present.
+            lowest = self.label_smoothing / 2
+            if self.target_threshold is not None and not lowest <= self.target_threshold < 1:
+                raise SettingsError(
+                    f"task.target_threshold is {self.target_threshold}",
+                    f"use a value from {lowest:g} (half of task.label_smoothing) to below 1, such as 0.2",
+                )
+            if self.balance == "logits":
+                raise SettingsError(
+                    "task.balance is 'logits', which task.loss 'binary_cross_entropy' does not support",
+                    "use task.balance=loss or sample, or task.loss=cross_entropy",
+                )
+        elif self.target_threshold is not None:
+            raise SettingsError(
+                f"task.target_threshold is {self.target_threshold}, but task.loss is {self.loss!r}",
+                "set task.loss=binary_cross_entropy, or remove task.target_threshold",
             )
 
 
