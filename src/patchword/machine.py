@@ -280,12 +280,15 @@ def tune_allocator() -> bool:
         return False
     import ctypes
 
-    trim_threshold, mmap_threshold = -1, -3  # parameter numbers from malloc.h
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # parameter numbers from malloc.h
     with contextlib.suppress(ValueError, OSError, AttributeError):
         if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
             return False
         mallopt = ctypes.CDLL(None).mallopt
         # 32 MiB is the largest mmap threshold that glibc accepts.
         accepted = mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20)
+        # Buffers are filled in decoding threads and freed in others. By default each of many arenas (8 a core) grows
+        # to the size of all, over many epochs.
+        accepted = accepted and mallopt(arena_max, max(granted_cores(), 2))
         return bool(accepted)
     return False

@@ -333,7 +333,9 @@ def _finish(
 
     model = load(folder / LAST)
     evaluation = replace(score(model, dataset), data=dataset.path)
-    evaluation = replace(evaluation, training=_training_score(model, dataset, RunFolder(folder)))
+    run_folder = RunFolder(folder)
+    training = _score_of_probe(settings, dataset, run_folder) or _training_score(model, dataset, run_folder)
+    evaluation = replace(evaluation, training=training)
     _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
@@ -374,6 +376,29 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
     )
     write_views(views, title, path)
     return chosen
+
+
+def _score_of_probe(
+    settings: "TrainSettings", dataset: Dataset, folder: "RunFolder"
+) -> "TrainingScore | None":
+    """The training score of a head that is a probe: it was computed with its features."""
+    from patchword.inference.evaluate import TrainingScore
+    from patchword.metrics import wilson_interval
+    from patchword.training.floor import FLOOR
+    from patchword.training.train import read_run
+    from patchword.training.tune import Head
+
+    _, facts = read_run(folder)
+    if not isinstance(settings.tune, Head) or FLOOR not in facts:
+        return None
+    scored, top1 = int(facts[FLOOR]["training_images"]), float(facts[FLOOR]["training_top1"])
+    return TrainingScore(
+        scored=scored,
+        of=len(dataset.training),
+        top1=top1,
+        top1_interval=wilson_interval(round(top1 * scored), scored),
+        loss=float(facts[FLOOR]["training_loss"]),
+    )
 
 
 def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":

@@ -67,7 +67,8 @@ def check(
     """Check DATA and list its problems, without changing anything.
 
     DATA: `digits`, a folder or .zip of class folders, or a table (CSV, JSONL, Parquet).
-    Decodes every image; of more than 50,000, a random sample of that number unless --all is given. Exits with 2 if training would be meaningless.
+    Decodes every image; of more than 50,000, a random sample of that number unless --all is given.
+    Exits with 2 if training would be meaningless.
 
     \b
     patchword check flowers/ --augment                       what train would see
@@ -89,15 +90,9 @@ def check(
     )
     if seed := overlay.get("run.split_seed"):
         opening = replace(opening, split_seed=seed)
-    dataset = open_data(data, opening)
+    dataset, workers = open_data(data, opening), machine.granted_threads()
     with counting("checking images", quiet=as_json) as progress:
-        report = check_data(
-            dataset,
-            workers=machine.granted_threads(),
-            value_range=value_range,
-            progress=progress,
-            every=every,
-        )
+        report = check_data(dataset, workers=workers, value_range=value_range, progress=progress, every=every)
     if as_json:
         click.echo(to_json(report.to_dict(), indent=2))
     else:

@@ -123,9 +123,10 @@ def check_data(
     """
     most, count = (MAX_BEFORE_TRAINING, SAMPLE) if before_training else (MAX_IMAGES, MAX_IMAGES)
     places = sampled(dataset, None if every else most, count)
-    known = {name: Stamps.of(split) for name, split in dataset.splits.items()}
-    if store is not None:
-        known[store.split.name] = store.stamps
+    known = {
+        name: store.stamps if store is not None and store.split is split else Stamps.of(split)
+        for name, split in dataset.splits.items()
+    }
     look_at = Look(channels or natural_channels(dataset), value_range, known, store)
 
     looks = []

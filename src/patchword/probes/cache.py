@@ -103,7 +103,9 @@ def _bytes_of(hashes: Sequence[bytes], rows: Rows) -> bytes:
 
     table = np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
     values = np.ascontiguousarray(rows, np.float32)
-    return save({"hashes": table, "rows": values}, {"format": _FORMAT, "checksum": _checksum(table, values)})
+    about = {"format": _FORMAT, "checksum": _checksum(table, values)}
+    content: bytes = save({"hashes": table, "rows": values}, about)
+    return content
 
 
 def _read(path: Path, dim: int) -> tuple[list[bytes], Rows]:

@@ -81,7 +81,8 @@ class Floor:
     """The score of a linear probe on the evaluation split: fine-tuning the same model should end no worse.
 
     weight [C, D], bias [C]: float32; `set_head` puts them into the model. interval: 95 %, of top1. seconds: for features and
-    fit. cached: how many images had their features in the cache, of `images`. notes: problems with the cache.
+    fit. cached: how many images had their features in the cache, of `images`. loss: mean cross-entropy. training_…: of the
+    images that it was fitted to. notes: problems with the cache.
     """
 
     kind: ProbeKind
@@ -94,6 +95,10 @@ class Floor:
     seconds: float
     images: int
     cached: int
+    loss: float
+    training_images: int
+    training_top1: float
+    training_loss: float
     notes: tuple[str, ...] = ()
 
 
@@ -128,7 +133,8 @@ def floor(
             f"{dataset.path}: cannot read any of the images of {dataset.evaluation.name}", "fix the images"
         )
     probe = fit_linear(train.values, train.labels, len(dataset.classes), bias=vit.config.head.bias)
-    right = int((metrics.ranks(probe.logits(scored.values), scored.labels) == 0).sum())
+    logits, fitted = probe.logits(scored.values), probe.logits(train.values)
+    right = int((metrics.ranks(logits, scored.labels) == 0).sum())
     return Floor(
         kind="linear",
         top1=right / len(scored),
@@ -140,6 +146,10 @@ def floor(
         seconds=time.perf_counter() - start,
         images=len(train) + len(scored),
         cached=train.cached + scored.cached,
+        loss=float(metrics.cross_entropy(logits, scored.labels).mean()),
+        training_images=len(train),
+        training_top1=float((metrics.ranks(fitted, train.labels) == 0).mean()),
+        training_loss=float(metrics.cross_entropy(fitted, train.labels).mean()),
         notes=tuple(cache.notes) if cache is not None else (),
     )
 
@@ -157,7 +167,8 @@ def feature_pair(
 ) -> tuple[Features, Features]:
     """Features of the training and the evaluation split. Arguments and errors as of `features` and `floor`."""
     splits = (dataset.training, dataset.evaluation)
-    total, found = sum(map(len, splits)), []
+    total = sum(map(len, splits))
+    found: list[Features] = []
     for split in splits:
         before = 0 if not found else len(splits[0])
 

@@ -105,7 +105,7 @@ def _chosen_penalty(
         for i, (weight, offset, _) in enumerate(fits):
             each = metrics.cross_entropy(values[out] @ weight.T + offset, labels[out])
             loss[i] += float((each * share[out]).sum())
-    return PENALTIES[int(loss.argmin())]
+    return float(PENALTIES[int(loss.argmin())])
 
 
 def _places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:

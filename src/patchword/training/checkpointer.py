@@ -49,6 +49,11 @@ class Checkpointer:
             self._write(runfolder.BEST, state, scores)
         state.save(self.folder)
 
+    def probe(self, state: TrainingState, scores: Mapping[str, float]) -> None:
+        """Before the first step: a linear probe is the best model so far."""
+        self._write(runfolder.BEST, state, scores, "linear probe on frozen features")
+        state.save(self.folder)
+
     def within_epoch(self, state: TrainingState) -> None:
         """The state alone: it holds the weights too."""
         state.save(self.folder)
@@ -73,8 +78,10 @@ class Checkpointer:
         if not kept and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):
             self._write(runfolder.LAST, state, {})
 
-    def _write(self, name: str, state: TrainingState, scores: Mapping[str, float]) -> None:
-        chosen_by = "best epoch on the evaluation images" if name == runfolder.BEST else "last epoch"
+    def _write(
+        self, name: str, state: TrainingState, scores: Mapping[str, float], chosen_by: str = ""
+    ) -> None:
+        usual = "best epoch on the evaluation images" if name == runfolder.BEST else "last epoch"
         provenance = Provenance(
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             patchword=metadata.version("patchword"),
@@ -90,7 +97,7 @@ class Checkpointer:
                 "epoch": state.epoch,
                 "step": state.step,
                 "weights": "averaged",
-                "chosen": chosen_by,
+                "chosen": chosen_by or usual,
                 **({BROKEN: self.broken} if self.broken else {}),
             },
         )

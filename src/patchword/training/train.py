@@ -18,7 +18,7 @@ from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
 from patchword.data.store import Store, open_store, stored_as
 from patchword.errors import DataError, TrainingBroken, UserError
-from patchword.training import runfolder
+from patchword.training import floor, runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
@@ -196,7 +196,8 @@ def _run(
 
     trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
     device = next(state.module.parameters()).device
-    task = make_task(settings, state.module, dataset, unseen(dataset, trained, warn), workers)
+    evaluation = unseen(dataset, trained, warn)
+    task = make_task(settings, state.module, dataset, evaluation, workers)
     keep = Checkpointer(dataset, settings, task, folder, facts, lambda: pack(trained))
     feed = Feed(
         split,
@@ -211,10 +212,15 @@ def _run(
     )
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
     loop = Loop(settings, task, feed, state, keep, events)
+    if floor.applies(loop):
+        facts = {**facts, **floor.begin_with_probe(loop, dataset, evaluation, workers)}
+        folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
     if settings.run.find_lr and state.step == 0:
         loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
     try:
         loop.run()
+        if said := floor.verdict(loop, facts):
+            warn(said)
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.scans import write_scans
 
+from patchword.cli.main import run
 from patchword.data import check as checking
 from patchword.data import look
 from patchword.data.check import CheckReport, check_data
@@ -18,6 +18,7 @@ from patchword.data.store import open_store
 from patchword.images.preprocess import Preprocess
 from patchword.runs import TrainRequest, prepare
 from patchword.training.overlay import Overlay
+from support.scans import write_scans
 
 
 @pytest.fixture
@@ -124,3 +125,14 @@ def test_images_that_are_also_training_images_are_found_without_decoding(photos:
     assert (
         len(evaluation.seen_in(data.evaluation, training.contents())) == 4
     )  # each is a copy of a training image
+
+
+def test_the_command_checks_every_image_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scans(tmp_path, {"d0": 20, "d1": 20})
+    monkeypatch.setattr(checking, "MAX_IMAGES", 30)
+    assert run(["check", str(tmp_path)]) == 0
+    assert "only 30 of 40 images were checked" in capsys.readouterr().out
+    assert run(["check", str(tmp_path), "--all"]) == 0
+    assert "readable: 40 of 40" in capsys.readouterr().out

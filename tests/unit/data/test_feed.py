@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support.scans import write_scans
 from torch import Tensor
 
 from patchword.data import shelves
@@ -24,6 +23,7 @@ from patchword.data.stamps import Stamps
 from patchword.data.store import Budget, Cache, Store, open_store
 from patchword.errors import DataError, SettingsError, UserError
 from patchword.images.preprocess import Preprocess
+from support.scans import write_scans
 
 STORED = Preprocess.simple(16, in_channels=1)
 Answer = tuple[int, tuple[str, ...], bytes, list[int], list[int]]

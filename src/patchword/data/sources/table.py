@@ -35,7 +35,8 @@ def recognises(path: str) -> bool:
 
 def labels_among(files: Sequence[str]) -> str | None:
     """The one CSV or JSON lines file next to images without class folders, if there is one."""
-    visible = [f for f in files if not PurePosixPath(f).name.startswith(".") and not f.startswith("__MACOSX")]
+    # Text instead of paths: there may be 100,000 files.
+    visible = [f for f in files if not f.rpartition("/")[2].startswith(".") and not f.startswith("__MACOSX")]
     tables = [f for f in visible if f.lower().endswith(TABLE_SUFFIXES[:-1])]
     if len(tables) != 1:
         return None
