@@ -51,14 +51,14 @@ def unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], No
         return split
     if len(seen) == len(split):
         raise DataError(
-            f"all {len(split)} images of {split.name} are also training images of this run or of its initial weights, "
+            f"all {len(split)} images of {split.name} are also training images of this run, its initial weights or its teacher, "
             "so none is left to evaluate on",
             f"add images to {split.name} that the model was not trained on"
             + (", or remove --split-seed" if dataset.split_seed else ""),
         )
     verb = "is" if len(seen) == 1 else "are"
     warn(
-        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run or in its "
-        f"initial weights (such as {split.names[min(seen)]}), and {verb} not scored"
+        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run, its "
+        f"initial weights or its teacher (such as {split.names[min(seen)]}), and {verb} not scored"
     )
     return split.subset([i for i in range(len(split)) if i not in seen])

@@ -14,6 +14,8 @@ from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice
 
+# Keys in data.json: the teacher of the run, and in it the images that the teacher was trained on.
+TAUGHT_BY, TRAINED_ON = "teacher", "trained_on"
 TEACHER, SHA256 = "task.distill.teacher", "task.distill.sha256"
 
 
@@ -41,6 +43,7 @@ class Teaching:
             "source": where.source,
             "sha256": self.sha256,
             "licence": where.licence,
+            TRAINED_ON: where.trained_on,
         }
 
 

@@ -32,6 +32,7 @@ from patchword.training.runfolder import RunFolder, write_whole
 from patchword.training.setup import described, measured, new_model, new_state, refuse_without_memory
 from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
+from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
@@ -194,7 +195,8 @@ def _run(
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
