@@ -75,6 +75,9 @@ class FakeTask:
     def counts(self, batch: Batch) -> Mapping[str, float]:
         return {"squares": len(batch)}
 
+    def sample_weights(self) -> None:
+        return None
+
     def tally(self) -> FakeTally:
         return FakeTally(self)
 

@@ -87,9 +87,7 @@ def evaluate(
     \b
     MODEL  a run folder, weights file, hf://org/name[@revision] or published name
     DATA   `digits`, a folder or .zip of class folders, or a table
-
     \b
-    patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
     patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
 
@@ -97,17 +95,13 @@ def evaluate(
     Unreadable images are listed; the exit code is then 3.
     """
     machine.start_sampling()
-    if output is not None:
-        _check_output(output)
+    _check_output(output)
     machine.tune_allocator()
-    from patchword.inference.load import load
+    from patchword.inference.evaluate import EvaluationRequest
     from patchword.inference.probe import probe_request
 
     probed = probe_request(probe, k, not no_cache)
-
-    loaded = load(model, device=device, options=given_options(), offline=offline)
-    report_loading(loaded.report)
-    from patchword.inference.evaluate import EvaluationRequest
+    loaded = _loaded(model, device, offline)
 
     opening = open_request(
         image_column,
@@ -128,6 +122,14 @@ def evaluate(
         )
         found = _scored(loaded, data, opening, request, probed, split_seed)
     _deliver(found, loaded.report, as_json=as_json, output=output)
+
+
+def _loaded(model: str, device: str | None, offline: bool) -> "Model":
+    from patchword.inference.load import load
+
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
+    return loaded
 
 
 def _scored(
@@ -181,10 +183,12 @@ def _write(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
-def _check_output(output: str) -> None:
+def _check_output(output: str | None) -> None:
     """Raises: SettingsError if the file does not end in .json; OutputError if it cannot be written."""
     from patchword.inference.output import check_place
 
+    if output is None:
+        return
     if Path(output).suffix.lower() != ".json":
         raise SettingsError(
             f"--out {output}: scores are written as JSON only", "use a name that ends in .json"

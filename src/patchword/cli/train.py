@@ -16,7 +16,8 @@ from patchword.cli.options import (
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
-    from patchword.runs import Run, TrainRequest
+    from patchword.runs.finish import Run
+    from patchword.runs.prepare import TrainRequest
 
 
 def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any] | None:
@@ -122,8 +123,9 @@ def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword import runs
     from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import show_choices, show_problems
+    from patchword.runs.prepare import prepare
 
-    prepared = runs.prepare(request, progress)
+    prepared = prepare(request, progress)
     show_problems(prepared.report)
     if prepared.start is not None:
         report_loading(prepared.start.report)
@@ -136,7 +138,7 @@ def _request(
 ) -> "TrainRequest":
     if data is None:
         raise UserError("DATA is missing", "give `digits`, a folder or .zip of class folders, or a table")
-    from patchword.runs import TrainRequest
+    from patchword.runs.prepare import TrainRequest
     from patchword.training.overlay import PATHS, make_overlay
 
     options: list[tuple[str, str, Any]] = []

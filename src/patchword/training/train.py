@@ -195,8 +195,7 @@ def _run(
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
-    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
+    trained = store.stamps.contents() | _trained_before(facts)
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
@@ -233,6 +232,12 @@ def _run(
         folder.log(f"skipped {name}: {reason}")
     known = [(name, reason) for name, reason in unreadable_by_name(facts) if name in set(split.names)]
     return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+
+
+def _trained_before(facts: Mapping[str, Any]) -> frozenset[bytes]:
+    """The images that the initial weights and the teacher were trained on."""
+    told = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    return frozenset().union(*(unpack(str(text)) for text in told))
 
 
 def _with_measured_rate(
