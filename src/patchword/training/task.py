@@ -102,16 +102,16 @@ class Task(Protocol):
         """Images and targets of a batch. pixels: [C, h, w] each, uint8 or float; rows: of the training split."""
         ...
 
+    def sample_weights(self) -> NDArray[np.float64] | None:
+        """How often each training image is drawn, relative to the mean: [images]; None for each once an epoch."""
+        ...
+
     def views(self, batch: Batch) -> Batch:
         """Training views of a batch, on its device: augmented, normalised, mixed or masked, all from `batch.draws`."""
         ...
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
         """For each loss, what its sum over the batch is divided by: images, boxes. Summed over micro-batches and processes."""
-        ...
-
-    def sample_weights(self) -> NDArray[np.float64] | None:
-        """[N], how often each training image is drawn, relative to the others; None for each once an epoch."""
         ...
 
     def tally(self) -> Tally: ...

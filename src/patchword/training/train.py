@@ -32,6 +32,7 @@ from patchword.training.runfolder import RunFolder, write_whole
 from patchword.training.setup import described, measured, new_model, new_state, refuse_without_memory
 from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
+from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
@@ -159,7 +160,11 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
-            return RunResult(folder=folder.path, settings=settings, skipped=tuple(unreadable_by_name(facts)))
+            return RunResult(
+                folder=folder.path,
+                settings=settings,
+                skipped=tuple(unreadable_by_name(facts, dataset.training)),
+            )
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
@@ -194,7 +199,8 @@ def _run(
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
@@ -229,8 +235,9 @@ def _run(
     folder.log("finished")
     for name, reason in feed.skipped:
         folder.log(f"skipped {name}: {reason}")
-    known = [(name, reason) for name, reason in unreadable_by_name(facts) if name in set(split.names)]
-    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+    return RunResult(
+        folder=folder.path, settings=settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
+    )
 
 
 def _with_measured_rate(
