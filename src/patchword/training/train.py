@@ -186,13 +186,7 @@ def _run(
 ) -> RunResult:
     torch.set_num_threads(settings.run.threads)
     workers, split = machine.granted_cores(), dataset.training
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
-    if store is None or store.preprocess != stored:
-        store = open_store(split, stored, settings.run.cache)
-    progress.message(store.text)
-    refuse_changed_files(store.stamps, dataset, folder)
-    store.stamps.read_rest(split, progress.reading)
-    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    store = _opened_store(dataset, settings, store, folder, progress)
     unreadable = unreadable_places(facts, split, folder)
 
     def warn(text: str) -> None:
@@ -238,6 +232,20 @@ def _run(
     return RunResult(
         folder=folder.path, settings=settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
     )
+
+
+def _opened_store(
+    dataset: Dataset, settings: TrainSettings, store: Store | None, folder: RunFolder, progress: Progress
+) -> Store:
+    """The store of the training images, with the hash of each file, which is remembered for a resume."""
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    if store is None or store.preprocess != stored:
+        store = open_store(dataset.training, stored, settings.run.cache)
+    progress.message(store.text)
+    refuse_changed_files(store.stamps, dataset, folder)
+    store.stamps.read_rest(dataset.training, progress.reading)
+    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    return store
 
 
 def _with_measured_rate(
