@@ -42,18 +42,17 @@ if TYPE_CHECKING:
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"
-# Key in data.json: the teacher of a distillation.
-TEACHER = "teacher"
 
 
 def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     """Train what `prepare` returned, score the last averaged weights and write the report."""
+    from patchword.training.teacher import TAUGHT_BY
     from patchword.training.train import start_run
 
     # A resumed run must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
     if prepared.teaching is not None:
-        facts[TEACHER] = prepared.teaching.facts()
+        facts[TAUGHT_BY] = prepared.teaching.facts()
     if os.path.exists(prepared.dataset.path):
         facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
     reported = _reported(prepared.out, prepared.chosen.settings)

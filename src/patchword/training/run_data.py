@@ -11,14 +11,16 @@ from patchword.training import runfolder
 from patchword.training.runfolder import RunFolder
 
 
-def unreadable_by_name(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The images that the check could not read, with the reason."""
-    return [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+def unreadable_by_name(facts: Mapping[str, Any], split: Split) -> list[tuple[str, str]]:
+    """The images of the split that the check could not read, with the reason."""
+    names = set(split.names)
+    listed = [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+    return [(name, reason) for name, reason in listed if name in names]
 
 
 def unreadable_places(facts: Mapping[str, Any], split: Split, folder: RunFolder) -> list[int]:
     """The places of the training images that the check could not read."""
-    listed, place = unreadable_by_name(facts), {name: i for i, name in enumerate(split.names)}
+    listed, place = unreadable_by_name(facts, split), {name: i for i, name in enumerate(split.names)}
     for name, reason in listed:
         folder.log(f"skipped {name}: {reason}")
     return [place[name] for name, _ in listed if name in place]

@@ -110,10 +110,6 @@ class Task(Protocol):
         """For each loss, what its sum over the batch is divided by: images, boxes. Summed over micro-batches and processes."""
         ...
 
-    def sample_weights(self) -> NDArray[np.float64] | None:
-        """[N], how often each training image is drawn, relative to the others; None for each once an epoch."""
-        ...
-
     def tally(self) -> Tally: ...
 
     def evaluation(self, ranks: Ranks) -> Iterable[Batch]:
