@@ -193,7 +193,8 @@ def _run(
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = store.stamps.contents() | _trained_before(facts)
+    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
@@ -245,12 +246,6 @@ def _opened_store(
     store.stamps.read_rest(dataset.training, progress.reading)
     write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
     return store
-
-
-def _trained_before(facts: Mapping[str, Any]) -> frozenset[bytes]:
-    """The images that the initial weights and the teacher were trained on."""
-    told = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
-    return frozenset().union(*(unpack(str(text)) for text in told))
 
 
 def _with_measured_rate(
