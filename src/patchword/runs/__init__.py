@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from patchword.training.weights import Start
 
 
-
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"
 
