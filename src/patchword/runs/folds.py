@@ -83,6 +83,7 @@ def train_folds(
     out = free_folder(wanted_folder(request))
     request = replace(request, overlay=_located(request.overlay), out=str(out))
     first = prepare(_fold_request(request, 1), progress)
+    request = replace(request, opening=first.opening)  # with the seed of the split from the settings
     if show is not None:
         show(first)
     try:
