@@ -84,7 +84,7 @@ class TrainRequest:
     """A request to train.
 
     data: as for `open_data`. out: the run folder; None means runs/ plus the data's name.
-    options, offline: how to read the weights of `run.weights`, if there are any.
+    options, offline: how to read the weights of `run.weights`, if there are any. dry_run: nothing is kept for training.
     """
 
     data: str
@@ -93,6 +93,7 @@ class TrainRequest:
     opening: OpenRequest = field(default_factory=OpenRequest)
     options: Options = field(default_factory=Options)
     offline: bool = False
+    dry_run: bool = False
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
@@ -101,7 +102,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     Raises: DataError for the first problem that makes training meaningless; CheckpointError.
     """
     from patchword import machine
-    from patchword.training.choose import choose
+    from patchword.training.choose import choose_here
     from patchword.training.config import RunSettings
     from patchword.training.memory import refuse_too_large
     from patchword.training.runfolder import free_folder
@@ -120,7 +121,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
     start, teaching = _start(request, early.weights), _teaching(request, dataset)
-    store = _early_store(dataset, overlay, start)
+    store = None if request.dry_run else _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
@@ -133,7 +134,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     facts = replace(data_facts(report), weights=None if start is None else start.source.card)
-    chosen = choose(dataset, facts, overlay)
+    chosen = choose_here(dataset, facts, overlay, early.device)
     refuse_too_large(chosen.settings, len(dataset.training))
     if start is not None:
         from patchword.training.weights import doubts
