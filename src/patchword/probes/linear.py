@@ -118,7 +118,8 @@ def _chosen_penalty(
         # Weaker penalties take the most iterations, and the loss has one minimum in practice.
         if len(losses) - 1 - int(np.argmin(losses)) >= _WORSE:
             break
-    return PENALTIES[int(np.argmin(losses))]
+    best: float = PENALTIES[int(np.argmin(losses))]
+    return best
 
 
 def _places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
