@@ -48,7 +48,7 @@ class TrainRequest:
     """A request to train.
 
     data: as for `open_data`. out: the run folder; None means runs/ plus the data's name.
-    options, offline: how to read the weights of `run.weights`, if there are any.
+    options, offline: how to read the weights of `run.weights`, if there are any. dry_run: nothing is kept for training.
     """
 
     data: str
@@ -57,6 +57,7 @@ class TrainRequest:
     opening: OpenRequest = field(default_factory=OpenRequest)
     options: Options = field(default_factory=Options)
     offline: bool = False
+    dry_run: bool = False
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
@@ -72,10 +73,10 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
 
     machine.tune_allocator()
     overlay = request.overlay
-    dataset, opening, weights = _opened(request)
+    dataset, opening, weights, device = _opened(request)
     start = read_weights(request, weights)
     teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
-    store = _early_store(dataset, overlay, start)
+    store = None if request.dry_run else _early_store(dataset, overlay, start)
     report = check_data(
         dataset,
         workers=machine.granted_cores(),
@@ -88,7 +89,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     facts = replace(data_facts(report), weights=None if start is None else start.source.card)
-    chosen = _chosen(dataset, facts, overlay, start, teaching)
+    chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
     if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
@@ -110,8 +111,8 @@ def wanted_folder(request: TrainRequest) -> str:
     return f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
 
 
-def _opened(request: TrainRequest) -> tuple[Dataset, OpenRequest, str]:
-    """The data set, how it was opened, and the name of the weights: what must be known before a recipe chooses."""
+def _opened(request: TrainRequest) -> tuple[Dataset, OpenRequest, str, str]:
+    """The data set, how it was opened, the weights and the device: what must be known before a recipe chooses."""
     from patchword import machine
     from patchword.training.config import RunSettings
 
@@ -132,7 +133,7 @@ def _opened(request: TrainRequest) -> tuple[Dataset, OpenRequest, str]:
         raise SettingsError(
             "the name of the weights is empty", "give --weights NAME, or remove it to train from scratch"
         )
-    return dataset, opening, early.weights
+    return dataset, opening, early.weights, early.device
 
 
 def _chosen(
@@ -141,13 +142,14 @@ def _chosen(
     overlay: "Overlay",
     start: "Start | None",
     teaching: "Teaching | None",
+    device: str,
 ) -> "Chosen":
     """The settings, with doubts about the weights and the part of the teacher."""
-    from patchword.training.choose import choose
+    from patchword.training.choose import choose_here
     from patchword.training.teacher import with_teacher
     from patchword.training.weights import doubts
 
-    chosen = choose(dataset, facts, overlay)
+    chosen = choose_here(dataset, facts, overlay, device)
     if start is not None:
         chosen = replace(chosen, choices=(*chosen.choices, *doubts(start, chosen.settings)))
     return chosen if teaching is None else with_teacher(chosen, teaching)
