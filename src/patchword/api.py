@@ -8,24 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
-from patchword.errors import SettingsError, UserError
+from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_parameters import (
     Sides,
     opening_of,
     overlay_of,
-    progress_of,
-    refuse_with_resume,
-    show_start,
     sides,
-    train_request,
+    trained,
 )
 from patchword.python_words import as_python, in_python
-from patchword.runs import run
 from patchword.runs.finish import Run
-from patchword.runs.folds import resume as resume_any
-from patchword.runs.folds import train_folds
-from patchword.runs.prepare import prepare
 from patchword.runs.views import write_training_views
 
 if TYPE_CHECKING:
@@ -326,26 +319,15 @@ def train(
     a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
-    asked = locals()
-    shown = progress_of(progress)
-    if resume is not None:
-        refuse_with_resume(train, asked)
-        return resume_any(
-            resume,
-            data=None if data is None else str(data),
-            val=None if val is None else str(val),
-            progress=shown,
-        )
-    if data is None:
-        raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
-    request = train_request(asked)
-    if folds is not None:
-        return train_folds(request, shown, lambda prepared: show_start(prepared, shown))
-    prepared = prepare(request, shown)
-    show_start(prepared, shown)
-    return run(prepared, shown)
+    return trained(train, locals())
 
 
-def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | bool" = True) -> Run:
-    """Resume an interrupted run; the same as `train(data, resume=folder)`."""
-    return train(data, resume=folder, progress=progress)
+def resume(
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    val: str | None = None,
+    progress: "Progress | bool" = True,
+) -> Run:
+    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder)`."""
+    return train(data, val=val, resume=folder, progress=progress)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.facts import Options
 from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
-from patchword.runs.prepare import Prepared, TrainRequest
+from patchword.runs import run
+from patchword.runs.finish import Run
+from patchword.runs.folds import resume, train_folds
+from patchword.runs.prepare import Prepared, TrainRequest, prepare
 
 if TYPE_CHECKING:
     from patchword.training.overlay import Overlay
@@ -24,6 +27,23 @@ def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     if only_training.get("val") is not None:
         only_training["val"] = str(only_training["val"])
     return OpenRequest(**{name: asked[name] for name in names}, **only_training)
+
+
+def trained(train: Callable[..., Any], asked: Mapping[str, Any]) -> Run:
+    """Train or resume as the parameters of `train` say. Raises: as `train`."""
+    shown = progress_of(asked["progress"])
+    data, val = (None if asked[name] is None else str(asked[name]) for name in ("data", "val"))
+    if asked["resume"] is not None:
+        refuse_with_resume(train, asked)
+        return resume(asked["resume"], data=data, val=val, progress=shown)
+    if data is None:
+        raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
+    request = train_request(asked)
+    if request.opening.folds is not None:
+        return train_folds(request, shown, lambda prepared: show_start(prepared, shown))
+    prepared = prepare(request, shown)
+    show_start(prepared, shown)
+    return run(prepared, shown)
 
 
 def train_request(asked: Mapping[str, Any]) -> TrainRequest:

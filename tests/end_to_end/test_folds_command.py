@@ -162,8 +162,9 @@ def test_a_run_with_val_resumes_from_elsewhere_and_scores_as_evaluate(
     shutil.copytree(top / "other", tmp_path / "val")
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "run"
+    unsplit = {path: value for path, value in SMALL.items() if path != "run.split_seed"}
     with _stopped(), pytest.raises(Interrupted):
-        pw.train(top / "scans", val="val", out=out, settings=SMALL | {"run.split_seed": 0}, progress=False)
+        pw.train(top / "scans", val="val", out=out, settings=unsplit, progress=False)
     monkeypatch.chdir(top)
     shutil.move(tmp_path / "val", tmp_path / "moved")
     assert patchword(["train", "--resume", str(out)]) == 2

@@ -175,6 +175,8 @@ def _show_plan(request: "TrainRequest") -> None:
     if prepared.start is not None:
         report_loading(prepared.start.report)
     click.echo(plan.text, err=True)
+    if request.opening.folds is not None:
+        click.echo(f"\nthis is the first of {request.opening.folds} folds", err=True)
     click.echo("\nnothing was written (--dry-run)", err=True)
 
 

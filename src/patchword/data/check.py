@@ -266,12 +266,7 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
         )
         fix = "add images to the small classes, or train with --balance loss"
         problems.append(Problem(severity="warning", message=message, fix=fix))
-    return [
-        *problems,
-        *unscored_classes(dataset),
-        *groups_across(dataset),
-        *look_alikes(dataset.classes),
-    ]
+    return [*problems, *unscored_classes(dataset), *groups_across(dataset), *look_alikes(dataset.classes)]
 
 
 def _fatal(message: str, fix: str) -> Problem:
