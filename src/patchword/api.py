@@ -324,7 +324,7 @@ def train(
         return resume_folder(resume, data=None if data is None else str(data), progress=shown)
     if data is None:
         raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
-    prepared = prepare(_request(asked), shown)
+    prepared = prepare(as_request(asked), shown)
     _show_start(prepared, shown)
     return run(prepared, shown)
 
@@ -335,7 +335,7 @@ def _opening(asked: Mapping[str, Any]) -> OpenRequest:
     return OpenRequest(**{name: asked[name] for name in names})
 
 
-def _request(asked: Mapping[str, Any]) -> TrainRequest:
+def as_request(asked: Mapping[str, Any], *, dry_run: bool = False) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
     return TrainRequest(
         data=str(asked["data"]),
@@ -344,6 +344,7 @@ def _request(asked: Mapping[str, Any]) -> TrainRequest:
         opening=_opening(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
+        dry_run=dry_run,
     )
 
 
