@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.api import Sides, as_request
 from patchword.checkpoints.facts import Options
 from patchword.images.limits import MAX_PIXELS
+from patchword.python_parameters import Sides, train_request
 from patchword.python_words import in_python
-from patchword.runs import prepare
+from patchword.runs.prepare import prepare
 
 if TYPE_CHECKING:
     from patchword.training.plan import Plan
@@ -58,5 +58,5 @@ def plan(
     asked = dict(locals())
     from patchword.training.plan import make_plan
 
-    prepared = prepare(as_request(asked, dry_run=True))
+    prepared = prepare(train_request(asked, dry_run=True))
     return make_plan(prepared.dataset, prepared.chosen)

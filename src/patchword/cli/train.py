@@ -16,7 +16,8 @@ from patchword.cli.options import (
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
-    from patchword.runs import Run, TrainRequest
+    from patchword.runs.finish import Run
+    from patchword.runs.prepare import TrainRequest
 
 
 _RECIPES = (
@@ -132,8 +133,9 @@ def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword import runs
     from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import show_choices, show_problems
+    from patchword.runs.prepare import prepare
 
-    prepared = runs.prepare(request, progress)
+    prepared = prepare(request, progress)
     show_problems(prepared.report)
     if prepared.start is not None:
         report_loading(prepared.start.report)
@@ -143,13 +145,13 @@ def _start(request: "TrainRequest", progress: Any) -> "Run":
 
 def _show_plan(request: "TrainRequest") -> None:
     """Every setting on standard output, as config.toml would hold it; the plan on standard error."""
-    from patchword import runs
     from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import screen, show_problems
+    from patchword.runs.prepare import prepare
     from patchword.training.plan import make_plan
 
     with screen() as progress:
-        prepared = runs.prepare(request, progress)
+        prepared = prepare(request, progress)
         plan = make_plan(prepared.dataset, prepared.chosen)
     click.echo(plan.toml)
     show_problems(prepared.report)
@@ -164,7 +166,7 @@ def _request(
 ) -> "TrainRequest":
     if data is None:
         raise UserError("DATA is missing", "give `digits`, a folder or .zip of class folders, or a table")
-    from patchword.runs import TrainRequest
+    from patchword.runs.prepare import TrainRequest
     from patchword.training.overlay import PATHS, make_overlay
 
     options: list[tuple[str, str, Any]] = []

@@ -108,7 +108,11 @@ def _model(settings: TrainSettings) -> Lines:
     if settings.view_size != model.image.size:
         yield "model", f"training views of {settings.view_size[1]}x{settings.view_size[0]} pixels"
     block = model.block
-    parts = {"drop path": block.drop_path, "dropout": block.dropout, "LayerScale": block.layer_scale}
+    parts: dict[str, object] = {
+        "drop path": block.drop_path,
+        "dropout": block.dropout,
+        "LayerScale": block.layer_scale,
+    }
     if shown := _named(parts):
         yield "model", shown
     yield "weights", settings.run.weights or "random (from scratch)"

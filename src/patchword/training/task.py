@@ -102,8 +102,8 @@ class Task(Protocol):
         """Images and targets of a batch. pixels: [C, h, w] each, uint8 or float; rows: of the training split."""
         ...
 
-    def sample_weights(self) -> "NDArray[np.float64] | None":
-        """How often each training image is drawn, relative to the mean: [images], or None if equally often."""
+    def sample_weights(self) -> NDArray[np.float64] | None:
+        """How often each training image is drawn, relative to the mean: [images]; None for each once an epoch."""
         ...
 
     def views(self, batch: Batch) -> Batch:
