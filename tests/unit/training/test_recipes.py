@@ -147,7 +147,7 @@ def test_every_recipe_is_described_and_its_choice_is_explained() -> None:
 
 
 def test_repeated_images_come_with_different_random_numbers() -> None:
-    """`run.repeats` reaches the feed: a batch holds copies of each image, with sample numbers of their own."""
+    """A batch holds copies of each image with sample numbers of their own; fewer than one copy is refused."""
     from patchword.data.order import order
 
     (batch, *_) = order(12, 6, 0, 0, repeats=3)
