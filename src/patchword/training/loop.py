@@ -183,12 +183,12 @@ class Loop:
         self.meter.add(loss, finite, images)
 
     def _gradients(self, fed: Fed) -> tuple[Tensor, Tensor, int]:
-        """Fill the gradients, clipped; returns the loss, their norm before, and the number of images."""
+        """Fill the gradients, clipped; returns the loss, their norm before, and the number of images, over all processes."""
         state, run = self.state, self.settings.run
         # Dropout draws from torch's generator; everything else from the draws of each image.
         torch.manual_seed(seed_of(run.seed, self.ranks.rank, state.step))
         batch = self._views(fed)
-        counts = self._counts(batch)
+        counts, images = self._counts(batch)
         state.optimiser.zero_grad()
         sums: list[Tensor] = []
         for part in self._parts(batch):
@@ -198,11 +198,14 @@ class Loop:
             total = torch.stack([loss / counts[name] for name, loss in losses.items()]).sum()
             (total * state.loss_scale.scale.squeeze() if self.scales else total).backward()  # type: ignore[no-untyped-call]
             sums.append(total.detach())
+        loss = torch.stack(sums).sum()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # Each process divided by the counts of the global batch, so the sum is what one process would compute.
+        self.ranks.sum([loss, *gradients])
         if self.scales:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, 1 / state.loss_scale.scale.squeeze())
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.optim.clip_grad or math.inf)
-        return torch.stack(sums).sum(), norm, len(batch)
+        return loss, norm, images
 
     def _views(self, fed: Fed) -> Batch:
         draws = Draws(self.settings.run.seed, self.state.epoch, fed.samples)
@@ -210,10 +213,11 @@ class Loop:
         with self.meter.timed("augment"):
             return self.task.views(batch.to(self.device))
 
-    def _counts(self, batch: Batch) -> dict[str, float]:
-        """What each loss is divided by, over all processes."""
-        found = self.ranks.gather(dict(self.task.counts(batch)))
-        return {name: max(sum(f[name] for f in found), 1.0) for name in found[0]}
+    def _counts(self, batch: Batch) -> tuple[dict[str, float], int]:
+        """What each loss is divided by, and the number of images, over all processes."""
+        found = self.ranks.gather((dict(self.task.counts(batch)), len(batch)))
+        counts = {name: max(sum(f[name] for f, _ in found), 1.0) for name in found[0][0]}
+        return counts, sum(images for _, images in found)
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """Micro-batches of an even size, as the mixing of neighbours needs."""
