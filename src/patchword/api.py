@@ -1,6 +1,5 @@
 """The functions of `import patchword as pw`. They compose the other packages and contain no logic of their own."""
 
-import inspect as signatures
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
-from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.images.limits import MAX_PIXELS
+from patchword.python_parameters import (
+    Sides,
+    opening_of,
+    overlay_of,
+    progress_of,
+    refuse_with_resume,
+    show_start,
+    sides,
+    train_request,
+)
 from patchword.python_words import as_python, in_python
-from patchword.runs import Prepared, Run, TrainRequest, prepare, resume_folder, run, write_training_views
+from patchword.runs import resume_folder, run
+from patchword.runs.finish import Run
+from patchword.runs.prepare import prepare
+from patchword.runs.views import write_training_views
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -22,10 +33,7 @@ if TYPE_CHECKING:
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
     from patchword.model.config import Activation
-    from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
-
-Sides = int | Sequence[int] | None
 
 
 @in_python
@@ -62,8 +70,8 @@ def load(
 
     facts = Options(
         num_heads=num_heads,
-        image_size=_sides(image_size, "image_size"),
-        patch_size=_sides(patch_size, "patch_size"),
+        image_size=sides(image_size, "image_size"),
+        patch_size=sides(patch_size, "patch_size"),
         pool=pool,
         act=act,
         eps=eps,
@@ -76,15 +84,6 @@ def load(
         drop=patterns(drop),
     )
     return load_model(path, device=device, options=facts, offline=offline)
-
-
-def _sides(value: Sides, name: str) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise SettingsError(f"{name} is {value!r}", "give pixels per side, or (rows, columns)")
-    return sides[0], sides[1]
 
 
 @in_python
@@ -153,8 +152,8 @@ def adapt(
     from patchword.inference.adapt_file import adapt_file
 
     wanted = Wanted(
-        image_size=_sides(image_size, "image_size"),
-        patch_size=_sides(patch_size, "patch_size"),
+        image_size=sides(image_size, "image_size"),
+        patch_size=sides(patch_size, "patch_size"),
         channels=channels,
         how=how,
         source=tuple(source),
@@ -195,8 +194,8 @@ def check(
         message = "recipe, weights, config and settings only apply to the training views"
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
-    overlay = _overlay(config, given, settings)
-    opening = replace(_opening(asked), split_seed=overlay.get("run.split_seed") or 0)
+    overlay = overlay_of(config, given, settings)
+    opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     found = check_data(dataset, workers=workers, value_range=value_range, every=all)
     if augment is not None:
@@ -251,7 +250,7 @@ def evaluate(
         raise SettingsError(
             "device and options do not apply to a model that is already loaded", "remove device and options"
         )
-    opening = _opening(asked)
+    opening = opening_of(asked)
     request = scoring.EvaluationRequest(
         split=split,
         batch_size=batch_size,
@@ -318,93 +317,15 @@ def train(
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     asked = locals()
-    shown = _progress(progress)
+    shown = progress_of(progress)
     if resume is not None:
-        _refuse_with_resume(asked)
+        refuse_with_resume(train, asked)
         return resume_folder(resume, data=None if data is None else str(data), progress=shown)
     if data is None:
         raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
-    prepared = prepare(_request(asked), shown)
-    _show_start(prepared, shown)
+    prepared = prepare(train_request(asked), shown)
+    show_start(prepared, shown)
     return run(prepared, shown)
-
-
-def _opening(asked: Mapping[str, Any]) -> OpenRequest:
-    """The parameters of a function that say how data are opened."""
-    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
-    return OpenRequest(**{name: asked[name] for name in names})
-
-
-def _request(asked: Mapping[str, Any]) -> TrainRequest:
-    """The parameters of `train` as `prepare` takes them."""
-    return TrainRequest(
-        data=str(asked["data"]),
-        overlay=_overlay(asked["config"], _given(asked), asked["settings"]),
-        out=None if asked["out"] is None else str(asked["out"]),
-        opening=_opening(asked),
-        options=asked["options"] or Options(),
-        offline=asked["offline"],
-    )
-
-
-def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `train` that correspond to settings."""
-    from patchword.training.overlay import PATHS
-
-    given = {name: asked[name] for name in PATHS}
-    given["tune"] = _tune(given["tune"])
-    for name in ("image_size", "patch_size"):
-        given[name] = _sides(given[name], name)
-    for name in ("weights", "teacher"):
-        given[name] = None if asked[name] is None else str(asked[name])
-    return given
-
-
-def _tune(text: str | None) -> Any:
-    """The setting of `tune`; None leaves the choice to the recipe."""
-    from patchword.settings import to_plain
-    from patchword.training.tune import parse_tune
-
-    return None if text in (None, "auto") else to_plain(parse_tune(text))
-
-
-def _show_start(prepared: Prepared, shown: "Progress") -> None:
-    shown.message(f"training {prepared.dataset.path} into {prepared.out}")
-    for reading in prepared.dataset.readings:
-        shown.message(f"data: {reading}")
-    for problem in prepared.report.problems:
-        if problem.severity != "note":
-            shown.message(f"{problem.severity}: {problem.message}")
-
-
-def _overlay(
-    config: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
-) -> "Overlay":
-    from patchword.training.overlay import PATHS, make_overlay
-
-    options = [(PATHS[name], name, value) for name, value in given.items() if value is not None]
-    options += [(path, f"settings[{path!r}]", value) for path, value in (settings or {}).items()]
-    return make_overlay(config, options)
-
-
-def _progress(asked: "Progress | bool") -> "Progress":
-    from patchword.training.progress import Lines, Silent
-
-    if isinstance(asked, bool):
-        return Lines() if asked else Silent()
-    return asked
-
-
-def _refuse_with_resume(given: Mapping[str, Any]) -> None:
-    """Raises: UserError if `resume` is combined with other settings, which it would ignore."""
-    defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
-    free = ("data", "resume", "progress")
-    others = [n for n, default in defaults.items() if n not in free and given[n] != default]
-    if others:
-        raise UserError(
-            f"{', '.join(others)} cannot be combined with resume, which keeps the run's settings",
-            f"remove {', '.join(others)}, or start a new run",
-        )
 
 
 def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | bool" = True) -> Run:

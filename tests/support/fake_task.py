@@ -69,6 +69,9 @@ class FakeTask:
     def __post_init__(self) -> None:
         self.module = FakeModule(self.factors)
 
+    def sample_weights(self) -> None:
+        return None
+
     def views(self, batch: Batch) -> Batch:
         return batch
 

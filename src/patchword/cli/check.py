@@ -139,7 +139,7 @@ def _picture(given: str, data: str) -> Path:
 
 def _draw(report: "CheckReport", overlay: "Overlay", path: Path) -> None:
     """Write the views, and say on standard error what they show; --json keeps standard output."""
-    from patchword.runs import write_training_views
+    from patchword.runs.views import write_training_views
 
     chosen = write_training_views(report, overlay, path)
     click.echo(f"16 training views, recipe {chosen.settings.run.recipe}: {path}", err=True)

@@ -87,28 +87,19 @@ def evaluate(
     \b
     MODEL  a run folder, weights file, hf://org/name[@revision] or published name
     DATA   `digits`, a folder or .zip of class folders, or a table
-
     \b
-    patchword evaluate runs/flowers flowers/
     patchword evaluate runs/flowers flowers.zip --split val --json
     patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
 
     Classes are matched by name. Images that MODEL was trained on are excluded and counted.
     Unreadable images are listed; the exit code is then 3.
     """
-    machine.start_sampling()
-    if output is not None:
-        _check_output(output)
-    machine.tune_allocator()
-    from patchword.inference.load import load
+    _begin(output)
+    from patchword.inference.evaluate import EvaluationRequest
     from patchword.inference.probe import probe_request
 
     probed = probe_request(probe, k, not no_cache)
-
-    loaded = load(model, device=device, options=given_options(), offline=offline)
-    report_loading(loaded.report)
-    from patchword.inference.evaluate import EvaluationRequest
-
+    loaded = _loaded(model, device, offline)
     opening = open_request(
         image_column,
         label_column,
@@ -126,25 +117,40 @@ def evaluate(
             value_range=value_range,
             progress=progress,
         )
-        found = _scored(loaded, data, opening, request, probed, split_seed)
+        found = _scored(loaded, data, (opening, split_seed), request, probed)
     _deliver(found, loaded.report, as_json=as_json, output=output)
+
+
+def _begin(output: str | None) -> None:
+    """Refuse an unusable --out, and prepare the process before torch is imported."""
+    machine.start_sampling()
+    _check_output(output)
+    machine.tune_allocator()
+
+
+def _loaded(model: str, device: str | None, offline: bool) -> "Model":
+    """Load the model, and print what a user should know about it."""
+    from patchword.inference.load import load
+
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
+    return loaded
 
 
 def _scored(
     model: "Model",
     data: str,
-    opening: "OpenRequest",
+    how: "tuple[OpenRequest, int | None]",
     request: "EvaluationRequest",
     probe: "ProbeRequest | None",
-    split_seed: int | None,
 ) -> "Evaluation":
-    """Score the model's own head, or a probe."""
+    """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
     from patchword.inference.evaluate import evaluate, open_for
     from patchword.inference.probe import evaluate_probe, open_for_probe
 
     if probe is not None:
-        return evaluate_probe(model, open_for_probe(model, data, opening, split_seed), probe, request)
-    return evaluate(model, open_for(model, data, opening, split_seed), request)
+        return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
+    return evaluate(model, open_for(model, data, *how), request)
 
 
 def _check_unreadable(found: "Evaluation") -> None:
@@ -181,10 +187,12 @@ def _write(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
-def _check_output(output: str) -> None:
+def _check_output(output: str | None) -> None:
     """Raises: SettingsError if the file does not end in .json; OutputError if it cannot be written."""
     from patchword.inference.output import check_place
 
+    if output is None:
+        return
     if Path(output).suffix.lower() != ".json":
         raise SettingsError(
             f"--out {output}: scores are written as JSON only", "use a name that ends in .json"
@@ -204,7 +212,8 @@ def _print(found: "Evaluation", why: str) -> None:
     if found.trained_on is not None and found.trained_on.images:
         console.print(line(found.trained_on.text, "yellow"))
     if found.probe is not None:
-        console.print(line(_probe_text(found.probe)))
+        for text in _probe_lines(found.probe):
+            console.print(line(text))
     console.print()
     top1 = line(f"top-1  {percent(found.top1)}", "bold")
     over = f" {found.coverage}" if found.coverage else ""
@@ -217,16 +226,16 @@ def _print(found: "Evaluation", why: str) -> None:
     print_classes(console, found.class_names, found.classes, found.confusion)
 
 
-def _probe_text(probe: "ProbeReport") -> str:
+def _probe_lines(probe: "ProbeReport") -> tuple[str, str]:
     """What was fitted, on what, and where the features came from."""
     if probe.kind == "knn":
         what = f"k-NN probe, k {probe.k}"
     else:
         what = f"linear probe, L2 penalty {probe.penalty:.2g} chosen by folds of the training images"
-    came = "computed" if not probe.cached else f"{probe.cached} from the cache"
+    came = f"{probe.cached} of them from the cache" if probe.cached else "all computed"
     return (
-        f"{what}, fitted to {plural(probe.images, 'training image')}\n"
-        f"feature: {probe.feature}; {plural(probe.computed_of, 'image')} ({came}), {probe.seconds:.1f} s"
+        f"{what}, fitted to {plural(probe.images, 'training image')}",
+        f"feature: {probe.feature}; {plural(probe.computed_of, 'image')}, {came}; {probe.seconds:.1f} s",
     )
 
 

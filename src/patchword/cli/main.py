@@ -172,12 +172,14 @@ def _advice(option: str, command: click.Command) -> str:
     synonym = _SYNONYMS.get(name, "")
     if synonym in known.values() or (synonym and settings):
         return f"use {synonym}; "
+    others = [verb for verb in VERBS if option in _options(_command(verb))]
+    if others:
+        return f"`patchword {others[0]}` has this option; "
     if same := [text for leaf, text in settings.items() if name == leaf or name in leaf.split("_")]:
         return f"use {' or '.join(same[:3])}; "
     if near := nearest(name, {**settings, **known}, 1, _CUTOFF):
         return f"did you mean {known.get(near[0]) or settings[near[0]]}? "
-    others = [verb for verb in VERBS if option in _options(_command(verb))]
-    return f"`patchword {others[0]}` has this option; " if others else ""
+    return ""
 
 
 def _settings() -> dict[str, str]:

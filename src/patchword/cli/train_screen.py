@@ -16,7 +16,8 @@ from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
-    from patchword.runs import Prepared, Run
+    from patchword.runs.finish import Run
+    from patchword.runs.prepare import Prepared
     from patchword.training.progress import Pace
     from patchword.training.weights import Start
 

@@ -263,7 +263,8 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
             f"imbalance: {dataset.classes[largest]!r} has {ratio:.0f} times as many images as "
             f"{dataset.classes[smallest]!r}; top-1 accuracy hides the small classes, so check the recall per class"
         )
-        problems.append(Problem(severity="warning", message=message, fix="add images to the small classes"))
+        fix = "add images to the small classes, or train with --balance loss"
+        problems.append(Problem(severity="warning", message=message, fix=fix))
     return [*problems, *unscored_classes(dataset), *look_alikes(dataset.classes)]
 
 

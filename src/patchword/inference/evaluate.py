@@ -77,8 +77,8 @@ class Evaluation:
     does not include those. majority: the most frequent class of the scored images, and the accuracy
     of always predicting it. trained_on: how many images of the split the model was trained on; None
     if the weights do not record it. `images` includes them only if they are scored. calibration: of the
-    probabilities. pairs: the classes confused most often. training: at the end of a training only. probe: what was fitted
-    to the training split and scored, instead of the model's own head.
+    probabilities. pairs: the classes confused most often. training: at the end of a training only. probe: what
+    was fitted to the training split and scored, instead of the model's own head.
     """
 
     data: str

@@ -20,7 +20,7 @@ from patchword.inference.evaluate import (
     without_trained,
 )
 from patchword.inference.model import Model
-from patchword.inference.sources import choose_split
+from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.cache import FeatureCache
 from patchword.probes.features import Features, feature_text
 from patchword.probes.fit import PROBES, ProbeKind, ProbeReport, feature_pair, fit_probe
@@ -62,11 +62,16 @@ def probe_request(probe: str | None, k: int | None, cache: bool) -> ProbeRequest
 def open_for_probe(
     model: Model, data: str | Path, request: OpenRequest | None = None, split_seed: int | None = None
 ) -> Dataset:
-    """Open a data set with a training split: its own, or the one that training would make (with `split_seed`).
+    """Open a data set with a training split: its own, or the one that training would make.
 
-    Raises: DataError, also if images have no class, or if the data's own splits have no train.
+    split_seed: hold out images as training with this seed does.
+    Raises: SettingsError if the data has its own split and a seed is given; DataError, also if images have no class, or if
+        the data's own splits have no train.
     """
-    seed = model.provenance.facts.get("split_seed", 0) if split_seed is None else split_seed
+    if split_seed is not None:
+        dataset = open_as_trained(model.provenance, data, request or OpenRequest(), split_seed)
+        return refuse_unassigned(dataset)
+    seed = model.provenance.facts.get("split_seed", 0)
     how = replace(request or OpenRequest(), split=True, split_seed=seed if isinstance(seed, int) else 0)
     dataset = refuse_unassigned(open_data(data, how))
     if not len(dataset.training):

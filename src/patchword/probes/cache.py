@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 MAX_BYTES = 4 << 30
 HASH_BYTES = 16
-_FORMAT = "patchword features 1"
+_FORMAT = "patchword-features-1"
 
 Rows = NDArray[np.float32]
 

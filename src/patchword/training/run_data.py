@@ -11,14 +11,16 @@ from patchword.training import runfolder
 from patchword.training.runfolder import RunFolder
 
 
-def unreadable_by_name(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The images that the check could not read, with the reason."""
-    return [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+def unreadable_by_name(facts: Mapping[str, Any], split: Split) -> list[tuple[str, str]]:
+    """The images of the split that the check could not read, with the reason."""
+    names = set(split.names)
+    listed = [(str(entry["name"]), str(entry["reason"])) for entry in facts.get("skipped", [])]
+    return [(name, reason) for name, reason in listed if name in names]
 
 
 def unreadable_places(facts: Mapping[str, Any], split: Split, folder: RunFolder) -> list[int]:
     """The places of the training images that the check could not read."""
-    listed, place = unreadable_by_name(facts), {name: i for i, name in enumerate(split.names)}
+    listed, place = unreadable_by_name(facts, split), {name: i for i, name in enumerate(split.names)}
     for name, reason in listed:
         folder.log(f"skipped {name}: {reason}")
     return [place[name] for name, _ in listed if name in place]
@@ -51,14 +53,14 @@ def unseen(dataset: Dataset, trained: frozenset[bytes], warn: Callable[[str], No
         return split
     if len(seen) == len(split):
         raise DataError(
-            f"all {len(split)} images of {split.name} are also training images of this run or of its initial weights, "
+            f"all {len(split)} images of {split.name} are also training images of this run, its initial weights or its teacher, "
             "so none is left to evaluate on",
             f"add images to {split.name} that the model was not trained on"
             + (", or remove --split-seed" if dataset.split_seed else ""),
         )
     verb = "is" if len(seen) == 1 else "are"
     warn(
-        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run or in its "
-        f"initial weights (such as {split.names[min(seen)]}), and {verb} not scored"
+        f"{len(seen)} of the {len(split)} images of {split.name} {verb} also used for training, in this run, its "
+        f"initial weights or its teacher (such as {split.names[min(seen)]}), and {verb} not scored"
     )
     return split.subset([i for i in range(len(split)) if i not in seen])

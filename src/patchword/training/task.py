@@ -102,6 +102,10 @@ class Task(Protocol):
         """Images and targets of a batch. pixels: [C, h, w] each, uint8 or float; rows: of the training split."""
         ...
 
+    def sample_weights(self) -> NDArray[np.float64] | None:
+        """How often each training image is drawn, relative to the mean: [images]; None for each once an epoch."""
+        ...
+
     def views(self, batch: Batch) -> Batch:
         """Training views of a batch, on its device: augmented, normalised, mixed or masked, all from `batch.draws`."""
         ...

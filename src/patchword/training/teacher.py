@@ -1,26 +1,22 @@
-"""The teacher of a distillation: found and checked before a run, then a frozen function of its training views."""
+"""The teacher of a distillation, found and checked before a run. This module does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, nn
-
 from patchword.checkpoints.card import ModelCard, broken_notes
 from patchword.checkpoints.facts import Options, flag_of
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import fill
 from patchword.checkpoints.source import Source, read_source
-from patchword.errors import CheckpointError, MissingFact, SettingsError, UserError, near_text, plural
-from patchword.images.preprocess import Preprocess, ValueRange
-from patchword.model.vit import ViT
-from patchword.training.augment.geometry import resize
+from patchword.errors import CheckpointError, MissingFact, SettingsError, near_text, plural
+from patchword.images.preprocess import ValueRange
 from patchword.training.choose import Chosen
-from patchword.training.config import Precision, TrainSettings
-from patchword.training.precision import autocast
+from patchword.training.config import TrainSettings
+from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice
 
-SHA256 = "task.distill.sha256"
+# Keys in data.json: the teacher of the run, and in it the images that the teacher was trained on.
+TAUGHT_BY, TRAINED_ON = "teacher", "trained_on"
+TEACHER, SHA256 = "task.distill.teacher", "task.distill.sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,7 @@ class Teaching:
             "source": where.source,
             "sha256": self.sha256,
             "licence": where.licence,
+            TRAINED_ON: where.trained_on,
         }
 
 
@@ -69,6 +66,25 @@ def read_teacher(name: str, classes: Sequence[str], *, offline: bool = False) ->
             "give a complete file to --teacher",
         )
     return Teaching(name=name, source=source, rows=_rows(name, source.card, classes))
+
+
+def asked_teacher(overlay: Overlay, classes: Sequence[str], *, offline: bool) -> Teaching | None:
+    """The teacher of the user's settings. Raises: as `read_teacher`; SettingsError for settings that only a teacher has."""
+    name = overlay.get(TEACHER)
+    if name:
+        return read_teacher(name, classes, offline=offline)
+    if name == "" and not overlay.has_file():
+        raise SettingsError(
+            "the name of the teacher is empty", "give --teacher NAME, or remove it to learn from labels alone"
+        )
+    part = TEACHER.removesuffix("teacher")
+    given = [path for path in overlay.entries if path.startswith(part) and overlay.is_option(path)]
+    if given := [path for path in given if path != TEACHER]:
+        raise SettingsError(
+            f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect without a teacher",
+            f"add --teacher, or remove {', '.join(given)}",
+        )
+    return None
 
 
 def _rows(name: str, card: ModelCard, classes: Sequence[str]) -> tuple[int, ...]:
@@ -158,52 +174,3 @@ def _range(value_range: ValueRange | None) -> str:
         if value_range is None
         else "values of {:g} to {:g}".format(*value_range)
     )
-
-
-class Teacher:
-    """Logits of training views. Not a part of what learns: neither averaged nor saved."""
-
-    def __init__(
-        self,
-        vit: nn.Module,
-        preprocess: Preprocess,
-        rows: Sequence[int],
-        device: torch.device,
-        precision: Precision,
-    ) -> None:
-        self.vit, self.device, self.precision = vit.to(device).eval().requires_grad_(False), device, precision
-        self.size = preprocess.image_size
-        self.rows = torch.tensor(rows, device=device)
-        self.mean, self.std = (
-            torch.tensor(values, device=device).float().view(1, -1, 1, 1)
-            for values in (preprocess.mean, preprocess.std)
-        )
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """images [B, C, h, w] in 0..1 → logits [B, classes], in the order of the student's classes.
-
-        In the training precision on a GPU, in float32 on a CPU.
-        """
-        views = (resize(images, self.size) - self.mean) / self.std
-        with autocast(self.device, self.precision, enabled=self.device.type == "cuda"):
-            logits: Tensor = self.vit(views)
-        return logits.float()[:, self.rows]
-
-
-def load_teacher(settings: TrainSettings, classes: Sequence[str], device: torch.device) -> Teacher:
-    """The teacher of the settings, ready to teach. Raises: UserError if its weights are not those the run began with."""
-    name, sha256 = settings.task.distill.teacher, settings.task.distill.sha256
-    try:
-        teaching = read_teacher(name, classes, offline=True)
-    except CheckpointError:
-        teaching = read_teacher(name, classes)
-    if teaching.sha256 != sha256:
-        raise UserError(
-            f"the teacher {name} has changed since the run was started: its weights have another sha256",
-            "restore its weights, or start a new run",
-        )
-    with torch.device("meta"):
-        vit = ViT(teaching.card.config)
-    fill(vit, {key: tensor.float() for key, tensor in teaching.source.tensors.items()}, name)
-    return Teacher(vit, teaching.card.preprocess, teaching.rows, device, settings.run.precision)

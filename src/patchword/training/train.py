@@ -32,6 +32,7 @@ from patchword.training.runfolder import RunFolder, write_whole
 from patchword.training.setup import described, measured, new_model, new_state, refuse_without_memory
 from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
+from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
@@ -159,7 +160,11 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     refuse_other_settings(settings, state.settings, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
-            return RunResult(folder=folder.path, settings=settings, skipped=tuple(unreadable_by_name(facts)))
+            return RunResult(
+                folder=folder.path,
+                settings=settings,
+                skipped=tuple(unreadable_by_name(facts, dataset.training)),
+            )
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
             "start a new run with --epochs N to train for more epochs",
@@ -181,20 +186,15 @@ def _run(
 ) -> RunResult:
     torch.set_num_threads(settings.run.threads)
     workers, split = machine.granted_cores(), dataset.training
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
-    if store is None or store.preprocess != stored:
-        store = open_store(split, stored, settings.run.cache)
-    progress.message(store.text)
-    refuse_changed_files(store.stamps, dataset, folder)
-    store.stamps.read_rest(split, progress.reading)
-    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    store = _opened_store(dataset, settings, store, folder, progress)
     unreadable = unreadable_places(facts, split, folder)
 
     def warn(text: str) -> None:
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    trained = store.stamps.contents() | unpack(str(facts.get(TRAINED_BEFORE, "")))
+    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
@@ -206,6 +206,8 @@ def _run(
         batch_size=settings.run.batch_size,
         seed=settings.run.seed,
         workers=workers,
+        repeats=settings.run.repeats,
+        weights=task.sample_weights(),
         unreadable=unreadable,
         pin=device.type == "cuda",
     )
@@ -228,8 +230,23 @@ def _run(
     folder.log("finished")
     for name, reason in feed.skipped:
         folder.log(f"skipped {name}: {reason}")
-    known = [(name, reason) for name, reason in unreadable_by_name(facts) if name in set(split.names)]
-    return RunResult(folder=folder.path, settings=settings, skipped=(*known, *feed.skipped))
+    return RunResult(
+        folder=folder.path, settings=settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
+    )
+
+
+def _opened_store(
+    dataset: Dataset, settings: TrainSettings, store: Store | None, folder: RunFolder, progress: Progress
+) -> Store:
+    """The store of the training images, with the hash of each file, which is remembered for a resume."""
+    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    if store is None or store.preprocess != stored:
+        store = open_store(dataset.training, stored, settings.run.cache)
+    progress.message(store.text)
+    refuse_changed_files(store.stamps, dataset, folder)
+    store.stamps.read_rest(dataset.training, progress.reading)
+    write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
+    return store
 
 
 def _with_measured_rate(

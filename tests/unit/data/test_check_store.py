@@ -16,7 +16,7 @@ from patchword.data.open import open_data
 from patchword.data.stamps import Stamps
 from patchword.data.store import open_store
 from patchword.images.preprocess import Preprocess
-from patchword.runs import TrainRequest, prepare
+from patchword.runs.prepare import TrainRequest, prepare
 from patchword.training.overlay import Overlay
 from support.scans import write_scans
 

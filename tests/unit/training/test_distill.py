@@ -26,9 +26,8 @@ from patchword.training.meter import Meter
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
-from patchword.training.tasks.distill import Student
+from patchword.training.tasks.distill import Student, load_teacher
 from patchword.training.tasks.settings import ClassifySettings, DistillSettings
-from patchword.training.teacher import load_teacher
 from support.scans import scans_of, write_scans
 
 TINY = {
@@ -273,3 +272,16 @@ def test_a_settings_file_repeats_a_run_with_the_same_teacher_only(
     with pytest.raises(SettingsError, match="is not the one of the settings file"):
         pw.train(data, out=tmp_path / "run", config=tmp_path / "other.toml", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_teacher_was_trained_on_are_not_scored(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The student learns what the teacher has seen. Of 30 of these images, the teacher held some out itself."""
+    write_scans(tmp_path / "scans", {"train/d0": 20, "train/d1": 20})
+    write_scans(tmp_path / "scans", {"val/d0": 15, "val/d1": 15}, first=60)
+    quick = {**QUICK, "epochs": 1, "progress": True}
+    run = pw.train(tmp_path / "scans", out=tmp_path / "run", teacher=teacher, settings=TINY, **quick)
+    assert "initial weights or its teacher" in capsys.readouterr().err
+    scored = json.loads((run.folder / "evaluation.json").read_text())["images"]
+    assert 0 < scored < 15

@@ -25,7 +25,8 @@ from patchword.errors import (
     TrainingBroken,
     UserError,
 )
-from patchword.runs import TrainRequest, _reported, prepare, run
+from patchword.runs import _reported, run
+from patchword.runs.prepare import TrainRequest, prepare
 from patchword.training.meter import Meter
 from patchword.training.runfolder import free_folder, make_folder
 from patchword.training.state import TrainingState

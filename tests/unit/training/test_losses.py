@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchword.cli.main import run as run_command
 from patchword.data.dataset import Split
 from patchword.errors import SettingsError
 from patchword.model.vit import ViT
@@ -19,6 +21,7 @@ from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.settings import ClassifySettings, DistillSettings
+from support.scans import write_scans
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 1.0]])
 TARGETS = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0]])
@@ -180,6 +183,39 @@ def test_small_classes_are_drawn_as_often_as_large_ones() -> None:
         module = Classifier(ViT(settings.model), chosen.task)
         weights = Classify(chosen, module, split, split, ("a", "b"), 1).sample_weights()
         assert weights is None if expected is None else weights == pytest.approx(expected)
+
+
+def test_a_run_with_balance_sample_sees_both_classes_equally_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scans(tmp_path / "scans", {"train/d0": 60, "train/d1": 3})
+    write_scans(tmp_path / "scans", {"val/d0": 2, "val/d1": 2}, first=70)
+    seen: list[int] = []
+
+    def recorded(self: Classify, pixels: Any, rows: Any) -> Any:
+        seen.extend(self.labels[torch.tensor(rows)].tolist())
+        return collate(self, pixels, rows)
+
+    collate = Classify.collate
+    monkeypatch.setattr(Classify, "collate", recorded)
+    tiny = ("model.depth=1", "model.dim=32", "model.attention.num_heads=1", "run.precision=float32")
+    args = [
+        "--epochs",
+        "4",
+        "--image-size",
+        "12",
+        "--patch-size",
+        "3",
+        "--batch-size",
+        "20",
+        "--threads",
+        "1",
+    ]
+    args += [word for text in tiny for word in ("-o", text)]
+    command = ["train", str(tmp_path / "scans"), "--balance", "sample", "--out", str(tmp_path / "run"), *args]
+    assert run_command(command) == 0
+    assert len(seen) == 4 * 60 and 0.4 < sum(seen) / len(seen) < 0.6
+    assert 'balance = "sample"  # option --balance' in (tmp_path / "run" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(

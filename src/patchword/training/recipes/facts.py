@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from patchword.checkpoints.card import ModelCard
+from patchword.data.check import CheckReport, natural_channels
 
 Size = tuple[int, int]
 
@@ -35,3 +36,24 @@ class Choice:
 
     what: str
     why: str
+
+
+def data_facts(report: CheckReport) -> DataFacts:
+    """The facts that recipes use, from the results of the check."""
+    dataset = report.dataset
+    unreadable = {name for name, _ in report.skipped}
+    height, width = report.sizes["median"]
+    return DataFacts(
+        num_images=sum(name not in unreadable for name in dataset.training.names),
+        num_classes=len(dataset.classes),
+        channels=natural_channels(dataset),
+        size=(height, width),
+        mean=tuple(report.channel_mean),
+        std=tuple(report.channel_std),
+        mirrors=not written_signs(dataset.classes),
+    )
+
+
+def written_signs(classes: tuple[str, ...]) -> bool:
+    """Whether the classes look like letters or digits (one character or a number), which mirroring would change."""
+    return all(len(name) == 1 or name.isdecimal() for name in classes)

@@ -9,8 +9,7 @@ from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
-from patchword.training.tasks.distill import Distill, Student
-from patchword.training.teacher import load_teacher
+from patchword.training.tasks.distill import Distill, Student, load_teacher
 
 
 def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
