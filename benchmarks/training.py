@@ -17,6 +17,7 @@ import io
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -135,7 +136,7 @@ def photographs() -> tuple[Job, Split]:
         "photographs",
         sized("ViT-Ti/16"),
         32,
-        3,
+        2,
         336,
         lambda: timm.create_model("vit_tiny_patch16_224", num_classes=1000),
     )
@@ -214,6 +215,12 @@ class AfterEachEpoch(Silent):
         before = cpu_seconds()
         self.theirs.append(self.other())
         self.theirs_cpu.append(cpu_seconds() - before)
+        print(
+            f"round {len(self.ours) - WARM_UP}: {seconds:.1f} s, timm {self.theirs[-1]:.1f} s, "
+            f"processor time {self.ours_cpu[-1]:.1f} and {self.theirs_cpu[-1]:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         self.began_cpu = time.process_time()
 
 

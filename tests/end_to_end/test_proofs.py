@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 pytestmark = pytest.mark.proof
 COMMAND = [sys.executable, "-m", "patchword.cli.main", "train"]
-KILLS, EPOCHS = 20, 24
+KILLS, EPOCHS = 20, 16
 # Everything that draws random numbers. The state is saved each 0.3 s, so that a resumed run goes on within an epoch.
 OPTIONS = [
     *("--epochs", str(EPOCHS), "--threads", "1", "--batch-size", "16"),
@@ -48,16 +48,16 @@ def _on_cores(count: int) -> Callable[[], None]:
     return lambda: os.sched_setaffinity(0, cores)
 
 
-def _run_and_kill(command: list[str], run: Path, cores: int, drawn: random.Random) -> int | None:
-    """Start, wait for a newer state, then kill at a random moment; the step to resume from, or None if the run ended."""
-    begun = _newest(run)
+def _run_and_kill(command: list[str], run: Path, after: int, cores: int, drawn: random.Random) -> int | None:
+    """Start, and kill soon after step `after`; the step to resume from, or None if the run ended."""
+    after = max(after, _newest(run) + 1)
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_on_cores(cores)
     ) as running:
-        while running.poll() is None and _newest(run) <= max(begun, 0):
+        while running.poll() is None and _newest(run) < after:
             time.sleep(0.01)
         try:
-            _, said = running.communicate(timeout=drawn.uniform(0, 0.6))
+            _, said = running.communicate(timeout=drawn.uniform(0, 0.4))
         except subprocess.TimeoutExpired:
             running.kill()
             return _newest(run)
@@ -72,10 +72,11 @@ def test_a_run_killed_twenty_times_within_epochs_ends_bit_equal(tmp_path: Path) 
     expected = _records(whole)
     per_epoch = expected[-1]["step"] // EPOCHS
     drawn, resumed_from = random.Random(0), list[int]()
+    kill_after = sorted(drawn.sample(range(1, expected[-1]["step"] - per_epoch), KILLS))
     command = [*COMMAND, "digits", "--out", str(killed), *OPTIONS]
-    while len(resumed_from) < KILLS:
-        step = _run_and_kill(command, killed, 1 + len(resumed_from) % 2, drawn)
-        assert step is not None, f"the run ended after {len(resumed_from)} kills: make it longer"
+    for number, after in enumerate(kill_after):
+        step = _run_and_kill(command, killed, after, 1 + number % 2, drawn)
+        assert step is not None, f"the run ended after {number} kills: make it longer"
         resumed_from.append(step)
         command = [*COMMAND, "--resume", str(killed)]
     subprocess.run(command, check=True, capture_output=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from patchword.errors import Interrupted, TrainingBroken, plural
 from patchword.model.vit import DropPath
+from patchword.training.ahead import ahead
 from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate, skipped
 from patchword.training.chance import Draws, seed_of
 from patchword.training.checkpointer import Checkpointer
@@ -31,7 +32,7 @@ from patchword.training.ranks import Ranks
 from patchword.training.schedule import lr_factor
 from patchword.training.state import TrainingState
 from patchword.training.stop import StopRequest, listening
-from patchword.training.task import Batch, Fed, Feed, Scores, Task
+from patchword.training.task import Batch, Fed, Feed, Scores, Task, moved
 
 # After this many steps that were not finite, a run stops.
 MOST_BROKEN = 3
@@ -115,10 +116,11 @@ class Loop:
         train_mode(self.task.module)
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
-        for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+        feed = self.feed.epoch(state.epoch, state.step - state.epoch * steps)
+        for fed, batch in ahead(feed, self._views, self.device):
             # A step of which no image can be read is passed by.
             state.step = state.epoch * steps + fed.step
-            self._step(fed)
+            self._step(batch)
             within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
                 went_back = self._look(fed.names)
@@ -156,7 +158,7 @@ class Loop:
 
         def trial(fed: Fed, rate: float) -> float:
             self._set_rate(rate)
-            loss, _, _ = self._gradients(fed)
+            loss, _, _ = self._gradients(self._views(fed))
             state.optimiser.step()
             return loss.item()
 
@@ -165,13 +167,13 @@ class Loop:
     def _set_rate(self, rate: float) -> None:
         set_lr(self.state.optimiser, rate)
 
-    def _step(self, fed: Fed) -> None:
+    def _step(self, batch: Batch) -> None:
         """One optimiser step. One that is not finite changes nothing, without the host knowing."""
         state = self.state
         self._set_rate(
             self.peak_rate * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
         )
-        loss, norm, images = self._gradients(fed)
+        loss, norm, images = self._gradients(batch)
         finite = loss.isfinite() & norm.isfinite()
         state.optimiser.step(found_inf=(~finite).float())
         if self.scales:
@@ -182,12 +184,11 @@ class Loop:
         state.average.update(state.step)
         self.meter.add(loss, finite, images)
 
-    def _gradients(self, fed: Fed) -> tuple[Tensor, Tensor, int]:
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """Fill the gradients, clipped; returns the loss, their norm before, and the number of images, over all processes."""
         state, run = self.state, self.settings.run
         # Dropout draws from torch's generator; everything else from the draws of each image.
         torch.manual_seed(seed_of(run.seed, self.ranks.rank, state.step))
-        batch = self._views(fed)
         counts, images = self._counts(batch)
         state.optimiser.zero_grad()
         sums: list[Tensor] = []
@@ -228,7 +229,7 @@ class Loop:
 
     def _drop_paths(self, draws: Draws) -> None:
         if self.drop_paths:
-            chances = draws.stream("drop path").uniform(len(self.drop_paths)).to(self.device)
+            chances = moved(draws.stream("drop path").uniform(len(self.drop_paths)), self.device)
             for path, chance in zip(self.drop_paths, chances.T, strict=True):
                 path.chance = chance
 
