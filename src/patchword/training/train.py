@@ -17,7 +17,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
 from patchword.data.store import Store, open_store, stored_as
-from patchword.errors import DataError, TrainingBroken, UserError
+from patchword.errors import DataError, OutputError, TrainingBroken, UserError
 from patchword.training import floor, runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
@@ -225,6 +225,8 @@ def _run(
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise
+    except OutputError as error:
+        raise runfolder.resumable(folder, error) from error
     finally:
         progress.close()
     folder.log("finished")
