@@ -17,8 +17,8 @@ from patchword.probes.fit import Floor, floor, set_head
 from patchword.training.loop import Loop
 from patchword.training.tune import Head
 
-# Key in data.json.
-FLOOR = "floor"
+# Keys in data.json: the probe, and how many rows of the head are those of classes that the weights know.
+FLOOR, KEPT_ROWS = "floor", "kept_rows"
 
 
 def applies(loop: Loop) -> bool:
@@ -47,6 +47,9 @@ def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: i
     for note in found.notes:
         loop.events.warn(note)
     progress.message(text(found))
+    heads = {
+        name: tensor.clone() for name, tensor in _vit(state.module).state_dict().items() if "head" in name
+    }
     for module in (state.module, state.average.model):
         set_head(_vit(module), found.weight, found.bias)
     scores = {"val_loss": found.loss, "val_top1": found.top1}
@@ -55,6 +58,10 @@ def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: i
     loop.keep.probe(state, scores)
     if isinstance(settings.tune, Head):
         _finish(loop, found, scores)
+    elif keeps_head:
+        # Rows of classes that the weights know are worth more than the probe's.
+        for module in (state.module, state.average.model):
+            _vit(module).load_state_dict(heads, strict=False)
     return _facts(found)
 
 
