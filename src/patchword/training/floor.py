@@ -27,10 +27,12 @@ def applies(loop: Loop) -> bool:
     return bool(settings.run.weights) and loop.state.step == 0 and settings.task.kind == "classify"
 
 
-def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: int) -> dict[str, Any]:
+def begin_with_probe(
+    loop: Loop, dataset: Dataset, evaluation: Split, workers: int, *, keeps_head: bool = False
+) -> dict[str, Any]:
     """Fit the probe, keep it as the best model so far, and start the head from it; returns facts for data.json.
 
-    With `tune` "head", the probe is the result: training is over.
+    keeps_head: start from the head of the weights instead. With `tune` "head", the probe is the result: training is over.
     """
     settings, state, progress = loop.settings, loop.state, loop.events.progress
     progress.message(f"floor: computing features of {len(dataset.training) + len(evaluation)} images")
