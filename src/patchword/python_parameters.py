@@ -46,7 +46,7 @@ def trained(train: Callable[..., Any], asked: Mapping[str, Any]) -> Run:
     return run(prepared, shown)
 
 
-def train_request(asked: Mapping[str, Any]) -> TrainRequest:
+def train_request(asked: Mapping[str, Any], *, dry_run: bool = False) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
     return TrainRequest(
         data=str(asked["data"]),
@@ -55,6 +55,7 @@ def train_request(asked: Mapping[str, Any]) -> TrainRequest:
         opening=opening_of(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
+        dry_run=dry_run,
     )
 
 
