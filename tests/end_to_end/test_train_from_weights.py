@@ -17,6 +17,7 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.native import read_card
 from patchword.cli.main import run
 from patchword.images.prepare import read
+from patchword.training.runfolder import RunFolder
 from support.parity import cases_in, committed
 from support.scans import write_scans
 
@@ -110,7 +111,7 @@ def test_a_killed_run_resumes_bit_equal_without_the_weights(base: Path, others: 
     command = [sys.executable, "-m", "patchword.cli.main", "train", *args, "--out", tmp_path / "killed"]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "killed" / "state").glob("000003.pt")):
+        while RunFolder(tmp_path / "killed").epochs_done() < 3:
             assert time.monotonic() < deadline and running.poll() is None
             time.sleep(0.01)
         running.kill()

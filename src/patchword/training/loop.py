@@ -80,8 +80,6 @@ class Loop:
         self.look_every = LOOK_EVERY_GPU if self.device.type == "cuda" else 1
         self.meter = Meter(self.settings, self.feed, self.state, self.device, self.events.progress)
         self.scales = self.settings.run.precision == "float16"
-        # Of the global batch, which the rule of the rate is about.
-        self.peak_rate, _ = effective_lr(self.settings.optim, self.settings.run.batch_size)
         self.warned, self.constant = False, 0
         self.started = time.perf_counter()
 
@@ -170,9 +168,9 @@ class Loop:
     def _step(self, batch: Batch) -> None:
         """One optimiser step. One that is not finite changes nothing, without the host knowing."""
         state = self.state
-        self._set_rate(
-            self.peak_rate * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
-        )
+        # The batch size is that of all processes and micro-batches together.
+        peak, _ = effective_lr(self.settings.optim, self.settings.run.batch_size)
+        self._set_rate(peak * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule))
         loss, norm, images = self._gradients(batch)
         finite = loss.isfinite() & norm.isfinite()
         state.optimiser.step(found_inf=(~finite).float())

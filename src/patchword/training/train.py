@@ -13,7 +13,7 @@ import torch
 from patchword import machine
 from patchword import settings as tree
 from patchword.data.contents import pack, unpack
-from patchword.data.dataset import Dataset
+from patchword.data.dataset import Dataset, Split
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
 from patchword.data.store import Store, open_store, stored_as
@@ -215,16 +215,7 @@ def _run(
     )
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
     loop = Loop(settings, task, feed, state, keep, events)
-    if floor.applies(loop):
-        facts = {
-            **facts,
-            **floor.begin_with_probe(
-                loop, dataset, evaluation, workers, keeps_head=bool(facts.get(floor.KEPT_ROWS))
-            ),
-        }
-        folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
-    if settings.run.find_lr and state.step == 0:
-        loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
+    facts = _before_the_first_step(loop, dataset, evaluation, workers, facts, folder)
     try:
         loop.run()
         if said := floor.verdict(loop, facts):
@@ -240,8 +231,27 @@ def _run(
     for name, reason in feed.skipped:
         folder.log(f"skipped {name}: {reason}")
     return RunResult(
-        folder=folder.path, settings=settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
+        folder=folder.path, settings=loop.settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
     )
+
+
+def _before_the_first_step(
+    loop: Loop,
+    dataset: Dataset,
+    evaluation: Split,
+    workers: int,
+    facts: Mapping[str, Any],
+    folder: RunFolder,
+) -> Mapping[str, Any]:
+    """Fit the probe of the floor and measure the learning rate, where asked for; returns the facts with the probe's."""
+    if floor.applies(loop):
+        keeps_head = bool(facts.get(floor.KEPT_ROWS))
+        probe = floor.begin_with_probe(loop, dataset, evaluation, workers, keeps_head=keeps_head)
+        facts = {**facts, **probe}
+        folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
+    if loop.settings.run.find_lr and loop.state.step == 0:
+        loop.settings = loop.keep.settings = _with_measured_rate(loop, folder)
+    return facts
 
 
 def _opened_store(
@@ -258,22 +268,17 @@ def _opened_store(
     return store
 
 
-def _with_measured_rate(
-    loop: Loop, state: TrainingState, folder: RunFolder, progress: Progress
-) -> TrainSettings:
+def _with_measured_rate(loop: Loop, folder: RunFolder) -> TrainSettings:
     """Measure the learning rate, and write it where the run's settings are."""
     found = loop.measure_rate()
-    progress.message(found.text)
+    loop.events.progress.message(found.text)
     folder.log(found.text)
-    optim, run = (
-        replace(loop.settings.optim, lr=found.lr, lr_rule="none"),
-        replace(loop.settings.run, find_lr=False),
-    )
-    settings = replace(loop.settings, optim=optim, run=run)
+    optim = replace(loop.settings.optim, lr=found.lr, lr_rule="none")
+    settings = replace(loop.settings, optim=optim, run=replace(loop.settings.run, find_lr=False))
     changed = {"optim.lr": found.lr, "optim.lr_rule": "none", "run.find_lr": False}
     _change_config(folder, changed, "measured by --find-lr")
-    state.settings = json.dumps(tree.to_plain(settings))
-    state.save(folder)
+    loop.state.settings = json.dumps(tree.to_plain(settings))
+    loop.state.save(folder)
     return settings
 
 
