@@ -22,7 +22,7 @@ def ahead(
         for fed in batches:
             yield fed, views(fed)
         return
-    stream = torch.cuda.Stream(device, priority=-1)
+    stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
     ready: deque[tuple[Fed, Batch, torch.cuda.Event]] = deque()
     for fed in batches:
         with torch.cuda.stream(stream):
