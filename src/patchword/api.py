@@ -21,8 +21,10 @@ from patchword.python_parameters import (
     train_request,
 )
 from patchword.python_words import as_python, in_python
-from patchword.runs import resume_folder, run
+from patchword.runs import run
 from patchword.runs.finish import Run
+from patchword.runs.folds import resume as resume_any
+from patchword.runs.folds import train_folds
 from patchword.runs.prepare import prepare
 from patchword.runs.views import write_training_views
 
@@ -166,10 +168,12 @@ def adapt(
 def check(
     data: str | Path,
     *,
+    val: str | Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
@@ -182,7 +186,7 @@ def check(
 ) -> CheckReport:
     """Check a data set and list its problems.
 
-    image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
+    val: other data, the evaluation split. image_column, label_column, split_column, group_column: columns of a table. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
@@ -223,6 +227,7 @@ def evaluate(
     label_column: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -289,6 +294,8 @@ def train(
     balance: Literal["none", "loss", "sample", "logits"] | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
+    val: str | Path | None = None,
+    folds: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     recipe: str | None = None,
@@ -298,6 +305,7 @@ def train(
     label_column: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
@@ -307,7 +315,9 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. val: other data to evaluate on, instead of
+    held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
+    the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
     balanced, in the loss, the drawing of images or the logits.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
@@ -320,10 +330,18 @@ def train(
     shown = progress_of(progress)
     if resume is not None:
         refuse_with_resume(train, asked)
-        return resume_folder(resume, data=None if data is None else str(data), progress=shown)
+        return resume_any(
+            resume,
+            data=None if data is None else str(data),
+            val=None if val is None else str(val),
+            progress=shown,
+        )
     if data is None:
         raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
-    prepared = prepare(train_request(asked), shown)
+    request = train_request(asked)
+    if folds is not None:
+        return train_folds(request, shown, lambda prepared: show_start(prepared, shown))
+    prepared = prepare(request, shown)
     show_start(prepared, shown)
     return run(prepared, shown)
 

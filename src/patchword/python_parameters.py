@@ -20,10 +20,13 @@ Sides = int | Sequence[int] | None
 def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     """The parameters of a function that say how data are opened."""
     names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
-    return OpenRequest(**{name: asked[name] for name in names})
+    only_training = {name: asked[name] for name in ("val", "folds") if name in asked}
+    if only_training.get("val") is not None:
+        only_training["val"] = str(only_training["val"])
+    return OpenRequest(**{name: asked[name] for name in names}, **only_training)
 
 
-def train_request(asked: Mapping[str, Any]) -> TrainRequest:
+def train_request(asked: Mapping[str, Any], *, dry_run: bool = False) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
     return TrainRequest(
         data=str(asked["data"]),
@@ -32,6 +35,7 @@ def train_request(asked: Mapping[str, Any]) -> TrainRequest:
         opening=opening_of(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
+        dry_run=dry_run,
     )
 
 
@@ -86,7 +90,7 @@ def progress_of(asked: "Progress | bool") -> "Progress":
 def refuse_with_resume(train: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """given: the parameters of `train`. Raises: UserError if `resume` is combined with other settings, which it would ignore."""
     defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
-    free = ("data", "resume", "progress")
+    free = ("data", "resume", "val", "progress")
     others = [n for n, default in defaults.items() if n not in free and given[n] != default]
     if others:
         raise UserError(

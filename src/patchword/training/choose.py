@@ -18,7 +18,15 @@ from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.tune import Head, Last, LoRA
 
 # Settings that mean training, not only fitting a head.
-TRAINING = ("schedule", "optim", "augment")
+TRAINING = (
+    "schedule",
+    "optim",
+    "augment",
+    "run.batch_size",
+    "run.find_lr",
+    "run.max_minutes",
+    "run.patience",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

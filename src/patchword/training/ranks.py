@@ -51,6 +51,6 @@ class Ranks:
 
         joined = torch.cat([tensor.reshape(-1) for tensor in tensors])
         distributed.all_reduce(joined)
-        parts = joined.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]
+        parts = torch.split(joined, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))

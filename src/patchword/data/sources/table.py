@@ -17,6 +17,7 @@ from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import in_order, split_order
 from patchword.data.sources.table_columns import Columns, choose_columns, image_column
+from patchword.data.sources.table_groups import group_texts, without_group
 from patchword.data.sources.table_labels import contradicting_rows, label_texts, several_labels
 from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
 from patchword.data.sources.table_text import parse_text
@@ -176,6 +177,7 @@ class _Rows:
     texts: Sequence[str | None]
     keys: Sequence[str] | None
     reader: Reader
+    groups: Sequence[str] | None = None
 
     def split(self, name: str, members: Sequence[int], index: dict[str, int]) -> Split:
         return Split(
@@ -184,6 +186,7 @@ class _Rows:
             labels=np.array([index[str(self.texts[i])] for i in members], dtype=np.int64),
             reader=self.reader,
             rows=np.array(members, dtype=np.int64),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in members),
         )
 
 
@@ -195,8 +198,9 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     texts = label_texts(path, columns.values[taken.label], class_names)
     problems = [*choice.problems]
     images, found = _images(origin, columns, taken.image, len(texts))
-    rows = _Rows(images.names, texts, images.keys, images.reader)
-    problems += found
+    groups = group_texts(path, columns, request.group_column)
+    rows = _Rows(images.names, texts, images.keys, images.reader, groups)
+    problems += [*found, *without_group(path, request.group_column, groups)]
     if class_names is None:
         problems += several_labels(path, taken.label, texts)
     if rows.keys is not None:
