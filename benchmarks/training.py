@@ -39,9 +39,10 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.sizes import sized
 from patchword.training.augment.settings import AugmentSettings, GeometrySettings, MixSettings, RandAugment
-from patchword.training.config import RunSettings, TrainSettings
+from patchword.training.config import Precision, RunSettings, TrainSettings
 from patchword.training.loop import Events, Loop
 from patchword.training.optim_settings import OptimSettings
+from patchword.training.precision import autocast
 from patchword.training.progress import Silent
 from patchword.training.ranks import Ranks
 from patchword.training.schedule import ScheduleSettings
@@ -58,7 +59,7 @@ RAND = "rand-m9-mstd0.5-inc1-mmax9"
 
 @dataclass(frozen=True)
 class Job:
-    """steps: of a round. theirs: makes timm's model. stored: the side of our decoded images."""
+    """steps: of a round. theirs: makes timm's model. stored: the side of our decoded images. precision: of both."""
 
     name: str
     model: ViTConfig
@@ -66,6 +67,8 @@ class Job:
     steps: int
     stored: int
     theirs: Callable[[], torch.nn.Module]
+    device: str = "cpu"
+    precision: Precision = "float32"
 
     @property
     def side(self) -> int:
@@ -86,6 +89,8 @@ class Job:
             schedule=ScheduleSettings(epochs=rounds, warmup_epochs=0),
             run=RunSettings(
                 batch_size=self.batch,
+                device=self.device,
+                precision=self.precision,
                 threads=threads,
                 stored_size=(self.stored, self.stored),
                 evaluate_every=rounds,
@@ -113,7 +118,7 @@ def cifar10() -> tuple[Job, Split]:
             img_size=32, patch_size=4, embed_dim=192, depth=9, num_heads=3, num_classes=10
         )
 
-    job = Job("cifar10", model, 128, 3, 32, theirs)
+    job = Job("cifar10", model, 128, 2, 32, theirs)
     return job, open_data(_data() / "cifar10" / "train.parquet").training.subset(
         np.arange(job.batch * job.steps)
     )
@@ -227,13 +232,15 @@ class AfterEachEpoch(Silent):
 def run_ours(job: Job, split: Split, settings: TrainSettings, other: Callable[[], float]) -> AfterEachEpoch:
     """Train with the library's loop; `other` runs after each epoch."""
     workers = machine.granted_cores()
-    state, _ = new_state(new_model(settings), settings)
+    state, _ = new_state(new_model(settings).to(job.device), settings)
     classes = tuple(map(str, range(settings.model.head.num_classes)))
     module = state.module
     assert isinstance(module, Classifier)
     task = TrainingOnly(settings, module, split, split.subset([0]), classes, workers)
     store = open_store(split, stored_as(settings.preprocess, settings.run.stored_size), settings.run.cache)
-    feed = TimedFeed(split, store, task.collate, batch_size=job.batch, seed=0, workers=workers)
+    feed = TimedFeed(
+        split, store, task.collate, batch_size=job.batch, seed=0, workers=workers, pin=job.device == "cuda"
+    )
     watch = AfterEachEpoch(other=other, images=job.batch * job.steps, feed=feed)
     nothing: Any = KeepNothing()
     loop = Loop(settings, task, feed, state, nothing, Events(record=_ignore, warn=_ignore, progress=watch))
@@ -279,7 +286,8 @@ class Theirs:
         from timm.optim import create_optimizer_v2
 
         classes = job.model.head.num_classes
-        self.model = job.theirs().train()
+        self.device, self.precision = torch.device(job.device), job.precision
+        self.model = job.theirs().train().to(self.device)
         self.optimiser = create_optimizer_v2(self.model, opt="adamw", lr=LR, weight_decay=0.05)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.loss = SoftTargetCrossEntropy()
@@ -294,7 +302,7 @@ class Theirs:
             re_prob=0.25,
             num_workers=workers,
             persistent_workers=True,
-            device=torch.device("cpu"),
+            device=self.device,
         )
         self.mixup.mixup_enabled = True
 
@@ -302,7 +310,8 @@ class Theirs:
         began = time.perf_counter()
         for images, labels in self.loader:
             mixed, targets = self.mixup(images, labels)
-            loss = self.loss(self.forward(mixed), targets)
+            with autocast(self.device, self.precision):
+                loss = self.loss(self.forward(mixed), targets)
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()

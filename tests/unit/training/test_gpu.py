@@ -52,7 +52,7 @@ def test_every_precision_learns_to_tell_two_digits(
 ) -> None:
     settings = SETTINGS | {"run.precision": precision, "optim.method": method}
     run = api.train(data, out=tmp_path / "run", epochs=15, settings=settings)
-    assert run.top1 > 0.9
+    assert run.evaluation.top1 > 0.9
     images = sorted(str(path) for path in (data / "val").rglob("*.png"))
     found = {}
     for device in ("cuda", "cpu"):
