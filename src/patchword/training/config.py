@@ -52,6 +52,7 @@ class RunSettings:
         patience: training stops after so many evaluations without a better score; 0 for never.
         compile: with torch.compile; "auto" on a GPU if the run is long enough to repay it.
         cache: where decoded training images are kept (data/store.py); "auto" is memory if they fit, else disk, else none.
+        tensorboard: also write the records for TensorBoard, in the run folder.
         find_lr: measure the learning rate before the first step (find_lr.py) instead of taking `optim.lr`.
         repeats: copies of each image in a batch, augmented independently (Hoffer et al. 2020, arXiv 1901.09335); an epoch keeps
             its number of steps, so it has fewer different images.
@@ -73,6 +74,7 @@ class RunSettings:
     compile: Compile = "auto"
     cache: Cache = "auto"
     find_lr: bool = False
+    tensorboard: bool = False
     repeats: int = 1
     recipe: str = ""
     weights: str = ""

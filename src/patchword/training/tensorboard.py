@@ -1,6 +1,7 @@
 """Write the records of metrics.jsonl for TensorBoard as well. An extra: imported only if `run.tensorboard` is set."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,15 @@ from patchword.errors import SettingsError
 FOLDER = "tensorboard"
 # Of a record, these say where it belongs and are not curves.
 _PLACES = ("kind", "epoch", "epochs", "step")
+
+
+def require_tensorboard() -> None:
+    """Raises: SettingsError if the package is not installed."""
+    if find_spec("tensorboard") is None:
+        raise SettingsError(
+            "run.tensorboard is set, but the package tensorboard is not installed",
+            'pip install "patchword[tensorboard]", or remove the setting',
+        )
 
 
 class TensorBoard:
@@ -21,13 +31,9 @@ class TensorBoard:
 
     def __init__(self, run_folder: Path, first_step: int = 0) -> None:
         """first_step: of this process; TensorBoard drops what an interrupted run wrote from there on."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise SettingsError(
-                "run.tensorboard is set, but the package tensorboard is not installed",
-                'pip install "patchword[tensorboard]", or remove the setting',
-            ) from error
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(run_folder / FOLDER), purge_step=first_step or None)
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from patchword.training.setup import described, measured, new_model, new_state, 
 from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
 from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
+from patchword.training.tensorboard import TensorBoard, require_tensorboard
 from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
@@ -72,6 +73,8 @@ def start_run(
     progress = progress or Silent()
     device = machine.find_device(chosen.settings.run.device)
     refuse_without_memory(chosen.settings, dataset, device)
+    if chosen.settings.run.tensorboard:
+        require_tensorboard()
     progress.message(f"device: {described(device)}")
     model = new_model(chosen.settings)
     if start is not None:
@@ -213,7 +216,9 @@ def _run(
         unreadable=unreadable,
         pin=device.type == "cuda",
     )
-    events = Events(record=folder.append_metrics, warn=warn, progress=progress)
+    board = TensorBoard(folder.path, state.step) if settings.run.tensorboard else None
+    record = folder.append_metrics if board is None else _both(folder.append_metrics, board.write)
+    events = Events(record=record, warn=warn, progress=progress)
     loop = Loop(settings, task, feed, state, keep, events)
     facts = _before_the_first_step(loop, dataset, evaluation, workers, facts, folder)
     try:
@@ -227,6 +232,8 @@ def _run(
         raise runfolder.resumable(folder, error) from error
     finally:
         progress.close()
+        if board is not None:
+            board.close()
     folder.log("finished")
     for name, reason in feed.skipped:
         folder.log(f"skipped {name}: {reason}")
@@ -252,6 +259,16 @@ def _before_the_first_step(
     if loop.settings.run.find_lr and loop.state.step == 0:
         loop.settings = loop.keep.settings = _with_measured_rate(loop, folder)
     return facts
+
+
+def _both(
+    first: Callable[[Mapping[str, Any]], None], second: Callable[[Mapping[str, Any]], None]
+) -> Callable[[Mapping[str, Any]], None]:
+    def record(values: Mapping[str, Any]) -> None:
+        first(values)
+        second(values)
+
+    return record
 
 
 def _opened_store(
