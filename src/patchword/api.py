@@ -168,6 +168,9 @@ def check(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     ignore_unknown_classes: bool = False,
@@ -182,7 +185,9 @@ def check(
 ) -> CheckReport:
     """Check a data set and list its problems.
 
-    image_column, label_column, split_column: columns of a table. class_level: depth of the class folders.
+    image_column, label_column, split_column: columns of a table; several label columns of 0 and 1 as "a,b", or
+    label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
+    the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
@@ -221,6 +226,9 @@ def evaluate(
     offline: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     ignore_unknown_classes: bool = False,
@@ -241,15 +249,9 @@ def evaluate(
     asked = locals()
     from patchword.inference import evaluate as scoring
     from patchword.inference import probe as probing
-    from patchword.inference.load import load as load_model
 
     probed = probing.probe_request(probe, k, not no_cache)
-    if isinstance(model, str | Path):
-        model = load_model(model, device=device, options=options, offline=offline)
-    elif device is not None or options is not None:
-        raise SettingsError(
-            "device and options do not apply to a model that is already loaded", "remove device and options"
-        )
+    model = _loaded(model, device, options, offline)
     opening = opening_of(asked)
     request = scoring.EvaluationRequest(
         split=split,
@@ -265,6 +267,20 @@ def evaluate(
         found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _loaded(
+    model: "Model | str | Path", device: str | None, options: Options | None, offline: bool
+) -> "Model":
+    from patchword.inference.load import load as load_model
+
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, options=options, offline=offline)
+    if device is not None or options is not None:
+        raise SettingsError(
+            "device and options do not apply to a model that is already loaded", "remove device and options"
+        )
+    return model
 
 
 @in_python
@@ -296,6 +312,9 @@ def train(
     settings: Mapping[str, Any] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     ignore_unknown_classes: bool = False,

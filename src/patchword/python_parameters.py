@@ -19,7 +19,7 @@ Sides = int | Sequence[int] | None
 
 def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     """The parameters of a function that say how data are opened."""
-    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
+    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "labels", "ignore_unknown_classes", "max_pixels")
     return OpenRequest(**{name: asked[name] for name in names})
 
 

@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from patchword.data.dataset import Dataset, Problem, Split
+from patchword.data.dataset import Dataset, Problem, Split, one_class_only
+from patchword.data.targets import Labels
 from patchword.errors import DataError, plural, suggestion
 
 
 def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False) -> Dataset:
     """The same images with labels that index `classes`, a model's class names.
 
-    Raises: DataError naming the classes that the model has not, each with the nearest it has;
+    Raises: DataError if images have several classes or numbers; DataError naming the classes that the model has not, each with the nearest it has;
     with ignore_unknown those images are left out and a note says how many.
     """
+    if dataset.task_kind != "single":
+        raise one_class_only(dataset.path, dataset.task_kind)
     index = {name: i for i, name in enumerate(classes)}
     used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
     unknown = [name for name in used if name not in index]
@@ -27,7 +30,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
         known = np.flatnonzero(new_label[split.labels] >= 0)
         left_out += len(split) - len(known)
         kept = split.subset(known)
-        splits[name] = replace(kept, labels=new_label[kept.labels])
+        splits[name] = replace(kept, targets=Labels(new_label[kept.labels]))
     aligned = replace(dataset, classes=classes, splits=splits)
     if not left_out:
         return aligned

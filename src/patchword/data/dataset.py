@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from patchword.data.targets import Labels, Targets, TaskKind, joined
 from patchword.errors import DataError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -53,20 +54,26 @@ class TakenColumns:
 class Split:
     """Some images of a data set, in a fixed order.
 
-    names: a readable, unique name for each image. labels [N] int64: index into the
-    data set's classes. rows [N]: where the reader finds each image. max_pixels: larger images
+    names: a readable, unique name for each image. targets: what each is labelled with. rows [N]: where the reader finds each image. max_pixels: larger images
     are refused when read.
     """
 
     name: str
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
+    targets: Targets
     reader: Reader
     rows: NDArray[np.int64]
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] int64: index into the data set's classes. Raises: DataError if images do not have one class each."""
+        if not isinstance(self.targets, Labels):
+            raise one_class_only(f"the split {self.name}", self.targets.kind)
+        return self.targets.values
 
     def source(self, index: int) -> Source:
         """The image at `index`, for `images.decode`: a path, bytes or an array."""
@@ -78,13 +85,22 @@ class Split:
             self,
             name=name or self.name,
             names=tuple(self.names[i] for i in chosen),
-            labels=self.labels[chosen],
+            targets=self.targets.subset(chosen),
             rows=self.rows[chosen],
         )
 
     def counts(self, num_classes: int) -> list[int]:
-        """Images of each class."""
-        return [int(count) for count in np.bincount(self.labels, minlength=num_classes)]
+        """Images of each class; an image of several counts for each."""
+        return self.targets.counts(num_classes)
+
+
+def one_class_only(what: str, kind: TaskKind) -> DataError:
+    """The error of a function that works only with one class for each image."""
+    have = "several classes for an image" if kind == "multi" else "numbers instead of classes"
+    return DataError(
+        f"{what} has {have}; only `patchword check` supports that so far",
+        "give data with one class for each image",
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,7 @@ class Dataset:
     passed_by: skipped files, counted by reason. readings: decisions about folders or columns that
     a user might not expect, one line each. problems: what was found while listing; `check_data` adds what
     only decoding shows.
-    columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
+    classes: none if images are labelled with numbers. columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
     """
 
     path: str
@@ -120,6 +136,11 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     split_seed: int | None = None
     columns: TakenColumns | None = None
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """What images are labelled with: "single" (one class), "multi" (any number of classes) or "number"."""
+        return next(iter(self.splits.values())).targets.kind if self.splits else "single"
 
     @property
     def training(self) -> Split:
@@ -148,7 +169,7 @@ class Dataset:
         return Split(
             name="all",
             names=tuple(name for split in splits for name in split.names),
-            labels=np.concatenate([split.labels for split in splits]),
+            targets=joined([split.targets for split in splits]),
             reader=_Joined(splits),
             rows=np.arange(sum(map(len, splits)), dtype=np.int64),
             max_pixels=splits[0].max_pixels,

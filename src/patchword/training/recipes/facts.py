@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from patchword.checkpoints.card import ModelCard
 from patchword.data.check import CheckReport, natural_channels
+from patchword.data.dataset import one_class_only
 
 Size = tuple[int, int]
 
@@ -39,8 +40,13 @@ class Choice:
 
 
 def data_facts(report: CheckReport) -> DataFacts:
-    """The facts that recipes use, from the results of the check."""
+    """The facts that recipes use, from the results of the check.
+
+    Raises: DataError if images have several classes, or numbers.
+    """
     dataset = report.dataset
+    if dataset.task_kind != "single":
+        raise one_class_only(dataset.path, dataset.task_kind)
     unreadable = {name for name, _ in report.skipped}
     height, width = report.sizes["median"]
     return DataFacts(
