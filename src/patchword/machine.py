@@ -196,6 +196,15 @@ def most_memory_left_bytes() -> int:
     return max(granted - held, 0)
 
 
+def device_memory_left_bytes(device: "torch.device") -> int:
+    """Memory that this process can still get on the device."""
+    if device.type != "cuda":
+        return most_memory_left_bytes()
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
 def _process_limits() -> list[int]:
     """The limits of `ulimit` as resident memory, since an address space also contains mapped code that is never read."""
     if sys.platform == "win32":

@@ -69,14 +69,14 @@ class FakeTask:
     def __post_init__(self) -> None:
         self.module = FakeModule(self.factors)
 
+    def sample_weights(self) -> None:
+        return None
+
     def views(self, batch: Batch) -> Batch:
         return batch
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
         return {"squares": len(batch)}
-
-    def sample_weights(self) -> None:
-        return None
 
     def tally(self) -> FakeTally:
         return FakeTally(self)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from patchword.runs.prepare import TrainRequest
 
 
+_RECIPES = (
+    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune or finetune-sgd. "
+    "[default: scratch, or finetune with --weights]"
+)
+
+
 def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any] | None:
     """The setting of --tune; None leaves the choice to the recipe."""
     if text is None or text.strip().lower() == "auto":
@@ -84,7 +90,8 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. [default: all available]")
 @device_option
-@click.option("--recipe", metavar="NAME", help="Training recipe: scratch or finetune.")
+@click.option("--recipe", metavar="NAME", help=_RECIPES)
+@click.option("--dry-run", is_flag=True, help="Print the plan and every setting; write nothing.")
 @click.option("--config", metavar="FILE", help="TOML file of settings, e.g. a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting; repeatable.")
 @data_options
@@ -107,6 +114,9 @@ def train(
     from patchword.cli.train_screen import screen, show_result
 
     machine.start_sampling()
+    if given["dry_run"] and resume is None:
+        _show_plan(_request(data, out, overrides, given))
+        return
     with screen() as progress:
         if resume is not None:
             _refuse_settings()
@@ -131,6 +141,24 @@ def _start(request: "TrainRequest", progress: Any) -> "Run":
         report_loading(prepared.start.report)
     show_choices(prepared)
     return runs.run(prepared, progress)
+
+
+def _show_plan(request: "TrainRequest") -> None:
+    """Every setting on standard output, as config.toml would hold it; the plan on standard error."""
+    from patchword.cli.loading import report_loading
+    from patchword.cli.train_screen import screen, show_problems
+    from patchword.runs.prepare import prepare
+    from patchword.training.plan import make_plan
+
+    with screen() as progress:
+        prepared = prepare(request, progress)
+        plan = make_plan(prepared.dataset, prepared.chosen)
+    click.echo(plan.toml)
+    show_problems(prepared.report)
+    if prepared.start is not None:
+        report_loading(prepared.start.report)
+    click.echo(plan.text, err=True)
+    click.echo("\nnothing was written (--dry-run)", err=True)
 
 
 def _request(
@@ -163,6 +191,7 @@ def _request(
         opening=opening,
         options=given_options(),
         offline=given["offline"],
+        dry_run=given["dry_run"],
     )
 
 

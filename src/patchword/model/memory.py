@@ -16,9 +16,12 @@ Precision = Literal["float32", "bfloat16"]
 _FLOAT = 4
 
 
-def held_bytes(config: ViTConfig, method: str) -> int:
-    """Parameters, their gradients, the averaged copy, and the optimiser's state (one value per weight with Muon, two with AdamW)."""
-    return _FLOAT * cost(config).parameters * (4 if method == "muon" else 5)
+def held_bytes(config: ViTConfig, method: str, *, frozen: bool = False) -> int:
+    """Parameters, their gradients, the averaged copy, and the optimiser's state (one value per weight with Muon or SGD, two with AdamW).
+
+    frozen: only the parameters and the averaged copy, because almost nothing is trained.
+    """
+    return _FLOAT * cost(config).parameters * (2 if frozen else 4 if method in ("muon", "sgd") else 5)
 
 
 def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:
@@ -33,9 +36,11 @@ def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:
     return config.depth * block + 2 * _image_bytes(config, view)
 
 
-def training_bytes(config: ViTConfig, view: Size, batch: int, precision: Precision, method: str) -> int:
+def training_bytes(
+    config: ViTConfig, view: Size, batch: int, precision: Precision, method: str, *, frozen: bool = False
+) -> int:
     """A step with `batch` images, or the copy of the weights for saving the state between epochs if that is larger."""
-    held = held_bytes(config, method)
+    held = held_bytes(config, method, frozen=frozen)
     return held + max(batch * step_bytes(config, view, precision) + _shared_bytes(config, view), held // 2)
 
 

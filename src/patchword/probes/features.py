@@ -17,14 +17,17 @@ from torch import Tensor
 
 from patchword.data.contents import hashes_of
 from patchword.data.dataset import Split
-from patchword.data.loader import Failure, Named, iterate
+from patchword.data.loader import Failure, Named, ReadBatch, iterate
+from patchword.data.pool import in_order
 from patchword.errors import CheckpointError, NotEnoughMemory, is_out_of_memory
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.probes.cache import HASH_BYTES, FeatureCache
 
 Progress = Callable[[int, int], None]
-_BATCH_CPU, _BATCH_GPU = 16, 64
+_BATCH_CPU, _BATCH_GPU = 8, 64
+# Finished chunks that may wait for their turn, in addition to those being computed.
+_AHEAD = 2
 # Part of the cache key: increase it when the same weights and images would give other features.
 _VERSION = 1
 
@@ -155,27 +158,63 @@ def _computed(
     done: int,
 ) -> tuple[dict[int, NDArray[np.float32]], list[Failure]]:
     """Features by index in the split, and the unreadable images."""
-    size = batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
-    dtype = next(vit.parameters()).dtype
-    named = (Named(name=split.names[i], source=partial(split.source, i)) for i in indices)
     found: dict[int, NDArray[np.float32]] = {}
     failures: list[Failure] = []
-    with _frozen(vit), torch.inference_mode():
-        for batch in iterate(named, preprocess, size, workers, split.max_pixels):
-            failures += [
-                Failure(index=indices[f.index], name=f.name, reason=f.reason) for f in batch.failures
-            ]
+    with _frozen(vit):
+        size = batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
+        for chunk, batch, values in _batches(vit, preprocess, split, indices, size, workers, device):
+            failures += [Failure(index=chunk[f.index], name=f.name, reason=f.reason) for f in batch.failures]
             done += len(batch.indices) + len(batch.failures)
             if batch.indices:
-                values = _forward(vit, batch.images.to(device, dtype))
                 _check(values, batch.names)
-                found |= {indices[i]: row for i, row in zip(batch.indices, values, strict=True)}
+                found |= {chunk[i]: row for i, row in zip(batch.indices, values, strict=True)}
             if progress is not None:
                 progress(min(done, len(split)), len(split))
     return found, failures
 
 
+Computed = tuple[list[int], ReadBatch, NDArray[np.float32]]
+
+
+def _batches(
+    vit: ViT,
+    preprocess: Preprocess,
+    split: Split,
+    indices: list[int],
+    size: int,
+    workers: int,
+    device: torch.device,
+) -> Iterator[Computed]:
+    """Batches with their features; a batch counts its images from the start of `indices`, here a chunk of them.
+
+    On a CPU each worker reads and computes its own chunks with one thread, as in prediction (decision 0006): threads that
+    share an operation wait for the slowest of them. On a GPU the workers only read.
+    """
+    dtype = next(vit.parameters()).dtype
+
+    def run(chunk: list[int], readers: int) -> Iterator[Computed]:
+        named = (Named(name=split.names[i], source=partial(split.source, i)) for i in chunk)
+        for batch in iterate(named, preprocess, size, readers, split.max_pixels):
+            with torch.inference_mode():
+                yield chunk, batch, _forward(vit, batch.images.to(device, dtype))
+
+    if device.type != "cpu":
+        yield from run(indices, workers)
+        return
+    size = max(1, min(size, -(-len(indices) // workers)))  # a few images are distributed evenly
+    chunks = (indices[first : first + size] for first in range(0, len(indices), size))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for done in in_order(lambda chunk: list(run(chunk, 1)), chunks, workers, workers + _AHEAD):
+            yield from done
+    finally:
+        torch.set_num_threads(before)
+
+
 def _forward(vit: ViT, images: Tensor) -> NDArray[np.float32]:
+    if not len(images):  # every file was unreadable
+        return np.empty((0, feature_dim(vit)), np.float32)
     try:
         values: NDArray[np.float32] = head_input(vit, images).float().cpu().numpy()
         return values

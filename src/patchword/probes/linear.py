@@ -6,6 +6,7 @@ it draws no random numbers.
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,16 @@ from patchword.errors import DataError
 
 Floats = NDArray[np.float64]
 
-# L2 penalties of the mean loss, strongest first; 4.5 decades in half-decade steps.
+# L2 penalties of the mean loss, strongest first; four decades in half-decade steps.
 PENALTIES = tuple(10.0 ** (-i / 2) for i in range(9))
 FOLDS = 3
 # With more images, the penalty is chosen on an even selection of this size.
 _CHOSEN_ON = 10_000
-_ITERATIONS, _TOLERANCE = 1000, 1e-5
+_ITERATIONS, _TOLERANCE, _TOLERANCE_OF_FOLDS = 1000, 1e-5, 1e-3
+# The search ends after this many penalties in a row with a higher loss.
+_WORSE = 2
+# Multiplications per pass over the features from which threads help.
+_WORTH_THREADS = 100_000_000
 # The bias of a class without training images: it is never predicted.
 _NEVER = -1e4
 
@@ -73,7 +78,7 @@ def fit_linear(
     share = np.ones(len(labels)) if weights is None else weights * (len(labels) / weights.sum())
     if penalty is None:
         penalty = _chosen_penalty(standard, index, share, len(present), bias)
-    weight, offset, converged = _fits(standard, index, share, (penalty,), bias)[0]
+    weight, offset, converged = _fit(_model(bias, _TOLERANCE), standard, index, share, penalty)
     folded = weight / scale
     whole = np.zeros((num_classes, wide.shape[1]))
     biases = np.full(num_classes, _NEVER if bias else 0.0)
@@ -96,16 +101,25 @@ def _chosen_penalty(
     fold = _places_in_class(labels) % FOLDS
     # A class of one image is never held out: the rest could not learn it.
     fold[np.bincount(labels, minlength=count)[labels] == 1] = FOLDS
-    loss = np.zeros(len(PENALTIES))
-    for held in range(FOLDS):
-        out = fold == held
-        if not out.any() or len(np.unique(labels[~out])) < count:
-            continue
-        fits = _fits(values[~out], labels[~out], share[~out], PENALTIES, bias)
-        for i, (weight, offset, _) in enumerate(fits):
+    splits = [(~out, out) for out in (fold == held for held in range(FOLDS))]
+    # Each fold's model starts where the stronger penalty before ended.
+    models = [
+        (_model(bias, _TOLERANCE_OF_FOLDS, warm=True), rest, out)
+        for rest, out in splits
+        if out.any() and len(np.unique(labels[rest])) == count
+    ]
+    losses: list[float] = []
+    for penalty in PENALTIES:
+        losses.append(0.0)
+        for model, rest, out in models:
+            weight, offset, _ = _fit(model, values[rest], labels[rest], share[rest], penalty)
             each = metrics.cross_entropy(values[out] @ weight.T + offset, labels[out])
-            loss[i] += float((each * share[out]).sum())
-    return float(PENALTIES[int(loss.argmin())])
+            losses[-1] += float((each * share[out]).sum())
+        # Weaker penalties take the most iterations, and the loss has one minimum in practice.
+        if len(losses) - 1 - int(np.argmin(losses)) >= _WORSE:
+            break
+    best: float = PENALTIES[int(np.argmin(losses))]
+    return best
 
 
 def _places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -117,25 +131,27 @@ def _places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return places
 
 
-def _fits(
-    values: Floats, labels: NDArray[np.int64], share: Floats, penalties: tuple[float, ...], bias: bool
-) -> list[tuple[Floats, Floats, bool]]:
-    """(weight [C, D], bias [C], converged) for each penalty; each fit starts where the one before ended."""
-    from sklearn.exceptions import ConvergenceWarning
+def _model(bias: bool, tolerance: float, *, warm: bool = False) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(
-        max_iter=_ITERATIONS, tol=_TOLERANCE, fit_intercept=bias, warm_start=len(penalties) > 1
-    )
-    found = []
-    for penalty in penalties:
-        model.C = 1 / (penalty * share.sum())
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(values, labels, sample_weight=share)
-        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-        weight, offset = model.coef_.copy(), np.broadcast_to(model.intercept_, len(model.coef_)).copy()
-        if len(weight) == 1:  # two classes: one logit, of the second
-            weight, offset = np.concatenate((-weight, weight)) / 2, np.concatenate((-offset, offset)) / 2
-        found.append((weight, offset, converged))
-    return found
+    return LogisticRegression(max_iter=_ITERATIONS, tol=tolerance, fit_intercept=bias, warm_start=warm)
+
+
+def _fit(
+    model: Any, values: Floats, labels: NDArray[np.int64], share: Floats, penalty: float
+) -> tuple[Floats, Floats, bool]:
+    """weight [C, D], bias [C], and whether the fit converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    model.C = 1 / (penalty * share.sum())
+    # A small product is over before a second thread has started; on a busy machine waiting for it takes most of the time.
+    threads = 1 if values.size * (int(labels.max()) + 1) < _WORTH_THREADS else None
+    with threadpool_limits(threads), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(values, labels, sample_weight=share)
+    converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    weight, offset = model.coef_.copy(), np.broadcast_to(model.intercept_, len(model.coef_)).copy()
+    if len(weight) == 1:  # two classes: one logit, of the second
+        weight, offset = np.concatenate((-weight, weight)) / 2, np.concatenate((-offset, offset)) / 2
+    return weight, offset, converged

@@ -3,42 +3,20 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options, flag_of
-from patchword.data.check import CheckReport, check_data, natural_channels
-from patchword.data.dataset import Dataset
-from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.data.store import Store, open_store, stored_as
-from patchword.errors import (
-    DataError,
-    Interrupted,
-    OutputError,
-    PatchwordError,
-    SettingsError,
-    is_out_of_memory,
-)
+from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, is_out_of_memory
 from patchword.runs.finish import Run, finish
 from patchword.runs.prepare import Prepared
-from patchword.settings import from_plain, to_json
+from patchword.settings import from_plain
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate import Evaluation, TrainingScore
-    from patchword.inference.model import Model
-    from patchword.training.choose import Chosen
     from patchword.training.config import TrainSettings
-    from patchword.training.overlay import Overlay
     from patchword.training.progress import Progress
-    from patchword.training.recipes.facts import DataFacts
-    from patchword.training.runfolder import RunFolder
-    from patchword.training.teacher import Teaching
-    from patchword.training.weights import Start
-
-
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"

@@ -1,19 +1,24 @@
 """Combine the settings of a recipe, a file and options, and record the source of each value."""
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError, plural
+from patchword.training.autotune import choose_tune
 from patchword.training.config import TrainSettings
+from patchword.training.doubts import doubts
+from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
-from patchword.training.recipes import default_recipe, recipe_named
+from patchword.training.recipes import DESCRIPTIONS, default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
-from patchword.training.recipes.sizes import HEAD_DIM, MIN_TOKENS
+from patchword.training.tune import Head, Last, LoRA
+
+# Settings that mean training, not only fitting a head.
+TRAINING = ("schedule", "optim", "augment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,45 +38,86 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     """
     overlay = overlay or Overlay()
     name = overlay.get("run.recipe")
+    who = "chosen because weights are given" if facts.weights else "chosen because no weights are given"
     if name is None:
         name = default_recipe(facts)
+    else:
+        who = overlay.source("run.recipe")
     by_recipe, choices = recipe_named(name)(facts, overlay)
     sources = {"": f"recipe {name}"}
+    if "optim.lr" in overlay.entries and "optim.lr_rule" not in overlay.entries:
+        # A rate that the user gives is the rate of the run.
+        by_recipe = _with_plain_rate(by_recipe)
+        sources["optim.lr_rule"] = overlay.source("optim.lr")
     if facts.weights is not None:
         # Everything except what follows from the data.
         sources |= {"model": "weights", "model.head.num_classes": f"recipe {name}"}
     sources |= overlay.sources()
     settings = overlay.laid_over(by_recipe)
+    _check_tune(settings, facts)
     _check_classes(settings, dataset, sources)
     if overlay.has_file():
         choices = []
-    return Chosen(settings=settings, sources=sources, choices=(*choices, *doubts(settings, by_recipe)))
+    choices = [Choice(what=f"recipe {name}, {DESCRIPTIONS[name]}", why=who), *choices]
+    return Chosen(
+        settings=settings,
+        sources=sources,
+        choices=(*choices, *doubts(settings, by_recipe, facts), *_unused(settings, overlay)),
+    )
 
 
-def doubts(settings: TrainSettings, by_recipe: TrainSettings) -> list[Choice]:
-    """Warnings about settings that are known to train badly; nothing is refused."""
-    model, found = settings.model, []
-    rows, columns = model.grid_size
-    if rows * columns < MIN_TOKENS:
-        why = (
-            f"fewer than {MIN_TOKENS} are too few for attention to help; use a smaller patch or larger images"
+def choose_here(
+    dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None, device: str = "auto"
+) -> Chosen:
+    """As `choose`; what is tuned is chosen for this machine, if weights are fine-tuned and the user did not choose it.
+
+    Times one block of the model on the device.
+    """
+    overlay = overlay or Overlay()
+    chosen = choose(dataset, facts, overlay)
+    settings = chosen.settings
+    if facts.weights is None or settings.run.recipe != "finetune" or overlay.has_any("tune"):
+        return chosen
+    from patchword.training.speed import seconds_per_image
+
+    where = machine.find_device(device)
+    tuning = choose_tune(
+        facts,
+        settings,
+        str(where),
+        seconds_per_image(settings, where),
+        machine.device_memory_left_bytes(where),
+        keeps_training=next(filter(overlay.has_any, TRAINING), ""),
+    )
+    entry = {"tune": (tree.to_plain(tuning.tune), "chosen for this machine")}
+    chosen = choose(dataset, facts, Overlay({**overlay.entries, **entry}))
+    choice = Choice(what=f"--tune {tuning.tune.text}", why=tuning.text)
+    return replace(chosen, choices=(*chosen.choices, choice))
+
+
+def _with_plain_rate(settings: TrainSettings) -> TrainSettings:
+    """The same rate without a rule for the batch."""
+    lr, _ = effective_lr(settings.optim, settings.run.batch_size)
+    return replace(settings, optim=replace(settings.optim, lr=lr, lr_rule="none"))
+
+
+def _check_tune(settings: TrainSettings, facts: DataFacts) -> None:
+    """Raises: SettingsError if random weights would be frozen."""
+    tune = settings.tune
+    if isinstance(tune, Head | Last | LoRA) and facts.weights is None and not settings.run.weights:
+        raise SettingsError(
+            f"--tune {tune.text} freezes the rest of the model, which has random weights",
+            "add --weights, or remove --tune",
         )
-        found.append(Choice(what=f"warning: only {rows} x {columns} tokens", why=why))
-    # Trained heads work, however narrow.
-    if model.head_dim < HEAD_DIM and not settings.run.weights:
-        why = f"heads narrower than {HEAD_DIM} cannot distinguish tokens; use fewer heads"
-        found.append(Choice(what=f"warning: heads of {model.head_dim} channels", why=why))
-    if settings.optim.lr > 10 * by_recipe.optim.lr:
-        why = f"more than ten times the recipe's {by_recipe.optim.lr:g}; training is likely to diverge or collapse to one class"
-        found.append(Choice(what=f"warning: learning rate {settings.optim.lr:g}", why=why))
-    if settings.run.threads > (granted := machine.granted_cores()):
-        why = f"only {plural(granted, 'core')} available, and additional threads wait for each other"
-        found.append(Choice(what=f"warning: {settings.run.threads} threads", why=why))
-    padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
-    if any(padded):
-        why = "the patch size does not divide the image size, so the right and bottom edges are padded with zeros"
-        found.append(Choice(what=f"{padded[1]} columns and {padded[0]} rows of padding", why=why))
-    return found
+
+
+def _unused(settings: TrainSettings, overlay: Overlay) -> list[Choice]:
+    """What the user set in vain: a head alone is fitted to cached features, without steps."""
+    given = [path for path in overlay.entries if overlay.is_option(path) and path.startswith(TRAINING)]
+    if not isinstance(settings.tune, Head) or not given:
+        return []
+    why = "the head is fitted to the features of the images, without steps or augmentation; use --tune last:1 to train it"
+    return [Choice(what=f"warning: {', '.join(given)} without effect", why=why)]
 
 
 def _check_classes(settings: TrainSettings, dataset: Dataset, sources: Mapping[str, str]) -> None:
@@ -96,7 +142,7 @@ def resolved(settings: TrainSettings, sources: Mapping[str, str], **measured: An
         who = tree.source_of(f"run.{name}", sources)
         if who.startswith(("option", "file")) and getattr(run, name) not in ("auto", 0):
             continue
-        run = dataclasses.replace(run, **{name: value})
+        run = replace(run, **{name: value})
         new_sources[f"run.{name}"] = "measured at the start"
-    settings = dataclasses.replace(settings, run=run)
+    settings = replace(settings, run=run)
     return Chosen(settings=settings, sources=new_sources, choices=())

@@ -31,6 +31,7 @@ class AverageSettings:
 
 # OpenMP ends the process if it cannot start as many threads as requested.
 MAX_THREADS = 1024
+MAX_REPEATS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class RunSettings:
         compile: with torch.compile; "auto" on a GPU if the run is long enough to repay it.
         cache: where decoded training images are kept (data/store.py); "auto" is memory if they fit, else disk, else none.
         find_lr: measure the learning rate before the first step (find_lr.py) instead of taking `optim.lr`.
+        repeats: copies of each image in a batch, augmented independently (Hoffer et al. 2020, arXiv 1901.09335); an epoch keeps
+            its number of steps, so it has fewer different images.
         weights: the initial weights, as `patchword.load` accepts them; "" trains from scratch.
     """
 
@@ -70,6 +73,7 @@ class RunSettings:
     compile: Compile = "auto"
     cache: Cache = "auto"
     find_lr: bool = False
+    repeats: int = 1
     recipe: str = ""
     weights: str = ""
 
@@ -80,12 +84,13 @@ class RunSettings:
             or min(self.micro_batch, self.save_minutes, self.max_minutes, self.patience) < 0
             or not 0 <= self.threads <= MAX_THREADS
             or min(self.stored_size) < 1
+            or not 1 <= self.repeats <= MAX_REPEATS
         ):
             raise SettingsError(
                 f"run: batch_size {self.batch_size}, evaluate_every {self.evaluate_every}, threads {self.threads}, "
                 f"micro_batch {self.micro_batch}, save_minutes {self.save_minutes}, max_minutes {self.max_minutes}, "
-                f"patience {self.patience}",
-                f"use integers from 1 for batch_size and evaluate_every, 0 or more for the others (threads up to {MAX_THREADS})",
+                f"patience {self.patience}, repeats {self.repeats}",
+                f"use integers from 1 for batch_size and evaluate_every, 0 or more for the others (threads up to {MAX_THREADS}, repeats from 1 to {MAX_REPEATS})",
             )
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"run.seed is {self.seed}", "use an integer from 0 to 2**63 - 1")

@@ -74,6 +74,10 @@ class Overlay:
     def is_option(self, path: str) -> bool:
         return path in self.entries and not _is_file(self.entries[path][1])
 
+    def has_any(self, part: str) -> bool:
+        """Whether the user set `part` or anything in it."""
+        return any(_is_within(path, part) for path in self.entries)
+
     def has_file(self) -> bool:
         return any(_is_file(source) for _, source in self.entries.values())
 

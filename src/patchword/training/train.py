@@ -206,6 +206,7 @@ def _run(
         batch_size=settings.run.batch_size,
         seed=settings.run.seed,
         workers=workers,
+        repeats=settings.run.repeats,
         weights=task.sample_weights(),
         unreadable=unreadable,
         pin=device.type == "cuda",

@@ -29,7 +29,7 @@ from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.ranks import Ranks
-from patchword.training.recipes import RECIPES, recipe_named
+from patchword.training.recipes import FROM_WEIGHTS, RECIPES, recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_factor
 from patchword.training.task import Batch
@@ -103,7 +103,7 @@ def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> No
     weights = ModelCard(config=sized("ti/16"), preprocess=Preprocess.simple(224))
     for name, recipe in RECIPES.items():
         settings, _ = recipe(
-            dataclasses.replace(data, weights=weights if name == "finetune" else None), Overlay()
+            dataclasses.replace(data, weights=weights if name in FROM_WEIGHTS else None), Overlay()
         )
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)

@@ -1,4 +1,4 @@
-"""Shared by the recipes: learning rate, averaging window, training and evaluation sizes, augmentation."""
+"""Shared by the recipes: learning rate, batch, averaging window, training and evaluation sizes, augmentation."""
 
 import math
 from dataclasses import replace
@@ -17,6 +17,11 @@ def rate_for(dim: int) -> float:
 def decay_over(steps: int) -> float:
     """The decay that averages over about 4 % of the run."""
     return round(min(max(1 - 25 / max(steps, 1), 0.9), 0.9999), 5)
+
+
+def batch_for(wanted: int, num_images: int) -> int:
+    """The batch, capped by the data: at least four steps in an epoch, and at least two images in a batch."""
+    return max(min(wanted, num_images // 4), 2)
 
 
 def safe_std(std: tuple[float, ...]) -> tuple[float, ...]:

@@ -15,7 +15,6 @@ views (recipes/common.py), and Muon, with half the steps and 75 to 79 % (docs/de
 import math
 from dataclasses import replace
 
-from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,
@@ -32,6 +31,7 @@ from patchword.training.config import AverageSettings, RunSettings, TrainSetting
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import (
+    batch_for,
     decay_over,
     from_the_middle,
     gentle,
@@ -42,6 +42,7 @@ from patchword.training.recipes.common import (
     strong,
 )
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.training.recipes.published import refuse_weights
 from patchword.training.recipes.sizes import Shape, shape_for
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings
@@ -58,10 +59,7 @@ NAMED_MODEL_SIZE = (224, 224)
 
 def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
     """Return the settings for these data, and the choices as text. Raises: SettingsError if weights are given."""
-    if facts.weights is not None:
-        raise SettingsError(
-            "the recipe scratch trains from scratch and cannot use weights", "remove --recipe or --weights"
-        )
+    refuse_weights("scratch", facts)
     if overlay.model_name() is not None:
         return _named(facts, overlay)
     shape = shape_for(facts, overlay)
@@ -101,7 +99,7 @@ def _settings(facts: DataFacts, overlay: Overlay, model: ViTConfig, view: float 
     preprocess = Preprocess.simple(
         model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
     )
-    batch = max(min(64, facts.num_images // 4), 2)
+    batch = batch_for(64, facts.num_images)
     steps_per_epoch = max(facts.num_images // batch, 1)
     epochs = overlay.get("schedule.epochs")
     if epochs is None:

@@ -45,7 +45,7 @@ def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
         why.append(Choice(what=f"images of {size[1]}x{size[0]} pixels", why=reason))
     patch = overlay.get("model.patch.size")
     if patch is None:
-        patch = (_patch(min(size)),) * 2
+        patch = (patch_for(min(size)),) * 2
     # Validate the sizes first, because they are used as divisors.
     size, patch = ImageConfig(size=size).size, PatchConfig(size=patch).size
     dim, depth = _width_and_depth(facts, size)
@@ -78,7 +78,7 @@ def _image_size(facts: DataFacts) -> tuple[Size, str]:
     return (largest, largest), why
 
 
-def _patch(side: int) -> int:
+def patch_for(side: int) -> int:
     """The patch size whose grid is nearest to 8 x 8; up to 16 pixels, the largest that gives 4 x 4.
 
     Fewer tokens are too few for attention to help. More take longer (28-pixel images in patches of 2 take

@@ -1,0 +1,103 @@
+"""Score a trained run and write its report."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchword.data.dataset import Dataset
+from patchword.errors import (
+    DataError,
+)
+from patchword.settings import to_json
+
+if TYPE_CHECKING:
+    from patchword.inference.evaluate import Evaluation, TrainingScore
+    from patchword.inference.model import Model
+    from patchword.training.config import TrainSettings
+    from patchword.training.runfolder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training. evaluation: the scores of last.safetensors. skipped: unreadable images."""
+
+    folder: Path
+    settings: "TrainSettings"
+    evaluation: "Evaluation"
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def model(self) -> "Model":
+        """The last averaged weights, ready to predict."""
+        from patchword.inference.load import load
+
+        return load(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, top-1 {100 * self.evaluation.top1:.1f} %)"
+
+
+def finish(
+    folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
+) -> Run:
+    from patchword.inference.evaluate import evaluate as score
+    from patchword.inference.load import load
+    from patchword.reports.html import write_report
+    from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
+
+    model = load(folder / LAST)
+    evaluation = replace(score(model, dataset), data=dataset.path)
+    run_folder = RunFolder(folder)
+    training = _score_of_probe(settings, dataset, run_folder) or _training_score(model, dataset, run_folder)
+    evaluation = replace(evaluation, training=training)
+    _keep_temperature(folder / LAST, evaluation)
+    text = to_json(evaluation.to_dict(), indent=1)
+    # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
+    (folder / REPORT).unlink(missing_ok=True)
+    RunFolder(folder).write_text(EVALUATION, text + "\n")
+    write_report(folder)
+    return Run(folder=folder, settings=settings, evaluation=evaluation, skipped=skipped)
+
+
+def _score_of_probe(
+    settings: "TrainSettings", dataset: Dataset, folder: "RunFolder"
+) -> "TrainingScore | None":
+    """The training score of a head that is a probe: it was computed with its features."""
+    from patchword.inference.evaluate import TrainingScore
+    from patchword.metrics import wilson_interval
+    from patchword.training.floor import FLOOR
+    from patchword.training.train import read_run
+    from patchword.training.tune import Head
+
+    _, facts = read_run(folder)
+    if not isinstance(settings.tune, Head) or FLOOR not in facts:
+        return None
+    scored, top1 = int(facts[FLOOR]["training_images"]), float(facts[FLOOR]["training_top1"])
+    return TrainingScore(
+        scored=scored,
+        of=len(dataset.training),
+        top1=top1,
+        top1_interval=wilson_interval(round(top1 * scored), scored),
+        loss=float(facts[FLOOR]["training_loss"]),
+    )
+
+
+def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "TrainingScore | None":
+    """The score on clean training images, or None if their files are no longer readable: the run has its weights."""
+    from patchword.inference.evaluate import training_score
+
+    try:
+        return training_score(model, dataset)
+    except DataError as error:
+        folder.log(f"no training score: {error.message}")
+        return None
+
+
+def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
+    """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
+    from patchword.checkpoints.native import read_model, write_model
+
+    if evaluation.calibration is None or evaluation.calibration.temperature is None:
+        return
+    card, tensors = read_model(path)
+    write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))

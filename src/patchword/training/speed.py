@@ -1,0 +1,54 @@
+"""A short measurement: how long one forward pass takes on this machine, from one block of the model."""
+
+import time
+from dataclasses import replace
+
+import torch
+
+from patchword import machine
+from patchword.errors import PatchwordError
+from patchword.model.config import ViTConfig
+from patchword.model.cost import cost
+from patchword.model.vit import ViT
+from patchword.training.autotune import at_view_size
+from patchword.training.config import TrainSettings
+
+ROUNDS = 3
+# Arithmetic of one trial: long enough to be timed, short enough not to be noticed.
+CPU_FLOPS, GPU_FLOPS = 4e9, 4e11
+MOST_IMAGES = 256
+
+
+def seconds_per_image(settings: TrainSettings, device: torch.device) -> float:
+    """Seconds of one forward pass of the model on a training view; float32 on a CPU, bfloat16 on CUDA.
+
+    A model of one block is timed, and the time scaled by the arithmetic.
+    """
+    if device.type == "cpu":
+        torch.set_num_threads(settings.run.threads or machine.granted_threads())
+    config = at_view_size(settings)
+    small = _one_block(config)
+    flops = cost(small).flops
+    trial = GPU_FLOPS if device.type == "cuda" else CPU_FLOPS
+    count = int(min(max(trial / max(flops, 1), 1), MOST_IMAGES))
+    generator = torch.Generator().manual_seed(0)
+    model = ViT(small, generator).to(device).eval()
+    shape = (count, small.image.channels, *small.image.size)
+    images = torch.randn(shape, generator=generator).to(device)
+    seconds = []
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    with torch.inference_mode(), autocast:
+        for _ in range(ROUNDS + 1):
+            start = time.perf_counter()
+            model(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    return min(seconds[1:]) / count / max(flops, 1) * cost(config).flops
+
+
+def _one_block(config: ViTConfig) -> ViTConfig:
+    try:
+        return replace(config, depth=1)
+    except PatchwordError:  # parts that read several blocks
+        return config
