@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
     from patchword.inference.convert import Conversion
     from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
     from patchword.model.config import Activation
@@ -234,7 +235,7 @@ def evaluate(
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> "Evaluation":
+) -> "Evaluation | TargetEvaluation":
     """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
 
     split: "train", "val", "test" or "all"; None uses the first one available of val, test and all.
@@ -248,6 +249,7 @@ def evaluate(
     """
     asked = locals()
     from patchword.inference import evaluate as scoring
+    from patchword.inference import evaluate_targets as targets
     from patchword.inference import probe as probing
 
     probed = probing.probe_request(probe, k, not no_cache)
@@ -260,11 +262,12 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
+    found: Evaluation | TargetEvaluation
     if probed is not None:
         dataset = probing.open_for_probe(model, data, opening, split_seed)
         found = probing.evaluate_probe(model, dataset, probed, request)
     else:
-        found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
+        found = targets.score(model, scoring.open_for(model, data, opening, split_seed), request)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
 

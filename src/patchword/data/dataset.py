@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.data.targets import Labels, Targets, TaskKind, joined
+from patchword.data.targets import Labels, Numbers, Targets, TaskKind, joined
 from patchword.errors import DataError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -98,7 +98,7 @@ def one_class_only(what: str, kind: TaskKind) -> DataError:
     """The error of a function that works only with one class for each image."""
     have = "several classes for an image" if kind == "multi" else "numbers instead of classes"
     return DataError(
-        f"{what} has {have}; only `patchword check` supports that so far",
+        f"{what} has {have}, which only check, train, evaluate (without --probe) and predict support",
         "give data with one class for each image",
     )
 
@@ -141,6 +141,12 @@ class Dataset:
     def task_kind(self) -> TaskKind:
         """What images are labelled with: "single" (one class), "multi" (any number of classes) or "number"."""
         return next(iter(self.splits.values())).targets.kind if self.splits else "single"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a model of these data gives: the classes, or the names of the numbers."""
+        targets = next(iter(self.splits.values())).targets if self.splits else None
+        return targets.names if isinstance(targets, Numbers) else self.classes
 
     @property
     def training(self) -> Split:

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 class AveragePrecision:
     """macro: the mean over the classes with an image, None if there are none. per_class: None for the other classes.
 
-    interval: of the macro mean, 95 %, from bootstrap samples of the images.
+    interval: of the macro mean, 95 %, from bootstrap samples of the images; None without samples.
     """
 
     macro: float | None
@@ -50,10 +50,9 @@ def mean_average_precision(
         drawn = [v for ranked in prepared if (v := ranked.average_precision(weights)) is not None]
         if drawn:
             means.append(np.mean(drawn))
-    low, high = np.percentile(means, (_LOW, _HIGH))
-    return AveragePrecision(
-        macro=float(np.mean(there)), per_class=tuple(values), interval=(float(low), float(high))
-    )
+    ends = [float(end) for end in np.percentile(means, (_LOW, _HIGH))] if means else None
+    interval = (ends[0], ends[1]) if ends else None
+    return AveragePrecision(macro=float(np.mean(there)), per_class=tuple(values), interval=interval)
 
 
 class _Ranked:

@@ -60,7 +60,7 @@ def _score(p: NDArray[np.float64], y: NDArray[np.float64], repeats: int, seed: i
         parts.append(_statistics(errors[rows], centred[rows]))
         done += len(rows)
     whole = _statistics(errors[None], centred[None])[:, 0]
-    drawn = np.concatenate(parts, axis=1)
+    drawn = np.concatenate(parts, axis=1) if parts else whole[:, None]
     mae, rmse, r2 = (_interval(values) for values in drawn)
     known = bool(np.isfinite(whole[2]))
     return NumberScore(

@@ -75,7 +75,7 @@ def start_run(
     progress.message(f"device: {described(device)}")
     model = new_model(chosen.settings)
     if start is not None:
-        for change in fill(model, start, chosen.settings, dataset.classes):
+        for change in fill(model, start, chosen.settings, dataset.outputs):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         before = start.source.card.provenance.trained_on
         facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
