@@ -384,12 +384,8 @@ class Model(nn.Module):
     def _prediction(
         self, answer: Output, source: Picture | None, value_range: ValueRange | None
     ) -> Prediction:
-        error, probabilities, numbers = "", None, None
-        if answer.values is None:
-            assert answer.error is not None
-            error = answer.error.about(answer.name)
-        else:
-            probabilities, numbers = read_output(self.card, self.classes, answer.values)
+        probabilities, numbers = read_output(self.card, self.classes, answer.values)
+        error = "" if answer.error is None else answer.error.about(answer.name)
         return Prediction(
             numbers=numbers,
             name=answer.name,

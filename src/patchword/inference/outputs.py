@@ -24,9 +24,11 @@ def in_units(card: ModelCard, outputs: NDArray[np.floating]) -> NDArray[np.float
 
 
 def read_output(
-    card: ModelCard, names: Sequence[str], values: NDArray[np.floating]
+    card: ModelCard, names: Sequence[str], values: NDArray[np.floating] | None
 ) -> tuple[Shares | None, dict[str, float] | None]:
-    """The probabilities [C], or the numbers by name, of the output of one image."""
+    """The probabilities [C], or the numbers by name, of the output of one image; neither without one."""
+    if values is None:
+        return None, None
     if card.task == "number":
         return None, dict(zip(names, in_units(card, values).tolist(), strict=True))
     return (sigmoid(values) if card.task == "multi" else softmax(values)), None

@@ -58,6 +58,7 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     sources |= overlay.sources()
     settings = overlay.laid_over(by_recipe)
     _check_tune(settings, facts)
+    _check_task(settings, dataset, facts)
     _check_classes(settings, dataset, sources)
     if overlay.has_file():
         choices = []
@@ -78,6 +79,22 @@ def _for_targets(settings: TrainSettings, facts: DataFacts) -> TrainSettings:
         # Between two objects that are mixed there is no measure.
         settings = replace(settings, augment=replace(settings.augment, mixing=MixSettings()))
     return settings
+
+
+def _check_task(settings: TrainSettings, dataset: Dataset, facts: DataFacts) -> None:
+    """Raises: SettingsError if the settings ask for another kind of training than the targets."""
+    task, wanted = settings.task, facts.task
+    if task.kind != wanted.kind:
+        raise SettingsError(
+            f"task.kind is {task.kind!r}, but {dataset.path} is labelled for {wanted.kind!r}",
+            "remove the setting, or read the data with --label-column, --label-separator or --target-column",
+        )
+    if isinstance(task, RegressSettings) and len(task.mean) != len(dataset.outputs):
+        raise SettingsError(
+            f"task.mean has {plural(len(task.mean), 'value')}, but {dataset.path} has "
+            f"{plural(len(dataset.outputs), 'number')} for each image",
+            "remove task.mean and task.std; they come from the data",
+        )
 
 
 def choose_here(
