@@ -25,6 +25,7 @@ _PLACES = {
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
     "load": "patchword.api",
+    "plan": "patchword.api_plan",
     "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",

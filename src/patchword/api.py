@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.facts import Options, part_of, patterns
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
-from patchword.errors import SettingsError, UserError
+from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_parameters import (
     Sides,
     opening_of,
     overlay_of,
-    progress_of,
-    refuse_with_resume,
-    show_start,
     sides,
-    train_request,
+    trained,
 )
 from patchword.python_words import as_python, in_python
-from patchword.runs import resume_folder, run
 from patchword.runs.finish import Run
-from patchword.runs.prepare import prepare
 from patchword.runs.views import write_training_views
 
 if TYPE_CHECKING:
@@ -167,6 +162,7 @@ def adapt(
 def check(
     data: str | Path,
     *,
+    val: str | Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     label_separator: str | None = None,
@@ -174,6 +170,7 @@ def check(
     labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
@@ -186,7 +183,7 @@ def check(
 ) -> CheckReport:
     """Check a data set and list its problems.
 
-    image_column, label_column, split_column: columns of a table; several label columns of 0 and 1 as "a,b", or
+    val: other data, the evaluation split. image_column, label_column, split_column, group_column: columns of a table; several label columns of 0 and 1 as "a,b", or
     label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
     the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
@@ -232,6 +229,7 @@ def evaluate(
     labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -308,6 +306,8 @@ def train(
     balance: Literal["none", "loss", "sample", "logits"] | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
+    val: str | Path | None = None,
+    folds: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     recipe: str | None = None,
@@ -320,6 +320,7 @@ def train(
     labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
@@ -329,7 +330,9 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` is then needed only if it has moved. weights: anything that `load` accepts.
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. val: other data to evaluate on, instead of
+    held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
+    the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
     balanced, in the loss, the drawing of images or the logits.
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
@@ -338,18 +341,15 @@ def train(
     a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
-    asked = locals()
-    shown = progress_of(progress)
-    if resume is not None:
-        refuse_with_resume(train, asked)
-        return resume_folder(resume, data=None if data is None else str(data), progress=shown)
-    if data is None:
-        raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
-    prepared = prepare(train_request(asked), shown)
-    show_start(prepared, shown)
-    return run(prepared, shown)
+    return trained(train, locals())
 
 
-def resume(folder: str | Path, *, data: str | None = None, progress: "Progress | bool" = True) -> Run:
-    """Resume an interrupted run; the same as `train(data, resume=folder)`."""
-    return train(data, resume=folder, progress=progress)
+def resume(
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    val: str | None = None,
+    progress: "Progress | bool" = True,
+) -> Run:
+    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder)`."""
+    return train(data, val=val, resume=folder, progress=progress)

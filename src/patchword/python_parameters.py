@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.facts import Options
 from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
-from patchword.runs.prepare import Prepared, TrainRequest
+from patchword.runs import run
+from patchword.runs.finish import Run
+from patchword.runs.folds import resume, train_folds
+from patchword.runs.prepare import Prepared, TrainRequest, prepare
 
 if TYPE_CHECKING:
     from patchword.training.overlay import Overlay
@@ -20,10 +23,30 @@ Sides = int | Sequence[int] | None
 def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     """The parameters of a function that say how data are opened."""
     names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "labels", "ignore_unknown_classes", "max_pixels")
-    return OpenRequest(**{name: asked[name] for name in names})
+    only_training = {name: asked[name] for name in ("val", "folds") if name in asked}
+    if only_training.get("val") is not None:
+        only_training["val"] = str(only_training["val"])
+    return OpenRequest(**{name: asked[name] for name in names}, **only_training)
 
 
-def train_request(asked: Mapping[str, Any]) -> TrainRequest:
+def trained(train: Callable[..., Any], asked: Mapping[str, Any]) -> Run:
+    """Train or resume as the parameters of `train` say. Raises: as `train`."""
+    shown = progress_of(asked["progress"])
+    data, val = (None if asked[name] is None else str(asked[name]) for name in ("data", "val"))
+    if asked["resume"] is not None:
+        refuse_with_resume(train, asked)
+        return resume(asked["resume"], data=data, val=val, progress=shown)
+    if data is None:
+        raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
+    request = train_request(asked)
+    if request.opening.folds is not None:
+        return train_folds(request, shown, lambda prepared: show_start(prepared, shown))
+    prepared = prepare(request, shown)
+    show_start(prepared, shown)
+    return run(prepared, shown)
+
+
+def train_request(asked: Mapping[str, Any], *, dry_run: bool = False) -> TrainRequest:
     """The parameters of `train` as `prepare` takes them."""
     return TrainRequest(
         data=str(asked["data"]),
@@ -32,6 +55,7 @@ def train_request(asked: Mapping[str, Any]) -> TrainRequest:
         opening=opening_of(asked),
         options=asked["options"] or Options(),
         offline=asked["offline"],
+        dry_run=dry_run,
     )
 
 
@@ -86,7 +110,7 @@ def progress_of(asked: "Progress | bool") -> "Progress":
 def refuse_with_resume(train: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """given: the parameters of `train`. Raises: UserError if `resume` is combined with other settings, which it would ignore."""
     defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
-    free = ("data", "resume", "progress")
+    free = ("data", "resume", "val", "progress")
     others = [n for n, default in defaults.items() if n not in free and given[n] != default]
     if others:
         raise UserError(

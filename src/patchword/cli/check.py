@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from patchword.cli.options import data_options, open_request, value_range_option
+from patchword.cli.options import data_options, open_request, val_option, value_range_option
 from patchword.cli.progress import counting
 from patchword.errors import SettingsError
 from patchword.settings import to_json
@@ -43,6 +43,7 @@ def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) ->
 @click.option(
     "-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting of the views; repeatable."
 )
+@val_option
 @data_options
 @value_range_option
 @click.pass_context
@@ -56,10 +57,12 @@ def check(
     weights: str | None,
     config: str | None,
     overrides: tuple[str, ...],
+    val: str | None,
     image_column: str | None,
     label_column: str | None,
     class_level: int | None,
     split_column: str | None,
+    group_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
     value_range: tuple[float, float] | None,
@@ -85,8 +88,10 @@ def check(
         label_column,
         split_column=split_column,
         class_level=class_level,
+        group_column=group_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
+        val=val,
     )
     if seed := overlay.get("run.split_seed"):
         opening = replace(opening, split_seed=seed)

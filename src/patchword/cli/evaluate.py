@@ -81,6 +81,7 @@ def evaluate(
     label_column: str | None,
     class_level: int | None,
     split_column: str | None,
+    group_column: str | None,
     ignore_unknown_classes: bool,
     max_pixels: int,
     value_range: tuple[float, float] | None,
@@ -108,6 +109,7 @@ def evaluate(
         label_column,
         split_column=split_column,
         class_level=class_level,
+        group_column=group_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )

@@ -64,6 +64,11 @@ _DATA_OPTIONS = (
         "--split-column", metavar="NAME", help="Split column (train, val, test), if DATA is a table."
     ),
     click.option(
+        "--group-column",
+        metavar="NAME",
+        help="Column of groups (patient, scene) to hold out together, if DATA is a table.",
+    ),
+    click.option(
         "--ignore-unknown-classes",
         is_flag=True,
         help="Skip images of unknown classes and report the count.",
@@ -79,6 +84,9 @@ max_pixels_option = click.option(
     help="Reject images with more pixels.",
 )
 split_seed_option = click.option("--split-seed", type=click.IntRange(0), metavar="N", help=_SPLIT_SEED_HELP)
+val_option = click.option(
+    "--val", metavar="PATH", help="Evaluate on these images instead of a held-out fifth of DATA."
+)
 offline_option = click.option("--offline", is_flag=True, help="Offline mode: use cached files only.")
 
 
@@ -160,7 +168,10 @@ def open_request(
     max_pixels: int,
     split_column: str | None = None,
     class_level: int | None = None,
+    group_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    val: str | None = None,
+    folds: int | None = None,
 ) -> OpenRequest:
     targets = kept_values(_TARGETS)
     return OpenRequest(
@@ -173,4 +184,7 @@ def open_request(
         split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
+        group_column=group_column,
+        val=val,
+        folds=folds,
     )

@@ -11,13 +11,14 @@ from patchword.cli.options import (
     device_option,
     offline_option,
     open_request,
+    val_option,
     value_range_option,
 )
 from patchword.errors import UserError
 
 if TYPE_CHECKING:
     from patchword.runs.finish import Run
-    from patchword.runs.prepare import TrainRequest
+    from patchword.runs.prepare import Prepared, TrainRequest
 
 
 _RECIPES = (
@@ -42,7 +43,9 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 @click.option(
     "--out", metavar="FOLDER", help="Run folder to create; an existing folder is never overwritten."
 )
-@click.option("--resume", metavar="RUN", help="Resume an interrupted run (give DATA only if it has moved).")
+@click.option(
+    "--resume", metavar="RUN", help="Resume an interrupted run (give DATA and --val only if they have moved)."
+)
 @click.option(
     "--weights", metavar="NAME", help="Start from a run, a weights file, hf://… or a published name."
 )
@@ -83,6 +86,10 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
     type=int,
     help="Seed of the validation split; another seed holds out other images. [default: 0]",
 )
+@val_option
+@click.option(
+    "--folds", type=int, metavar="K", help="Train K times, each time with another Kth of DATA held out."
+)
 @click.option(
     "--cache",
     type=click.Choice(["auto", "memory", "disk", "none"]),
@@ -106,6 +113,7 @@ def train(
     \b
     patchword train flowers/                          train from scratch
     patchword train flowers/ --weights hf://org/name  fine-tune with a new head
+    patchword train flowers/ --folds 5                train five times, score every image
 
     The data are checked first. Anything not specified is chosen from the data and explained.
     Prints the path of the run folder, which contains report.html.
@@ -120,9 +128,9 @@ def train(
     with screen() as progress:
         if resume is not None:
             _refuse_settings()
-            from patchword.runs import resume_folder
+            from patchword.runs.folds import resume as resume_any
 
-            result = resume_folder(resume, data=data, progress=progress)
+            result = resume_any(resume, data=data, val=given["val"], progress=progress)
         else:
             result = _start(_request(data, out, overrides, given), progress)
     show_result(result)
@@ -131,16 +139,25 @@ def train(
 
 def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword import runs
-    from patchword.cli.loading import report_loading
-    from patchword.cli.train_screen import show_choices, show_problems
+    from patchword.runs.folds import train_folds
     from patchword.runs.prepare import prepare
 
+    if request.opening.folds is not None:
+        return train_folds(request, progress, _show)
     prepared = prepare(request, progress)
+    _show(prepared)
+    return runs.run(prepared, progress)
+
+
+def _show(prepared: "Prepared") -> None:
+    """Print what was found in the data and the weights, and what will be trained."""
+    from patchword.cli.loading import report_loading
+    from patchword.cli.train_screen import show_choices, show_problems
+
     show_problems(prepared.report)
     if prepared.start is not None:
         report_loading(prepared.start.report)
     show_choices(prepared)
-    return runs.run(prepared, progress)
 
 
 def _show_plan(request: "TrainRequest") -> None:
@@ -158,6 +175,8 @@ def _show_plan(request: "TrainRequest") -> None:
     if prepared.start is not None:
         report_loading(prepared.start.report)
     click.echo(plan.text, err=True)
+    if request.opening.folds is not None:
+        click.echo(f"\nthis is the first of {request.opening.folds} folds", err=True)
     click.echo("\nnothing was written (--dry-run)", err=True)
 
 
@@ -181,8 +200,11 @@ def _request(
         given["label_column"],
         split_column=given["split_column"],
         class_level=given["class_level"],
+        group_column=given["group_column"],
         ignore_unknown_classes=given["ignore_unknown_classes"],
         max_pixels=given["max_pixels"],
+        val=given["val"],
+        folds=given["folds"],
     )
     return TrainRequest(
         data=data,
@@ -202,7 +224,7 @@ def _refuse_settings() -> None:
         option.opts[0]
         for option in ctx.command.params
         if isinstance(option, click.Option)
-        and option.name not in (None, "resume")
+        and option.name not in (None, "resume", "val")
         and ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
     if asked:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from patchword.inference.evaluate import Evaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.runs.finish import Run
+    from patchword.runs.folds import FoldedRun
     from patchword.runs.prepare import Prepared
     from patchword.training.progress import Pace
     from patchword.training.weights import Start
@@ -141,6 +142,11 @@ def _result(evaluation: "Evaluation | TargetEvaluation") -> str:
 
 
 def show_result(run: "Run") -> None:
+    from patchword.runs.folds import FoldedRun
+
+    if isinstance(run, FoldedRun):
+        _show_folds(run)
+        return
     evaluation = run.evaluation
     _console.print(
         line(
@@ -163,4 +169,29 @@ def show_result(run: "Run") -> None:
         )
     _console.print(line(f"report: {run.folder / 'report.html'}"))
     if evaluation.notice:  # last, because it qualifies everything above
+        _console.print(line(f"warning: {evaluation.notice}"))
+
+
+def _show_folds(run: "FoldedRun") -> None:
+    """The summary of a run of folds; its folds have a line each above."""
+    from patchword.inference.evaluate import Evaluation
+
+    evaluation, (low, high) = run.evaluation, run.mean_interval
+    assert isinstance(evaluation, Evaluation)  # folds take one class per image
+    shares = f"{100 * run.mean_top1:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    _console.print(line(f"mean of {len(run.scores)} folds: top-1 {shares}"))
+    low, high = evaluation.top1_interval
+    over = f" {evaluation.coverage}" if evaluation.coverage else ""
+    shares = f"{100 * evaluation.top1:.1f} %{over} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    _console.print(line(f"out of fold: top-1 {shares} on {plural(evaluation.scored, 'image')}"))
+    if run.left_out:
+        why = "because the initial weights or the teacher were trained on them"
+        _console.print(line(f"not predicted: {plural(run.left_out, 'image')}, {why}"))
+    for name, reason in run.skipped[:5]:
+        _console.print(line(f"not scored: {name}: {reason}"))
+    if len(run.skipped) > 5:
+        _console.print(line(f"not scored: {plural(len(run.skipped), 'image')} in total, see folds.json"))
+    _console.print(line(f"predictions: {run.folder / 'out-of-fold.csv'}"))
+    _console.print(line(f"report: {run.folder / 'report.html'}"))
+    if evaluation.notice:
         _console.print(line(f"warning: {evaluation.notice}"))

@@ -10,10 +10,12 @@ from patchword.data.targets import Labels
 from patchword.errors import DataError, plural, suggestion
 
 
-def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False) -> Dataset:
-    """The same images with labels that index `classes`, a model's class names.
+def align(
+    dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False, to: str = "the model"
+) -> Dataset:
+    """The same images with labels that index `classes`, the class names of a model, or of what `to` names.
 
-    Raises: DataError if images have several classes or numbers; DataError naming the classes that the model has not, each with the nearest it has;
+    Raises: DataError if images have several classes or numbers, or naming the classes that `classes` has not, each with the nearest it has;
     with ignore_unknown those images are left out and a note says how many.
     """
     if dataset.task_kind != "single":
@@ -22,7 +24,7 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
     unknown = [name for name in used if name not in index]
     if unknown and (not ignore_unknown or len(unknown) == len(used)):
-        raise unknown_classes(dataset.path, unknown, classes, all_of_them=len(unknown) == len(used))
+        raise unknown_classes(dataset.path, unknown, classes, all_of_them=len(unknown) == len(used), to=to)
     new_label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
     splits: dict[str, Split] = {}
     left_out = 0
@@ -35,20 +37,19 @@ def align(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = 
     if not left_out:
         return aligned
     names = ", ".join(map(repr, unknown[:8]))
-    message = f"{dataset.path}: skipped {plural(left_out, 'image')} of classes unknown to the model ({names})"
+    message = f"{dataset.path}: skipped {plural(left_out, 'image')} of classes unknown to {to} ({names})"
     return aligned.with_problems([Problem(severity="note", message=message)])
 
 
 def unknown_classes(
-    path: str, unknown: Sequence[str], classes: Sequence[str], *, all_of_them: bool
+    path: str, unknown: Sequence[str], classes: Sequence[str], *, all_of_them: bool, to: str = "the model"
 ) -> DataError:
     """The error for data at `path` with classes that the model has not, each with the nearest it has."""
     lines = [f"{name!r}{suggestion(name, classes)}" for name in unknown[:12]]
     more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
     known = ", ".join(classes[:8]) + (" …" if len(classes) > 8 else "")
     return DataError(
-        f"{path} has {plural(len(unknown), 'class', 'classes')} unknown to the model: "
-        f"{', '.join(lines)}{more}",
-        f"rename {'it' if len(unknown) == 1 else 'them'} to match the model's classes ({known})"
+        f"{path} has {plural(len(unknown), 'class', 'classes')} unknown to {to}: {', '.join(lines)}{more}",
+        f"rename {'it' if len(unknown) == 1 else 'them'} to match the classes of {to} ({known})"
         + ("" if all_of_them else ", or pass --ignore-unknown-classes"),
     )

@@ -11,6 +11,7 @@ from patchword.data.dataset import Dataset, Problem, Split
 from patchword.data.findings import (
     ImageFacts,
     duplicates,
+    groups_across,
     look_alikes,
     many_paged,
     plain_images,
@@ -260,7 +261,7 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
         )
         fix = "add images to the small classes, or train with --balance loss"
         problems.append(Problem(severity="warning", message=message, fix=fix))
-    return [*problems, *unscored_classes(dataset), *look_alikes(dataset.classes)]
+    return [*problems, *unscored_classes(dataset), *groups_across(dataset), *look_alikes(dataset.classes)]
 
 
 def _unevaluated(dataset: Dataset) -> list[Problem]:

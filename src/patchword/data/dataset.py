@@ -54,8 +54,9 @@ class TakenColumns:
 class Split:
     """Some images of a data set, in a fixed order.
 
-    names: a readable, unique name for each image. targets: what each is labelled with. rows [N]: where the reader finds each image. max_pixels: larger images
-    are refused when read.
+    names: a readable, unique name for each image. targets: what each is labelled with. rows [N]: where the reader finds
+    each image. max_pixels: larger images are refused when read. groups: of a table's group column, "" for images in no
+    group.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Split:
     reader: Reader
     rows: NDArray[np.int64]
     max_pixels: int = MAX_PIXELS
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,6 +89,7 @@ class Split:
             names=tuple(self.names[i] for i in chosen),
             targets=self.targets.subset(chosen),
             rows=self.rows[chosen],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
         )
 
     def counts(self, num_classes: int) -> list[int]:
@@ -110,9 +113,19 @@ class _Joined:
     splits: tuple[Split, ...]
 
     def __call__(self, row: int) -> Source:
+        split, index = self._place(row)
+        return split.source(index)
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        """As `stamps.Stamped`: size and time of the file, if its own reader knows them."""
+        split, index = self._place(row)
+        known = getattr(split.reader, "stamp", None)
+        return None if known is None else known(int(split.rows[index]))
+
+    def _place(self, row: int) -> tuple[Split, int]:
         for split in self.splits:
             if row < len(split):
-                return split.source(row)
+                return split, row
             row -= len(split)
         raise IndexError(row)
 
@@ -179,6 +192,9 @@ class Dataset:
             reader=_Joined(splits),
             rows=np.arange(sum(map(len, splits)), dtype=np.int64),
             max_pixels=splits[0].max_pixels,
+            groups=tuple(group for split in splits for group in split.groups or ("",) * len(split))
+            if any(split.groups is not None for split in splits)
+            else None,
         )
 
     def with_problems(self, problems: Sequence[Problem]) -> "Dataset":

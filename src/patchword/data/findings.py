@@ -104,6 +104,20 @@ def unscored_classes(dataset: Dataset) -> list[Problem]:
     return problems
 
 
+def groups_across(dataset: Dataset) -> list[Problem]:
+    """Report groups with images in several splits, such as a patient in train and val."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for name, split in dataset.splits.items():
+        for group in filter(None, split.groups or ()):
+            splits[group].add(name)
+    across = [group for group, names in splits.items() if len(names) > 1]
+    if not across:
+        return []
+    have = "group has" if len(across) == 1 else "groups have"
+    message = f"{len(across)} {have} images in several splits ({listed(across)}): the score will be too high"
+    return [Problem(severity="warning", message=message, fix="keep the images of each group in one split")]
+
+
 def plain_images(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
     """Report images of a single colour, e.g. white drawings on a transparent background."""
     plain = [look for look in looks if look.plain]

@@ -3,11 +3,14 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from patchword.data.dataset import Dataset
+from patchword.data.folds import fold_of
 from patchword.data.missing import not_there
-from patchword.data.request import OpenRequest
+from patchword.data.request import NotApplicable, OpenRequest
 from patchword.data.sources import SOURCES
+from patchword.data.val import refuse_same_place, with_val
 from patchword.errors import DataError
 from patchword.images.suffixes import SUFFIXES
 
@@ -15,10 +18,38 @@ from patchword.images.suffixes import SUFFIXES
 def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     """List the images of `path`: `digits`, a folder or .zip of class folders, or a table.
 
+    With `request.val`, the images of that path are the split "val"; with `request.folds`, a fold is.
     Raises: DataError, with similar paths if it does not exist, or with the supported kinds if
     no source recognises it.
     """
     request = request or OpenRequest()
+    if request.folds is not None:
+        return fold_of(_read(path, replace(request, split=False)), request)
+    if request.val is None:
+        return _read(path, request)
+    refuse_same_place(str(path), request.val)
+    data, val = _read_both(str(path), request.val, replace(request, split=False))
+    return with_val(data, val, ignore_unknown=request.ignore_unknown_classes)
+
+
+def _read_both(path: str, val: str, request: OpenRequest) -> tuple[Dataset, Dataset]:
+    """Options that apply to one kind of data apply to those of the two that are of this kind. Raises: DataError."""
+    found: list[Dataset] = []
+    refused: list[NotApplicable] = []
+    for one in (path, val):
+        try:
+            found.append(_read(one, request))
+        except NotApplicable as error:
+            refused.append(error)
+            if len(refused) > 1:
+                raise refused[0] from error
+            unset: dict[str, Any] = dict.fromkeys(error.fields)
+            found.append(_read(one, replace(request, **unset)))
+    return found[0], found[1]
+
+
+def _read(path: str | Path, request: OpenRequest) -> Dataset:
+    """Raises: as `open_data`."""
     text = str(path)
     if not text:
         raise DataError("the path of the data is empty", "give `digits`, a folder, a .zip or a table")

@@ -12,6 +12,7 @@ TABLE_OPTIONS = {
     "split_column": "--split-column",
     "label_separator": "--label-separator",
     "target_column": "--target-column",
+    "group_column": "--group-column",
 }
 FOLDER_OPTIONS = {"class_level": "--class-level"}
 
@@ -28,7 +29,9 @@ class OpenRequest:
     without class folders. ignore_unknown_classes: leave images out of the evaluation split whose class
     training has not, instead of refusing. class_level: how many folders deep the class folders lie, below the data
     or their split folder; None finds out, and refuses what can be read in two ways. max_pixels: larger images are
-    refused.
+    refused. val: other data, whose images become the evaluation split. folds, fold: split all images into so many
+    folds, and hold out fold number `fold`, from 1. group_column: of a table; images with the same value, such as one
+    patient's, are held out together.
     """
 
     split: bool = True
@@ -42,6 +45,10 @@ class OpenRequest:
     ignore_unknown_classes: bool = False
     class_level: int | None = None
     max_pixels: int = MAX_PIXELS
+    val: str | None = None
+    folds: int | None = None
+    fold: int = 1
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
@@ -56,6 +63,26 @@ class OpenRequest:
                 raise SettingsError(
                     f"--target-column gives numbers and {other} gives classes", "remove one of them"
                 )
+        if self.folds is not None and (not isinstance(self.folds, int) or self.folds < 2):
+            raise SettingsError(f"--folds is {self.folds!r}", "give a whole number from 2, such as 5")
+        if self.folds is not None and self.val is not None:
+            raise SettingsError(
+                "--val cannot be combined with --folds, which holds out each image of DATA once",
+                "remove --val or --folds",
+            )
+        if self.folds is not None and not 1 <= self.fold <= self.folds:
+            raise SettingsError(f"fold is {self.fold!r}", f"give a number from 1 to {self.folds}")
+
+
+class NotApplicable(DataError):
+    """Options that apply to another kind of data. fields: of `OpenRequest`."""
+
+    def __init__(self, message: str, fix: str = "", fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message, fix)
+        self.fields = fields
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # type: ignore[override]
+        return type(self), (self.message, self.fix, self.fields)
 
 
 def refuse_table_options(request: OpenRequest, what: str) -> None:
@@ -69,10 +96,12 @@ def refuse_folder_options(request: OpenRequest, what: str) -> None:
 
 
 def _refuse(request: OpenRequest, options: dict[str, str], what: str, kind: str) -> None:
-    given = [option for field, option in options.items() if getattr(request, field) is not None]
+    fields = tuple(field for field in options if getattr(request, field) is not None)
+    given = [options[field] for field in fields]
     if given:
         applies = "applies" if len(given) == 1 else "apply"
-        raise DataError(
+        raise NotApplicable(
             f"{what}, and {', '.join(given)} {applies} to {kind} only",
             f"remove {'it' if len(given) == 1 else 'them'}",
+            fields,
         )

@@ -85,6 +85,28 @@ def held_out(
     return held
 
 
+def joined(*columns: Sequence[Hashable | None]) -> NDArray[np.int64]:
+    """[N]: a number for each image, equal for images that share a value in any column, directly or through others.
+
+    None is shared with nothing.
+    """
+    parent = list(range(len(columns[0])))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for column in columns:
+        first: dict[Hashable, int] = {}
+        for index, value in enumerate(column):
+            if value is not None:
+                parent[root(index)] = root(first.setdefault(value, index))
+    roots = [root(index) for index in range(len(parent))]
+    return np.unique(np.array(roots, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
+
+
 def _numbered(contents: Sequence[Hashable]) -> NDArray[np.int64]:
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(content, len(number)) for content in contents], dtype=np.int64)
@@ -94,14 +116,19 @@ def split_in_two(whole: Split, seed: int, keys: Sequence[str] | None = None) -> 
     """Split `whole` into "train" and "val", about 80/20 in every class, by the rules of `held_out`.
 
     keys: a name for each image that moving or zipping the data does not change; None places the images by their
-    content, for those that have no name.
+    content, for those that have no name. Images of one group are on one side, which the group's name decides.
     """
+    contents: Sequence[Hashable] | None = None
     if keys is None:
         found = hashes_of(whole)
         keys = [name if h is None else h.hex() for name, h in zip(whole.names, found, strict=True)]
-        mask = held_out(whole.targets, keys, seed)
     else:
-        mask = held_out(whole.targets, keys, seed, contents=equal_files(whole))
+        contents = equal_files(whole)
+    if whole.groups is not None:
+        groups = [group or None for group in whole.groups]
+        contents = joined(keys if contents is None else contents, groups).tolist()
+        keys = [group or key for group, key in zip(whole.groups, keys, strict=True)]
+    mask = held_out(whole.targets, keys, seed, contents=contents)
     return {
         "train": whole.subset(np.flatnonzero(~mask), "train"),
         "val": whole.subset(np.flatnonzero(mask), "val"),

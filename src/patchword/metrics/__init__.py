@@ -92,6 +92,20 @@ def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tup
     return low, high
 
 
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of shares, and the 95 % interval of the mean by Student's t with one degree of freedom less than values.
+
+    The interval is cut to 0..1. Raises: ValueError for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two values, not {len(values)}")
+    from scipy.special import stdtrit
+
+    mean = float(np.mean(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Majority:
     """The most frequent class among the scored images, and the top-1 of always predicting it."""

@@ -46,20 +46,25 @@ def write_report(run_folder: str | Path) -> Path:
     """
     run = read_run(Path(run_folder))
     path = run.folder / REPORT
-    _write_atomically(path, render(run))
+    write_page(path, render(run))
     return path
 
 
 def render(run: RunFiles) -> str:
     """Return the page as text. The same files give the same bytes."""
+    return filled("report.html.j2", page(run))
+
+
+def filled(template: str, values: dict[str, Any]) -> str:
+    """The page of this template, with style and script and the policy that allows no others."""
     environment = _environment()
     script = _template_text(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = environment.get_template("report.html.j2").render(
+    text = environment.get_template(template).render(
         script=Markup(script),
         style=Markup(_template_text(environment, "report.css")),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        **page(run),
+        **values,
     )
     # Escape names as on the terminal: a bidirectional control character would reverse the text around it.
     return "\n".join(map(one_line, text.split("\n")))
@@ -106,15 +111,16 @@ def page(run: RunFiles) -> dict[str, Any]:
         "calibration": watching.calibration(evaluation),
         "thresholds": watching.thresholds(evaluation),
         "confused": [
-            pair | {"mistakes": [_with_safe_thumbnail(m) for m in pair.get("mistakes", [])]}
+            pair | {"mistakes": [with_safe_thumbnail(m) for m in pair.get("mistakes", [])]}
             for pair in watching.pairs(evaluation)
         ],
         "matrix": sections.matrix(evaluation, LARGEST_MATRIX),
         "pairs": sections.confused_pairs(evaluation, MAX_PAIRS),
-        "mistakes": [_with_safe_thumbnail(m) for m in (evaluation or {}).get("mistakes", [])],
+        "mistakes": [with_safe_thumbnail(m) for m in (evaluation or {}).get("mistakes", [])],
         "tiny": max((run.data.get("sizes") or {}).get("max") or [TINY_PX + 1]) <= TINY_PX,
         "splits": sections.splits(run.data),
         "most_failures": MAX_FAILURES,
+        "scores_file": "evaluation.json",
         "model": _model(run, len(classes)),
         "provenance": sections.provenance(run),
         "tables": sections.settings_tables(run.settings),
@@ -139,7 +145,7 @@ def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
         return None
 
 
-def _with_safe_thumbnail(mistake: dict[str, Any]) -> dict[str, Any]:
+def with_safe_thumbnail(mistake: dict[str, Any]) -> dict[str, Any]:
     """Drop the thumbnail of a mistake unless it is an embedded image."""
     picture = mistake.get("thumbnail") or ""
     return mistake | {"thumbnail": picture if _THUMBNAIL.fullmatch(picture) else ""}
@@ -150,7 +156,7 @@ def _template_text(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
     """Write to a temporary file and rename it, so that a reader never sees a partial page."""
     handle = -1
     try:

@@ -3,13 +3,20 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.errors import DataError, Interrupted, OutputError, PatchwordError, is_out_of_memory
+from patchword.errors import (
+    DataError,
+    Interrupted,
+    OutputError,
+    PatchwordError,
+    SettingsError,
+    is_out_of_memory,
+)
 from patchword.runs.finish import Run, finish
 from patchword.runs.prepare import Prepared
 from patchword.settings import from_plain
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
 
 # Key in data.json: the data's location, independent of the folder that the run is resumed from.
 ABSOLUTE_PATH = "absolute_path"
+# The same of the data given with --val.
+ABSOLUTE_VAL = "absolute_val"
 
 
 def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
@@ -33,6 +42,8 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
         facts[TAUGHT_BY] = prepared.teaching.facts()
     if os.path.exists(prepared.dataset.path):
         facts[ABSOLUTE_PATH] = os.path.abspath(prepared.dataset.path)
+    if prepared.opening.val is not None and os.path.exists(prepared.opening.val):
+        facts[ABSOLUTE_VAL] = os.path.abspath(prepared.opening.val)
     reported = _reported(prepared.out, prepared.chosen.settings)
     with reported:
         result = start_run(
@@ -54,8 +65,17 @@ def _opening(prepared: Prepared) -> dict[str, Any]:
     return asdict(prepared.opening) | {"labels": labels and os.path.abspath(labels)}
 
 
-def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Progress | None" = None) -> Run:
-    """Resume an interrupted run from its last complete epoch. data: the images' new location, if they have moved."""
+def resume_folder(
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    val: str | None = None,
+    progress: "Progress | None" = None,
+) -> Run:
+    """Resume an interrupted run from its last state. data, val: the images' new locations, if they have moved.
+
+    For the folder of a `--folds` run, see `folds.resume`.
+    """
     from patchword import machine
     from patchword.training.runfolder import open_folder
     from patchword.training.train import read_run, resume_run
@@ -64,13 +84,14 @@ def resume_folder(folder: str | Path, *, data: str | None = None, progress: "Pro
     run_folder = open_folder(folder)
     settings, facts = read_run(run_folder)
     opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
-    dataset = open_data(_place_of_data(facts, run_folder.path) if data is None else data, opening)
+    opening = replace(opening, val=_place_of_val(facts, opening.val, run_folder.path, val))
+    dataset = open_data(place_of_data(facts, run_folder.path) if data is None else data, opening)
     with _reported(run_folder.path, settings):
         result = resume_run(dataset, run_folder, progress)
         return finish(result.folder, result.settings, dataset, result.skipped)
 
 
-def _place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
+def place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
     """The location of a run's images: the absolute path, or the path that was given, relative to here.
 
     Raises: DataError if neither exists.
@@ -84,6 +105,25 @@ def _place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
             f"give its new location: `patchword train DATA --resume {folder}`",
         )
     return existing[0] if existing else given
+
+
+def _place_of_val(facts: Mapping[str, Any], given: str | None, folder: Path, moved: str | None) -> str | None:
+    """The location of the images that the run was given with --val. moved: their new one.
+
+    Raises: DataError if they do not exist; SettingsError if the run has none.
+    """
+    if given is None:
+        if moved is not None:
+            raise SettingsError(f"--val {moved}, but {folder} was started without --val", "remove --val")
+        return None
+    places = [moved] if moved is not None else [str(facts.get(ABSOLUTE_VAL, given)), given]
+    existing = [place for place in places if os.path.exists(place)]
+    if not existing and places[0] != "digits":
+        raise DataError(
+            f"{places[0]}, the validation images of {folder}, does not exist",
+            f"give their new location: `patchword train --resume {folder} --val PATH`",
+        )
+    return existing[0] if existing else places[0]
 
 
 class _reported:

@@ -91,7 +91,6 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     facts = replace(data_facts(report), weights=None if start is None else start.source.card)
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
-    out = f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
     settings = chosen.settings
     if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
         store = None  # the glance was wrong
@@ -100,11 +99,16 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         report=report,
         chosen=chosen,
         opening=opening,
-        out=free_folder(out),
+        out=free_folder(wanted_folder(request)),
         start=start,
         store=store,
         teaching=teaching,
     )
+
+
+def wanted_folder(request: TrainRequest) -> str:
+    """The run folder to create, if it is free."""
+    return f"runs/{Path(request.data).resolve().stem}" if request.out is None else request.out
 
 
 def _opened(request: TrainRequest) -> tuple[Dataset, OpenRequest, str, str]:
@@ -119,6 +123,11 @@ def _opened(request: TrainRequest) -> tuple[Dataset, OpenRequest, str, str]:
     if early.device not in ("auto", "cpu"):
         machine.find_device(early.device)  # before every image is decoded
     opening = replace(request.opening, split_seed=early.split_seed)
+    if opening.val is not None and overlay.is_option("run.split_seed"):
+        raise SettingsError(
+            f"--split-seed {early.split_seed} has no effect with --val {opening.val}: no image of DATA is held out",
+            "remove --split-seed or --val",
+        )
     dataset = open_data(request.data, opening)
     if early.weights == "" and overlay.is_option("run.weights"):
         raise SettingsError(

@@ -20,7 +20,15 @@ from patchword.training.tasks.settings import ClassifySettings, RegressSettings
 from patchword.training.tune import Head, Last, LoRA
 
 # Settings that mean training, not only fitting a head.
-TRAINING = ("schedule", "optim", "augment")
+TRAINING = (
+    "schedule",
+    "optim",
+    "augment",
+    "run.batch_size",
+    "run.find_lr",
+    "run.max_minutes",
+    "run.patience",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

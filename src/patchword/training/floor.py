@@ -17,8 +17,8 @@ from patchword.probes.fit import Floor, floor, set_head
 from patchword.training.loop import Loop
 from patchword.training.tune import Head
 
-# Key in data.json.
-FLOOR = "floor"
+# Keys in data.json: the probe, and how many rows of the head are those of classes that the weights know.
+FLOOR, KEPT_ROWS = "floor", "kept_rows"
 
 
 def applies(loop: Loop) -> bool:
@@ -27,10 +27,12 @@ def applies(loop: Loop) -> bool:
     return bool(settings.run.weights) and loop.state.step == 0 and settings.task.kind == "classify"
 
 
-def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: int) -> dict[str, Any]:
+def begin_with_probe(
+    loop: Loop, dataset: Dataset, evaluation: Split, workers: int, *, keeps_head: bool = False
+) -> dict[str, Any]:
     """Fit the probe, keep it as the best model so far, and start the head from it; returns facts for data.json.
 
-    With `tune` "head", the probe is the result: training is over.
+    keeps_head: start from the head of the weights instead. With `tune` "head", the probe is the result: training is over.
     """
     settings, state, progress = loop.settings, loop.state, loop.events.progress
     progress.message(f"floor: computing features of {len(dataset.training) + len(evaluation)} images")
@@ -47,6 +49,9 @@ def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: i
     for note in found.notes:
         loop.events.warn(note)
     progress.message(text(found))
+    heads = {
+        name: tensor.clone() for name, tensor in _vit(state.module).state_dict().items() if "head" in name
+    }
     for module in (state.module, state.average.model):
         set_head(_vit(module), found.weight, found.bias)
     scores = {"val_loss": found.loss, "val_top1": found.top1}
@@ -55,6 +60,10 @@ def begin_with_probe(loop: Loop, dataset: Dataset, evaluation: Split, workers: i
     loop.keep.probe(state, scores)
     if isinstance(settings.tune, Head):
         _finish(loop, found, scores)
+    elif keeps_head:
+        # Rows of classes that the weights know are worth more than the probe's.
+        for module in (state.module, state.average.model):
+            _vit(module).load_state_dict(heads, strict=False)
     return _facts(found)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from patchword.errors import Interrupted, TrainingBroken, plural
 from patchword.model.vit import DropPath
+from patchword.training.ahead import ahead
 from patchword.training.broken import Break, advised_rate, broken, first_broken_module, shown_rate, skipped
 from patchword.training.chance import Draws, seed_of
 from patchword.training.checkpointer import Checkpointer
@@ -31,7 +32,7 @@ from patchword.training.ranks import Ranks
 from patchword.training.schedule import lr_factor
 from patchword.training.state import TrainingState
 from patchword.training.stop import StopRequest, listening
-from patchword.training.task import Batch, Fed, Feed, Scores, Task
+from patchword.training.task import Batch, Fed, Feed, Scores, Task, moved
 
 # After this many steps that were not finite, a run stops.
 MOST_BROKEN = 3
@@ -115,10 +116,11 @@ class Loop:
         train_mode(self.task.module)
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
-        for fed in self.feed.epoch(state.epoch, state.step - state.epoch * steps):
+        feed = self.feed.epoch(state.epoch, state.step - state.epoch * steps)
+        for fed, batch in ahead(feed, self._views, self.device):
             # A step of which no image can be read is passed by.
             state.step = state.epoch * steps + fed.step
-            self._step(fed)
+            self._step(batch)
             within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
                 went_back = self._look(fed.names)
@@ -156,7 +158,7 @@ class Loop:
 
         def trial(fed: Fed, rate: float) -> float:
             self._set_rate(rate)
-            loss, _, _ = self._gradients(fed)
+            loss, _, _ = self._gradients(self._views(fed))
             state.optimiser.step()
             return loss.item()
 
@@ -165,13 +167,13 @@ class Loop:
     def _set_rate(self, rate: float) -> None:
         set_lr(self.state.optimiser, rate)
 
-    def _step(self, fed: Fed) -> None:
+    def _step(self, batch: Batch) -> None:
         """One optimiser step. One that is not finite changes nothing, without the host knowing."""
         state = self.state
         self._set_rate(
             self.peak_rate * lr_factor(state.step, self.feed.steps_per_epoch, self.settings.schedule)
         )
-        loss, norm, images = self._gradients(fed)
+        loss, norm, images = self._gradients(batch)
         finite = loss.isfinite() & norm.isfinite()
         state.optimiser.step(found_inf=(~finite).float())
         if self.scales:
@@ -182,13 +184,12 @@ class Loop:
         state.average.update(state.step)
         self.meter.add(loss, finite, images)
 
-    def _gradients(self, fed: Fed) -> tuple[Tensor, Tensor, int]:
-        """Fill the gradients, clipped; returns the loss, their norm before, and the number of images."""
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """Fill the gradients, clipped; returns the loss, their norm before, and the number of images, over all processes."""
         state, run = self.state, self.settings.run
         # Dropout draws from torch's generator; everything else from the draws of each image.
         torch.manual_seed(seed_of(run.seed, self.ranks.rank, state.step))
-        batch = self._views(fed)
-        counts = self._counts(batch)
+        counts, images = self._counts(batch)
         state.optimiser.zero_grad()
         sums: list[Tensor] = []
         for part in self._parts(batch):
@@ -198,11 +199,14 @@ class Loop:
             total = torch.stack([loss / counts[name] for name, loss in losses.items()]).sum()
             (total * state.loss_scale.scale.squeeze() if self.scales else total).backward()  # type: ignore[no-untyped-call]
             sums.append(total.detach())
+        loss = torch.stack(sums).sum()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # Each process divided by the counts of the global batch, so the sum is what one process would compute.
+        self.ranks.sum([loss, *gradients])
         if self.scales:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, 1 / state.loss_scale.scale.squeeze())
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.optim.clip_grad or math.inf)
-        return torch.stack(sums).sum(), norm, len(batch)
+        return loss, norm, images
 
     def _views(self, fed: Fed) -> Batch:
         draws = Draws(self.settings.run.seed, self.state.epoch, fed.samples)
@@ -210,10 +214,11 @@ class Loop:
         with self.meter.timed("augment"):
             return self.task.views(batch.to(self.device))
 
-    def _counts(self, batch: Batch) -> dict[str, float]:
-        """What each loss is divided by, over all processes."""
-        found = self.ranks.gather(dict(self.task.counts(batch)))
-        return {name: max(sum(f[name] for f in found), 1.0) for name in found[0]}
+    def _counts(self, batch: Batch) -> tuple[dict[str, float], int]:
+        """What each loss is divided by, and the number of images, over all processes."""
+        found = self.ranks.gather((dict(self.task.counts(batch)), len(batch)))
+        counts = {name: max(sum(f[name] for f, _ in found), 1.0) for name in found[0][0]}
+        return counts, sum(images for _, images in found)
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """Micro-batches of an even size, as the mixing of neighbours needs."""
@@ -224,7 +229,7 @@ class Loop:
 
     def _drop_paths(self, draws: Draws) -> None:
         if self.drop_paths:
-            chances = draws.stream("drop path").uniform(len(self.drop_paths)).to(self.device)
+            chances = moved(draws.stream("drop path").uniform(len(self.drop_paths)), self.device)
             for path, chance in zip(self.drop_paths, chances.T, strict=True):
                 path.chance = chance
 

@@ -74,6 +74,16 @@ class Overlay:
     def is_option(self, path: str) -> bool:
         return path in self.entries and not _is_file(self.entries[path][1])
 
+    def kind(self, part: str) -> str | None:
+        """The kind that the user gave a part with several kinds, as a whole or by its `kind`."""
+        value = self.entries.get(part, (None, ""))[0]
+        kind = (
+            value.get("kind")
+            if isinstance(value, Mapping)
+            else self.entries.get(f"{part}.kind", (None, ""))[0]
+        )
+        return None if kind is None else str(kind)
+
     def has_any(self, part: str) -> bool:
         """Whether the user set `part` or anything in it."""
         return any(_is_within(path, part) for path in self.entries)

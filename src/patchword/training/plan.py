@@ -1,7 +1,7 @@
 """What a training would do, as text: `train --dry-run`. Nothing is trained or written."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -174,7 +174,7 @@ def _augmentation(settings: TrainSettings) -> Lines:
         yield "augment", f"erasing: {augment.erase:g}"
 
 
-def _named(values: dict[str, object]) -> str:
+def _named(values: Mapping[str, object]) -> str:
     """ "name value" of what is set, joined by commas."""
     shown = []
     for name, value in values.items():

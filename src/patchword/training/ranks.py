@@ -1,7 +1,10 @@
 """The processes of one training. One process is the default; starting several is left to a launcher."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +41,16 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         return any(self.gather(flag))
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one dtype by their sums over the processes, in place and in one exchange."""
+        if self.world == 1 or not tensors:
+            return
+        import torch
+        import torch.distributed as distributed
+
+        joined = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(joined)
+        parts = torch.split(joined, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -1,6 +1,7 @@
 """The run folder: its name, its lock, and how its files are written."""
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -130,6 +131,17 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     what = error.strerror or str(error)
     return OutputError(
         f"{path} cannot be written: {what}", "free some space, or choose another location with --out"
+    )
+
+
+def resumable(folder: "RunFolder", error: OutputError) -> OutputError:
+    """The error for a file of a run that could not be written: the run goes on from its last state."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error
+    return OutputError(
+        f"{error.message}; the state before it is kept",
+        f"free some space, then go on with `patchword train --resume {folder.path}`",
     )
 
 

@@ -132,5 +132,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     content = path.read_bytes()
     if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         return None
-    stored: dict[str, Any] = torch.load(io.BytesIO(content[:-_DIGEST_BYTES]), weights_only=True)
+    stored: dict[str, Any] = torch.load(
+        io.BytesIO(content[:-_DIGEST_BYTES]), map_location="cpu", weights_only=True
+    )
     return stored

@@ -17,7 +17,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
 from patchword.data.store import Store, open_store, stored_as
-from patchword.errors import DataError, TrainingBroken, UserError
+from patchword.errors import DataError, OutputError, TrainingBroken, UserError
 from patchword.training import floor, runfolder
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
@@ -77,8 +77,10 @@ def start_run(
     if start is not None:
         for change in fill(model, start, chosen.settings, dataset.outputs):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
-        before = start.source.card.provenance.trained_on
-        facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: before}
+        card = start.source.card
+        kept = 0 if "head" in card.untrained else len(set(card.classes) & set(dataset.classes))
+        facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: card.provenance.trained_on}
+        facts[floor.KEPT_ROWS] = kept
     chosen = measured(chosen, model, len(dataset.training), device, progress)
     state, groups = new_state(model.to(device), chosen.settings)
     _show_groups(groups, chosen.settings, progress)
@@ -214,7 +216,12 @@ def _run(
     events = Events(record=folder.append_metrics, warn=warn, progress=progress)
     loop = Loop(settings, task, feed, state, keep, events)
     if floor.applies(loop):
-        facts = {**facts, **floor.begin_with_probe(loop, dataset, evaluation, workers)}
+        facts = {
+            **facts,
+            **floor.begin_with_probe(
+                loop, dataset, evaluation, workers, keeps_head=bool(facts.get(floor.KEPT_ROWS))
+            ),
+        }
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
     if settings.run.find_lr and state.step == 0:
         loop.settings = keep.settings = settings = _with_measured_rate(loop, state, folder, progress)
@@ -225,6 +232,8 @@ def _run(
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
         raise
+    except OutputError as error:
+        raise runfolder.resumable(folder, error) from error
     finally:
         progress.close()
     folder.log("finished")

@@ -22,7 +22,7 @@ PRINTING = {"json", "jsonl", "csv", "top"}
 LOADING = {"class_names" if f.name == "classes" else f.name for f in fields(pw.Options)}
 # (command, functions, options under another name in Python, options that Python has no need of)
 TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]] = [
-    ("train", (pw.train,), {"overrides": "settings"}, set()),
+    ("train", (pw.train,), {"overrides": "settings"}, {"dry_run"}),  # pw.plan
     ("evaluate", (pw.evaluate,), {}, {"output"}),
     ("check", (pw.check,), {"overrides": "settings"}, set()),
     ("inspect", (pw.inspect,), {}, set()),
@@ -76,6 +76,11 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
     free = {"self", "data", "model", "path", "to", "out", "progress", "source", "feature"}
     free |= {"sources", "predictions"}
     assert parameters - options - free == set()
+
+
+def test_a_plan_takes_what_training_takes() -> None:
+    of_train, of_plan = (set(inspect.signature(function).parameters) for function in (pw.train, pw.plan))
+    assert of_train - of_plan == {"resume", "progress"} and of_plan <= of_train
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
 from patchword.data.sources.split_names import split_order
 from patchword.data.sources.table_columns import Columns, choose_columns, image_column
+from patchword.data.sources.table_groups import group_texts, without_group
 from patchword.data.sources.table_labels import contradicting_rows
 from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
 from patchword.data.sources.table_targets import RowTargets, row_targets
@@ -200,6 +201,7 @@ class _Rows:
     targets: RowTargets
     keys: Sequence[str] | None
     reader: Reader
+    groups: Sequence[str] | None = None
 
     def split(self, name: str, members: Sequence[int], index: dict[str, int]) -> Split:
         return Split(
@@ -208,6 +210,7 @@ class _Rows:
             targets=self.targets.make(members, index),
             reader=self.reader,
             rows=np.array(members, dtype=np.int64),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in members),
         )
 
 
@@ -217,8 +220,14 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     taken = choice.taken
     targets = row_targets(path, columns, choice, request)
     images, found = _images(origin, columns, taken.image, columns.num_rows)
-    rows = _Rows(images.names, targets, images.keys, images.reader)
-    problems = [*choice.problems, *found, *targets.problems]
+    groups = group_texts(path, columns, request.group_column)
+    rows = _Rows(images.names, targets, images.keys, images.reader, groups)
+    problems = [
+        *choice.problems,
+        *found,
+        *targets.problems,
+        *without_group(path, request.group_column, groups),
+    ]
     if rows.keys is not None:
         texts = [t if n else None for t, n in zip(targets.texts(), rows.names, strict=True)]
         problems += contradicting_rows(path, rows.keys, texts, targets.kind)

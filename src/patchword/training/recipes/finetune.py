@@ -106,7 +106,7 @@ def _settings(
     epochs = overlay.get("schedule.epochs")
     if epochs is None:
         epochs = _epochs(steps_per_epoch)
-    if isinstance(overlay.get("tune"), LoRA):
+    if overlay.kind("tune") == LoRA.kind:
         optim = OptimSettings(lr=ADAPTER_LR, lr_rule="sqrt", weight_decay=0.0)
     else:
         optim = OptimSettings(lr=rate_for(model.dim)) if narrow else OptimSettings(lr=5e-4, lr_rule="linear")

@@ -43,7 +43,7 @@ def refuse_weights(recipe: str, facts: DataFacts) -> None:
     if facts.weights is not None:
         raise SettingsError(
             f"the recipe {recipe} trains from scratch and cannot use weights",
-            "remove --weights, or use --recipe finetune or finetune-sgd",
+            "remove --recipe or --weights, or use --recipe finetune or finetune-sgd",
         )
 
 
