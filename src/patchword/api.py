@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
     from patchword.inference.convert import Conversion
     from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
     from patchword.model.config import Activation
@@ -164,6 +165,9 @@ def check(
     val: str | Path | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
@@ -179,7 +183,9 @@ def check(
 ) -> CheckReport:
     """Check a data set and list its problems.
 
-    val: other data, the evaluation split. image_column, label_column, split_column, group_column: columns of a table. class_level: depth of the class folders.
+    val: other data, the evaluation split. image_column, label_column, split_column, group_column: columns of a table; several label columns of 0 and 1 as "a,b", or
+    label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
+    the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
@@ -218,13 +224,16 @@ def evaluate(
     offline: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> "Evaluation":
+) -> "Evaluation | TargetEvaluation":
     """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
 
     split: "train", "val", "test" or "all"; None uses the first one available of val, test and all.
@@ -238,16 +247,11 @@ def evaluate(
     """
     asked = locals()
     from patchword.inference import evaluate as scoring
+    from patchword.inference import evaluate_targets as targets
     from patchword.inference import probe as probing
-    from patchword.inference.load import load as load_model
 
     probed = probing.probe_request(probe, k, not no_cache)
-    if isinstance(model, str | Path):
-        model = load_model(model, device=device, options=options, offline=offline)
-    elif device is not None or options is not None:
-        raise SettingsError(
-            "device and options do not apply to a model that is already loaded", "remove device and options"
-        )
+    model = _loaded(model, device, options, offline)
     opening = opening_of(asked)
     request = scoring.EvaluationRequest(
         split=split,
@@ -256,13 +260,28 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
+    found: Evaluation | TargetEvaluation
     if probed is not None:
         dataset = probing.open_for_probe(model, data, opening, split_seed)
         found = probing.evaluate_probe(model, dataset, probed, request)
     else:
-        found = scoring.evaluate(model, scoring.open_for(model, data, opening, split_seed), request)
+        found = targets.score(model, scoring.open_for(model, data, opening, split_seed), request)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _loaded(
+    model: "Model | str | Path", device: str | None, options: Options | None, offline: bool
+) -> "Model":
+    from patchword.inference.load import load as load_model
+
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, options=options, offline=offline)
+    if device is not None or options is not None:
+        raise SettingsError(
+            "device and options do not apply to a model that is already loaded", "remove device and options"
+        )
+    return model
 
 
 @in_python
@@ -296,6 +315,9 @@ def train(
     settings: Mapping[str, Any] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
+    labels: str | None = None,
     class_level: int | None = None,
     split_column: str | None = None,
     group_column: str | None = None,

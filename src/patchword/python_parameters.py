@@ -22,7 +22,7 @@ Sides = int | Sequence[int] | None
 
 def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     """The parameters of a function that say how data are opened."""
-    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "ignore_unknown_classes", "max_pixels")
+    names = (*TABLE_OPTIONS, *FOLDER_OPTIONS, "labels", "ignore_unknown_classes", "max_pixels")
     only_training = {name: asked[name] for name in ("val", "folds") if name in asked}
     if only_training.get("val") is not None:
         only_training["val"] = str(only_training["val"])

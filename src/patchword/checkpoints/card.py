@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from patchword.errors import CheckpointError, SettingsError, plural
 from patchword.images.preprocess import Preprocess
@@ -14,11 +14,14 @@ from patchword.model.config import ViTConfig
 from patchword.settings import from_plain, to_json, to_plain
 
 # Incremented when older code can no longer read new files; older files always stay readable.
-CARD_VERSION = 2
+CARD_VERSION = 3
+_WITHOUT_TASK = 2
 _WITHOUT_TEMPERATURE = 1
 # The card's key in the metadata of a .safetensors file.
 CARD_KEY = "patchword"
-_PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance", "temperature")
+_TASK = ("task", "mean", "std")
+_PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance", "temperature", *_TASK)
+TaskKind = Literal["single", "multi", "number"]
 Fact = str | int | float | bool
 # The fact that records where training diverged.
 BROKEN = "broken"
@@ -59,7 +62,8 @@ class ModelCard:
 
     classes: names in the order of the head's outputs; empty if there is no head or the names are
     unknown. untrained: parts with untrained weights ("head"); they are never used for predictions.
-    temperature: what calibrated predictions divide the logits by; None if it was not fitted.
+    task: whether outputs are logits of one class ("single"), of each class on its own ("multi"), or numbers, which are
+    output · std + mean. temperature: what calibrated predictions divide the logits by; None if it was not fitted.
     Raises: CheckpointError if the parts contradict each other.
     """
 
@@ -69,9 +73,13 @@ class ModelCard:
     untrained: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
     temperature: float | None = None
+    task: TaskKind = "single"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
+        _check_scale(self)
         _check_classes(self.classes, self.config.head.num_classes)
         if self.preprocess.in_channels != self.config.image.channels:
             raise CheckpointError(
@@ -101,6 +109,20 @@ def _check_classes(classes: tuple[str, ...], num_classes: int) -> None:
         )
 
 
+def _check_scale(card: ModelCard) -> None:
+    wanted = card.config.head.num_classes if card.task == "number" else 0
+    if card.task not in ("single", "multi", "number") or not len(card.mean) == len(card.std) == wanted:
+        raise CheckpointError(
+            f"the card's task is {card.task!r} with {len(card.mean)} means and {len(card.std)} deviations",
+            "download the file again, or update patchword",
+        )
+    numbers = all(
+        isinstance(value, int | float) and math.isfinite(value) for value in (*card.mean, *card.std)
+    )
+    if not numbers or not all(value > 0 for value in card.std):
+        raise CheckpointError("the card's mean or std is not a finite number", "download the file again")
+
+
 def _check_temperature(value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and 0 < value < math.inf):  # type: ignore[operator]
@@ -111,9 +133,12 @@ def _check_temperature(value: object) -> None:
 
 def card_to_json(card: ModelCard) -> str:
     plain = {"version": CARD_VERSION, **to_plain(card)}
-    if card.temperature is None:  # then older versions can read the file too
-        plain = {**plain, "version": _WITHOUT_TEMPERATURE}
-        del plain["temperature"]
+    if card.task == "single":  # then older versions can read the file too
+        plain = {name: part for name, part in plain.items() if name not in _TASK}
+        plain["version"] = _WITHOUT_TASK
+        if card.temperature is None:
+            plain["version"] = _WITHOUT_TEMPERATURE
+            del plain["temperature"]
     return to_json(plain, allow_nan=False, separators=(",", ":"))
 
 
@@ -131,6 +156,9 @@ def card_from_json(text: str, name: str) -> ModelCard:
             untrained=_names(plain, "untrained", name),
             provenance=_provenance(plain.get("provenance", {})),
             temperature=plain.get("temperature"),
+            task=plain.get("task", "single"),
+            mean=tuple(plain.get("mean", ())),
+            std=tuple(plain.get("std", ())),
         )
     except SettingsError as error:
         raise CheckpointError(

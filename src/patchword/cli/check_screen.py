@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from patchword.cli.console import line, make_console
+from patchword.data.findings_targets import target_lines
+from patchword.data.targets import Numbers
 from patchword.errors import plural
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
+    from patchword.data.dataset import Dataset
 
 MAX_CLASSES = 30
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -18,10 +21,7 @@ def print_report(report: "CheckReport") -> None:
     console = make_console()
     dataset = report.dataset
     console.print(
-        line(
-            f"{dataset.path}: {dataset.kind}, {plural(len(dataset.classes), 'class', 'classes')}, "
-            f"{plural(report.images, 'image')}"
-        )
+        line(f"{dataset.path}: {dataset.kind}, {_labelled_with(dataset)}, {plural(report.images, 'image')}")
     )
     console.print(_counts(report))
     for fact in _facts(report):
@@ -34,10 +34,19 @@ def print_report(report: "CheckReport") -> None:
             console.print(line(f"  fix: {problem.fix}"))
 
 
+def _labelled_with(dataset: "Dataset") -> str:
+    targets = next(iter(dataset.splits.values())).targets
+    if isinstance(targets, Numbers):
+        return plural(len(targets.names), "number per image", "numbers per image")
+    several = " (several per image)" if dataset.task_kind == "multi" else ""
+    return plural(len(dataset.classes), "class", "classes") + several
+
+
 def _counts(report: "CheckReport") -> Table:
     dataset = report.dataset
     table = Table(box=None, pad_edge=False)
-    table.add_column("class", overflow="fold")
+    title = {"single": "class", "multi": "images with", "number": "images"}[dataset.task_kind]
+    table.add_column(title, overflow="fold")
     for name in dataset.splits:
         table.add_column(line(name), justify="right")
     counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
@@ -52,13 +61,12 @@ def _counts(report: "CheckReport") -> Table:
 
 
 def _facts(report: "CheckReport") -> list[str]:
-    facts = list(report.dataset.readings)
+    facts = [*report.dataset.readings, *target_lines(report.dataset)]
     if report.dataset.split_seed is not None:
         seed = report.dataset.split_seed
         another = f", split seed {seed}" if seed else ""
-        facts.append(
-            f"no split in the data: about a fifth of each class is held out, chosen by file name{another}"
-        )
+        of = "" if report.dataset.task_kind == "number" else " of each class"
+        facts.append(f"no split in the data: about a fifth{of} is held out, chosen by file name{another}")
     if report.sizes:
         low, middle, high = (f"{w}x{h}" for h, w in (report.sizes[k] for k in ("min", "median", "max")))
         facts.append(f"sizes: {low} .. {high}, median {middle} (width x height)")

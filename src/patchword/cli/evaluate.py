@@ -23,9 +23,12 @@ from patchword.errors import ImageError, SettingsError, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from patchword.checkpoints.report import LoadReport
     from patchword.data.request import OpenRequest
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
+    from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model
     from patchword.inference.probe import ProbeRequest
     from patchword.probes.fit import ProbeReport
@@ -145,17 +148,18 @@ def _scored(
     how: "tuple[OpenRequest, int | None]",
     request: "EvaluationRequest",
     probe: "ProbeRequest | None",
-) -> "Evaluation":
+) -> "Evaluation | TargetEvaluation":
     """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
-    from patchword.inference.evaluate import evaluate, open_for
+    from patchword.inference.evaluate import open_for
+    from patchword.inference.evaluate_targets import score
     from patchword.inference.probe import evaluate_probe, open_for_probe
 
     if probe is not None:
         return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
-    return evaluate(model, open_for(model, data, *how), request)
+    return score(model, open_for(model, data, *how), request)
 
 
-def _check_unreadable(found: "Evaluation") -> None:
+def _check_unreadable(found: "Evaluation | TargetEvaluation") -> None:
     """Raises: PartialFailure with the unreadable images, if there are any."""
     from patchword.inference.predict import Failures
 
@@ -165,7 +169,9 @@ def _check_unreadable(found: "Evaluation") -> None:
     failures.check(found.images, "scored")
 
 
-def _deliver(found: "Evaluation", report: "LoadReport", *, as_json: bool, output: str | None) -> None:
+def _deliver(
+    found: "Evaluation | TargetEvaluation", report: "LoadReport", *, as_json: bool, output: str | None
+) -> None:
     """Print the score, and write it to `output` if there is one."""
     text = to_json(found.to_dict(), indent=1)
     if output is not None:
@@ -202,10 +208,10 @@ def _check_output(output: str | None) -> None:
     check_place(Path(output))
 
 
-def _print(found: "Evaluation", why: str) -> None:
+def _print(found: "Evaluation | TargetEvaluation", why: str) -> None:
+    from patchword.inference.evaluate import Evaluation
+
     console = make_console()
-    low, high = map(percent, found.top1_interval)
-    of = "" if found.scored == found.images else f" of {found.images}"
     heading = line(found.weights, "bold")
     heading.append_text(line(f" on {found.data}, split {found.split}", "not bold"))
     console.print(heading)
@@ -213,6 +219,19 @@ def _print(found: "Evaluation", why: str) -> None:
         console.print(line(why, "dim"))
     if found.trained_on is not None and found.trained_on.images:
         console.print(line(found.trained_on.text, "yellow"))
+    if isinstance(found, Evaluation):
+        _print_classes(console, found)
+        return
+    console.print()
+    console.print(line(found.headline, "bold"))
+    for text in found.lines:
+        console.print(line(text))
+    console.print(line(f"scored {found.scored} of {plural(found.images, 'image')}"))
+
+
+def _print_classes(console: "Console", found: "Evaluation") -> None:
+    low, high = map(percent, found.top1_interval)
+    of = "" if found.scored == found.images else f" of {found.images}"
     if found.probe is not None:
         for text in _probe_lines(found.probe):
             console.print(line(text))

@@ -18,9 +18,42 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = "patchword.image_set_options"
 _SPLIT_SEED_HELP = "Hold out images as `train --split-seed N` does. [default: the model's own split]"
 
+_TARGETS = "patchword.target_options"
+
+
+def kept_option(key: str, name: str, **how: Any) -> Callable[[F], F]:
+    """An option that is stored in the context, so that commands need not declare it; see `kept_values`."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        ctx.meta.setdefault(key, {})[param.name] = value
+
+    return click.option(name, expose_value=False, callback=keep, **how)
+
+
+def kept_values(key: str) -> dict[str, Any]:
+    """The values of the running command's options that were stored under `key`."""
+    return dict(click.get_current_context().meta[key])
+
+
+_TARGET_OPTIONS = (
+    kept_option(
+        _TARGETS,
+        "--label-separator",
+        metavar="TEXT",
+        help="Text between the classes of an image, e.g. ';'.",
+    ),
+    kept_option(
+        _TARGETS, "--target-column", metavar="NAME[,NAME]", help="Columns of numbers, instead of classes."
+    ),
+    kept_option(_TARGETS, "--labels", metavar="TABLE", help="Table that labels the images of a folder."),
+)
 _DATA_OPTIONS = (
     click.option("--image-column", metavar="NAME", help="Image column, if DATA is a table."),
-    click.option("--label-column", metavar="NAME", help="Class column, if DATA is a table."),
+    click.option(
+        "--label-column",
+        metavar="NAME",
+        help="Class column, if DATA is a table; several of 0 and 1 as A,B,C.",
+    ),
     click.option(
         "--class-level",
         type=click.IntRange(1),
@@ -82,20 +115,6 @@ value_range_option = click.option(
 )
 
 
-def kept_option(key: str, name: str, **how: Any) -> Callable[[F], F]:
-    """An option that is stored in the context, so that commands need not declare it; see `kept_values`."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        ctx.meta.setdefault(key, {})[param.name] = value
-
-    return click.option(name, expose_value=False, callback=keep, **how)
-
-
-def kept_values(key: str) -> dict[str, Any]:
-    """The values of the running command's options that were stored under `key`."""
-    return dict(click.get_current_context().meta[key])
-
-
 _kept = functools.partial(kept_option, _KEPT)
 _IMAGE_SET_OPTIONS = (
     _kept("--split", metavar="NAME", help="Use only this split, e.g. val. [default: all images]"),
@@ -137,7 +156,7 @@ def given_reading() -> "Reading":
 
 def data_options(command: F) -> F:
     """Add the options for reading DATA."""
-    for option in reversed((*_DATA_OPTIONS, max_pixels_option)):
+    for option in reversed((*_DATA_OPTIONS, *_TARGET_OPTIONS, max_pixels_option)):
         command = option(command)
     return command
 
@@ -154,9 +173,13 @@ def open_request(
     val: str | None = None,
     folds: int | None = None,
 ) -> OpenRequest:
+    targets = kept_values(_TARGETS)
     return OpenRequest(
         image_column=image_column,
         label_column=label_column,
+        label_separator=targets["label_separator"],
+        target_column=targets["target_column"],
+        labels=targets["labels"],
         class_level=class_level,
         split_column=split_column,
         ignore_unknown_classes=ignore_unknown_classes,

@@ -80,6 +80,7 @@ def predict(
     given = Images(files, against.reading)
 
     machine.tune_allocator()
+    from patchword.errors import SettingsError
     from patchword.inference.load import load
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
@@ -89,7 +90,13 @@ def predict(
     found = _predictions(
         loaded, sources, given, value_range=value_range, calibrated=calibrated, batch_size=batch_size
     )
-    _write_all(found, against, given, (kind, output, min(top, len(loaded.classes))))
+    if loaded.card.task != "single" and against.asked:
+        raise SettingsError(
+            "--against scores models of one class per image only",
+            "score the table itself with `patchword evaluate`",
+        )
+    numbers = loaded.classes if loaded.card.task == "number" else ()
+    _write_all(found, against, given, (kind, output, min(top, len(loaded.classes)), numbers))
     if loaded.report.why:
         say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
@@ -104,13 +111,15 @@ def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
     return Predictions(loaded, sources, max_pixels=given.reading.opening.max_pixels, **how)
 
 
-def _write_all(found: Any, against: Against, given: "Images", where: tuple[str, str | None, int]) -> None:
-    """Write the predictions as they are made. where: format, output and number of classes listed."""
+def _write_all(
+    found: Any, against: Against, given: "Images", where: tuple[str, str | None, int, tuple[str, ...]]
+) -> None:
+    """Write the predictions as they are made. where: format, output, number of classes listed, names of numbers."""
     from patchword.cli.writers import Progress
 
-    kind, output, top = where
+    kind, output, top, numbers = where
     progress = Progress(given.total, quiet=output is None and sys.stdout.isatty())
-    with _writer(kind, output, top, given.width, with_truth=against.asked) as writer:
+    with _writer(kind, output, top, given.width, with_truth=against.asked, numbers=numbers) as writer:
         for prediction in found:
             writer.add(against.add(prediction))
             progress.step()
@@ -177,16 +186,18 @@ def _kind(asked: dict[str, bool], output: str | None) -> str:
 
 
 @contextmanager
-def _writer(kind: str, output: str | None, top: int, width: int, *, with_truth: bool) -> "Iterator[Writer]":
+def _writer(
+    kind: str, output: str | None, top: int, width: int, *, with_truth: bool, numbers: tuple[str, ...]
+) -> "Iterator[Writer]":
     from patchword.cli.writers import make_writer
     from patchword.inference.output import whole_file
 
     if output is None:
-        writer = make_writer(kind, sys.stdout, top, width, with_truth=with_truth)
+        writer = make_writer(kind, sys.stdout, top, width, with_truth=with_truth, numbers=numbers)
         yield writer
         writer.close()
         return
     with whole_file(Path(output), text=kind != "parquet") as stream:
-        writer = make_writer(kind, stream, top, width, with_truth=with_truth)
+        writer = make_writer(kind, stream, top, width, with_truth=with_truth, numbers=numbers)
         yield writer
         writer.close()

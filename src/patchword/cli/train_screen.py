@@ -16,6 +16,8 @@ from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
+    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.runs.finish import Run
     from patchword.runs.folds import FoldedRun
     from patchword.runs.prepare import Prepared
@@ -129,6 +131,16 @@ def _origin(start: "Start") -> str:
     return f"{start.name}{source}, sha256 {facts['sha256'][:12]}…, licence {licence}"
 
 
+def _result(evaluation: "Evaluation | TargetEvaluation") -> str:
+    from patchword.inference.evaluate import Evaluation
+
+    if not isinstance(evaluation, Evaluation):
+        return evaluation.headline
+    low, high = evaluation.top1_interval
+    over = f" {evaluation.coverage}" if evaluation.coverage else ""
+    return f"{evaluation.headline}{over} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
 def show_result(run: "Run") -> None:
     from patchword.runs.folds import FoldedRun
 
@@ -136,15 +148,13 @@ def show_result(run: "Run") -> None:
         _show_folds(run)
         return
     evaluation = run.evaluation
-    low, high = evaluation.top1_interval
-    over = f" {evaluation.coverage}" if evaluation.coverage else ""
     _console.print(
         line(
-            f"top-1 {100 * evaluation.top1:.1f} %{over} (95 % interval {100 * low:.1f} to {100 * high:.1f}) on "
-            f"{evaluation.scored} of {evaluation.images} images of {evaluation.split}, EMA weights of the last epoch"
+            f"{_result(evaluation)} on {evaluation.scored} of {evaluation.images} images of {evaluation.split}, "
+            "EMA weights of the last epoch"
         )
     )
-    if (training := evaluation.training) is not None:
+    if (training := getattr(evaluation, "training", None)) is not None:
         sample = "" if training.scored == training.of else f" of {training.of:,}"
         _console.print(
             line(
@@ -164,7 +174,10 @@ def show_result(run: "Run") -> None:
 
 def _show_folds(run: "FoldedRun") -> None:
     """The summary of a run of folds; its folds have a line each above."""
+    from patchword.inference.evaluate import Evaluation
+
     evaluation, (low, high) = run.evaluation, run.mean_interval
+    assert isinstance(evaluation, Evaluation)  # folds take one class per image
     shares = f"{100 * run.mean_top1:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f})"
     _console.print(line(f"mean of {len(run.scores)} folds: top-1 {shares}"))
     low, high = evaluation.top1_interval

@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -33,16 +34,24 @@ def format_of(output: str) -> str:
     return ending
 
 
-def make_writer(kind: str, stream: IO[Any], top: int, name_width: int, *, with_truth: bool = False) -> Writer:
-    """with_truth: tables get the columns true and correct; the other formats show them if a prediction has them."""
+def make_writer(
+    kind: str,
+    stream: IO[Any],
+    top: int,
+    name_width: int,
+    *,
+    with_truth: bool = False,
+    numbers: Sequence[str] = (),
+) -> Writer:
+    """numbers: the names of what a model of numbers predicts. with_truth: tables get the columns true and correct; the other formats show them if a prediction has them."""
     if kind == "json":
         return JsonWriter(stream, top)
     if kind == "jsonl":
         return JsonLinesWriter(stream, top)
     if kind == "csv":
-        return CsvWriter(stream, top, with_truth=with_truth)
+        return CsvWriter(stream, top, columns(top, numbers, with_truth=with_truth))
     if kind == "parquet":
-        return ParquetWriter(stream, top, with_truth=with_truth)
+        return ParquetWriter(stream, top, columns(top, numbers, with_truth=with_truth))
     return LinesWriter(stream, top, name_width)
 
 
@@ -58,7 +67,9 @@ class LinesWriter:
         name = one_line(prediction.name)
         if self.cuts and len(name) > self.width:
             name = "…" + name[1 - self.width :]
-        if prediction.probabilities is None:
+        if prediction.numbers is not None:
+            result = "   ".join(f"{one_line(n)} {v:.4g}" for n, v in prediction.numbers.items())
+        elif prediction.probabilities is None:
             result = self._paint(f"error: {one_line(prediction.error)}", "31")
         else:
             found = prediction.top(self.top)
@@ -104,7 +115,9 @@ class JsonWriter:
         self.stream.flush()
 
 
-def columns(top: int, *, with_truth: bool) -> list[str]:
+def columns(top: int, numbers: Sequence[str] = (), *, with_truth: bool) -> list[str]:
+    if numbers:
+        return ["file", "error", *numbers]
     ranked = [f"{part}_{rank}" for rank in range(1, top + 1) for part in ("class", "index", "probability")]
     return ["file", "error", *(("true", "correct") if with_truth else ()), *ranked]
 
@@ -115,6 +128,8 @@ def row(prediction: Prediction, top: int) -> dict[str, Any]:
         found["true"] = prediction.true
     if prediction.correct is not None:
         found["correct"] = prediction.correct
+    if prediction.numbers is not None:
+        return {**found, **prediction.numbers}
     if prediction.probabilities is not None:
         for rank, (index, share) in enumerate(prediction.ranked(top), 1):
             found |= {
@@ -126,9 +141,8 @@ def row(prediction: Prediction, top: int) -> dict[str, Any]:
 
 
 class CsvWriter:
-    def __init__(self, stream: IO[str], top: int, *, with_truth: bool) -> None:
+    def __init__(self, stream: IO[str], top: int, names: Sequence[str]) -> None:
         self.stream, self.top = stream, top
-        names = columns(top, with_truth=with_truth)
         self.table = csv.DictWriter(stream, names, restval="", lineterminator="\n")
         self.table.writeheader()
 
@@ -149,14 +163,16 @@ class ParquetWriter:
 
     ROWS = 2048
 
-    def __init__(self, stream: IO[bytes], top: int, *, with_truth: bool) -> None:
+    def __init__(self, stream: IO[bytes], top: int, names: Sequence[str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         types = {name: pa.string() for name in ("file", "error", "true", "class")}
         types |= {"correct": pa.bool_(), "index": pa.int32()}
-        names = columns(top, with_truth=with_truth)
-        fields = [(name, types.get(name.partition("_")[0], pa.float32())) for name in names]
+        fields = [
+            (name, types.get(name if place < 2 else name.partition("_")[0], pa.float32()))
+            for place, name in enumerate(names)
+        ]
         self.schema, self.top = pa.schema(fields), top
         self.table = pq.ParquetWriter(stream, self.schema)
         self.rows: list[dict[str, Any]] = []

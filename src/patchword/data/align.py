@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from patchword.data.dataset import Dataset, Problem, Split
+from patchword.data.dataset import Dataset, Problem, Split, one_class_only
+from patchword.data.targets import Labels
 from patchword.errors import DataError, plural, suggestion
 
 
@@ -14,9 +15,11 @@ def align(
 ) -> Dataset:
     """The same images with labels that index `classes`, the class names of a model, or of what `to` names.
 
-    Raises: DataError naming the classes that `classes` has not, each with the nearest it has;
+    Raises: DataError if images have several classes or numbers, or naming the classes that `classes` has not, each with the nearest it has;
     with ignore_unknown those images are left out and a note says how many.
     """
+    if dataset.task_kind != "single":
+        raise one_class_only(dataset.path, dataset.task_kind)
     index = {name: i for i, name in enumerate(classes)}
     used = sorted({dataset.classes[i] for split in dataset.splits.values() for i in np.unique(split.labels)})
     unknown = [name for name in used if name not in index]
@@ -29,7 +32,7 @@ def align(
         known = np.flatnonzero(new_label[split.labels] >= 0)
         left_out += len(split) - len(known)
         kept = split.subset(known)
-        splits[name] = replace(kept, labels=new_label[kept.labels])
+        splits[name] = replace(kept, targets=Labels(new_label[kept.labels]))
     aligned = replace(dataset, classes=classes, splits=splits)
     if not left_out:
         return aligned

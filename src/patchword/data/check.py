@@ -17,6 +17,7 @@ from patchword.data.findings import (
     plain_images,
     unscored_classes,
 )
+from patchword.data.findings_targets import target_facts, target_problems
 from patchword.data.look import Look, sampled
 from patchword.data.pool import in_order
 from patchword.data.splits import file_list_sha256
@@ -82,6 +83,7 @@ class CheckReport:
                 | self._unreadable(split)
                 for name, split in dataset.splits.items()
             },
+            **target_facts(dataset),
             **({} if dataset.columns is None else {"columns": asdict(dataset.columns)}),
             "split_seed": dataset.split_seed,
             # By name, so that anybody can see which images were held out here.
@@ -221,6 +223,8 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
         return [_fatal(f"{dataset.path} has one image", "give several images of at least two classes")]
+    if dataset.task_kind != "single":
+        return [*_unevaluated(dataset), *target_problems(dataset)]
     counts = np.array(training.counts(len(dataset.classes)))
     if (counts > 0).sum() < 2 <= counts.sum() or len(dataset.classes) < 2:
         only = dataset.classes[int(counts.argmax())] if dataset.classes else ""
@@ -230,7 +234,6 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
                 "add at least one more class",
             )
         ]
-    problems = []
     if dataset.columns is not None and len(dataset.classes) > 2 and counts.max() == 1:
         column = dataset.columns.label
         message = (
@@ -243,15 +246,7 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
                 fix,
             )
         ]
-    if not any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
-        others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
-        message = f"{dataset.path} has no images to evaluate on" + (f", only {others}" if others else "")
-        fix = (
-            "rename that split to val"
-            if others
-            else "add images to val, or remove it to hold out a fifth of train"
-        )
-        problems.append(_fatal(message, fix))
+    problems = _unevaluated(dataset)
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[smallest] < FEW_PER_CLASS:
         name = dataset.classes[smallest]
@@ -267,6 +262,19 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
         fix = "add images to the small classes, or train with --balance loss"
         problems.append(Problem(severity="warning", message=message, fix=fix))
     return [*problems, *unscored_classes(dataset), *groups_across(dataset), *look_alikes(dataset.classes)]
+
+
+def _unevaluated(dataset: Dataset) -> list[Problem]:
+    if any(len(dataset.splits.get(name, ())) for name in ("val", "test", "all")):
+        return []
+    others = ", ".join(name for name in dataset.splits if name not in ("train", "val", "test"))
+    message = f"{dataset.path} has no images to evaluate on" + (f", only {others}" if others else "")
+    fix = (
+        "rename that split to val"
+        if others
+        else "add images to val, or remove it to hold out a fifth of train"
+    )
+    return [_fatal(message, fix)]
 
 
 def _fatal(message: str, fix: str) -> Problem:
@@ -317,6 +325,8 @@ def _unreadable_parts(dataset: Dataset, looks: list[ImageFacts]) -> list[Problem
                     fix=first.fix or "fix or remove the images",
                 )
             )
+    if dataset.task_kind != "single":
+        return problems
     training = [look for look in looks if look.split in ("train", "all")]
     labels = dataset.splits[training[0].split].labels if training else np.zeros(0, np.int64)
     # All images of the class, of which a sample may be a part.

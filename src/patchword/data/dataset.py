@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from patchword.data.targets import Labels, Numbers, Targets, TaskKind, joined
 from patchword.errors import DataError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -53,14 +54,14 @@ class TakenColumns:
 class Split:
     """Some images of a data set, in a fixed order.
 
-    names: a readable, unique name for each image. labels [N] int64: index into the
-    data set's classes. rows [N]: where the reader finds each image. max_pixels: larger images
-    are refused when read. groups: of a table's group column, "" for images in no group.
+    names: a readable, unique name for each image. targets: what each is labelled with. rows [N]: where the reader finds
+    each image. max_pixels: larger images are refused when read. groups: of a table's group column, "" for images in no
+    group.
     """
 
     name: str
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
+    targets: Targets
     reader: Reader
     rows: NDArray[np.int64]
     max_pixels: int = MAX_PIXELS
@@ -68,6 +69,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] int64: index into the data set's classes. Raises: DataError if images do not have one class each."""
+        if not isinstance(self.targets, Labels):
+            raise one_class_only(f"the split {self.name}", self.targets.kind)
+        return self.targets.values
 
     def source(self, index: int) -> Source:
         """The image at `index`, for `images.decode`: a path, bytes or an array."""
@@ -79,14 +87,23 @@ class Split:
             self,
             name=name or self.name,
             names=tuple(self.names[i] for i in chosen),
-            labels=self.labels[chosen],
+            targets=self.targets.subset(chosen),
             rows=self.rows[chosen],
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
         )
 
     def counts(self, num_classes: int) -> list[int]:
-        """Images of each class."""
-        return [int(count) for count in np.bincount(self.labels, minlength=num_classes)]
+        """Images of each class; an image of several counts for each."""
+        return self.targets.counts(num_classes)
+
+
+def one_class_only(what: str, kind: TaskKind) -> DataError:
+    """The error of a function that works only with one class for each image."""
+    have = "several classes for an image" if kind == "multi" else "numbers instead of classes"
+    return DataError(
+        f"{what} has {have}, which only check, train, evaluate (without --probe) and predict support",
+        "give data with one class for each image",
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,7 @@ class Dataset:
     passed_by: skipped files, counted by reason. readings: decisions about folders or columns that
     a user might not expect, one line each. problems: what was found while listing; `check_data` adds what
     only decoding shows.
-    columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
+    classes: none if images are labelled with numbers. columns: of a table. split_seed: of a split made here (`splits.py`), None when the data came split.
     """
 
     path: str
@@ -132,6 +149,17 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     split_seed: int | None = None
     columns: TakenColumns | None = None
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """What images are labelled with: "single" (one class), "multi" (any number of classes) or "number"."""
+        return next(iter(self.splits.values())).targets.kind if self.splits else "single"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a model of these data gives: the classes, or the names of the numbers."""
+        targets = next(iter(self.splits.values())).targets if self.splits else None
+        return targets.names if isinstance(targets, Numbers) else self.classes
 
     @property
     def training(self) -> Split:
@@ -160,7 +188,7 @@ class Dataset:
         return Split(
             name="all",
             names=tuple(name for split in splits for name in split.names),
-            labels=np.concatenate([split.labels for split in splits]),
+            targets=joined([split.targets for split in splits]),
             reader=_Joined(splits),
             rows=np.arange(sum(map(len, splits)), dtype=np.int64),
             max_pixels=splits[0].max_pixels,

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,7 +167,7 @@ def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
             continue
         if len({x.split for x in group}) > 1:
             across.append(group)
-        if len({dataset.splits[x.split].labels[x.index] for x in group}) > 1:
+        if len({_target(dataset, x) for x in group}) > 1:
             labels.append(group)
         within += len(group) - len({x.split for x in group})
     problems = []
@@ -182,10 +182,16 @@ def duplicates(dataset: Dataset, looks: Sequence[ImageFacts]) -> list[Problem]:
         problems.append(Problem(severity="warning", message=message, fix=fix))
     if labels:
         group = labels[0]
-        label = dataset.splits[group[0].split].labels[group[0].index]
-        other = next(x for x in group if dataset.splits[x.split].labels[x.index] != label)
-        message = f"{sum(map(len, labels))} images have a copy in another class, {_pair(dataset, [group[0], other])}"
-        problems.append(Problem(severity="warning", message=message, fix="keep each in one class"))
+        target = _target(dataset, group[0])
+        other = next(x for x in group if _target(dataset, x) != target)
+        single = dataset.task_kind == "single"
+        where, fix = (
+            ("in another class", "keep each in one class")
+            if single
+            else ("with other labels", "label copies alike")
+        )
+        message = f"{sum(map(len, labels))} images have a copy {where}, {_pair(dataset, [group[0], other])}"
+        problems.append(Problem(severity="warning", message=message, fix=fix))
     if within:
         repeats = "image is a duplicate" if within == 1 else "images are duplicates"
         problems.append(Problem(severity="note", message=f"{within} {repeats} of another in the same split"))
@@ -198,6 +204,10 @@ def _pair(dataset: Dataset, looks: Sequence[ImageFacts]) -> str:
 
 def _name(dataset: Dataset, look: ImageFacts) -> str:
     return dataset.splits[look.split].names[look.index]
+
+
+def _target(dataset: Dataset, look: ImageFacts) -> Hashable:
+    return dataset.splits[look.split].targets.key(look.index)
 
 
 def _mean(look: ImageFacts) -> float:

@@ -55,6 +55,11 @@ def _read(path: str | Path, request: OpenRequest) -> Dataset:
         raise DataError("the path of the data is empty", "give `digits`, a folder, a .zip or a table")
     if re.match(r"[a-z][a-z0-9+.-]+://", text):
         raise DataError(f"{text} is a URL, but data must be on disk", "download it and give its path")
+    if request.labels is not None and not Path(text).is_dir() and (Path(text).exists() or text == "digits"):
+        raise DataError(
+            f"--labels labels the images of a folder, and {text} is not one",
+            "give the folder of the images, or remove --labels",
+        )
     for source in SOURCES:
         if source.recognises(text):
             return _limited(source.read(text, request), request.max_pixels)

@@ -10,6 +10,8 @@ TABLE_OPTIONS = {
     "image_column": "--image-column",
     "label_column": "--label-column",
     "split_column": "--split-column",
+    "label_separator": "--label-separator",
+    "target_column": "--target-column",
     "group_column": "--group-column",
 }
 FOLDER_OPTIONS = {"class_level": "--class-level"}
@@ -21,7 +23,10 @@ class OpenRequest:
 
     split_seed: another number gives another split; the seed of the training changes nothing, so that two
     trainings on the same data hold out the same images. image_column, label_column, split_column: of a table;
-    None takes the usual names. ignore_unknown_classes: leave images out of the evaluation split whose class
+    None takes the usual names. label_column: several columns of 0 and 1, separated by commas, give images any number
+    of classes; so does label_separator, which separates the classes in a cell. target_column: numbers instead of
+    classes, from one column or several, separated by commas. labels: a table that labels the images of a folder
+    without class folders. ignore_unknown_classes: leave images out of the evaluation split whose class
     training has not, instead of refusing. class_level: how many folders deep the class folders lie, below the data
     or their split folder; None finds out, and refuses what can be read in two ways. max_pixels: larger images are
     refused. val: other data, whose images become the evaluation split. folds, fold: split all images into so many
@@ -34,6 +39,9 @@ class OpenRequest:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    label_separator: str | None = None
+    target_column: str | None = None
+    labels: str | None = None
     ignore_unknown_classes: bool = False
     class_level: int | None = None
     max_pixels: int = MAX_PIXELS
@@ -45,6 +53,16 @@ class OpenRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             raise SettingsError(f"max_pixels is {self.max_pixels!r}", "give a whole number from 1")
+        if self.label_separator is not None and not self.label_separator:
+            raise SettingsError("--label-separator is empty", "give the text between two classes, e.g. ';'")
+        if self.target_column is not None:
+            other = (self.label_column is not None and "--label-column") or (
+                self.label_separator and "--label-separator"
+            )
+            if other:
+                raise SettingsError(
+                    f"--target-column gives numbers and {other} gives classes", "remove one of them"
+                )
         if self.folds is not None and (not isinstance(self.folds, int) or self.folds < 2):
             raise SettingsError(f"--folds is {self.folds!r}", "give a whole number from 2, such as 5")
         if self.folds is not None and self.val is not None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from patchword.data.contents import equal_files, hashes_of
 from patchword.data.dataset import Dataset, Split
+from patchword.data.targets import Labels, Targets
 
 HELD_OUT = 0.2
 # Blocks are short: numbers at a regular distance could otherwise all fall on one side.
@@ -36,7 +37,7 @@ def place_of(key: str, seed: int) -> float:
 
 
 def held_out(
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Targets,
     keys: Sequence[str],
     seed: int,
     *,
@@ -45,7 +46,7 @@ def held_out(
 ) -> NDArray[np.bool_]:
     """Which images are held out of training: those whose key's place is below `share`.
 
-    keys: names; images with the same key are on one side. contents: images that share one are copies and are on
+    labels: a class for each image [N], or any targets. keys: names; images with the same key are on one side. contents: images that share one are copies and are on
     one side, held out only if every copy's key would be.
 
     A class with two or more images (copies counted once) has some on both sides: where chance leaves one side
@@ -65,13 +66,16 @@ def held_out(
         np.maximum.at(highest, groups, places)
         places = highest[groups]
     held = places < share
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    strata = (Labels(labels) if isinstance(labels, np.ndarray) else labels).strata()
+    for members in strata:
+        there = np.unique(places[members])
+        if len(there) > 1 and not held[members].any():
+            held[members] = places[members] == there[0]
+    # An image of several classes may be the last of one and the first of another: to train on a class comes first.
+    for members in strata:
         there = np.unique(places[members])
         if len(there) < 2:
             held[members] = False
-        elif not held[members].any():
-            held[members] = places[members] == there[0]
         elif held[members].all():
             held[members] = places[members] < there[-1]
     if groups is not None and len(groups):
@@ -124,7 +128,7 @@ def split_in_two(whole: Split, seed: int, keys: Sequence[str] | None = None) -> 
         groups = [group or None for group in whole.groups]
         contents = joined(keys if contents is None else contents, groups).tolist()
         keys = [group or key for group, key in zip(whole.groups, keys, strict=True)]
-    mask = held_out(whole.labels, keys, seed, contents=contents)
+    mask = held_out(whole.targets, keys, seed, contents=contents)
     return {
         "train": whole.subset(np.flatnonzero(~mask), "train"),
         "val": whole.subset(np.flatnonzero(mask), "val"),
@@ -135,8 +139,7 @@ def file_list_sha256(dataset: Dataset) -> str:
     """A fingerprint of what is in which split under which class; image contents are not read."""
     digest = hashlib.sha256()
     for split in dataset.splits.values():
-        for name, label in zip(split.names, split.labels.tolist(), strict=True):
-            digest.update(
-                f"{split.name}\0{name}\0{dataset.classes[label]}\n".encode("utf-8", "surrogatepass")
-            )
+        for i, name in enumerate(split.names):
+            target = split.targets.text(i, dataset.classes)
+            digest.update(f"{split.name}\0{name}\0{target}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -78,7 +78,13 @@ def read_truth(path: str | Path, request: OpenRequest | None = None) -> Truth:
     request = request or OpenRequest()
     text = str(path)
     columns = table.read_columns(text)
-    taken = choose_columns(text, columns, request).taken
+    choice = choose_columns(text, columns, request)
+    if len(choice.labels) > 1:
+        raise DataError(
+            f"{text}: {len(choice.labels)} label columns are given, and predictions are scored against one",
+            "pass the column of the class with --label-column",
+        )
+    taken = choice.taken
     if taken.image not in columns.values:
         holds = "image bytes" if taken.image in columns.pictures else "lists or records"
         raise DataError(

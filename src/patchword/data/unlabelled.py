@@ -15,6 +15,7 @@ from patchword.data.dataset import Reader, Split
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.sources import digits, folder, table, zipped
+from patchword.data.targets import Labels
 from patchword.errors import DataError, ImageError, plural
 from patchword.images.decode import Source
 from patchword.images.suffixes import SUFFIXES, is_hidden
@@ -122,7 +123,7 @@ def _named(
 ) -> Unlabelled:
     nothing = np.full(len(names), -1, dtype=np.int64)
     rows = np.arange(len(names), dtype=np.int64)
-    split = Split(name="all", names=tuple(names), labels=nothing, reader=reader, rows=rows)
+    split = Split(name="all", names=tuple(names), targets=Labels(nothing), reader=reader, rows=rows)
     return Unlabelled(split=split, skipped=skipped, unreadable=unreadable)
 
 

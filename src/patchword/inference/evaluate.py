@@ -105,6 +105,10 @@ class Evaluation:
     probe: ProbeReport | None = None
 
     @property
+    def headline(self) -> str:
+        return f"top-1 {100 * self.top1:.1f} %"
+
+    @property
     def coverage(self) -> str:
         """ "over 3 of 4 classes (none of 'd')" if some have no scored image; "" if all have one."""
         lost = [n for n, c in zip(self.class_names, self.classes, strict=True) if not c.images]

@@ -21,9 +21,9 @@ from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, Route, answers, fitted, make_plan
 from patchword.inference.inputs import Many, Picture, check_at_least_one, many_of, named, untorched
+from patchword.inference.outputs import read_output
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import Given, reading_of
-from patchword.metrics import softmax
 from patchword.metrics.calibration import FEWEST_IMAGES
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
@@ -384,13 +384,10 @@ class Model(nn.Module):
     def _prediction(
         self, answer: Output, source: Picture | None, value_range: ValueRange | None
     ) -> Prediction:
-        error, probabilities = "", None
-        if answer.values is None:
-            assert answer.error is not None
-            error = answer.error.about(answer.name)
-        else:
-            probabilities = softmax(answer.values)
+        probabilities, numbers = read_output(self.card, self.classes, answer.values)
+        error = "" if answer.error is None else answer.error.about(answer.name)
         return Prediction(
+            numbers=numbers,
             name=answer.name,
             classes=self.classes,
             probabilities=probabilities,

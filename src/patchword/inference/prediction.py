@@ -1,6 +1,6 @@
 """A classifier's prediction for one image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchword.errors import ImageError
+from patchword.errors import DataError, ImageError
 from patchword.images.decode import Source, decode
 from patchword.images.preprocess import ValueRange
 
@@ -22,9 +22,9 @@ class Prediction:
     """The probability of every class for one image, or the reason why there is none.
 
     name: the file, or the name given to the image. probabilities: [classes] float32 in the order of
-    `classes`, summing to 1; None if the image could not be read, with the reason and fix in `error`.
+    `classes`, summing to 1, or each on its own if the model gives several classes; None if the image could not be read, with the reason and fix in `error`.
     source, value_range: for `plot`, which reads the image again. true: the image's class, if it was compared with
-    labels; see `correct`.
+    labels; see `correct`. numbers: what a model of numbers predicts, by name; it has no probabilities.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Prediction:
     source: Source | Callable[[], Source] | None = field(default=None)
     value_range: ValueRange | None = None
     true: str | None = None
+    numbers: Mapping[str, float] | None = None
 
     @property
     def correct(self) -> bool | None:
@@ -54,6 +55,8 @@ class Prediction:
 
     def ranked(self, k: int = 5) -> list[tuple[int, float]]:
         """Like `top`, but with class indices instead of names."""
+        if self.numbers is not None:
+            raise DataError("this model predicts numbers, not classes", "read .numbers")
         if self.probabilities is None:
             raise ImageError(f"{self.name}: {self.error}", "check .error before reading the prediction")
         # A stable sort keeps equal probabilities in class order.
@@ -68,6 +71,8 @@ class Prediction:
         found: dict[str, Any] = {"file": self.name}
         if self.true is not None:
             found["true"] = self.true
+        if self.numbers is not None:
+            return {**found, "numbers": dict(self.numbers)}
         if self.probabilities is None:
             return {**found, "error": self.error}
         if self.true is not None:
@@ -114,6 +119,8 @@ class Prediction:
         return decode(source, name=self.name, value_range=self.value_range)
 
     def __repr__(self) -> str:
+        if self.numbers is not None:
+            return f"<Prediction {self.name}: {', '.join(f'{n} {v:.4g}' for n, v in self.numbers.items())}>"
         if self.probabilities is None:
             return f"<Prediction {self.name}: {self.error}>"
         return f"<Prediction {self.name}: {', '.join(f'{n} {p:.2f}' for n, p in self.top(3))}>"

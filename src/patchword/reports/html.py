@@ -85,7 +85,9 @@ def _environment() -> Environment:
 
 def page(run: RunFiles) -> dict[str, Any]:
     """All values that the templates use, by section."""
-    evaluation = sections.with_ranks(run.evaluation) if run.evaluation else None
+    # Scores of several classes or of numbers have their own section; the others are about one class per image.
+    targets = run.evaluation if run.evaluation and "task" in run.evaluation else None
+    evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not targets else None
     per_class = sections.per_class(run, evaluation)
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
@@ -94,6 +96,7 @@ def page(run: RunFiles) -> dict[str, Any]:
         "data": run.data,
         "title": sections.data_name(run),
         "evaluation": evaluation,
+        "targets": targets,
         "progress": sections.progress(run),
         "hints": sections.hints(run, evaluation),
         "charts": curves.charts(run),

@@ -37,7 +37,7 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     from patchword.training.train import start_run
 
     # A resumed run must find the same images again.
-    facts = {**prepared.report.to_dict(), "opening": asdict(prepared.opening)}
+    facts = {**prepared.report.to_dict(), "opening": _opening(prepared)}
     if prepared.teaching is not None:
         facts[TAUGHT_BY] = prepared.teaching.facts()
     if os.path.exists(prepared.dataset.path):
@@ -57,6 +57,12 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
             prepared.store,
         )
         return finish(result.folder, result.settings, prepared.dataset, result.skipped)
+
+
+def _opening(prepared: Prepared) -> dict[str, Any]:
+    """How the data were opened, independent of the folder that the run is resumed from."""
+    labels = prepared.opening.labels
+    return asdict(prepared.opening) | {"labels": labels and os.path.abspath(labels)}
 
 
 def resume_folder(

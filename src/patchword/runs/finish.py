@@ -12,6 +12,7 @@ from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.inference.evaluate import Evaluation, TrainingScore
+    from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model
     from patchword.training.config import TrainSettings
     from patchword.training.runfolder import RunFolder
@@ -23,7 +24,7 @@ class Run:
 
     folder: Path
     settings: "TrainSettings"
-    evaluation: "Evaluation"
+    evaluation: "Evaluation | TargetEvaluation"
     skipped: tuple[tuple[str, str], ...]
 
     @property
@@ -34,23 +35,27 @@ class Run:
         return load(self.folder)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, top-1 {100 * self.evaluation.top1:.1f} %)"
+        return f"Run({str(self.folder)!r}, {self.evaluation.headline})"
 
 
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
-    from patchword.inference.evaluate import evaluate as score
+    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate_targets import score
     from patchword.inference.load import load
     from patchword.reports.html import write_report
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
     model = load(folder / LAST)
     evaluation = replace(score(model, dataset), data=dataset.path)
-    run_folder = RunFolder(folder)
-    training = _score_of_probe(settings, dataset, run_folder) or _training_score(model, dataset, run_folder)
-    evaluation = replace(evaluation, training=training)
-    _keep_temperature(folder / LAST, evaluation)
+    if isinstance(evaluation, Evaluation):
+        run_folder = RunFolder(folder)
+        training = _score_of_probe(settings, dataset, run_folder) or _training_score(
+            model, dataset, run_folder
+        )
+        evaluation = replace(evaluation, training=training)
+        _keep_temperature(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)

@@ -162,19 +162,20 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     None if it cannot be foreseen; the check then says what is wrong.
     """
     from patchword.training.choose import choose
-    from patchword.training.recipes.facts import DataFacts, written_signs
+    from patchword.training.recipes.facts import DataFacts, task_of, written_signs
 
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
         return None
     facts = DataFacts(
         num_images=len(dataset.training),
-        num_classes=len(dataset.classes),
+        num_classes=len(dataset.outputs),
         channels=channels,
         size=size,
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
         mirrors=not written_signs(dataset.classes),
+        task=task_of(dataset),
         weights=None if start is None else start.source.card,
     )
     try:

@@ -92,8 +92,10 @@ def typed(cls: type, path: str, value: Any, where: str) -> Any:
     """
     *parts, name = path.split(".")
     owner: Any = cls
-    for part in parts:
+    for part, below in zip(parts, [*parts[1:], name], strict=True):
         owner = hints(owner)[part]
+        # Of a part of several kinds, the first that has the field.
+        owner = next((kind for kind in kinds_of(owner) if below in hints(kind)), owner)
     plain = _from_text(value) if isinstance(value, str) else value
     return build(hints(owner)[name], plain, where, path, text=value)
 

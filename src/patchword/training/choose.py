@@ -8,6 +8,7 @@ from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError, plural
+from patchword.training.augment.settings import MixSettings
 from patchword.training.autotune import choose_tune
 from patchword.training.config import TrainSettings
 from patchword.training.doubts import doubts
@@ -15,6 +16,7 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import DESCRIPTIONS, default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.training.tasks.settings import ClassifySettings, RegressSettings
 from patchword.training.tune import Head, Last, LoRA
 
 # Settings that mean training, not only fitting a head.
@@ -52,6 +54,7 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     else:
         who = overlay.source("run.recipe")
     by_recipe, choices = recipe_named(name)(facts, overlay)
+    by_recipe = _for_targets(by_recipe, facts)
     sources = {"": f"recipe {name}"}
     if "optim.lr" in overlay.entries and "optim.lr_rule" not in overlay.entries:
         # A rate that the user gives is the rate of the run.
@@ -63,6 +66,7 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     sources |= overlay.sources()
     settings = overlay.laid_over(by_recipe)
     _check_tune(settings, facts)
+    _check_task(settings, dataset, facts)
     _check_classes(settings, dataset, sources)
     if overlay.has_file():
         choices = []
@@ -72,6 +76,33 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
         sources=sources,
         choices=(*choices, *doubts(settings, by_recipe, facts), *_unused(settings, overlay)),
     )
+
+
+def _for_targets(settings: TrainSettings, facts: DataFacts) -> TrainSettings:
+    """The recipe's settings with the task of the data: recipes are written for one class per image."""
+    if isinstance(facts.task, ClassifySettings):
+        return settings
+    settings = replace(settings, task=facts.task)
+    if isinstance(facts.task, RegressSettings):
+        # Between two objects that are mixed there is no measure.
+        settings = replace(settings, augment=replace(settings.augment, mixing=MixSettings()))
+    return settings
+
+
+def _check_task(settings: TrainSettings, dataset: Dataset, facts: DataFacts) -> None:
+    """Raises: SettingsError if the settings ask for another kind of training than the targets."""
+    task, wanted = settings.task, facts.task
+    if task.kind != wanted.kind:
+        raise SettingsError(
+            f"task.kind is {task.kind!r}, but {dataset.path} is labelled for {wanted.kind!r}",
+            "remove the setting, or read the data with --label-column, --label-separator or --target-column",
+        )
+    if isinstance(task, RegressSettings) and len(task.mean) != len(dataset.outputs):
+        raise SettingsError(
+            f"task.mean has {plural(len(task.mean), 'value')}, but {dataset.path} has "
+            f"{plural(len(dataset.outputs), 'number')} for each image",
+            "remove task.mean and task.std; they come from the data",
+        )
 
 
 def choose_here(
@@ -129,7 +160,7 @@ def _unused(settings: TrainSettings, overlay: Overlay) -> list[Choice]:
 
 
 def _check_classes(settings: TrainSettings, dataset: Dataset, sources: Mapping[str, str]) -> None:
-    wanted, there = settings.model.head.num_classes, len(dataset.classes)
+    wanted, there = settings.model.head.num_classes, len(dataset.outputs)
     if wanted == there:
         return
     who = tree.source_of("model.head.num_classes", sources)

@@ -39,6 +39,23 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None
     return (terms if weights is None else terms * weights).sum()
 
 
+def multi_label(logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    """Sum over the batch of the mean over the classes of -(w · t · log p + (1 - t) · log(1 - p)). positive [C]: w."""
+    terms = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=positive, reduction="none")
+    return terms.mean(1).sum()
+
+
+def focal(logits: Tensor, targets: Tensor, gamma: float, positive: Tensor) -> Tensor:
+    """Like `multi_label`, each term times |t - p|^gamma.
+
+    Source: Lin et al. 2017 (arXiv 1708.02002), equation 4; for targets between 0 and 1 as in Li et al. 2020 (arXiv
+    2006.04388), equation 5.
+    """
+    logits = logits.float()
+    terms = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive, reduction="none")
+    return (terms * (targets - logits.sigmoid()).abs() ** gamma).mean(1).sum()
+
+
 def above(targets: Tensor, threshold: float) -> Tensor:
     """Targets [B, C] as 1 above the threshold, else 0: each class that was mixed in is present or not.
 

@@ -22,9 +22,13 @@ from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
 from patchword.training.tasks.make import make_module
+from patchword.training.tasks.settings import ClassifySettings, RegressSettings
 from patchword.training.tune import Head
 
 WIDTH, LABEL = 80, 10
+
+
+_OUTPUTS = {"single": ("class", "classes"), "multi": ("class", "classes"), "number": ("number", "numbers")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +90,7 @@ Lines = Iterator[tuple[str, str]]
 
 
 def _data(dataset: Dataset, chosen: Chosen) -> Lines:
-    held_out = (
-        f"{len(dataset.evaluation):,} held-out images, {plural(len(dataset.classes), 'class', 'classes')}"
-    )
+    held_out = f"{len(dataset.evaluation):,} held-out images, {plural(len(dataset.outputs), *_OUTPUTS[dataset.task_kind])}"
     yield "data", f"{dataset.path}: {len(dataset.training):,} training and {held_out}"
     for choice in chosen.choices:
         yield "choices", f"{choice.what}: {choice.why}"
@@ -144,8 +146,12 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     yield "optimiser", f"{optim.method}, {moments}, weight decay {optim.weight_decay:g}, {clip}"
     yield from _augmentation(settings)
     task = settings.task
-    loss = f"{task.loss.replace('_', ' ')}, smoothing {task.label_smoothing:g}, balance {task.balance}"
-    if task.distill.teacher:
+    loss = task.loss.replace("_", " ")
+    if isinstance(task, ClassifySettings):
+        loss += f", smoothing {task.label_smoothing:g}"
+    if not isinstance(task, RegressSettings):
+        loss += f", balance {task.balance}"
+    if isinstance(task, ClassifySettings) and task.distill.teacher:
         loss += (
             f"; {task.distill.method} distillation from {task.distill.teacher}, alpha {task.distill.alpha:g}"
         )

@@ -48,7 +48,7 @@ def draw_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -> tu
     draws = Draws(settings.run.seed, 0, samples)
     views = Augment(settings.augment, settings.view_size)(images, draws)
     mixed, shares = mix(views, torch.eye(count), settings.augment.mixing, draws)
-    names = [dataset.classes[dataset.training.labels[row]] for row in rows]
+    names = [dataset.training.targets.text(row, dataset.classes).replace("\x1f", " + ") for row in rows]
     return tuple(
         TrainingView(
             name=dataset.training.names[row],

@@ -70,7 +70,7 @@ def clock(seconds: float) -> str:
 
 
 # The scores that one line shows, with their label; the first that occur.
-_PERCENT = {"val_top1": "top-1"}
+_PERCENT = {"val_top1": "top-1", "val_map": "mAP"}
 
 
 def epoch_line(record: dict[str, Any]) -> str:
@@ -79,6 +79,8 @@ def epoch_line(record: dict[str, Any]) -> str:
     for name, label in _PERCENT.items():
         if name in record:
             text += f"  {label} {100 * record[name]:5.1f} %"
+    if "val_r2" in record:
+        text += f"  R2 {record['val_r2']:.3f}"
     if "val_loss" in record:
         text += f"  val loss {record['val_loss']:.3f}"
     return f"{text}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"

@@ -13,6 +13,7 @@ from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice
+from patchword.training.tasks.settings import ClassifySettings
 
 # Keys in data.json: the teacher of the run, and in it the images that the teacher was trained on.
 TAUGHT_BY, TRAINED_ON = "teacher", "trained_on"
@@ -117,6 +118,10 @@ def with_teacher(chosen: Chosen, teaching: Teaching) -> Chosen:
     """The settings with the teacher's hash, and how it teaches. Raises: SettingsError if it cannot teach this model."""
     settings = chosen.settings
     task, card = settings.task, teaching.card
+    if not isinstance(task, ClassifySettings):
+        raise SettingsError(
+            "--teacher needs data with one class for each image", "remove --teacher, or give such data"
+        )
     refuse_other_images(teaching, settings)
     if task.distill.sha256 not in ("", teaching.sha256):
         raise SettingsError(

@@ -78,7 +78,7 @@ def start_run(
     progress.message(f"device: {described(device)}")
     model = new_model(chosen.settings)
     if start is not None:
-        for change in fill(model, start, chosen.settings, dataset.classes):
+        for change in fill(model, start, chosen.settings, dataset.outputs):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         card = start.source.card
         kept = 0 if "head" in card.untrained else len(set(card.classes) & set(dataset.classes))

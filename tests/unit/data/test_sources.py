@@ -255,7 +255,7 @@ def test_labels_that_are_none_and_labels_that_are_several(tmp_path: Path) -> Non
     table.write_text("\n".join(json.dumps(row) for row in [*rows, {"image": "4.png", "label": float("nan")}]))
     data = open_data(table)
     assert data.classes == ("x", "y") and "has 1 row without a label" in data.problems[0].message
-    table.write_text(json.dumps({"image": "0.png", "label": ["x", "y"]}))
+    table.write_text(json.dumps({"image": "0.png", "label": {"x": 1}}))
     with pytest.raises(DataError, match="1 label of 1 holds a list instead of one class"):
         open_data(table)
 

@@ -278,9 +278,10 @@ def test_parquet_names_columns_of_lists_and_finds_image_bytes_under_any_name(pla
     pq.write_table(pa.table(table), place / "t.parquet")
     data = open_data(place / "t.parquet")
     assert data.columns is not None and (data.columns.image, data.columns.label) == ("pixels", "cls")
-    pq.write_table(pa.table({"jpg": content, "labels": [[name] for name in LABELS]}), place / "u.parquet")
+    boxes = [[{"label": name}] for name in LABELS]
+    pq.write_table(pa.table({"jpg": content, "labels": boxes}), place / "u.parquet")
     for request in (OpenRequest(), OpenRequest(label_column="labels")):
-        with pytest.raises(DataError, match=r"column labels holds a list in each row, e.g. \['cat'\]"):
+        with pytest.raises(DataError, match=r"column labels holds records, e.g. \[{'label': 'cat'}\]"):
             open_data(place / "u.parquet", request)
     pq.write_table(pa.table({"jpg": content, "what": LABELS}), place / "v.parquet")
     with pytest.raises(DataError, match="columns: jpg, what"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchword.cli.main import run as run_command
 from patchword.data.dataset import Split
+from patchword.data.targets import Labels
 from patchword.errors import SettingsError
 from patchword.model.vit import ViT
 from patchword.training import losses
@@ -174,7 +175,7 @@ def test_small_classes_are_drawn_as_often_as_large_ones() -> None:
     split = Split(
         name="train",
         names=tuple("abcdef"),
-        labels=np.array([0, 0, 1, 0, 0, 0]),
+        targets=Labels(np.array([0, 0, 1, 0, 0, 0])),
         reader=lambda row: b"",
         rows=np.arange(6),
     )

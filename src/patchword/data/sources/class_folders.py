@@ -14,6 +14,7 @@ from patchword.data.sources.skipped import skipped_in, skipped_problems
 from patchword.data.sources.split_names import in_order
 from patchword.data.sources.wrong_level import refuse_containers
 from patchword.data.splits import split_in_two
+from patchword.data.targets import Labels
 
 MakeReader = Callable[[Sequence[str]], Reader]
 
@@ -89,7 +90,7 @@ def _split(
     return Split(
         name=name,
         names=tuple(f for f, _ in files),
-        labels=np.array([label for _, label in files], dtype=np.int64),
+        targets=Labels(np.array([label for _, label in files], dtype=np.int64)),
         reader=make_reader([f for f, _ in files]),
         rows=np.arange(len(files), dtype=np.int64),
     )

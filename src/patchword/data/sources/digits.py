@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Split
 from patchword.data.request import OpenRequest, refuse_folder_options, refuse_table_options
+from patchword.data.targets import Labels
 
 DESCRIPTION = "digits (built in)"
 LEVELS = 16
@@ -77,4 +78,4 @@ def read(path: str, request: OpenRequest) -> Dataset:
 
 def _split(name: str, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> Split:
     names = tuple(f"digits/{row}" for row in rows)
-    return Split(name=name, names=names, labels=labels[rows], reader=Scans(), rows=rows)
+    return Split(name=name, names=names, targets=Labels(labels[rows]), reader=Scans(), rows=rows)

@@ -43,6 +43,8 @@ def recognises(path: str) -> bool:
 
 
 def read(path: str, request: OpenRequest) -> Dataset:
+    if request.labels is not None:
+        return table.read_for_folder(path, request.labels, request)
     listing = list_folder(path)
     labels = table.labels_among(listing.files)
     if labels is not None:

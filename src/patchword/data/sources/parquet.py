@@ -17,7 +17,7 @@ KEPT_GROUPS = 4
 
 
 def read_parquet(path: str) -> Columns:
-    """All columns but image bytes and lists. Raises: DataError if the file is not valid Parquet."""
+    """All columns but image bytes and records. Raises: DataError if the file is not valid Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -26,7 +26,12 @@ def read_parquet(path: str) -> Columns:
         schema = file.schema_arrow
         kinds = {name: schema.field(name).type for name in schema.names}
         pictures = [name for name, kind in kinds.items() if _holds_bytes(kind)]
-        lists = [name for name, kind in kinds.items() if pa.types.is_nested(kind) and name not in pictures]
+        # Lists of plain values may be the classes of an image; lists of records are not.
+        lists = [
+            name
+            for name, kind in kinds.items()
+            if pa.types.is_nested(kind) and not _is_plain_list(kind) and name not in pictures
+        ]
         plain = [name for name in kinds if name not in pictures and name not in lists]
         table = file.read(columns=plain)
         examples = {name: _first(file, name) for name in lists}
@@ -44,6 +49,14 @@ def read_parquet(path: str) -> Columns:
         pictures={name: RowGroups(path, name) for name in pictures},
         class_names=_class_names(schema.metadata),
     )
+
+
+def _is_plain_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    # Floats are rather embeddings or boxes.
+    return bool(is_list and (pa.types.is_string(kind.value_type) or pa.types.is_integer(kind.value_type)))
 
 
 def _first(file: Any, name: str) -> str:
@@ -68,7 +81,9 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
     """The names that Hugging Face's datasets write next to each ClassLabel column."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        found = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and "names" in f}
+        # A Sequence of ClassLabels keeps them one level deeper.
+        inner = {c: f.get("feature", f) if isinstance(f, dict) else f for c, f in features.items()}
+        found = {c: f["names"] for c, f in inner.items() if isinstance(f, dict) and "names" in f}
         return {column: [str(name) for name in names] for column, names in found.items()}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}

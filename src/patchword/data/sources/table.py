@@ -5,8 +5,9 @@ them ({"bytes", "path"}), and a class by name or number; optionally the split.
 """
 
 import os
+import posixpath
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,11 +16,12 @@ from patchword.data.dataset import Dataset, Problem, Reader, Split
 from patchword.data.missing import not_there
 from patchword.data.request import OpenRequest, refuse_folder_options
 from patchword.data.sources.parquet import read_parquet
-from patchword.data.sources.split_names import in_order, split_order
+from patchword.data.sources.split_names import split_order
 from patchword.data.sources.table_columns import Columns, choose_columns, image_column
 from patchword.data.sources.table_groups import group_texts, without_group
-from patchword.data.sources.table_labels import contradicting_rows, label_texts, several_labels
+from patchword.data.sources.table_labels import contradicting_rows
 from patchword.data.sources.table_paths import ImageRoot, files_below, key_of, locate
+from patchword.data.sources.table_targets import RowTargets, row_targets
 from patchword.data.sources.table_text import parse_text
 from patchword.data.splits import split_in_two
 from patchword.data.stamps import Stamp, file_stamp
@@ -74,8 +76,30 @@ def _content(path: str) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror or error})", "copy it again") from error
 
 
-def _origin(path: str) -> Origin:
-    folder = str(Path(path).parent)
+def read_for_folder(folder: str, path: str, request: OpenRequest) -> Dataset:
+    """The images of a folder with the labels of a table, which names them by relative path or unique file name."""
+    refuse_folder_options(request, f"{folder} is labelled by {path}")
+    if not recognises(path):
+        if not Path(path).exists():
+            raise DataError(not_there(path).message, f"give {DESCRIPTION} as --labels")
+        raise DataError(f"--labels {path} is not a table", f"give {DESCRIPTION}")
+    origin = replace(_origin(path, folder), path=path)
+    columns = _columns(path, origin)
+    dataset = _dataset(origin, columns, request)
+    named = {key_of(name, folder) for split in dataset.splits.values() for name in split.names}
+    images = [file for file in files_below(folder) if Path(file).suffix.lower() in SUFFIXES]
+    rest = [file for file in images if posixpath.normpath(file) not in named]
+    problems = []
+    if rest:
+        message = f"{path} has no usable row for {len(rest)} of {plural(len(images), 'image')} in {folder}, e.g. {rest[0]}"
+        problems.append(
+            Problem(severity="warning", message=f"{message}; they are not used", fix="add rows for them")
+        )
+    return replace(dataset, path=folder, kind="folder with table").with_problems(problems)
+
+
+def _origin(path: str, folder: str | None = None) -> Origin:
+    folder = str(Path(path).parent) if folder is None else folder
 
     def is_there(file: str) -> bool:
         return os.path.isfile(os.path.join(folder, file))
@@ -171,10 +195,10 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The image and the label of each row."""
+    """The image and the target of each row."""
 
     names: Sequence[str | None]
-    texts: Sequence[str | None]
+    targets: RowTargets
     keys: Sequence[str] | None
     reader: Reader
     groups: Sequence[str] | None = None
@@ -183,7 +207,7 @@ class _Rows:
         return Split(
             name=name,
             names=tuple(str(self.names[i]) for i in members),
-            labels=np.array([index[str(self.texts[i])] for i in members], dtype=np.int64),
+            targets=self.targets.make(members, index),
             reader=self.reader,
             rows=np.array(members, dtype=np.int64),
             groups=None if self.groups is None else tuple(self.groups[i] for i in members),
@@ -194,33 +218,33 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
     path = origin.path
     choice = choose_columns(path, columns, request)
     taken = choice.taken
-    class_names = columns.class_names.get(taken.label)
-    texts = label_texts(path, columns.values[taken.label], class_names)
-    problems = [*choice.problems]
-    images, found = _images(origin, columns, taken.image, len(texts))
+    targets = row_targets(path, columns, choice, request)
+    images, found = _images(origin, columns, taken.image, columns.num_rows)
     groups = group_texts(path, columns, request.group_column)
-    rows = _Rows(images.names, texts, images.keys, images.reader, groups)
-    problems += [*found, *without_group(path, request.group_column, groups)]
-    if class_names is None:
-        problems += several_labels(path, taken.label, texts)
+    rows = _Rows(images.names, targets, images.keys, images.reader, groups)
+    problems = [
+        *choice.problems,
+        *found,
+        *targets.problems,
+        *without_group(path, request.group_column, groups),
+    ]
     if rows.keys is not None:
-        problems += contradicting_rows(
-            path, rows.keys, [t if n else None for t, n in zip(texts, rows.names, strict=True)]
-        )
-    good = [i for i, text in enumerate(texts) if text and rows.names[i]]
+        texts = [t if n else None for t, n in zip(targets.texts(), rows.names, strict=True)]
+        problems += contradicting_rows(path, rows.keys, texts, targets.kind)
+    good = [i for i in range(columns.num_rows) if targets.has(i) and rows.names[i]]
     if not good:
         raise DataError(
             f"{path}: no row has both an image and a label",
             f"check the columns {taken.image} and {taken.label}",
         )
-    if len(good) < len(texts):
-        lacking = plural(len(texts) - len(good), "row")
+    if len(good) < columns.num_rows:
+        lacking = plural(columns.num_rows - len(good), "row")
         message = f"{path} has {lacking} without a label or an image"
         problems.append(Problem(severity="warning", message=message, fix="complete or remove these rows"))
     members, unsplit = _by_split(path, good, choice.splits, taken.split)
     training = members.get("train") or members.get("all") or good
-    classes = tuple(class_names or in_order(str(texts[i]) for i in training))
-    splits, unknown = _splits(path, rows, members, classes, bool(class_names), request)
+    classes = targets.classes(training)
+    splits, unknown = _splits(path, rows, members, classes, request)
     seed = None
     if set(splits) == {"all"} and request.split:
         seed = request.split_seed
@@ -231,6 +255,7 @@ def _dataset(origin: Origin, columns: Columns, request: OpenRequest) -> Dataset:
         kind=origin.kind,
         classes=classes,
         splits=splits,
+        readings=targets.readings,
         problems=(*problems, *unsplit, *unknown, Problem(severity="note", message=taken.text)),
         split_seed=seed,
         columns=taken,
@@ -279,16 +304,17 @@ def _splits(
     rows: _Rows,
     members: dict[str, list[int]],
     classes: tuple[str, ...],
-    own_list: bool,
     request: OpenRequest,
 ) -> tuple[dict[str, Split], list[Problem]]:
     """The splits without images of classes that training has not, and a problem for those."""
     index = {name: i for i, name in enumerate(classes)}
+    own_list = rows.targets.listed is not None
     known_to = f"its own list of {len(classes)} class names does" if own_list else "train does"
     splits, problems = {}, []
     for name, all_rows in members.items():
-        known = [i for i in all_rows if rows.texts[i] in index]
-        unknown = sorted({str(rows.texts[i]) for i in all_rows} - set(index))
+        foreign = {i: names for i in all_rows if (names := rows.targets.unknown(i, index))}
+        known = [i for i in all_rows if i not in foreign]
+        unknown = sorted({name for names in foreign.values() for name in names})
         if unknown:
             listed = ", ".join(f"{u!r}{suggestion(u, classes)}" for u in unknown[:8])
             left_out = plural(len(all_rows) - len(known), "image")

@@ -1,5 +1,6 @@
 """Choose the image, label and split columns of a table."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,9 +83,10 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """taken: by name. splits: of each row, "" where it has none; None if the table has no split."""
+    """taken: by name. labels: the columns that label the images, several of 0 and 1 or of numbers. splits: of each row, "" where it has none; None if the table has no split."""
 
     taken: TakenColumns
+    labels: tuple[str, ...]
     splits: Sequence[str] | None
     problems: tuple[Problem, ...]
 
@@ -100,20 +102,37 @@ def choose_columns(path: str, columns: Columns, request: OpenRequest) -> Choice:
     Raises: DataError if a column does not exist or the choice is ambiguous; it lists all columns.
     """
     image = image_column(path, columns, request.image_column)
-    label = _label(path, columns, request.label_column, image)
-    if label in columns.lists:
-        raise DataError(
-            f"{path}: column {label} holds a list in each row, e.g. {columns.lists[label]}, but patchword "
-            "needs one class per image",
-            "add a column with one class per row, and pass it with --label-column",
-        )
-    split, splits = _split(path, columns, request.split_column, (image, label))
-    problems = _unused_splits(path, columns, (image, label), split)
+    labels = _labels(path, columns, request, image)
+    for label in labels:
+        if label in columns.lists:
+            raise DataError(
+                f"{path}: column {label} holds records, e.g. {columns.lists[label]}, not classes",
+                "pass a column of classes, or of lists of classes, with --label-column",
+            )
+    split, splits = _split(path, columns, request.split_column, (image, *labels))
+    problems = _unused_splits(path, columns, (image, *labels), split)
     # Flags such as is_train and is_test are read together.
-    used = {image, label, *split}
+    used = {image, *labels, *split}
     others = tuple(name for name in columns.names if name not in used)
-    taken = TakenColumns(image=image, label=label, split=" and ".join(split) or None, others=others)
-    return Choice(taken=taken, splits=splits, problems=tuple(problems))
+    taken = TakenColumns(
+        image=image, label=", ".join(labels), split=" and ".join(split) or None, others=others
+    )
+    return Choice(taken=taken, labels=labels, splits=splits, problems=tuple(problems))
+
+
+def _labels(path: str, columns: Columns, request: OpenRequest, image: str) -> tuple[str, ...]:
+    """The columns that label the images: the target columns, several of 0 and 1, or one of classes."""
+    asked = request.label_column if request.target_column is None else request.target_column
+    if asked is None or asked in columns.names:
+        return (_label(path, columns, asked, image),)
+    names = [name.strip() for name in asked.split(",")]
+    found = tuple(dict.fromkeys(_asked(path, columns, name) for name in names))
+    if len(found) < len(names):
+        option = "--label-column" if request.target_column is None else "--target-column"
+        raise DataError(f"{path}: {option} names a column twice: {asked}", "name each column once")
+    if image in found:
+        raise DataError(f"{path}: column {image} holds the images", f"remove {image} from the list")
+    return found
 
 
 def image_column(path: str, columns: Columns, asked: str | None) -> str:
@@ -146,7 +165,7 @@ def _label(path: str, columns: Columns, asked: str | None, image: str) -> str:
     if spread:
         raise DataError(
             f"{path} has a column for each class ({_listed(spread)}), holding 0 or 1",
-            "write the class of each image into one column, and pass it with --label-column",
+            f"pass them with --label-column {shlex.quote(','.join(spread))}",
         )
     raise _which(path, columns, "label", "--label-column")
 
@@ -186,7 +205,7 @@ def _which(path: str, columns: Columns, what: str, option: str) -> DataError:
 
 
 def _split(
-    path: str, columns: Columns, asked: str | None, used: tuple[str, str]
+    path: str, columns: Columns, asked: str | None, used: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str] | None]:
     """The columns that say the split, and the split of each row."""
     if asked is not None:
@@ -263,7 +282,7 @@ def _split_by_flags(row: Mapping[str, bool | None]) -> str:
 
 
 def _unused_splits(
-    path: str, columns: Columns, used: tuple[str, str], split: tuple[str, ...]
+    path: str, columns: Columns, used: tuple[str, ...], split: tuple[str, ...]
 ) -> list[Problem]:
     """Report unused columns that look like a split."""
     problems = []

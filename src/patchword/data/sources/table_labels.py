@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchword.data.dataset import Problem
+from patchword.data.targets import TaskKind
 from patchword.errors import DataError, plural
 
 # Separators between two labels in one cell. A blank, "-" or "_" is also part of many names.
@@ -83,7 +84,7 @@ def _refusal(path: str, column: str, count: int, rows: int, example: str, why: s
     return DataError(
         f"{path}: {plural(count, 'label')} of {rows} in column {column} {'holds' if count == 1 else 'hold'} several names: {example!r} {why}, but "
         "patchword needs one class per image",
-        "give each image one class, or pass another column with --label-column",
+        "give each image one class, or pass --label-separator if images have several",
     )
 
 
@@ -92,7 +93,7 @@ def _doubt(path: str, column: str, example: str, count: int, why: str) -> Proble
     return Problem(
         severity="warning",
         message=f"{message}; it is treated as a separate class",
-        fix="if such cells hold several labels, give each image one class",
+        fix="if such cells hold several classes, pass --label-separator",
     )
 
 
@@ -138,7 +139,9 @@ def _combinations(path: str, column: str, rows_of: Counter[str]) -> list[Problem
     return []
 
 
-def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[str | None]) -> list[Problem]:
+def contradicting_rows(
+    path: str, names: Sequence[str | None], texts: Sequence[str | None], kind: TaskKind = "single"
+) -> list[Problem]:
     """Warn if an image is in several rows with different labels. Raises: DataError if many do."""
     labels_of: dict[str, dict[str, None]] = defaultdict(dict)
     for name, text in zip(names, texts, strict=True):
@@ -147,9 +150,15 @@ def contradicting_rows(path: str, names: Sequence[str | None], texts: Sequence[s
     twice = [name for name, labels in labels_of.items() if len(labels) > 1]
     if not twice:
         return []
+    fix = (
+        "keep one row per image"
+        if kind == "number"
+        else "keep one row per image; for several classes, write them into one cell as 'a;b'"
+    )
     stand = "1 image is" if len(twice) == 1 else f"{len(twice)} images are"
     example = f"{twice[0]} ({', '.join(labels_of[twice[0]])})"
     message = f"{path}: {stand} in several rows with different labels, e.g. {example}"
     if len(twice) > _MANY * len(labels_of):
-        raise DataError(f"{message}, but patchword needs one class per image", "keep one row per image")
-    return [Problem(severity="warning", message=message, fix="keep one row per image")]
+        needs = "one class per image" if kind == "single" else "one row per image"
+        raise DataError(f"{message}, but patchword needs {needs}", fix)
+    return [Problem(severity="warning", message=message, fix=fix)]

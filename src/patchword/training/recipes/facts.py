@@ -1,9 +1,20 @@
 """Inputs of a recipe besides the user's settings (training/overlay.py): facts about the data and initial weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from patchword.checkpoints.card import ModelCard
 from patchword.data.check import CheckReport, natural_channels
+from patchword.data.dataset import Dataset
+from patchword.data.findings_targets import number_facts
+from patchword.data.targets import MultiLabels, Numbers
+from patchword.training.tasks.settings import (
+    ClassifySettings,
+    MultiLabelSettings,
+    RegressSettings,
+    TaskSettings,
+)
 
 Size = tuple[int, int]
 
@@ -18,6 +29,7 @@ class DataFacts:
         mean, std: per channel, for values in 0..1.
         mirrors: whether a mirrored image probably still belongs to its class.
         weights: the card of the initial weights, if any.
+        task: what the targets ask for, with the scale of numbers.
     """
 
     num_images: int
@@ -28,6 +40,7 @@ class DataFacts:
     std: tuple[float, ...]
     mirrors: bool = True
     weights: ModelCard | None = None
+    task: TaskSettings = field(default_factory=ClassifySettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +58,30 @@ def data_facts(report: CheckReport) -> DataFacts:
     height, width = report.sizes["median"]
     return DataFacts(
         num_images=sum(name not in unreadable for name in dataset.training.names),
-        num_classes=len(dataset.classes),
+        num_classes=len(dataset.outputs),
         channels=natural_channels(dataset),
         size=(height, width),
         mean=tuple(report.channel_mean),
         std=tuple(report.channel_std),
         mirrors=not written_signs(dataset.classes),
+        task=task_of(dataset),
     )
+
+
+def task_of(dataset: Dataset) -> TaskSettings:
+    """The kind of training that the targets ask for. Numbers are normalised by their training mean and deviation."""
+    targets = dataset.training.targets
+    if isinstance(targets, MultiLabels):
+        return MultiLabelSettings()
+    if isinstance(targets, Numbers) and len(targets.values):
+        found = [number_facts(values) for values in targets.values.T.astype(np.float64)]
+        # A constant column is refused by the check.
+        return RegressSettings(
+            mean=tuple(f["mean"] for f in found), std=tuple(f["std"] or 1.0 for f in found)
+        )
+    return ClassifySettings()
 
 
 def written_signs(classes: tuple[str, ...]) -> bool:
     """Whether the classes look like letters or digits (one character or a number), which mirroring would change."""
-    return all(len(name) == 1 or name.isdecimal() for name in classes)
+    return bool(classes) and all(len(name) == 1 or name.isdecimal() for name in classes)

@@ -91,7 +91,9 @@ class Classify:
         classes: tuple[str, ...],
         workers: int,
     ) -> None:
+        assert isinstance(settings.task, ClassifySettings)
         self.settings, self.module, self.classes = settings, module, classes
+        self.task = settings.task
         self.labels = torch.from_numpy(training.labels)
         self.class_counts = np.asarray(training.counts(settings.model.head.num_classes), np.int64)
         module.balance(self.class_counts)
@@ -105,7 +107,7 @@ class Classify:
 
     def sample_weights(self) -> NDArray[np.float64] | None:
         """How often each training image is drawn, relative to the mean: [images], or None if equally often."""
-        task = self.settings.task
+        task = self.task
         if task.balance != "sample":
             return None
         weights = losses.class_weights(torch.from_numpy(self.class_counts), task.balance_strength)
@@ -135,7 +137,7 @@ class Classify:
         return images.sub(self.mean.to(images.device)).div_(self.std.to(images.device))
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        return {self.settings.task.loss: len(batch)}
+        return {self.task.loss: len(batch)}
 
     def tally(self) -> Tally:
         return ClassTally()
@@ -169,7 +171,7 @@ class HeldOut:
             found += len(rows)
             yield Batch(
                 images=images,
-                targets=torch.from_numpy(self.split.labels[rows]),
+                targets=torch.from_numpy(self.split.targets.rows(rows)),
                 names=tuple(self.split.names[row] for row in rows),
                 draws=Draws(0, 0, rows),
             )

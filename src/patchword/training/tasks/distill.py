@@ -20,6 +20,7 @@ from patchword.training.config import Precision, TrainSettings
 from patchword.training.precision import autocast
 from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
+from patchword.training.tasks.settings import ClassifySettings
 from patchword.training.teacher import read_teacher
 
 DISTILLATION = "distillation"
@@ -58,6 +59,7 @@ class Teacher:
 
 def load_teacher(settings: TrainSettings, classes: Sequence[str], device: torch.device) -> Teacher:
     """The teacher of the settings, ready to teach. Raises: UserError if its weights are not those the run began with."""
+    assert isinstance(settings.task, ClassifySettings)
     name, sha256 = settings.task.distill.teacher, settings.task.distill.sha256
     try:
         teaching = read_teacher(name, classes, offline=True)

@@ -10,12 +10,20 @@ from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.distill import Distill, Student, load_teacher
+from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
+from patchword.training.tasks.regress import Regress, Regressor
+from patchword.training.tasks.settings import ClassifySettings, MultiLabelSettings, RegressSettings
 
 
 def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
     """What learns: the backbone with the losses of the task, and whatever else the task trains."""
-    kind = Student if settings.task.distill.teacher else Classifier
-    return kind(vit, settings.task)
+    task = settings.task
+    if isinstance(task, MultiLabelSettings):
+        return MultiLabeller(vit, task)
+    if isinstance(task, RegressSettings):
+        return Regressor(vit, task)
+    kind = Student if task.distill.teacher else Classifier
+    return kind(vit, task)
 
 
 def make_task(
@@ -25,7 +33,13 @@ def make_task(
 
     Raises: UserError if the teacher is not the one the run began with; CheckpointError if it cannot be read.
     """
-    parts = (settings, cast(Classifier, module), dataset.training, evaluation, dataset.classes, workers)
+    rest = (dataset.training, evaluation, dataset.outputs, workers)
+    if isinstance(module, MultiLabeller):
+        return cast(Task, MultiLabel(settings, module, *rest))
+    if isinstance(module, Regressor):
+        return cast(Task, Regress(settings, module, *rest))
+    assert isinstance(settings.task, ClassifySettings)
+    parts = (settings, cast(Classifier, module), *rest)
     if not settings.task.distill.teacher:
         return cast(Task, Classify(*parts))
     device = next(module.parameters()).device

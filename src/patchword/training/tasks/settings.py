@@ -104,4 +104,57 @@ class ClassifySettings:
             )
 
 
-TaskSettings = ClassifySettings
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelSettings:
+    """Any number of classes for each image.
+
+    Args:
+        loss: binary cross-entropy of each class, or focal (Lin et al. 2017, arXiv 1708.02002), which weighs what is
+            learned already less.
+        gamma: how much less, with focal.
+        balance: "loss" weights the positives of rare classes by the ratio of negatives to positives.
+        balance_strength: the exponent of that ratio.
+    """
+
+    kind: ClassVar[str] = "multilabel"
+    one_size: ClassVar[bool] = True
+
+    loss: Literal["binary_cross_entropy", "focal"] = "binary_cross_entropy"
+    gamma: float = 2.0
+    balance: Literal["none", "loss"] = "none"
+    balance_strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 10:
+            raise SettingsError(f"task.gamma is {self.gamma}", "use a value from 0 to 10, such as 2")
+        if not 0 < self.balance_strength <= 2:
+            raise SettingsError(
+                f"task.balance_strength is {self.balance_strength}", "use a value from above 0 to 2"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressSettings:
+    """Numbers for each image.
+
+    Args:
+        loss: "l2" (squared), "l1" (absolute) or "smooth_l1", of numbers normalised by mean and std.
+        mean, std: of the training numbers, one for each column; filled in from the data.
+    """
+
+    kind: ClassVar[str] = "regress"
+    one_size: ClassVar[bool] = True
+
+    loss: Literal["l2", "l1", "smooth_l1"] = "smooth_l1"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(0 < value < float("inf") for value in self.std):
+            raise SettingsError(
+                f"task.mean is {self.mean} and task.std is {self.std}",
+                "give a mean and a positive deviation for each number, or remove both",
+            )
+
+
+TaskSettings = ClassifySettings | MultiLabelSettings | RegressSettings
