@@ -108,6 +108,7 @@ def _wait_for_epoch(out: Path, epoch: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow  # tests/unit/training and the proof stop runs too
 def test_a_killed_run_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
     whole = patchword("train", data, "--out", tmp_path / "whole", *QUICK, "--epochs", "16")
     assert whole.returncode == 0, whole.stderr

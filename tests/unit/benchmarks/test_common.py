@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from common import interleave, machine_facts, ratio_interval
 
 
+@pytest.mark.slow
 def test_every_system_runs_once_a_round_and_no_order_is_favoured() -> None:
     calls: list[str] = []
     systems = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
