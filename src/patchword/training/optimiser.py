@@ -3,6 +3,7 @@
 None of them uses `torch.optim.Optimizer`: that class imports the compiler, which takes longer than importing torch itself.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Optimiser:
+class Optimiser(ABC):
     """Parameter groups and their state; `state_dict` has the format of torch's classes.
 
     groups: dicts with `params` and `weight_decay`. `lr_scale` (1 if absent) is what `set_lr` multiplies the rate by.
@@ -31,8 +32,9 @@ class Optimiser:
         for group in self.param_groups:
             self.step_group(group, found_inf)
 
+    @abstractmethod
     def step_group(self, group: dict[str, Any], found_inf: Tensor | None) -> None:
-        raise NotImplementedError
+        """Update the parameters of one group, as `step` says."""
 
     def zero_grad(self) -> None:
         for parameter in self._parameters():

@@ -75,7 +75,7 @@ class TrainingState:
         return stored is not None
 
     def restore(self, folder: RunFolder) -> str:
-        """Load the newest complete state; returns what was passed by, "" if nothing. Raises: UserError if there is none."""
+        """Load the newest complete state; returns a warning if a newer one is damaged, else "". Raises: UserError if there is none."""
         damaged: list[str] = []
         for path in reversed(saved_in(folder)):
             stored = _read(path)
