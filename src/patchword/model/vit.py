@@ -64,13 +64,17 @@ class PatchEmbed(nn.Module):
         right = grid[1] * self.config.patch.size[1] - width
         if bottom or right:
             images = F.pad(images, (0, right, 0, bottom))  # negative padding crops
-        if self.norm_pixels is None:
-            patches: Tensor = self.proj(images).flatten(2).transpose(1, 2)
-        else:
-            pixels = self.norm_pixels(cut_patches(images, self.config.patch.size))
-            patches = linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
-        patches = self.norm_output(patches)
+        if self.norm_pixels is not None:
+            return self.project(cut_patches(images, self.config.patch.size)), grid
+        patches: Tensor = self.norm_output(self.proj(images).flatten(2).transpose(1, 2))
         return patches, grid
+
+    def project(self, pixels: Tensor) -> Tensor:
+        """Project patches that were cut already: pixels [B, n, C · rows · columns] (`cut_patches`) → tokens [B, n, D]."""
+        if self.norm_pixels is not None:
+            pixels = self.norm_pixels(pixels)
+        patches: Tensor = self.norm_output(linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
+        return patches
 
     def _check(self, images: Tensor) -> None:
         channels = self.config.image.channels
@@ -353,7 +357,7 @@ class ViT(nn.Module):
         patches, grid = self.patch_embed(images)
         if self.positions is not None:
             patches = patches + self.positions(grid).to(patches)
-        x: Tensor = self.entry_norm(self.dropout(self._with_prefix(patches)))
+        x: Tensor = self.entry_norm(self.dropout(self.with_prefix(patches)))
         return x, self._layout(grid, images.device)
 
     def places(self, layout: TokenLayout) -> list[AttentionPositions]:
@@ -363,7 +367,7 @@ class ViT(nn.Module):
         found: list[AttentionPositions] = self.attention_positions(layout, self.config.depth)
         return found
 
-    def _with_prefix(self, patches: Tensor) -> Tensor:
+    def with_prefix(self, patches: Tensor) -> Tensor:
         """Add the prefix and suffix tokens: patches [B, h · w, D] → [B, N, D]."""
         front, behind = self.prefix.prefix(), self.prefix.suffix()
         rows = None if self.positions is None else self.positions.prefix

@@ -35,7 +35,7 @@ class AttentionPositions(NamedTuple):
     """Positions for one block: a bias on the scores, a rotation of queries and keys, or neither.
 
     bias: [H, N, N], or [B, H, N, N] if it differs between images; added to the scaled scores.
-    cos, sin: [N, d] or [H, N, d]. Tokens other than patches have cos 1 and sin 0. `sin` already
+    cos, sin: [N, d] or [H, N, d], or [B, 1 or H, N, d] if they differ between images. Tokens other than patches have cos 1 and sin 0. `sin` already
     includes the sign of the rotated channel.
     neighbours: rotate channel 2i with 2i + 1; otherwise i with i + d/2.
     """
@@ -61,6 +61,19 @@ class AttentionPositions(NamedTuple):
     def bias_for(self, num_queries: int) -> Tensor | None:
         """The bias for the first queries: [H, n, N], or [B, H, n, N]."""
         return None if self.bias is None else self.bias[..., :num_queries, :]
+
+    def select(self, rows: Tensor) -> "AttentionPositions":
+        """The positions of some tokens, other ones in each image. rows [B, n]: their indices in the sequence."""
+        bias = self.bias
+        if bias is not None:
+            bias = bias[:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
+        cos, sin = (None if table is None else _rows_of(table, rows) for table in (self.cos, self.sin))
+        return self._replace(bias=bias, cos=cos, sin=sin)
+
+
+def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows [B, n] of a table [N, d] or [H, N, d], as [B, 1 or H, n, d]."""
+    return table[rows][:, None] if table.ndim == 2 else table[:, rows].transpose(0, 1)
 
 
 def rotation(angles: Tensor, layout: TokenLayout, neighbours: bool) -> AttentionPositions:
