@@ -134,11 +134,7 @@ class MAE(nn.Module):
 
     def targets(self, patches: Tensor) -> Tensor:
         """What the decoder is to predict for patches [..., V]: their pixels, or those standardised in each patch."""
-        if not self.config.norm_targets:
-            return patches
-        patches = patches.float()
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) / (variance + TARGET_EPS).sqrt()
+        return standardise(patches) if self.config.norm_targets else patches
 
     def _require_whole_patches(self, images: Tensor) -> None:
         size, (rows, columns) = tuple(images.shape[-2:]), self.vit.config.patch.size
@@ -246,6 +242,13 @@ def unpatchify(patches: Tensor, size: tuple[int, int], grid: Grid) -> Tensor:
     (rows, columns), (down, across) = size, grid
     cut = patches.reshape(len(patches), down, across, rows, columns, -1)
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, down * rows, across * columns)
+
+
+def standardise(patches: Tensor) -> Tensor:
+    """Patches [..., V] less their mean, over the root of their unbiased variance plus `TARGET_EPS`, each by itself."""
+    patches = patches.float()
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + TARGET_EPS).sqrt()
 
 
 def rows_of(tokens: Tensor, indices: Tensor) -> Tensor:
