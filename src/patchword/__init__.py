@@ -26,6 +26,7 @@ _PLACES = {
     "inspect": "patchword.api",
     "load": "patchword.api",
     "plan": "patchword.api_plan",
+    "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",

@@ -49,9 +49,9 @@ class Checkpointer:
             self._write(runfolder.BEST, state, scores)
         state.save(self.folder)
 
-    def probe(self, state: TrainingState, scores: Mapping[str, float]) -> None:
-        """Before the first step: a linear probe is the best model so far."""
-        self._write(runfolder.BEST, state, scores, "linear probe on frozen features")
+    def best_before(self, state: TrainingState, scores: Mapping[str, float], what: str) -> None:
+        """Before the first step: a model that is the best so far."""
+        self._write(runfolder.BEST, state, scores, what)
         state.save(self.folder)
 
     def within_epoch(self, state: TrainingState) -> None:
