@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
-from patchword.checkpoints.card import BROKEN, Provenance
+from patchword.checkpoints.card import BROKEN, STANDS_FOR_RUN, Provenance
 from patchword.checkpoints.native import read_model, write_model
 from patchword.data.dataset import Dataset
 from patchword.training import runfolder
@@ -98,6 +98,7 @@ class Checkpointer:
                 "step": state.step,
                 "weights": "averaged",
                 "chosen": chosen_by or usual,
+                **({STANDS_FOR_RUN: True} if getattr(self.settings.task, "watch", "") else {}),
                 **({BROKEN: self.broken} if self.broken else {}),
             },
         )
