@@ -5,7 +5,7 @@
 
 The masking, targets and views are those of the recipe mae; the model without --model is that of the recipe scratch for as many
 images, so that its weights can start such a run. The published rate belongs to batches of 4,096; for small ones it is 6e-4 for
-256 images and grows with the square root of the batch. The decoder is the published one for encoders from 384 channels on, and
+256 images and grows with the square root of the batch. The decoder is the published one for encoders from 768 channels on, and
 4 blocks of half the width for narrower ones: a decoder larger than its encoder costs most of the time.
 From weights: at a fifth of the rate, earlier blocks slower (0.75 each), a tenth of the epochs with the encoder frozen while the
 new decoder is fitted.

@@ -19,7 +19,7 @@ from patchword.training.tasks.settings import MAESettings
 from patchword.training.tune import Full, LayerDecay
 
 # Width from which an encoder has the published decoder.
-WIDE = 384
+WIDE = 768
 # Share of the epochs in which a new decoder is fitted to trained weights, and the factor of the rate from block to block.
 FROZEN, DECAY = 0.1, 0.75
 
