@@ -42,7 +42,7 @@ class Run:
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation, score
     from patchword.inference.load import load
     from patchword.reports.html import write_report
@@ -54,7 +54,14 @@ def finish(
         evaluation = pixel_evaluation(folder, settings, dataset)
     else:
         model = load(folder / LAST)
-        evaluation = replace(score(model, dataset), data=dataset.path)
+        # The probe of `--tune head` has computed the features of these images.
+        known = (
+            settings.tune.kind == "head"
+            and settings.task.kind == "classify"
+            and model.vit.head_distillation is None
+        )
+        request = EvaluationRequest(from_features=known)
+        evaluation = replace(score(model, dataset, request), data=dataset.path)
     if isinstance(evaluation, Evaluation):
         run_folder = RunFolder(folder)
         training = _score_of_probe(settings, dataset, run_folder) or _training_score(
