@@ -28,6 +28,7 @@ _PLACES = {
     "load": "patchword.api_load",
     "load_mae": "patchword.api_load",
     "plan": "patchword.api_plan",
+    "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",

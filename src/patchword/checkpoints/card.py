@@ -35,8 +35,8 @@ _PARTS = (
 )
 TaskKind = Literal["single", "multi", "number"]
 Fact = str | int | float | bool
-# The fact that records where training diverged.
-BROKEN = "broken"
+# The fact that records where training diverged, and the one of best weights that stand for their run instead of the last.
+BROKEN, STANDS_FOR_RUN = "broken", "stands_for_run"
 
 
 @dataclass(frozen=True, kw_only=True)
