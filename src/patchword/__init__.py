@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Index": "patchword.retrieval.index",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
     "PatchwordError": "patchword.errors",
@@ -27,6 +28,7 @@ _PLACES = {
     "load": "patchword.api",
     "plan": "patchword.api_plan",
     "score": "patchword.inference.score",
+    "search": "patchword.api_search",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",
     "train": "patchword.api",

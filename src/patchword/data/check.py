@@ -42,7 +42,8 @@ Progress = Callable[[int, int], None]
 class CheckReport:
     """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded.
 
-    stamps: of the files of each split, with the hashes of those that were read.
+    stamps: of the files of each split, with the hashes of those that were read. looks: facts about each image, if thumbnails
+    were asked for.
     """
 
     dataset: Dataset
@@ -55,6 +56,7 @@ class CheckReport:
     channel_mean: list[float]
     channel_std: list[float]
     stamps: Mapping[str, Stamps] = field(default_factory=dict)
+    looks: tuple[ImageFacts, ...] = ()
 
     @property
     def fatal(self) -> tuple[Problem, ...]:
@@ -117,11 +119,13 @@ def check_data(
     every: bool = False,
     before_training: bool = False,
     store: Store | None = None,
+    thumbs: bool = False,
 ) -> CheckReport:
     """Decode every image (a sample beyond 50,000) and report contents and problems.
 
     channels, value_range: as the model will read them; None is 3, or 1 if the data are grey by nature, and the
     range of the files' type. every: no sample. before_training: a sample of 2,000 beyond 20,000 images.
+    thumbs: also keep what near duplicates are found by (`data.near`).
     store: of one of the splits. It keeps the images that are decoded here, so that training need not decode them again.
     """
     most, count = (MAX_BEFORE_TRAINING, SAMPLE) if before_training else (MAX_IMAGES, MAX_IMAGES)
@@ -130,7 +134,7 @@ def check_data(
         name: store.stamps if store is not None and store.split is split else Stamps.of(split)
         for name, split in dataset.splits.items()
     }
-    look_at = Look(channels or natural_channels(dataset), value_range, known, store)
+    look_at = Look(channels or natural_channels(dataset), value_range, known, store, thumbs)
 
     looks = []
     for look in in_order(look_at, places, workers, 64):
@@ -167,6 +171,7 @@ def check_data(
         channel_mean=mean,
         channel_std=std,
         stamps=known,
+        looks=tuple(looks) if thumbs else (),
     )
 
 

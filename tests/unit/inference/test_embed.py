@@ -16,31 +16,29 @@ def test_an_npy_file_holds_a_row_for_each_name(model: Model, pictures: list[Path
     assert stored.shape == (20, 24) and stored.dtype == np.float32 and done.count == 20
     assert np.allclose(stored, model.embed(pictures), atol=1e-5)
     assert (tmp_path / "v.names.txt").read_text().splitlines() == [str(p) for p in pictures]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.names.txt", "v.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.card.json", "v.names.txt", "v.npy"]
 
 
 def test_a_parquet_file_holds_names_and_vectors(model: Model, pictures: list[Path], tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    embed_to(model, pictures, tmp_path / "v.parquet", feature="mean")
+    embed_to(model, pictures, tmp_path / "v.parquet", part="mean")
     table = pq.read_table(tmp_path / "v.parquet")
     assert table["file"].to_pylist() == [str(p) for p in pictures]
-    assert np.allclose(
-        np.array(table["vector"].to_pylist()), model.embed(pictures, feature="mean"), atol=1e-5
-    )
+    assert np.allclose(np.array(table["vector"].to_pylist()), model.embed(pictures, part="mean"), atol=1e-5)
 
 
 def test_each_feature_is_the_part_of_the_tokens_that_it_names(model: Model, pictures: list[Path]) -> None:
-    tokens = model.embed(pictures[:3], feature="tokens")
-    assert np.allclose(model.embed(pictures[:3], feature="class"), tokens[:, 0], atol=1e-5)
-    assert np.allclose(model.embed(pictures[:3], feature="mean"), tokens[:, 1:].mean(1), atol=1e-5)
+    tokens = model.embed(pictures[:3], part="tokens")
+    assert np.allclose(model.embed(pictures[:3], part="class"), tokens[:, 0], atol=1e-5)
+    assert np.allclose(model.embed(pictures[:3], part="mean"), tokens[:, 1:].mean(1), atol=1e-5)
 
 
 def test_tokens_keep_their_places(model: Model, pictures: list[Path], tmp_path: Path) -> None:
-    embed_to(model, pictures[:3], tmp_path / "t.npy", feature="tokens")
+    embed_to(model, pictures[:3], tmp_path / "t.npy", part="tokens")
     assert np.load(tmp_path / "t.npy").shape == (3, 5, 24)  # the class token and 2 x 2 patches
     with pytest.raises(SettingsError, match="Parquet"):
-        embed_to(model, pictures[:3], tmp_path / "t.parquet", feature="tokens")
+        embed_to(model, pictures[:3], tmp_path / "t.parquet", part="tokens")
 
 
 def test_a_bad_picture_has_no_row_and_is_named(model: Model, pictures: list[Path], tmp_path: Path) -> None:
