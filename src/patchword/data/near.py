@@ -24,12 +24,16 @@ from patchword.retrieval.thumbs import SIDE, agreement, coarse
 LEAST_AGREEMENT = 0.985
 # Pairs below this correlation of 16 x 16 pixels are not compared further.
 _LEAST_COARSE = 0.7
-LEAST_COSINE = 0.97
+# Of embeddings, no cosine means the same for every model. A copy is also far closer than other images: its distance is at most
+# this share of that to the image's eighth neighbour. For a poorly trained model, re-encoded copies of flowers have 0.1 to
+# 0.25, and other flowers at least 0.33 (to the fifth).
+LEAST_COSINE = 0.9
+MOST_OF_DISTANCE, _EIGHTH = 0.25, 8
 # Neighbours of each image that are compared, in each split.
 _NEIGHBOURS = 5
 LISTED = 5
 THUMBS = "grey thumbnails, highest correlation over small crops"
-EMBEDDINGS = "cosine of embeddings, less their mean"
+EMBEDDINGS = "cosine of embeddings less their mean, far closer than other images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +110,14 @@ def near_by_thumbs(looks: Sequence[ImageFacts]) -> NearDuplicates:
 def near_by_vectors(looks: Sequence[ImageFacts], vectors: Vectors, not_compared: int = 0) -> NearDuplicates:
     """Compare embeddings [N, D] of the images, in the order of `looks`.
 
-    The mean is subtracted first: all embeddings of a model share a direction, which says nothing about an image.
+    The mean is subtracted first: all embeddings of a model share a direction, which says nothing about an image. Of more than
+    eight copies of one image, few or none are found: its eighth neighbour is then a copy too.
     """
     centred = vectors - vectors.mean(axis=0) if len(vectors) else vectors
     one, other, scores = _candidates(looks, centred, LEAST_COSINE)
+    usual = _usual_distance(looks, centred)
+    close = np.sqrt(2 - 2 * scores) <= MOST_OF_DISTANCE * np.minimum(usual[one], usual[other])
+    one, other, scores = one[close], other[close], scores[close]
     return NearDuplicates(
         pairs=_pairs(looks, one, other, scores, LEAST_COSINE),
         measure=EMBEDDINGS,
@@ -117,6 +125,15 @@ def near_by_vectors(looks: Sequence[ImageFacts], vectors: Vectors, not_compared:
         compared=len(looks),
         not_compared=not_compared,
     )
+
+
+def _usual_distance(looks: Sequence[ImageFacts], vectors: Vectors) -> NDArray[np.float64]:
+    """The distance [N] of each vector, at length 1, to its eighth neighbour (or the last), exact copies aside."""
+    firsts = list({look.pixels_hash: i for i, look in reversed(list(enumerate(looks)))}.values())
+    near = nearest(vectors, vectors[firsts], _EIGHTH + 1)
+    furthest = near.scores[:, -1] if len(firsts) > 2 else np.ones(len(looks))
+    usual: NDArray[np.float64] = np.sqrt(2 - 2 * furthest)
+    return usual
 
 
 def with_near_duplicates(report: CheckReport, near: NearDuplicates) -> NearReport:
@@ -193,7 +210,7 @@ def _problems(dataset: Dataset, near: NearDuplicates) -> list[Problem]:
         message = f"no near duplicates among {plural(near.compared, 'image')} ({by})"
         problems.append(Problem(severity="note", message=message))
     if near.not_compared:
-        why = ": a single colour, or a side below 24 pixels" if near.measure == THUMBS else ""
+        why = ": a single colour, or a side below 32 pixels" if near.measure == THUMBS else ""
         message = f"{plural(near.not_compared, 'image')} not compared for near duplicates{why}"
         problems.append(Problem(severity="note", message=message))
     return problems

@@ -16,7 +16,7 @@ from patchword.images.stored import Pixels
 
 SIDE = 48
 # Pixels: smaller images hold too little to tell copies from images that are merely alike.
-LEAST_SIDE = 24
+LEAST_SIDE = 32
 _COARSE, _FINE = 16, 24
 # Grey levels: below this deviation an image is plain, and its correlation with others means nothing.
 _LEAST_DEVIATION = 3.0
