@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from patchword import machine
 from patchword.cli.options import data_options, open_request, val_option, value_range_option
 from patchword.cli.progress import counting
 from patchword.errors import SettingsError
@@ -88,7 +89,6 @@ def check(
     patchword check flowers/ --augment                       what train would see
     patchword check flowers/ --augment a.png --recipe deit   with other settings
     """
-    from patchword import machine
     from patchword.data.check import check_data
     from patchword.data.open import open_data
 
@@ -104,8 +104,7 @@ def check(
         max_pixels=max_pixels,
         val=val,
     )
-    if seed := overlay.get("run.split_seed"):
-        opening = replace(opening, split_seed=seed)
+    opening = replace(opening, split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(
@@ -113,12 +112,7 @@ def check(
         )
     if near:
         report = _with_near(report, weights, value_range, quiet=as_json)
-    if as_json:
-        click.echo(to_json(report.to_dict(), indent=2))
-    else:
-        from patchword.cli.check_screen import print_report
-
-        print_report(report)
+    _print(report, as_json)
     if picture is not None and not report.fatal:
         _draw(report, overlay, picture)
     ctx.exit(2 if report.fatal else 0)
@@ -150,6 +144,15 @@ def _overlay(
     if value_range is not None:
         options.append((PATHS["value_range"], "--value-range", value_range))
     return make_overlay(config, options, overrides)
+
+
+def _print(report: "CheckReport", as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(report.to_dict(), indent=2))
+        return
+    from patchword.cli.check_screen import print_report
+
+    print_report(report)
 
 
 def _with_near(

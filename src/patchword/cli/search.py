@@ -87,7 +87,6 @@ def search(
     kind = _kind({"json": as_json, "jsonl": as_jsonl, "csv": as_csv}, output)
     given = Images(files, given_reading())
     machine.tune_allocator()
-    from patchword.inference.predict import Failures
     from patchword.inference.search import model_of_index, search_each
     from patchword.retrieval.index import Index
 
@@ -96,31 +95,43 @@ def search(
     stored.check_top(top)
     model = model_of_index(stored, weights, device=device, options=given_options(), offline=offline)
     report_loading(model.report)
-    found = search_each(
-        stored,
-        model,
-        given.known_to(model),
-        top=top,
-        metric=metric,
-        value_range=value_range,
-        batch_size=batch_size,
-        max_pixels=given.reading.opening.max_pixels,
+    found = Counted(
+        search_each(
+            stored,
+            model,
+            given.known_to(model),
+            top=top,
+            metric=metric,
+            value_range=value_range,
+            batch_size=batch_size,
+            max_pixels=given.reading.opening.max_pixels,
+        )
     )
-    failures, count = Failures(), 0
+    if kind in PICTURES:
+        _picture(stored, found, Path(str(output)), value_range)
+    else:
+        _rows(found, kind, output)
+    found.check()
 
-    def counted() -> "Iterator[Found]":
-        nonlocal count
-        for one in found:
-            count += 1
+
+class Counted:
+    """Passes results on, and counts the images that could not be read."""
+
+    def __init__(self, found: "Iterable[Found]") -> None:
+        from patchword.inference.predict import Failures
+
+        self._found, self._failures, self._count = found, Failures(), 0
+
+    def __iter__(self) -> "Iterator[Found]":
+        for one in self._found:
+            self._count += 1
             if one.failure is not None:
-                failures.add(one.name, one.failure)
+                self._failures.add(one.name, one.failure)
             yield one
 
-    if kind in PICTURES:
-        _picture(stored, counted(), Path(str(output)), value_range)
-    else:
-        _rows(counted(), kind, output)
-    failures.check(count, "searched for")
+    def check(self) -> None:
+        """Raises: PartialFailure."""
+        self._failures.check(self._count, "searched for")
 
 
 def _kind(asked: dict[str, bool], output: str | None) -> str:

@@ -149,16 +149,7 @@ def check_data(
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
     if value_range is None:
         problems += _unused_range(good)
-    if len(places) < total:
-        message = f"only {len(places)} of {total} images were checked (a random sample)"
-        note = Problem(
-            severity="note",
-            message=f"{message}; training checks the others when it reads them"
-            if before_training
-            else message,
-            fix="" if before_training else "pass --all to check every image",
-        )
-        problems.append(note)
+    problems += _sample_note(len(places), total, before_training)
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         dataset=dataset,
@@ -173,6 +164,15 @@ def check_data(
         stamps=known,
         looks=tuple(looks) if thumbs else (),
     )
+
+
+def _sample_note(checked: int, total: int, before_training: bool) -> list[Problem]:
+    if checked == total:
+        return []
+    message = f"only {checked} of {total} images were checked (a random sample)"
+    if before_training:
+        return [Problem(severity="note", message=f"{message}; training checks the others when it reads them")]
+    return [Problem(severity="note", message=message, fix="pass --all to check every image")]
 
 
 def natural_channels(dataset: Dataset) -> int:

@@ -25,10 +25,12 @@ LEAST_AGREEMENT = 0.985
 # Pairs below this correlation of 16 x 16 pixels are not compared further.
 _LEAST_COARSE = 0.7
 # Of embeddings, no cosine means the same for every model. A copy is also far closer than other images: its distance is at most
-# this share of that to the image's eighth neighbour. For a poorly trained model, re-encoded copies of flowers have 0.1 to
-# 0.25, and other flowers at least 0.33 (to the fifth).
+# this share of that to a usual neighbour of the image. For a poorly trained model, re-encoded copies of flowers have 0.1 to
+# 0.25, and other flowers at least 0.33.
 LEAST_COSINE = 0.9
-MOST_OF_DISTANCE, _EIGHTH = 0.25, 8
+MOST_OF_DISTANCE = 0.25
+# The usual neighbour is the eighth; in small data sets, where the eighth is unlike the image, the second or later.
+_USUAL, _PER_RANK = (2, 8), 50
 # Neighbours of each image that are compared, in each split.
 _NEIGHBOURS = 5
 LISTED = 5
@@ -110,8 +112,8 @@ def near_by_thumbs(looks: Sequence[ImageFacts]) -> NearDuplicates:
 def near_by_vectors(looks: Sequence[ImageFacts], vectors: Vectors, not_compared: int = 0) -> NearDuplicates:
     """Compare embeddings [N, D] of the images, in the order of `looks`.
 
-    The mean is subtracted first: all embeddings of a model share a direction, which says nothing about an image. Of more than
-    eight copies of one image, few or none are found: its eighth neighbour is then a copy too.
+    The mean is subtracted first: all embeddings of a model share a direction, which says nothing about an image. Of many
+    copies of one image few or none are found, because its usual neighbours are then copies too.
     """
     centred = vectors - vectors.mean(axis=0) if len(vectors) else vectors
     one, other, scores = _candidates(looks, centred, LEAST_COSINE)
@@ -128,10 +130,12 @@ def near_by_vectors(looks: Sequence[ImageFacts], vectors: Vectors, not_compared:
 
 
 def _usual_distance(looks: Sequence[ImageFacts], vectors: Vectors) -> NDArray[np.float64]:
-    """The distance [N] of each vector, at length 1, to its eighth neighbour (or the last), exact copies aside."""
+    """The distance [N] of each vector, at length 1, to its usual neighbour, exact copies aside."""
     firsts = list({look.pixels_hash: i for i, look in reversed(list(enumerate(looks)))}.values())
-    near = nearest(vectors, vectors[firsts], _EIGHTH + 1)
-    furthest = near.scores[:, -1] if len(firsts) > 2 else np.ones(len(looks))
+    if len(firsts) < 3:
+        return np.zeros(len(looks))
+    rank = int(np.clip(len(firsts) // _PER_RANK, *_USUAL))
+    furthest = nearest(vectors, vectors[firsts], rank + 1).scores[:, -1]
     usual: NDArray[np.float64] = np.sqrt(2 - 2 * furthest)
     return usual
 
@@ -206,7 +210,7 @@ def _problems(dataset: Dataset, near: NearDuplicates) -> list[Problem]:
     if within:
         message = f"{plural(len(within), 'pair')} of near duplicates within a split ({by}): {_listed(dataset, within)}"
         problems.append(Problem(severity="note", message=message))
-    if not near.pairs:
+    if near.compared and not near.pairs:
         message = f"no near duplicates among {plural(near.compared, 'image')} ({by})"
         problems.append(Problem(severity="note", message=message))
     if near.not_compared:

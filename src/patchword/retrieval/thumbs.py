@@ -45,7 +45,7 @@ def coarse(thumbs: Thumbs) -> NDArray[np.float32]:
     step = SIDE // _COARSE
     means = thumbs.reshape(len(thumbs), _COARSE, step, _COARSE, step).mean((2, 4), dtype=np.float32)
     plain = thumbs.std((1, 2), dtype=np.float32) < _LEAST_DEVIATION
-    vectors = _standardised(means.reshape(len(thumbs), -1))
+    vectors = _standardised(means.reshape(len(thumbs), _COARSE**2))
     vectors[plain] = 0
     return vectors
 

@@ -3,15 +3,22 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import patchword as pw
+from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
 from patchword.data.check import CheckReport
+from patchword.images.preprocess import Preprocess
+from patchword.model.sizes import sized
+from patchword.model.vit import ViT
 
 PHOTOS = sorted((Path(__file__).parents[2] / "data" / "flowers").glob("*.jpg"))
 Output = pytest.CaptureFixture[str]
@@ -114,3 +121,18 @@ def test_weights_need_something_to_do(tmp_path: Path, capsys: Output) -> None:
     assert (
         "--weights only applies to the training views" in said and "--near-duplicates takes --weights" in said
     )
+
+
+def test_embeddings_of_a_model_find_copies_too(tmp_path: Path, capsys: Output) -> None:
+    vit = ViT(replace(sized("ViT-Ti/16", image_size=32), dim=192, depth=2), torch.Generator().manual_seed(0))
+    card = ModelCard(config=vit.config, preprocess=Preprocess.simple(32))
+    write_model(tmp_path / "m.safetensors", vit.state_dict(), card)
+    data = _data(tmp_path / "data")
+    report, pairs = _near(data, weights=tmp_path / "m.safetensors")
+    assert not pairs and report.to_dict()["near_duplicates"]["compared"] == len(PHOTOS)
+    original = next((data / "train" / "a").glob("*.jpg"))
+    Image.open(original).save(data / "val" / "a" / "copy.jpg", quality=60)
+    assert run(["check", str(data), "--near-duplicates", "--weights", str(tmp_path / "m.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "warning: 1 pair of near duplicates across splits (cosine of embeddings" in said
+    assert "copy.jpg" in said and original.name in said
