@@ -13,6 +13,7 @@ from typing import Any
 
 _PLACES = {
     "Index": "patchword.retrieval.index",
+    "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
     "PatchwordError": "patchword.errors",
@@ -25,8 +26,10 @@ _PLACES = {
     "convert": "patchword.api",
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
-    "load": "patchword.api",
+    "load": "patchword.api_load",
+    "load_mae": "patchword.api_load",
     "plan": "patchword.api_plan",
+    "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
     "search": "patchword.api_search",
     "sized": "patchword.model.sizes",
