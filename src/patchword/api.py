@@ -19,6 +19,7 @@ from patchword.python_parameters import (
 )
 from patchword.python_words import as_python, in_python
 from patchword.runs.finish import Run
+from patchword.runs.near import near_report
 from patchword.runs.views import write_training_views
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def check(
     value_range: tuple[float, float] | None = None,
     all: bool = False,
     augment: str | Path | None = None,
+    near_duplicates: bool = False,
     recipe: str | None = None,
     weights: str | Path | None = None,
     config: str | Path | None = None,
@@ -136,20 +138,23 @@ def check(
     label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
     the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
+    near_duplicates: also find nearly equal images, by grey thumbnails, or with `weights` by the embeddings of that model.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
     asked = locals()
     from patchword import machine
 
-    if augment is None and any((recipe, weights, config, settings)):
+    if augment is None and any((recipe, weights and not near_duplicates, config, settings)):
         message = "recipe, weights, config and settings only apply to the training views"
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
+    if near_duplicates:
+        found = near_report(found, weights, value_range=value_range)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
     problems = (replace(p, message=as_python(p.message), fix=as_python(p.fix)) for p in found.problems)

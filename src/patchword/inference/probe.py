@@ -20,6 +20,7 @@ from patchword.inference.evaluate import (
     without_trained,
 )
 from patchword.inference.model import Model
+from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.cache import FeatureCache
 from patchword.probes.features import Features, feature_text
@@ -88,7 +89,7 @@ def evaluate_probe(
     Raises: DataError if there is no training split, if it has one class, or if no image is left to score; SettingsError.
     """
     request = request or EvaluationRequest()
-    model.feature("embedding")  # refuses a backbone that was initialised randomly
+    model.part(choose_part(model.config))  # refuses a backbone that was initialised randomly
     chosen = choose_split(dataset, request.split)
     keep = request.include_trained or chosen.name == "train"
     split, overlap = without_trained(dataset, chosen, model, keep=keep)
