@@ -23,6 +23,7 @@ from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
 from patchword.training.expected import expectation
+from patchword.training.extension import change_config, extend_run, extension_begun, plateau_steps
 from patchword.training.groups import Group, table, table_lines
 from patchword.training.loop import Events, Loop
 from patchword.training.optim_settings import effective_lr
@@ -134,17 +135,20 @@ def _write_initial_files(
         raise
 
 
-def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
+def resume_run(
+    dataset: Dataset, folder: RunFolder, progress: Progress | None = None, extend: int = 0
+) -> RunResult:
     """Resume an interrupted run from its last state, bit-equal on the same machine.
 
     A run that was stopped after its last epoch, before its evaluation or report, is returned without training.
-    Raises: UserError if the run is finished or diverged, or if the data or settings have changed.
+    extend: epochs to add to a finished run with a "constant" schedule (extension.py).
+    Raises: UserError if the run is finished or diverged, or cannot be extended, or if the data or settings have changed.
     """
     with runfolder.locked(folder):
-        return _resume(dataset, folder, progress or Silent())
+        return _resume(dataset, folder, progress or Silent(), extend)
 
 
-def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResult:
+def _resume(dataset: Dataset, folder: RunFolder, progress: Progress, extend: int) -> RunResult:
     settings, facts = read_run(folder)
     if (record := folder.broken()) is not None:
         raise UserError(
@@ -162,7 +166,12 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     if passed_by := state.restore(folder):
         progress.message(f"warning: {passed_by}")
         folder.log(f"warning: {passed_by}")
-    refuse_other_settings(settings, state.settings, folder)
+    if not extension_begun(folder):
+        refuse_other_settings(settings, state.settings, folder)
+    settings, done = extend_run(state, settings, folder, extend)
+    if done:
+        progress.message(done)
+        folder.log(done)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
             return RunResult(
@@ -172,12 +181,18 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
             )
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
-            "start a new run with --epochs N to train for more epochs",
+            _how_to_go_on(settings, folder),
         )
     folder.keep_metrics_until(state.step, state.epoch)
     folder.log(f"resumed after epoch {state.epoch}, step {state.step}")
     progress.message(f"resuming after epoch {state.epoch} of {settings.schedule.epochs}, step {state.step}")
     return _run(dataset, settings, state, folder, facts, progress)
+
+
+def _how_to_go_on(settings: TrainSettings, folder: RunFolder) -> str:
+    if plateau_steps(settings, 1) is None:
+        return "start a new run with --epochs N to train for more epochs"
+    return f"train for N more epochs with `patchword train --resume {folder.path} --extend N`"
 
 
 def _run(
@@ -293,17 +308,10 @@ def _with_measured_rate(loop: Loop, folder: RunFolder) -> TrainSettings:
     optim = replace(loop.settings.optim, lr=found.lr, lr_rule="none")
     settings = replace(loop.settings, optim=optim, run=replace(loop.settings.run, find_lr=False))
     changed = {"optim.lr": found.lr, "optim.lr_rule": "none", "run.find_lr": False}
-    _change_config(folder, changed, "measured by --find-lr")
+    change_config(folder, changed, "measured by --find-lr")
     loop.state.settings = json.dumps(tree.to_plain(settings))
     loop.state.save(folder)
     return settings
-
-
-def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
-    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
-    for path, value in changed.items():
-        text = tree.with_leaf(text, path, value, source)
-    folder.write_text(runfolder.CONFIG, text)
 
 
 def refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:
