@@ -7,15 +7,14 @@ as a plan, and the plan is removed last, so an extension that was killed is comp
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from patchword import settings as tree
 from patchword.errors import UserError, plural
 from patchword.training import runfolder
 from patchword.training.config import TrainSettings
+from patchword.training.run_config import change_config
 from patchword.training.runfolder import RunFolder, writing
 from patchword.training.schedule import cooldown_start, extended
 from patchword.training.state import TrainingState, saved_in
@@ -140,11 +139,3 @@ def _copy(source: Path, target: Path) -> None:
         return
     with source.open("rb") as read, writing(target) as write:
         shutil.copyfileobj(read, write)
-
-
-def change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
-    """Replace settings in the run's config.toml, and say where they come from."""
-    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
-    for path, value in changed.items():
-        text = tree.with_leaf(text, path, value, source)
-    folder.write_text(runfolder.CONFIG, text)

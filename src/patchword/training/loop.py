@@ -169,6 +169,13 @@ class Loop:
                 self.keep.within_epoch(state)
             self.meter.saved()
 
+    def try_step(self, fed: Fed) -> None:
+        """Allocate all that a step needs; weights and optimiser state are as before."""
+        train_mode(self.task.module)
+        self._gradients(self._views(fed))
+        # The optimiser takes this for a step that is not finite, so it only makes its state.
+        self.state.optimiser.step(found_inf=torch.ones((), device=self.device))
+
     def measure_rate(self) -> FoundRate:
         """Try learning rates on the first batches; the state is as before afterwards."""
         train_mode(self.task.module)
