@@ -9,7 +9,12 @@ from patchword.data.dataset import Dataset, Problem, Split, one_class_only
 from patchword.data.targets import Labels, MultiLabels, Numbers, Targets, TaskKind
 from patchword.errors import DataError, plural, suggestion
 
-LABELLED = {"single": "one class per image", "multi": "several classes per image", "number": "numbers"}
+LABELLED = {
+    "single": "one class per image",
+    "multi": "several classes per image",
+    "number": "numbers",
+    "none": "no labels",
+}
 
 
 def align(
