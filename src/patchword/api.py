@@ -244,6 +244,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    extend: int | None = None,
     weights: str | Path | None = None,
     teacher: str | Path | None = None,
     model: str | None = None,
@@ -284,7 +285,8 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` and `val` are then needed only if they have moved. val: other data to evaluate on, instead of
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
+    `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
     held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
     the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
@@ -303,7 +305,8 @@ def resume(
     *,
     data: str | None = None,
     val: str | None = None,
+    extend: int | None = None,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder)`."""
-    return train(data, val=val, resume=folder, progress=progress)
+    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder, extend=extend)`."""
+    return train(data, val=val, resume=folder, extend=extend, progress=progress)
