@@ -14,9 +14,10 @@ from patchword.errors import DataError, SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.probes.cache import FeatureCache
-from patchword.probes.features import Features, Progress, feature_dim, features
+from patchword.probes.features import Features, Progress, features
 from patchword.probes.knn import default_k, knn_votes
 from patchword.probes.linear import fit_linear
+from patchword.probes.parts import HEAD, Part, feature_dim
 
 ProbeKind = Literal["knn", "linear"]
 PROBES: tuple[ProbeKind, ...] = ("knn", "linear")
