@@ -68,8 +68,7 @@ def features(
     """Compute the features of a split, or take them from the cache.
 
     vit: on `device`; its weights and mode are unchanged afterwards. cache: None to compute all. Equal files are computed once.
-    part: what to read.
-    progress: called with (images done, images of the split).
+    part: what to read. progress: called with (images done, images of the split).
     Raises: CheckpointError if the model's output is NaN or infinite; NotEnoughMemory.
     """
     start = time.perf_counter()

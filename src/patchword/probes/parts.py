@@ -65,11 +65,7 @@ class Part:
         """Numbers for each image. Raises: SettingsError for patch tokens of images whose sizes vary."""
         if self.kind != "patches":
             return self.width(vit)
-        if isinstance(preprocess.resize, VARIABLE_SIZE):
-            raise SettingsError(
-                "an attentive probe needs images of one size, and this model reads each image at its own size",
-                "use --probe knn or --probe linear",
-            )
+        require_one_size(preprocess, "attentive")
         rows, columns = vit.config.grid_of(preprocess.image_size)
         return rows * columns * vit.config.dim
 
@@ -125,6 +121,15 @@ class Part:
 
 
 HEAD = Part()
+
+
+def require_one_size(preprocess: Preprocess, kind: ProbeKind) -> None:
+    """Raises: SettingsError if the sizes of the model's images vary."""
+    if isinstance(preprocess.resize, VARIABLE_SIZE):
+        raise SettingsError(
+            f"the {kind} probe needs images of one size, and this model reads each image at its own size",
+            "use --probe knn or --probe linear",
+        )
 
 
 def part_for(kind: ProbeKind, config: ViTConfig) -> Part:
