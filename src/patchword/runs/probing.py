@@ -1,9 +1,11 @@
 """Fit a probe to frozen features of a model and score it: `patchword evaluate --probe`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from patchword import machine
@@ -65,12 +67,14 @@ def evaluate_probe(
     setup = set_up(model, dataset, request)
     part = part_for(probe.kind, model.config)
     cache = FeatureCache() if probe.cache else None
-    if probe.kind == "attentive":
-        found = _attentive(setup, probe, request, cache)
-    elif probe.kind in PROTOCOLS:
-        found = _on_views(setup, probe, request, cache, part)
-    else:
-        found = _on_features(setup, probe, request, cache, part)
+    workers = machine.granted_threads()
+    with _threads(workers):
+        if probe.kind == "attentive":
+            found = _attentive(setup, probe, request, cache, workers)
+        elif probe.kind in PROTOCOLS:
+            found = _on_views(setup, probe, request, cache, part, workers)
+        else:
+            found = _on_features(setup, probe, request, cache, part, workers)
     report = _report(setup, probe, part, found, cache)
     notes = [*found.notes, *(cache.notes if cache else ()), *skipped_note(found.skipped)]
     if not found.fitted.converged:
@@ -85,6 +89,17 @@ def evaluate_probe(
         notes=notes,
         fitted_labels=found.labels,
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads: on a busy machine, one too many waits for another process in every operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _report(
@@ -116,14 +131,19 @@ def _report(
 
 
 def _on_features(
-    setup: Setup, probe: ProbeRequest, request: EvaluationRequest, cache: FeatureCache | None, part: Part
+    setup: Setup,
+    probe: ProbeRequest,
+    request: EvaluationRequest,
+    cache: FeatureCache | None,
+    part: Part,
+    workers: int,
 ) -> _Fit:
     """Probes on one vector for each image, computed once."""
     train, scored = feature_pair(
         setup.model.vit,
         setup.preprocess,
         replace(setup.dataset, splits={"train": setup.dataset.training, "val": setup.split}),
-        workers=machine.granted_threads(),
+        workers=workers,
         device=setup.model.device,
         cache=cache,
         batch_size=request.batch_size,
@@ -155,7 +175,7 @@ def _some(scored: Features, rows: list[int]) -> Features:
 
 
 def _attentive(
-    setup: Setup, probe: ProbeRequest, request: EvaluationRequest, cache: FeatureCache | None
+    setup: Setup, probe: ProbeRequest, request: EvaluationRequest, cache: FeatureCache | None, workers: int
 ) -> _Fit:
     model, limit, found = setup.model, memory_for_tokens(), []
     for split in (setup.dataset.training, setup.split):
@@ -163,7 +183,7 @@ def _attentive(
             model.vit,
             setup.preprocess,
             split,
-            workers=machine.granted_threads(),
+            workers=workers,
             device=model.device,
             cache=cache,
             batch_size=request.batch_size,
@@ -219,12 +239,16 @@ def _fitted_attentive(fit: AttentiveFit, logits: NDArray[np.float32]) -> Fitted:
 
 
 def _on_views(
-    setup: Setup, probe: ProbeRequest, request: EvaluationRequest, cache: FeatureCache | None, part: Part
+    setup: Setup,
+    probe: ProbeRequest,
+    request: EvaluationRequest,
+    cache: FeatureCache | None,
+    part: Part,
+    workers: int,
 ) -> _Fit:
     """The published linear probes, which are fitted to features of augmented views."""
     model, training = setup.model, setup.dataset.training
     require_one_size(setup.preprocess, probe.kind)
-    workers = machine.granted_threads()
     scored = features(
         model.vit,
         setup.preprocess,

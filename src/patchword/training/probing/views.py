@@ -211,7 +211,7 @@ class _Views:
         """The encoder's time for an image, measured on grey ones."""
         images = torch.full((self.micro, len(self.mean[0]), *self.size), 0.5, device=self.device)
         times = []
-        for _ in range(2):
+        for _ in range(4):  # the first ones also warm up
             began = time.perf_counter()
             self.read(images).cpu()
             times.append(time.perf_counter() - began)
