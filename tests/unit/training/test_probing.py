@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.native import write_model
+from patchword.cli.main import patchword
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.errors import DataError, SettingsError
@@ -32,7 +34,6 @@ from patchword.training.probing.views import LinearHead, fit_on_views
 
 CPU = torch.device("cpu")
 SIMPLE = Preprocess.simple(32)
-PUBLISHED = linear_plan(MAE_LINEAR, IMAGENET)
 
 
 def _config(class_token: bool = True):  # type: ignore[no-untyped-def]
@@ -167,9 +168,14 @@ def test_the_published_protocols_have_the_published_values() -> None:
     mae, dino = (linear_plan(protocol, IMAGENET) for protocol in (MAE_LINEAR, DINO_LINEAR))
     assert (mae.batch, mae.lr, mae.schedule.epochs, mae.schedule.warmup_epochs) == (16384, 6.4, 90, 10)
     assert (dino.batch, dino.lr, dino.schedule.epochs, dino.schedule.warmup_epochs) == (1024, 0.004, 100, 0)
-    assert not mae.scaled and not dino.scaled and mae.name == "mae-linear"
+    assert (
+        len(mae.scaled) == 1
+        and "bilinearly" in mae.scaled[0]
+        and not dino.scaled
+        and mae.name == "mae-linear"
+    )
     few = linear_plan(MAE_LINEAR, 1000, 9)
-    assert (few.batch, few.lr, few.schedule.warmup_epochs) == (64, 6.4, 1) and len(few.scaled) == 4
+    assert (few.batch, few.lr, few.schedule.warmup_epochs) == (64, 6.4, 1) and len(few.scaled) == 5
     assert few.name == "mae-linear, 9 of 90 epochs"
 
 
@@ -252,3 +258,30 @@ def test_several_classes_for_an_image_are_refused(kind: ProbeKind, data: Path, t
     model = _model(tmp_path)
     with pytest.raises(DataError, match="several classes for an image"):
         evaluate_probe(model, open_data(data / "t.csv", how), ProbeRequest(kind=kind, cache=False))
+
+
+def test_mae_fine_tuning_pools_anew_and_keeps_the_encoder(data: Path, tmp_path: Path) -> None:
+    before = _model(tmp_path).vit.state_dict()
+    given = ["train", str(data), "--weights", str(tmp_path / "m.safetensors"), "--recipe", "mae-finetune"]
+    given += [
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--lr",
+        "1e-12",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    result = CliRunner().invoke(patchword, [*given, "-o", "run.precision=float32"])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    vit = load(tmp_path / "run/last.safetensors", device="cpu").vit
+    assert vit.config.head.norm == "pooled" and vit.config.head.pool == MeanPool()
+    after = vit.state_dict()
+    shared = [name for name in before if not name.startswith("norm.")]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in shared)
+    assert torch.allclose(after["pooled_norm.weight"], torch.ones(24))
+    said = " ".join(result.stderr.split())
+    assert "this norm starts fresh" in said and "warning: model.head" not in said

@@ -68,7 +68,7 @@ class AttentiveProbe(nn.Module):
     def read(self, pooled: Tensor) -> Tensor:
         """Tokens averaged by each head [B, H, D] → logits [B, C]."""
         by_head = self.values.view(self.heads, -1, self.values.shape[1])
-        values = torch.einsum("bhd,hed->bhe", pooled, by_head).flatten(1)
+        values = (pooled.transpose(0, 1) @ by_head.transpose(1, 2)).transpose(0, 1).flatten(1)
         return F.linear(values, self.weight, self.bias)
 
 

@@ -46,7 +46,7 @@ MAE_LINEAR = Protocol(
     warmup_epochs=10.0,
     batch_norm=True,
     init=0.01,
-    crop="bicubic",
+    crop="bicubically",
 )
 DINO_LINEAR = Protocol(
     name="dino-linear",
@@ -58,7 +58,7 @@ DINO_LINEAR = Protocol(
     warmup_epochs=0.0,
     batch_norm=False,
     init=0.01,
-    crop="bilinear",
+    crop="bilinearly",
 )
 PROTOCOLS: dict[ProbeKind, Protocol] = {"mae-linear": MAE_LINEAR, "dino-linear": DINO_LINEAR}
 
@@ -97,7 +97,7 @@ def linear_plan(protocol: Protocol, num_images: int, epochs: int | None = None) 
     batch = min(protocol.batch, max(num_images // LEAST_STEPS, LEAST_BATCH), num_images)
     # The encoder runs on parts of the batch.
     batch -= batch % LEAST_BATCH if batch > LEAST_BATCH else 0
-    scaled = []
+    scaled = [] if protocol.crop == "bilinearly" else [f"crops sampled bilinearly, not {protocol.crop}"]
     if batch != protocol.batch:
         scaled.append(
             f"batch {batch} instead of {protocol.batch:,} at the same peak learning rate, for {num_images:,} training images"

@@ -12,6 +12,7 @@ from patchword.training.recipes import (
     deit3,
     finetune,
     finetune_sgd,
+    mae_finetune,
     scratch,
     simple,
     small_data,
@@ -25,6 +26,7 @@ RECIPES: dict[str, Recipe] = {
     "small-data": small_data.settings_for,
     "finetune": finetune.settings_for,
     "finetune-sgd": finetune_sgd.settings_for,
+    "mae-finetune": mae_finetune.settings_for,
     "simple": simple.settings_for,
     "deit": deit.settings_for,
     "deit3": deit3.settings_for,
@@ -36,6 +38,7 @@ DESCRIPTIONS: dict[str, str] = {
     "small-data": small_data.DESCRIPTION,
     "finetune": finetune.DESCRIPTION,
     "finetune-sgd": finetune_sgd.DESCRIPTION,
+    "mae-finetune": mae_finetune.DESCRIPTION,
     "simple": simple.DESCRIPTION,
     "deit": deit.DESCRIPTION,
     "deit3": deit3.DESCRIPTION,
@@ -43,7 +46,7 @@ DESCRIPTIONS: dict[str, str] = {
     "cifar": cifar.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
-FROM_WEIGHTS = ("finetune", "finetune-sgd")
+FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
 
 
 def default_recipe(facts: DataFacts) -> str:
