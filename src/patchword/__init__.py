@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
     "PatchwordError": "patchword.errors",
@@ -24,8 +25,10 @@ _PLACES = {
     "convert": "patchword.api",
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
-    "load": "patchword.api",
+    "load": "patchword.api_load",
+    "load_mae": "patchword.api_load",
     "plan": "patchword.api_plan",
+    "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
     "resume": "patchword.api",

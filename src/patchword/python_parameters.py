@@ -92,9 +92,10 @@ def show_start(prepared: Prepared, shown: "Progress") -> None:
 def overlay_of(
     config: str | Path | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> "Overlay":
-    from patchword.training.overlay import PATHS, make_overlay
+    from patchword.training.overlay import PATHS, PRETRAINING, make_overlay
 
-    options = [(PATHS[name], name, value) for name, value in given.items() if value is not None]
+    paths = {**PATHS, **PRETRAINING}
+    options = [(paths[name], name, value) for name, value in given.items() if value is not None]
     options += [(path, f"settings[{path!r}]", value) for path, value in (settings or {}).items()]
     return make_overlay(config, options)
 

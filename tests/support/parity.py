@@ -19,6 +19,7 @@ from torch import Tensor
 
 from patchword.checkpoints.facts import Options
 from patchword.inference.load import load
+from patchword.inference.load_mae import LoadedMAE, load_mae
 from patchword.inference.model import Model
 from patchword.model.kinds import JoinedPool
 from patchword.model.positions.layout import AttentionPositions, TokenLayout
@@ -47,10 +48,14 @@ class Case:
     def load(self) -> Model:
         return load(self.path, device="cpu", options=options_of(self.meta["hints"], self.folder))
 
+    def load_mae(self) -> LoadedMAE:
+        options = options_of(self.meta["hints"], self.folder, decoder=True)
+        return load_mae(self.path, device="cpu", options=options)
+
 
 @functools.cache
 def committed() -> Path:
-    """The folder of the committed cases, unpacked for this process: packed they stay under 3 MB."""
+    """The folder of the committed cases, unpacked for this process: packed they stay under 4 MB."""
     folder = Path(tempfile.mkdtemp(prefix="patchword-cases-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for packed in sorted(PACKED.glob("*.zip")):
@@ -76,11 +81,13 @@ def cases_in(folders: list[Path], kinds: set[str]) -> list[Case]:
     return list(found.values())
 
 
-def options_of(hints: dict[str, Any], folder: Path) -> Options:
-    """A case's hints as the options a user would give. A hint that is not one of our options is an error."""
+def options_of(hints: dict[str, Any], folder: Path, *, decoder: bool = False) -> Options:
+    """A case's hints as the options a user would give. A hint that is not one of our options is an error.
+
+    decoder: also those about MAE's decoder, which the encoder is read without.
+    """
     said = dict(hints)
-    # Options of MAE's decoder are not options of the encoder.
-    for name in ("decoder_num_heads", "norm_pix_loss"):
+    for name in () if decoder else ("decoder_num_heads", "norm_pix_loss"):
         said.pop(name, None)
     for name in ("image_size", "patch_size"):
         if name in said:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.decoder import encoder_only
 from patchword.checkpoints.facts import sized_as
 from patchword.checkpoints.resampled import rule_text
 from patchword.errors import SettingsError, near_text, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import Learned, RelativeBias
+from patchword.model.shapes import DECODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +80,8 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
     work.image(wanted.image_size)
     if wanted.classes is not None:
         work.classes(wanted.classes, wanted.seed)
+    if card.decoder is not None:
+        work.decoder(card)
     changed = {change.part for change in work.changes}
     return Adapted(
         # The temperature belongs to the outputs of the old model.
@@ -236,6 +240,28 @@ class _Work:
                 self._put(name, torch.cat((resampled, table[end:])), f"differences, {inner.rule}")
         if not isinstance(added, Learned) and not isinstance(inner, RelativeBias):
             self.notes.append("positions are computed for any grid; no tensor changed for the new one")
+
+    # Decoder ---------------------------------------------------------------------------
+
+    def decoder(self, old: ModelCard) -> None:
+        """Resample the decoder's positions too; leave it out if its patches have another shape now."""
+        decoder = self.card.decoder
+        assert decoder is not None
+        before, after = decoder.trunk(old.config), decoder.trunk(self.config)
+        if (
+            old.config.patch.size != self.config.patch.size
+            or old.config.image.channels != self.config.image.channels
+        ):
+            self.card, self.tensors = encoder_only(self.card, self.tensors)
+            self.notes.append(
+                "the decoder is left out: it predicts patches of the old "
+                + ("size" if old.config.patch.size != self.config.patch.size else "channels")
+            )
+        elif before.grid_size != after.grid_size and isinstance(before.positions, Learned):
+            from patchword.model.positions.learned import resample_grid
+
+            name, rule = f"{DECODER}positions.grid", before.positions.resample
+            self._put(name, resample_grid(self.tensors[name], after.grid_size, rule), rule_text(rule))
 
     # Classes ---------------------------------------------------------------------------
 

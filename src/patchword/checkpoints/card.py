@@ -11,20 +11,32 @@ from typing import Any, Literal
 from patchword.errors import CheckpointError, SettingsError, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
+from patchword.model.decoder import DecoderConfig
 from patchword.settings import from_plain, to_json, to_plain
 
 # Incremented when older code can no longer read new files; older files always stay readable.
-CARD_VERSION = 3
+CARD_VERSION = 4
+_WITHOUT_DECODER = 3
 _WITHOUT_TASK = 2
 _WITHOUT_TEMPERATURE = 1
 # The card's key in the metadata of a .safetensors file.
 CARD_KEY = "patchword"
 _TASK = ("task", "mean", "std")
-_PARTS = ("version", "config", "preprocess", "classes", "untrained", "provenance", "temperature", *_TASK)
+_PARTS = (
+    "version",
+    "config",
+    "preprocess",
+    "classes",
+    "untrained",
+    "provenance",
+    "temperature",
+    *_TASK,
+    "decoder",
+)
 TaskKind = Literal["single", "multi", "number"]
 Fact = str | int | float | bool
-# The fact that records where training diverged.
-BROKEN = "broken"
+# The fact that records where training diverged, and the one of best weights that stand for their run instead of the last.
+BROKEN, STANDS_FOR_RUN = "broken", "stands_for_run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,7 @@ class ModelCard:
     unknown. untrained: parts with untrained weights ("head"); they are never used for predictions.
     task: whether outputs are logits of one class ("single"), of each class on its own ("multi"), or numbers, which are
     output · std + mean. temperature: what calibrated predictions divide the logits by; None if it was not fitted.
+    decoder: of a masked autoencoder, whose tensors are then in the file too.
     Raises: CheckpointError if the parts contradict each other.
     """
 
@@ -76,6 +89,7 @@ class ModelCard:
     task: TaskKind = "single"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -133,12 +147,15 @@ def _check_temperature(value: object) -> None:
 
 def card_to_json(card: ModelCard) -> str:
     plain = {"version": CARD_VERSION, **to_plain(card)}
-    if card.task == "single":  # then older versions can read the file too
-        plain = {name: part for name, part in plain.items() if name not in _TASK}
-        plain["version"] = _WITHOUT_TASK
-        if card.temperature is None:
-            plain["version"] = _WITHOUT_TEMPERATURE
-            del plain["temperature"]
+    if card.decoder is None:  # without what a version added, older ones can read the file too
+        plain["version"] = _WITHOUT_DECODER
+        del plain["decoder"]
+        if card.task == "single":
+            plain = {name: part for name, part in plain.items() if name not in _TASK}
+            plain["version"] = _WITHOUT_TASK
+            if card.temperature is None:
+                plain["version"] = _WITHOUT_TEMPERATURE
+                del plain["temperature"]
     return to_json(plain, allow_nan=False, separators=(",", ":"))
 
 
@@ -159,6 +176,7 @@ def card_from_json(text: str, name: str) -> ModelCard:
             task=plain.get("task", "single"),
             mean=tuple(plain.get("mean", ())),
             std=tuple(plain.get("std", ())),
+            decoder=_decoder(plain.get("decoder")),
         )
     except SettingsError as error:
         raise CheckpointError(
@@ -191,6 +209,10 @@ def _parse(text: str, name: str) -> dict[str, Any]:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown parts: {', '.join(unknown)}"
         raise CheckpointError(f"{name}: its card {what}", "download the file again, or update patchword")
     return plain
+
+
+def _decoder(plain: Any) -> DecoderConfig | None:
+    return None if plain is None else from_plain(DecoderConfig, plain, "its decoder")
 
 
 def _names(plain: Mapping[str, Any], part: str, name: str) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ class Options:
     patch_size: to use the model with another patch size (FlexiViT). head: file of a linear head.
     classes: names in the order of the head's outputs. allow_partial: accept a file that does
     not fill the complete backbone. below: read only tensors with this prefix. drop: patterns of
-    tensors to skip.
+    tensors to skip. decoder_num_heads, norm_pix_loss: of a masked autoencoder's decoder, and whether it predicts patches
+    that are normalised one by one.
     """
 
     num_heads: int | None = None
@@ -51,6 +52,8 @@ class Options:
     allow_partial: bool = False
     below: str | None = None
     drop: tuple[str, ...] = ()
+    decoder_num_heads: int | None = None
+    norm_pix_loss: bool | None = None
 
 
 def patterns(drop: Sequence[str]) -> tuple[str, ...]:
@@ -200,21 +203,30 @@ class Facts:
                     f"{self.name}: {_flag(name).split(' ')[0]} does not apply to a file of this layout",
                     "remove it" + ("; `patchword adapt` changes the patch" if name == "patch_size" else ""),
                 )
+        for name in ("decoder_num_heads", "norm_pix_loss"):
+            if getattr(self.options, name) is not None and name not in used:
+                raise CheckpointError(
+                    f"{self.name}: {flag_of(name)} does not apply: the file has no decoder",
+                    "remove it, or give a file with a decoder",
+                )
 
     def inferred(self) -> list[str]:
         """A note for each fact that no file states."""
-        return [
-            f"{_shown(fact)} {'are' if fact.name == 'preprocess' else 'is'} inferred from {fact.source}: no file states "
-            f"{_overridden(fact.name)}"
-            for fact in self.found
-            if isinstance(fact.source, Inferred)
-        ]
+        return [note_of(fact) for fact in self.found if isinstance(fact.source, Inferred)]
 
     def _source(self, name: str) -> str:
         return next((fact.source for fact in self.found if fact.name == name), "")
 
 
+def note_of(fact: Fact) -> str:
+    """The note for a fact that no file states."""
+    verb = "are" if fact.name == "preprocess" else "is"
+    return f"{_shown(fact)} {verb} inferred from {fact.source}: no file states {_overridden(fact.name)}"
+
+
 _WORDS = {
+    "decoder_num_heads": "the number of attention heads of the decoder",
+    "norm_pix_loss": "whether the decoder predicts normalised patches",
     "num_heads": "the number of attention heads",
     "image_size": "the image size",
     "patch_size": "the patch size",

@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchword.checkpoints.card import STANDS_FOR_RUN
 from patchword.checkpoints.containers.folder import ENDINGS
 from patchword.checkpoints.containers.others import other_folder
-from patchword.checkpoints.native import is_native
+from patchword.checkpoints.native import is_native, read_card
 from patchword.errors import CheckpointError, near_text, plural
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -61,9 +62,21 @@ def _fetched(name: str, *, offline: bool) -> Found | None:
     return Found(path=fetched.path, why=fetched.source, source=fetched.source) if fetched else None
 
 
+def _stands_for_run(best: Path) -> bool:
+    """Whether the best weights of a run were chosen on other images than it is scored on, so that they are its result."""
+    try:
+        return bool(read_card(best).provenance.facts.get(STANDS_FOR_RUN))
+    except (CheckpointError, OSError):
+        return False
+
+
 def _in_folder(folder: Path) -> Found:
     if (folder / LAST).is_file():
         why = f"{LAST}, the EMA weights of the last epoch"
+        if _stands_for_run(folder / BEST):
+            return Found(
+                path=folder / BEST, why=f"{BEST}, the EMA weights with the best score on watched images"
+            )
         if (folder / BEST).is_file():
             why += f"; {BEST} next to it was selected on the evaluation images"
         return Found(path=folder / LAST, why=why)

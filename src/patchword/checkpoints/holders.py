@@ -20,7 +20,7 @@ def formats_that_hold(card: ModelCard) -> list[str]:
 
     pool = card.config.head.pool
     depth = pool.class_layers if isinstance(pool, JoinedPool) else 1
-    small = replace(card, config=replace(card.config, depth=min(depth, card.config.depth)))
+    small = replace(card, decoder=None, config=replace(card.config, depth=min(depth, card.config.depth)))
     tensors = ViT(small.config, torch.Generator().manual_seed(0)).state_dict()
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.ops import Op, Same
+from patchword.errors import MissingFact
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
+from patchword.model.decoder import DecoderConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +63,7 @@ class Description:
 
     spelling: what the rules need besides the config, e.g. {"prefix": "vit."}: the variant of the
     layout that this file uses. untrained: parts of the config that no file fills ("head").
+    decoder: of a masked autoencoder. decoder_fault: why the file's decoder cannot be described.
     """
 
     config: ViTConfig
@@ -69,6 +72,8 @@ class Description:
     spelling: Mapping[str, Any] = field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    decoder: DecoderConfig | None = None
+    decoder_fault: MissingFact | None = None
 
 
 class Layout(ABC):
@@ -86,6 +91,8 @@ class Layout(ABC):
     container: Container = "safetensors"
     # The file that `convert` writes, in the folder of the sidecar_files if there are any.
     file_name: str = "model.safetensors"
+    # The pattern (--drop) of the tensors of a masked autoencoder's decoder; "" if the format has no place for one.
+    decoder_pattern: str = ""
 
     @abstractmethod
     def recognise(self, checkpoint: Checkpoint) -> str | None:
@@ -119,6 +126,10 @@ class Layout(ABC):
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """The state dict wrapped as by the origin, for nested containers."""
         return tensors
+
+    def written_beside(self, card: ModelCard) -> Mapping[str, Any]:
+        """What else the container holds next to the state dict: facts that its origin stores there."""
+        return {}
 
     def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Tensors of the weights file, and the tree for a separate linear head file, {} if there is none."""

@@ -61,6 +61,8 @@ def _refuse_unless_same(card: ModelCard, option: str, value: Any, name: str) -> 
         "act": config.mlp.activation,
         "eps": config.norm.eps,
     }
+    if card.decoder is not None:
+        stated |= {"decoder_num_heads": card.decoder.num_heads, "norm_pix_loss": card.decoder.norm_targets}
     if option not in stated:
         raise SettingsError(
             f"{name}: {flag_of(option)} does not apply: a file that patchword wrote is complete", "remove it"

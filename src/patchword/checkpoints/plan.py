@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.errors import KeyMismatch, ShapeMismatch, UnknownLayout, near_text
-from patchword.model.shapes import Shapes, shapes
+from patchword.model.shapes import DECODER, Shapes, decoder_shapes, shapes
 
 HEADS = ("head.", "head_distillation.", "projection.")
 
@@ -38,6 +38,12 @@ class Plan:
         return sum(len(rule.theirs) for rule in self.rules if rule.ours)
 
     @property
+    def of_decoder(self) -> tuple[str, ...]:
+        """Tensors of the file that fill a masked autoencoder's decoder."""
+        used = [rule for rule in self.rules if rule.ours and rule.ours[0].startswith(DECODER)]
+        return tuple(name for rule in used for name in rule.theirs)
+
+    @property
     def rewritten_for(self) -> tuple[str, ...]:
         """Tensors of the file that repeat what the config states; neither used nor dropped."""
         dropped = {name for part in self.dropped for name in part.names}
@@ -45,8 +51,9 @@ class Plan:
 
     @property
     def filled(self) -> float:
-        """Share of the backbone's parameters that the file fills, without heads."""
-        whole = {name: math.prod(s) for name, s in self.shapes.items() if not name.startswith(HEADS)}
+        """Share of the backbone's parameters that the file fills, without heads and decoder."""
+        aside = (*HEADS, DECODER)
+        whole = {name: math.prod(s) for name, s in self.shapes.items() if not name.startswith(aside)}
         lost = sum(whole.get(name, 0) for name in self.missing)
         return 1 - lost / max(sum(whole.values()), 1)
 
@@ -56,6 +63,8 @@ def make_plan(
 ) -> Plan:
     """Raises: UnknownLayout for a tensor that matches no rule, KeyMismatch for a missing one, ShapeMismatch."""
     expected = shapes(description.config)
+    if description.decoder is not None:
+        expected |= decoder_shapes(description.decoder, description.config)
     rules, drops = _sorted(layout.rules(description))
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
     incomplete = _incomplete_groups(checkpoint, rules, present)
@@ -69,16 +78,25 @@ def make_plan(
     missing = tuple(name for name in expected if name not in filled)
     untrained = tuple(f"{part}." for part in description.untrained)
     backbone = [name for name in missing if not name.startswith(untrained or ("\0",))]
-    if backbone and not allow_partial:
-        wanted = {ours: ", ".join(rule.theirs) for rule in rules for ours in rule.ours}
-        lacks = ", ".join(wanted.get(name, name) for name in backbone[:3])
-        more = f" and {len(backbone) - 3} more" if len(backbone) > 3 else ""
+    of_decoder = [name for name in backbone if name.startswith(DECODER)]
+    wanted = {ours: ", ".join(rule.theirs) for rule in rules for ours in rule.ours}
+    if of_decoder and (allow_partial or of_decoder == backbone):
         raise KeyMismatch(
-            f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}{more}"
+            f"{checkpoint.name}: its decoder lacks {_first_three([wanted.get(name, name) for name in of_decoder])}",
+            f"use the complete file; for the encoder alone, pass --drop '{layout.decoder_pattern}'",
+        )
+    if backbone and not allow_partial:
+        lacks = _first_three([wanted.get(name, name) for name in backbone])
+        raise KeyMismatch(
+            f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
             "use the complete file; to train it further, pass --allow-partial, which initialises missing tensors randomly",
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
+
+
+def _first_three(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _sorted(parts: Iterable[Rule | Ignored]) -> tuple[list[Rule], list[Ignored]]:

@@ -30,6 +30,7 @@ from patchword.errors import (
     UnknownLayout,
     plural,
 )
+from patchword.model.shapes import DECODER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +101,7 @@ def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source
         classes=classes,
         untrained=untrained,
         provenance=_provenance(stored, source, release),
+        decoder=description.decoder,
     )
     report = LoadReport(
         path=checkpoint.path,
@@ -179,10 +181,15 @@ def _with_what_is_lost(error: CheckpointError, checkpoint: Checkpoint) -> Checkp
     return error
 
 
-def read_tensors(opened: Opened) -> dict[str, "Tensor"]:
-    """The model's tensors that the file fills, in the file's dtype; mapped if stored as the model needs them."""
+def read_tensors(opened: Opened, *, decoder: bool = True) -> dict[str, "Tensor"]:
+    """The model's tensors that the file fills, in the file's dtype; mapped if stored as the model needs them.
+
+    decoder: also those of a masked autoencoder's decoder.
+    """
     found: dict[str, Tensor] = {}
     for rule in opened.plan.rules:
+        if not decoder and rule.ours and rule.ours[0].startswith(DECODER):
+            continue
         found |= zip(rule.ours, _read(rule, opened.checkpoint, opened.plan.shapes), strict=True)
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard, broken_notes
+from patchword.checkpoints.decoder import decoders_of, encoder_only, encoder_report
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import BEST, LAST, Found
 from patchword.checkpoints.layout import Layout
@@ -33,8 +34,10 @@ class Source:
     spelling: Mapping[str, Any] | None = None
 
 
-def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
+def read_source(found: Found, options: Options, *, decoder: bool = False) -> tuple[Source, LoadReport]:
     """Read the model, with its origin and the file's hash in its provenance.
+
+    decoder: also a masked autoencoder's decoder; otherwise the report lists its tensors as dropped.
 
     Raises: CheckpointError; missing backbone tensors are listed in the report's `new`.
     """
@@ -50,15 +53,21 @@ def read_source(found: Found, options: Options) -> tuple[Source, LoadReport]:
             parameters=cost(card.config).parameters,
             notes=broken_notes(card),
         )
-        return Source(card=_with_origin(card, [path]), tensors=tensors), report
+        source = Source(card=_with_origin(card, [path]), tensors=tensors)
+        return (source, report) if decoder else _encoder(source, report, decoders_of(card, tensors))
     opened = open_foreign(path, options, found.source)
     source = Source(
         card=_with_origin(opened.card, opened.checkpoint.stored.files),
-        tensors=read_tensors(opened),
+        tensors=read_tensors(opened, decoder=decoder),
         layout=opened.layout,
         spelling=opened.description.spelling,
     )
-    return source, opened.report
+    return (source, opened.report) if decoder else _encoder(source, opened.report, opened.plan.of_decoder)
+
+
+def _encoder(source: Source, report: LoadReport, decoder: tuple[str, ...]) -> tuple[Source, LoadReport]:
+    card, tensors = encoder_only(source.card, source.tensors)
+    return replace(source, card=card, tensors=tensors), encoder_report(report, decoder)
 
 
 def refuse_partial(report: LoadReport) -> None:

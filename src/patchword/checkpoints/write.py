@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.compare import differences, explicit
+from patchword.checkpoints.compare_preprocess import preparations
+from patchword.checkpoints.decoder import decoder_differences, encoder_only, with_position_table
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
@@ -19,17 +21,12 @@ from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.resampled import rules
 from patchword.checkpoints.source import Source
 from patchword.errors import CheckpointError, OutputError, near_text
-from patchword.images.geometry import Cover, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess
-from patchword.model.config import ViTConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 _ANOTHER = "choose another format, or keep it as a patchword file"
-# Image sizes (portrait, landscape, odd) whose crops distinguish the roundings.
-PICTURES = tuple((480 + i, 641 - 7 * i) for i in range(0, 60, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,7 @@ class Written:
     rewritten_for: the same for fields that this format expresses differently, with the same outputs.
     elsewhere: tables that this format's readers resample by another rule for other image sizes.
     names: a file of class names, one per line, if the format has no place for them.
+    without_decoder: tensors of the source's decoder, for which the format has no place.
     """
 
     path: Path
@@ -52,6 +50,7 @@ class Written:
     rewritten_for: tuple[tuple[str, Any, Any], ...] = ()
     elsewhere: tuple[tuple[str, str, str], ...] = ()
     names: Path | None = None
+    without_decoder: int = 0
 
 
 def layouts_named(name: str, layouts: Sequence[Layout] = LAYOUTS) -> tuple[Layout, ...]:
@@ -78,9 +77,7 @@ def write_as_first(
     Raises: CheckpointError with the reason of each if none can.
     """
     own = [layout for layout in layouts if source.layout is not None and layout.name == source.layout.name]
-    others = sorted(
-        (o for o in layouts if o not in own), key=lambda layout: layout.second_choice(source.card)
-    )
+    others = sorted((o for o in layouts if o not in own), key=lambda layout: _rank(layout, source.card))
     reasons: dict[str, list[str]] = {}
     for layout in [*own, *others]:
         try:
@@ -94,6 +91,11 @@ def write_as_first(
         reasons = {reason: ["each of them"] for reason in reasons}
     listed = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
     raise CheckpointError(f"none of the {len(layouts)} formats can hold this model: {listed}", _ANOTHER)
+
+
+def _rank(layout: Layout, card: ModelCard) -> tuple[bool, bool]:
+    """Formats that hold a decoder come first, if there is one; then those that their family prefers."""
+    return card.decoder is not None and not layout.decoder_pattern, layout.second_choice(card)
 
 
 def written_tensors(
@@ -132,10 +134,17 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
     Raises: CheckpointError that lists what the format cannot hold; OutputError. No files are left then.
     """
     same = source.layout is not None and source.layout.name == layout.name
-    card, ours = (source.card, source.tensors) if same else layout.rewritten_for(source.card, source.tensors)
+    kept = (source.card, source.tensors)
+    if not layout.decoder_pattern:
+        kept = encoder_only(*kept)
+    card, ours = kept if same else with_position_table(*layout.rewritten_for(*kept))
     spelling = source.spelling if same and source.spelling is not None else layout.spelling(card)
     description = Description(
-        config=card.config, preprocess=card.preprocess, classes=card.classes, spelling=spelling
+        config=card.config,
+        preprocess=card.preprocess,
+        classes=card.classes,
+        spelling=spelling,
+        decoder=card.decoder,
     )
     sidecar_files = layout.beside(card, spelling)
     weights, head = layout.head_apart(written_tensors(layout, description, ours))
@@ -148,10 +157,16 @@ def write_as(source: Source, layout: Layout, out: Path, *, accept: Sequence[str]
         files += [*told.values(), *_write_provenance(layout, path, card)]
         written = _checked(card, layout, out, tuple(files), accept, told)
         rewritten_for = differences(explicit(source.card.config), explicit(card.config))
+        if card.decoder is not None:
+            rewritten_for += decoder_differences(source.card.decoder, card.decoder)
         names = _write_names(source.card.classes, written, out)
         files += names
         return replace(
-            written, rewritten_for=tuple(rewritten_for), files=tuple(files), names=names[0] if names else None
+            written,
+            rewritten_for=tuple(rewritten_for),
+            files=tuple(files),
+            names=names[0] if names else None,
+            without_decoder=len(source.tensors) - len(kept[1]),
         )
     except BaseException:
         remove(out)
@@ -232,7 +247,7 @@ def _write_weights(layout: Layout, path: Path, tensors: "Mapping[str, Tensor]", 
     if layout.container == "npz":
         write_npz(path, tensors)
     elif layout.container == "torch":
-        write_torch(path, layout.nest(tensors))
+        write_torch(path, {**layout.nest(tensors), **layout.written_beside(card)})
     else:
         write_safetensors(path, tensors, {"format": "pt", **provenance_of(card)})
 
@@ -272,9 +287,9 @@ def _write_text(path: Path, text: str) -> Path:
 # Read back -------------------------------------------------------------------------------
 
 # Facts that some formats have no place for; their readers need them as options.
-_TOLD = ("num_heads", "image_size", "pool", "act")
+_TOLD = ("num_heads", "image_size", "pool", "act", "decoder_num_heads", "norm_pix_loss")
 # For these a reader may assume the family's usual value, and an option overrides it; the rest is fixed in its code.
-_ASKED = ("num_heads", "image_size", "pool")
+_ASKED = ("num_heads", "image_size", "pool", "decoder_num_heads", "norm_pix_loss")
 
 
 def _checked(
@@ -299,7 +314,10 @@ def _checked(
             f"the result in the format {layout.title} would be read as {reopened.layout.title}",
             f"convert to {reopened.layout.name} instead: the two formats are indistinguishable",
         )
-    changed = tuple(differences(explicit(card.config), explicit(reopened.card.config)))
+    changed = (
+        *differences(explicit(card.config), explicit(reopened.card.config)),
+        *decoder_differences(card.decoder, reopened.card.decoder),
+    )
     refused = [change for change in changed if change[0] not in accept]
     if refused:
         field, ours, theirs = refused[0]
@@ -322,40 +340,9 @@ def _checked(
     )
 
 
-def _sides(rule: ResizeRule) -> ResizeRule:
-    """The rule without its rounding; covering a square equals resizing the shorter side."""
-    match rule:
-        case Cover(size=(height, width)) if height == width:
-            return Shorter(size=height)
-        case Shorter(size=size):
-            return Shorter(size=size)
-        case Squash(size=size):
-            return Squash(size=size)
-    return rule
-
-
-def preparations(ours: Preprocess, theirs: Preprocess) -> list[tuple[str, Any, Any]]:
-    """Steps that give different pixels, as (field, ours, theirs); one number for all channels equals three."""
-    found = []
-    for name in ("image_size", "resize", "resample", "mean", "std"):
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        if name in ("mean", "std"):
-            mine, other = ((v * ours.in_channels if len(v) == 1 else v) for v in (mine, other))
-        same = _sides(mine) == _sides(other) if name == "resize" else mine == other
-        if not same:
-            found.append((name, mine, other))
-        elif name == "resize" and _rounds_otherwise(ours, theirs):
-            found.append(("resize (rounding only, at most one pixel)", mine, other))
-    return found
-
-
-def _rounds_otherwise(ours: Preprocess, theirs: Preprocess) -> bool:
-    return any(ours.plan(size) != theirs.plan(size) for size in PICTURES)
-
-
 def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opened, Mapping[str, Any]]:
     """Read back with the given options, adding as few more as necessary."""
-    told, answers = dict(given), _answers(card.config)
+    told, answers = dict(given), _answers(card)
     while True:
         try:
             opened = open_foreign(out, Options(**told))
@@ -367,20 +354,23 @@ def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opene
                 raise
             told[named] = answers[named]
             continue
-        found = _answers(opened.card.config)
+        found = _answers(opened.card)
         wrong = next((n for n in _ASKED if n not in told and answers[n] not in (None, found[n])), None)
         if wrong is None:
             return opened, told
         told[wrong] = answers[wrong]
 
 
-def _answers(config: ViTConfig) -> dict[str, Any]:
+def _answers(card: ModelCard) -> dict[str, Any]:
+    config, decoder = card.config, card.decoder
     pools = {"class": "class", "first": "first", "mean": "mean"}
     return {
         "num_heads": config.attention.num_heads,
         "image_size": config.image.size,
         "act": config.mlp.activation,
         "pool": pools.get(config.head.pool.kind),
+        "decoder_num_heads": decoder and decoder.num_heads,
+        "norm_pix_loss": decoder and decoder.norm_targets,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from patchword.cli.console import line, make_console, say
-from patchword.cli.model_options import class_names, given_options, model_options, size
+from patchword.cli.model_options import class_names, decoder_options, given_options, model_options, size
 from patchword.cli.options import offline_option
 from patchword.errors import SettingsError, plural
 
@@ -34,6 +34,7 @@ from patchword.errors import SettingsError, plural
     help="Text file with one name per line, or a folder of class folders.",
 )
 @model_options
+@decoder_options
 @offline_option
 def adapt(
     model: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword.cli.console import say
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import decoder_options, given_options, model_options
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="Allow readers of the format to use a different value for this field, e.g. norm.eps.",
 )
 @model_options
+@decoder_options
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def convert(

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from patchword.cli.console import line, make_console, say
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import decoder_options, given_options, model_options
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
@@ -13,6 +13,7 @@ from patchword.settings import to_json
 @click.command()
 @click.argument("model")
 @model_options
+@decoder_options
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: str, offline: bool, as_json: bool) -> None:

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from patchword.checkpoints.decoder import UNUSED
 from patchword.cli.console import percent, say
+from patchword.errors import plural
 
 if TYPE_CHECKING:
     from patchword.checkpoints.report import LoadReport
@@ -15,6 +17,7 @@ def report_loading(report: "LoadReport") -> None:
             say(f"resampled: {text}")
         for note in report.notes:
             say(f"warning: {note}")
+        _report_decoder(report)
         return
     dropped = sum(len(part.names) for part in report.dropped)
     left = f", {dropped} tensor{'' if dropped == 1 else 's'} dropped" if dropped else ""
@@ -26,3 +29,10 @@ def report_loading(report: "LoadReport") -> None:
         say(f"resampled: {text}")
     for note in report.notes:
         say(f"note: {note}")
+    _report_decoder(report)
+
+
+def _report_decoder(report: "LoadReport") -> None:
+    count = sum(len(part.names) for part in report.dropped if part.reason == UNUSED)
+    if count:
+        say(f"only the encoder is used: the decoder ({plural(count, 'tensor')}) is left out")

@@ -110,6 +110,28 @@ _FACTS = (
 )
 
 
+_DECODER = (
+    _option(
+        "--decoder-num-heads",
+        "N",
+        "Attention heads of a masked autoencoder's decoder, if the file does not specify them.",
+        type=click.IntRange(1),
+    ),
+    click.option(
+        "--norm-pix-loss/--no-norm-pix-loss",
+        default=None,
+        help="Whether that decoder predicts normalised patches, if the file does not specify it.",
+        callback=_keep(_unchanged),
+        expose_value=False,
+    ),
+)
+
+
+def decoder_options(command: Command) -> Command:
+    """Add the options about a masked autoencoder's decoder."""
+    return _with(_DECODER, command)
+
+
 def model_options(command: Command) -> Command:
     """Add all options above to a command."""
     return start_options(_with(_SIZES, command))

@@ -123,11 +123,11 @@ def train(
 
     machine.start_sampling()
     if given["dry_run"] and resume is None:
-        _show_plan(_request(data, out, overrides, given))
+        show_plan(_request(data, out, overrides, given))
         return
     with screen() as progress:
         if resume is not None:
-            _refuse_settings()
+            refuse_settings()
             from patchword.runs.folds import resume as resume_any
 
             result = resume_any(resume, data=data, val=given["val"], progress=progress)
@@ -143,13 +143,13 @@ def _start(request: "TrainRequest", progress: Any) -> "Run":
     from patchword.runs.prepare import prepare
 
     if request.opening.folds is not None:
-        return train_folds(request, progress, _show)
+        return train_folds(request, progress, show)
     prepared = prepare(request, progress)
-    _show(prepared)
+    show(prepared)
     return runs.run(prepared, progress)
 
 
-def _show(prepared: "Prepared") -> None:
+def show(prepared: "Prepared") -> None:
     """Print what was found in the data and the weights, and what will be trained."""
     from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import show_choices, show_problems
@@ -160,7 +160,7 @@ def _show(prepared: "Prepared") -> None:
     show_choices(prepared)
 
 
-def _show_plan(request: "TrainRequest") -> None:
+def show_plan(request: "TrainRequest") -> None:
     """Every setting on standard output, as config.toml would hold it; the plan on standard error."""
     from patchword.cli.loading import report_loading
     from patchword.cli.train_screen import screen, show_problems
@@ -217,7 +217,7 @@ def _request(
     )
 
 
-def _refuse_settings() -> None:
+def refuse_settings() -> None:
     """Raises: UserError if --resume is combined with other settings, which it would ignore."""
     ctx = click.get_current_context()
     asked = [

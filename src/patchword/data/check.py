@@ -222,7 +222,8 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
         ]
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
-        return [_fatal(f"{dataset.path} has one image", "give several images of at least two classes")]
+        fix = "give several images" + ("" if dataset.task_kind == "none" else " of at least two classes")
+        return [_fatal(f"{dataset.path} has one image", fix)]
     if dataset.task_kind != "single":
         return [*_unevaluated(dataset), *target_problems(dataset)]
     counts = np.array(training.counts(len(dataset.classes)))

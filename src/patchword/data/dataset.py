@@ -99,7 +99,9 @@ class Split:
 
 def one_class_only(what: str, kind: TaskKind) -> DataError:
     """The error of a function that works only with one class for each image."""
-    have = "several classes for an image" if kind == "multi" else "numbers instead of classes"
+    have = {"multi": "several classes for an image", "none": "no labels"}.get(
+        kind, "numbers instead of classes"
+    )
     return DataError(
         f"{what} has {have}, which only check, train, evaluate (without --probe) and predict support",
         "give data with one class for each image",

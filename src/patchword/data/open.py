@@ -11,6 +11,7 @@ from patchword.data.missing import not_there
 from patchword.data.request import NotApplicable, OpenRequest
 from patchword.data.sources import SOURCES
 from patchword.data.val import refuse_same_place, with_val
+from patchword.data.without_labels import open_without_labels
 from patchword.errors import DataError
 from patchword.images.suffixes import SUFFIXES
 
@@ -23,6 +24,8 @@ def open_data(path: str | Path, request: OpenRequest | None = None) -> Dataset:
     no source recognises it.
     """
     request = request or OpenRequest()
+    if request.without_labels:
+        return _limited(open_without_labels(str(path), request), request.max_pixels)
     if request.folds is not None:
         return fold_of(_read(path, replace(request, split=False)), request)
     if request.val is None:

@@ -31,7 +31,7 @@ class OpenRequest:
     or their split folder; None finds out, and refuses what can be read in two ways. max_pixels: larger images are
     refused. val: other data, whose images become the evaluation split. folds, fold: split all images into so many
     folds, and hold out fold number `fold`, from 1. group_column: of a table; images with the same value, such as one
-    patient's, are held out together.
+    patient's, are held out together. without_labels: any images, whose labels are not read (`without_labels.py`).
     """
 
     split: bool = True
@@ -49,6 +49,7 @@ class OpenRequest:
     folds: int | None = None
     fold: int = 1
     group_column: str | None = None
+    without_labels: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:

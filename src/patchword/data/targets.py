@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TaskKind = Literal["single", "multi", "number"]
+TaskKind = Literal["single", "multi", "number", "none"]
 Rows = Sequence[int] | NDArray[np.int64]
 
 
@@ -106,12 +106,46 @@ class Numbers:
         return [np.arange(len(self.values))] if len(self.values) else []
 
 
-Targets = Labels | MultiLabels | Numbers
+@dataclass(frozen=True)
+class Nothing:
+    """No labels. size: N."""
+
+    size: int
+    kind: TaskKind = "none"
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        return np.zeros(self.size, np.int64)
+
+    def counts(self, num_classes: int) -> list[int]:
+        return [0] * num_classes
+
+    def subset(self, indices: Rows) -> "Nothing":
+        return Nothing(len(indices))
+
+    def rows(self, indices: Rows) -> NDArray[np.int64]:
+        """[B] int64, zeros."""
+        return np.zeros(len(indices), np.int64)
+
+    def key(self, index: int) -> Hashable:
+        return 0
+
+    def text(self, index: int, names: Sequence[str]) -> str:
+        return ""
+
+    def strata(self) -> list[NDArray[np.int64]]:
+        """All images."""
+        return [np.arange(self.size)] if self.size else []
+
+
+Targets = Labels | MultiLabels | Numbers | Nothing
 
 
 def joined(parts: Sequence[Targets]) -> Targets:
     """The targets of several splits of one data set, one after the other."""
     first = parts[0]
+    if isinstance(first, Nothing):
+        return Nothing(sum(len(part.values) for part in parts))
     values = np.concatenate([part.values for part in parts])
     if isinstance(first, Numbers):
         return Numbers(values, first.names)

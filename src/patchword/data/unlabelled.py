@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from patchword.data.dataset import Reader, Split
-from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.data.sources import digits, folder, table, zipped
 from patchword.data.targets import Labels
@@ -81,7 +80,7 @@ def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
         kept, skipped = _images_among(list(members))
         found = _named(kept, zipped.ZipReader(path, [members[name] for name in kept]), skipped)
     else:
-        everything = open_data(path, request).everything
+        everything = digits.read(path, request).everything
         found = Unlabelled(split=everything, skipped=Counter())
     return replace(found, split=replace(found.split, max_pixels=request.max_pixels))
 

@@ -1,8 +1,10 @@
 """`adapt` a file in any layout to a patchword weights file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from patchword.checkpoints.adapt import Adapted, Wanted, adapt
+from patchword.checkpoints.decoder import REASON
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.native import check_suffix, write_model
@@ -24,8 +26,9 @@ def adapt_file(
         raise OutputError(
             f"{out} already exists", "choose another --out; existing files are never overwritten"
         )
-    source, report = read_source(find_weights(model, offline=offline), options or Options())
+    source, report = read_source(find_weights(model, offline=offline), options or Options(), decoder=True)
     refuse_partial(report)
     done = adapt(source.card, source.tensors, wanted)
     write_model(out, done.tensors, done.card)
-    return done
+    skipped = tuple(f"left out: {part.reason}" for part in report.dropped if part.reason.startswith(REASON))
+    return replace(done, notes=(*done.notes, *skipped))

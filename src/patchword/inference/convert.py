@@ -10,6 +10,7 @@ from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.holders import formats_that_hold
 from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.native import check_suffix, write_model
+from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source, refuse_partial
 from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
 from patchword.errors import CheckpointError
@@ -69,7 +70,7 @@ def convert(
     layouts = () if to == NATIVE else layouts_named(to)
     if not layouts:
         check_suffix(out)
-    read, report = read_source(find_weights(source, offline=offline), options or Options())
+    read, report = read_source(find_weights(source, offline=offline), options or Options(), decoder=True)
     refuse_partial(report)
     if layouts and read.card.untrained:
         raise CheckpointError(
@@ -104,10 +105,19 @@ def convert(
         elsewhere=() if written is None else written.elsewhere,
         names=None if written is None else written.names,
         rewritten_for=() if written is None else written.rewritten_for,
-        dropped=tuple((d.reason, len(d.names)) for d in report.dropped),
+        dropped=(
+            *((d.reason, len(d.names)) for d in report.dropped),
+            *_left_decoder(written),
+        ),
         notes=report.notes,
         reader=reader,
     )
+
+
+def _left_decoder(written: Written | None) -> list[tuple[str, int]]:
+    if written is None or not written.without_decoder:
+        return []
+    return [("the decoder, for which this format has no place", written.without_decoder)]
 
 
 def _written(source: Source, layouts: Sequence[Layout], out: Path, accept: Sequence[str]) -> Written:
@@ -140,8 +150,12 @@ def _compared(source: Source, out: Path, written: Written | None) -> tuple[float
         first, second = before.vit(image), after.vit(image)
     kind = "logits" if source.card.config.head.num_classes else "embedding"
     compared = f"{kind} for one image of {size.size[0]} x {size.size[1]} pixels"
+    difference = _relative(second, first)
+    if source.card.decoder is not None and not (written and written.without_decoder):
+        difference = max(difference, _predictions_differ(source, out, written, image))
+        compared = f"{kind} and predicted patches for one image of {size.size[0]} x {size.size[1]} pixels"
     if written is None:
-        return _relative(second, first), compared, None
+        return difference, compared, None
     # Accepted differences change the output, so compare the reader with what was read back.
     opened = open_with_reader(written.reopened.layout.name, out, after.config, image, second)
     if opened is not None and opened.difference > MAX_READER_DIFFERENCE:
@@ -150,7 +164,23 @@ def _compared(source: Source, out: Path, written: Written | None) -> tuple[float
             "nothing was written",
             "choose another format, or keep it as a patchword file; please report this",
         )
-    return _relative(second, first), compared, opened
+    return difference, compared, opened
+
+
+def _predictions_differ(source: Source, out: Path, written: Written | None, image: "Tensor") -> float:
+    """The largest difference between the patches that both decoders predict under one mask."""
+    import torch
+
+    from patchword.inference.load import in_float32
+    from patchword.inference.load_mae import load_mae, mae_of
+
+    report = LoadReport(path=out, tensors=len(source.tensors), parameters=0)
+    before = mae_of(source.card, in_float32(dict(source.tensors), report)[0], report)
+    after = load_mae(out, device="cpu", options=Options(**(dict(written.told) if written else {}))).mae
+    count = source.card.config.grid_size[0] * source.card.config.grid_size[1]
+    masking = before.masking(torch.rand((1, count), generator=torch.Generator().manual_seed(0)))
+    with torch.inference_mode():
+        return _relative(after.predict(image, masking), before.predict(image, masking))
 
 
 def _relative(ours: "Tensor", theirs: "Tensor") -> float:

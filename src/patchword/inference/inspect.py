@@ -1,5 +1,6 @@
 """Describe a checkpoint for people, without torch and without reading a tensor."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from patchword.checkpoints.resampled import resampled
 from patchword.errors import plural
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import NoStem
+from patchword.model.shapes import decoder_shapes
 from patchword.settings import to_plain
 
 Row = tuple[str, ...]
@@ -45,6 +47,7 @@ class Inspected:
         return [
             ("File", self._file()),
             ("Model", shape_rows(self.card.config)),
+            *([("Decoder", decoder_rows(self.card))] if self.card.decoder else []),
             ("Facts and their sources", self._facts()),
             ("Preprocessing", self._preprocess()),
             ("Loading", self._loading()),
@@ -118,6 +121,7 @@ class Inspected:
             "dtypes": self.dtypes,
             "wrapper": self.wrapper,
             "config": to_plain(self.card.config),
+            "decoder": self.card.decoder and to_plain(self.card.decoder),
             "preprocess": to_plain(self.card.preprocess),
             "classes": list(self.card.classes),
             # The record itself is long and only for programs.
@@ -208,6 +212,27 @@ def shape_rows(config: ViTConfig) -> list[Row]:
         ("norm", f"{config.norm.kind}, eps {config.norm.eps:g}"),
         ("output", f"{head.pool.kind} pooling; {output}"),
         ("parameters", f"{price.parameters:,}"),
+    ]
+
+
+def decoder_rows(card: ModelCard) -> list[Row]:
+    """The decoder of a masked autoencoder, and what it was trained to predict."""
+    decoder = card.decoder
+    assert decoder is not None
+    parts = [
+        f"dim {decoder.dim}",
+        f"depth {decoder.depth}",
+        plural(decoder.num_heads, "head"),
+        f"MLP {decoder.hidden or 4 * decoder.dim}",
+    ]
+    count = sum(math.prod(shape) for shape in decoder_shapes(decoder, card.config).values())
+    targets = "pixels, normalised in each patch" if decoder.norm_targets else "pixels"
+    return [
+        ("shape", ", ".join(parts)),
+        ("positions", decoder.positions),
+        ("predicts", targets),
+        ("mask ratio", f"{decoder.mask_ratio:g}"),
+        ("parameters", f"{count:,}"),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from patchword import machine
 from patchword.checkpoints.card import ModelCard, broken_notes
+from patchword.checkpoints.decoder import decoders_of, encoder_only, encoder_report
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card, read_model
@@ -38,26 +39,29 @@ def load(
     """
     found = find_weights(path, offline=offline)
     if is_native(found.path):
-        return _load_native(found, options or Options(), device)
+        card, tensors, report = read_native(found, options or Options())
+        refuse_too_large(card, str(found.path))
+        return _model(card, tensors, encoder_report(report, decoders_of(card, tensors)), device)
     # Imported late: patchword's own files do not need it, and it imports every layout.
     from patchword.checkpoints.read import open_foreign, read_tensors
 
     # Report a wrong file before the seconds that importing torch takes.
     opened = open_foreign(found.path, options, found.source)
     machine.start_sampling()
-    _refuse_too_large(opened.card, str(found.path))
+    refuse_too_large(opened.card, str(found.path))
     report = replace(opened.report, stamps=stamps_of(opened.checkpoint.stored.files))
-    return _model(opened.card, read_tensors(opened), report, device)
+    report = encoder_report(report, opened.plan.of_decoder)
+    return _model(opened.card, read_tensors(opened, decoder=False), report, device)
 
 
-def _load_native(found: Found, options: Options, device: "str | torch.device | None") -> "Model":
+def read_native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tensor], LoadReport]":
+    """Read a file that patchword wrote, with its decoder if it has one. Raises: CheckpointError, SettingsError."""
     # Report a wrong file or option before the seconds that importing torch takes.
     with_options(read_card(found.path), options, str(found.path))
     machine.start_sampling()
     stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
     card, facts = with_options(card, options, str(found.path))
-    _refuse_too_large(card, str(found.path))
     from patchword.model.cost import cost
 
     notes = broken_notes(card)
@@ -73,10 +77,10 @@ def _load_native(found: Found, options: Options, device: "str | torch.device | N
         notes=notes,
         stamps=stamps,
     )
-    return _model(card, tensors, report, device)
+    return card, tensors, report
 
 
-def _refuse_too_large(card: ModelCard, name: str) -> None:
+def refuse_too_large(card: ModelCard, name: str) -> None:
     """Raises: NotEnoughMemory, before a tensor is read, if not even one image fits."""
     from patchword.model.memory import inference_bytes
 
@@ -93,23 +97,32 @@ def _refuse_too_large(card: ModelCard, name: str) -> None:
 def _model(
     card: ModelCard, tensors: "dict[str, Tensor]", report: LoadReport, device: "str | torch.device | None"
 ) -> "Model":
-    """Build a ViT without weights and assign the tensors as its weights."""
+    """Build a ViT without weights and assign the tensors as its weights; those of a decoder are left out."""
     import torch
 
     from patchword.inference.model import Model
     from patchword.model.vit import ViT
+
+    card, tensors = encoder_only(card, tensors)
+    tensors, report = in_float32(tensors, report)
+    with torch.device("meta"):
+        vit = ViT(card.config)
+    if report.new:
+        tensors = tensors | drawn(card, report.new)
+    fill(vit, tensors, str(report.path))
+    return Model(vit, card, report).to(machine.find_device(device))
+
+
+def in_float32(tensors: "dict[str, Tensor]", report: LoadReport) -> "tuple[dict[str, Tensor], LoadReport]":
+    """The tensors in float32, and the report with a note if they were in another type."""
+    import torch
 
     narrow = [k for k, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32]
     if narrow:
         note = f"converted {plural(len(narrow), 'tensor')} from {tensors[narrow[0]].dtype} to float32"
         report = replace(report, notes=(*report.notes, note))
         tensors = tensors | {k: tensors[k].float() for k in narrow}
-    with torch.device("meta"):
-        vit = ViT(card.config)
-    if report.new:
-        tensors = tensors | _drawn(card, report.new)
-    fill(vit, tensors, str(report.path))
-    return Model(vit, card, report).to(machine.find_device(device))
+    return tensors, report
 
 
 def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "Model":
@@ -120,7 +133,7 @@ def model_of(card: ModelCard, tensors: "dict[str, Tensor]", *, path: Path) -> "M
     return _model(card, tensors, report, "cpu")
 
 
-def _drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
+def drawn(card: ModelCard, names: tuple[str, ...]) -> "dict[str, Tensor]":
     """Random weights for missing tensors, from a fixed seed, so that a file always loads the same."""
     import torch
 

@@ -109,6 +109,7 @@ def _transformers(out: Path, config: ViTConfig, image: "Tensor") -> "Iterable[Te
     }
     if wrong:
         raise ValueError(", ".join(f"{key} {names[:2]}" for key, names in wrong.items()))
+    model = model.vit if words["architectures"][0] == "ViTMAEForPreTraining" else model
     if hasattr(model.config, "mask_ratio"):
         model.config.mask_ratio = 0.0  # ViTMAE hides patches at random
     with torch.inference_mode():

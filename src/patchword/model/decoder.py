@@ -6,7 +6,7 @@ from typing import Literal
 from patchword.errors import SettingsError
 from patchword.model.base import require_above_zero, require_positive
 from patchword.model.config import HeadConfig, ImageConfig, PatchConfig, ViTConfig
-from patchword.model.kinds import LayerNormConfig, Learned, MeanPool, SinCos2d
+from patchword.model.kinds import LayerNormConfig, Learned, MeanPool, ResNetStem, SinCos2d
 from patchword.model.parts import Activation, AttentionConfig, MLPConfig, TokensConfig
 
 
@@ -82,3 +82,30 @@ class DecoderConfig:
             norm=LayerNormConfig(eps=self.eps),
             head=HeadConfig(pool=MeanPool(), num_classes=0),
         )
+
+
+def require_maskable(config: ViTConfig) -> None:
+    """Raises: SettingsError if patches cannot be left out of this encoder without its seeing them."""
+    if isinstance(config.patch.stem, ResNetStem):
+        raise SettingsError(
+            "a hybrid cannot be a masked autoencoder: its convolutions see the pixels of hidden patches",
+            "use a model whose patches are cut from the image itself, such as vit-s16",
+        )
+
+
+def num_visible(num_patches: int, mask_ratio: float) -> int:
+    """How many patches stay visible: int(N · (1 - mask_ratio)).
+
+    Raises: SettingsError if that is none of them, or all.
+    """
+    count = int(num_patches * (1 - mask_ratio))
+    if not 0 < count < num_patches:
+        what = "no patch visible" if count <= 0 else "no patch hidden"
+        lowest, highest = 1 / num_patches, 1 - 1 / num_patches
+        raise SettingsError(
+            f"a mask ratio of {mask_ratio:g} leaves {what} of {num_patches}",
+            f"use a ratio from {lowest:.3g} to {highest:.3g}, such as 0.75"
+            if lowest <= highest and num_patches > 1
+            else "use larger images or smaller patches",
+        )
+    return count

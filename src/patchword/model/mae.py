@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from patchword.errors import SettingsError
 from patchword.model.config import ViTConfig
-from patchword.model.decoder import DecoderConfig
-from patchword.model.kinds import ResNetStem
+from patchword.model.decoder import DecoderConfig, num_visible, require_maskable
 from patchword.model.linear import Linear
 from patchword.model.norms import make_norm
 from patchword.model.positions import added_positions
@@ -75,6 +74,8 @@ class MAE(nn.Module):
         require_maskable(vit.config)
         self.config = config
         self.vit, self.decoder = vit, Decoder(config, vit.config)
+        # While a new decoder is fitted to trained weights, the encoder needs no gradients.
+        self.encoder_frozen = False
         if vit.patch_embed.proj.weight.device.type != "meta":
             self.decoder.init_weights(generator)
 
@@ -91,6 +92,10 @@ class MAE(nn.Module):
 
         Only the visible patches are projected; they keep their positions. Registers behind the patches are left out.
         """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            return self._encode(images, masking)
+
+    def _encode(self, images: Tensor, masking: Masking) -> Tensor:
         x = self.visible_tokens(images, masking)
         vit, layout = self.vit, self.vit.layout(images)
         rows = _rows(masking.visible, layout.num_prefix, layout.num_patches, layout.num_suffix)
@@ -119,7 +124,11 @@ class MAE(nn.Module):
         predicted: Tensor = self.decoder(self.encode(images, masking), masking, grid)
         return predicted
 
-    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """The loss in training: the sum over the batch of the `errors`, as "pixels"."""
+        return {"pixels": self.errors(images, noise).sum()}
+
+    def errors(self, images: Tensor, noise: Tensor) -> Tensor:
         """The error of each image, averaged over its hidden patches: images [B, C, H, W], noise [B, N] → [B]."""
         self._require_whole_patches(images)
         masking = self.masking(noise)
@@ -134,11 +143,7 @@ class MAE(nn.Module):
 
     def targets(self, patches: Tensor) -> Tensor:
         """What the decoder is to predict for patches [..., V]: their pixels, or those standardised in each patch."""
-        if not self.config.norm_targets:
-            return patches
-        patches = patches.float()
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) / (variance + TARGET_EPS).sqrt()
+        return standardise(patches) if self.config.norm_targets else patches
 
     def _require_whole_patches(self, images: Tensor) -> None:
         size, (rows, columns) = tuple(images.shape[-2:]), self.vit.config.patch.size
@@ -206,33 +211,6 @@ class Decoder(nn.Module):
         return predicted
 
 
-def require_maskable(config: ViTConfig) -> None:
-    """Raises: SettingsError if patches cannot be left out of this encoder without its seeing them."""
-    if isinstance(config.patch.stem, ResNetStem):
-        raise SettingsError(
-            "a hybrid cannot be a masked autoencoder: its convolutions see the pixels of hidden patches",
-            "use a model whose patches are cut from the image itself, such as vit-s16",
-        )
-
-
-def num_visible(num_patches: int, mask_ratio: float) -> int:
-    """How many patches stay visible: int(N · (1 - mask_ratio)).
-
-    Raises: SettingsError if that is none of them, or all.
-    """
-    count = int(num_patches * (1 - mask_ratio))
-    if not 0 < count < num_patches:
-        what = "no patch visible" if count <= 0 else "no patch hidden"
-        lowest, highest = 1 / num_patches, 1 - 1 / num_patches
-        raise SettingsError(
-            f"a mask ratio of {mask_ratio:g} leaves {what} of {num_patches}",
-            f"use a ratio from {lowest:.3g} to {highest:.3g}, such as 0.75"
-            if lowest <= highest and num_patches > 1
-            else "use larger images or smaller patches",
-        )
-    return count
-
-
 def patchify(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut images [B, C, H, W] into [B, N, rows · columns · C], channel fastest (the order of MAE's targets)."""
     rows, columns = size
@@ -246,6 +224,13 @@ def unpatchify(patches: Tensor, size: tuple[int, int], grid: Grid) -> Tensor:
     (rows, columns), (down, across) = size, grid
     cut = patches.reshape(len(patches), down, across, rows, columns, -1)
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, down * rows, across * columns)
+
+
+def standardise(patches: Tensor) -> Tensor:
+    """Patches [..., V] less their mean, over the root of their unbiased variance plus `TARGET_EPS`, each by itself."""
+    patches = patches.float()
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + TARGET_EPS).sqrt()
 
 
 def rows_of(tokens: Tensor, indices: Tensor) -> Tensor:

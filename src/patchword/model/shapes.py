@@ -7,10 +7,14 @@ compare it with the state dict of the built module for every kind of part.
 from patchword.model.base import Shape, Shapes, below
 from patchword.model.base import linear_shapes as _linear
 from patchword.model.config import ViTConfig
+from patchword.model.decoder import DecoderConfig
 from patchword.model.kinds import Norm, ResNetStem
 from patchword.model.kinds.bases import mlp_shapes
 
-__all__ = ["Shape", "Shapes", "shapes"]
+__all__ = ["DECODER", "Shape", "Shapes", "decoder_shapes", "shapes"]
+
+# The prefix of a decoder's tensors next to those of its encoder.
+DECODER = "decoder."
 
 
 def shapes(config: ViTConfig) -> Shapes:
@@ -25,6 +29,14 @@ def shapes(config: ViTConfig) -> Shapes:
     for index in range(config.depth):
         found |= below(f"blocks.{index}", block)
     return found | _head(config)
+
+
+def decoder_shapes(decoder: DecoderConfig, encoder: ViTConfig) -> Shapes:
+    """Map each name in a decoder's state dict to its shape, with the prefix `decoder.`."""
+    trunk = shapes(decoder.trunk(encoder))
+    inside = {n: s for n, s in trunk.items() if n.startswith(("positions.", "blocks.", "norm."))}
+    found = _linear("embed", encoder.dim, decoder.dim) | {"mask_token": (decoder.dim,)}
+    return below("decoder", found | inside | _linear("pred", decoder.dim, encoder.patch_pixels))
 
 
 def _norm(name: str, norm: Norm, width: int) -> Shapes:

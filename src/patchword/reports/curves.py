@@ -21,7 +21,7 @@ class Figure:
 
 def charts(run: RunFiles) -> list[Figure]:
     """Loss, top-1 and learning rate, each only if the run recorded it."""
-    return [f for f in (_loss(run), _top1(run), _learning_rate(run)) if f.picture]
+    return [f for f in (_loss(run), _top1(run), _knn(run), _learning_rate(run)) if f.picture]
 
 
 def best_epoch(run: RunFiles) -> dict[str, Any] | None:
@@ -35,6 +35,10 @@ def _loss(run: RunFiles) -> Figure:
         Line(name="training loss, each step", points=_by_step(run, "loss"), style="line faint"),
         Line(name="training loss", points=_by_epoch(run, "train_loss"), style="line train", marks=True),
         Line(name="validation loss", points=_by_epoch(run, "val_loss"), style="line val", marks=True),
+        Line(name="held-out images", points=_by_epoch(run, "val_pixels"), style="line val", marks=True),
+        Line(name="nearest visible patch", points=_by_epoch(run, "val_nearest"), style="line floor"),
+        Line(name="bilinear interpolation", points=_by_epoch(run, "val_bilinear"), style="line top5"),
+        Line(name="each patch's own mean", points=_by_epoch(run, "val_patch_mean"), style="line rate"),
     ]
     return _figure("loss", "Loss", lines, _short, from_zero=True)
 
@@ -51,6 +55,19 @@ def _top1(run: RunFiles) -> Figure:
     best = best_epoch(run)
     ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
     return _figure("top1", "Accuracy", lines, _percent, ring=ring, y_most=1.0)
+
+
+def _knn(run: RunFiles) -> Figure:
+    """The k-NN accuracy on watched images, and that of the weights before training."""
+    lines = [
+        Line(name="k-NN on watched images", points=_by_epoch(run, "val_knn"), style="line val", marks=True)
+    ]
+    start = run.data.get("start_knn")
+    if start is not None and _is_number(start) and lines[0].points:
+        last = max(float(e["epoch"]) for e in run.epochs)
+        points = [(0.0, float(start)), (last, float(start))]
+        lines.append(Line(name="before training", points=points, style="line floor"))
+    return _figure("knn", "k-NN accuracy", lines, _percent, y_most=1.0)
 
 
 def _floor(run: RunFiles) -> float | None:

@@ -86,8 +86,10 @@ def _environment() -> Environment:
 def page(run: RunFiles) -> dict[str, Any]:
     """All values that the templates use, by section."""
     # Scores of several classes or of numbers have their own section; the others are about one class per image.
-    targets = run.evaluation if run.evaluation and "task" in run.evaluation else None
-    evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not targets else None
+    kind = (run.evaluation or {}).get("task")
+    pixels = run.evaluation if kind == "mae" else None
+    targets = run.evaluation if kind and not pixels else None
+    evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not kind else None
     per_class = sections.per_class(run, evaluation)
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
@@ -97,6 +99,7 @@ def page(run: RunFiles) -> dict[str, Any]:
         "title": sections.data_name(run),
         "evaluation": evaluation,
         "targets": targets,
+        "pixels": pixels,
         "progress": sections.progress(run),
         "hints": sections.hints(run, evaluation),
         "charts": curves.charts(run),

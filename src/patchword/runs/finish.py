@@ -12,6 +12,7 @@ from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.inference.evaluate import Evaluation, TrainingScore
+    from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model
     from patchword.training.config import TrainSettings
@@ -24,7 +25,7 @@ class Run:
 
     folder: Path
     settings: "TrainSettings"
-    evaluation: "Evaluation | TargetEvaluation"
+    evaluation: "Evaluation | TargetEvaluation | PixelEvaluation"
     skipped: tuple[tuple[str, str], ...]
 
     @property
@@ -41,14 +42,26 @@ class Run:
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
-    from patchword.inference.evaluate import Evaluation
-    from patchword.inference.evaluate_targets import score
+    from patchword.inference.evaluate import Evaluation, EvaluationRequest
+    from patchword.inference.evaluate_targets import TargetEvaluation, score
     from patchword.inference.load import load
     from patchword.reports.html import write_report
+    from patchword.runs.finish_pretraining import pixel_evaluation
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    model = load(folder / LAST)
-    evaluation = replace(score(model, dataset), data=dataset.path)
+    evaluation: Evaluation | TargetEvaluation | PixelEvaluation
+    if settings.task.kind == "mae":
+        evaluation = pixel_evaluation(folder, settings, dataset)
+    else:
+        model = load(folder / LAST)
+        # The probe of `--tune head` has computed the features of these images.
+        known = (
+            settings.tune.kind == "head"
+            and settings.task.kind == "classify"
+            and model.vit.head_distillation is None
+        )
+        request = EvaluationRequest(from_features=known)
+        evaluation = replace(score(model, dataset, request), data=dataset.path)
     if isinstance(evaluation, Evaluation):
         run_folder = RunFolder(folder)
         training = _score_of_probe(settings, dataset, run_folder) or _training_score(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
-from patchword.checkpoints.card import BROKEN, Provenance
+from patchword.checkpoints.card import BROKEN, STANDS_FOR_RUN, Provenance
 from patchword.checkpoints.native import read_model, write_model
 from patchword.data.dataset import Dataset
 from patchword.training import runfolder
@@ -49,9 +49,9 @@ class Checkpointer:
             self._write(runfolder.BEST, state, scores)
         state.save(self.folder)
 
-    def probe(self, state: TrainingState, scores: Mapping[str, float]) -> None:
-        """Before the first step: a linear probe is the best model so far."""
-        self._write(runfolder.BEST, state, scores, "linear probe on frozen features")
+    def best_before(self, state: TrainingState, scores: Mapping[str, float], what: str) -> None:
+        """Before the first step: a model that is the best so far."""
+        self._write(runfolder.BEST, state, scores, what)
         state.save(self.folder)
 
     def within_epoch(self, state: TrainingState) -> None:
@@ -98,6 +98,7 @@ class Checkpointer:
                 "step": state.step,
                 "weights": "averaged",
                 "chosen": chosen_by or usual,
+                **({STANDS_FOR_RUN: True} if getattr(self.settings.task, "watch", "") else {}),
                 **({BROKEN: self.broken} if self.broken else {}),
             },
         )

@@ -14,9 +14,9 @@ from patchword.training.config import TrainSettings
 from patchword.training.doubts import doubts
 from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
-from patchword.training.recipes import DESCRIPTIONS, default_recipe, recipe_named
+from patchword.training.recipes import DESCRIPTIONS, WITHOUT_LABELS, default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
-from patchword.training.tasks.settings import ClassifySettings, RegressSettings
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head, Last, LoRA
 
 # Settings that mean training, not only fitting a head.
@@ -49,11 +49,14 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     overlay = overlay or Overlay()
     name = overlay.get("run.recipe")
     who = "chosen because weights are given" if facts.weights else "chosen because no weights are given"
+    who = "chosen because labels are not read" if isinstance(facts.task, MAESettings) else who
     if name is None:
         name = default_recipe(facts)
     else:
         who = overlay.source("run.recipe")
-    by_recipe, choices = recipe_named(name)(facts, overlay)
+    recipe = recipe_named(name)
+    _check_labels(name, facts)
+    by_recipe, choices = recipe(facts, overlay)
     by_recipe = _for_targets(by_recipe, facts)
     sources = {"": f"recipe {name}"}
     if "optim.lr" in overlay.entries and "optim.lr_rule" not in overlay.entries:
@@ -78,9 +81,18 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     )
 
 
+def _check_labels(recipe: str, facts: DataFacts) -> None:
+    """Raises: SettingsError if a recipe that needs labels is used without any."""
+    if isinstance(facts.task, MAESettings) and recipe not in WITHOUT_LABELS:
+        raise SettingsError(
+            f"the recipe {recipe} needs labels, which pre-training does not read",
+            f"use {' or '.join(WITHOUT_LABELS)}, or `patchword train`",
+        )
+
+
 def _for_targets(settings: TrainSettings, facts: DataFacts) -> TrainSettings:
     """The recipe's settings with the task of the data: recipes are written for one class per image."""
-    if isinstance(facts.task, ClassifySettings):
+    if isinstance(facts.task, ClassifySettings | MAESettings):
         return settings
     settings = replace(settings, task=facts.task)
     if isinstance(facts.task, RegressSettings):

@@ -7,10 +7,11 @@ from patchword.data.store import Cache
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
+from patchword.model.decoder import num_visible, require_maskable
 from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
-from patchword.training.tasks.settings import ClassifySettings, TaskSettings
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, TaskSettings
 from patchword.training.tune import Full, TuneSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -124,6 +125,10 @@ class TrainSettings:
                 f"preprocess.image_size is {self.preprocess.image_size}, but model.image.size is {self.model.image.size}",
                 "set the size with --image-size, which changes both",
             )
+        if isinstance(self.task, MAESettings):
+            require_maskable(self.model)
+            rows, columns = self.model.grid_size
+            num_visible(rows * columns, self.task.decoder.mask_ratio)
         if self.task.one_size and not self.preprocess.fixed_size:
             raise SettingsError(
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, which gives images of different sizes",

@@ -57,7 +57,7 @@ def begin_with_probe(
     scores = {"val_loss": found.loss, "val_top1": found.top1}
     state.best = found.top1
     state.seconds += found.seconds
-    loop.keep.probe(state, scores)
+    loop.keep.best_before(state, scores, "linear probe on frozen features")
     if isinstance(settings.tune, Head):
         _finish(loop, found, scores)
     elif keeps_head:

@@ -112,6 +112,7 @@ class Loop:
         """The rest of the epoch; ends early after a return to an earlier state."""
         state, steps = self.state, self.feed.steps_per_epoch
         train_mode(self.task.module)
+        self.task.begin(state.epoch)
         self.meter.begin()
         records = max(steps // RECORDS_PER_EPOCH, 1)
         feed = self.feed.epoch(state.epoch, state.step - state.epoch * steps)

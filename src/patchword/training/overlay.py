@@ -31,6 +31,15 @@ PATHS = {
     "patience": "run.patience",
     "value_range": "preprocess.reading.value_range",
 }
+# The same, of pre-training alone.
+PRETRAINING = {
+    "mask_ratio": "task.decoder.mask_ratio",
+    "decoder_dim": "task.decoder.dim",
+    "decoder_depth": "task.decoder.depth",
+    "decoder_heads": "task.decoder.num_heads",
+    "norm_targets": "task.decoder.norm_targets",
+    "watch": "task.watch",
+}
 # A named model and an image size set these too; an older file's values would contradict them.
 _FOLLOW_FROM = {
     "model": ("preprocess", "run.stored_size", "augment.view"),

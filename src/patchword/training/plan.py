@@ -22,7 +22,7 @@ from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
 from patchword.training.tasks.make import make_module
-from patchword.training.tasks.settings import ClassifySettings, RegressSettings
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head
 
 WIDTH, LABEL = 80, 10
@@ -90,7 +90,9 @@ Lines = Iterator[tuple[str, str]]
 
 
 def _data(dataset: Dataset, chosen: Chosen) -> Lines:
-    held_out = f"{len(dataset.evaluation):,} held-out images, {plural(len(dataset.outputs), *_OUTPUTS[dataset.task_kind])}"
+    outputs = _OUTPUTS.get(dataset.task_kind)
+    what = "no labels" if outputs is None else plural(len(dataset.outputs), *outputs)
+    held_out = f"{len(dataset.evaluation):,} held-out images, {what}"
     yield "data", f"{dataset.path}: {len(dataset.training):,} training and {held_out}"
     for choice in chosen.choices:
         yield "choices", f"{choice.what}: {choice.why}"
@@ -149,7 +151,7 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     loss = task.loss.replace("_", " ")
     if isinstance(task, ClassifySettings):
         loss += f", smoothing {task.label_smoothing:g}"
-    if not isinstance(task, RegressSettings):
+    if not isinstance(task, RegressSettings | MAESettings):
         loss += f", balance {task.balance}"
     if isinstance(task, ClassifySettings) and task.distill.teacher:
         loss += (

@@ -81,6 +81,10 @@ def epoch_line(record: dict[str, Any]) -> str:
             text += f"  {label} {100 * record[name]:5.1f} %"
     if "val_r2" in record:
         text += f"  R2 {record['val_r2']:.3f}"
+    if "val_knn" in record:
+        text += f"  k-NN {100 * record['val_knn']:5.1f} %"
+    if "val_pixels" in record:
+        text += f"  val {record['val_pixels']:.3f}"
     if "val_loss" in record:
         text += f"  val loss {record['val_loss']:.3f}"
     return f"{text}  {clock(record['seconds'])}  {record['images_per_s']:.0f} images/s"

@@ -102,6 +102,10 @@ class Task(Protocol):
         """Images and targets of a batch. pixels: [C, h, w] each, uint8 or float; rows: of the training split."""
         ...
 
+    def begin(self, epoch: int) -> None:
+        """Called before the first step of each epoch, and after a resume within one."""
+        ...
+
     def sample_weights(self) -> NDArray[np.float64] | None:
         """How often each training image is drawn, relative to the mean: [images]; None for each once an epoch."""
         ...

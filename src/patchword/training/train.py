@@ -18,7 +18,7 @@ from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
 from patchword.data.store import Store, open_store, stored_as
 from patchword.errors import DataError, OutputError, TrainingBroken, UserError
-from patchword.training import floor, runfolder
+from patchword.training import floor, runfolder, start_score
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
@@ -223,7 +223,7 @@ def _run(
     facts = _before_the_first_step(loop, dataset, evaluation, workers, facts, folder)
     try:
         loop.run()
-        if said := floor.verdict(loop, facts):
+        if said := floor.verdict(loop, facts) or start_score.verdict(loop, facts):
             warn(said)
     except TrainingBroken as error:
         folder.log(f"stopped: {error.message}")
@@ -255,6 +255,9 @@ def _before_the_first_step(
         keeps_head = bool(facts.get(floor.KEPT_ROWS))
         probe = floor.begin_with_probe(loop, dataset, evaluation, workers, keeps_head=keeps_head)
         facts = {**facts, **probe}
+        folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
+    if start_score.applies(loop):
+        facts = {**facts, **start_score.begin(loop)}
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
     if loop.settings.run.find_lr and loop.state.step == 0:
         loop.settings = loop.keep.settings = _with_measured_rate(loop, folder)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from patchword import settings as tree
 from patchword.checkpoints.adapt import Change, Wanted, adapt
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.report import LoadReport
@@ -90,11 +91,14 @@ def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, 
         image_size=settings.model.image.size,
         patch_size=settings.model.patch.size,
         channels=settings.model.image.channels,
-        classes=classes,
+        classes=classes or None,
         seed=settings.run.seed,
     )
     known = {name: tensor.float() for name, tensor in start.source.tensors.items()}
-    done = adapt(start.source.card, _completed(known, start), wanted)
+    card, complete = start.source.card, _completed(known, start)
+    if not classes:
+        card, complete = _without_head(card, complete)
+    done = adapt(card, complete, wanted)
     tensors = {name: tensor for name, tensor in done.tensors.items() if name not in start.report.new}
     changes = done.changes
     fresh = pools_anew(start.source.card.config, settings.model)
@@ -122,10 +126,17 @@ def pools_anew(old: ViTConfig, new: ViTConfig) -> bool:
     return simple and after == wanted
 
 
-def _completed(tensors: dict[str, Tensor], start: Start) -> Mapping[str, Tensor]:
+def _without_head(card: ModelCard, tensors: Mapping[str, Tensor]) -> tuple[ModelCard, Mapping[str, Tensor]]:
+    """For training without classes."""
+    head = replace(card.config.head, num_classes=0, distilled=False)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.", "head_"))}
+    return replace(card, config=replace(card.config, head=head), classes=(), temperature=None), kept
+
+
+def _completed(tensors: Mapping[str, Tensor], start: Start) -> Mapping[str, Tensor]:
     """Add zeros for tensors that the file lacks (--allow-partial), so that they can be resampled with the others."""
     expected = shapes(start.source.card.config)
-    return tensors | {name: Tensor(*expected[name]).zero_() for name in start.report.new}
+    return dict(tensors) | {name: Tensor(*expected[name]).zero_() for name in start.report.new}
 
 
 def _refuse_other_model(tensors: Mapping[str, Tensor], start: Start, model: ViTConfig, fresh: bool) -> None:

@@ -40,8 +40,8 @@ def sign_of(checkpoint: Checkpoint) -> Sign:
 
 
 def _by_tensors(checkpoint: Checkpoint) -> Sign | None:
-    if checkpoint.has("decoder_embed.weight"):
-        return Sign("mae", "decoder_embed next to an encoder")
+    if decoder := checkpoint.under("decoder_"):
+        return Sign("mae", f"{decoder[0].partition('.')[0]} next to an encoder")
     if checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight"):
         why = "fc_norm without norm: fine-tuned with mean pooling"
         return Sign("mae", why, guess=_by_name(checkpoint) is None and not checkpoint.args)

@@ -5,13 +5,20 @@ Sources: facebookresearch/deit `models.py`, mae `models_vit.py` and `models_mae.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.blocks import both, token
+from patchword.checkpoints.layouts.decoders import (
+    MAE_ROWS,
+    args_of_authors,
+    decoder_rules,
+    described,
+    of_authors,
+)
 from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
     Constants,
@@ -32,10 +39,14 @@ from patchword.checkpoints.layouts.original import (
     with_margin,
 )
 from patchword.checkpoints.layouts.original_signs import sign_of
+from patchword.checkpoints.layouts.transformers_restate import sines_as_table, zeros_for_positions
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Inputs of the published heads: class tokens of four blocks (ViT-S); class token and mean interleaved (ViT-B).
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
@@ -147,7 +158,7 @@ class DeiT(Plain):
 
 
 class MAE(Plain):
-    """MAE's encoder: alone, with its decoder, or fine-tuned."""
+    """MAE's encoder, alone or fine-tuned, or encoder and decoder."""
 
     name = "mae"
     title = "MAE (its authors' file)"
@@ -155,6 +166,16 @@ class MAE(Plain):
     twins = ("deit", "dino")
     constants = Constants(who="MAE's code")
     resample = Resample(antialias=False)
+    decoder_pattern = "decoder_*"
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        found = super().describe(checkpoint, facts)
+        if not checkpoint.under("decoder_"):
+            return found
+        decoder, fault = described(
+            checkpoint, facts, found.config, MAE_ROWS, of_authors(checkpoint), self.decoder_pattern
+        )
+        return replace(found, decoder=decoder, decoder_fault=fault)
 
     def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
         pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
@@ -167,8 +188,22 @@ class MAE(Plain):
 
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         yield from super().rules(description)
-        yield Ignored(r"decoder_.*", "the decoder of masked-image pre-training")
-        yield Ignored(r"mask_token", "the token for hidden patches")
+        whole = description.decoder_fault is not None
+        yield from decoder_rules(MAE_ROWS, description, r"decoder_.*|mask_token" if whole else r"decoder_.*")
+        if description.decoder is None:
+            yield Ignored(r"mask_token", "the token for hidden patches")
+
+    def rewritten_for(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        """MAE's code computes positions once and stores them as a table, with a row for the class token."""
+        card, tensors = super().rewritten_for(card, tensors)
+        config, tensors = zeros_for_positions(*sines_as_table(card.config, tensors))
+        return replace(card, config=config), tensors
+
+    def written_beside(self, card: ModelCard) -> Mapping[str, Any]:
+        """The arguments of the training script that describe the decoder."""
+        return {} if card.decoder is None else {"args": args_of_authors(card.decoder)}
 
 
 class DINO(Plain):

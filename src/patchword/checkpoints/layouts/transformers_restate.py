@@ -32,16 +32,16 @@ def rewritten_for(
     """bias: biases of the class on queries, keys and values. patch_bias: whether its patch embedding has one."""
     if isinstance(config.head.pool, FirstPool) and config.tokens.class_token:
         config = replace(config, head=replace(config.head, pool=ClassPool()))
-    config, tensors = _sines_as_table(config, tensors)
+    config, tensors = sines_as_table(config, tensors)
     config, tensors = without_periods(config, tensors)
-    config, tensors = _zeros_for_positions(config, tensors)
+    config, tensors = zeros_for_positions(config, tensors)
     if bias == "any":
         return config, tensors
     config, tensors = _keys(config, tensors, bias)
     return _zeros_for_biases(config, tensors, patch_bias)
 
 
-def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+def sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
     """Turn fixed sines into a learned table, which is resampled for other sizes."""
     if not isinstance(config.added_positions, SinCos1d | SinCos2d):
         return config, tensors
@@ -53,7 +53,7 @@ def _sines_as_table(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Ten
     return _with_added(config, Learned(covers="patches")), {**tensors, "positions.grid": table.contiguous()}
 
 
-def _zeros_for_positions(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+def zeros_for_positions(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
     """Give a class token without a position one of zeros."""
     import torch
 

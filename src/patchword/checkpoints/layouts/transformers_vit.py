@@ -10,8 +10,23 @@ from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.blocks import both, patches, token
+from patchword.checkpoints.layouts.decoders import (
+    LAYERS,
+    config_words,
+    decoder_rules,
+    described,
+    of_config,
+    transformers_rows,
+)
 from patchword.checkpoints.layouts.transformers_blocks import Names, block_rules, mask_token, position_rule
-from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes, written
+from patchword.checkpoints.layouts.transformers_config import (
+    CONFIG,
+    config_of,
+    labels,
+    require,
+    sizes,
+    written,
+)
 from patchword.checkpoints.layouts.transformers_preprocess import (
     FILE,
     IMAGENET_MEAN,
@@ -198,7 +213,7 @@ def _name_by_tensors(checkpoint: Checkpoint, prefix: str) -> tuple[str, str]:
         return TransformersDeiT.name, "the distillation token"
     if not checkpoint.has(f"{prefix}embeddings.cls_token"):
         return TransformersIJepa.name, "no class token"
-    if checkpoint.has("decoder.decoder_pos_embed"):
+    if checkpoint.under("decoder.decoder_"):
         return TransformersMAE.name, "the decoder"
     return TransformersViT.name, "the class token"
 
@@ -294,7 +309,7 @@ class TransformersIJepa(_Plain):
 
 
 class TransformersMAE(_Plain):
-    """`ViTMAEForPreTraining` and `ViTMAEModel`: the encoder. Its class masks random patches at run time."""
+    """`ViTMAEForPreTraining`, and `ViTMAEModel`, its encoder. Both mask random patches at run time."""
 
     name = "transformers-mae"
     title = "transformers ViTMAE"
@@ -302,21 +317,56 @@ class TransformersMAE(_Plain):
     family = Family(eps=1e-12, processor="ViT")
     bare, head_prefix = "ViTMAEModel", "vit."
     mean_std = (IMAGENET_MEAN, IMAGENET_STD)
-
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        yield from super().rules(description)
-        yield Ignored(
-            r"decoder[.](mask_token|decoder_.*)",
-            "the masked-image pre-training decoder",
-        )
+    decoder_pattern = "decoder.*"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         found = super().describe(checkpoint, facts)
+        declared = config_of(checkpoint)
         stated = {key: checkpoint.config_json[key] for key in _MAE_WORDS if key in checkpoint.config_json}
-        return replace(found, spelling={**found.spelling, "stated": stated})
+        spelling = {**found.spelling, "stated": stated}
+        if not checkpoint.under("decoder.decoder_"):
+            return replace(found, spelling=spelling)
+        layer, names = _decoder_spelling(checkpoint)
+        rows = transformers_rows(layer, names)
+        decoder, fault = described(
+            checkpoint, facts, found.config, rows, of_config(declared), self.decoder_pattern
+        )
+        if decoder is not None:
+            first = f"{layer.format(i=0)}{names.first[0]}.weight"
+            declared.agrees("decoder_hidden_size", decoder.dim, "decoder.decoder_embed.weight")
+            declared.agrees("decoder_num_hidden_layers", decoder.depth, "the number of blocks")
+            declared.agrees("decoder_intermediate_size", decoder.hidden or 0, first)
+        spelling |= {"decoder_layer": layer, "decoder_names": names}
+        return replace(found, spelling=spelling, decoder=decoder, decoder_fault=fault)
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": self.head_prefix if card.decoder else "", "names": PUBLISHED}
+
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
+        yield from super().rules(description)
+        spelling = description.spelling
+        rows = transformers_rows(
+            spelling.get("decoder_layer", LAYERS[0]), spelling.get("decoder_names", PUBLISHED)
+        )
+        yield from decoder_rules(rows, description, r"decoder[.](mask_token|decoder_.*)")
+
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        values = super().config_json(card)
+        if card.decoder is None:
+            return values
+        return {**values, "architectures": ["ViTMAEForPreTraining"], **config_words(card.decoder)}
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        """The source's mask ratio; for other models 0, so that the class gives the same outputs as ours."""
+        """For an encoder, the source's mask ratio; if it has none, 0, so that the class gives the same outputs as ours."""
         self.check(card.config)
-        values = {**self.config_json(card), "mask_ratio": 0.0, **spelling.get("stated", {})}
+        values = dict(self.config_json(card))
+        if card.decoder is None:
+            values |= {"mask_ratio": 0.0, **spelling.get("stated", {})}
         return {CONFIG: written(values), FILE: write_preprocess(card.preprocess)}
+
+
+def _decoder_spelling(checkpoint: Checkpoint) -> tuple[str, Names]:
+    """The prefix of the decoder's blocks and the names of their parts, in one of the three spellings."""
+    layer = LAYERS[1] if checkpoint.under(LAYERS[1].partition("{")[0]) else LAYERS[0]
+    five = checkpoint.has(f"{layer.format(i=0)}{FIVE.q}.weight")
+    return layer, FIVE if five else PUBLISHED

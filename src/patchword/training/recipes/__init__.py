@@ -12,12 +12,15 @@ from patchword.training.recipes import (
     deit3,
     finetune,
     finetune_sgd,
+    mae,
     mae_finetune,
+    mae_small,
     scratch,
     simple,
     small_data,
 )
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.training.tasks.settings import MAESettings
 
 Recipe = Callable[[DataFacts, Overlay], tuple[TrainSettings, list[Choice]]]
 
@@ -32,6 +35,8 @@ RECIPES: dict[str, Recipe] = {
     "deit3": deit3.settings_for,
     "augreg": augreg.settings_for,
     "cifar": cifar.settings_for,
+    "mae": mae.settings_for,
+    "mae-small": mae_small.settings_for,
 }
 DESCRIPTIONS: dict[str, str] = {
     "scratch": scratch.DESCRIPTION,
@@ -44,12 +49,20 @@ DESCRIPTIONS: dict[str, str] = {
     "deit3": deit3.DESCRIPTION,
     "augreg": augreg.DESCRIPTION,
     "cifar": cifar.DESCRIPTION,
+    "mae": mae.DESCRIPTION,
+    "mae-small": mae_small.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
 FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
+# Those that learn without labels; the others need them.
+WITHOUT_LABELS = ("mae", "mae-small")
+# From so many images on, the published recipe for pre-training is used.
+MANY = 200_000
 
 
 def default_recipe(facts: DataFacts) -> str:
+    if isinstance(facts.task, MAESettings):
+        return "mae" if facts.weights is None and facts.num_images >= MANY else "mae-small"
     return "scratch" if facts.weights is None else "finetune"
 
 

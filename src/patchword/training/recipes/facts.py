@@ -8,9 +8,10 @@ from patchword.checkpoints.card import ModelCard
 from patchword.data.check import CheckReport, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.findings_targets import number_facts
-from patchword.data.targets import MultiLabels, Numbers
+from patchword.data.targets import MultiLabels, Nothing, Numbers
 from patchword.training.tasks.settings import (
     ClassifySettings,
+    MAESettings,
     MultiLabelSettings,
     RegressSettings,
     TaskSettings,
@@ -71,6 +72,8 @@ def data_facts(report: CheckReport) -> DataFacts:
 def task_of(dataset: Dataset) -> TaskSettings:
     """The kind of training that the targets ask for. Numbers are normalised by their training mean and deviation."""
     targets = dataset.training.targets
+    if isinstance(targets, Nothing):
+        return MAESettings()
     if isinstance(targets, MultiLabels):
         return MultiLabelSettings()
     if isinstance(targets, Numbers) and len(targets.values):

@@ -61,22 +61,28 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     """Return the settings for these data, and the choices as text. Raises: SettingsError if weights are given."""
     refuse_weights("scratch", facts)
     if overlay.model_name() is not None:
-        return _named(facts, overlay)
+        model, why = model_for(facts, overlay)
+        return _settings(facts, overlay, model), why
     shape = shape_for(facts, overlay)
     return _settings(facts, overlay, _model(facts, shape), shape.view), list(shape.why)
 
 
-def _named(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, list[Choice]]:
-    name = overlay.model_name()
-    assert name is not None
+def model_for(facts: DataFacts, overlay: Overlay, default: str = "") -> tuple[ViTConfig, list[Choice]]:
+    """The model that the user named, else `default`, else one sized for the data; evaluated at the size of the views."""
+    named = overlay.model_name()
+    name = default if named is None else named
+    if named is None and not default:
+        shape = shape_for(facts, overlay, larger=False)
+        return _model(facts, shape), list(shape.why)
     size = overlay.get("model.image.size") or NAMED_MODEL_SIZE
     model = sized(name, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
-    why = [Choice(what=f"{name} at {size[1]}x{size[0]} pixels", why=overlay.source("model"))]
+    reason = overlay.source("model") if named is not None else "the recipe's; change with --model"
+    why = [Choice(what=f"{name} at {size[1]}x{size[0]} pixels", why=reason)]
     patch = overlay.get("model.patch.size")
     if patch is not None:
         model = replace(model, patch=replace(model.patch, size=patch))
         why.append(Choice(what=f"patches of {patch[1]}x{patch[0]}", why=overlay.source("model.patch.size")))
-    return _settings(facts, overlay, model), why
+    return model, why
 
 
 def _model(facts: DataFacts, shape: Shape) -> ViTConfig:

@@ -35,8 +35,11 @@ class Shape:
         return rows * columns
 
 
-def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
-    """Choose image size, patch size, width and depth for these data, each with a reason."""
+def shape_for(facts: DataFacts, overlay: Overlay, *, larger: bool = True) -> Shape:
+    """Choose image size, patch size, width and depth for these data, each with a reason.
+
+    larger: evaluate at a larger size than that of the training views.
+    """
     why = []
     size, view = overlay.get("model.image.size"), 1.0
     is_chosen = size is None
@@ -50,7 +53,7 @@ def shape_for(facts: DataFacts, overlay: Overlay) -> Shape:
     size, patch = ImageConfig(size=size).size, PatchConfig(size=patch).size
     dim, depth = _width_and_depth(facts, size)
     dim, depth = overlay.get("model.dim") or dim, overlay.get("model.depth") or depth
-    if is_chosen and not is_tiny(size):
+    if larger and is_chosen and not is_tiny(size):
         size, view = evaluation_size(size, patch), VIEW
         reason = "because objects look larger in training crops; --image-size uses one size for both"
         why.append(Choice(what=f"evaluated at {size[1]}x{size[0]}", why=reason))

@@ -105,6 +105,9 @@ class Classify:
             for v in (settings.preprocess.mean, settings.preprocess.std)
         )
 
+    def begin(self, epoch: int) -> None:
+        """Every epoch is the same."""
+
     def sample_weights(self) -> NDArray[np.float64] | None:
         """How often each training image is drawn, relative to the mean: [images], or None if equally often."""
         task = self.task

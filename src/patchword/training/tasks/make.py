@@ -2,17 +2,26 @@
 
 from typing import cast
 
+import torch
 from torch import nn
 
 from patchword.data.dataset import Dataset, Split
+from patchword.model.mae import MAE
 from patchword.model.vit import ViT
+from patchword.training.chance import seed_of
 from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.distill import Distill, Student, load_teacher
+from patchword.training.tasks.mae import Pretrain
 from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
 from patchword.training.tasks.regress import Regress, Regressor
-from patchword.training.tasks.settings import ClassifySettings, MultiLabelSettings, RegressSettings
+from patchword.training.tasks.settings import (
+    ClassifySettings,
+    MAESettings,
+    MultiLabelSettings,
+    RegressSettings,
+)
 
 
 def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
@@ -20,6 +29,9 @@ def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
     task = settings.task
     if isinstance(task, MultiLabelSettings):
         return MultiLabeller(vit, task)
+    if isinstance(task, MAESettings):
+        generator = torch.Generator().manual_seed(seed_of(settings.run.seed, "decoder"))
+        return MAE(vit, task.decoder, generator)
     if isinstance(task, RegressSettings):
         return Regressor(vit, task)
     kind = Student if task.distill.teacher else Classifier
@@ -34,6 +46,8 @@ def make_task(
     Raises: UserError if the teacher is not the one the run began with; CheckpointError if it cannot be read.
     """
     rest = (dataset.training, evaluation, dataset.outputs, workers)
+    if isinstance(module, MAE):
+        return cast(Task, Pretrain(settings, module, dataset.training, evaluation, workers))
     if isinstance(module, MultiLabeller):
         return cast(Task, MultiLabel(settings, module, *rest))
     if isinstance(module, Regressor):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
+from patchword.model.decoder import DecoderConfig
 
 Balance = Literal["none", "loss", "sample", "logits"]
 
@@ -157,4 +158,27 @@ class RegressSettings:
             )
 
 
-TaskSettings = ClassifySettings | MultiLabelSettings | RegressSettings
+@dataclass(frozen=True, kw_only=True)
+class MAESettings:
+    """Hidden patches are predicted from visible ones (He et al. 2022, arXiv 2111.06377); no labels.
+
+    Args:
+        decoder: its blocks, what it predicts, and the share of hidden patches.
+        freeze_epochs: the encoder learns only after so many epochs, so that a new decoder does not disturb trained weights.
+        watch: labelled images whose k-NN accuracy on frozen features decides which weights are best; "" for none.
+    """
+
+    kind: ClassVar[str] = "mae"
+    one_size: ClassVar[bool] = True
+    loss: ClassVar[str] = "pixels"
+
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    freeze_epochs: float = 0.0
+    watch: str = ""
+
+    def __post_init__(self) -> None:
+        if self.freeze_epochs < 0:
+            raise SettingsError(f"task.freeze_epochs is {self.freeze_epochs}", "use 0 or more")
+
+
+TaskSettings = ClassifySettings | MultiLabelSettings | RegressSettings | MAESettings

@@ -36,6 +36,9 @@ class Views:
             for v in (settings.preprocess.mean, settings.preprocess.std)
         )
 
+    def begin(self, epoch: int) -> None:
+        """Every epoch is the same."""
+
     def sample_weights(self) -> NDArray[np.float64] | None:
         """None: each training image is drawn once an epoch."""
         return None
