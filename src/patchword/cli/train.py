@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _RECIPES = (
-    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune or finetune-sgd. "
+    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
     "[default: scratch, or finetune with --weights]"
 )
 
