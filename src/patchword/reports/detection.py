@@ -1,6 +1,7 @@
 """Section about detected boxes: scores, curves, kinds of errors and the worst images.
 
-Everything comes from `DetectionScores.to_dict`, under `detection` in `evaluation.json` of the task `detect`.
+Everything comes from `DetectionScores.to_dict`, under `detection` in `evaluation.json` of the task `detect`. If an image of `worst`
+also has a `thumbnail` (an embedded image, as of mistakes), it is shown.
 """
 
 from typing import Any
@@ -113,6 +114,7 @@ def _chart(slug: str, title: str, lines: list[Line]) -> Markup:
             lines=lines,
             show=_percent,
             y_most=1.0,
+            y_reach=1.0,
             from_zero=True,
             slug=slug,
             x_name="recall, %",

@@ -46,6 +46,8 @@ def evaluate(
 
     images: their number, with those without boxes. names: of the classes. max_detections: of each image and class; by default
     100 as in COCO, or the next hundred that holds all boxes of a class in an image.
+    True boxes fed back score exactly 1; by size they may score a little less where boxes of two sizes overlap, because boxes
+    of the other size are ignored only if there is nothing else to find (COCO API).
     Raises: ValueError if an image or class is out of range, or max_detections is below 1.
     """
     _check(true, found, images, len(names), max_detections)
