@@ -31,6 +31,8 @@ _PLACES = {
     "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
     "sized": "patchword.model.sizes",
+    "reconstruct": "patchword.api_explain",
+    "redundancy": "patchword.api_explain",
     "resume": "patchword.api",
     "train": "patchword.api",
 }

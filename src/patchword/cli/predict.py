@@ -183,11 +183,11 @@ class Images:
         self._sources = self._read() if reading.split is None else None
 
     def known_to(self, model: Any) -> Any:
-        """The sources. With --split, the split is the one made when this model was trained."""
+        """The sources. With --split, the split is the one made when this model was trained; None for no model."""
         from dataclasses import replace
 
         if self._sources is None:
-            self.reading = replace(self.reading, origin=model.provenance)
+            self.reading = replace(self.reading, origin=None if model is None else model.provenance)
             self._sources = self._read()
         return self._sources
 

@@ -11,9 +11,9 @@ from patchword.errors import DataError, OutputError, SettingsError, escape_surro
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.inference.engine import SameAnswers
+from patchword.inference.failures import Failures
 from patchword.inference.model import Feature, Model
 from patchword.inference.output import NewFile, check_place
-from patchword.inference.predict import Failures
 
 _HEADER_BYTES = 128
 ENDINGS = (".npy", ".parquet")

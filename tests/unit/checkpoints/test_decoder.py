@@ -205,7 +205,9 @@ def test_adapt_keeps_the_decoder_at_another_size_and_leaves_it_out_for_other_pat
     done = pw.adapt(tmp_path / "a.safetensors", tmp_path / "b.safetensors", image_size=48)
     assert [c.after for c in done.changes if "decoder" in c.part] == ["6 x 6 x 16"] * (positions == "learned")
     mae = pw.load_mae(tmp_path / "b.safetensors", device="cpu")
-    assert mae(torch.zeros(1, 3, 48, 48), torch.rand(1, 36, generator=torch.Generator())).isfinite().all()
+    assert (
+        mae.errors(torch.zeros(1, 3, 48, 48), torch.rand(1, 36, generator=torch.Generator())).isfinite().all()
+    )
     done = pw.adapt(tmp_path / "a.safetensors", tmp_path / "c.safetensors", channels=1)
     assert "the decoder is left out" in " ".join(done.notes)
     assert pw.load(tmp_path / "c.safetensors").card.decoder is None

@@ -39,6 +39,7 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
         {"class_names": "classes", "against": "labels"},
         {"output"},
     ),
+    ("explain", (pw.reconstruct, pw.redundancy), {}, {"output", "redundancy"}),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
 ]
 
