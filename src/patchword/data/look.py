@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from patchword.images.orientation import read_orientation
 from patchword.images.prepare import request_for
 from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Pixels
+from patchword.retrieval.thumbs import LEAST_SIDE, thumb
 
 # JPEGs may be decoded this small for mean, deviation and duplicates: seconds instead of minutes.
 LOOK_SIZE = (128, 128)
@@ -71,6 +73,7 @@ def header_size(fetch: Callable[[], Source]) -> Size | None:
 class Look:
     """Decodes an image and tells its facts; the store, if there is one, keeps the pixels.
 
+    thumbs: also make the thumbnails that near duplicates are found by.
     With a store, one decode serves both: as large as the store needs it, and then reduced as a JPEG decoder would have.
     """
 
@@ -80,11 +83,12 @@ class Look:
         value_range: ValueRange | None,
         stamps: Mapping[str, Stamps],
         store: Store | None = None,
+        thumbs: bool = False,
     ) -> None:
         self._request = Request(
             channels=channels, min_size=lambda size: LOOK_SIZE, value_range=value_range, apply_exif=True
         )
-        self._stamps, self._store = stamps, store
+        self._stamps, self._store, self._thumbs = stamps, store, thumbs
         self._is_shared = False
         if store is not None:
             stored = request_for(store.preprocess)
@@ -113,7 +117,10 @@ class Look:
         except OSError as error:
             return ImageFacts(split=split.name, index=index, reason=error.strerror or str(error))
         self._stamps[split.name].learn(index, content)
-        return _facts(split, index, source, loaded)
+        facts = _facts(split, index, source, loaded)
+        if self._thumbs and min(loaded.size) >= LEAST_SIDE:
+            facts = replace(facts, thumb=thumb(loaded.picture))
+        return facts
 
     def _of(self, split: Split) -> Request:
         request = self._request
