@@ -20,6 +20,7 @@ from patchword.python_parameters import (
 )
 from patchword.python_words import as_python, in_python
 from patchword.runs.finish import Run
+from patchword.runs.near import near_report
 from patchword.runs.views import write_training_views
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def check(
     value_range: tuple[float, float] | None = None,
     all: bool = False,
     augment: str | Path | None = None,
+    near_duplicates: bool = False,
     recipe: str | None = None,
     weights: str | Path | None = None,
     config: str | Path | None = None,
@@ -139,20 +141,23 @@ def check(
     label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
     the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
+    near_duplicates: also find nearly equal images, by grey thumbnails, or with `weights` by the embeddings of that model.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
     asked = locals()
     from patchword import machine
 
-    if augment is None and any((recipe, weights, config, settings)):
+    if augment is None and any((recipe, weights and not near_duplicates, config, settings)):
         message = "recipe, weights, config and settings only apply to the training views"
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
+    if near_duplicates:
+        found = near_report(found, weights, value_range=value_range)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
     problems = (replace(p, message=as_python(p.message), fix=as_python(p.fix)) for p in found.problems)
@@ -256,6 +261,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    extend: int | None = None,
     weights: str | Path | None = None,
     teacher: str | Path | None = None,
     model: str | None = None,
@@ -296,7 +302,8 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` and `val` are then needed only if they have moved. val: other data to evaluate on, instead of
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
+    `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
     held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
     the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
@@ -315,7 +322,8 @@ def resume(
     *,
     data: str | None = None,
     val: str | None = None,
+    extend: int | None = None,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder)`."""
-    return train(data, val=val, resume=folder, progress=progress)
+    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder, extend=extend)`."""
+    return train(data, val=val, resume=folder, extend=extend, progress=progress)

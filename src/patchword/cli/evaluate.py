@@ -151,7 +151,7 @@ def _scored(
 
 def _check_unreadable(found: "Evaluation | TargetEvaluation") -> None:
     """Raises: PartialFailure with the unreadable images, if there are any."""
-    from patchword.inference.predict import Failures
+    from patchword.inference.failures import Failures
 
     failures = Failures()
     for bad in found.unreadable:  # the reason already includes the fix

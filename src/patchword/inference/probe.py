@@ -25,6 +25,7 @@ from patchword.inference.evaluate import (
     without_trained,
 )
 from patchword.inference.model import Model
+from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.fit import ProbeReport, require_classes
 from patchword.probes.kinds import PROBES, TRAINED, ProbeKind
@@ -127,7 +128,7 @@ class Setup:
 
 def set_up(model: Model, dataset: Dataset, request: EvaluationRequest) -> Setup:
     """Choose what is scored. Raises: DataError if no image is left; CheckpointError for a backbone that was drawn at random."""
-    model.feature("embedding")  # refuses a backbone that was initialised randomly
+    model.part(choose_part(model.config))  # refuses a backbone that was initialised randomly
     require_classes(dataset.training.labels)
     chosen = choose_split(dataset, request.split)
     keep = request.include_trained or chosen.name == "train"
