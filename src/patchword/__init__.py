@@ -33,6 +33,8 @@ _PLACES = {
     "score": "patchword.inference.score",
     "search": "patchword.api_search",
     "sized": "patchword.model.sizes",
+    "reconstruct": "patchword.api_explain",
+    "redundancy": "patchword.api_explain",
     "resume": "patchword.api",
     "train": "patchword.api",
 }

@@ -118,7 +118,7 @@ class Counted:
     """Passes results on, and counts the images that could not be read."""
 
     def __init__(self, found: "Iterable[Found]") -> None:
-        from patchword.inference.predict import Failures
+        from patchword.inference.failures import Failures
 
         self._found, self._failures, self._count = found, Failures(), 0
 

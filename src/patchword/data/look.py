@@ -3,8 +3,9 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ from patchword.data.dataset import Dataset, Split
 from patchword.data.findings import ImageFacts
 from patchword.data.stamps import Stamps
 from patchword.data.store import Store
-from patchword.errors import ImageError
+from patchword.errors import ImageError, UserError
 from patchword.images.decode import Loaded, Request, Source, load
 from patchword.images.geometry import Size
 from patchword.images.orientation import read_orientation
@@ -42,7 +43,9 @@ def sampled(dataset: Dataset, most: int | None, count: int) -> list[Place]:
 def glance(dataset: Dataset) -> Size | None:
     """The median (h, w) of up to 512 images, by their headers; None if no header can be read."""
     sizes = [
-        size for split, index in sampled(dataset, GLANCES, GLANCES) if (size := _header_size(split, index))
+        size
+        for split, index in sampled(dataset, GLANCES, GLANCES)
+        if (size := header_size(partial(split.source, index)))
     ]
     if not sizes:
         return None
@@ -50,10 +53,10 @@ def glance(dataset: Dataset) -> Size | None:
     return height, width
 
 
-def _header_size(split: Split, index: int) -> Size | None:
-    """Upright (h, w)."""
+def header_size(fetch: Callable[[], Source]) -> Size | None:
+    """Upright (h, w) of an image without decoding it; None if its header cannot be read."""
     try:
-        source = split.source(index)
+        source = fetch()
         if isinstance(source, np.ndarray):
             return source.shape[0], source.shape[1]
         with warnings.catch_warnings():
@@ -63,7 +66,7 @@ def _header_size(split: Split, index: int) -> Size | None:
                 exif = image.info.get("exif")
                 is_turned = isinstance(exif, bytes) and read_orientation(exif) in (5, 6, 7, 8)
                 return (width, height) if is_turned else (height, width)
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (UserError, OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError):
         return None
 
 

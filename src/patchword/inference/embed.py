@@ -13,10 +13,10 @@ from patchword.errors import DataError, OutputError, SettingsError, escape_surro
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.inference.engine import SameAnswers
+from patchword.inference.failures import Failures
 from patchword.inference.model import Model
 from patchword.inference.output import NewFile, check_place
 from patchword.inference.parts import ChosenPart, choose_part, weights_sha256
-from patchword.inference.predict import Failures
 from patchword.retrieval.card import (
     CARD_ENDING,
     CARD_KEY,

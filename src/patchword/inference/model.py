@@ -378,6 +378,7 @@ class Model(nn.Module):
             classes=self.classes,
             probabilities=probabilities,
             error=error,
+            thresholds=self.card.thresholds if self.card.task == "multi" else None,
             source=answer.again or untorched(source),
             value_range=value_range or self.preprocess.reading.value_range,
         )

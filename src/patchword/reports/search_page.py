@@ -14,7 +14,7 @@ from patchword.images.decode import Source, decode
 from patchword.images.preprocess import ValueRange
 from patchword.inference.output import whole_file
 from patchword.reports.html import filled
-from patchword.reports.views import FAINT, GAP, INK, LINE, MARGIN, PAPER, cut_text
+from patchword.reports.views import FAINT, GAP, INK, LINE, MARGIN, PAPER, cut
 from patchword.retrieval.found import Found, Hit
 from patchword.retrieval.index import Index
 
@@ -96,7 +96,7 @@ class SearchPage:
         large, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
         for i, text in enumerate(self.title):
             font, ink = ((large, INK), (small, FAINT))[i]
-            draw.text((MARGIN, MARGIN + i * (LINE + 4)), cut_text(text, font, width - 2 * MARGIN), ink, font)
+            draw.text((MARGIN, MARGIN + i * (LINE + 4)), cut(text, font, width - 2 * MARGIN), ink, font)
         y = top
         for (found, query, hits), count in zip(self.results, rows, strict=True):
             _cell(page, (MARGIN, y), query, ("query", found.error or _short(found.name)), small)
@@ -153,7 +153,7 @@ def _cell(
     else:
         page.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
     for i, text in enumerate(texts):
-        draw.text((x, y + SIDE + 3 + i * (LINE - 3)), cut_text(text, font, SIDE), FAINT if i else INK, font)
+        draw.text((x, y + SIDE + 3 + i * (LINE - 3)), cut(text, font, SIDE), FAINT if i else INK, font)
 
 
 def _short(name: str) -> str:

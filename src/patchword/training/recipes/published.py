@@ -1,4 +1,4 @@
-"""Shared by the published recipes for training from scratch: the model by name, and the settings around it."""
+"""Shared by the published recipes: the model by name, and the settings around it."""
 
 from dataclasses import dataclass, replace
 
