@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import report_loading
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import decoder_options, given_options, model_options
 from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
 from patchword.cli.predict import Images
 from patchword.cli.progress import counting
@@ -67,6 +67,7 @@ _WITHOUT_MODEL = frozenset(
 )
 @device_option
 @offline_option
+@decoder_options
 @model_options
 @image_set_options
 @click.pass_context

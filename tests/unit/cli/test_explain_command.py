@@ -14,6 +14,7 @@ import patchword as pw
 from patchword.cli.main import run
 from support.autoencoder import small_mae, write_mae
 from support.page import Page
+from support.parity import committed
 from support.photos import write_photos
 
 Output = pytest.CaptureFixture[str]
@@ -103,6 +104,17 @@ def test_a_page_shows_both_kinds_of_reconstruction_only_if_there_are_two(given: 
         assert text.count("data:image/png") == columns
         assert ("true mean and contrast" in text) == (name == "mae")
         assert "8 of 16 patches hidden" in page.text
+
+
+def test_a_file_of_the_original_code_is_explained_with_the_facts_it_lacks(
+    given: Path, capsys: Output
+) -> None:
+    model = str(committed() / "mae_mae_norm_pix" / "mae_visualize_vit_large.pth")
+    arguments = ["explain", model, str(given / "photos/00.png"), "--json", "--num-heads", "2"]
+    for option, normalised in (("--norm-pix-loss", True), ("--no-norm-pix-loss", False)):
+        assert run([*arguments, "--decoder-num-heads", "4", option]) == 0
+        assert json.loads(capsys.readouterr().out)["normalised_targets"] is normalised
+    assert "--decoder-num-heads" in failed(arguments, capsys)[1]
 
 
 def test_a_sample_is_drawn_and_too_many_images_are_refused(

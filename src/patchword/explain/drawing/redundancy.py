@@ -6,7 +6,7 @@ from typing import Any
 
 from patchword.errors import plural
 from patchword.explain.drawing.files import write_page
-from patchword.explain.redundancy import Measured, Redundancy
+from patchword.explain.redundancy import CELLS, Measured, Redundancy
 from patchword.explain.sample import Sample
 from patchword.inference.output import whole_file
 from patchword.reports.plot_picture import draw_charts
@@ -70,13 +70,13 @@ def redundancy_charts(found: Redundancy) -> tuple[Chart, Chart]:
 
 def redundancy_notes(found: Redundancy, sample: Sample) -> list[str]:
     """What the numbers say, and how they were found."""
-    near = min(found.images.ridge)
+    near, cells = min(found.images.ridge), min(CELLS, found.patch)
     notes = [
         f"Neighbouring patches explain {_share(found.images.ridge[near])} of a patch of these images, "
         f"{_share(found.shuffled.ridge[near])} once the patches are shuffled (what the colours of the image itself say), "
         f"and {_share(found.noise.ridge[near])} of white noise.",
         f"Half of the images fit the regression, the other {found.count - found.count // 2} are scored. It sees each of "
-        "the eight neighbours as 4 x 4 mean colours.",
+        f"the eight neighbours as {cells} x {cells} mean colours.",
     ]
     if partly := [d for d in found.images.ridge if not found.complete(d)]:
         notes.append(

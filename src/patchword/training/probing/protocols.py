@@ -109,7 +109,7 @@ def linear_plan(protocol: Protocol, num_images: int, epochs: int | None = None) 
     if count != protocol.epochs:
         scaled.append(f"{count} epochs instead of {protocol.epochs}")
         if warmup:
-            scaled.append(f"{warmup:.3g} epochs of warm-up instead of {protocol.warmup_epochs:g}")
+            scaled.append(f"warm-up over {warmup:.3g} instead of {protocol.warmup_epochs:g} epochs")
     return LinearPlan(
         protocol=protocol,
         num_images=num_images,

@@ -58,12 +58,8 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
         ),
         task=ClassifySettings(label_smoothing=0.1),
     )
-    settings, more = settings_of(recipe, model, facts, overlay)
-    settings = replace(
-        settings,
-        preprocess=preprocess_of(card, facts, model),
-        tune=LayerDecay(decay=0.75 if large else 0.65),
-    )
+    settings, more = settings_of(recipe, model, facts, overlay, preprocess_of(card, facts, model))
+    settings = replace(settings, tune=LayerDecay(decay=0.75 if large else 0.65))
     return settings, [*why, pooled, *more]
 
 
