@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Detector": "patchword.inference.detector",
     "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
@@ -26,6 +27,7 @@ _PLACES = {
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
     "load": "patchword.api_load",
+    "load_detector": "patchword.api_load",
     "load_mae": "patchword.api_load",
     "plan": "patchword.api_plan",
     "pretrain": "patchword.api_pretrain",
