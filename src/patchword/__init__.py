@@ -13,6 +13,7 @@ from typing import Any
 
 _PLACES = {
     "Detector": "patchword.inference.detector",
+    "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
@@ -32,7 +33,10 @@ _PLACES = {
     "plan": "patchword.api_plan",
     "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
+    "search": "patchword.api_search",
     "sized": "patchword.model.sizes",
+    "reconstruct": "patchword.api_explain",
+    "redundancy": "patchword.api_explain",
     "resume": "patchword.api",
     "train": "patchword.api",
 }

@@ -32,7 +32,7 @@ def answers(mae: MAE, image: Tensor, noise: Tensor) -> dict[str, Tensor]:
         "mask": masking.mask,
         "ids_restore": masking.restore,
         "pred": mae.decoder(latent, masking, vit.layout(image).grid),
-        "loss": mae(image, noise).mean(),
+        "loss": mae.errors(image, noise).mean(),
     }
 
 

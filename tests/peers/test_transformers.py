@@ -20,7 +20,9 @@ from patchword.checkpoints.write import layouts_named, write_as
 from patchword.images.geometry import Keep, ResizeRule, Shorter, Squash
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess, Resample
+from patchword.inference.convert import convert
 from patchword.inference.load import load
+from patchword.inference.load_mae import load_mae
 from support.parity import answers, difference
 from support.transformers_models import SAMPLES, TEXT, VISION, Sample, picture
 from support.transformers_models import answers as their_answers
@@ -130,10 +132,7 @@ def test_the_answer_of_a_distilled_deit_is_the_mean_of_both_heads(tmp_path: Path
 
 
 def test_the_encoder_of_mae_is_written_and_answers_the_same_with_nothing_hidden(tmp_path: Path) -> None:
-    config = transformers.ViTMAEConfig(
-        **{**VISION, "decoder_hidden_size": 8, "decoder_num_attention_heads": 2}
-    )
-    transformers.ViTMAEForPreTraining(config).save_pretrained(tmp_path / "theirs")
+    transformers.ViTMAEModel(transformers.ViTMAEConfig(**VISION)).save_pretrained(tmp_path / "theirs")
     opened = open_foreign(tmp_path / "theirs", Options())
     write_as(Source(card=opened.card, tensors=read_tensors(opened)), opened.layout, tmp_path / "ours")
     back, info = transformers.ViTMAEModel.from_pretrained(
@@ -145,6 +144,32 @@ def test_the_encoder_of_mae_is_written_and_answers_the_same_with_nothing_hidden(
         theirs = back.eval()(image, noise=noise).last_hidden_state
         ours = load(tmp_path / "ours", device="cpu").vit.forward_features(image)
     assert difference(ours, theirs.numpy()) < TOLERANCE
+
+
+@pytest.mark.parametrize(("normalised", "published"), [(True, True), (False, False)])
+def test_encoder_and_decoder_of_mae_are_written_and_have_the_same_loss(
+    normalised: bool, published: bool, tmp_path: Path
+) -> None:
+    decoder = {"decoder_hidden_size": 8, "decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 2}
+    config = transformers.ViTMAEConfig(**{**VISION, **decoder}, norm_pix_loss=normalised, mask_ratio=0.5)
+    theirs = transformers.ViTMAEForPreTraining(config)
+    theirs.save_pretrained(tmp_path / "theirs", save_original_format=published)
+    # Through patchword's own file, and with the check that transformers reads the result.
+    convert(tmp_path / "theirs", "patchword", tmp_path / "own.safetensors")
+    done = convert(tmp_path / "own.safetensors", "transformers", tmp_path / "ours")
+    assert done.reader is not None and done.reader.difference < TOLERANCE
+    back, info = transformers.ViTMAEForPreTraining.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    image, noise = picture(SAMPLES[1]), torch.rand(1, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = back.eval()(image, noise=noise)
+        assert difference(answer.loss, theirs.eval()(image, noise=noise).loss.numpy()) < TOLERANCE
+        for path in (tmp_path / "ours", tmp_path / "theirs", tmp_path / "own.safetensors"):
+            ours = load_mae(path, device="cpu").mae
+            assert difference(ours.errors(image, noise).mean(), answer.loss.numpy()) < TOLERANCE
+            assert difference(ours.predict(image, ours.masking(noise)), answer.logits.numpy()) < TOLERANCE
 
 
 def test_a_whole_model_gives_its_image_tower(tmp_path: Path) -> None:

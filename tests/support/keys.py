@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Ignored
 from patchword.checkpoints.read import Opened, resolve
 from patchword.checkpoints.stored import Entry, Stored
+from patchword.model.mae import MAE
 from patchword.model.vit import ViT
 
 # JsonConfig by name and not read: the word in the name of the list, the word in the message.
@@ -46,7 +49,7 @@ def opened(file: Path) -> Opened:
 def unmapped(found: Opened) -> list[str]:
     """Tensors of the built model that the rules do not give in their shape, and tensors of the file without a home."""
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in ViT(found.card.config).state_dict().items()}
+        expected = {name: tuple(t.shape) for name, t in built(found.card).items()}
         got: dict[str, tuple[int, ...]] = {}
         for rule in found.plan.rules:
             theirs = [torch.empty(found.checkpoint.shape(name)) for name in rule.theirs]
@@ -57,6 +60,14 @@ def unmapped(found: Opened) -> list[str]:
     drops = [part for part in found.layout.rules(found.description) if isinstance(part, Ignored)]
     homeless = [n for n in found.checkpoint.tensors if n not in named and not any(d.names(n) for d in drops)]
     return wrong + homeless
+
+
+def built(card: ModelCard) -> dict[str, Tensor]:
+    """The state dict of the card's model: a ViT, or encoder and decoder."""
+    vit = ViT(card.config)
+    if card.decoder is None:
+        return vit.state_dict()
+    return {name.removeprefix("vit."): tensor for name, tensor in MAE(vit, card.decoder).state_dict().items()}
 
 
 def stored_of(listed: Mapping[str, Any]) -> Stored:
@@ -85,8 +96,9 @@ def configs_of(listed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def options_of(listed: Mapping[str, Any]) -> Options:
-    """The size of the images, where positions are a formula and no file has it."""
+    """What no tensor says: the size of the images, where positions are a formula, and what a decoder predicts."""
     no_table = not any("pos" in name and "embed" in name for name in listed["tensors"])
     if listed["origin"] in ("lucidrains", "google") and no_table:
         return Options(image_size=(224, 224))
-    return Options()
+    # The published file's name, which says what its decoder predicts, is not in the list.
+    return Options(norm_pix_loss=False if "decoder_embed.weight" in listed["tensors"] else None)

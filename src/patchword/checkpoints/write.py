@@ -77,9 +77,7 @@ def write_as_first(
     Raises: CheckpointError with the reason of each if none can.
     """
     own = [layout for layout in layouts if source.layout is not None and layout.name == source.layout.name]
-    others = sorted(
-        (o for o in layouts if o not in own), key=lambda layout: layout.second_choice(source.card)
-    )
+    others = sorted((o for o in layouts if o not in own), key=lambda layout: _rank(layout, source.card))
     reasons: dict[str, list[str]] = {}
     for layout in [*own, *others]:
         try:
@@ -93,6 +91,11 @@ def write_as_first(
         reasons = {reason: ["each of them"] for reason in reasons}
     listed = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
     raise CheckpointError(f"none of the {len(layouts)} formats can hold this model: {listed}", _ANOTHER)
+
+
+def _rank(layout: Layout, card: ModelCard) -> tuple[bool, bool]:
+    """Formats that hold a decoder come first, if there is one; then those that their family prefers."""
+    return card.decoder is not None and not layout.decoder_pattern, layout.second_choice(card)
 
 
 def written_tensors(

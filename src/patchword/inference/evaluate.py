@@ -19,6 +19,7 @@ from patchword.data.request import OpenRequest
 from patchword.errors import DataError, plural
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, SameAnswers
+from patchword.inference.from_features import head_on_features
 from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
 from patchword.inference.model import Model
 from patchword.inference.sources import choose_split, open_as_trained
@@ -152,7 +153,8 @@ class EvaluationRequest:
     """split: its name; None for val, else test, else all. progress: called with (done, total).
 
     include_trained: also score images that the model was trained on; implied by the split "train".
-    value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own.
+    value_range: (lowest, highest) of float, 16- and 32-bit images; None for the model's own. from_features: compute the head
+    alone on the features that a probe cached; for a model with one head.
     """
 
     split: str | None = None
@@ -161,6 +163,7 @@ class EvaluationRequest:
     ignore_unknown_classes: bool = False
     value_range: ValueRange | None = None
     progress: Callable[[int, int], None] | None = None
+    from_features: bool = False
 
 
 def open_for(
@@ -198,13 +201,17 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
     keep = request.include_trained or request.split == "train"
     split, overlap = without_trained(dataset, chosen, model, keep=keep)
     tally = Tally(split, model.classes, model.preprocess.with_range(request.value_range))
-    found = model.answers(
-        from_split(split),
-        model.vit,
-        count=len(split),
-        batch_size=request.batch_size,
-        max_pixels=split.max_pixels,
-        value_range=request.value_range,
+    found = (
+        head_on_features(model, split)
+        if request.from_features
+        else model.answers(
+            from_split(split),
+            model.vit,
+            count=len(split),
+            batch_size=request.batch_size,
+            max_pixels=split.max_pixels,
+            value_range=request.value_range,
+        )
     )
     for answer in found:
         tally.add(answer)

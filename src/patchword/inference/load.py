@@ -39,7 +39,9 @@ def load(
     """
     found = find_weights(path, offline=offline)
     if is_native(found.path):
-        return _load_native(found, options or Options(), device)
+        card, tensors, report = read_native(found, options or Options())
+        refuse_too_large(card, str(found.path))
+        return _model(card, tensors, encoder_report(report, decoders_of(card, tensors)), device)
     # Imported late: patchword's own files do not need it, and it imports every layout.
     from patchword.checkpoints.read import open_foreign, read_tensors
 
@@ -52,14 +54,14 @@ def load(
     return _model(opened.card, read_tensors(opened, decoder=False), report, device)
 
 
-def _load_native(found: Found, options: Options, device: "str | torch.device | None") -> "Model":
+def read_native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tensor], LoadReport]":
+    """Read a file that patchword wrote, with its decoder if it has one. Raises: CheckpointError, SettingsError."""
     # Report a wrong file or option before the seconds that importing torch takes.
     with_options(read_card(found.path), options, str(found.path))
     machine.start_sampling()
     stamps = stamps_of([found.path])
     card, tensors = read_model(found.path)
     card, facts = with_options(card, options, str(found.path))
-    refuse_too_large(card, str(found.path))
     from patchword.model.cost import cost
 
     notes = broken_notes(card)
@@ -75,8 +77,7 @@ def _load_native(found: Found, options: Options, device: "str | torch.device | N
         notes=notes,
         stamps=stamps,
     )
-    report = encoder_report(report, decoders_of(card, tensors))
-    return _model(card, tensors, report, device)
+    return card, tensors, report
 
 
 def refuse_too_large(card: ModelCard, name: str) -> None:

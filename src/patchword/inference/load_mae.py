@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,9 +11,9 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.native import fill, is_native, read_card
-from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError
-from patchword.inference.load import drawn, in_float32, refuse_too_large
+from patchword.inference.load import drawn, in_float32, read_native, refuse_too_large
 from patchword.model.shapes import DECODER
 
 if TYPE_CHECKING:
@@ -44,17 +45,12 @@ def load_mae(
 
     Raises: CheckpointError as `load`, if the file has no decoder, or if no file states a fact about it.
     """
-    options, found = options or Options(), find_weights(path, offline=offline)
-    # Report a wrong file before the seconds that importing torch takes.
-    _refuse_encoder(found, options)
-    machine.start_sampling()
-    from patchword.checkpoints.source import read_source
-
-    source, report = read_source(found, options, decoder=True)
-    refuse_too_large(source.card, str(found.path))
-    tensors, report = in_float32(dict(source.tensors), report)
-    mae = mae_of(source.card, tensors, report)
-    return LoadedMAE(mae.to(machine.find_device(device)), source.card, report)
+    found = find_weights(path, offline=offline)
+    read = _native if is_native(found.path) else _foreign
+    card, tensors, report = read(found, options or Options())
+    refuse_too_large(card, str(found.path))
+    tensors, report = in_float32(tensors, report)
+    return LoadedMAE(mae_of(card, tensors, report).to(machine.find_device(device)), card, report)
 
 
 def mae_of(card: ModelCard, tensors: "Mapping[str, Tensor]", report: LoadReport) -> "MAE":
@@ -73,26 +69,30 @@ def mae_of(card: ModelCard, tensors: "Mapping[str, Tensor]", report: LoadReport)
     return mae.eval()
 
 
-def _refuse_encoder(found: Found, options: Options) -> None:
-    """Raises: CheckpointError for a file without a decoder, or with one about which facts are missing."""
-    name = str(found.path)
-    if is_native(found.path):
-        if read_card(found.path).decoder is None:
-            raise CheckpointError(
-                f"{name}: it holds an encoder without a decoder",
-                "give the weights of a pre-training run, such as its last.safetensors",
-            )
-        return
-    from patchword.checkpoints.read import open_foreign
+def _native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tensor], LoadReport]":
+    if read_card(found.path).decoder is None:
+        raise CheckpointError(
+            f"{found.path}: it holds an encoder without a decoder",
+            "give the weights of a pre-training run, such as its last.safetensors",
+        )
+    return read_native(found, options)
+
+
+def _foreign(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tensor], LoadReport]":
+    # Imported late: patchword's own files do not need it, and it imports every layout.
+    from patchword.checkpoints.read import open_foreign, read_tensors
 
     opened = open_foreign(found.path, options, found.source)
     if opened.description.decoder_fault is not None:
         raise opened.description.decoder_fault
     if opened.card.decoder is None:
         raise CheckpointError(
-            f"{name}: it holds an encoder without a decoder ({opened.layout.title})",
+            f"{found.path}: it holds an encoder without a decoder ({opened.layout.title})",
             file_with_decoder(opened.card.provenance.source),
         )
+    machine.start_sampling()
+    report = replace(opened.report, stamps=stamps_of(opened.checkpoint.stored.files))
+    return opened.card, read_tensors(opened), report
 
 
 def file_with_decoder(source: str) -> str:

@@ -70,7 +70,6 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword.training.recipes.facts import data_facts
     from patchword.training.runfolder import free_folder
     from patchword.training.tasks.settings import MAESettings
-    from patchword.training.tasks.watch import open_watched
     from patchword.training.teacher import asked_teacher
 
     machine.tune_allocator()
@@ -95,6 +94,8 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
     if isinstance(settings.task, MAESettings) and settings.task.watch:
+        from patchword.training.tasks.watch import open_watched
+
         open_watched(settings.task.watch)  # before anything is trained
     if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
         store = None  # the glance was wrong

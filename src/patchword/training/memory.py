@@ -11,6 +11,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.training.config import RunSettings, TrainSettings, view_size
 from patchword.training.tune import Head, LoRA
+from patchword.training.workload import computed
 
 # The estimate is a lower bound; advise sizes with room to spare.
 ROOM = 2.0
@@ -32,11 +33,14 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
     """The estimate for these settings; bfloat16 is assumed until the precision is known."""
     run = settings.run
     at_once = run.micro_batch or run.batch_size
-    model, method = settings.model, settings.optim.method
+    method = settings.optim.method
     if isinstance(settings.tune, Head):
         at_once = 0  # without gradients, activations are not kept
     frozen = isinstance(settings.tune, Head | LoRA)
-    step = training_bytes(model, settings.view_size, at_once, _width(run), method, frozen=frozen)
+    step = sum(
+        training_bytes(part, part.image.size, at_once, _width(run), method, frozen=frozen)
+        for part in computed(settings)
+    )
     height, width = run.stored_size
     images = num_images * settings.model.image.channels * height * width
     kept = cache and images <= MEMORY_SHARE * machine.memory_limit_bytes()

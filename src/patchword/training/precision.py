@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from patchword.model.cost import cost
 from patchword.training.config import Compile, Precision, TrainSettings
+from patchword.training.workload import share_of_a_pass
 
 # bfloat16 must be faster by this factor; a small gain is not worth the lower precision.
 WORTH = 1.15
@@ -55,7 +56,8 @@ def choose_compile(settings: TrainSettings, num_images: int, device: torch.devic
     """Return "always" or "never", and the reason."""
     if device.type != "cuda":
         return "never", "on this device it takes longer than it saves"
-    work = 3 * cost(settings.model).flops * num_images * settings.schedule.epochs
+    each = cost(settings.model).flops * share_of_a_pass(settings)
+    work = 3 * each * num_images * settings.schedule.epochs
     if work / GPU_FLOPS > REPAID_S:
         return "always", "the run is long enough to repay it"
     return "never", "the run is too short to repay it"

@@ -12,6 +12,7 @@ from patchword.model.cost import cost
 from patchword.model.vit import ViT
 from patchword.training.autotune import at_view_size
 from patchword.training.config import TrainSettings
+from patchword.training.workload import share_of_a_pass
 
 ROUNDS = 3
 # Arithmetic of one trial: long enough to be timed, short enough not to be noticed.
@@ -44,7 +45,7 @@ def seconds_per_image(settings: TrainSettings, device: torch.device) -> float:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) / count / max(flops, 1) * cost(config).flops
+    return min(seconds[1:]) / count / max(flops, 1) * cost(config).flops * share_of_a_pass(settings)
 
 
 def _one_block(config: ViTConfig) -> ViTConfig:

@@ -490,18 +490,6 @@ def test_the_target_encoder_is_taken_and_the_context_encoder_left(tmp_path: Path
     assert isinstance(opened.card.config.head.pool, MeanPool)
 
 
-def test_maes_decoder_is_left_with_a_reason() -> None:
-    decoder = {
-        "mask_token": torch.ones(1, 1, 8),
-        "decoder_embed.weight": torch.ones(8, 24),
-        "decoder_blocks.0.norm1.weight": torch.ones(8),
-    }
-    tree = {"model": theirs("mae", like(head=HEADLESS)) | decoder}
-    opened = resolve(listed(tree), Options(num_heads=3))
-    assert opened.layout.name == "mae"
-    assert any("pre-training" in dropped.reason for dropped in opened.plan.dropped)
-
-
 def test_blocks_in_chunks_count_through_the_whole_stack(tmp_path: Path) -> None:
     tensors = theirs("dinov2", DINOV2)
 

@@ -29,11 +29,12 @@ from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.ranks import Ranks
-from patchword.training.recipes import FROM_WEIGHTS, RECIPES, recipe_named
+from patchword.training.recipes import FROM_WEIGHTS, RECIPES, WITHOUT_LABELS, recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.schedule import ScheduleSettings, lr_factor
 from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
+from patchword.training.tasks.settings import MAESettings
 from support.scans import write_scans
 
 facts = st.builds(
@@ -102,9 +103,9 @@ def test_a_step_sees_views_and_the_evaluation_whole_images(tmp_path: Path) -> No
 def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> None:
     weights = ModelCard(config=sized("ti/16"), preprocess=Preprocess.simple(224))
     for name, recipe in RECIPES.items():
-        settings, _ = recipe(
-            dataclasses.replace(data, weights=weights if name in FROM_WEIGHTS else None), Overlay()
-        )
+        given_weights = weights if name in FROM_WEIGHTS else None
+        task = MAESettings() if name in WITHOUT_LABELS else data.task
+        settings, _ = recipe(dataclasses.replace(data, weights=given_weights, task=task), Overlay())
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings

@@ -16,8 +16,9 @@ from patchword.training.choose import choose
 from patchword.training.config import TrainSettings
 from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay, make_overlay
-from patchword.training.recipes import DESCRIPTIONS, FROM_WEIGHTS, RECIPES, recipe_named
+from patchword.training.recipes import DESCRIPTIONS, FROM_WEIGHTS, RECIPES, WITHOUT_LABELS, recipe_named
 from patchword.training.recipes.facts import DataFacts
+from patchword.training.tasks.settings import MAESettings
 from patchword.training.tune import LayerDecay
 
 MEAN = (0.5, 0.5, 0.5)
@@ -31,6 +32,14 @@ def _with(facts: DataFacts, weights: ModelCard | None) -> DataFacts:
     from dataclasses import replace
 
     return replace(facts, weights=weights)
+
+
+def _for(name: str, facts: DataFacts, weights: ModelCard | None) -> DataFacts:
+    """Facts that the recipe can be used with: weights where it needs them, no labels where it learns without."""
+    from dataclasses import replace
+
+    task = MAESettings() if name in WITHOUT_LABELS else facts.task
+    return replace(facts, weights=weights if name in FROM_WEIGHTS else None, task=task)
 
 
 def _settings(name: str, facts: DataFacts = IMAGENET, *overrides: str, **options: Any) -> TrainSettings:
@@ -112,7 +121,37 @@ def test_sgd_fine_tuning_is_that_of_the_paper_at_384_pixels() -> None:
     assert _settings("finetune-sgd", _with(small, TI)).model.image.size == (224, 224)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_mae_fine_tuning_is_as_published() -> None:
+    found = []
+    for size in ("b/16", "l/16", "h/14"):
+        card = ModelCard(config=sized(size), preprocess=Preprocess.simple(224))
+        settings = _settings("mae-finetune", _with(IMAGENET, card))
+        head, augment, schedule = settings.model.head, settings.augment, settings.schedule
+        assert (head.pool.kind, head.norm, settings.run.batch_size, schedule.warmup_epochs) == (
+            "mean",
+            "pooled",
+            1024,
+            5,
+        )
+        assert (augment.mixing.mixup, augment.mixing.cutmix, augment.erase) == (0.8, 1.0, 0.25)
+        assert settings.task.label_smoothing == 0.1 and not settings.optim.clip_grad
+        assert isinstance(settings.tune, LayerDecay)
+        found.append(
+            (round(_peak(settings), 6), settings.tune.decay, settings.model.block.drop_path, schedule.epochs)
+        )
+    assert found == [(2e-3, 0.65, 0.1, 100), (4e-3, 0.75, 0.2, 50), (4e-3, 0.75, 0.3, 50)]
+
+
+@pytest.mark.parametrize("name", WITHOUT_LABELS)
+def test_a_recipe_without_labels_is_for_pre_training(name: str) -> None:
+    with pytest.raises(SettingsError, match="without labels"):
+        _settings(name, FEW)
+    settings = _settings(name, _for(name, FEW, None))
+    assert settings.model.head.num_classes == FEW.num_classes
+    assert settings.task.kind == "mae"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in WITHOUT_LABELS])
 def test_a_recipe_that_needs_weights_or_refuses_them_says_so(name: str) -> None:
     needs = name in FROM_WEIGHTS
     with pytest.raises(SettingsError, match=f"the recipe {name}") as error:
@@ -122,8 +161,8 @@ def test_a_recipe_that_needs_weights_or_refuses_them_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_batch_is_capped_by_the_data_and_the_rate_follows(name: str) -> None:
-    facts = _with(FEW, S if name in FROM_WEIGHTS else None)
-    settings, many = _settings(name, facts), _settings(name, _with(IMAGENET, facts.weights))
+    facts = _for(name, FEW, S)
+    settings, many = _settings(name, facts), _settings(name, _for(name, IMAGENET, facts.weights))
     assert settings.run.batch_size <= FEW.num_images // 4
     if settings.optim.lr_rule != "none" and many.run.batch_size > settings.run.batch_size:
         assert _peak(settings) < _peak(many)
@@ -164,7 +203,7 @@ def test_repeated_images_come_with_different_random_numbers() -> None:
 
 def test_the_users_settings_win_over_every_recipe() -> None:
     for name in RECIPES:
-        facts = _with(FEW, S if name in FROM_WEIGHTS else None)
+        facts = _for(name, FEW, S)
         settings, _ = recipe_named(name)(facts, make_overlay(overrides=("schedule.epochs=3",)))
         assert settings.schedule.epochs == 3 and settings.schedule.warmup_epochs <= 0.3 + 1e-9
         assert recipe_named(name)(facts, Overlay())[0].schedule.epochs > 3

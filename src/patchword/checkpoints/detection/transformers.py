@@ -6,7 +6,11 @@ from typing import Any
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.detection.layout import DetectorCard
 from patchword.checkpoints.layouts.transformers_config import CONFIG, JsonConfig, written
-from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_detection_preprocess
+from patchword.checkpoints.layouts.transformers_preprocess import (
+    FILE,
+    read_preprocess,
+    write_detection_preprocess,
+)
 from patchword.checkpoints.rows import Row
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess

@@ -69,13 +69,14 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
 
 def model_for(facts: DataFacts, overlay: Overlay, default: str = "") -> tuple[ViTConfig, list[Choice]]:
     """The model that the user named, else `default`, else one sized for the data; evaluated at the size of the views."""
-    name = overlay.model_name() or default
-    if not name:
+    named = overlay.model_name()
+    name = default if named is None else named
+    if named is None and not default:
         shape = shape_for(facts, overlay, larger=False)
         return _model(facts, shape), list(shape.why)
     size = overlay.get("model.image.size") or NAMED_MODEL_SIZE
     model = sized(name, image_size=size, in_channels=facts.channels, num_classes=facts.num_classes)
-    reason = overlay.source("model") if overlay.model_name() else "the recipe's; change with --model"
+    reason = overlay.source("model") if named is not None else "the recipe's; change with --model"
     why = [Choice(what=f"{name} at {size[1]}x{size[0]} pixels", why=reason)]
     patch = overlay.get("model.patch.size")
     if patch is not None:
