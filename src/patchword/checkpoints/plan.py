@@ -85,8 +85,11 @@ def plan_of(
     untrained: Iterable[str] = (),
     decoder_pattern: str = "",
     allow_partial: bool = False,
+    can_be_partial: bool = True,
 ) -> Plan:
-    """As `make_plan`, for any model. title: of the layout. parts: its rules. expected: the model's tensors."""
+    """As `make_plan`, for any model. title: of the layout. parts: its rules. expected: the model's tensors.
+    can_be_partial: whether its loader has --allow-partial.
+    """
     rules, drops = _sorted(parts)
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
     incomplete = _incomplete_groups(checkpoint, rules, present)
@@ -100,7 +103,7 @@ def plan_of(
     missing = tuple(name for name in expected if name not in filled)
     new = tuple(f"{part}." for part in untrained)
     backbone = [name for name in missing if not name.startswith(new or ("\0",))]
-    of_decoder = [name for name in backbone if name.startswith(DECODER)]
+    of_decoder = [name for name in backbone if name.startswith(DECODER) and decoder_pattern]
     wanted = {ours: ", ".join(rule.theirs) for rule in rules for ours in rule.ours}
     if of_decoder and (allow_partial or of_decoder == backbone):
         raise KeyMismatch(
@@ -112,7 +115,11 @@ def plan_of(
         raise KeyMismatch(
             f"{checkpoint.name}: read as {title}, it lacks {lacks}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
-            "use the complete file; to train it further, pass --allow-partial, which initialises missing tensors randomly",
+            "use the complete file"
+            + (
+                "; to train it further, pass --allow-partial, which initialises missing tensors randomly"
+                * can_be_partial
+            ),
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 

@@ -136,7 +136,7 @@ def match_detector(
 ) -> Plan:
     """Match every tensor of the file with the model's. Raises: CheckpointError."""
     rules = detector_rules(layout, description.config, description.spelling, there)
-    return plan_of(checkpoint, layout.title, (*rules, *layout.ignored), there)
+    return plan_of(checkpoint, layout.title, (*rules, *layout.ignored), there, can_be_partial=False)
 
 
 def detector_rules(
@@ -177,8 +177,8 @@ def _without_masks(checkpoint: Checkpoint) -> Checkpoint:
 def _check_used(facts: Facts, options: DetectorOptions, config: DetectorConfig) -> None:
     """Raises: CheckpointError for an option that does not apply to this file."""
     used = {fact.name for fact in facts.found if fact.source == OPTION}
-    if not isinstance(config, DetrConfig):
-        used.add("image_size")  # of YOLOS' positions; `Facts.grid` checks it
+    # Of YOLOS' positions, where `Facts.grid` checks it. DETR has no tables that depend on the size of images.
+    used = used - {"image_size"} if isinstance(config, DetrConfig) else used | {"image_size"}
     for name in ("num_heads", "image_size", "act", "eps", "mean", "std", "dilation", "mid_image_size"):
         if getattr(options, name) is not None and name not in used:
             raise CheckpointError(
