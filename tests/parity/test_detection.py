@@ -1,6 +1,7 @@
 """Every recorded detector: answers, losses, matching and post-processing as the original's, and files bit for bit."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,10 @@ def test_detr_goes_from_one_format_to_the_other_and_back(case: Case, tmp_path: P
         try:
             written = write_detector(detector.card, whole, layout, tmp_path / name)
         except CheckpointError as error:
-            # What transformers computes with auxiliary losses has no place in the authors' format.
-            assert name == "detr" and case.meta["origin"] == "transformers"
-            assert "between the decoder's layers" in error.message or "in the decoder than" in error.message
+            # What transformers computes with auxiliary losses has no place in the authors' format, a small DC5 not in its own.
+            assert name != case.meta["origin"]
+            said = "in the decoder than|between the decoder's layers" if name == "detr" else "a dilated trunk"
+            assert re.search(said, error.message)
             assert not (tmp_path / name).exists()
             continue
         back = read_detector_tensors(written.reopened)

@@ -60,6 +60,8 @@ class Targets:
         )
 
     def to(self, device: torch.device | str) -> "Targets":
+        if self.labels.device == torch.device(device):
+            return self
         return Targets(self.labels.to(device), self.boxes.to(device), self.counts)
 
     @cached_property
@@ -105,8 +107,9 @@ def matching_costs(output: DetectionOutput, targets: Targets, config: SetLossCon
 
     cost_l1 · (L1 of the boxes) - cost_class · (probability of the object's class) - cost_giou · GIoU.
     """
+    targets = targets.to(output.boxes.device)
     rows = targets.rows
-    wanted = targets.boxes[rows].to(output.boxes.device)
+    wanted = targets.boxes[rows]
     labels = targets.labels[rows].expand(len(output.logits), -1, -1)
     boxes = output.boxes.float()
     shares = output.logits.float().softmax(-1)

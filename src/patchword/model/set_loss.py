@@ -69,7 +69,7 @@ def set_loss(
 
     Raises: SettingsError for labels that are not classes.
     """
-    config = config or SetLossConfig()
+    config, targets = config or SetLossConfig(), targets.to(output.logits.device)
     output = DetectionOutput(output.logits.float(), output.boxes.float())
     pairs = match(output, targets, config) if matches is None else matches
     count = max(float(len(targets.labels) if num_boxes is None else num_boxes), 1.0)

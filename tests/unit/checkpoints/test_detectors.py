@@ -37,10 +37,11 @@ from patchword.model.kinds import Combined, LearnedBetween, LearnedTokens
 from patchword.model.yolos import YOLOS
 from patchword.model.yolos_config import YolosConfig
 
-TRUNK = TrunkConfig(units=(1, 1, 1, 1), root=4, middle=(2, 2, 2, 2), outputs=(4, 6, 8, 10), dilation=True)
+TRUNK = TrunkConfig(units=(1, 1, 1, 1), root=4, middle=(2, 2, 2, 4), outputs=(8, 8, 8, 16), dilation=True)
 DETR_CONFIG = DetrConfig(
     trunk=TRUNK, dim=8, num_heads=2, hidden=8, encoder_depth=1, decoder_depth=2, num_queries=3, num_classes=2
 )
+PLAIN = replace(DETR_CONFIG, trunk=replace(TRUNK, dilation=False))
 BACKBONE = ViTConfig(
     image=ImageConfig(size=(32, 48)),
     patch=PatchConfig(size=(16, 16), edge="cut"),
@@ -194,9 +195,15 @@ def test_neither_kind_of_file_is_taken_for_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "to", "said"),
     [
+        (DETR_CONFIG, "transformers-detr", "a dilated trunk other than ResNet-50"),
+        (
+            replace(PLAIN, trunk=replace(TRUNK, dilation=False, root=16, middle=(1, 2, 2, 4))),
+            "transformers-detr",
+            "a quarter",
+        ),
         (DETR_CONFIG, "yolos", "another model than YOLOS"),
         (YOLOS_CONFIG, "transformers-detr", "another model than DETR"),
-        (replace(DETR_CONFIG, order="pre"), "transformers-detr", "norms before the branches"),
+        (replace(PLAIN, order="pre"), "transformers-detr", "norms before the branches"),
         (replace(DETR_CONFIG, decoder_norm="between"), "detr", "between the decoder's layers"),
         (replace(DETR_CONFIG, decoder_heads=4), "detr", "other attention heads"),
         (replace(DETR_CONFIG, eps=1e-6), "detr", "another epsilon"),
@@ -230,16 +237,15 @@ def test_the_variants_of_detr_come_back(tmp_path: Path) -> None:
     for index, change in enumerate(
         ({"decoder_norm": "between"}, {"positions": "learned"}, {"decoder_heads": 4, "decoder_hidden": 6})
     ):
-        config = replace(DETR_CONFIG, **change)  # type: ignore[arg-type]
+        config = replace(PLAIN, **change)  # type: ignore[arg-type]
         (tmp_path / f"t{index}").mkdir()
         opened = open_detector(written(tmp_path / f"t{index}", config, "transformers-detr"))
         assert opened.card.config == config and opened.card.classes == CLASSES
 
 
 def test_both_spellings_of_the_trunk_are_written_and_read(tmp_path: Path) -> None:
-    config = replace(DETR_CONFIG, trunk=replace(TRUNK, dilation=False))
-    model = DETR(config)
-    card = DetectorCard(config=config, preprocess=capped(800, 1333), classes=CLASSES)
+    model = DETR(PLAIN)
+    card = DetectorCard(config=PLAIN, preprocess=capped(800, 1333), classes=CLASSES)
     layout = detector_layout("transformers-detr")
     for trunk, first in (("timm", "conv1.weight"), ("transformers", "embedder.embedder.convolution.weight")):
         spelling = {"trunk": trunk, "tables": "model.position_embedding."}

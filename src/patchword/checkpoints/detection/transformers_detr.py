@@ -1,6 +1,7 @@
 """DETR in transformers, with its trunk as timm or as transformers spells it. Source: transformers 5.23, models/detr."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -23,12 +24,14 @@ from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts.transformers_config import CONFIG, JsonConfig, config_of
 from patchword.checkpoints.rows import Row, queries_keys_values
 from patchword.errors import CheckpointError
-from patchword.model.detr.config import DetrConfig
+from patchword.model.detr.config import DetrConfig, TrunkConfig
 
 _TRUNK = "model.backbone.conv_encoder.model."
 _SPELLINGS: dict[str, TrunkNames] = {"timm": PLAIN, "transformers": TRANSFORMERS}
 # Where learned positions lie in 5.x and before.
 _TABLES = ("model.position_embedding.", "model.backbone.position_embedding.")
+# Trunks of timm with these units.
+_NAMED = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 _DEFAULT = "the default of its class"
 
 
@@ -131,14 +134,26 @@ class TransformersDETR(DetectorLayout):
         return (*trunk_rows(_TRUNK, _SPELLINGS[spelling["trunk"]], config.trunk), *tables, *_ROWS)
 
     def spelling(self, card: DetectorCard) -> Mapping[str, Any]:
-        return {"trunk": "timm", "tables": _TABLES[0]}
+        assert isinstance(card.config, DetrConfig)
+        return {"trunk": "timm" if _is_named(card.config.trunk) else "transformers", "tables": _TABLES[0]}
 
     def refuse(self, card: DetectorCard) -> None:
         config = card.config
         require_fitting(self.title, (isinstance(config, DetrConfig), "another model than DETR"))
         assert isinstance(config, DetrConfig)
+        trunk = config.trunk
         require_fitting(
             self.title,
+            (
+                _is_named(trunk) or not trunk.dilation,
+                "a dilated trunk other than ResNet-50 and ResNet-101: its own ResNet has no dilation",
+            ),
+            (
+                all(
+                    outputs == 4 * middle for outputs, middle in zip(trunk.outputs, trunk.middle, strict=True)
+                ),
+                "a trunk whose units are not narrowed to a quarter",
+            ),
             (config.order == "post", "norms before the branches"),
             (config.eps == 1e-5 and config.trunk.eps == 1e-5, "another epsilon of its norms than 1e-5"),
         )
@@ -169,10 +184,15 @@ class TransformersDETR(DetectorLayout):
         return files_of(card, "detr", "DetrForObjectDetection", values)
 
 
+def _is_named(trunk: TrunkConfig) -> bool:
+    """Whether timm has a model with this trunk, so that its name says everything."""
+    return any(replace(trunk, dilation=False) == TrunkConfig(units=units) for units in _NAMED.values())
+
+
 def _trunk_entries(config: DetrConfig, spelled: str) -> dict[str, Any]:
     trunk = config.trunk
     if spelled == "timm":
-        name = "resnet101" if trunk.units == (3, 4, 23, 3) else "resnet50"
+        name = next((name for name, units in _NAMED.items() if units == trunk.units), "resnet50")
         return {"use_timm_backbone": True, "backbone": name, "backbone_config": None}
     resnet = {
         "model_type": "resnet",
