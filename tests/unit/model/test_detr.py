@@ -1,5 +1,7 @@
 """DETR and YOLOS as models: batches, padding, initial weights, settings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from patchword.model.config import (
 from patchword.model.detection import Batch, pad_batch
 from patchword.model.detr.config import DetrConfig, TrunkConfig
 from patchword.model.detr.model import DETR, shrink_padding
-from patchword.model.detr.positions import SinePositions
+from patchword.model.detr.positions import LearnedPositions, SinePositions
 from patchword.model.kinds import Combined, LearnedBetween, LearnedTokens
 from patchword.model.matching import Targets
 from patchword.model.set_loss import set_loss
@@ -177,8 +179,6 @@ def test_the_trunks_norms_are_frozen() -> None:
 @pytest.mark.parametrize("positions", ["sine", "learned"])
 @torch.no_grad()
 def test_every_variant_answers(order: str, positions: str) -> None:
-    from dataclasses import replace
-
     config = replace(DETR_CONFIG, order=order, positions=positions, decoder_heads=4, decoder_hidden=24)
     output = DETR(config, generator()).eval()(pictures())
     assert output.logits.shape == (3, 4, 5, 4) and output.logits.isfinite().all()
@@ -186,8 +186,6 @@ def test_every_variant_answers(order: str, positions: str) -> None:
 
 
 def test_learned_positions_end_at_their_table() -> None:
-    from patchword.model.detr.positions import LearnedPositions
-
     with pytest.raises(SettingsError, match="learned positions exist for 50"):
         LearnedPositions(8)(torch.zeros((1, 51, 2), dtype=torch.bool))
 
@@ -213,9 +211,24 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         YolosConfig(backbone=ViTConfig(head=HeadConfig(num_classes=0)))
 
 
-def test_dilation_keeps_the_size_of_the_last_stage() -> None:
-    from dataclasses import replace
+def test_dilation_starts_with_the_second_unit_of_the_last_stage() -> None:
+    trunk = DETR(replace(DETR_CONFIG, trunk=replace(TRUNK, dilation=True))).trunk
+    units = [unit for stage in trunk.stages for unit in stage]
+    assert [unit.conv2.dilation for unit in units] == [(1, 1)] * 4 + [(2, 2)]
+    assert [unit.conv2.stride for unit in units] == [(1, 1), (2, 2), (2, 2), (1, 1), (1, 1)]
 
+
+def test_positions_resampled_by_count_stay_for_an_image_whose_sides_are_exchanged() -> None:
+    for by, stays in (("count", True), ("sides", False)):
+        config = replace(BACKBONE, positions=LearnedTokens(resampled_by=by))
+        positions = YOLOS(YolosConfig(backbone=config), generator()).backbone.positions
+        table = positions.grid.flatten(0, 1)
+        assert torch.equal(positions((4, 6)), table)
+        assert torch.equal(positions((6, 4)), table) == stays
+        assert positions((5, 7)).shape == (35, 16)
+
+
+def test_dilation_keeps_the_size_of_the_last_stage() -> None:
     for dilation, grid in ((False, (2, 3)), (True, (4, 6))):
         config = replace(DETR_CONFIG, trunk=replace(TRUNK, dilation=dilation))
         features, _ = DETR(config, generator()).features(Batch(torch.zeros(1, 3, 64, 96)))
