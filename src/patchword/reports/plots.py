@@ -32,7 +32,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over epochs, or over `x_name`. `show` formats a y value; `ring` is a highlighted point."""
+    """Lines over epochs, or over `x_name`. `show` formats a y value; `ring` is a highlighted point.
+
+    `y_most`: no tick lies above it. `y_reach`: the axis ends there at the lowest, so that charts compare.
+    """
 
     title: str
     description: str
@@ -40,6 +43,7 @@ class Chart:
     show: Callable[[float], str]
     ring: Point | None = None
     y_most: float | None = None
+    y_reach: float = -math.inf
     from_zero: bool = False
     slug: str = field(default="chart")
     x_name: str = "epoch"
@@ -53,7 +57,8 @@ def svg(chart: Chart) -> Markup:
         return Markup("")
     last = max(x for x, _ in everything)
     lowest = 0.0 if chart.from_zero else min(y for _, y in everything)
-    y_ticks = ticks(lowest, max(y for _, y in everything), 5, most=chart.y_most)
+    highest = max(chart.y_reach, *(y for _, y in everything))
+    y_ticks = ticks(lowest, highest, 5, most=chart.y_most)
     place = _placing(last, y_ticks[0], y_ticks[-1])
     x_ticks = [tick for tick in ticks(0, last, 6, whole=True) if tick <= last] if last else []
     parts = [_frame(chart, x_ticks, y_ticks, place)]
