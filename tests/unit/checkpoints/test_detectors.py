@@ -13,6 +13,8 @@ from patchword.checkpoints.detection.layout import DetectionClass, DetectorCard,
 from patchword.checkpoints.detection.read import open_detector, read_detector_tensors
 from patchword.checkpoints.detection.write import detector_layout, write_detector
 from patchword.checkpoints.facts import Options
+from patchword.checkpoints.layouts.transformers_config import JsonConfig
+from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess
 from patchword.checkpoints.read import open_foreign
 from patchword.errors import (
     CheckpointError,
@@ -22,6 +24,7 @@ from patchword.errors import (
     ShapeMismatch,
     UnknownLayout,
 )
+from patchword.images.geometry import Capped
 from patchword.inference.detector import load_detector
 from patchword.model.config import (
     AttentionConfig,
@@ -159,6 +162,9 @@ def test_an_option_that_does_not_apply_is_refused(tmp_path: Path) -> None:
         open_detector(detr, DetectorOptions(image_size=(32, 48)))
     with pytest.raises(CheckpointError, match="dilation does not apply"):
         open_detector(yolos, DetectorOptions(num_heads=2, dilation=True))
+    for option in (DetectorOptions(pool="mean"), DetectorOptions(allow_partial=True)):
+        with pytest.raises(CheckpointError, match="does not apply"):
+            open_detector(detr, option)
     with pytest.raises(CheckpointError, match="width 8 is not divisible by 3 heads"):
         open_detector(detr, DetectorOptions(num_heads=3))
 
@@ -230,7 +236,9 @@ def test_a_format_that_cannot_hold_a_detector_says_so_and_leaves_nothing(
 
 
 def test_the_variants_of_detr_come_back(tmp_path: Path) -> None:
-    for index, change in enumerate(({"order": "pre"}, {"positions": "learned"}, {"decoder_hidden": None})):
+    for index, change in enumerate(
+        ({"order": "pre"}, {"positions": "learned"}, {"decoder_hidden": None}, {"dropout": 0.0})
+    ):
         config = replace(DETR_CONFIG, **change)  # type: ignore[arg-type]
         (tmp_path / str(index)).mkdir()
         assert open_detector(written(tmp_path / str(index), config)).card.config == config
@@ -264,3 +272,19 @@ def test_an_unknown_format_is_told_the_nearest(tmp_path: Path) -> None:
 def test_class_names_must_be_as_many_as_the_outputs(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="gives 1 name, but the head has 2 outputs"):
         open_detector(written(tmp_path), DetectorOptions(classes=("one",)))
+
+
+def test_both_forms_of_transformers_size_are_read() -> None:
+    for values, wanted in (
+        ({"size": 640, "max_size": 1000, "feature_extractor_type": "DetrFeatureExtractor"}, (640, 1000)),
+        ({"size": {"shortest_edge": 640, "longest_edge": 1000}}, (640, 1000)),
+        ({"size": 640}, (640, 1333)),
+        ({"do_normalize": True}, (800, 1333)),
+    ):
+        for name, multiple in (("Detr", 1), ("Yolos", 16)):
+            told = JsonConfig("file", {"image_processor_type": f"{name}ImageProcessor", **values}, "its file")
+            found = read_preprocess(told, name, 3, (800, 1333))
+            assert found is not None
+            expected = Capped(shorter=wanted[0], longest=wanted[1], longer="exact", multiple=multiple)
+            assert found.resize == expected
+            assert found.resample.interpolation == "bilinear" and found.mean == (0.485, 0.456, 0.406)

@@ -97,6 +97,7 @@ class OriginalDETR(DetectorLayout):
             decoder_depth=decoder,
             num_queries=queries,
             num_classes=checkpoint.shape_of("class_embed.weight", 2)[0] - 1,
+            dropout=_dropout(args.get("dropout")),
             positions="learned" if checkpoint.has("backbone.1.row_embed.weight") else "sine",
             order="pre"
             if checkpoint.has("transformer.encoder.norm.weight") or args.get("pre_norm") is True
@@ -141,6 +142,11 @@ class OriginalDETR(DetectorLayout):
             "position_embedding": config.positions,
         }
         return {"model": tensors, "args": args}
+
+
+def _dropout(value: Any) -> float:
+    """The script's default is 0.1."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else 0.1
 
 
 def _whole(value: Any) -> int | None:

@@ -179,8 +179,12 @@ def _check_used(facts: Facts, options: DetectorOptions, config: DetectorConfig) 
     used = {fact.name for fact in facts.found if fact.source == OPTION}
     # Of YOLOS' positions, where `Facts.grid` checks it. DETR has no tables that depend on the size of images.
     used = used - {"image_size"} if isinstance(config, DetrConfig) else used | {"image_size"}
-    for name in ("num_heads", "image_size", "act", "eps", "mean", "std", "dilation", "mid_image_size"):
-        if getattr(options, name) is not None and name not in used:
+    of_others = ("patch_size", "pool", "head", "allow_partial", "decoder_num_heads", "norm_pix_loss")
+    ours = ("num_heads", "image_size", "act", "eps", "mean", "std", "dilation", "mid_image_size")
+    for name in (*ours, *of_others):
+        value = getattr(options, name)
+        given = value if name == "allow_partial" else value is not None
+        if given and name not in used:
             raise CheckpointError(
                 f"{facts.name}: {flag_of(name)} does not apply to a file of this layout", "remove it"
             )
