@@ -114,6 +114,7 @@ def vars_of(repo: Repo) -> dict[str, dict]:
     return {"revisions": repo.revisions, "commits": repo.commits}
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_once_and_then_found_without_a_socket(desk: Desk) -> None:
     assert set(desk.labels("hf://org/flowers")) == {"new a", "new b"}
     hub = desk.hub

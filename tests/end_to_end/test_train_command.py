@@ -84,6 +84,7 @@ def test_the_saved_settings_repeat_the_run(run: Path, data: Path, tmp_path: Path
     assert weights(tmp_path / "again" / "last.safetensors") == weights(run / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_never_overwritten_and_another_seed_is_another_run(
     run: Path, data: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_killed_run_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
     assert [e["epoch"] for e in epochs if e["kind"] == "epoch"] == list(range(1, 17))
 
 
+@pytest.mark.slow
 def test_a_finished_run_or_changed_data_is_not_resumed(run: Path, data: Path, tmp_path: Path) -> None:
     finished = patchword("train", "--resume", run)
     assert finished.returncode == 2 and "is finished" in finished.stderr
