@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from patchword.data.box_targets import Boxes
 from patchword.data.dataset import Dataset, Problem, Split, one_class_only
 from patchword.data.targets import Labels
 from patchword.errors import DataError, plural, suggestion
@@ -18,6 +19,8 @@ def align(
     Raises: DataError if images have several classes or numbers, or naming the classes that `classes` has not, each with the nearest it has;
     with ignore_unknown those images are left out and a note says how many.
     """
+    if dataset.task_kind == "boxes":
+        return aligned_boxes(dataset, classes, ignore_unknown=ignore_unknown, to=to)
     if dataset.task_kind != "single":
         raise one_class_only(dataset.path, dataset.task_kind)
     index = {name: i for i, name in enumerate(classes)}
@@ -39,6 +42,40 @@ def align(
     names = ", ".join(map(repr, unknown[:8]))
     message = f"{dataset.path}: skipped {plural(left_out, 'image')} of classes unknown to {to} ({names})"
     return aligned.with_problems([Problem(severity="note", message=message)])
+
+
+def aligned_boxes(
+    dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool = False, to: str = "the model"
+) -> Dataset:
+    """As `align`, for boxes: with ignore_unknown, the boxes of unknown classes are left out and their images stay."""
+    index = {name: i for i, name in enumerate(classes)}
+    new_label = np.array([index.get(name, -1) for name in dataset.classes], dtype=np.int64)
+    used = sorted(
+        {dataset.classes[i] for split in dataset.splits.values() for i in np.unique(_boxes(split).labels)}
+    )
+    unknown = [name for name in used if name not in index]
+    if unknown and (not ignore_unknown or len(unknown) == len(used)):
+        raise unknown_classes(dataset.path, unknown, classes, all_of_them=len(unknown) == len(used), to=to)
+    splits, left_out = {}, 0
+    for name, split in dataset.splits.items():
+        boxes = _boxes(split)
+        known = new_label[boxes.labels] >= 0
+        left_out += int((~known).sum())
+        splits[name] = replace(split, targets=boxes.where(known).relabelled(new_label, len(classes)))
+    aligned = replace(dataset, classes=classes, splits=splits)
+    if not left_out:
+        return aligned
+    names = ", ".join(map(repr, unknown[:8]))
+    message = (
+        f"{dataset.path}: skipped {plural(left_out, 'box', 'boxes')} of classes unknown to {to} ({names})"
+    )
+    return aligned.with_problems([Problem(severity="note", message=message)])
+
+
+def _boxes(split: Split) -> Boxes:
+    if not isinstance(split.targets, Boxes):
+        raise one_class_only(f"the split {split.name}", split.targets.kind)
+    return split.targets
 
 
 def unknown_classes(

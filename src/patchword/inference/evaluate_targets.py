@@ -29,7 +29,12 @@ from patchword.metrics.multilabel import exact_match, f1_scores, mean_average_pr
 from patchword.metrics.regression import number_scores
 from patchword.metrics.thresholds import choose_thresholds
 
-_LABELLED = {"single": "one class per image", "multi": "several classes per image", "number": "numbers"}
+_LABELLED = {
+    "single": "one class per image",
+    "multi": "several classes per image",
+    "number": "numbers",
+    "boxes": "boxes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +140,7 @@ def _score(model: Model, dataset: Dataset, request: EvaluationRequest) -> Target
             f"{dataset.path}: cannot read any of the {plural(len(split), 'image')} of {split.name}{why}",
             "fix the images, or choose another split",
         )
-    scores, intervals, each = _scores(model, outputs, split.targets.rows(rows))
+    scores, intervals, each = _scores(model, outputs, split.row_targets.rows(rows))
     notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)
@@ -228,7 +233,7 @@ def _aligned(dataset: Dataset, model: Model) -> Dataset:
     place = {name: i for i, name in enumerate(dataset.outputs)}
     splits = {}
     for name, split in dataset.splits.items():
-        values: NDArray[Any] = split.targets.values
+        values: NDArray[Any] = split.row_targets.values
         if isinstance(split.targets, Numbers):
             ordered = values[:, [place[n] for n in model.classes]]
             splits[name] = dataclasses.replace(split, targets=Numbers(ordered, model.classes))
