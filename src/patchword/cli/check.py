@@ -6,15 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from patchword.cli.options import box_options, data_options, open_request, val_option, value_range_option
+from patchword.cli.options import (
+    box_options,
+    data_options,
+    kept_option,
+    kept_values,
+    open_request,
+    val_option,
+    value_range_option,
+)
 from patchword.cli.progress import counting
-from patchword.errors import SettingsError
+from patchword.errors import SettingsError, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
-    from patchword.data.dataset import Dataset
     from patchword.training.overlay import Overlay
+
+_VIEWS = "patchword.view_options"
 
 
 def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -46,11 +55,16 @@ def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) ->
     callback=_named_png,
     help="Draw sixteen images with their boxes. [default: DATA-boxes.png]",
 )
-@click.option("--recipe", metavar="NAME", help="Recipe of the views, as in train.")
-@click.option("--weights", metavar="NAME", help="Weights that training would start from.")
-@click.option("--config", metavar="FILE", help="TOML file of settings for the views.")
-@click.option(
-    "-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting of the views; repeatable."
+@kept_option(_VIEWS, "--recipe", metavar="NAME", help="Recipe of the views, as in train.")
+@kept_option(_VIEWS, "--weights", metavar="NAME", help="Weights that training would start from.")
+@kept_option(_VIEWS, "--config", metavar="FILE", help="TOML file of settings for the views.")
+@kept_option(
+    _VIEWS,
+    "-o",
+    "overrides",
+    metavar="A.B=C",
+    multiple=True,
+    help="Set any setting of the views; repeatable.",
 )
 @val_option
 @data_options
@@ -64,10 +78,6 @@ def check(
     every: bool,
     augment: str | None,
     draw: str | None,
-    recipe: str | None,
-    weights: str | None,
-    config: str | None,
-    overrides: tuple[str, ...],
     val: str | None,
     image_column: str | None,
     label_column: str | None,
@@ -93,8 +103,9 @@ def check(
     from patchword import machine
     from patchword.data.check import check_data
     from patchword.data.open import open_data
+    from patchword.runs.views import refuse_other_pictures
 
-    overlay = _overlay(augment, recipe, weights, config, overrides, value_range)
+    overlay = _overlay(augment, value_range)
     picture = None if augment is None else _picture(augment, data, "views")
     drawing = None if draw is None else _picture(draw, data, "boxes")
     opening = open_request(
@@ -107,10 +118,9 @@ def check(
         max_pixels=max_pixels,
         val=val,
     )
-    if seed := overlay.get("run.split_seed"):
-        opening = replace(opening, split_seed=seed)
+    opening = replace(opening, split_seed=overlay.get("run.split_seed") or opening.split_seed)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    _refuse_other_pictures(dataset, augment, draw)
+    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(dataset, workers=workers, value_range=value_range, progress=progress, every=every)
     if as_json:
@@ -119,26 +129,18 @@ def check(
         from patchword.cli.check_screen import print_report
 
         print_report(report)
-    if picture is not None and not report.fatal:
-        _draw(report, overlay, picture)
-    if drawing is not None:
-        _draw_boxes(report, drawing)
+    _draw(report, overlay, picture, drawing)
     ctx.exit(2 if report.fatal else 0)
 
 
-def _overlay(
-    augment: str | None,
-    recipe: str | None,
-    weights: str | None,
-    config: str | None,
-    overrides: tuple[str, ...],
-    value_range: tuple[float, float] | None,
-) -> "Overlay":
+def _overlay(augment: str | None, value_range: tuple[float, float] | None) -> "Overlay":
     """Raises: SettingsError for settings of the views without --augment."""
     from patchword.training.overlay import PATHS, make_overlay
 
-    given: dict[str, Any] = {"recipe": recipe, "weights": weights}
-    asked = {"--recipe": recipe, "--weights": weights, "--config": config, "-o": overrides}
+    kept = kept_values(_VIEWS)
+    given: dict[str, Any] = {"recipe": kept["recipe"], "weights": kept["weights"]}
+    config, overrides = kept["config"], kept["overrides"]
+    asked = {**{f"--{name}": value for name, value in given.items()}, "--config": config, "-o": overrides}
     names = [name for name, value in asked.items() if value]
     if names and augment is None:
         raise SettingsError(
@@ -159,32 +161,18 @@ def _picture(given: str, data: str, what: str) -> Path:
     return path
 
 
-def _refuse_other_pictures(dataset: "Dataset", augment: str | None, draw: str | None) -> None:
-    """Raises: SettingsError for a picture that these data do not give."""
-    has_boxes = dataset.task_kind == "boxes"
-    if augment is not None and has_boxes:
-        raise SettingsError(
-            f"--augment draws training views of images with classes, but {dataset.path} has boxes",
-            "remove it, or draw the boxes with --draw",
-        )
-    if draw is not None and not has_boxes:
-        raise SettingsError(
-            f"--draw draws boxes, but {dataset.path} has none",
-            "remove it, or draw training views with --augment",
-        )
+def _draw(report: "CheckReport", overlay: "Overlay", views: Path | None, boxes: Path | None) -> None:
+    """Write the pictures asked for, and say on standard error what they show; --json keeps standard output.
 
+    Boxes that cannot be trained on are drawn too: the picture may show why.
+    """
+    if views is not None and not report.fatal:
+        from patchword.runs.views import write_training_views
 
-def _draw_boxes(report: "CheckReport", path: Path) -> None:
-    """Data that cannot be trained on are drawn too: the picture may show why."""
-    from patchword.reports.box_pictures import write_annotated
+        chosen = write_training_views(report, overlay, views)
+        click.echo(f"16 training views, recipe {chosen.settings.run.recipe}: {views}", err=True)
+    if boxes is not None:
+        from patchword.reports.box_pictures import write_annotated
 
-    drawn = write_annotated(report.dataset, path)
-    click.echo(f"{drawn} annotated images: {path}", err=True)
-
-
-def _draw(report: "CheckReport", overlay: "Overlay", path: Path) -> None:
-    """Write the views, and say on standard error what they show; --json keeps standard output."""
-    from patchword.runs.views import write_training_views
-
-    chosen = write_training_views(report, overlay, path)
-    click.echo(f"16 training views, recipe {chosen.settings.run.recipe}: {path}", err=True)
+        drawn = write_annotated(report.dataset, boxes)
+        click.echo(f"{plural(drawn, 'annotated image')}: {boxes}", err=True)

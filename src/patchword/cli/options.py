@@ -22,13 +22,13 @@ _TARGETS = "patchword.target_options"
 _BOXES = "patchword.box_options"
 
 
-def kept_option(key: str, name: str, **how: Any) -> Callable[[F], F]:
+def kept_option(key: str, *names: str, **how: Any) -> Callable[[F], F]:
     """An option that is stored in the context, so that commands need not declare it; see `kept_values`."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta.setdefault(key, {})[param.name] = value
 
-    return click.option(name, expose_value=False, callback=keep, **how)
+    return click.option(*names, expose_value=False, callback=keep, **how)
 
 
 def kept_values(key: str) -> dict[str, Any]:
