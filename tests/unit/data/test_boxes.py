@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchword.data.box_targets import Boxes, joined_boxes
+from patchword.data.boxes.coco_write import ImagePredictions, annotations_of, predictions_of, write_json
 from patchword.data.boxes.headers import Header
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -379,3 +380,35 @@ def test_without_boxes_asked_for_detection_data_are_refused_as_before(tmp_path: 
     root = write(tmp_path / "c", random_set(14), "coco")
     with pytest.raises(DataError, match="detection data set"):
         open_data(root)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_written_as_coco_reads_back_as_the_same_targets(form: str, tmp_path: Path) -> None:
+    data = _open(write(tmp_path / "x", random_set(15), form))
+    for name, split in data.splits.items():
+        place = tmp_path / "x" / f"written_{name}.json"
+        with open(place, "w") as file:
+            write_json(annotations_of(split, data.classes), file)
+        whole = _open(place, split=False)
+        boxes, before = _boxes(whole, "all"), _boxes(data, name)
+        np.testing.assert_allclose(boxes.corners, before.corners, atol=1e-9)
+        assert boxes.image_ids == before.image_ids and boxes.class_ids == before.class_ids
+        assert boxes.labels.tolist() == before.labels.tolist() and whole.classes == data.classes
+        assert min(boxes.ids) == 1 and len(set(boxes.ids)) == len(boxes.ids)
+
+
+def test_predictions_carry_the_ids_of_the_file(tmp_path: Path) -> None:
+    by_name = {"zebra": 90, "ant": 0, "bee": 7}
+    boxes = _boxes(_open(write(tmp_path / "x", random_set(16), "coco", ids=by_name)), "val")
+    found = [
+        ImagePredictions(corners=one.corners, labels=one.labels, scores=np.linspace(1, 0, len(one)))
+        for one in boxes.rows(range(len(boxes)))
+    ]
+    rows = predictions_of(found, boxes.image_ids, boxes.class_ids)
+    truth = json.loads((tmp_path / "x/annotations/instances_val.json").read_text())["annotations"]
+    keys = ("image_id", "category_id", "bbox")
+    assert sorted(str([row[key] for key in keys]) for row in rows) == sorted(
+        str([t[key] for key in keys]) for t in truth
+    )
+    # Nothing is dropped for its score.
+    assert min(row["score"] for row in rows) == 0.0
