@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ def write(root: Path, splits: Splits, form: str, *, ids: Mapping[str, int] | Non
 
 def save(place: Path, size: tuple[int, int], orientation: int = 1) -> None:
     """Pixels that differ between files. orientation: in EXIF."""
-    rng = np.random.default_rng(abs(hash(place.name)) % 2**32)
+    rng = np.random.default_rng(zlib.crc32(place.name.encode()))
     image = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
     exif = Image.Exif()
     if orientation != 1:

@@ -213,14 +213,16 @@ def _unusual_sizes(dataset: Dataset) -> list[Problem]:
     found = []
     for name, split in dataset.splits.items():
         own = np.abs(sides[name] - middle[labels[name]]) / spread[labels[name]]
-        others = np.abs(sides[name][:, None] - middle) / spread
-        best = np.where(np.isnan(others), np.inf, others).min(axis=1, initial=np.inf)
-        owners = boxes_of(split).owners()
-        # The visible part of an object at the edge may have any size up to the usual.
-        cut = _at_edge(boxes_of(split)) & (sides[name] < middle[labels[name]])
-        for row in np.flatnonzero((own > _FAR_FROM_CLASS) & (best < 2.0) & ~cut):
-            likely = dataset.classes[int(np.nanargmin(others[row]))]
-            text = f"{dataset.classes[labels[name][row]]} {_at(boxes_of(split).corners[row])}, the size of {likely}"
+        boxes = boxes_of(split)
+        owners = boxes.owners()
+        # The visible part of an object at the edge may have any size up to the usual; a group has no usual size.
+        cut = _at_edge(boxes) & (sides[name] < middle[labels[name]])
+        for row in np.flatnonzero((own > _FAR_FROM_CLASS) & ~cut & ~boxes.crowd):
+            others = np.nan_to_num(np.abs(sides[name][row] - middle) / spread, nan=np.inf)
+            if others.min() >= 2.0:
+                continue
+            likely = dataset.classes[int(others.argmin())]
+            text = f"{dataset.classes[labels[name][row]]} {_at(boxes.corners[row])}, the size of {likely}"
             found.append((name, int(owners[row]), text))
     if not found:
         return []

@@ -17,6 +17,7 @@ from patchword.data.boxes.headers import TURNED, Header
 from patchword.errors import plural
 from patchword.images.geometry import Size
 
+Array = NDArray[np.float64]
 Frame = Literal["displayed", "stored", "resized", "stored and resized", "unknown", "other"]
 # Sides of a picture that was made smaller are rounded to whole pixels.
 _SAME_SHAPE = 0.01
@@ -67,34 +68,38 @@ def decide(annotated: Sequence[Size | None], found: Sequence[Header]) -> Decided
 
 
 def upright(
-    corners: NDArray[np.float64],
+    corners: Array,
     image: NDArray[np.int64],
     found: Sequence[Header],
     decided: Decided,
     annotated: Sequence[Size | None],
-) -> NDArray[np.float64]:
+) -> Array:
     """Corners [M, 4] in the annotated frame → in the upright image. image [M]: the image of each box."""
-    corners = corners.copy()
-    for i in {int(i) for i in np.unique(image)}:
-        frame, header, rows = decided.frames[i], found[i], image == i
-        size = annotated[i]
+    sizes = np.array([header.size for header in found], dtype=np.float64).reshape(-1, 2)
+    scale, turn = np.ones((len(found), 2)), np.ones(len(found), dtype=np.int64)
+    for i, (header, size) in enumerate(zip(found, annotated, strict=True)):
         is_stored = decided.is_stored(i)
-        if "resized" in frame and size is not None:
+        if "resized" in decided.frames[i] and size is not None:
             height, width = header.stored if is_stored else header.size
-            corners[rows] *= np.array([width, height, width, height]) / np.array([*size[::-1], *size[::-1]])
-        if is_stored and header.orientation != 1:
-            corners[rows] = _turned(corners[rows], header)
+            scale[i] = width / size[1], height / size[0]
+        if is_stored:
+            turn[i] = header.orientation
+    corners = corners * np.tile(scale, 2)[image]
+    turns = turn[image]
+    for orientation in np.unique(turns[turns != 1]).tolist():
+        rows = turns == orientation
+        corners[rows] = _turned(corners[rows], orientation, sizes[image[rows]])
     return corners
 
 
-def _turned(corners: NDArray[np.float64], header: Header) -> NDArray[np.float64]:
-    """As `images.orientation.upright_array` turns pixels."""
-    height, width = header.size
-    if header.orientation in TURNED:
+def _turned(corners: Array, orientation: int, sizes: Array) -> Array:
+    """As `images.orientation.upright_array` turns pixels. sizes [n, 2]: (h, w) of the upright images."""
+    height, width = sizes.T
+    if orientation in TURNED:
         corners = corners[:, [1, 0, 3, 2]]
-    if header.orientation in (2, 3, 6, 7):
+    if orientation in (2, 3, 6, 7):
         corners = np.stack([width - corners[:, 2], corners[:, 1], width - corners[:, 0], corners[:, 3]], 1)
-    if header.orientation in (3, 4, 7, 8):
+    if orientation in (3, 4, 7, 8):
         corners = np.stack([corners[:, 0], height - corners[:, 3], corners[:, 2], height - corners[:, 1]], 1)
     return corners
 
