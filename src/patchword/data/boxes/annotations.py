@@ -10,6 +10,9 @@ from patchword.data.box_targets import Id
 from patchword.data.boxes.forms import Form
 from patchword.images.geometry import Size
 
+# Pixels; sides from here on are no sides.
+LONGEST = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenImage:
@@ -24,6 +27,20 @@ class WrittenImage:
     id: Id | None = None
     size: Size | None = None
     is_path: bool = False
+
+
+def size_of(height: object, width: object) -> Size | None:
+    """(h, w) of sides as a file has them; None for those that are none, as some tools write 0."""
+    sides = []
+    for side in (height, width):
+        try:
+            value = float(side)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if not 1 <= value < LONGEST:
+            return None
+        sides.append(round(value))
+    return sides[0], sides[1]
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from patchword.data.box_targets import Id
-from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage
+from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage, size_of
 from patchword.data.boxes.files import Files, folder_of
 from patchword.data.boxes.forms import Form
 from patchword.errors import DataError, near_text, plural
@@ -84,23 +84,19 @@ def _images(
     images: list[WrittenImage] = []
     index: dict[Id, int] = {}
     for i, entry in enumerate(entries):
-        one, file = entry.get("id"), entry.get("file_name")
-        if not isinstance(one, int | str) or not isinstance(file, str) or not file:
+        one, file = _id(entry.get("id")), entry.get("file_name")
+        if one is None or not isinstance(file, str) or not file:
             raise DataError(f"{source}: images[{i}] has no id or no file_name", "add both")
         if one in index:
             raise DataError(f"{source}: two images have the id {one!r}", "give each image an id of its own")
         index[one] = i
-        size = entry.get("height"), entry.get("width")
-        height, width = (
-            round(v) if isinstance(v, int | float) and math.isfinite(v) and v >= 1 else 0 for v in size
-        )
         images.append(
             WrittenImage(
                 name=file.replace("\\", "/"),
                 folder=folder_of(name),
                 where=source,
                 id=one,
-                size=(height, width) if height and width else None,
+                size=size_of(entry.get("height"), entry.get("width")),
             )
         )
     return images, index
@@ -113,18 +109,17 @@ def _classes(content: dict[str, Any], source: str) -> tuple[dict[Id, str], str]:
     """
     entries = content.get("categories")
     if not isinstance(entries, list):
-        found = {a.get("category_id") for a in content["annotations"]}
-        ids = [one for one in found if isinstance(one, int | str)]
-        return {one: str(one) for one in sorted(ids, key=lambda one: (isinstance(one, str), one))}, ""
+        there = {one for a in content["annotations"] if (one := _id(a.get("category_id"))) is not None}
+        return {one: str(one) for one in sorted(there, key=lambda one: (isinstance(one, str), one))}, ""
     names: dict[Id, str] = {}
     for i, entry in enumerate(entries):
-        one = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(one, int | str):
+        one = _id(entry.get("id")) if isinstance(entry, dict) else None
+        if one is None:
             raise DataError(f"{source}: categories[{i}] has no id", "give each category an id and a name")
         if one in names:
             raise DataError(f"{source}: two categories have the id {one!r}", "give each an id of its own")
         names[one] = str(entry.get("name", one))
-    used = {a.get("category_id") for a in content["annotations"]}
+    used = {_id(a.get("category_id")) for a in content["annotations"]}
     dropped = []
     for name, count in Counter(names.values()).items():
         if count == 1:
@@ -184,14 +179,13 @@ def _add(
     names: dict[Id, str],
     errors: _Errors,
 ) -> None:
-    one = found.get("id")
-    place = f"annotation {one!r}" if isinstance(one, int | str) else f"annotations[{number}]"
-    image, label = found.get("image_id"), found.get("category_id")
-    if not isinstance(image, int | str) or image not in index:
-        errors.images.append(f"{place}: image {image!r}")
+    one, image, label = (_id(found.get(key)) for key in ("id", "image_id", "category_id"))
+    place = f"annotations[{number}]" if one is None else f"annotation {one!r}"
+    if image is None or image not in index:
+        errors.images.append(f"{place}: image {found.get('image_id')!r}")
         return
-    if not isinstance(label, int | str) or label not in names:
-        errors.classes.append(f"{place}: category {label!r}")
+    if label is None or label not in names:
+        errors.classes.append(f"{place}: category {found.get('category_id')!r}")
         return
     area = found.get("area")
     boxes.add(
@@ -201,17 +195,25 @@ def _add(
         place,
         crowd=bool(found.get("iscrowd", 0)),
         area=float(area) if isinstance(area, int | float) and math.isfinite(area) else math.nan,
-        id=one if isinstance(one, int | str) else None,
+        id=one,
     )
+
+
+def _id(value: Any) -> Id | None:
+    """A whole number, also where a program has made it a float, or a text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def _box(found: dict[str, Any], place: str) -> tuple[float, float, float, float]:
     """The bbox; without one, the box around the polygons. Raises: DataError."""
     box = found.get("bbox")
     if box is None and isinstance(found.get("segmentation"), list) and found["segmentation"]:
-        points = [value for polygon in found["segmentation"] for value in polygon]
+        parts = [part for part in found["segmentation"] if isinstance(part, list)]
+        points = [value for part in parts for value in part if isinstance(value, int | float)]
         xs, ys = points[0::2], points[1::2]
-        if xs and len(xs) == len(ys) and all(isinstance(v, int | float) for v in points):
+        if xs and len(xs) == len(ys) and len(points) == sum(map(len, parts)):
             return float(min(xs)), float(min(ys)), float(max(xs) - min(xs)), float(max(ys) - min(ys))
     if isinstance(box, list | tuple) and len(box) == 4:
         try:

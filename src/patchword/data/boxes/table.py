@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from patchword.data.box_targets import Id
-from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage
+from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage, size_of
 from patchword.data.boxes.files import folder_of
 from patchword.data.boxes.forms import Form
 from patchword.data.sources.table_columns import Columns, plain_name, split_word
@@ -153,11 +153,8 @@ class _Rows:
     def _size(self, row: int) -> tuple[int, int] | None:
         if self.sizes is None:
             return None
-        try:
-            height, width = (round(float(self.values[name][row])) for name in self.sizes)
-        except (ValueError, OverflowError, TypeError):
-            return None
-        return (height, width) if height > 0 and width > 0 else None
+        height, width = (self.values[name][row] for name in self.sizes)
+        return size_of(height, width)
 
 
 def _named(columns: Columns, usual: Sequence[str]) -> str | None:

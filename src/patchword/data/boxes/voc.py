@@ -7,11 +7,10 @@ written: VOC's own count pixels from 1, those of most labelling tools from 0, an
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
-from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage
+from patchword.data.boxes.annotations import Annotations, WrittenBoxes, WrittenImage, size_of
 from patchword.data.boxes.files import Files, folder_of, stem
 from patchword.data.boxes.forms import Form
 from patchword.errors import DataError, plural
-from patchword.images.geometry import Size
 
 FORM = Form("xyxy")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -40,7 +39,7 @@ def _split(files: Files, split: str, xmls: Sequence[str]) -> Annotations:
                 name=stem(file) if by_stem else written,
                 folder=folder_of(file),
                 where=shown,
-                size=_size(root),
+                size=size_of(root.findtext("size/height"), root.findtext("size/width")),
             )
         )
         for number, found in enumerate(root.iter("object")):
@@ -79,15 +78,6 @@ def _root(data: bytes, shown: str) -> ET.Element:
     if root.tag != "annotation":
         raise DataError(f"{shown}: the XML holds <{root.tag}>, not <annotation>", "give Pascal VOC files")
     return root
-
-
-def _size(root: ET.Element) -> Size | None:
-    """Some tools write 0 for sizes they do not know."""
-    try:
-        height, width = (round(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def _corners(found: ET.Element, place: str) -> tuple[float, float, float, float]:

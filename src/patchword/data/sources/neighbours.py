@@ -53,7 +53,7 @@ def refuse_detection(tree: Tree, path: str) -> None:
     if boxes is not None:
         raise DetectionData(
             f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
-            "give a folder for each class, or a table with one image and class per row",
+            "give a folder for each class, or a table with one image and class per row; `patchword check` reads boxes",
         )
 
 
