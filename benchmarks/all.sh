@@ -4,7 +4,7 @@
 # optimisers.py takes over five minutes and is run by hand.
 set -eu
 bin=${BIN:-.venv/bin}
-for name in startup loading memory predict inference training_step decoders augmentation decoding_workers digits flowers; do
+for name in startup loading memory predict inference training_step decoders augmentation decoding_workers search digits flowers; do
     if [ "$name" = decoders ] && ! "$bin/python" -c "import imagecodecs" 2>/dev/null; then
         echo "== decoders: skipped, imagecodecs is not installed"
         continue

@@ -3,7 +3,8 @@
     python benchmarks/many_files.py --images 100000
 
 Runs the real command on files that it makes in a temporary folder. Goals: the first step within 20 s, and memory that is flat
-within 2 % from the first to the third epoch.
+within 2 % over three epochs. The first epoch is not one of them: its evaluation keeps the prepared evaluation images, once, and the
+allocator keeps freed buffers for reuse (docs/decisions/0006-threads-and-allocator.md), which the second epoch fills up.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from PIL import Image
 
 from common import write_result
 
-SIDE, CLASSES, EPOCHS = 48, 10, 3
+SIDE, CLASSES, EPOCHS = 48, 10, 4
 # Small enough that reading and decoding are most of the work.
 MODEL = ("-o", "model.dim=32", "-o", "model.depth=2", "--batch-size", "512", "--epochs", str(EPOCHS))
 
@@ -35,14 +36,14 @@ def main() -> None:
         make_images(data, chosen.images)
         found = train(data, Path(place) / "run", chosen.options)
     resident = found["resident_mib"]
-    growth = max(resident) / resident[0] - 1
+    growth = max(resident[1:]) / resident[1] - 1
     rows = [f"| first step | {found['first_step_s']:.1f} s |"]
     rows += [f"| memory after epoch {i} | {mib:.0f} MiB |" for i, mib in enumerate(resident, 1)]
     table = (
         "| | |\n|---|---|\n"
         + "\n".join(rows)
         + f"\n\n{chosen.images:,} JPEGs of {SIDE} x {SIDE} pixels; the goals are "
-        f"20 s and growth of at most 2 % (here {100 * growth:.1f} %)."
+        f"20 s and growth of at most 2 % from the second epoch on (here {100 * growth:.1f} %)."
     )
     print(table)
     print(write_result("many_files", {"images": chosen.images, **found}, table))

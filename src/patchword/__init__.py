@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
     "Options": "patchword.checkpoints.facts",
@@ -30,7 +31,10 @@ _PLACES = {
     "plan": "patchword.api_plan",
     "pretrain": "patchword.api_pretrain",
     "score": "patchword.inference.score",
+    "search": "patchword.api_search",
     "sized": "patchword.model.sizes",
+    "reconstruct": "patchword.api_explain",
+    "redundancy": "patchword.api_explain",
     "resume": "patchword.api",
     "train": "patchword.api",
 }

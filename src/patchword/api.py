@@ -10,6 +10,7 @@ from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
+from patchword.probes.kinds import ProbeKind
 from patchword.python_parameters import (
     Sides,
     opening_of,
@@ -20,15 +21,18 @@ from patchword.python_parameters import (
 from patchword.python_words import as_python, in_python
 from patchword.reports.box_pictures import write_annotated
 from patchword.runs.finish import Run
+from patchword.runs.near import near_report
 from patchword.runs.views import refuse_other_pictures, write_training_views
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
+    from patchword.data.request import OpenRequest
     from patchword.inference.convert import Conversion
-    from patchword.inference.evaluate import Evaluation
+    from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
     from patchword.inference.model import Model
+    from patchword.inference.probe import ProbeRequest
     from patchword.training.progress import Progress
 
 
@@ -129,6 +133,7 @@ def check(
     all: bool = False,
     augment: str | Path | None = None,
     draw: str | Path | None = None,
+    near_duplicates: bool = False,
     recipe: str | None = None,
     weights: str | Path | None = None,
     config: str | Path | None = None,
@@ -142,13 +147,14 @@ def check(
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
     annotations: the annotation files of boxes to read, as a pattern such as "yolo/*". box_format: what the four numbers
     of a box are, such as "xyxy". draw: a PNG to write, of sixteen images with their boxes.
+    near_duplicates: also find nearly equal images, by grey thumbnails, or with `weights` by the embeddings of that model.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
     """
     asked = locals()
     from patchword import machine
 
-    if augment is None and any((recipe, weights, config, settings)):
+    if augment is None and any((recipe, weights and not near_duplicates, config, settings)):
         message = "recipe, weights, config and settings only apply to the training views"
         raise SettingsError(message, "give augment, or remove them")
     given = {"recipe": recipe, "weights": weights and str(weights), "value_range": value_range}
@@ -156,7 +162,9 @@ def check(
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
-    found = check_data(dataset, workers=workers, value_range=value_range, every=all)
+    found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
+    if near_duplicates:
+        found = near_report(found, weights, value_range=value_range)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
     if draw is not None:
@@ -173,8 +181,10 @@ def evaluate(
     split: str | None = None,
     split_seed: int | None = None,
     include_trained: bool = False,
-    probe: Literal["knn", "linear"] | None = None,
+    probe: ProbeKind | None = None,
     k: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
     no_cache: bool = False,
     batch_size: int | None = None,
     device: str | None = None,
@@ -198,17 +208,16 @@ def evaluate(
     split_seed: hold out images as `train` does with this seed; None for the split of the model's training. device,
     options, offline: how the model is loaded. value_range: (lowest, highest) of deep images, if it differs
     from the model's. Images that the model was trained on are excluded and counted, unless
-    `include_trained`. Unreadable images are listed in `unreadable` and not scored. probe: score a k-NN or linear
-    probe that is fitted to the features of the training split, instead of the model's head. k: neighbours of
-    k-NN. no_cache: neither use nor store the features on disk.
+    `include_trained`. Unreadable images are listed in `unreadable` and not scored. probe: score a probe
+    that is fitted to the features of the training split, instead of the model's head. k: neighbours of
+    "knn". epochs, seed: of "attentive", "dino-linear" and "mae-linear". no_cache: neither use nor store the features on disk.
     Raises: DataError, CheckpointError, SettingsError.
     """
     asked = locals()
     from patchword.inference import evaluate as scoring
-    from patchword.inference import evaluate_targets as targets
-    from patchword.inference import probe as probing
+    from patchword.inference.probe import probe_request
 
-    probed = probing.probe_request(probe, k, not no_cache)
+    probed = probe_request(probe, k, not no_cache, epochs, seed)
     model = _loaded(model, device, options, offline)
     opening = opening_of(asked)
     request = scoring.EvaluationRequest(
@@ -218,14 +227,27 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found: Evaluation | TargetEvaluation
-    if probed is not None:
-        dataset = probing.open_for_probe(model, data, opening, split_seed)
-        found = probing.evaluate_probe(model, dataset, probed, request)
-    else:
-        found = targets.score(model, scoring.open_for(model, data, opening, split_seed), request)
+    found = _scored(model, data, (opening, split_seed), request, probed)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _scored(
+    model: "Model",
+    data: str | Path,
+    how: "tuple[OpenRequest, int | None]",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "Evaluation | TargetEvaluation":
+    """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
+    from patchword.inference.evaluate import open_for
+    from patchword.inference.evaluate_targets import score
+    from patchword.inference.probe import open_for_probe
+    from patchword.runs.probing import evaluate_probe
+
+    if probe is not None:
+        return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
+    return score(model, open_for(model, data, *how), request)
 
 
 def _loaded(
@@ -248,6 +270,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    extend: int | None = None,
     weights: str | Path | None = None,
     teacher: str | Path | None = None,
     model: str | None = None,
@@ -288,7 +311,8 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` and `val` are then needed only if they have moved. val: other data to evaluate on, instead of
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
+    `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
     held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
     the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
@@ -307,7 +331,8 @@ def resume(
     *,
     data: str | None = None,
     val: str | None = None,
+    extend: int | None = None,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder)`."""
-    return train(data, val=val, resume=folder, progress=progress)
+    """Resume an interrupted run, or one of folds; the same as `train(data, val=val, resume=folder, extend=extend)`."""
+    return train(data, val=val, resume=folder, extend=extend, progress=progress)

@@ -10,7 +10,7 @@ from patchword.data.request import BOX_OPTIONS, FOLDER_OPTIONS, TABLE_OPTIONS, O
 from patchword.errors import SettingsError, UserError
 from patchword.runs import run
 from patchword.runs.finish import Run
-from patchword.runs.folds import resume, train_folds
+from patchword.runs.folds import extend_without_resume, resume, train_folds
 from patchword.runs.prepare import Prepared, TrainRequest, prepare
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ def trained(train: Callable[..., Any], asked: Mapping[str, Any]) -> Run:
     """Train or resume as the parameters of `train` say. Raises: as `train`."""
     shown = progress_of(asked["progress"])
     data, val = (None if asked[name] is None else str(asked[name]) for name in ("data", "val"))
+    extend = asked["extend"]
     if asked["resume"] is not None:
         refuse_with_resume(train, asked)
-        return resume(asked["resume"], data=data, val=val, progress=shown)
+        if extend is not None and extend < 1:
+            raise UserError(f"extend is {extend}", "give the epochs to add, 1 or more")
+        return resume(asked["resume"], data=data, val=val, progress=shown, extend=extend or 0)
+    if extend is not None:
+        raise extend_without_resume(extend)
     if data is None:
         raise UserError("data is missing", 'give "digits", a folder or .zip of class folders, or a table')
     request = train_request(asked)
@@ -112,7 +117,7 @@ def progress_of(asked: "Progress | bool") -> "Progress":
 def refuse_with_resume(train: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """given: the parameters of `train`. Raises: UserError if `resume` is combined with other settings, which it would ignore."""
     defaults = {p.name: p.default for p in signatures.signature(train).parameters.values()}
-    free = ("data", "resume", "val", "progress")
+    free = ("data", "resume", "extend", "val", "progress")
     others = [n for n, default in defaults.items() if n not in free and given[n] != default]
     if others:
         raise UserError(

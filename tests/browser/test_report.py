@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from patchword.metrics.detection import evaluate
 from patchword.reports.html import write_report
+from support.boxes import scene
 from support.run_folder import data_of, write_sample
 
 pytestmark = pytest.mark.browser
@@ -105,9 +107,7 @@ def test_headings_outline_the_page(page: Any) -> None:
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_sticks_out_at_the_side(page: Any, width: int) -> None:
     _resize(page, width)
-    wide, fits = page.execute_script(
-        "const d = document.documentElement; return [d.scrollWidth, d.clientWidth]"
-    )
+    wide, fits = page.execute_script(SIDES)
     assert wide == fits <= width
 
 
@@ -128,6 +128,23 @@ def test_text_stands_out_in_light_and_dark(page: Any, scheme: str) -> None:
     ):
         ratio = page.execute_script(CONTRAST, selector)
         assert ratio >= 4.5, (selector, ratio)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_a_detector_fits_and_draws_its_curves(browser: Any, tmp_path: Path, width: int) -> None:
+    write_sample(tmp_path, CLASSES[:5])
+    scores = evaluate(*scene(1), images=12, names=CLASSES[2:]).to_dict(names=["x" * 90] * 12)
+    evaluation = {"task": "detect", "split": "val", "detection": scores}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    _resize(browser, width)
+    browser.get_log("browser")
+    browser.get(write_report(tmp_path).as_uri())
+    assert browser.get_log("browser") == []
+    wide, fits = browser.execute_script(SIDES)
+    assert wide == fits <= width
+    script = "return document.querySelector('#boxes polyline').getBoundingClientRect().width"
+    assert browser.execute_script(script) > 100
+    assert browser.execute_script(CONTRAST, ".mistakes .false") >= 4.5
 
 
 def test_the_table_of_classes_is_sorted_by_keyboard(page: Any) -> None:
@@ -169,6 +186,8 @@ def test_it_reads_without_javascript(browser: Any, report: Path) -> None:
     assert "accuracy" in text and "classifies" in text
     assert "roses" in text and "top-1" in text
 
+
+SIDES = "const d = document.documentElement; return [d.scrollWidth, d.clientWidth]"
 
 # How many controls stand inside closed details, where Tab does not go.
 HIDDEN = "return document.querySelectorAll('details:not([open]) :is(a, button, [tabindex])').length"

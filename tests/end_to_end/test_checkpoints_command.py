@@ -131,6 +131,7 @@ def test_what_a_format_cannot_hold_is_refused_by_name_and_no_file_remains(tmp_pa
     assert "did you mean 'timm'" in unknown.stderr and unknown.returncode == 2
 
 
+@pytest.mark.slow
 def test_class_names_go_next_to_a_format_that_cannot_hold_them(tmp_path: Path) -> None:
     names, out = tmp_path / "names", tmp_path / "out.pth"
     names.write_text("ash\nred beech\ncedar\nelm\nfir\n")
@@ -148,6 +149,7 @@ def test_class_names_go_next_to_a_format_that_cannot_hold_them(tmp_path: Path) -
     assert set(tmp_path.iterdir()) == {names, beside}
 
 
+@pytest.mark.slow
 def test_differences_in_rounding_and_resampling_by_readers_are_reported(tmp_path: Path) -> None:
     dino = CASES["dino_dino_linear_head_interleaved"]
     done = patchword(

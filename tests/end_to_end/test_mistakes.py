@@ -104,6 +104,7 @@ def test_a_truncated_weights_file(trained: Path, tmp_path: Path) -> None:
     assert_two_lines(said, "cut.safetensors", "truncated")
 
 
+@pytest.mark.slow
 def test_an_image_size_that_does_not_suit_the_patch_just_works(folder: Path) -> None:
     out = folder.parent / "run"
     said = patchword("train", folder, "--out", out, "--image-size", "30", "--patch-size", "4", *QUICK)

@@ -208,6 +208,7 @@ def _read_a_line_and_leave(*args: str | Path, of: str) -> tuple[int, bytes]:
     return running.returncode, rest
 
 
+@pytest.mark.slow
 def test_training_continues_if_no_one_reads_its_messages(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone"
     code, rest = _read_a_line_and_leave("train", data, "--out", out, *QUICK, "--epochs", "1", of="stderr")

@@ -65,6 +65,7 @@ def logits(model: Any, picture: str) -> dict[str, float]:
     return dict(zip(model.classes, answer.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_shared_classes_predict_as_before_and_new_ones_are_reported(
     base: Path, others: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_shared_classes_predict_as_before_and_new_ones_are_reported(
             assert new[name] == pytest.approx(old[name], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_file_of_the_run_records_its_initial_weights(base: Path, others: Path, tmp_path: Path) -> None:
     out = trained(others, "--weights", base, "--out", tmp_path / "run", *STILL)
     digest = hashlib.sha256((base / "last.safetensors").read_bytes()).hexdigest()
@@ -132,6 +134,7 @@ def test_the_saved_settings_repeat_the_run(base: Path, others: Path, tmp_path: P
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_another_size_and_another_programs_file(others: Path, tmp_path: Path) -> None:
     """A file of torchvision, at a size it was not made for; grey scans go in as colours."""
     facts = ("--weights", TORCHVISION.path, "--num-heads", "2")

@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 WANTED = 0.9
 TIMEOUT_S = 900
 # Not every hidden file: some are test data.
-NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "runs", "shared", "build")
+NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__")
+# Only in the root: `src/patchword/runs` is a package.
+NOT_COPIED_FROM_ROOT = ("runs", "shared", "build")
 MARKERS = "not slow and not proof and not browser and not peers and not gpu"
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", MARKERS)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
@@ -97,7 +99,14 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> str:
 
 
 def copy_tree(tree: Path) -> Path:
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    everywhere = shutil.ignore_patterns(*NOT_COPIED)
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return everywhere(folder, names) | (
+            set(NOT_COPIED_FROM_ROOT) & set(names) if Path(folder) == ROOT else set()
+        )
+
+    shutil.copytree(ROOT, tree, ignore=ignored)
     return tree
 
 

@@ -72,6 +72,9 @@ class FakeTask:
     def sample_weights(self) -> None:
         return None
 
+    def begin(self, epoch: int) -> None:
+        pass
+
     def views(self, batch: Batch) -> Batch:
         return batch
 

@@ -72,7 +72,8 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
 
     Raises: SettingsError if they contradict each other or the model.
     """
-    work = _Work(card, dict(tensors))
+    # Temperature and thresholds belong to the outputs of the old model.
+    work = _Work(replace(card, temperature=None, thresholds=()), dict(tensors))
     if wanted.channels is not None:
         work.channels(wanted.channels, wanted.how, wanted.source)
     if wanted.patch_size is not None:
@@ -84,8 +85,7 @@ def adapt(card: ModelCard, tensors: Mapping[str, "Tensor"], wanted: Wanted) -> A
         work.decoder(card)
     changed = {change.part for change in work.changes}
     return Adapted(
-        # The temperature belongs to the outputs of the old model.
-        card=replace(work.card, provenance=_derived(card.provenance, work.changes), temperature=None),
+        card=replace(work.card, provenance=_derived(card.provenance, work.changes)),
         tensors=work.tensors,
         changes=tuple(work.changes),
         kept=len(set(work.tensors) - changed),

@@ -16,7 +16,7 @@ from patchword.settings import from_plain, to_json, to_plain
 
 # Incremented when older code can no longer read new files; older files always stay readable.
 CARD_VERSION = 4
-_WITHOUT_DECODER = 3
+_WITHOUT_DECODER_OR_THRESHOLDS = 3
 _WITHOUT_TASK = 2
 _WITHOUT_TEMPERATURE = 1
 # The card's key in the metadata of a .safetensors file.
@@ -31,6 +31,7 @@ _PARTS = (
     "provenance",
     "temperature",
     *_TASK,
+    "thresholds",
     "decoder",
 )
 TaskKind = Literal["single", "multi", "number"]
@@ -76,6 +77,8 @@ class ModelCard:
     unknown. untrained: parts with untrained weights ("head"); they are never used for predictions.
     task: whether outputs are logits of one class ("single"), of each class on its own ("multi"), or numbers, which are
     output · std + mean. temperature: what calibrated predictions divide the logits by; None if it was not fitted.
+    thresholds: of "multi", from which probability on each class is present with the best F1 on held-out images; empty if
+    they were not chosen.
     decoder: of a masked autoencoder, whose tensors are then in the file too.
     Raises: CheckpointError if the parts contradict each other.
     """
@@ -89,11 +92,13 @@ class ModelCard:
     task: TaskKind = "single"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
     decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
         _check_scale(self)
+        _check_thresholds(self)
         _check_classes(self.classes, self.config.head.num_classes)
         if self.preprocess.in_channels != self.config.image.channels:
             raise CheckpointError(
@@ -137,6 +142,22 @@ def _check_scale(card: ModelCard) -> None:
         raise CheckpointError("the card's mean or std is not a finite number", "download the file again")
 
 
+def _check_thresholds(card: ModelCard) -> None:
+    if not card.thresholds:
+        return
+    if card.task != "multi" or len(card.thresholds) != card.config.head.num_classes:
+        raise CheckpointError(
+            f"the card has {plural(len(card.thresholds), 'threshold')}, but its model of task {card.task!r} has "
+            f"{plural(card.config.head.num_classes, 'output')}",
+            "give one threshold for each class of a model of several classes, or none",
+        )
+    for value in card.thresholds:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise CheckpointError(
+                f"the card's thresholds have {value!r}", "use probabilities from 0 to 1, or remove them"
+            )
+
+
 def _check_temperature(value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and 0 < value < math.inf):  # type: ignore[operator]
@@ -147,9 +168,14 @@ def _check_temperature(value: object) -> None:
 
 def card_to_json(card: ModelCard) -> str:
     plain = {"version": CARD_VERSION, **to_plain(card)}
-    if card.decoder is None:  # without what a version added, older ones can read the file too
-        plain["version"] = _WITHOUT_DECODER
+    if card.decoder is None:
         del plain["decoder"]
+    if not card.thresholds:
+        del plain["thresholds"]
+    if (
+        card.decoder is None and not card.thresholds
+    ):  # without what a version added, older ones can read the file too
+        plain["version"] = _WITHOUT_DECODER_OR_THRESHOLDS
         if card.task == "single":
             plain = {name: part for name, part in plain.items() if name not in _TASK}
             plain["version"] = _WITHOUT_TASK
@@ -176,6 +202,7 @@ def card_from_json(text: str, name: str) -> ModelCard:
             task=plain.get("task", "single"),
             mean=tuple(plain.get("mean", ())),
             std=tuple(plain.get("std", ())),
+            thresholds=tuple(plain.get("thresholds", ())),
             decoder=_decoder(plain.get("decoder")),
         )
     except SettingsError as error:

@@ -10,15 +10,19 @@ import click
 from patchword.cli.class_table import print_classes
 from patchword.cli.console import line, make_console, percent, say
 from patchword.cli.options import given_reading, kept_option, kept_values
+from patchword.data.request import OpenRequest
 from patchword.errors import DataError, SettingsError, plural
 
 if TYPE_CHECKING:
+    from patchword.cli.writers import Several
     from patchword.inference.prediction import Prediction
     from patchword.inference.score import Score
+    from patchword.inference.score_targets import TargetScore
     from patchword.inference.sources import Reading
 
 F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = "patchword.against"
+_NO_COLUMNS = OpenRequest()
 
 
 _against = kept_option(
@@ -35,9 +39,23 @@ _ignore_unknown = kept_option(
 )
 
 
+_separator = kept_option(
+    _KEPT,
+    "--label-separator",
+    metavar="TEXT",
+    help="With --against: text between the classes of an image, e.g. ';'.",
+)
+_targets = kept_option(
+    _KEPT,
+    "--target-column",
+    metavar="NAME[,NAME]",
+    help="With --against: columns of numbers. [default: those named as MODEL's]",
+)
+
+
 def against_options(command: F) -> F:
     """Add --against and what belongs to it; `given_against` returns them."""
-    return _against(_ignore_unknown(command))
+    return _against(_separator(_targets(_ignore_unknown(command))))
 
 
 def given_against(files: tuple[str, ...], *, as_json: bool, as_rows: bool, to_file: bool) -> "Against":
@@ -47,17 +65,25 @@ def given_against(files: tuple[str, ...], *, as_json: bool, as_rows: bool, to_fi
     """
     reading = given_reading()
     kept = kept_values(_KEPT)
-    path, ignore_unknown = kept["against"], kept["ignore_unknown_classes"]
+    path, ignore_unknown = kept.pop("against"), kept["ignore_unknown_classes"]
     if path is None:
-        if ignore_unknown:
-            raise SettingsError(
-                "--ignore-unknown-classes only applies together with --against", "remove the option"
-            )
+        for name, value in kept.items():
+            if value:
+                option = f"--{name.replace('_', '-')}"
+                raise SettingsError(f"{option} only applies together with --against", "remove the option")
         return Against(None, reading)
+    opening = reading.opening
+    request = OpenRequest(
+        image_column=opening.image_column,
+        label_column=opening.label_column,
+        label_separator=kept["label_separator"],
+        target_column=kept["target_column"],
+    )
     return Against(
         path,
         reading,
         files,
+        request=request,
         ignore_unknown=ignore_unknown,
         as_json=as_json,
         stderr=as_rows and not to_file,
@@ -78,6 +104,7 @@ class Against:
         reading: "Reading",
         files: tuple[str, ...] = (),
         *,
+        request: OpenRequest = _NO_COLUMNS,
         ignore_unknown: bool = False,
         as_json: bool = False,
         stderr: bool = False,
@@ -88,28 +115,35 @@ class Against:
         self.json_score = self.asked and as_json and to_file
         self._scorer: Any = None
         self._overlap: Any = None
+        self.path, self.request = path, request
         if path is None:
             return
-        from patchword.data.request import OpenRequest
-        from patchword.data.truth import read_truth
+        from patchword.data.sources.table import read_columns
         from patchword.inference.sources import without_unused
 
-        opening = reading.opening
-        request = OpenRequest(image_column=opening.image_column, label_column=opening.label_column)
-        self.truth = read_truth(path, request)  # errors come before the model is loaded
+        read_columns(path)  # its errors come before the model is loaded
         self.reading = without_unused(files, reading)
 
-    def match(self, sources: Any, model: Any) -> Any:
+    def match(self, sources: Any, model: Any, several: "Several | None") -> Any:
         """The sources, each with its row of the table. Raises: DataError if none has one, or a class is unknown."""
-        if not self.asked:
+        if self.path is None:
             return sources
         from patchword.inference.inputs import named
-        from patchword.inference.score import Scorer, trained_among
+        from patchword.inference.score import make_scorer, trained_among
+        from patchword.inference.target_scores import DEFAULT_THRESHOLD
 
         if not hasattr(sources, "__len__"):
             sources = list(sources)  # a row may name any of them, so all names are needed first
         names = [named(source).name for source in sources]
-        self._scorer = Scorer(self.truth, names, model.classes, ignore_unknown=self.ignore_unknown)
+        self._scorer = make_scorer(
+            self.path,
+            self.request,
+            names,
+            model.card.task,
+            model.classes,
+            ignore_unknown=self.ignore_unknown,
+            thresholds=DEFAULT_THRESHOLD if several is None else several.thresholds,
+        )
         labelled = [s for s, label in zip(sources, self._scorer.matched.labels, strict=True) if label]
         self._overlap = trained_among(model, labelled, self.reading.opening.max_pixels)
         if self.as_json and not self.to_file:
@@ -123,6 +157,7 @@ class Against:
         """Print the score: to standard output, or to standard error next to rows for other programs."""
         if self._scorer is None:
             return
+        from patchword.inference.score_targets import TargetScore
         from patchword.settings import to_json
 
         try:
@@ -134,6 +169,8 @@ class Against:
         if self.as_json:
             before = '{"score":\n' if self.to_file else ',"score":\n'
             click.echo(before + to_json(score.to_dict(), indent=1) + "}")
+        elif isinstance(score, TargetScore):
+            self._print_targets(score)
         else:
             self._print(score)
         for note in score.notes:
@@ -142,6 +179,17 @@ class Against:
             say(f"warning: {self._overlap.text}")
         if score.notice:
             say(f"warning: {score.notice}")
+
+    def _print_targets(self, score: "TargetScore") -> None:
+        console = make_console(stderr=self.stderr)
+        if not self.to_file:
+            console.print()
+        console.print(line(score.headline, "bold"))
+        for text in score.lines:
+            console.print(line(text))
+        of = "" if score.scored == score.images else f" of {score.images}"
+        images = plural(score.scored, "image") if not of else f"{score.scored}{of} images"
+        console.print(line(f"scored {images} against {score.labels}"))
 
     def _print(self, score: "Score") -> None:
         console = make_console(stderr=self.stderr)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from patchword import machine
 from patchword.cli.options import (
     box_options,
     data_options,
@@ -48,6 +49,9 @@ def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) ->
     help="Draw sixteen training views. [default: DATA-views.png]",
 )
 @click.option(
+    "--near-duplicates", "near", is_flag=True, help="Also find nearly equal images, within and across splits."
+)
+@click.option(
     "--draw",
     metavar="[FILE.png]",
     is_flag=False,
@@ -56,7 +60,12 @@ def _named_png(ctx: click.Context, param: click.Parameter, given: str | None) ->
     help="Draw sixteen images with their boxes. [default: DATA-boxes.png]",
 )
 @kept_option(_VIEWS, "--recipe", metavar="NAME", help="Recipe of the views, as in train.")
-@kept_option(_VIEWS, "--weights", metavar="NAME", help="Weights that training would start from.")
+@kept_option(
+    _VIEWS,
+    "--weights",
+    metavar="NAME",
+    help="Weights that training would start from, or that compare near duplicates.",
+)
 @kept_option(_VIEWS, "--config", metavar="FILE", help="TOML file of settings for the views.")
 @kept_option(
     _VIEWS,
@@ -78,6 +87,7 @@ def check(
     every: bool,
     augment: str | None,
     draw: str | None,
+    near: bool,
     val: str | None,
     image_column: str | None,
     label_column: str | None,
@@ -92,22 +102,23 @@ def check(
 
     DATA: `digits`, a folder or .zip of class folders, a table (CSV, JSONL, Parquet), or images with boxes: a folder or
     .zip with COCO JSON, Pascal VOC, YOLO labels or a table of boxes, or such a JSON file or table itself.
-    Decodes every image; of more than 50,000, a random sample of that number unless --all is given.
-    Exits with 2 if training would be meaningless.
+    Decodes every image; of more than 50,000, a random sample, unless --all is given. Exits with 2 if training would be
+    meaningless.
+
+    --near-duplicates finds copies that were compressed again, resized or cropped a little, by grey
+    thumbnails, or with --weights by the embeddings of that model.
 
     \b
     patchword check flowers/ --augment                       what train would see
     patchword check flowers/ --augment a.png --recipe deit   with other settings
     patchword check cells.zip --draw                         boxes as they are read
     """
-    from patchword import machine
     from patchword.data.check import check_data
     from patchword.data.open import open_data
     from patchword.runs.views import refuse_other_pictures
 
-    overlay = _overlay(augment, value_range)
-    picture = None if augment is None else _picture(augment, data, "views")
-    drawing = None if draw is None else _picture(draw, data, "boxes")
+    overlay = _overlay(augment, value_range, near=near)
+    pictures = _picture(augment, data, "views"), _picture(draw, data, "boxes")
     opening = open_request(
         image_column,
         label_column,
@@ -118,34 +129,34 @@ def check(
         max_pixels=max_pixels,
         val=val,
     )
-    opening = replace(opening, split_seed=overlay.get("run.split_seed") or opening.split_seed)
+    opening = replace(opening, split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
     refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
     with counting("checking images", quiet=as_json) as progress:
-        report = check_data(dataset, workers=workers, value_range=value_range, progress=progress, every=every)
-    if as_json:
-        click.echo(to_json(report.to_dict(), indent=2))
-    else:
-        from patchword.cli.check_screen import print_report
-
-        print_report(report)
-    _draw(report, overlay, picture, drawing)
+        report = check_data(
+            dataset, workers=workers, value_range=value_range, progress=progress, every=every, thumbs=near
+        )
+    if near:
+        report = _with_near(report, value_range, quiet=as_json)
+    _print(report, as_json)
+    _draw(report, overlay, *pictures)
     ctx.exit(2 if report.fatal else 0)
 
 
-def _overlay(augment: str | None, value_range: tuple[float, float] | None) -> "Overlay":
-    """Raises: SettingsError for settings of the views without --augment."""
+def _overlay(augment: str | None, value_range: tuple[float, float] | None, *, near: bool) -> "Overlay":
+    """Raises: SettingsError for settings of the views without --augment; --weights also serves --near-duplicates."""
     from patchword.training.overlay import PATHS, make_overlay
 
     kept = kept_values(_VIEWS)
     given: dict[str, Any] = {"recipe": kept["recipe"], "weights": kept["weights"]}
     config, overrides = kept["config"], kept["overrides"]
     asked = {**{f"--{name}": value for name, value in given.items()}, "--config": config, "-o": overrides}
-    names = [name for name, value in asked.items() if value]
+    names = [name for name, value in asked.items() if value and not (near and name == "--weights")]
     if names and augment is None:
         raise SettingsError(
             f"{', '.join(names)} {'only applies' if len(names) == 1 else 'only apply'} to the training views",
-            f"add --augment, or remove {', '.join(names)}",
+            f"add --augment, or remove {', '.join(names)}"
+            + ("; --near-duplicates takes --weights too" if names == ["--weights"] else ""),
         )
     options = [(PATHS[name], f"--{name}", value) for name, value in given.items() if value is not None]
     if value_range is not None:
@@ -153,9 +164,31 @@ def _overlay(augment: str | None, value_range: tuple[float, float] | None) -> "O
     return make_overlay(config, options, overrides)
 
 
-def _picture(given: str, data: str, what: str) -> Path:
+def _print(report: "CheckReport", as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(report.to_dict(), indent=2))
+        return
+    from patchword.cli.check_screen import print_report
+
+    print_report(report)
+
+
+def _with_near(
+    report: "CheckReport", value_range: tuple[float, float] | None, *, quiet: bool
+) -> "CheckReport":
+    from patchword.runs.near import near_report
+
+    weights = kept_values(_VIEWS)["weights"]
+    with counting("embedding images", quiet=quiet or weights is None) as progress:
+        return near_report(report, weights, value_range=value_range, progress=progress)
+
+
+def _picture(given: str | None, data: str, what: str) -> Path | None:
+    """The file of a picture that was asked for. Raises: OutputError."""
     from patchword.inference.output import check_place
 
+    if given is None:
+        return None
     path = Path(given or f"{Path(data).resolve().stem}-{what}.png")
     check_place(path)
     return path

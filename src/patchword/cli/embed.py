@@ -23,14 +23,23 @@ from patchword.errors import plural
     "output",
     required=True,
     metavar="FILE",
-    help="Output file: .npy (with a file of names next to it) or .parquet.",
+    help="Output file: .npy (with files of names and settings next to it) or .parquet.",
 )
 @click.option(
-    "--feature",
-    type=click.Choice(("embedding", "class", "mean", "tokens")),
-    default="embedding",
+    "--part",
+    type=click.Choice(("pooled", "class", "registers", "grid", "mean", "tokens")),
+    default="pooled",
     show_default=True,
-    help="Head input (embedding, recommended), class token, mean of the patches, or all tokens.",
+    help="Head input (pooled, recommended), class token, registers, grid of patches, their mean, or all tokens.",
+)
+@click.option(
+    "--layer",
+    type=int,
+    metavar="N",
+    help="Block whose tokens are read, from 0; -1 is the last. [default: the last]",
+)
+@click.option(
+    "--norm/--no-norm", default=None, help="Apply the final norm. [default: applied, if the model has one]"
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
@@ -43,7 +52,9 @@ def embed(
     model: str,
     files: tuple[str, ...],
     output: str,
-    feature: Any,
+    part: Any,
+    layer: int | None,
+    norm: bool | None,
     batch_size: int | None,
     device: str | None,
     offline: bool,
@@ -59,8 +70,9 @@ def embed(
     \b
     patchword embed runs/flowers garden/ flowers.zip --out vectors.npy
 
-    Row i of FILE.npy belongs to line i of FILE.names.txt; a Parquet file has the columns file and
-    vector. Unreadable images get no row and are listed; the exit code is then 3.
+    Row i of FILE.npy belongs to line i of FILE.names.txt, and FILE.card.json says how the vectors were
+    made; a Parquet file has the columns file and vector, and the same card. `patchword search` finds
+    the nearest images in either. All patches are computed, none is masked. Unreadable images get no row and are listed; the exit code is then 3.
     """
     machine.start_sampling()
     given = Images(files, given_reading())
@@ -69,7 +81,7 @@ def embed(
     from patchword.inference.embed import check_output, embed_to
     from patchword.inference.load import load
 
-    check_output(Path(output))
+    check_output(Path(output), part)
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
     sources = given.known_to(loaded)
@@ -78,7 +90,11 @@ def embed(
         loaded,
         sources,
         Path(output),
-        feature=feature,
+        part=part,
+        layer=layer,
+        norm=norm,
+        weights=model,
+        files=files,
         value_range=value_range,
         batch_size=batch_size,
         max_pixels=given.reading.opening.max_pixels,

@@ -18,6 +18,7 @@ from patchword.cli.options import (
     split_seed_option,
     value_range_option,
 )
+from patchword.cli.probe_options import chosen_probe, probe_lines, probe_options
 from patchword.cli.progress import counting
 from patchword.errors import ImageError, SettingsError, plural
 from patchword.settings import to_json
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model
     from patchword.inference.probe import ProbeRequest
-    from patchword.probes.fit import ProbeReport
 
 
 @click.command()
@@ -44,15 +44,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score images that MODEL was trained on (excluded by default).",
 )
-@click.option(
-    "--probe",
-    type=click.Choice(["knn", "linear"]),
-    help="Score a probe fitted to the features of DATA's training split, not MODEL's head.",
-)
-@click.option(
-    "--k", type=click.IntRange(1), help="Neighbours of --probe knn. [default: 20; fewer in small classes]"
-)
-@click.option("--no-cache", is_flag=True, help="Neither use nor store the features of --probe.")
+@probe_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", "--output", "output", metavar="FILE", help="Also write the JSON to FILE.")
 @click.option(
@@ -69,9 +61,6 @@ def evaluate(
     split: str | None,
     split_seed: int | None,
     include_trained: bool,
-    probe: str | None,
-    k: int | None,
-    no_cache: bool,
     as_json: bool,
     output: str | None,
     batch_size: int | None,
@@ -94,15 +83,15 @@ def evaluate(
     \b
     patchword evaluate runs/flowers flowers.zip --split val --json
     patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
+    patchword evaluate MODEL imagenet/ --probe mae-linear
 
     Classes are matched by name. Images that MODEL was trained on are excluded and counted.
     Unreadable images are listed; the exit code is then 3.
     """
     _begin(output)
     from patchword.inference.evaluate import EvaluationRequest
-    from patchword.inference.probe import probe_request
 
-    probed = probe_request(probe, k, not no_cache)
+    probed = chosen_probe()
     loaded = _loaded(model, device, offline)
     opening = open_request(
         image_column,
@@ -152,7 +141,8 @@ def _scored(
     """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
     from patchword.inference.evaluate import open_for
     from patchword.inference.evaluate_targets import score
-    from patchword.inference.probe import evaluate_probe, open_for_probe
+    from patchword.inference.probe import open_for_probe
+    from patchword.runs.probing import evaluate_probe
 
     if probe is not None:
         return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
@@ -161,7 +151,7 @@ def _scored(
 
 def _check_unreadable(found: "Evaluation | TargetEvaluation") -> None:
     """Raises: PartialFailure with the unreadable images, if there are any."""
-    from patchword.inference.predict import Failures
+    from patchword.inference.failures import Failures
 
     failures = Failures()
     for bad in found.unreadable:  # the reason already includes the fix
@@ -233,7 +223,7 @@ def _print_classes(console: "Console", found: "Evaluation") -> None:
     low, high = map(percent, found.top1_interval)
     of = "" if found.scored == found.images else f" of {found.images}"
     if found.probe is not None:
-        for text in _probe_lines(found.probe):
+        for text in probe_lines(found.probe):
             console.print(line(text))
     console.print()
     top1 = line(f"top-1  {percent(found.top1)}", "bold")
@@ -245,19 +235,6 @@ def _print_classes(console: "Console", found: "Evaluation") -> None:
     images = plural(found.scored, "image") if not of else f"{found.scored}{of} images"
     console.print(f"loss   {found.loss:.4f}\n{_calibration(found)}scored {images}\n")
     print_classes(console, found.class_names, found.classes, found.confusion)
-
-
-def _probe_lines(probe: "ProbeReport") -> tuple[str, str]:
-    """What was fitted, on what, and where the features came from."""
-    if probe.kind == "knn":
-        what = f"k-NN probe, k {probe.k}"
-    else:
-        what = f"linear probe, L2 penalty {probe.penalty:.2g} chosen by folds of the training images"
-    came = f"{probe.cached} of them from the cache" if probe.cached else "all computed"
-    return (
-        f"{what}, fitted to {plural(probe.images, 'training image')}",
-        f"feature: {probe.feature}; {plural(probe.computed_of, 'image')}, {came}; {probe.seconds:.1f} s",
-    )
 
 
 def _calibration(found: "Evaluation") -> str:

@@ -16,8 +16,25 @@ from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import device_option, image_set_options, offline_option
 
 if TYPE_CHECKING:
-    from patchword.cli.writers import Writer
+    from patchword.cli.writers import Several, Writer
     from patchword.inference.sources import Reading
+    from patchword.inference.target_scores import Thresholds
+
+
+def _thresholds(ctx: click.Context, param: click.Parameter, text: str | None) -> "Thresholds | None":
+    if text is None or text.strip().lower() == "best":
+        return None if text is None else "best"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        from patchword.errors import SettingsError
+
+        raise SettingsError(
+            f"--thresholds is {text!r}", "give best, or a probability from 0 to 1, such as 0.5"
+        )
+    return share
 
 
 @click.command()
@@ -35,6 +52,13 @@ if TYPE_CHECKING:
     help="Write to FILE: .txt, .json, .jsonl, .csv or .parquet.",
 )
 @against_options
+@click.option(
+    "--thresholds",
+    metavar="BEST|P",
+    callback=_thresholds,
+    help="A class is present from this probability on, or from its best threshold in the file (best), if MODEL gives several "
+    "per image. [default: 0.5]",
+)
 @click.option("--calibrated", is_flag=True, help="Apply the temperature fitted in training, if there is one.")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
@@ -51,6 +75,7 @@ def predict(
     as_jsonl: bool,
     as_csv: bool,
     output: str | None,
+    thresholds: "Thresholds | None",
     calibrated: bool,
     batch_size: int | None,
     device: str | None,
@@ -80,29 +105,44 @@ def predict(
     given = Images(files, against.reading)
 
     machine.tune_allocator()
-    from patchword.errors import SettingsError
     from patchword.inference.load import load
 
     loaded = load(model, device=device, options=given_options(), offline=offline)
     report_loading(loaded.report)
     loaded.check_can_predict()
-    sources = against.match(given.known_to(loaded), loaded)
+    several = _several(loaded, thresholds)
+    sources = against.match(given.known_to(loaded), loaded, several)
     found = _predictions(
         loaded, sources, given, value_range=value_range, calibrated=calibrated, batch_size=batch_size
     )
-    if loaded.card.task != "single" and against.asked:
-        raise SettingsError(
-            "--against scores models of one class per image only",
-            "score the table itself with `patchword evaluate`",
-        )
     numbers = loaded.classes if loaded.card.task == "number" else ()
-    _write_all(found, against, given, (kind, output, min(top, len(loaded.classes)), numbers))
+    _write_all(found, against, given, (kind, output, min(top, len(loaded.classes)), numbers, several))
     if loaded.report.why:
         say(f"model: {loaded.report.path} ({loaded.report.why})")
     if found.notice:
         say(f"warning: {found.notice}")
     against.report()
     found.check()
+
+
+def _several(loaded: Any, thresholds: "Thresholds | None") -> "Several | None":
+    """How several classes are written; None for a model of one class, or of numbers. Raises: PatchwordError."""
+    from patchword.cli.writers import several_of
+    from patchword.errors import SettingsError
+    from patchword.inference.prediction import without_thresholds
+    from patchword.inference.target_scores import DEFAULT_THRESHOLD
+
+    if loaded.card.task != "multi":
+        if thresholds is not None:
+            gives = "numbers" if loaded.card.task == "number" else "one class per image"
+            raise SettingsError(
+                f"--thresholds applies to models that give several classes per image; {loaded.report.path} gives {gives}",
+                "remove --thresholds",
+            )
+        return None
+    if thresholds == "best" and not loaded.card.thresholds:
+        raise without_thresholds()
+    return several_of(loaded.classes, DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
 
 def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
@@ -112,14 +152,18 @@ def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
 
 
 def _write_all(
-    found: Any, against: Against, given: "Images", where: tuple[str, str | None, int, tuple[str, ...]]
+    found: Any,
+    against: Against,
+    given: "Images",
+    where: "tuple[str, str | None, int, tuple[str, ...], Several | None]",
 ) -> None:
-    """Write the predictions as they are made. where: format, output, number of classes listed, names of numbers."""
+    """Write the predictions as they are made. where: format, output, number of classes listed, names of numbers, several classes."""
     from patchword.cli.writers import Progress
 
-    kind, output, top, numbers = where
+    kind, output, top, numbers, several = where
+    how = {"with_truth": against.asked, "numbers": numbers, "several": several}
     progress = Progress(given.total, quiet=output is None and sys.stdout.isatty())
-    with _writer(kind, output, top, given.width, with_truth=against.asked, numbers=numbers) as writer:
+    with _writer(kind, output, top, given.width, how) as writer:
         for prediction in found:
             writer.add(against.add(prediction))
             progress.step()
@@ -139,11 +183,11 @@ class Images:
         self._sources = self._read() if reading.split is None else None
 
     def known_to(self, model: Any) -> Any:
-        """The sources. With --split, the split is the one made when this model was trained."""
+        """The sources. With --split, the split is the one made when this model was trained; None for no model."""
         from dataclasses import replace
 
         if self._sources is None:
-            self.reading = replace(self.reading, origin=model.provenance)
+            self.reading = replace(self.reading, origin=None if model is None else model.provenance)
             self._sources = self._read()
         return self._sources
 
@@ -186,18 +230,16 @@ def _kind(asked: dict[str, bool], output: str | None) -> str:
 
 
 @contextmanager
-def _writer(
-    kind: str, output: str | None, top: int, width: int, *, with_truth: bool, numbers: tuple[str, ...]
-) -> "Iterator[Writer]":
+def _writer(kind: str, output: str | None, top: int, width: int, how: dict[str, Any]) -> "Iterator[Writer]":
     from patchword.cli.writers import make_writer
     from patchword.inference.output import whole_file
 
     if output is None:
-        writer = make_writer(kind, sys.stdout, top, width, with_truth=with_truth, numbers=numbers)
+        writer = make_writer(kind, sys.stdout, top, width, **how)
         yield writer
         writer.close()
         return
     with whole_file(Path(output), text=kind != "parquet") as stream:
-        writer = make_writer(kind, stream, top, width, with_truth=with_truth, numbers=numbers)
+        writer = make_writer(kind, stream, top, width, **how)
         yield writer
         writer.close()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _RECIPES = (
-    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune or finetune-sgd. "
+    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
     "[default: scratch, or finetune with --weights]"
 )
 
@@ -45,6 +45,12 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 )
 @click.option(
     "--resume", metavar="RUN", help="Resume an interrupted run (give DATA and --val only if they have moved)."
+)
+@click.option(
+    "--extend",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --resume: add N epochs to a finished run (schedule.shape constant).",
 )
 @click.option(
     "--weights", metavar="NAME", help="Start from a run, a weights file, hf://… or a published name."
@@ -114,6 +120,7 @@ def train(
     patchword train flowers/                          train from scratch
     patchword train flowers/ --weights hf://org/name  fine-tune with a new head
     patchword train flowers/ --folds 5                train five times, score every image
+    patchword train --resume runs/flowers             go on with an interrupted run
 
     The data are checked first. Anything not specified is chosen from the data and explained.
     Prints the path of the run folder, which contains report.html.
@@ -122,6 +129,10 @@ def train(
     from patchword.cli.train_screen import screen, show_result
 
     machine.start_sampling()
+    if given["extend"] is not None and resume is None:
+        from patchword.runs.folds import extend_without_resume
+
+        raise extend_without_resume(given["extend"])
     if given["dry_run"] and resume is None:
         show_plan(_request(data, out, overrides, given))
         return
@@ -130,7 +141,9 @@ def train(
             refuse_settings()
             from patchword.runs.folds import resume as resume_any
 
-            result = resume_any(resume, data=data, val=given["val"], progress=progress)
+            result = resume_any(
+                resume, data=data, val=given["val"], progress=progress, extend=given["extend"] or 0
+            )
         else:
             result = _start(_request(data, out, overrides, given), progress)
     show_result(result)
@@ -224,7 +237,7 @@ def refuse_settings() -> None:
         option.opts[0]
         for option in ctx.command.params
         if isinstance(option, click.Option)
-        and option.name not in (None, "resume", "val")
+        and option.name not in (None, "resume", "extend", "val")
         and ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
     if asked:

@@ -13,6 +13,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "patchword.cli.embed:embed",
         "Compute image embeddings for search, clustering or other models.",
     ),
+    "explain": (
+        "patchword.cli.explain:explain",
+        "Draw what a model reconstructs; measure redundancy.",
+    ),
+    "search": ("patchword.cli.search:search", "Find the images nearest to others by their embeddings."),
     "check": ("patchword.cli.check:check", "Check a data set and list its problems."),
     "inspect": ("patchword.cli.inspect:inspect", "Describe a checkpoint and how it would load."),
     "convert": ("patchword.cli.convert:convert", "Convert a model to another format and verify it."),

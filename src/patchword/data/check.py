@@ -43,7 +43,8 @@ Progress = Callable[[int, int], None]
 class CheckReport:
     """The result of `check_data`. sizes: (h, w) at least, median, most. looked_at: images decoded.
 
-    stamps: of the files of each split, with the hashes of those that were read.
+    stamps: of the files of each split, with the hashes of those that were read. looks: facts about each image, if thumbnails
+    were asked for.
     """
 
     dataset: Dataset
@@ -56,6 +57,7 @@ class CheckReport:
     channel_mean: list[float]
     channel_std: list[float]
     stamps: Mapping[str, Stamps] = field(default_factory=dict)
+    looks: tuple[ImageFacts, ...] = ()
 
     @property
     def fatal(self) -> tuple[Problem, ...]:
@@ -118,11 +120,13 @@ def check_data(
     every: bool = False,
     before_training: bool = False,
     store: Store | None = None,
+    thumbs: bool = False,
 ) -> CheckReport:
     """Decode every image (a sample beyond 50,000) and report contents and problems.
 
     channels, value_range: as the model will read them; None is 3, or 1 if the data are grey by nature, and the
     range of the files' type. every: no sample. before_training: a sample of 2,000 beyond 20,000 images.
+    thumbs: also keep what near duplicates are found by (`data.near`).
     store: of one of the splits. It keeps the images that are decoded here, so that training need not decode them again.
     """
     most, count = (MAX_BEFORE_TRAINING, SAMPLE) if before_training else (MAX_IMAGES, MAX_IMAGES)
@@ -131,7 +135,7 @@ def check_data(
         name: store.stamps if store is not None and store.split is split else Stamps.of(split)
         for name, split in dataset.splits.items()
     }
-    look_at = Look(channels or natural_channels(dataset), value_range, known, store)
+    look_at = Look(channels or natural_channels(dataset), value_range, known, store, thumbs)
 
     looks = []
     for look in in_order(look_at, places, workers, 64):
@@ -146,16 +150,7 @@ def check_data(
     problems = [*dataset.problems, *_count_problems(dataset), *_look_problems(dataset, looks, skipped)]
     if value_range is None:
         problems += _unused_range(good)
-    if len(places) < total:
-        message = f"only {len(places)} of {total} images were checked (a random sample)"
-        note = Problem(
-            severity="note",
-            message=f"{message}; training checks the others when it reads them"
-            if before_training
-            else message,
-            fix="" if before_training else "pass --all to check every image",
-        )
-        problems.append(note)
+    problems += _sample_note(len(places), total, before_training)
     order = {"error": 0, "warning": 1, "note": 2}
     return CheckReport(
         dataset=dataset,
@@ -168,7 +163,17 @@ def check_data(
         channel_mean=mean,
         channel_std=std,
         stamps=known,
+        looks=tuple(looks) if thumbs else (),
     )
+
+
+def _sample_note(checked: int, total: int, before_training: bool) -> list[Problem]:
+    if checked == total:
+        return []
+    message = f"only {checked} of {total} images were checked (a random sample)"
+    if before_training:
+        return [Problem(severity="note", message=f"{message}; training checks the others when it reads them")]
+    return [Problem(severity="note", message=message, fix="pass --all to check every image")]
 
 
 def natural_channels(dataset: Dataset) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword.data.box_targets import Boxes
-from patchword.data.targets import Labels, Numbers, RowTargets, Targets, TaskKind, joined
+from patchword.data.targets import ImageTargets, Labels, Numbers, Targets, TaskKind, joined
 from patchword.errors import DataError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -79,7 +79,7 @@ class Split:
         return self.targets.values
 
     @property
-    def row_targets(self) -> RowTargets:
+    def image_targets(self) -> ImageTargets:
         """The targets of data without boxes. Raises: DataError for boxes."""
         if isinstance(self.targets, Boxes):
             raise one_class_only(f"the split {self.name}", self.targets.kind)

@@ -28,7 +28,7 @@ class ImageFacts:
     """Facts about one decoded image. sums: of pixel values 0..1 and their squares, by channel.
 
     plain: whether it is one colour. paged: whether its file has more pages or frames than the one that is read.
-    deepest: the highest value of an image deeper than 8 bits.
+    deepest: the highest value of an image deeper than 8 bits. thumb: [48, 48] for near duplicates, if asked for.
     """
 
     split: str
@@ -43,6 +43,7 @@ class ImageFacts:
     paged: bool = False
     reason: str = ""
     fix: str = ""
+    thumb: NDArray[np.uint8] | None = None
 
 
 def listed(names: Sequence[str]) -> str:

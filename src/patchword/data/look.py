@@ -3,7 +3,9 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -13,13 +15,14 @@ from patchword.data.dataset import Dataset, Split
 from patchword.data.findings import ImageFacts
 from patchword.data.stamps import Stamps
 from patchword.data.store import Store
-from patchword.errors import ImageError
+from patchword.errors import ImageError, UserError
 from patchword.images.decode import Loaded, Request, Source, load
 from patchword.images.geometry import Size
 from patchword.images.orientation import read_orientation
 from patchword.images.prepare import request_for
 from patchword.images.preprocess import ValueRange
 from patchword.images.stored import Pixels
+from patchword.retrieval.thumbs import LEAST_SIDE, thumb
 
 # JPEGs may be decoded this small for mean, deviation and duplicates: seconds instead of minutes.
 LOOK_SIZE = (128, 128)
@@ -40,7 +43,9 @@ def sampled(dataset: Dataset, most: int | None, count: int) -> list[Place]:
 def glance(dataset: Dataset) -> Size | None:
     """The median (h, w) of up to 512 images, by their headers; None if no header can be read."""
     sizes = [
-        size for split, index in sampled(dataset, GLANCES, GLANCES) if (size := _header_size(split, index))
+        size
+        for split, index in sampled(dataset, GLANCES, GLANCES)
+        if (size := header_size(partial(split.source, index)))
     ]
     if not sizes:
         return None
@@ -48,10 +53,10 @@ def glance(dataset: Dataset) -> Size | None:
     return height, width
 
 
-def _header_size(split: Split, index: int) -> Size | None:
-    """Upright (h, w)."""
+def header_size(fetch: Callable[[], Source]) -> Size | None:
+    """Upright (h, w) of an image without decoding it; None if its header cannot be read."""
     try:
-        source = split.source(index)
+        source = fetch()
         if isinstance(source, np.ndarray):
             return source.shape[0], source.shape[1]
         with warnings.catch_warnings():
@@ -61,13 +66,14 @@ def _header_size(split: Split, index: int) -> Size | None:
                 exif = image.info.get("exif")
                 is_turned = isinstance(exif, bytes) and read_orientation(exif) in (5, 6, 7, 8)
                 return (width, height) if is_turned else (height, width)
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (UserError, OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError):
         return None
 
 
 class Look:
     """Decodes an image and tells its facts; the store, if there is one, keeps the pixels.
 
+    thumbs: also make the thumbnails that near duplicates are found by.
     With a store, one decode serves both: as large as the store needs it, and then reduced as a JPEG decoder would have.
     """
 
@@ -77,11 +83,12 @@ class Look:
         value_range: ValueRange | None,
         stamps: Mapping[str, Stamps],
         store: Store | None = None,
+        thumbs: bool = False,
     ) -> None:
         self._request = Request(
             channels=channels, min_size=lambda size: LOOK_SIZE, value_range=value_range, apply_exif=True
         )
-        self._stamps, self._store = stamps, store
+        self._stamps, self._store, self._thumbs = stamps, store, thumbs
         self._is_shared = False
         if store is not None:
             stored = request_for(store.preprocess)
@@ -110,7 +117,10 @@ class Look:
         except OSError as error:
             return ImageFacts(split=split.name, index=index, reason=error.strerror or str(error))
         self._stamps[split.name].learn(index, content)
-        return _facts(split, index, source, loaded)
+        facts = _facts(split, index, source, loaded)
+        if self._thumbs and min(loaded.size) >= LEAST_SIDE:
+            facts = replace(facts, thumb=thumb(loaded.picture))
+        return facts
 
     def _of(self, split: Split) -> Request:
         request = self._request

@@ -140,8 +140,8 @@ class Nothing:
 
 
 # Targets with one row of values for each image.
-RowTargets = Labels | MultiLabels | Numbers | Nothing
-Targets = RowTargets | Boxes
+ImageTargets = Labels | MultiLabels | Numbers | Nothing
+Targets = ImageTargets | Boxes
 
 
 def joined(parts: Sequence[Targets]) -> Targets:

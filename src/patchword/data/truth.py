@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchword.data.request import OpenRequest
 from patchword.data.sources import table
-from patchword.data.sources.table_columns import choose_columns
+from patchword.data.sources.table_columns import Columns, choose_columns
 from patchword.data.sources.table_labels import contradicting_rows, label_texts, several_labels
 from patchword.data.sources.table_paths import is_image_name
 from patchword.errors import DataError, plural
@@ -85,17 +85,11 @@ def read_truth(path: str | Path, request: OpenRequest | None = None) -> Truth:
             "pass the column of the class with --label-column",
         )
     taken = choice.taken
-    if taken.image not in columns.values:
-        holds = "image bytes" if taken.image in columns.pictures else "lists or records"
-        raise DataError(
-            f"{text}: the column {taken.image} holds {holds}, not the names of images",
-            "pass a column of file names with --image-column, or score the table itself with `patchword evaluate`",
-        )
+    names = image_names(text, columns, taken.image)
     class_names = columns.class_names.get(taken.label)
     labels = label_texts(text, columns.values[taken.label], class_names)
     if class_names is None:
         several_labels(text, taken.label, labels)
-    names = [_name(value) for value in columns.values[taken.image]]
     for problem in contradicting_rows(text, names, labels):
         raise DataError(problem.message, problem.fix)
     rows: dict[str, str | None] = {}
@@ -108,6 +102,17 @@ def read_truth(path: str | Path, request: OpenRequest | None = None) -> Truth:
             f"check the columns {taken.image} and {taken.label}",
         )
     return Truth(path=text, column=taken.image, names=tuple(rows), labels=tuple(rows.values()))
+
+
+def image_names(path: str, columns: Columns, column: str) -> list[str | None]:
+    """The name of the image in each row. Raises: DataError if the column holds something else."""
+    if column not in columns.values:
+        holds = "image bytes" if column in columns.pictures else "lists or records"
+        raise DataError(
+            f"{path}: the column {column} holds {holds}, not the names of images",
+            "pass a column of file names with --image-column, or score the table itself with `patchword evaluate`",
+        )
+    return [_name(value) for value in columns.values[column]]
 
 
 def match(truth: Truth, images: Sequence[str]) -> Matched:

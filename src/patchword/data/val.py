@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection
 from dataclasses import replace
 
-from patchword.data.align import align
+from patchword.data.align import align_targets
 from patchword.data.dataset import Dataset, Split
 from patchword.errors import DataError, plural
 
@@ -26,7 +26,7 @@ def with_val(data: Dataset, val: Dataset, *, ignore_unknown: bool = False) -> Da
     """The training images of `data` with the images of `val` as the split "val"; classes are matched by name.
 
     Of a `val` with its own splits, the one that `evaluate` would score is used. A test split of `data` stays.
-    Raises: DataError if `data` has a val split, or `val` has classes that `data` has not.
+    Raises: DataError if `data` has a val split, or `val` has classes or numbers that `data` has not.
     """
     if "val" in data.splits:
         raise DataError(
@@ -38,8 +38,12 @@ def with_val(data: Dataset, val: Dataset, *, ignore_unknown: bool = False) -> Da
     if "train" not in splits:
         raise DataError(f"{data.path} has no training images", "give the training images as DATA")
     chosen = val.evaluation
-    used = align(
-        replace(val, splits={"val": chosen}), data.classes, ignore_unknown=ignore_unknown, to=data.path
+    used = align_targets(
+        replace(val, splits={"val": chosen}),
+        data.outputs,
+        data.task_kind,
+        ignore_unknown=ignore_unknown,
+        to=data.path,
     )
     splits["train"] = replace(splits["train"], name="train")
     others = [name for split in splits.values() for name in split.names]

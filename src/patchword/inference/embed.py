@@ -1,6 +1,8 @@
 """Write the embeddings of many images to one file while they are computed."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +13,20 @@ from patchword.errors import DataError, OutputError, SettingsError, escape_surro
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.inference.engine import SameAnswers
-from patchword.inference.model import Feature, Model
+from patchword.inference.failures import Failures
+from patchword.inference.model import Model
 from patchword.inference.output import NewFile, check_place
-from patchword.inference.predict import Failures
+from patchword.inference.parts import ChosenPart, choose_part, weights_sha256
+from patchword.retrieval.card import (
+    CARD_ENDING,
+    CARD_KEY,
+    NAMES_ENDING,
+    VECTOR_PARTS,
+    EmbeddingCard,
+    Part,
+    card_text,
+    name_line,
+)
 
 _HEADER_BYTES = 128
 ENDINGS = (".npy", ".parquet")
@@ -51,7 +64,11 @@ def embed_to(
     sources: Iterable[Any],
     output: Path,
     *,
-    feature: Feature = "embedding",
+    part: Part = "pooled",
+    layer: int | None = None,
+    norm: bool | None = None,
+    weights: str = "",
+    files: Sequence[str] = (),
     batch_size: int | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -59,12 +76,18 @@ def embed_to(
 ) -> Embedded:
     """Write the vectors of all readable images to `output`, in order, using constant memory.
 
-    .npy: [images, D] float32 (tokens: [images, N, D]); line i of NAME.names.txt next to it names row i.
-    .parquet: columns file and vector. Unreadable images have no row.
-    Raises: OutputError; SettingsError for another file type; DataError if no image could be read.
+    part, layer, norm: as in `Model.embed`. weights, files: the model and the images as the user gave them, for the card.
+    .npy: [images, D] float32 (other parts: see `part_function`); line i of NAME.names.txt next to it names row i, and
+    NAME.card.json says how the vectors were made (`EmbeddingCard`).
+    .parquet: columns file and vector; the card is in the file's metadata. Unreadable images have no row.
+    Raises: OutputError; SettingsError for another file type, or a part that the model does not have; DataError if no image
+        could be read.
     """
-    compute = model.feature(feature)
-    sink = _sink(output)
+    chosen = choose_part(model.config, part, layer, norm)
+    compute = model.part(chosen)
+    check_output(output, part)
+    card = card_for(model, chosen, weights=weights, files=files, value_range=value_range)
+    sink = NpySink(output, card) if output.suffix.lower() == ".npy" else ParquetSink(output, card)
     done = Embedded()
     try:
         for answer in model.answers(
@@ -90,30 +113,54 @@ def embed_to(
     return done
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, part: str = "pooled") -> None:
     """Raises: SettingsError for an unsupported file extension; OutputError if the place is not writable."""
     ending = output.suffix.lower()
     if ending not in ENDINGS:
         problem = f"unknown file extension {ending!r}" if ending else "no file extension"
         raise SettingsError(f"{output}: {problem}{near_text(ending, ENDINGS)}", "use .npy or .parquet")
+    if ending == ".parquet" and part not in VECTOR_PARTS:
+        raise SettingsError(f"Parquet output holds one vector per image, but {part} is several", "use .npy")
     check_place(output)
 
 
-def _sink(output: Path) -> Sink:
-    check_output(output)
-    return NpySink(output) if output.suffix.lower() == ".npy" else ParquetSink(output)
+def card_for(
+    model: Model,
+    chosen: ChosenPart,
+    *,
+    weights: str = "",
+    files: Sequence[str] = (),
+    value_range: ValueRange | None = None,
+) -> EmbeddingCard:
+    """The card of vectors that `model` makes now. It hashes the weights."""
+    return EmbeddingCard(
+        part=chosen.part,
+        layer=chosen.layer,
+        norm=chosen.norm,
+        weights=weights or str(model.report.path),
+        weights_sha256=weights_sha256(model.vit),
+        config=model.config,
+        preprocess=model.preprocess.with_range(value_range),
+        files=tuple(files),
+        folder=os.getcwd(),
+        patchword=metadata.version("patchword"),
+    )
 
 
 class NpySink:
     """Writes rows as they come; the header in front of them is written last, once their number is known."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, card: EmbeddingCard) -> None:
         self.rows = NewFile(path)
         self.rows.stream.write(bytes(_HEADER_BYTES))
+        self.texts: list[NewFile] = []
         try:
-            self.names = NewFile(path.with_suffix(".names.txt"), text=True)
+            for ending in (NAMES_ENDING, CARD_ENDING):
+                self.texts.append(NewFile(path.with_suffix(ending), text=True))
+            self.names, about = self.texts
+            about.stream.write(card_text(card) + "\n")
         except OutputError:
-            self.rows.discard()
+            self.discard()
             raise
         self.shape: tuple[int, ...] | None = None
         self.count = 0
@@ -124,11 +171,10 @@ class NpySink:
             raise DataError(
                 f"{name}: its tokens have shape {list(vector.shape)}, but those of earlier images have "
                 f"{list(self.shape)}; all rows of one array must have the same shape",
-                "use the feature 'embedding', or embed images of each size separately",
+                "use the part 'pooled', or embed images of each size separately",
             )
         self.rows.stream.write(vector.astype("<f4", copy=False).tobytes())
-        # Escape line breaks in file names, so that each row has exactly one line.
-        self.names.stream.write(name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n")
+        self.names.stream.write(name_line(name) + "\n")
         self.count += 1
 
     def close(self) -> None:
@@ -139,11 +185,12 @@ class NpySink:
         length = (_HEADER_BYTES - 10).to_bytes(2, "little")
         self.rows.stream.write(b"\x93NUMPY\x01\x00" + length + text + b" " * space + b"\n")
         self.rows.close()
-        self.names.close()
+        for file in self.texts:
+            file.close()
 
     def discard(self) -> None:
-        self.rows.discard()
-        self.names.discard()
+        for file in (self.rows, *self.texts):
+            file.discard()
 
 
 class ParquetSink:
@@ -151,17 +198,13 @@ class ParquetSink:
 
     ROWS = 1024
 
-    def __init__(self, path: Path) -> None:
-        self.file = NewFile(path)
+    def __init__(self, path: Path, card: EmbeddingCard) -> None:
+        self.file, self.card = NewFile(path), card
         self.writer: Any = None
         self.names: list[str] = []
         self.vectors: list[NDArray[np.float32]] = []
 
     def add(self, name: str, vector: NDArray[np.float32]) -> None:
-        if vector.ndim != 1:
-            raise SettingsError(
-                "Parquet output holds one vector per image, but tokens are one matrix per image", "use .npy"
-            )
         self.names.append(escape_surrogates(name))
         self.vectors.append(vector)
         if len(self.names) == self.ROWS:
@@ -176,6 +219,7 @@ class ParquetSink:
         stacked = np.stack(self.vectors)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(stacked.reshape(-1)), stacked.shape[1])
         table = pa.table({"file": pa.array(self.names, pa.string()), "vector": vectors})
+        table = table.replace_schema_metadata({CARD_KEY: card_text(self.card)})
         self.writer = self.writer or pq.ParquetWriter(self.file.stream, table.schema)
         self.writer.write_table(table)
         self.names, self.vectors = [], []

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -16,21 +16,21 @@ from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.plan import HEADS
 from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
-from patchword.errors import CheckpointError, SettingsError, near_text
+from patchword.errors import CheckpointError
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, Route, answers, fitted, make_plan
 from patchword.inference.inputs import Many, Picture, check_at_least_one, many_of, named, untorched
 from patchword.inference.outputs import read_output
+from patchword.inference.parts import ChosenPart, choose_part, part_function
 from patchword.inference.prediction import Prediction
 from patchword.inference.sources import Given, reading_of
 from patchword.metrics.calibration import FEWEST_IMAGES
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
 from patchword.python_words import as_python, in_python
+from patchword.retrieval.card import Part
 
-Feature = Literal["embedding", "class", "mean", "tokens"]
-FEATURES: tuple[Feature, ...] = ("embedding", "class", "mean", "tokens")
 Vectors = NDArray[np.float32]
 
 
@@ -236,7 +236,9 @@ class Model(nn.Module):
         self,
         source: Picture | Many,
         *,
-        feature: Feature = "embedding",
+        part: Part = "pooled",
+        layer: int | None = None,
+        norm: bool | None = None,
         split: str | None = None,
         split_seed: int | None = None,
         image_column: str | None = None,
@@ -249,8 +251,9 @@ class Model(nn.Module):
     ) -> Vectors:
         """Compute the vector [D] of one image, or [images, D] of many. Other arguments: see `predict`.
 
-        feature: "embedding" for the pooled and normed input of the head (recommended), "class" for the class token,
-        "mean" for the mean of the patches (both after the final norm), or "tokens" for all tokens [N, D], prefix first.
+        part: "pooled" for the input of the head (recommended), "class" for the class token, "mean" for the mean of
+        the patches, [D] each; "registers" [R, D], "grid" [h, w, D] for the patches, "tokens" [N, D] for all, prefix first.
+        layer: the block (from 0) whose tokens are read; None for the last. norm: apply the final norm; None if there is one.
         Raises: ImageError for the first unreadable image (the command continues instead).
         """
         reading = reading_of(
@@ -261,7 +264,7 @@ class Model(nn.Module):
         rows: list[Vectors] = []
         for answer in self.answers(
             sources,
-            self.feature(feature),
+            self.part(choose_part(self.config, part, layer, norm)),
             batch_size=batch_size,
             max_pixels=max_pixels,
             value_range=value_range,
@@ -274,31 +277,14 @@ class Model(nn.Module):
             return rows[0]
         return np.stack(rows) if rows else np.empty((0, self.config.embed_dim), np.float32)
 
-    def feature(self, name: Feature) -> "Any":
-        """Return the function images [B, C, H, W] → [B, D] (or [B, N, D]) of that name.
+    def part(self, chosen: ChosenPart) -> Any:
+        """Return the function images [B, C, H, W] → that part of the tokens (see `part_function`).
 
-        Raises: SettingsError for an unknown name, or "class" for a model without a class token.
+        Raises: CheckpointError if tensors of the backbone were initialised randomly.
         """
         if self._drawn() and not self.training:
             raise self._untrained()
-        names = self.config.tokens.names
-        if name not in FEATURES:
-            raise SettingsError(
-                f"unknown feature {name!r}{near_text(str(name), FEATURES)}",
-                f"use one of: {', '.join(FEATURES)}",
-            )
-        if name == "class" and "class" not in names:
-            raise SettingsError("this model has no class token", "use the feature 'embedding' or 'mean'")
-        if name == "embedding":
-            return self.vit.embed
-        if name == "tokens":
-            return self.vit.forward_features
-
-        def part(images: Tensor) -> Tensor:
-            parts = self.vit.split(self.vit.forward_features(images), self.vit.layout(images))
-            return parts["class"][:, 0] if name == "class" else parts["patches"].flatten(1, 2).mean(1)
-
-        return part
+        return part_function(self.vit, chosen)
 
     def check_can_predict(self) -> None:
         """Raises: CheckpointError if the model has no head, or one that was never trained."""
@@ -357,7 +343,7 @@ class Model(nn.Module):
         """Yield the output of `compute` for every source, in order. All predictions and embeddings use this.
 
         sources: images, or `Named` ones. compute: images [b, C, h, w] → [b, …], such as `self.vit` or
-        `self.feature(…)`. count: the number of sources, if the iterable has no length.
+        `self.part(…)`. count: the number of sources, if the iterable has no length.
         Raises: SettingsError for a batch_size or max_pixels below 1, or an invalid value_range.
         """
         check_at_least_one(batch_size=batch_size, max_pixels=max_pixels)
@@ -392,6 +378,7 @@ class Model(nn.Module):
             classes=self.classes,
             probabilities=probabilities,
             error=error,
+            thresholds=self.card.thresholds if self.card.task == "multi" else None,
             source=answer.again or untorched(source),
             value_range=value_range or self.preprocess.reading.value_range,
         )

@@ -12,9 +12,17 @@ from PIL import Image
 from patchword.errors import DataError, ImageError
 from patchword.images.decode import Source, decode
 from patchword.images.preprocess import ValueRange
+from patchword.inference.target_scores import DEFAULT_THRESHOLD, Thresholds, above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def without_thresholds() -> DataError:
+    return DataError(
+        "the model's file has no best thresholds, which training chooses for classes with at least ten held-out images",
+        "use a probability instead, such as 0.5",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -25,6 +33,8 @@ class Prediction:
     `classes`, summing to 1, or each on its own if the model gives several classes; None if the image could not be read, with the reason and fix in `error`.
     source, value_range: for `plot`, which reads the image again. true: the image's class, if it was compared with
     labels; see `correct`. numbers: what a model of numbers predicts, by name; it has no probabilities.
+    thresholds: the best ones of a model of several classes, empty if its file has none; None for other models; see `present`.
+    true_classes, true_numbers: like `true`, of an image with several classes or numbers.
     """
 
     name: str
@@ -35,6 +45,9 @@ class Prediction:
     value_range: ValueRange | None = None
     true: str | None = None
     numbers: Mapping[str, float] | None = None
+    thresholds: tuple[float, ...] | None = None
+    true_classes: tuple[str, ...] | None = None
+    true_numbers: Mapping[str, float] | None = None
 
     @property
     def correct(self) -> bool | None:
@@ -63,20 +76,39 @@ class Prediction:
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
         return [(int(i), float(self.probabilities[i])) for i in order]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
+    def present(self, thresholds: Thresholds = DEFAULT_THRESHOLD) -> tuple[str, ...]:
+        """The classes of an image that may have several, most probable first: those that reach their threshold.
+
+        thresholds: a probability for all classes, or "best" for those with the best F1 on the images held out in training.
+        Raises: DataError if the model gives one class per image, or numbers, or "best" thresholds are not in its file;
+            ImageError if the image could not be read.
+        """
+        if self.thresholds is None:
+            raise DataError("this model does not give several classes per image", "read .label or .numbers")
+        if thresholds == "best" and not self.thresholds:
+            raise without_thresholds()
+        order = [index for index, _ in self.ranked(len(self.classes))]
+        assert self.probabilities is not None
+        reached = above(self.probabilities, self.thresholds if thresholds == "best" else thresholds)
+        return tuple(self.classes[i] for i in order if reached[i])
+
+    def to_dict(self, k: int = 5, thresholds: Thresholds = DEFAULT_THRESHOLD) -> dict[str, Any]:
         """Return a dict for JSON: {"file", "predictions": [{"class", "index", "probability"}]} or {"file", "error"}.
 
-        With a true class also "true" and, if there is a prediction, "correct".
+        With a true class also "true" and, if there is a prediction, "correct". Of a model of several classes also "present".
         """
         found: dict[str, Any] = {"file": self.name}
-        if self.true is not None:
-            found["true"] = self.true
+        true = next((t for t in (self.true, self.true_classes, self.true_numbers) if t is not None), None)
+        if true is not None:
+            found["true"] = list(true) if isinstance(true, tuple) else true
         if self.numbers is not None:
             return {**found, "numbers": dict(self.numbers)}
         if self.probabilities is None:
             return {**found, "error": self.error}
         if self.true is not None:
             found["correct"] = self.correct
+        if self.thresholds is not None:
+            found["present"] = list(self.present(thresholds))
         ranked = [{"class": self.classes[i], "index": i, "probability": p} for i, p in self.ranked(k)]
         return {**found, "predictions": ranked}
 

@@ -1,14 +1,19 @@
-"""Score a probe on frozen features of a model: `patchword evaluate --probe`."""
+"""What a probe is fitted to and scored on: `patchword evaluate --probe`. `runs/probing.py` fits it."""
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchword import machine
+import numpy as np
+from numpy.typing import NDArray
+
 from patchword.checkpoints.card import broken_notes
-from patchword.data.dataset import Dataset
+from patchword.data.dataset import Dataset, Split
+from patchword.data.loader import Failure
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, ImageError, SettingsError, near_text, plural
+from patchword.images.preprocess import Preprocess
 from patchword.inference.engine import Output
 from patchword.inference.evaluate import (
     Evaluation,
@@ -20,22 +25,29 @@ from patchword.inference.evaluate import (
     without_trained,
 )
 from patchword.inference.model import Model
+from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
-from patchword.probes.cache import FeatureCache
-from patchword.probes.features import Features, feature_text
-from patchword.probes.fit import PROBES, ProbeKind, ProbeReport, feature_pair, fit_probe
+from patchword.probes.fit import ProbeReport, require_classes
+from patchword.probes.kinds import PROBES, TRAINED, ProbeKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
-    """kind: "knn" or "linear". k: neighbours of k-NN; None for 20, or fewer with few images per class. cache: keep features.
+    """Which probe, and how it is fitted.
 
-    Raises: SettingsError for an unknown kind, a k below 1, or a k for a linear probe.
+    k: neighbours of "knn"; None for 20, or fewer with few images per class. cache: keep features. epochs, seed: of a probe that is
+    trained in several passes ("attentive", "dino-linear", "mae-linear"); None for its own number, and 0. say: called with
+    what the user should know before a long computation.
+
+    Raises: SettingsError for an unknown kind, a value below the least, or an option that this probe does not have.
     """
 
     kind: ProbeKind
     k: int | None = None
     cache: bool = True
+    epochs: int | None = None
+    seed: int | None = None
+    say: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in PROBES:
@@ -44,18 +56,37 @@ class ProbeRequest:
                 f"use one of: {', '.join(PROBES)}",
             )
         if self.k is not None and self.kind != "knn":
-            raise SettingsError(f"k is {self.k}, but a {self.kind} probe has no k", "remove k, or use knn")
-        if self.k is not None and self.k < 1:
-            raise SettingsError(f"k is {self.k}", "set k to a whole number of at least 1")
+            why = "always uses k 20" if self.kind == "dino-knn" else "has no k"
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise SettingsError(
+                f"k is {self.k}, but {article} {self.kind} probe {why}", "remove k, or use knn"
+            )
+        for name, least in (("k", 1), ("epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and name != "k" and self.kind not in TRAINED:
+                raise SettingsError(
+                    f"{name} is {value}, but the {self.kind} probe has no {name}: it is not trained in passes",
+                    f"remove {name}, or use one of: {', '.join(TRAINED)}",
+                )
+            if value is not None and value < least:
+                raise SettingsError(f"{name} is {value}", f"set {name} to a whole number of at least {least}")
 
 
-def probe_request(probe: str | None, k: int | None, cache: bool) -> ProbeRequest | None:
+def probe_request(
+    probe: str | None,
+    k: int | None,
+    cache: bool,
+    epochs: int | None = None,
+    seed: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ProbeRequest | None:
     """The request of these options; None without a probe. Raises: SettingsError for options of a probe without one."""
     if probe is not None:
-        return ProbeRequest(kind=probe, k=k, cache=cache)  # type: ignore[arg-type]
-    given = f"--k {k}" if k is not None else "" if cache else "--no-cache"
-    if given:
-        raise SettingsError(f"{given} only applies to a probe", "add --probe, or remove it")
+        return ProbeRequest(kind=probe, k=k, cache=cache, epochs=epochs, seed=seed, say=say)  # type: ignore[arg-type]
+    given = [f"--{name} {v}" for name, v in (("k", k), ("epochs", epochs), ("seed", seed)) if v is not None]
+    if given or not cache:
+        option = given[0] if given else "--no-cache"
+        raise SettingsError(f"{option} only applies to a probe", "add --probe, or remove it")
     return None
 
 
@@ -79,94 +110,114 @@ def open_for_probe(
     return dataset
 
 
-def evaluate_probe(
-    model: Model, dataset: Dataset, probe: ProbeRequest, request: EvaluationRequest | None = None
-) -> Evaluation:
-    """Fit a probe to the training split and score it on another one. The model's own head, if any, is ignored.
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a probe is fitted to and scored on.
 
-    Images of the scored split that the model or the probe was trained on are skipped and counted, as in `evaluate`.
-    Raises: DataError if there is no training split, if it has one class, or if no image is left to score; SettingsError.
+    split: to score, without the images the model was trained on unless `keep`; overlap: those, `of` all images of the chosen split.
     """
-    request = request or EvaluationRequest()
-    model.feature("embedding")  # refuses a backbone that was initialised randomly
+
+    model: Model
+    dataset: Dataset
+    split: Split
+    overlap: Overlap | None
+    keep: bool
+    of: int
+    preprocess: Preprocess
+
+
+def set_up(model: Model, dataset: Dataset, request: EvaluationRequest) -> Setup:
+    """Choose what is scored. Raises: DataError if no image is left; CheckpointError for a backbone that was drawn at random."""
+    model.part(choose_part(model.config))  # refuses a backbone that was initialised randomly
+    require_classes(dataset.training.labels)
     chosen = choose_split(dataset, request.split)
     keep = request.include_trained or chosen.name == "train"
     split, overlap = without_trained(dataset, chosen, model, keep=keep)
-    cache = FeatureCache() if probe.cache else None
-    train, scored = feature_pair(
-        model.vit,
-        model.preprocess.with_range(request.value_range),
-        replace(dataset, splits={"train": dataset.training, "val": split}),
-        workers=machine.granted_threads(),
-        device=model.device,
-        cache=cache,
-        batch_size=request.batch_size,
-        progress=request.progress,
+    return Setup(
+        model=model,
+        dataset=dataset,
+        split=split,
+        overlap=overlap,
+        keep=keep,
+        of=len(chosen),
+        preprocess=model.preprocess.with_range(request.value_range),
     )
-    if not keep:
-        scored, overlap = _without_fitted(train, scored, overlap, len(chosen), dataset.path)
-    if not len(scored):
+
+
+def without_fitted(
+    setup: Setup, fitted: Collection[bytes], contents: Sequence[bytes]
+) -> tuple[list[int], Overlap | None]:
+    """Which of the images to score the probe was not fitted to, by content; and how many images are not held out.
+
+    Raises: DataError if none is left.
+    """
+    path = setup.dataset.path
+    if not contents:
         raise DataError(
-            f"{dataset.path}: cannot read any of the {plural(len(split), 'image')} of {split.name}",
+            f"{path}: cannot read any of the {plural(len(setup.split), 'image')} of {setup.split.name}",
             "fix the images, or choose another split",
         )
-    fitted = fit_probe(probe.kind, train, scored, len(dataset.classes), k=probe.k)
-    tally = Tally(split, dataset.classes, model.preprocess.with_range(request.value_range))
-    for failure in scored.failures:
-        tally.add(Output(index=failure.index, name=failure.name, error=ImageError(failure.reason)))
-    for index, logits in zip(scored.indices.tolist(), fitted.logits, strict=True):
-        tally.add(Output(index=index, name=split.names[index], values=logits))
-    found = tally.evaluation(dataset.path, str(model.report.path))
-    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
-    notes += [*not_held_out(dataset, split), *(cache.notes if cache else ())]
-    notes += _skipped(train)
-    if not fitted.converged:
-        notes.append("the linear probe did not converge: more iterations could change its score slightly")
-    report = ProbeReport(
-        kind=probe.kind,
-        feature=feature_text(model.vit),
-        images=len(train),
-        unreadable=tuple({"name": f.name, "reason": f.reason} for f in train.failures),
-        cached=train.cached + scored.cached,
-        computed_of=len(dataset.training) + len(split),
-        cache=str(cache.folder) if cache else "",
-        seconds=train.seconds + scored.seconds,
-        k=fitted.k,
-        penalty=fitted.penalty,
-        converged=fitted.converged,
-    )
-    images = len(scored) + len(scored.failures)
-    return replace(found, images=images, notes=tuple(notes), trained_on=overlap, probe=report)
-
-
-def _skipped(train: Features) -> list[str]:
-    """A note of the unreadable training images, if there are any."""
-    if not train.failures:
-        return []
-    first, count = train.failures[0], plural(len(train.failures), "unreadable image")
-    return [f"{count} of train skipped, such as {first.name}: {first.reason}"]
-
-
-def _without_fitted(
-    train: Features, scored: Features, overlap: Overlap | None, of: int, path: str
-) -> tuple[Features, Overlap | None]:
-    """Remove images whose files are also in the training split. Raises: DataError if none is left."""
-    fitted = set(train.contents)
-    rest = [i for i, content in enumerate(scored.contents) if content not in fitted]
-    removed = len(scored) - len(rest)
+    known = set(fitted)
+    rest = [i for i, content in enumerate(contents) if setup.keep or content not in known]
+    removed = len(contents) - len(rest)
     if not removed:
-        return scored, overlap
+        return rest, setup.overlap
     if not rest:
         raise DataError(
             f"{path}: all {removed} images to score are also training images of the probe",
             "use images that are not in train, or score these anyway with --include-trained",
         )
-    images = removed + (overlap.images if overlap else 0)
-    less = replace(
-        scored,
-        values=scored.values[rest],
-        labels=scored.labels[rest],
-        indices=scored.indices[rest],
-        contents=tuple(scored.contents[i] for i in rest),
+    images = removed + (setup.overlap.images if setup.overlap else 0)
+    return rest, Overlap(images=images, of=setup.of, scored=False)
+
+
+def scored_probe(
+    setup: Setup,
+    report: ProbeReport,
+    *,
+    indices: Sequence[int],
+    logits: NDArray[np.float32],
+    failures: Sequence[Failure],
+    overlap: Overlap | None,
+    notes: Sequence[str],
+    fitted_labels: NDArray[np.int64],
+) -> Evaluation:
+    """The evaluation of logits [M, C] of these images of the split. fitted_labels: of the images that the probe was fitted to."""
+    dataset, split, model = setup.dataset, setup.split, setup.model
+    tally = Tally(split, dataset.classes, setup.preprocess)
+    for failure in failures:
+        tally.add(Output(index=failure.index, name=failure.name, error=ImageError(failure.reason)))
+    for index, row in zip(indices, logits, strict=True):
+        tally.add(Output(index=index, name=split.names[index], values=row))
+    found = tally.evaluation(dataset.path, str(model.report.path))
+    said = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    said += [*not_held_out(dataset, split), *notes, *_unlearned(setup, indices, fitted_labels)]
+    return replace(
+        found,
+        images=len(indices) + len(failures),
+        notes=tuple(said),
+        trained_on=overlap,
+        probe=report,
     )
-    return less, Overlap(images=images, of=of, scored=False)
+
+
+def _unlearned(setup: Setup, indices: Sequence[int], fitted_labels: NDArray[np.int64]) -> list[str]:
+    """A note of scored images whose class has no readable training image."""
+    classes = setup.dataset.classes
+    labels = setup.split.labels[np.asarray(indices, np.int64)]
+    lost = labels[~np.isin(labels, fitted_labels)]
+    if not len(lost):
+        return []
+    names = ", ".join(repr(classes[i]) for i in np.unique(lost)[:3])
+    more = ", …" if len(np.unique(lost)) > 3 else ""
+    return [
+        f"{plural(len(lost), 'scored image')} can only be wrong: no readable training image is of class {names}{more}"
+    ]
+
+
+def skipped_note(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """A note of the unreadable training images (name, reason), if there are any."""
+    if not skipped:
+        return []
+    (name, reason), count = skipped[0], plural(len(skipped), "unreadable image")
+    return [f"{count} of train skipped, such as {name}: {reason}"]

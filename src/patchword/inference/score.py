@@ -13,12 +13,16 @@ from patchword import metrics
 from patchword.data.align import unknown_classes
 from patchword.data.contents import count_in, unpack
 from patchword.data.request import OpenRequest
+from patchword.data.targets import TaskKind
 from patchword.data.truth import Matched, Truth, match, read_truth
+from patchword.data.truth_targets import read_target_truth
 from patchword.errors import DataError, plural
 from patchword.inference.evaluate import TOP5_ABOVE, Overlap, one_class_only
 from patchword.inference.inputs import named
 from patchword.inference.model import Model
-from patchword.inference.prediction import Prediction
+from patchword.inference.prediction import Prediction, without_thresholds
+from patchword.inference.score_targets import TargetScore, TargetScorer
+from patchword.inference.target_scores import DEFAULT_THRESHOLD, Thresholds
 from patchword.python_words import in_python
 
 
@@ -173,23 +177,69 @@ def score(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
+    target_column: str | None = None,
     ignore_unknown_classes: bool = False,
-) -> Score:
-    """Score predictions against a table (CSV, TSV, JSON lines, Parquet) of image names and true classes.
+    thresholds: Thresholds = DEFAULT_THRESHOLD,
+) -> Score | TargetScore:
+    """Score predictions against a table (CSV, TSV, JSON lines, Parquet) of image names and true classes or numbers.
 
     An image is found in the table by its path, else by its unique file name; images without a row, and rows without an
     image, are listed in `Score.notes`. The score covers every labelled image, also those that the model was trained
     on; `evaluate` excludes them. ignore_unknown_classes: skip images of classes that the model has not.
+    label_separator, target_column: as `train` has them; without them, columns with the names of the model's classes or numbers
+    are taken. thresholds: from which probability a class counts as present, or "best", of a model of several classes.
     Raises: DataError if the table cannot be used, names none of the images, or has unknown classes.
     """
     found = tuple(predictions)
     if not found:
         raise DataError("there are no predictions to score", "predict at least one image")
-    names = [prediction.name for prediction in found]
-    truth = read_truth(labels, OpenRequest(image_column=image_column, label_column=label_column))
-    scorer = Scorer(truth, names, found[0].classes, ignore_unknown=ignore_unknown_classes)
+    request = OpenRequest(
+        image_column=image_column,
+        label_column=label_column,
+        label_separator=label_separator,
+        target_column=target_column,
+    )
+    scorer = make_scorer(
+        labels,
+        request,
+        [prediction.name for prediction in found],
+        _kind(found),
+        found[0].classes,
+        ignore_unknown=ignore_unknown_classes,
+        thresholds=thresholds,
+    )
+    if thresholds == "best" and found[0].thresholds == ():
+        raise without_thresholds()
     with_truth = tuple(map(scorer.add, found))
     return dataclasses.replace(scorer.score(), predictions=with_truth)
+
+
+def _kind(predictions: Sequence[Prediction]) -> TaskKind:
+    if any(prediction.numbers is not None for prediction in predictions):
+        return "number"
+    return "single" if predictions[0].thresholds is None else "multi"
+
+
+def make_scorer(
+    labels: str | Path,
+    request: OpenRequest,
+    names: Sequence[str],
+    kind: TaskKind,
+    outputs: Sequence[str],
+    *,
+    ignore_unknown: bool = False,
+    thresholds: Thresholds = DEFAULT_THRESHOLD,
+) -> Scorer | TargetScorer:
+    """What scores predictions of this kind against the table `labels`. Raises: DataError if it cannot be used."""
+    if kind != "single":
+        table = read_target_truth(labels, request, kind, outputs)
+        return TargetScorer(table, names, outputs, ignore_unknown=ignore_unknown, thresholds=thresholds)
+    asked = {"--label-separator": request.label_separator, "--target-column": request.target_column}
+    for option, value in asked.items():
+        if value is not None:
+            raise DataError(f"{option} {value}, but the model gives one class per image", f"remove {option}")
+    return Scorer(read_truth(labels, request), names, outputs, ignore_unknown=ignore_unknown)
 
 
 def trained_among(model: Model, sources: Sequence[Any], max_pixels: int) -> Overlap | None:

@@ -130,7 +130,7 @@ class MAE(nn.Module):
 
     def errors(self, images: Tensor, noise: Tensor) -> Tensor:
         """The error of each image, averaged over its hidden patches: images [B, C, H, W], noise [B, N] → [B]."""
-        self._require_whole_patches(images)
+        self.require_whole_patches(images)
         masking = self.masking(noise)
         grid = self.vit.layout(images).grid
         predicted = self.decoder.hidden(self.encode(images, masking), masking, grid)
@@ -145,7 +145,8 @@ class MAE(nn.Module):
         """What the decoder is to predict for patches [..., V]: their pixels, or those standardised in each patch."""
         return standardise(patches) if self.config.norm_targets else patches
 
-    def _require_whole_patches(self, images: Tensor) -> None:
+    def require_whole_patches(self, images: Tensor) -> None:
+        """Raises: SettingsError if images [B, C, H, W] cannot be cut into patches."""
         size, (rows, columns) = tuple(images.shape[-2:]), self.vit.config.patch.size
         if size[0] % rows or size[1] % columns:
             raise SettingsError(

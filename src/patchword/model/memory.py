@@ -17,11 +17,11 @@ _FLOAT = 4
 
 
 def held_bytes(config: ViTConfig, method: str, *, frozen: bool = False) -> int:
-    """Parameters, their gradients, the averaged copy, and the optimiser's state (one value per weight with Muon or SGD, two with AdamW).
+    """Parameters, their gradients, the averaged copy, and the optimiser's state (one value per weight with Muon, SGD or LARS, two with AdamW).
 
     frozen: only the parameters and the averaged copy, because almost nothing is trained.
     """
-    return _FLOAT * cost(config).parameters * (2 if frozen else 4 if method in ("muon", "sgd") else 5)
+    return _FLOAT * cost(config).parameters * (2 if frozen else 4 if method in ("muon", "sgd", "lars") else 5)
 
 
 def step_bytes(config: ViTConfig, view: Size, precision: Precision) -> int:

@@ -322,6 +322,16 @@ class ViT(nn.Module):
         parts["patches"] = parts["patches"].reshape(len(tokens), *layout.grid, -1)
         return parts
 
+    def pooled(self, layers: Sequence[Tensor], layout: TokenLayout, *, normed: bool = True) -> Tensor:
+        """Pool tokens [B, N, D] of the blocks that pooling reads, as the head does: [B, pooled_dim].
+
+        normed: apply the norm that comes after pooling, if there is one.
+        """
+        pooled: Tensor = self.pool(layers, layout)
+        if self.config.head.distilled and self.head is None:
+            pooled = layers[-1][:, :2].mean(dim=1)
+        return self.pooled_norm(pooled) if normed else pooled
+
     @torch.no_grad()
     def attention_maps(
         self, images: Tensor, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
@@ -421,10 +431,7 @@ class ViT(nn.Module):
 
     def _embedding(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
         """Pool, normalise and apply the pre-logits layer, if any: [B, embed_dim]."""
-        pooled = self.pool(layers, layout)
-        if self.config.head.distilled and self.head is None:
-            pooled = layers[-1][:, :2].mean(dim=1)
-        embedding: Tensor = self.pooled_norm(pooled)
+        embedding = self.pooled(layers, layout)
         return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
 
     def _outputs(self, images: Tensor) -> dict[str, Tensor]:

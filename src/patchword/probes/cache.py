@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ MAX_BYTES = 4 << 30
 HASH_BYTES = 16
 _FORMAT = "patchword-features-1"
 
-Rows = NDArray[np.float32]
+# Float32, or float16 of patch tokens.
+Rows = NDArray[Any]
 
 
 class FeatureCache:
@@ -102,7 +104,7 @@ def _bytes_of(hashes: Sequence[bytes], rows: Rows) -> bytes:
     from safetensors.numpy import save
 
     table = np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
-    values = np.ascontiguousarray(rows, np.float32)
+    values = np.ascontiguousarray(rows)
     about = {"format": _FORMAT, "checksum": _checksum(table, values)}
     content: bytes = save({"hashes": table, "rows": values}, about)
     return content

@@ -1,4 +1,4 @@
-"""The input of a frozen model's head, for every image of a split, computed once and cached.
+"""What a probe reads of a frozen model, for every image of a split, computed once and cached.
 
 Images take the path of prediction: `data/loader.iterate`, the model's own preprocessing, evaluation mode.
 """
@@ -22,7 +22,8 @@ from patchword.data.pool import in_order
 from patchword.errors import CheckpointError, NotEnoughMemory, is_out_of_memory
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
-from patchword.probes.cache import HASH_BYTES, FeatureCache
+from patchword.probes.cache import HASH_BYTES, FeatureCache, Rows
+from patchword.probes.parts import HEAD, Part, feature_text
 
 Progress = Callable[[int, int], None]
 _BATCH_CPU, _BATCH_GPU = 8, 64
@@ -36,11 +37,11 @@ _VERSION = 1
 class Features:
     """Features of the readable images of a split.
 
-    values [N, D] float32; labels, indices [N]: of their images in the split. contents: a hash of each file, or of each
+    values [N, D] float32, or float16 of patch tokens, which are flattened; labels, indices [N]: of their images in the split. contents: a hash of each file, or of each
     array. failures: unreadable images. cached: how many rows came from the cache. seconds: the time for all of it.
     """
 
-    values: NDArray[np.float32]
+    values: Rows
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
     contents: tuple[bytes, ...]
@@ -50,27 +51,6 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.values)
-
-
-def feature_text(vit: ViT) -> str:
-    """What the head of this model reads, such as "the class token after the final norm"."""
-    head = vit.config.head
-    text = head.pool.words()
-    if head.distilled and vit.head is None:
-        text = "the mean of the class and distillation tokens"
-    text += " after the final norm" if head.norm in ("tokens", "pooled") else ""
-    text += ", then the pre-logits layer" if head.pre_logits else ""
-    return text + (", then the projection" if head.projection else "")
-
-
-def feature_dim(vit: ViT) -> int:
-    return vit.config.head.projection or vit.config.embed_dim
-
-
-def head_input(vit: ViT, images: Tensor) -> Tensor:
-    """What the classification head reads: images [B, C, H, W] → [B, D]. Of a distilled model, what its first head reads."""
-    embedding: Tensor = vit.embed(images)
-    return embedding if vit.projection is None else vit.projection(embedding)
 
 
 def features(
@@ -83,19 +63,20 @@ def features(
     cache: FeatureCache | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    part: Part = HEAD,
 ) -> Features:
     """Compute the features of a split, or take them from the cache.
 
     vit: on `device`; its weights and mode are unchanged afterwards. cache: None to compute all. Equal files are computed once.
-    progress: called with (images done, images of the split).
+    part: what to read. progress: called with (images done, images of the split).
     Raises: CheckpointError if the model's output is NaN or infinite; NotEnoughMemory.
     """
     start = time.perf_counter()
     contents = hashes_of(split, size=HASH_BYTES)
-    key, dim = "", feature_dim(vit)
-    known: dict[bytes, NDArray[np.float32]] = {}
+    key, dim = "", part.length(vit, preprocess)
+    known: dict[bytes, Rows] = {}
     if cache is not None:
-        key = _key(vit, preprocess, device)
+        key = _key(vit, preprocess, device, part)
         known = cache.read(key, dim, {content for content in contents if content is not None})
     cached = sum(content in known for content in contents)
     missing = _missing(contents, known)
@@ -109,6 +90,7 @@ def features(
         batch_size=batch_size,
         progress=progress,
         done=cached,
+        part=part,
     )
     fresh = {content: new[i] for i in missing if i in new and (content := contents[i]) is not None}
     if cache is not None:
@@ -124,7 +106,7 @@ def features(
             unreadable[index] = Failure(index=index, name=split.names[index], reason=reasons[content])
     chosen = [content for i in good if (content := contents[i]) is not None]
     return Features(
-        values=np.stack([known[c] for c in chosen]) if good else np.empty((0, dim), np.float32),
+        values=np.stack([known[c] for c in chosen]) if good else np.empty((0, dim), part.dtype(vit)),
         labels=split.labels[np.array(good, np.int64)],
         indices=np.array(good, np.int64),
         contents=tuple(chosen),
@@ -134,7 +116,7 @@ def features(
     )
 
 
-def _missing(contents: list[bytes | None], known: dict[bytes, NDArray[np.float32]]) -> list[int]:
+def _missing(contents: list[bytes | None], known: dict[bytes, Rows]) -> list[int]:
     """The images to compute: of equal ones, the first."""
     found: list[int] = []
     seen: set[bytes] = set()
@@ -156,13 +138,14 @@ def _computed(
     batch_size: int | None,
     progress: Progress | None,
     done: int,
-) -> tuple[dict[int, NDArray[np.float32]], list[Failure]]:
+    part: Part,
+) -> tuple[dict[int, Rows], list[Failure]]:
     """Features by index in the split, and the unreadable images."""
-    found: dict[int, NDArray[np.float32]] = {}
+    found: dict[int, Rows] = {}
     failures: list[Failure] = []
-    with _frozen(vit):
+    with frozen(vit):
         size = batch_size or (_BATCH_CPU if device.type == "cpu" else _BATCH_GPU)
-        for chunk, batch, values in _batches(vit, preprocess, split, indices, size, workers, device):
+        for chunk, batch, values in _batches(vit, preprocess, split, indices, size, workers, device, part):
             failures += [Failure(index=chunk[f.index], name=f.name, reason=f.reason) for f in batch.failures]
             done += len(batch.indices) + len(batch.failures)
             if batch.indices:
@@ -173,7 +156,7 @@ def _computed(
     return found, failures
 
 
-Computed = tuple[list[int], ReadBatch, NDArray[np.float32]]
+Computed = tuple[list[int], ReadBatch, Rows]
 
 
 def _batches(
@@ -184,6 +167,7 @@ def _batches(
     size: int,
     workers: int,
     device: torch.device,
+    part: Part,
 ) -> Iterator[Computed]:
     """Batches with their features; a batch counts its images from the start of `indices`, here a chunk of them.
 
@@ -196,7 +180,7 @@ def _batches(
         named = (Named(name=split.names[i], source=partial(split.source, i)) for i in chunk)
         for batch in iterate(named, preprocess, size, readers, split.max_pixels):
             with torch.inference_mode():
-                yield chunk, batch, _forward(vit, batch.images.to(device, dtype))
+                yield chunk, batch, _forward(vit, batch.images.to(device, dtype), part)
 
     if device.type != "cpu":
         yield from run(indices, workers)
@@ -212,12 +196,13 @@ def _batches(
         torch.set_num_threads(before)
 
 
-def _forward(vit: ViT, images: Tensor) -> NDArray[np.float32]:
+def _forward(vit: ViT, images: Tensor, part: Part) -> Rows:
+    """Values [B, D]; patch tokens are flattened."""
     if not len(images):  # every file was unreadable
-        return np.empty((0, feature_dim(vit)), np.float32)
+        return np.empty((0, 0), np.float32)
     try:
-        values: NDArray[np.float32] = head_input(vit, images).float().cpu().numpy()
-        return values
+        values: Rows = part.read(vit, images).flatten(1).float().cpu().numpy()
+        return values.astype(part.dtype(vit), copy=False)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -227,7 +212,7 @@ def _forward(vit: ViT, images: Tensor) -> NDArray[np.float32]:
         ) from error
 
 
-def _check(values: NDArray[np.float32], names: list[str]) -> None:
+def _check(values: Rows, names: list[str]) -> None:
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
         raise CheckpointError(
@@ -237,7 +222,7 @@ def _check(values: NDArray[np.float32], names: list[str]) -> None:
 
 
 @contextmanager
-def _frozen(vit: ViT) -> Iterator[None]:
+def frozen(vit: ViT) -> Iterator[None]:
     """Evaluation mode, and each module's own mode afterwards."""
     training = [module for module in vit.modules() if module.training]
     vit.eval()
@@ -248,12 +233,14 @@ def _frozen(vit: ViT) -> Iterator[None]:
             module.training = True
 
 
-def _key(vit: ViT, preprocess: Preprocess, device: torch.device) -> str:
+def _key(vit: ViT, preprocess: Preprocess, device: torch.device, part: Part) -> str:
     """Identifies the weights below the head, the preprocessing, the feature, and the arithmetic."""
     digest = hashlib.blake2b(digest_size=16)
     shape = {f.name: getattr(vit.config, f.name) for f in fields(vit.config) if f.name != "head"}
     head = vit.config.head
-    read = (head.pool, head.norm, head.pre_logits, head.projection, feature_text(vit))
+    read: tuple[object, ...] = (head.pool, head.norm, head.pre_logits, head.projection, feature_text(vit))
+    if part.kind != "head":
+        read = (head.norm, part.kind, part.class_layers, part.mean, part.dtype(vit).__name__)
     digest.update(repr((_VERSION, shape, read, preprocess, device.type)).encode())
     for name, tensor in sorted(vit.state_dict().items()):
         if name.startswith(("head.", "head_distillation.")):

@@ -1,8 +1,8 @@
 """Fit a probe to features, and the score that training must not fall below."""
 
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,23 +10,28 @@ from numpy.typing import NDArray
 
 from patchword import metrics
 from patchword.data.dataset import Dataset
-from patchword.errors import DataError, SettingsError
+from patchword.errors import DataError, SettingsError, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
 from patchword.probes.cache import FeatureCache
-from patchword.probes.features import Features, Progress, feature_dim, features
-from patchword.probes.knn import default_k, knn_votes
+from patchword.probes.features import Features, Progress, features
+from patchword.probes.kinds import ProbeKind
+from patchword.probes.knn import TEMPERATURE, K, default_k, knn_votes
 from patchword.probes.linear import fit_linear
+from patchword.probes.parts import HEAD, Part, feature_dim
 
-ProbeKind = Literal["knn", "linear"]
-PROBES: tuple[ProbeKind, ...] = ("knn", "linear")
 # The logarithm of no votes at all.
 _LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
-    """What was fitted. feature: what the probe reads. images: of the training split; unreadable: names and reasons of others.
+    """What was fitted. name: the kind, and the epochs if they are not the published ones. source: of a published protocol.
+
+    feature: what the probe reads, as text; layer, pooling, norm: the same in parts. images: of the training split; unreadable:
+    names and reasons of others. settings: how the probe was fitted, by name. scaled: departures from the published protocol.
+    parameters: how many numbers of each part of the probe were fitted to these images; it has no others. seed: of a probe
+    that draws random numbers.
 
     k: neighbours, of k-NN. penalty: L2, of the mean loss of the linear probe, on standardised features. converged: whether
     that fit ended before its limit of iterations. cached: how many of the `computed_of` images, of both splits, had their features
@@ -41,6 +46,15 @@ class ProbeReport:
     computed_of: int
     cache: str
     seconds: float
+    name: str = ""
+    source: str = ""
+    layer: str = ""
+    pooling: str = ""
+    norm: str = ""
+    settings: Mapping[str, float | str] = field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    seed: int | None = None
     k: int | None = None
     penalty: float | None = None
     converged: bool = True
@@ -48,32 +62,65 @@ class ProbeReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """logits [M, C] of the scored images; of k-NN, the logarithms of the shares of votes."""
+    """logits [M, C] of the scored images; of k-NN, the logarithms of the shares of votes. Others: as in `ProbeReport`."""
 
     logits: NDArray[np.float32]
+    name: str = ""
+    source: str = ""
+    settings: Mapping[str, float | str] = field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
     k: int | None = None
     penalty: float | None = None
     converged: bool = True
 
 
+DINO_KNN = "Caron et al. 2021 (arXiv 2104.14294), facebookresearch/dino eval_knn.py"
+
+
 def fit_probe(
     kind: ProbeKind, train: Features, scored: Features, num_classes: int, *, k: int | None = None
 ) -> Fitted:
-    """Fit to the training features and compute logits of the others.
+    """Fit "knn", "linear" or "dino-knn" to the training features and compute logits of the others.
 
     Raises: SettingsError for a k above the number of training images; DataError for training images of one class.
     """
+    require_classes(train.labels)
     if kind == "linear":
         probe = fit_linear(train.values, train.labels, num_classes)
-        return Fitted(logits=probe.logits(scored.values), penalty=probe.penalty, converged=probe.converged)
-    if len(np.unique(train.labels)) < 2:
+        return Fitted(
+            logits=probe.logits(scored.values),
+            name=kind,
+            settings={"penalty": probe.penalty},
+            parameters={"weight": probe.weight.size, "bias": probe.bias.size},
+            penalty=probe.penalty,
+            converged=probe.converged,
+        )
+    chosen = K if kind == "dino-knn" else default_k(train.labels) if k is None else k
+    if kind == "dino-knn" and len(train) < K:
+        raise SettingsError(
+            f"dino-knn votes among {K} neighbours, but there are {plural(len(train), 'training image')}",
+            f"use --probe knn --k {default_k(train.labels)}, or at least {K} training images",
+        )
+    votes = knn_votes(train.values, train.labels, scored.values, num_classes, k=chosen)
+    return Fitted(
+        logits=np.log(votes.clip(_LEAST_SHARE)).astype(np.float32),
+        name=kind,
+        source=DINO_KNN if kind == "dino-knn" else "",
+        settings={"k": chosen, "temperature": TEMPERATURE, "features": "scaled to length 1"},
+        k=chosen,
+    )
+
+
+def require_classes(labels: NDArray[np.int64]) -> None:
+    """Raises: DataError if the labels are of fewer than two classes."""
+    present = len(np.unique(labels))
+    if present < 2:
         raise DataError(
-            "a probe needs training images of at least two classes, and these are of one",
+            "a probe needs training images of at least two classes, and these are of "
+            + ("one" if present else "none"),
             "add class folders, or choose other data",
         )
-    chosen = default_k(train.labels) if k is None else k
-    votes = knn_votes(train.values, train.labels, scored.values, num_classes, k=chosen)
-    return Fitted(logits=np.log(votes.clip(_LEAST_SHARE)).astype(np.float32), k=chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +211,7 @@ def feature_pair(
     cache: FeatureCache | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    part: Part = HEAD,
 ) -> tuple[Features, Features]:
     """Features of the training and the evaluation split. Arguments and errors as of `features` and `floor`."""
     splits = (dataset.training, dataset.evaluation)
@@ -186,6 +234,7 @@ def feature_pair(
                 cache=cache,
                 batch_size=batch_size,
                 progress=report,
+                part=part,
             )
         )
     return found[0], found[1]

@@ -96,9 +96,9 @@ def _chosen_penalty(
 ) -> float:
     """The penalty with the lowest loss on held-out folds; the strongest of equal ones."""
     if len(labels) > _CHOSEN_ON:
-        some = _places_in_class(labels).argsort(kind="stable")[:_CHOSEN_ON]  # classes evenly
+        some = places_in_class(labels).argsort(kind="stable")[:_CHOSEN_ON]  # classes evenly
         values, labels, share = values[some], labels[some], share[some]
-    fold = _places_in_class(labels) % FOLDS
+    fold = places_in_class(labels) % FOLDS
     # A class of one image is never held out: the rest could not learn it.
     fold[np.bincount(labels, minlength=count)[labels] == 1] = FOLDS
     splits = [(~out, out) for out in (fold == held for held in range(FOLDS))]
@@ -122,7 +122,7 @@ def _chosen_penalty(
     return best
 
 
-def _places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def places_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The number of each image among those of its class, [N]."""
     order = labels.argsort(kind="stable")
     starts = np.concatenate(([0], np.cumsum(np.bincount(labels))[:-1]))

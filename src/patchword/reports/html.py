@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
-from patchword.reports import advice, curves, sections, watching
+from patchword.reports import advice, curves, detection, sections, watching
 from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
@@ -85,10 +85,11 @@ def _environment() -> Environment:
 
 def page(run: RunFiles) -> dict[str, Any]:
     """All values that the templates use, by section."""
-    # Scores of several classes or of numbers have their own section; the others are about one class per image.
+    # Scores of several classes, of numbers or of boxes have their own section; the others are about one class per image.
     kind = (run.evaluation or {}).get("task")
     pixels = run.evaluation if kind == "mae" else None
-    targets = run.evaluation if kind and not pixels else None
+    boxes = detection.section(run.evaluation) if kind == "detect" else None
+    targets = run.evaluation if kind and not pixels and not boxes else None
     evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not kind else None
     per_class = sections.per_class(run, evaluation)
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
@@ -100,6 +101,7 @@ def page(run: RunFiles) -> dict[str, Any]:
         "evaluation": evaluation,
         "targets": targets,
         "pixels": pixels,
+        "detection": boxes and boxes | {"worst": [with_safe_thumbnail(image) for image in boxes["worst"]]},
         "progress": sections.progress(run),
         "hints": sections.hints(run, evaluation),
         "charts": curves.charts(run),

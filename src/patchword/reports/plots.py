@@ -32,7 +32,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over epochs. `show` formats a y value; `ring` is a highlighted point."""
+    """Lines over epochs, or over `x_name`. `show` formats a y value; `ring` is a highlighted point.
+
+    `y_most`: no tick lies above it. `y_reach`: the axis ends there at the lowest, so that charts compare.
+    """
 
     title: str
     description: str
@@ -40,8 +43,10 @@ class Chart:
     show: Callable[[float], str]
     ring: Point | None = None
     y_most: float | None = None
+    y_reach: float = -math.inf
     from_zero: bool = False
     slug: str = field(default="chart")
+    x_name: str = "epoch"
 
 
 def svg(chart: Chart) -> Markup:
@@ -52,11 +57,12 @@ def svg(chart: Chart) -> Markup:
         return Markup("")
     last = max(x for x, _ in everything)
     lowest = 0.0 if chart.from_zero else min(y for _, y in everything)
-    y_ticks = ticks(lowest, max(y for _, y in everything), 5, most=chart.y_most)
+    highest = max(chart.y_reach, *(y for _, y in everything))
+    y_ticks = ticks(lowest, highest, 5, most=chart.y_most)
     place = _placing(last, y_ticks[0], y_ticks[-1])
     x_ticks = [tick for tick in ticks(0, last, 6, whole=True) if tick <= last] if last else []
     parts = [_frame(chart, x_ticks, y_ticks, place)]
-    parts += [_line(line, place, chart.show) for line in lines if line.points]
+    parts += [_line(line, place, chart) for line in lines if line.points]
     if chart.ring:
         x, y = place(*chart.ring)
         parts.append(f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
@@ -119,17 +125,19 @@ def _frame(
         x, _ = place(tick, y_ticks[0])
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 3}" text-anchor="middle">epoch</text>')
+    parts.append(
+        f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 3}" text-anchor="middle">{escape(chart.x_name)}</text>'
+    )
     return "".join(parts)
 
 
-def _line(line: Line, place: Callable[[float, float], Point], show: Callable[[float], str]) -> str:
+def _line(line: Line, place: Callable[[float, float], Point], chart: Chart) -> str:
     placed = [place(*point) for point in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
     parts = [f'<polyline class="{line.style}" points="{path}"/>']
     if (line.marks and len(placed) <= MAX_MARKS) or len(placed) == 1:
-        for (x, y), (epoch, value) in zip(placed, line.points, strict=True):
-            title = f"<title>{escape(line.name)}, epoch {epoch:g}: {show(value)}</title>"
+        for (x, y), (at, value) in zip(placed, line.points, strict=True):
+            title = f"<title>{escape(line.name)}, {escape(chart.x_name)} {at:g}: {chart.show(value)}</title>"
             parts.append(
                 f'<circle class="{line.style} mark" cx="{x:.1f}" cy="{y:.1f}" r="2.6">{title}</circle>'
             )

@@ -68,14 +68,14 @@ def draw_views(views: Sequence[TrainingView], title: Sequence[str]) -> Image.Ima
     large, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
     for i, text in enumerate(title):
         font, ink = (large, INK) if i == 0 else (small, FAINT)
-        draw.text((MARGIN, MARGIN + i * (LINE + 4)), _cut(text, font, width - 2 * MARGIN), ink, font)
+        draw.text((MARGIN, MARGIN + i * (LINE + 4)), cut(text, font, width - 2 * MARGIN), ink, font)
     for i, view in enumerate(views):
         x, y = MARGIN + i % COLUMNS * (cell[0] + MARGIN), top + i // COLUMNS * (cell[1] + MARGIN)
         page.paste(sources[i], (x, y))
         page.paste(shown[i], (x + left + GAP, y))
         below = y + height + 3
-        draw.text((x, below), _cut(_target(view), small, cell[0]), INK, small)
-        draw.text((x, below + LINE - 3), _cut(view.name, small, cell[0]), FAINT, small)
+        draw.text((x, below), cut(_target(view), small, cell[0]), INK, small)
+        draw.text((x, below + LINE - 3), cut(view.name, small, cell[0]), FAINT, small)
     return page
 
 
@@ -93,7 +93,7 @@ def _target(view: TrainingView) -> str:
     return ", ".join(f"{100 * share:.0f} % {name}" for name, share in view.shares.items())
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text, shortened at the end if it is wider than `width` pixels."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     if font.getlength(text) <= width:

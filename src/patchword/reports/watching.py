@@ -137,7 +137,21 @@ def groups(run: RunFiles) -> dict[str, Any] | None:
         return None
     total = sum(g.get("count") or 0 for g in found)
     trained = sum(g.get("count") or 0 for g in found if g.get("trainable"))
-    return {"rows": found, "total": total, "trained": trained}
+    rows = [
+        g
+        | {
+            "rate": _range(g.get("rates") or [g.get("lr")]),
+            "decay": _range(g.get("decays") or [g.get("weight_decay")]),
+        }
+        for g in found
+    ]
+    return {"rows": rows, "total": total, "trained": trained}
+
+
+def _range(values: list[Any]) -> str:
+    """ "1e-05 to 3e-05", or one number if both ends are equal."""
+    shown = [f"{value:.3g}" for value in values if _is_number(value)]
+    return " to ".join(dict.fromkeys(shown)) or "–"
 
 
 def floor(run: RunFiles, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:

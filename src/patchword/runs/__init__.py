@@ -71,8 +71,11 @@ def resume_folder(
     data: str | None = None,
     val: str | None = None,
     progress: "Progress | None" = None,
+    extend: int = 0,
 ) -> Run:
     """Resume an interrupted run from its last state. data, val: the images' new locations, if they have moved.
+
+    extend: epochs to add to a finished run with a "constant" schedule.
 
     For the folder of a `--folds` run, see `folds.resume`.
     """
@@ -86,8 +89,9 @@ def resume_folder(
     opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
     opening = replace(opening, val=_place_of_val(facts, opening.val, run_folder.path, val))
     dataset = open_data(place_of_data(facts, run_folder.path) if data is None else data, opening)
-    with _reported(run_folder.path, settings):
-        result = resume_run(dataset, run_folder, progress)
+    longer = replace(settings.schedule, epochs=settings.schedule.epochs + extend)
+    with _reported(run_folder.path, replace(settings, schedule=longer)):
+        result = resume_run(dataset, run_folder, progress, extend)
         return finish(result.folder, result.settings, dataset, result.skipped)
 
 

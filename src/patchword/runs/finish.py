@@ -69,6 +69,8 @@ def finish(
         )
         evaluation = replace(evaluation, training=training)
         _keep_temperature(folder / LAST, evaluation)
+    elif isinstance(evaluation, TargetEvaluation):
+        _keep_thresholds(folder / LAST, evaluation)
     text = to_json(evaluation.to_dict(), indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
@@ -119,3 +121,16 @@ def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
         return
     card, tensors = read_model(path)
     write_model(path, tensors, replace(card, temperature=evaluation.calibration.temperature))
+
+
+def _keep_thresholds(path: Path, evaluation: "TargetEvaluation") -> None:
+    """Write the best threshold of each class into the card of the weights, 0.5 for classes with too few images."""
+    from patchword.checkpoints.native import read_model, write_model
+    from patchword.inference.target_scores import DEFAULT_THRESHOLD
+
+    found = [output.get("threshold") for output in evaluation.outputs]
+    if all(threshold is None for threshold in found):
+        return
+    card, tensors = read_model(path)
+    thresholds = tuple(DEFAULT_THRESHOLD if t is None else float(t) for t in found)
+    write_model(path, tensors, replace(card, thresholds=thresholds))

@@ -1,12 +1,18 @@
 """The result of a pre-training run: its last scores, a gallery of reconstructions, the report."""
 
+import base64
+import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword.data.dataset import Dataset
-from patchword.errors import UserError
+from patchword.errors import UserError, plural
 from patchword.inference.evaluate_pixels import PixelEvaluation, verdict
+
+# Images of the gallery.
+SHOWN = 6
 
 if TYPE_CHECKING:
     from patchword.training.config import TrainSettings
@@ -47,4 +53,35 @@ def pixel_evaluation(folder: Path, settings: "TrainSettings", dataset: Dataset) 
         knn=last.get(KNN),
         start_knn=facts.get(START_KNN),
         notice=verdict(last[PIXELS], baselines),
+        pictures=_gallery(folder, dataset),
     )
+
+
+def _gallery(folder: Path, dataset: Dataset) -> list[dict[str, str]]:
+    """Reconstructions of some held-out images, always the same under the same masks, by the weights of the last epoch."""
+    from patchword.data.loader import Named
+    from patchword.explain.drawing.reconstruction import reconstruction_sheet
+    from patchword.explain.reconstruction import reconstruct_each
+    from patchword.inference.failures import Failures
+    from patchword.inference.load_mae import load_mae
+    from patchword.reports.sheet import draw_sheet
+    from patchword.training.runfolder import LAST
+
+    split = dataset.evaluation
+    rows = sorted({round(i * (len(split) - 1) / max(SHOWN - 1, 1)) for i in range(SHOWN)})
+    loaded = load_mae(folder / LAST)
+    named = [Named(name=split.names[row], source=partial(split.source, row)) for row in rows]
+    found = list(
+        reconstruct_each(
+            loaded.mae, loaded.card.preprocess, named, max_pixels=split.max_pixels, failures=Failures()
+        )
+    )
+    if not found:
+        return []
+    sheet = draw_sheet(reconstruction_sheet(found, folder.name, 0))
+    picture = io.BytesIO()
+    # Photographs in 256 colours would show bands; a JPEG of this quality does not.
+    sheet.convert("RGB").save(picture, "JPEG", quality=88)
+    data = f"data:image/jpeg;base64,{base64.b64encode(picture.getvalue()).decode()}"
+    text = f"Reconstructions of {plural(len(found), 'held-out image')} with the weights of the last epoch"
+    return [{"data": data, "text": text}]

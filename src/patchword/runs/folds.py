@@ -95,21 +95,34 @@ def train_folds(
     return _train(request, folder, progress, first)
 
 
+def extend_without_resume(extend: int) -> UserError:
+    """The error for epochs to add without a run to add them to."""
+    return UserError(
+        f"--extend {extend}, but no run to lengthen", "name it with --resume, or set the length with --epochs"
+    )
+
+
 def resume(
     folder: str | Path,
     *,
     data: str | None = None,
     val: str | None = None,
     progress: "Progress | None" = None,
+    extend: int = 0,
 ) -> Run:
     """Resume an interrupted run, or a run of folds with the fold that is unfinished.
 
-    data, val: the images' new locations, if they have moved.
+    data, val: the images' new locations, if they have moved. extend: epochs to add to a finished run, which is not of folds.
     """
     from patchword.training.runfolder import RunFolder
 
     if not (Path(folder) / FOLDS).is_file():
-        return resume_folder(folder, data=data, val=val, progress=progress)
+        return resume_folder(folder, data=data, val=val, progress=progress, extend=extend)
+    if extend:
+        raise UserError(
+            f"--extend {extend}, but {folder} was started with --folds; a run of folds cannot be extended",
+            "start a new one with more --epochs",
+        )
     if val is not None:
         raise UserError(f"--val {val}, but {folder} was started with --folds", "remove --val")
     plan = _read_plan(Path(folder))

@@ -38,7 +38,9 @@ def build(hint: Any, data: Any, where: str, path: str, text: Any = None) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _build_union(typing.get_args(hint), data, where, path, text)
     if origin is typing.Literal:
-        return _build_literal(typing.get_args(hint), data, where, path)
+        # "none" is a word here, as in --cache none, where other options read it as no value.
+        allowed = typing.get_args(hint)
+        return _build_literal(allowed, text if data is None and text in allowed else data, where, path)
     if origin is tuple:
         return _build_tuple(typing.get_args(hint), data, where, path)
     if dataclasses.is_dataclass(hint):

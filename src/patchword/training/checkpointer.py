@@ -12,6 +12,7 @@ from patchword.data.dataset import Dataset
 from patchword.training import runfolder
 from patchword.training.broken import Break
 from patchword.training.config import TrainSettings
+from patchword.training.extension import keep_plateau
 from patchword.training.runfolder import RunFolder
 from patchword.training.state import TrainingState
 from patchword.training.task import Task
@@ -53,6 +54,10 @@ class Checkpointer:
         """Before the first step: a model that is the best so far."""
         self._write(runfolder.BEST, state, scores, what)
         state.save(self.folder)
+
+    def before_cooldown(self, state: TrainingState) -> None:
+        """What a longer run goes on from."""
+        keep_plateau(state, self.folder)
 
     def within_epoch(self, state: TrainingState) -> None:
         """The state alone: it holds the weights too."""

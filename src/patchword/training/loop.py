@@ -21,6 +21,7 @@ from patchword.training.broken import Break, advised_rate, broken, first_broken_
 from patchword.training.chance import Draws, seed_of
 from patchword.training.checkpointer import Checkpointer
 from patchword.training.config import TrainSettings
+from patchword.training.extension import plateau_steps
 from patchword.training.find_lr import FoundRate, find_rate
 from patchword.training.groups import train_mode
 from patchword.training.meter import Meter
@@ -81,6 +82,9 @@ class Loop:
         self.meter = Meter(self.settings, self.feed, self.state, self.device, self.events.progress)
         self.scales = self.settings.run.precision == "float16"
         self.warned, self.constant = False, 0
+        plateau = plateau_steps(self.settings, self.feed.steps_per_epoch)
+        # A run that was resumed after these steps has kept that state before.
+        self.plateau = plateau if plateau is not None and self.state.step <= plateau else None
         self.started = time.perf_counter()
 
     def run(self) -> None:
@@ -119,6 +123,8 @@ class Loop:
         for fed, batch in ahead(feed, self._views, self.device):
             # A step of which no image can be read is passed by.
             state.step = state.epoch * steps + fed.step
+            if self._keep_plateau(fed.names):
+                return
             self._step(batch)
             within = fed.step + 1
             if within % self.look_every == 0 or within == steps:
@@ -132,6 +138,20 @@ class Loop:
                 if self._is_over():
                     return
         state.step = (state.epoch + 1) * steps
+        self._keep_plateau(())
+
+    def _keep_plateau(self, names: tuple[str, ...]) -> bool:
+        """After the last step at the peak rate, save the state that a longer run goes on from. Returns whether the state went back."""
+        if self.plateau is None or self.state.step < self.plateau:
+            return False
+        # Losses that were not read yet belong to that state.
+        if self._look(names):
+            return True
+        self.plateau = None
+        self.meter.pause()
+        if self.ranks.is_first:
+            self.keep.before_cooldown(self.state)
+        return False
 
     def _save_or_stop(self, stop: StopRequest, is_last: bool) -> None:
         state = self.state
@@ -149,6 +169,13 @@ class Loop:
             if self.ranks.is_first:
                 self.keep.within_epoch(state)
             self.meter.saved()
+
+    def try_step(self, fed: Fed) -> None:
+        """Allocate all that a step needs; weights and optimiser state are as before."""
+        train_mode(self.task.module)
+        self._gradients(self._views(fed))
+        # The optimiser takes this for a step that is not finite, so it only makes its state.
+        self.state.optimiser.step(found_inf=torch.ones((), device=self.device))
 
     def measure_rate(self) -> FoundRate:
         """Try learning rates on the first batches; the state is as before afterwards."""

@@ -61,6 +61,8 @@ class Meter:
     def read(self) -> list[int]:
         """Add what was computed since the last time; returns the steps that were not finite."""
         unread, self._unread = self._unread, []
+        if not unread:
+            return []
         values = torch.stack(
             [torch.stack((loss.float(), finite.float())) for _, loss, finite, _ in unread]
         ).tolist()

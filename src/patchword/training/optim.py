@@ -8,6 +8,7 @@ from torch import nn
 from patchword.training.adamw import AdamW
 from patchword.training.groups import Group, parameter_groups
 from patchword.training.lamb import LAMB
+from patchword.training.lars import LARS
 from patchword.training.muon import Muon
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.optimiser import Optimiser
@@ -42,6 +43,8 @@ def make_optimiser(
             return Muon(found, lr=settings.lr, betas=betas)
         case "lamb":
             return LAMB(found, lr=settings.lr, betas=betas)
+        case "lars":
+            return LARS(found, lr=settings.lr, momentum=settings.momentum)
         case "sgd":
             return SGD(found, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
         case _:

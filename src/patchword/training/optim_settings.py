@@ -6,7 +6,7 @@ from typing import Literal
 
 from patchword.errors import SettingsError
 
-Method = Literal["adamw", "sgd", "lamb", "muon"]
+Method = Literal["adamw", "sgd", "lamb", "lars", "muon"]
 LR_BATCH = 256
 
 
@@ -21,7 +21,7 @@ class OptimSettings:
             the batch ("linear", Goyal et al. 2017, arXiv 1706.02677) or to its square root ("sqrt", Krizhevsky 2014,
             arXiv 1404.5997).
         beta1, beta2: of AdamW, LAMB, and AdamW's part of Muon.
-        momentum, nesterov: of SGD.
+        momentum: of SGD and LARS. nesterov: of SGD.
         clip_grad: the largest norm of all gradients together; 0 for no limit.
     """
 

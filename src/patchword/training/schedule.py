@@ -77,7 +77,7 @@ def extended(settings: ScheduleSettings, epochs: int) -> ScheduleSettings:
     if settings.shape != "constant":
         raise SettingsError(
             f"a run with a {settings.shape} schedule cannot be extended: its rates depend on its length from the start",
-            f"start a new run of {epochs} epochs, or one with schedule.shape = 'constant', which can be extended",
+            f"start a new run with --epochs {epochs}, and with -o schedule.shape=constant if it is to be extended later",
         )
     if epochs <= settings.epochs:
         raise SettingsError(

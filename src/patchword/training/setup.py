@@ -62,14 +62,14 @@ def measured(chosen: Chosen, model: ViT, num_images: int, device: torch.device, 
     torch.set_num_threads(threads)
     settings = chosen.settings
     here: dict[str, Any] = {"threads": threads, "device": str(device)}
-    if not _is_given("run.precision", chosen):
+    if not is_given("run.precision", chosen):
         here["precision"], why = choose_precision(model, settings, device)
         progress.message(f"precision: {here['precision']} ({why})")
     if settings.run.compile == "auto":
         here["compile"], why = choose_compile(settings, num_images, device)
         if here["compile"] == "always":
             progress.message(f"compiled with torch.compile: {why}")
-    if not _is_given("run.micro_batch", chosen):
+    if not is_given("run.micro_batch", chosen):
         left = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         here["micro_batch"] = micro_batch_for(settings, num_images, left=left)
         if here["micro_batch"]:
@@ -80,5 +80,6 @@ def measured(chosen: Chosen, model: ViT, num_images: int, device: torch.device, 
     return resolved(settings, chosen.sources, **here)
 
 
-def _is_given(path: str, chosen: Chosen) -> bool:
+def is_given(path: str, chosen: Chosen) -> bool:
+    """Whether the user set it, with an option or a file."""
     return tree.source_of(path, chosen.sources).startswith(("option", "file"))

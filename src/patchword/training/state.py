@@ -63,7 +63,7 @@ class TrainingState:
                 # torch's writer reports a full disk as an error of its own.
                 raise digesting.failed or error from error
             file.write(digesting.digest.digest())
-        for old in saved_in(folder)[:-KEPT]:
+        for old in saved_in(folder)[:-KEPT] if not name else ():
             old.unlink(missing_ok=True)
 
     def restore_named(self, folder: RunFolder, name: str) -> bool:

@@ -23,17 +23,26 @@ from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
 from patchword.training.expected import expectation
+from patchword.training.extension import extend_run, extension_begun, plateau_steps
 from patchword.training.groups import Group, table, table_lines
 from patchword.training.loop import Events, Loop
 from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import Progress, Silent
 from patchword.training.run_data import refuse_changed_files, unreadable_by_name, unreadable_places, unseen
 from patchword.training.runfolder import RunFolder, write_whole
-from patchword.training.setup import described, measured, new_model, new_state, refuse_without_memory
+from patchword.training.setup import (
+    described,
+    is_given,
+    measured,
+    new_model,
+    new_state,
+    refuse_without_memory,
+)
 from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
 from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tensorboard import TensorBoard, require_tensorboard
+from patchword.training.trial import adopt, fit_micro_batch
 from patchword.training.tune import Full
 from patchword.training.weights import Start, fill
 
@@ -99,7 +108,8 @@ def start_run(
         _write_initial_files(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
         try:
-            return _run(dataset, chosen.settings, state, folder, facts, progress, store)
+            fit = not is_given("run.micro_batch", chosen)
+            return _run(dataset, chosen.settings, state, folder, facts, progress, store, fit=fit)
         except DataError:
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
@@ -134,17 +144,20 @@ def _write_initial_files(
         raise
 
 
-def resume_run(dataset: Dataset, folder: RunFolder, progress: Progress | None = None) -> RunResult:
+def resume_run(
+    dataset: Dataset, folder: RunFolder, progress: Progress | None = None, extend: int = 0
+) -> RunResult:
     """Resume an interrupted run from its last state, bit-equal on the same machine.
 
     A run that was stopped after its last epoch, before its evaluation or report, is returned without training.
-    Raises: UserError if the run is finished or diverged, or if the data or settings have changed.
+    extend: epochs to add to a finished run with a "constant" schedule (extension.py).
+    Raises: UserError if the run is finished or diverged, or cannot be extended, or if the data or settings have changed.
     """
     with runfolder.locked(folder):
-        return _resume(dataset, folder, progress or Silent())
+        return _resume(dataset, folder, progress or Silent(), extend)
 
 
-def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResult:
+def _resume(dataset: Dataset, folder: RunFolder, progress: Progress, extend: int) -> RunResult:
     settings, facts = read_run(folder)
     if (record := folder.broken()) is not None:
         raise UserError(
@@ -162,7 +175,10 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
     if passed_by := state.restore(folder):
         progress.message(f"warning: {passed_by}")
         folder.log(f"warning: {passed_by}")
-    refuse_other_settings(settings, state.settings, folder)
+    if not extension_begun(folder):
+        refuse_other_settings(settings, state.settings, folder)
+    settings, done = extend_run(state, settings, folder, extend)
+    _say(done, progress, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
             return RunResult(
@@ -172,12 +188,20 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress) -> RunResul
             )
         raise UserError(
             f"{folder.path} is finished: {state.epoch} of {settings.schedule.epochs} epochs are done",
-            "start a new run with --epochs N to train for more epochs",
+            _how_to_go_on(settings, folder),
         )
     folder.keep_metrics_until(state.step, state.epoch)
     folder.log(f"resumed after epoch {state.epoch}, step {state.step}")
     progress.message(f"resuming after epoch {state.epoch} of {settings.schedule.epochs}, step {state.step}")
-    return _run(dataset, settings, state, folder, facts, progress)
+    # One that is not 0 was given, or found to fit.
+    fit = not settings.run.micro_batch
+    return _run(dataset, settings, state, folder, facts, progress, fit=fit)
+
+
+def _how_to_go_on(settings: TrainSettings, folder: RunFolder) -> str:
+    if plateau_steps(settings, 1) is None:
+        return "start a new run with --epochs N to train for more epochs"
+    return f"train for N more epochs with `patchword train --resume {folder.path} --extend N`"
 
 
 def _run(
@@ -188,7 +212,10 @@ def _run(
     facts: Mapping[str, Any],
     progress: Progress,
     store: Store | None = None,
+    *,
+    fit: bool,
 ) -> RunResult:
+    """fit: whether the micro-batch may be halved, on a GPU."""
     torch.set_num_threads(settings.run.threads)
     workers, split = machine.granted_cores(), dataset.training
     store = _opened_store(dataset, settings, store, folder, progress)
@@ -198,8 +225,7 @@ def _run(
         progress.message(f"warning: {text}")
         folder.log(f"warning: {text}")
 
-    before = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
-    trained = store.stamps.contents().union(*(unpack(str(text)) for text in before))
+    trained = store.stamps.contents() | _trained_before(facts)
     device = next(state.module.parameters()).device
     evaluation = unseen(dataset, trained, warn)
     task = make_task(settings, state.module, dataset, evaluation, workers)
@@ -218,10 +244,11 @@ def _run(
     )
     board = TensorBoard(folder.path, state.step) if settings.run.tensorboard else None
     record = folder.append_metrics if board is None else _both(folder.append_metrics, board.write)
-    events = Events(record=record, warn=warn, progress=progress)
-    loop = Loop(settings, task, feed, state, keep, events)
+    loop = Loop(settings, task, feed, state, keep, Events(record=record, warn=warn, progress=progress))
     facts = _before_the_first_step(loop, dataset, evaluation, workers, facts, folder)
     try:
+        if state.step == 0:
+            _measure_steps(loop, folder, fit=fit)
         loop.run()
         if said := floor.verdict(loop, facts) or start_score.verdict(loop, facts):
             warn(said)
@@ -234,12 +261,28 @@ def _run(
         progress.close()
         if board is not None:
             board.close()
-    folder.log("finished")
-    for name, reason in feed.skipped:
-        folder.log(f"skipped {name}: {reason}")
+    _log_end(folder, feed)
     return RunResult(
         folder=folder.path, settings=loop.settings, skipped=(*unreadable_by_name(facts, split), *feed.skipped)
     )
+
+
+def _log_end(folder: RunFolder, feed: Feed) -> None:
+    folder.log("finished")
+    for name, reason in feed.skipped:
+        folder.log(f"skipped {name}: {reason}")
+
+
+def _trained_before(facts: Mapping[str, Any]) -> frozenset[bytes]:
+    """The images that the initial weights and the teacher were trained on."""
+    texts = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
+    return frozenset().union(*(unpack(str(text)) for text in texts))
+
+
+def _say(text: str, progress: Progress, folder: RunFolder) -> None:
+    if text:
+        progress.message(text)
+        folder.log(text)
 
 
 def _before_the_first_step(
@@ -250,7 +293,7 @@ def _before_the_first_step(
     facts: Mapping[str, Any],
     folder: RunFolder,
 ) -> Mapping[str, Any]:
-    """Fit the probe of the floor and measure the learning rate, where asked for; returns the facts with the probe's."""
+    """Fit the probe of the floor, or score the start, where asked for; returns the facts with theirs."""
     if floor.applies(loop):
         keeps_head = bool(facts.get(floor.KEPT_ROWS))
         probe = floor.begin_with_probe(loop, dataset, evaluation, workers, keeps_head=keeps_head)
@@ -259,8 +302,6 @@ def _before_the_first_step(
     if start_score.applies(loop):
         facts = {**facts, **start_score.begin(loop)}
         folder.write_text(runfolder.DATA, tree.to_json(dict(facts), indent=1) + "\n")
-    if loop.settings.run.find_lr and loop.state.step == 0:
-        loop.settings = loop.keep.settings = _with_measured_rate(loop, folder)
     return facts
 
 
@@ -288,7 +329,15 @@ def _opened_store(
     return store
 
 
-def _with_measured_rate(loop: Loop, folder: RunFolder) -> TrainSettings:
+def _measure_steps(loop: Loop, folder: RunFolder, *, fit: bool) -> None:
+    """Find the micro-batch that fits and the learning rate, with steps that change nothing else."""
+    if fit and loop.device.type == "cuda" and loop.state.epoch < loop.settings.schedule.epochs:
+        _say(fit_micro_batch(loop, folder), loop.events.progress, folder)
+    if loop.settings.run.find_lr:
+        _measure_rate(loop, folder)
+
+
+def _measure_rate(loop: Loop, folder: RunFolder) -> None:
     """Measure the learning rate, and write it where the run's settings are."""
     found = loop.measure_rate()
     loop.events.progress.message(found.text)
@@ -296,17 +345,7 @@ def _with_measured_rate(loop: Loop, folder: RunFolder) -> TrainSettings:
     optim = replace(loop.settings.optim, lr=found.lr, lr_rule="none")
     settings = replace(loop.settings, optim=optim, run=replace(loop.settings.run, find_lr=False))
     changed = {"optim.lr": found.lr, "optim.lr_rule": "none", "run.find_lr": False}
-    _change_config(folder, changed, "measured by --find-lr")
-    loop.state.settings = json.dumps(tree.to_plain(settings))
-    loop.state.save(folder)
-    return settings
-
-
-def _change_config(folder: RunFolder, changed: Mapping[str, Any], source: str) -> None:
-    text = (folder.path / runfolder.CONFIG).read_text(encoding="utf-8")
-    for path, value in changed.items():
-        text = tree.with_leaf(text, path, value, source)
-    folder.write_text(runfolder.CONFIG, text)
+    adopt(loop, folder, settings, changed, "measured by --find-lr")
 
 
 def refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:

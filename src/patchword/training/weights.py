@@ -16,6 +16,7 @@ from patchword.checkpoints.source import Source, read_source
 from patchword.errors import MissingFact, SettingsError
 from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
+from patchword.model.kinds import ClassPool, FirstPool, MeanPool
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
@@ -99,9 +100,30 @@ def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, 
         card, complete = _without_head(card, complete)
     done = adapt(card, complete, wanted)
     tensors = {name: tensor for name, tensor in done.tensors.items() if name not in start.report.new}
-    _refuse_other_model(tensors, start, settings.model)
+    changes = done.changes
+    fresh = pools_anew(start.source.card.config, settings.model)
+    if fresh:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
+        width = f"[{settings.model.dim}]"
+        changes = (*changes, Change(part="final norm", before=width, after="none", how="left out"))
+        changes = (
+            *changes,
+            Change(part="norm after pooling", before="none", after=width, how="starts fresh"),
+        )
+    _refuse_other_model(tensors, start, settings.model, fresh)
     model.load_state_dict({**model.state_dict(), **tensors})
-    return done.changes
+    return changes
+
+
+def pools_anew(old: ViTConfig, new: ViTConfig) -> bool:
+    """Whether the new model reads the mean of the patches, with a norm of its own, and the weights one token or mean after the final norm.
+
+    As MAE fine-tunes: the encoder is the same, and only what follows its last block is exchanged.
+    """
+    before, after = old.head, new.head
+    simple = isinstance(before.pool, ClassPool | FirstPool | MeanPool) and before.norm == "tokens"
+    wanted = replace(before, pool=MeanPool(), norm="pooled", num_classes=after.num_classes)
+    return simple and after == wanted
 
 
 def _without_head(card: ModelCard, tensors: Mapping[str, Tensor]) -> tuple[ModelCard, Mapping[str, Tensor]]:
@@ -117,8 +139,9 @@ def _completed(tensors: Mapping[str, Tensor], start: Start) -> Mapping[str, Tens
     return dict(tensors) | {name: Tensor(*expected[name]).zero_() for name in start.report.new}
 
 
-def _refuse_other_model(tensors: Mapping[str, Tensor], start: Start, model: ViTConfig) -> None:
-    expected = shapes(model)
+def _refuse_other_model(tensors: Mapping[str, Tensor], start: Start, model: ViTConfig, fresh: bool) -> None:
+    """fresh: the norm after pooling needs no weights."""
+    expected = {n: s for n, s in shapes(model).items() if not (fresh and n.startswith("pooled_norm."))}
     lacking = [name for name in expected if name not in tensors and name not in start.report.new]
     wrong = [name for name in tensors if expected.get(name) != tuple(tensors[name].shape)]
     if not lacking and not wrong:
@@ -140,7 +163,9 @@ def differing(old: ViTConfig, new: ViTConfig) -> list[tuple[str, Any, Any]]:
 
 def doubts(start: Start, settings: TrainSettings) -> list[Choice]:
     """Warnings about settings that differ from those of the weights."""
+    anew = ("head.pool", "head.norm") if pools_anew(start.source.card.config, settings.model) else ()
     return [
         Choice(what=f"warning: model.{path} is {new}", why=f"the weights were trained with {old}")
         for path, old, new in differing(start.source.card.config, settings.model)
+        if not path.startswith(anew)
     ]

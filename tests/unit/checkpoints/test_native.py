@@ -192,6 +192,8 @@ def rewrite_card(path: Path, change: object) -> None:
         (lambda c: c.update(classes="abc"), "not a list of names"),
         (lambda c: c.update(temperature="warm"), "temperature is 'warm'"),
         (lambda c: c.update(temperature=0), "temperature is 0"),
+        (lambda c: c.update(thresholds=[0.5, 0.5, 0.5]), "3 thresholds, but its model of task 'single'"),
+        (lambda c: c.update(thresholds=[0.5, 2, 0.5], task="multi"), "thresholds have 2"),
     ],
 )
 def test_a_changed_card_is_refused_naming_the_file(

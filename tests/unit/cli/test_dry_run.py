@@ -44,13 +44,14 @@ def test_a_dry_run_shows_everything_in_80_columns_and_writes_nothing(
 def test_the_settings_of_a_dry_run_can_be_trained_with(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--epochs", "3", *QUICK]
+    # "none" is a value of these two, where other options read it as no value.
+    options = ["--epochs", "3", "--cache", "none", "--balance", "none", *QUICK]
     assert run(["train", str(scans), "--dry-run", *options]) == 0
     (tmp_path / "plan.toml").write_text(capsys.readouterr().out)
     assert run(["train", str(scans), "--config", str(tmp_path / "plan.toml"), "--dry-run"]) == 0
     again = capsys.readouterr().out
     plain = [tomllib.loads(text) for text in ((tmp_path / "plan.toml").read_text(), again)]
-    assert plain[0] == plain[1]
+    assert plain[0] == plain[1] and plain[0]["run"]["cache"] == "none"
 
 
 def test_a_plan_in_python_is_that_of_the_command(scans: Path) -> None:

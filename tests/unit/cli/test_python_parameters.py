@@ -39,7 +39,9 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
         {"class_names": "classes", "against": "labels"},
         {"output"},
     ),
+    ("explain", (pw.reconstruct, pw.redundancy), {}, {"output", "redundancy"}),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
+    ("search", (pw.search,), {}, {"output"}),
 ]
 
 
@@ -73,14 +75,14 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         assert options - own <= LOADING
         options = (options - (LOADING - own)) | {"options"}
     assert options - parameters == set()
-    free = {"self", "data", "model", "path", "to", "out", "progress", "source", "feature"}
-    free |= {"sources", "predictions"}
+    free = {"self", "data", "model", "path", "to", "out", "progress", "source", "index"}
+    free |= {"sources", "predictions", "top"}
     assert parameters - options - free == set()
 
 
 def test_a_plan_takes_what_training_takes() -> None:
     of_train, of_plan = (set(inspect.signature(function).parameters) for function in (pw.train, pw.plan))
-    assert of_train - of_plan == {"resume", "progress"} and of_plan <= of_train
+    assert of_train - of_plan == {"resume", "extend", "progress"} and of_plan <= of_train
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_any_value_of_a_coco_file_may_be_wrong(
         ("csv", "boxes.csv", ",zebra,", ",zebra,x", ("boxes.csv, line 2", "the box is 'x")),
         ("csv", "boxes.csv", ",zebra,", ",,", ("boxes.csv, line 2", "without a class")),
         ("csv", "boxes.csv", ",zebra,", ",zebra,nan#", ("boxes.csv, line 2",)),
-        ("csv", "boxes.csv", "filename", "what", ("which column is the image", "'what'")),
+        ("csv", "boxes.csv", "filename", "what", ("which column holds the image", "what")),
     ],
 )
 def test_a_mistake_is_named_with_file_and_place(

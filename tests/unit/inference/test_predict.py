@@ -213,12 +213,12 @@ def test_embeddings_are_the_named_parts(model: Model, pictures: list[Path]) -> N
     tensor = torch.from_numpy(read(pictures[0], model.preprocess))[None]
     with torch.no_grad():
         tokens = model.vit.forward_features(tensor)[0].numpy()
-    assert np.allclose(model.embed(pictures[0], feature="tokens"), tokens, atol=1e-6)
-    assert np.allclose(model.embed(pictures[0], feature="class"), tokens[0], atol=1e-6)
-    assert np.allclose(model.embed(pictures[0], feature="mean"), tokens[1:].mean(0), atol=1e-6)
+    assert np.allclose(model.embed(pictures[0], part="tokens"), tokens, atol=1e-6)
+    assert np.allclose(model.embed(pictures[0], part="class"), tokens[0], atol=1e-6)
+    assert np.allclose(model.embed(pictures[0], part="mean"), tokens[1:].mean(0), atol=1e-6)
     assert np.allclose(model.embed(pictures[0]), tokens[0], atol=1e-6)  # this model pools its class token
     with pytest.raises(SettingsError, match="did you mean 'mean'"):
-        model.embed(pictures[0], feature="meen")  # type: ignore[arg-type]
+        model.embed(pictures[0], part="meen")  # type: ignore[arg-type]
 
 
 def test_broken_weights_are_said_to_be_broken(model: Model, pictures: list[Path]) -> None:

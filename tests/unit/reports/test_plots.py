@@ -1,6 +1,7 @@
 """Curves: ticks that hold the values, and numbers that cannot be drawn."""
 
 import math
+import re
 
 import pytest
 
@@ -25,6 +26,17 @@ def test_ticks_enclose_the_values_and_are_few(span: tuple[float, float]) -> None
 def test_shares_get_no_tick_beyond_all(low: float) -> None:
     found = ticks(low, 1.0, 5, most=1.0)
     assert len(found) >= 2 and found[-1] == 1.0 and found[0] <= low
+
+
+def test_charts_that_reach_the_same_height_have_the_same_axis() -> None:
+    axes = [
+        re.findall(r'text-anchor="end">([^<]*)<', str(svg(Chart(
+            title="t", description="d", lines=[Line(name="l", points=[(0, 0.0), (9, top)], style="line val")],
+            show=lambda v: f"{v:g}", y_most=1.0, y_reach=1.0,
+        ))))
+        for top in (0.1, 0.7, 1.0)
+    ]  # fmt: skip
+    assert axes == [["0", "0.2", "0.4", "0.6", "0.8", "1"]] * 3
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:

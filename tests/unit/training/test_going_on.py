@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+import patchword as pw
 from patchword import api
 from patchword.cli.main import run as run_command
 from patchword.errors import (
@@ -274,13 +275,13 @@ def test_when_numbers_break_the_last_whole_epoch_stays(data: Path, tmp_path: Pat
     with pytest.raises(TrainingBroken, match=r"the weights of epoch \d+ are kept") as caught:
         api.train(data, out=tmp_path / "run", epochs=400, settings=settings)
     kept = re.search(r"weights of epoch (\d+)", caught.value.message)
-    assert kept and api.load(tmp_path / "run").provenance.facts["epoch"] == int(kept[1])
+    assert kept and pw.load(tmp_path / "run").provenance.facts["epoch"] == int(kept[1])
     assert "stopped: " in (tmp_path / "run" / "log.txt").read_text()
     # Never above the recipe's 4e-3 or 2e-3, whatever rate blew up.
     advised = float(re.search(r"lr[ =]([-\d.e]+)", caught.value.fix)[1])  # type: ignore[index]
     assert 0 < advised <= 4e-3
     for weights in ("last.safetensors", "best.safetensors"):
-        (note,) = api.load(tmp_path / "run" / weights).report.notes
+        (note,) = pw.load(tmp_path / "run" / weights).report.notes
         assert re.search(
             r"from a training run that diverged: the \w+ is not finite in epoch \d+, step \d+", note
         )

@@ -110,3 +110,31 @@ def test_micro_batches_give_the_losses_of_the_batch(data: Path, tmp_path: Path) 
         for part in (0, 6)
     ]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_a_batch_that_does_not_fit_is_split_before_the_first_step(data: Path, tmp_path: Path) -> None:
+    """With less memory than the complete batch needs, the same losses and a smaller peak."""
+    large = SETTINGS | {"run.batch_size": 64, "model.dim": 192, "model.depth": 6, "run.compile": "never"}
+
+    def trained(name: str, **more: Any) -> Path:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return api.train(data, out=tmp_path / name, epochs=2, settings={**large, **more}).folder
+
+    def peak(run: Path) -> float:
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return max(r["peak_gpu_memory_mib"] for r in records if r["kind"] == "epoch")
+
+    whole = trained("whole")
+    assert "micro_batch = 0" in (whole / "config.toml").read_text()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(0.7 * peak(whole) * 2**20 / total)
+    try:
+        split = trained("split")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    config = (split / "config.toml").read_text()
+    assert "micro_batch = 0" not in config and "measured by a trial step" in config
+    assert peak(split) < 0.7 * peak(whole)
+    np.testing.assert_allclose(_losses(split), _losses(whole), rtol=1e-2)

@@ -15,7 +15,7 @@ from patchword.training.optimiser import Optimiser
 from patchword.training.schedule import ScheduleSettings, cooldown_start, extended, lr_factor
 from support.rich import RICH
 
-METHODS: tuple[Method, ...] = ("adamw", "sgd", "lamb", "muon")
+METHODS: tuple[Method, ...] = ("adamw", "sgd", "lamb", "lars", "muon")
 
 
 def _made(method: Method, nesterov: bool = False) -> tuple[ViT, Optimiser]:
@@ -111,6 +111,27 @@ def test_lamb_is_its_papers_algorithm() -> None:
                 update = update + 0.1 * expected[i]
                 trust = float(expected[i].norm() / update.norm())
             expected[i] = expected[i] - 0.01 * trust * update
+        optimiser.step(found_inf=torch.zeros(()))
+    for parameter, value in zip(vit.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_lars_is_its_papers_algorithm() -> None:
+    vit, optimiser = _made("lars")
+    decay = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
+    expected = [p.detach().double() for p in vit.parameters()]
+    buffers = [torch.zeros_like(p) for p in expected]
+    for step in range(1, 4):
+        _give_gradients(vit, step)
+        for i, parameter in enumerate(vit.parameters()):
+            assert parameter.grad is not None
+            update = parameter.grad.double()
+            if parameter.ndim > 1:
+                update = update + decay[id(parameter)] * expected[i]
+                if expected[i].norm() > 0:
+                    update = update * 0.001 * expected[i].norm() / update.norm()
+            buffers[i] = 0.9 * buffers[i] + update
+            expected[i] = expected[i] - 0.01 * buffers[i]
         optimiser.step(found_inf=torch.zeros(()))
     for parameter, value in zip(vit.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach().double(), value, rtol=1e-4, atol=1e-6)

@@ -121,6 +121,27 @@ def test_sgd_fine_tuning_is_that_of_the_paper_at_384_pixels() -> None:
     assert _settings("finetune-sgd", _with(small, TI)).model.image.size == (224, 224)
 
 
+def test_mae_fine_tuning_is_as_published() -> None:
+    found = []
+    for size in ("b/16", "l/16", "h/14"):
+        card = ModelCard(config=sized(size), preprocess=Preprocess.simple(224))
+        settings = _settings("mae-finetune", _with(IMAGENET, card))
+        head, augment, schedule = settings.model.head, settings.augment, settings.schedule
+        assert (head.pool.kind, head.norm, settings.run.batch_size, schedule.warmup_epochs) == (
+            "mean",
+            "pooled",
+            1024,
+            5,
+        )
+        assert (augment.mixing.mixup, augment.mixing.cutmix, augment.erase) == (0.8, 1.0, 0.25)
+        assert settings.task.label_smoothing == 0.1 and not settings.optim.clip_grad
+        assert isinstance(settings.tune, LayerDecay)
+        found.append(
+            (round(_peak(settings), 6), settings.tune.decay, settings.model.block.drop_path, schedule.epochs)
+        )
+    assert found == [(2e-3, 0.65, 0.1, 100), (4e-3, 0.75, 0.2, 50), (4e-3, 0.75, 0.3, 50)]
+
+
 @pytest.mark.parametrize("name", WITHOUT_LABELS)
 def test_a_recipe_without_labels_is_for_pre_training(name: str) -> None:
     with pytest.raises(SettingsError, match="without labels"):

@@ -65,7 +65,7 @@ def parse(
     Raises: DataError that names the file and the line.
     """
     image = _column(columns, image_column, _IMAGES, "image", "--image-column", source)
-    label = _column(columns, label_column, _LABELS, "class", "--label-column", source)
+    label = _column(columns, label_column, _LABELS, "label", "--label-column", source)
     by = split_column or _named(columns, _SPLITS)
     if by is not None and by not in columns.values:
         raise DataError(
@@ -172,8 +172,10 @@ def _column(
         return asked
     found = _named(columns, usual)
     if found is None:
-        have = ", ".join(map(repr, columns.names[:12]))
-        raise DataError(f"{source}: which column is the {what}? It has {have}", f"pass it with {option}")
+        have = ", ".join(columns.names[:12])
+        raise DataError(
+            f"{source}: which column holds the {what} (columns: {have})?", f"pass it with {option}"
+        )
     return found
 
 

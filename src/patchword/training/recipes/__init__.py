@@ -13,6 +13,7 @@ from patchword.training.recipes import (
     finetune,
     finetune_sgd,
     mae,
+    mae_finetune,
     mae_small,
     scratch,
     simple,
@@ -28,6 +29,7 @@ RECIPES: dict[str, Recipe] = {
     "small-data": small_data.settings_for,
     "finetune": finetune.settings_for,
     "finetune-sgd": finetune_sgd.settings_for,
+    "mae-finetune": mae_finetune.settings_for,
     "simple": simple.settings_for,
     "deit": deit.settings_for,
     "deit3": deit3.settings_for,
@@ -41,6 +43,7 @@ DESCRIPTIONS: dict[str, str] = {
     "small-data": small_data.DESCRIPTION,
     "finetune": finetune.DESCRIPTION,
     "finetune-sgd": finetune_sgd.DESCRIPTION,
+    "mae-finetune": mae_finetune.DESCRIPTION,
     "simple": simple.DESCRIPTION,
     "deit": deit.DESCRIPTION,
     "deit3": deit3.DESCRIPTION,
@@ -50,7 +53,7 @@ DESCRIPTIONS: dict[str, str] = {
     "mae-small": mae_small.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
-FROM_WEIGHTS = ("finetune", "finetune-sgd")
+FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
 # Those that learn without labels; the others need them.
 WITHOUT_LABELS = ("mae", "mae-small")
 # From so many images on, the published recipe for pre-training is used.

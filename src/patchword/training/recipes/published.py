@@ -1,4 +1,4 @@
-"""Shared by the published recipes for training from scratch: the model by name, and the settings around it."""
+"""Shared by the published recipes: the model by name, and the settings around it."""
 
 from dataclasses import dataclass, replace
 
@@ -89,9 +89,16 @@ def inception_crop(
 
 
 def settings_of(
-    recipe: Published, model: ViTConfig, facts: DataFacts, overlay: Overlay
+    recipe: Published,
+    model: ViTConfig,
+    facts: DataFacts,
+    overlay: Overlay,
+    preprocess: Preprocess | None = None,
 ) -> tuple[TrainSettings, list[Choice]]:
-    """The settings of a published recipe, with the batch and the warm-up capped by the data."""
+    """The settings of a published recipe, with the batch and the warm-up capped by the data.
+
+    preprocess: that of the weights; without it, images are normalised by the statistics of the data.
+    """
     batch, why = batch_for(recipe.batch, facts.num_images), []
     if batch < recipe.batch:
         reason = f"instead of the recipe's {recipe.batch}: there are {facts.num_images} images"
@@ -105,7 +112,8 @@ def settings_of(
         why.append(Choice(what=f"{round(shortened * steps_per_epoch):,} steps of warm-up", why=reason))
     settings = TrainSettings(
         model=model,
-        preprocess=Preprocess.simple(
+        preprocess=preprocess
+        or Preprocess.simple(
             model.image.size, in_channels=facts.channels, mean=facts.mean, std=safe_std(facts.std)
         ),
         augment=recipe.augment,

@@ -1,0 +1,105 @@
+"""`reconstruct` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchword.checkpoints.card import Provenance
+from patchword.checkpoints.facts import Options
+from patchword.images.limits import MAX_PIXELS
+from patchword.images.preprocess import ValueRange
+from patchword.python_parameters import Sides, sides
+from patchword.python_words import in_python
+
+if TYPE_CHECKING:
+    from patchword.explain.reconstruction import Reconstructed
+    from patchword.explain.redundancy import Redundancy
+
+
+@in_python
+def reconstruct(
+    path: str | Path,
+    sources: Any,
+    *,
+    images: int | None = None,
+    mask_ratio: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    offline: bool = False,
+    options: Options | None = None,
+    split: str | None = None,
+    split_seed: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_level: int | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> "list[Reconstructed]":
+    """Let a masked autoencoder reconstruct images from a part of their patches.
+
+    path: of the model with its decoder, as for `load_mae`. sources: one image, a list of them, or a path, as for
+    `Model.predict`. images: a random sample of so many; None for all. mask_ratio: share of hidden patches; None for that
+    of training. seed: decides, with the file name of each image, which patches are hidden. options: facts that the file
+    does not contain.
+    Raises: as `load_mae`; ImageError for the first unreadable image; SettingsError if no patch would be visible or hidden.
+    """
+    from patchword.explain.reconstruction import reconstruct_each
+    from patchword.explain.sample import chosen, sources_of
+    from patchword.inference.inputs import check_at_least_one
+    from patchword.inference.load_mae import load_mae
+    from patchword.inference.sources import reading_of
+
+    check_at_least_one(images=images, max_pixels=max_pixels)
+    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
+    loaded = load_mae(path, device=device, options=options, offline=offline)
+    given = chosen(sources_of(sources, reading, loaded.card.provenance), images, seed)
+    preprocess = loaded.card.preprocess.with_range(value_range)
+    return list(
+        reconstruct_each(
+            loaded.mae, preprocess, given, mask_ratio=mask_ratio, seed=seed, max_pixels=max_pixels
+        )
+    )
+
+
+@in_python
+def redundancy(
+    sources: Any,
+    *,
+    images: int = 150,
+    image_size: Sides = None,
+    patch_size: int = 16,
+    seed: int = 0,
+    split: str | None = None,
+    split_seed: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_level: int | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> "Redundancy":
+    """Measure how much images repeat themselves, next to the same images with shuffled patches and white noise.
+
+    sources: as for `Model.predict`. images: a random sample of at most so many. image_size: pixels per side; None for the
+    median shorter side of the sample, at most 224. patch_size: pixels per side. What is measured: see
+    `patchword.explain.redundancy.redundancy`.
+    Raises: DataError for fewer than four images, or if all are of one colour; ImageError for the first unreadable image;
+    SettingsError for images of fewer than two patches per side.
+    """
+    from patchword.explain.redundancy import redundancy as measure
+    from patchword.explain.sample import read_sample, sources_of, square
+    from patchword.inference.inputs import check_at_least_one
+    from patchword.inference.sources import reading_of
+
+    check_at_least_one(images=images, patch_size=patch_size, max_pixels=max_pixels)
+    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
+    sample = read_sample(
+        sources_of(sources, reading, Provenance()),
+        count=images,
+        patch=patch_size,
+        size=square(sides(image_size, "image_size"), "--image-size"),
+        seed=seed,
+        value_range=value_range,
+        max_pixels=max_pixels,
+    )
+    return measure(sample.images, patch_size, seed)
