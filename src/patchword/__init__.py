@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Detector": "patchword.inference.detector",
     "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
@@ -27,6 +28,7 @@ _PLACES = {
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
     "load": "patchword.api_load",
+    "load_detector": "patchword.api_load",
     "load_mae": "patchword.api_load",
     "plan": "patchword.api_plan",
     "pretrain": "patchword.api_pretrain",

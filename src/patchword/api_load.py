@@ -1,4 +1,4 @@
-"""`load` and `load_mae` of `import patchword as pw`."""
+"""`load`, `load_mae` and `load_detector` of `import patchword as pw`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
 
 if TYPE_CHECKING:
+    from patchword.inference.detector import Detector
     from patchword.inference.model import Model
     from patchword.model.config import Activation
     from patchword.model.mae import MAE
@@ -112,3 +113,49 @@ def load_mae(
         norm_pix_loss=norm_pix_loss,
     )
     return load_both(path, device=device, options=facts, offline=offline).mae
+
+
+@in_python
+def load_detector(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    offline: bool = False,
+    num_heads: int | None = None,
+    dilation: bool | None = None,
+    image_size: Sides = None,
+    mid_image_size: Sides = None,
+    act: "Activation | None" = None,
+    eps: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    below: str | None = None,
+    drop: Sequence[str] = (),
+) -> "Detector":
+    """Load DETR or YOLOS, in evaluation mode, from a file or folder of its authors or of transformers, the hub
+    (hf://org/name[@revision]) or a published name.
+
+    offline: use cached files only. The other options specify facts that the files do not contain. dilation: whether the
+    last stage of DETR's trunk is dilated (DC5). image_size, mid_image_size: pixels per side, or (rows, columns), of the
+    images that YOLOS' positions before and between the blocks were made for. below: read only tensors whose names start
+    with this. drop: names or patterns of tensors to ignore; each is listed in the report.
+    Raises: CheckpointError; for a missing fact, it gives the fact and the option.
+    """
+    from patchword.checkpoints.detection.layout import DetectorOptions
+    from patchword.inference.detector import load_detector as load_one
+
+    facts = DetectorOptions(
+        num_heads=num_heads,
+        dilation=dilation,
+        image_size=sides(image_size, "image_size"),
+        mid_image_size=sides(mid_image_size, "mid_image_size"),
+        act=act,
+        eps=eps,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        classes=None if classes is None else tuple(classes),
+        below=below,
+        drop=patterns(drop),
+    )
+    return load_one(path, device=device, options=facts, offline=offline)

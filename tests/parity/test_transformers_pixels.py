@@ -14,12 +14,11 @@ from patchword.images.prepare import read
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "preprocess"
 FOLDERS = [COMMITTED] + [Path(named) for named in [os.environ.get("PATCHWORD_CASES")] if named]
 FILE = "preprocessor_config.json"
-# Detectors are fed otherwise, and not read yet.
 CASES = {
     case.name: case
     for folder in reversed(FOLDERS)
     for case in sorted(folder.glob("transformers_preprocess_*"))
-    if (case / FILE).exists() and case.name.rpartition("_")[2] not in ("detr", "yolos")
+    if (case / FILE).exists()
 }
 
 

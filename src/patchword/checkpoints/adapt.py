@@ -14,7 +14,7 @@ from patchword.checkpoints.resampled import rule_text
 from patchword.errors import SettingsError, near_text, plural
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import Learned, RelativeBias
+from patchword.model.kinds import Learned, LearnedBetween, LearnedTokens, RelativeBias
 from patchword.model.shapes import DECODER
 
 if TYPE_CHECKING:
@@ -226,19 +226,27 @@ class _Work:
         import torch
 
         from patchword.model.positions.learned import resample_grid
+        from patchword.model.positions.learned_tokens import RULE
         from patchword.model.positions.relative_bias import resample_differences
 
         added, inner = config.added_positions, config.inner_positions
-        if isinstance(added, Learned):
-            table = self.tensors["positions.grid"]
-            self._put("positions.grid", resample_grid(table, new, added.resample), rule_text(added.resample))
+        if isinstance(added, Learned | LearnedTokens):
+            table, rule = (
+                self.tensors["positions.grid"],
+                added.resample if isinstance(added, Learned) else RULE,
+            )
+            self._put("positions.grid", resample_grid(table, new, rule), rule_text(rule))
+        if isinstance(inner, LearnedBetween):
+            self.notes.append("positions between the blocks keep their grid; they are resampled at run time")
         if isinstance(inner, RelativeBias):
             for name in [n for n in self.tensors if n.startswith("attention_positions.tables.")]:
                 table = self.tensors[name]
                 end = len(table) - (3 if inner.prefix_rows else 0)
                 resampled = resample_differences(table[:end], old, new, inner.rule)
                 self._put(name, torch.cat((resampled, table[end:])), f"differences, {inner.rule}")
-        if not isinstance(added, Learned) and not isinstance(inner, RelativeBias):
+        if not isinstance(added, Learned | LearnedTokens) and not isinstance(
+            inner, RelativeBias | LearnedBetween
+        ):
             self.notes.append("positions are computed for any grid; no tensor changed for the new one")
 
     # Decoder ---------------------------------------------------------------------------

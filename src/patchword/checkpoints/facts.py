@@ -225,6 +225,7 @@ def note_of(fact: Fact) -> str:
 
 
 _WORDS = {
+    "dilation": "whether the last stage of the trunk is dilated (DC5)",
     "decoder_num_heads": "the number of attention heads of the decoder",
     "norm_pix_loss": "whether the decoder predicts normalised patches",
     "num_heads": "the number of attention heads",

@@ -1,33 +1,41 @@
 """Resolve a name that is not a path to its weights file, downloading it if needed."""
 
 from patchword.checkpoints import hub
+from patchword.checkpoints.detection import LOAD_DETECTOR
 from patchword.checkpoints.hub import Fetched
 from patchword.checkpoints.hub_name import HubName, is_hub
 from patchword.checkpoints.published import Release, find_release, is_release
 from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
 
-# Their tensors would be refused after loading, so refuse them before downloading hundreds of megabytes.
+# What reads the wrong kind would refuse it after loading, so refuse it before downloading hundreds of megabytes.
 _DETECTORS = ("DETR", "YOLOS")
 
 
-def fetch_named(name: str, *, offline: bool = False) -> Fetched | None:
+def fetch_named(name: str, *, offline: bool = False, detector: bool = False) -> Fetched | None:
     """The file of hf://org/name or of a published release; None if the name is neither.
+
+    detector: whether boxes are wanted. Of a hub name, only its file tells what it holds.
 
     Raises: CheckpointError, also if several releases share a bare name.
     """
     if is_hub(name):
         return hub.fetch(name, offline=offline)
-    return fetch_release(find_release(name), offline=offline) if is_release(name) else None
+    return fetch_release(find_release(name), offline=offline, detector=detector) if is_release(name) else None
 
 
-def fetch_release(release: Release, *, offline: bool = False) -> Fetched:
+def fetch_release(release: Release, *, offline: bool = False, detector: bool = False) -> Fetched:
     """The weights file of a published release. revision: its commit, or the sha256 that was checked."""
     place = release.place
-    if release.family in _DETECTORS:
+    if (release.family in _DETECTORS) and not detector:
         raise CheckpointError(
-            f"{release.name}: a {release.family} detector; patchword does not support detection yet, so it was not downloaded",
-            "use its authors' code or transformers instead",
+            f"{release.name}: a {release.family} detector, which predicts boxes; it was not downloaded",
+            LOAD_DETECTOR,
+        )
+    if detector and release.family not in _DETECTORS:
+        raise CheckpointError(
+            f"{release.name}: {release.family}, a model without boxes; it was not downloaded",
+            "choose DETR or YOLOS, or read it with load",
         )
     if place.hub is not None:
         org, _, name = place.hub.partition("/")

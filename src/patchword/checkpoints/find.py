@@ -25,10 +25,10 @@ class Found:
     source: str = ""
 
 
-def find_weights(given: str | Path, *, offline: bool = False) -> Found:
+def find_weights(given: str | Path, *, offline: bool = False, detector: bool = False) -> Found:
     """The weights file of a run folder, a folder in any layout (returned as it is: its index or names tell which
     files belong), the file itself, a hub name or a published release. An existing path takes precedence over names.
-    offline: use cached files only and open no socket.
+    offline: use cached files only and open no socket. detector: whether boxes are wanted, before anything is downloaded.
 
     Raises: CheckpointError that states what is there instead, or suggests the nearest name.
     """
@@ -47,7 +47,7 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
         return Found(path=path)
     if exists:
         raise CheckpointError(f"{path}: this is a device or pipe, not a weights file", "give a weights file")
-    if isinstance(given, str) and (found := _fetched(given, offline=offline)):
+    if isinstance(given, str) and (found := _fetched(given, offline=offline, detector=detector)):
         return found
     raise CheckpointError(
         f"{path}: no such weights file or run folder{_near(path) or _near_published(given)}",
@@ -55,10 +55,10 @@ def find_weights(given: str | Path, *, offline: bool = False) -> Found:
     )
 
 
-def _fetched(name: str, *, offline: bool) -> Found | None:
+def _fetched(name: str, *, offline: bool, detector: bool) -> Found | None:
     from patchword.checkpoints.fetch import fetch_named
 
-    fetched = fetch_named(name, offline=offline)
+    fetched = fetch_named(name, offline=offline, detector=detector)
     return Found(path=fetched.path, why=fetched.source, source=fetched.source) if fetched else None
 
 

@@ -65,32 +65,61 @@ def make_plan(
     expected = shapes(description.config)
     if description.decoder is not None:
         expected |= decoder_shapes(description.decoder, description.config)
-    rules, drops = _sorted(layout.rules(description))
+    return plan_of(
+        checkpoint,
+        layout.title,
+        layout.rules(description),
+        expected,
+        untrained=description.untrained,
+        decoder_pattern=layout.decoder_pattern,
+        allow_partial=allow_partial,
+    )
+
+
+def plan_of(
+    checkpoint: Checkpoint,
+    title: str,
+    parts: Iterable[Rule | Ignored],
+    expected: Shapes,
+    *,
+    untrained: Iterable[str] = (),
+    decoder_pattern: str = "",
+    allow_partial: bool = False,
+    can_be_partial: bool = True,
+) -> Plan:
+    """As `make_plan`, for any model. title: of the layout. parts: its rules. expected: the model's tensors.
+    can_be_partial: whether its loader has --allow-partial.
+    """
+    rules, drops = _sorted(parts)
     present = [rule for rule in rules if checkpoint.has(*rule.theirs)]
     incomplete = _incomplete_groups(checkpoint, rules, present)
     if incomplete and not allow_partial:
         raise KeyMismatch(f"{checkpoint.name}: {incomplete[0].reason}", "use the complete file")
     drops = [*drops, *incomplete]
-    _check_names(checkpoint, layout, present, rules, drops)
+    _check_names(checkpoint, title, present, rules, drops)
     for rule in present:
         _check_shapes(checkpoint, rule, [expected[name] for name in rule.ours])
     filled = {name for rule in present for name in rule.ours}
     missing = tuple(name for name in expected if name not in filled)
-    untrained = tuple(f"{part}." for part in description.untrained)
-    backbone = [name for name in missing if not name.startswith(untrained or ("\0",))]
-    of_decoder = [name for name in backbone if name.startswith(DECODER)]
+    new = tuple(f"{part}." for part in untrained)
+    backbone = [name for name in missing if not name.startswith(new or ("\0",))]
+    of_decoder = [name for name in backbone if name.startswith(DECODER) and decoder_pattern]
     wanted = {ours: ", ".join(rule.theirs) for rule in rules for ours in rule.ours}
     if of_decoder and (allow_partial or of_decoder == backbone):
         raise KeyMismatch(
             f"{checkpoint.name}: its decoder lacks {_first_three([wanted.get(name, name) for name in of_decoder])}",
-            f"use the complete file; for the encoder alone, pass --drop '{layout.decoder_pattern}'",
+            f"use the complete file; for the encoder alone, pass --drop '{decoder_pattern}'",
         )
     if backbone and not allow_partial:
         lacks = _first_three([wanted.get(name, name) for name in backbone])
         raise KeyMismatch(
-            f"{checkpoint.name}: read as {layout.title}, it lacks {lacks}"
+            f"{checkpoint.name}: read as {title}, it lacks {lacks}"
             f"{near_text(backbone[0], checkpoint.tensors)}",
-            "use the complete file; to train it further, pass --allow-partial, which initialises missing tensors randomly",
+            "use the complete file"
+            + (
+                "; to train it further, pass --allow-partial, which initialises missing tensors randomly"
+                * can_be_partial
+            ),
         )
     return Plan(rules=tuple(present), dropped=_dropped(checkpoint, drops), missing=missing, shapes=expected)
 
@@ -118,7 +147,7 @@ def _incomplete_groups(checkpoint: Checkpoint, rules: list[Rule], present: list[
 
 
 def _check_names(
-    checkpoint: Checkpoint, layout: Layout, present: list[Rule], rules: list[Rule], drops: list[Ignored]
+    checkpoint: Checkpoint, title: str, present: list[Rule], rules: list[Rule], drops: list[Ignored]
 ) -> None:
     named = {name for rule in present for name in rule.theirs}
     unknown = [n for n in checkpoint.tensors if n not in named and not any(d.names(n) for d in drops)]
@@ -127,7 +156,7 @@ def _check_names(
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         known = [name for rule in rules for name in rule.theirs if name not in named]
         raise UnknownLayout(
-            f"{checkpoint.name}: read as {layout.title}, which has no rule for {shown}{more}"
+            f"{checkpoint.name}: read as {title}, which has no rule for {shown}{more}"
             f"{near_text(unknown[0], known)}",
             f"if the model can do without them, pass --drop '{_pattern(unknown)}' (or --below PREFIX for a part of the file)",
         )

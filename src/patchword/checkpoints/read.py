@@ -81,7 +81,7 @@ def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source
     from patchword.model.cost import cost
 
     checkpoint, layout, evidence = recognised(checkpoint)
-    release = _release(stored, checkpoint, source)
+    release = release_for(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
     try:
         description = _described(layout, checkpoint, facts)
@@ -127,7 +127,7 @@ def _understood(checkpoint: Checkpoint, stored: Stored, options: Options, source
     )
 
 
-def _release(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | None:
+def release_for(stored: Stored, checkpoint: Checkpoint, source: str) -> Release | None:
     """The published release that this file copies: by its hub name, or by its exact file name.
 
     A file with that name but smaller than the release is a different model.
@@ -190,11 +190,14 @@ def read_tensors(opened: Opened, *, decoder: bool = True) -> dict[str, "Tensor"]
     for rule in opened.plan.rules:
         if not decoder and rule.ours and rule.ours[0].startswith(DECODER):
             continue
-        found |= zip(rule.ours, _read(rule, opened.checkpoint, opened.plan.shapes), strict=True)
+        found |= zip(rule.ours, read_rule(rule, opened.checkpoint, opened.plan.shapes), strict=True)
     return found
 
 
-def _read(rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> Sequence["Tensor"]:
+def read_rule(
+    rule: Rule, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
+) -> Sequence["Tensor"]:
+    """The model's tensors of one rule. Raises: CheckpointError that names the file's tensor."""
     # Read what is copied anyway into fresh memory: if it were mapped too, it would be in memory twice.
     theirs = [tensor_of(checkpoint.tensors[name], fresh=not rule.op.views) for name in rule.theirs]
     try:

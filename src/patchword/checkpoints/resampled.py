@@ -2,20 +2,25 @@
 
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import Learned, RelativeBias, Resample
+from patchword.model.kinds import Learned, LearnedBetween, LearnedTokens, RelativeBias, Resample
+
+_TOKENS = "bicubic"
 
 
 def resampled(config: ViTConfig, preprocess: Preprocess) -> tuple[str, ...]:
     """Each position table that is resampled at run time: from which grid, to which, by which rule."""
     old, new = config.grid_size, config.grid_of(preprocess.image_size)
-    if preprocess.fixed_size and old == new:
-        return ()
     there = f"{new[0]} x {new[1]}" if preprocess.fixed_size else "the grid of each image"
     found = []
-    if isinstance(added := config.added_positions, Learned):
+    same = preprocess.fixed_size and old == new
+    if isinstance(added := config.added_positions, Learned) and not same:
         found.append(f"positions from {old[0]} x {old[1]} to {there}: {rule_text(added.resample)}")
-    if isinstance(inner := config.inner_positions, RelativeBias):
+    if isinstance(added, LearnedTokens) and not same:
+        found.append(f"positions from {old[0]} x {old[1]} to {there}: {_TOKENS}")
+    if isinstance(inner := config.inner_positions, RelativeBias) and not same:
         found.append(f"relative positions from {old[0]} x {old[1]} to {there}: {inner.rule}")
+    if isinstance(inner, LearnedBetween) and not (preprocess.fixed_size and inner.grid == new):
+        found.append(f"positions between blocks from {inner.grid[0]} x {inner.grid[1]} to {there}: {_TOKENS}")
     return tuple(found)
 
 

@@ -65,6 +65,11 @@ def read_folder(path: str) -> Unlabelled:
     )
 
 
+def paths_as_split(paths: Sequence[str]) -> Unlabelled:
+    """The images at these paths, named by them."""
+    return _named(paths, folder.FileReader("", tuple(paths)), Counter())
+
+
 def read_data_set(path: str, request: OpenRequest) -> Unlabelled:
     """The images of a zip, of a table, or of a built-in data set; `is_data_set` says which paths those are.
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from patchword.data.dataset import Dataset, Split
 from patchword.data.missing import not_there
+from patchword.data.path_list import listed_paths
 from patchword.data.request import OpenRequest
 from patchword.data.sources import SOURCES, DataSource
 from patchword.data.sources.split_names import splits_among
 from patchword.data.splits import held_out
 from patchword.data.targets import Nothing
-from patchword.data.unlabelled import Unlabelled, is_data_set, read_data_set, read_folder
+from patchword.data.unlabelled import Unlabelled, is_data_set, paths_as_split, read_data_set, read_folder
 from patchword.errors import DataError, ImageError, SettingsError, plural
 
 # Images held out to watch the loss. They teach nothing, so they are few.
@@ -36,7 +37,7 @@ _LABELS = {
 
 
 def open_without_labels(path: str, request: OpenRequest) -> Dataset:
-    """List the images of a folder, zip or table, or `digits`, without their labels, as the splits "train" and "val".
+    """List the images of a folder, zip, table or text file of paths, or `digits`, without their labels, as the splits "train" and "val".
 
     Of data without splits, one image in twenty is held out (at most 1,000), by name: adding images moves none.
     Raises: DataError if there are none, or the path does not exist; SettingsError for options about labels.
@@ -69,10 +70,13 @@ def _listed(path: str, request: OpenRequest) -> tuple[Unlabelled, str]:
     if is_data_set(path):
         source = next(s for s in SOURCES if s.recognises(path))
         return read_data_set(path, request), _kind(source)
+    if paths := listed_paths(path):
+        return paths_as_split(paths), "list"
     if not Path(path).exists():
         raise not_there(path, ["digits"])
     raise DataError(
-        f"{path} is not a folder, zip or table", "give a folder, a .zip, or a .csv, .jsonl or .parquet table"
+        f"{path} is not a folder, zip, table or list of images",
+        "give a folder, a .zip, a .csv, .jsonl or .parquet table, or a .txt file of paths",
     )
 
 

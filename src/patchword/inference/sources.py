@@ -13,6 +13,7 @@ from patchword.checkpoints.card import Provenance
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import Named, from_split
 from patchword.data.open import open_data
+from patchword.data.path_list import listed_paths
 from patchword.data.request import OpenRequest
 from patchword.data.sources.table import TABLE_SUFFIXES
 from patchword.data.splits import file_list_sha256
@@ -20,8 +21,6 @@ from patchword.data.unlabelled import Unlabelled, is_data_set, read_data_set, re
 from patchword.errors import DataError, ImageError, SettingsError, near_text
 
 STDIN = "-"
-LIST_ENDINGS = (".txt", ".lst")
-_LINES_TRIED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ def as_many(source: str | os.PathLike[str], reading: Reading) -> Given | None:
     name = os.fspath(source)
     _check_used((name,), reading)
     _check_reach(name)
-    many = os.path.isdir(name) or is_data_set(name) or _listed(name) or not name
+    many = os.path.isdir(name) or is_data_set(name) or listed_paths(name) or not name
     pattern = not os.path.lexists(name) and glob.has_magic(name)
     if many or pattern or reading.split is not None:
         return expand([name], reading)
@@ -236,7 +235,7 @@ class _Collected:
             self._add_pattern(name)
         elif self.reading.split is not None:
             _refuse_split(name, self.reading.split)
-        elif paths := _listed(name):
+        elif paths := listed_paths(name):
             self.parts += paths
         elif os.path.lexists(name):
             self.parts.append(name)
@@ -316,25 +315,6 @@ def _near(path: Path) -> str:
         return near_text(path.name, [entry.name for entry in os.scandir(path.parent)])
     except OSError:
         return ""
-
-
-def _listed(name: str) -> list[str]:
-    """The paths in a text file, one per line, relative to here or to the file's folder; [] if it lists no file."""
-    path = Path(name)
-    if path.suffix.lower() not in LIST_ENDINGS or not path.is_file():
-        return []
-    try:
-        lines = [os.fsdecode(line.strip(b"\r")) for line in path.read_bytes().split(b"\n") if line.strip()]
-    except OSError:
-        return []
-
-    def place(line: str) -> str:
-        next_to_list = os.path.join(path.parent, line)
-        return next_to_list if not os.path.exists(line) and os.path.exists(next_to_list) else line
-
-    if not any(os.path.exists(place(line)) for line in lines[:_LINES_TRIED] if "\0" not in line):
-        return []
-    return [place(line) for line in lines]
 
 
 def from_stream(reader: io.BufferedReader) -> bytes | Iterator[str]:

@@ -11,7 +11,7 @@ from patchword.model.base import require_positive, require_share
 class TokensConfig:
     """The learned tokens next to the patches. Order: class, distillation, registers, patches.
 
-    `registers_last` puts the registers after the patches instead (lucidrains).
+    `registers_last` puts the registers after the patches instead (lucidrains; the detection tokens of YOLOS).
     """
 
     class_token: bool = True

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchword.model.bottleneck import Bottleneck
 from patchword.model.kinds import ResNetStem
 
 CHANNEL_EPS = 1e-5  # jeonsworld's norm of each channel
@@ -51,35 +52,24 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
-class Bottleneck(nn.Module):
-    """relu(x' + norm3(conv3(relu(norm2(conv2(relu(norm1(conv1 x)))))))); a stage's first unit projects x to x'."""
+class StemBottleneck(Bottleneck):
+    """A unit of the hybrids' stem; a stage's first unit projects its input."""
 
     def __init__(self, inputs: int, middle: int, config: ResNetStem, *, first: bool, stride: int) -> None:
-        super().__init__()
         groups, outputs = ResNetStem.GROUPS, 4 * middle
-        self.conv1 = StandardisedConv(inputs, middle, 1, config)
-        self.norm1 = GroupNorm(groups, middle, eps=config.norm_eps)
-        self.conv2 = StandardisedConv(middle, middle, 3, config, stride)
-        self.norm2 = GroupNorm(groups, middle, eps=config.norm_eps)
-        self.conv3 = StandardisedConv(middle, outputs, 1, config)
-        self.norm3 = GroupNorm(groups, outputs, eps=config.norm_eps)
-        self.proj = StandardisedConv(inputs, outputs, 1, config, stride) if first else None
         by_channel = config.proj_norm == "channel"
-        self.proj_norm = (
-            GroupNorm(
-                outputs if by_channel else groups, outputs, eps=CHANNEL_EPS if by_channel else config.norm_eps
-            )
-            if first
-            else None
+        proj_norm = GroupNorm(
+            outputs if by_channel else groups, outputs, eps=CHANNEL_EPS if by_channel else config.norm_eps
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        y = F.relu(self.norm2(self.conv2(y)))
-        y = self.norm3(self.conv3(y))
-        if self.proj is not None and self.proj_norm is not None:
-            x = self.proj_norm(self.proj(x))
-        return F.relu(x + y)
+        super().__init__(
+            (StandardisedConv(inputs, middle, 1, config), GroupNorm(groups, middle, eps=config.norm_eps)),
+            (
+                StandardisedConv(middle, middle, 3, config, stride),
+                GroupNorm(groups, middle, eps=config.norm_eps),
+            ),
+            (StandardisedConv(middle, outputs, 1, config), GroupNorm(groups, outputs, eps=config.norm_eps)),
+            (StandardisedConv(inputs, outputs, 1, config, stride), proj_norm) if first else None,
+        )
 
 
 class ResNetFeatures(nn.Module):
@@ -97,7 +87,7 @@ class ResNetFeatures(nn.Module):
             blocks = nn.Sequential()
             for unit in range(units):
                 stride = 2 if stage and not unit else 1
-                blocks.append(Bottleneck(inputs, middle, config, first=not unit, stride=stride))
+                blocks.append(StemBottleneck(inputs, middle, config, first=not unit, stride=stride))
                 inputs = 4 * middle
             self.stages.append(blocks)
 

@@ -192,6 +192,7 @@ class Block(nn.Module):
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
+        x = place.enter(x)
         kept = x if rows is None else x[:, :rows]
         if self.order == "pre":
             x = kept + self._branch1(self.attention(self.norm1(x), place, rows))
@@ -214,6 +215,7 @@ class Block(nn.Module):
 
     def attention_weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
         """The attention weights [B, H, N, N] for tokens x [B, N, D] that enter this block."""
+        x = place.enter(x)
         return self.attention.weights(self.norm1(x) if self.order == "pre" else x, place)
 
 
@@ -384,6 +386,8 @@ class ViT(nn.Module):
         if front is not None and rows is not None:
             positioned = front[: len(rows)] + rows
             front = positioned if len(rows) == len(front) else torch.cat((positioned, front[len(rows) :]))
+        if behind is not None and self.positions is not None and self.positions.suffix is not None:
+            behind = behind + self.positions.suffix
         parts = [
             part if part.ndim == 3 else part.to(patches.dtype).expand(len(patches), -1, -1)
             for part in (front, patches, behind)

@@ -109,6 +109,12 @@ def test_a_mistyped_published_name_is_told_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["facebook/detr-resnet-50", "yolos-tiny", "facebookresearch/detr-r50"])
 def test_a_published_detector_is_refused_before_it_is_fetched(hub: Hub, name: str) -> None:
-    with pytest.raises(CheckpointError, match="does not support detection yet"):
+    with pytest.raises(CheckpointError, match="detector, which predicts boxes"):
         find_weights(name)
+    assert not hub.asked
+
+
+def test_a_published_model_without_boxes_is_no_detector(hub: Hub) -> None:
+    with pytest.raises(CheckpointError, match="a model without boxes"):
+        find_weights("facebook/dinov2-base", detector=True)
     assert not hub.asked

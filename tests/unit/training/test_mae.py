@@ -157,3 +157,11 @@ def test_one_image_is_too_few(scans: Path, tmp_path: Path) -> None:
     shutil.copy(next((scans / "flat").glob("*.png")), tmp_path / "one")
     with pytest.raises(PatchwordError, match="one image"):
         pw.pretrain(tmp_path / "one", out=tmp_path / "run", progress=False)
+
+
+def test_a_text_file_can_list_the_images(scans: Path, tmp_path: Path) -> None:
+    files = sorted((scans / "flat").glob("*.png"))[:12]
+    (tmp_path / "images.txt").write_text("".join(f"{file}\n" for file in files))
+    run = pretrained(tmp_path / "images.txt", tmp_path / "run", epochs=1)
+    facts = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))
+    assert sum(split["images"] for split in facts["splits"].values()) == 12

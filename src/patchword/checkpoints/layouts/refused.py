@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.detection import LOAD_DETECTOR
 from patchword.errors import UnknownLayout
 
 
@@ -87,14 +88,14 @@ REFUSED: tuple[Refusal, ...] = (
         "load it with its authors' code or transformers",
     ),
     Refusal(
-        "a DETR detector (a ResNet and a Transformer that predicts boxes); patchword does not support detection yet",
+        "a DETR detector (a ResNet and a Transformer that predicts boxes), not a classifier or a backbone",
         _detr,
-        "load it with its authors' code or transformers",
+        LOAD_DETECTOR,
     ),
     Refusal(
-        "a YOLOS detector (a ViT with detection tokens that predicts boxes); patchword does not support detection yet",
+        "a YOLOS detector (a ViT with detection tokens that predicts boxes), not a classifier or a backbone",
         _yolos,
-        "load it with its authors' code or transformers",
+        LOAD_DETECTOR,
     ),
     Refusal(
         "a model of DeiT's code with parallel attention branches (attn and attn1), which the backbone does not support",

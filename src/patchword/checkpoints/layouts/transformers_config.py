@@ -165,6 +165,11 @@ def labels(card: ModelCard) -> dict[str, Any]:
     }
 
 
+def activation_word(activation: str) -> str:
+    """The name of an activation in transformers."""
+    return _WRITTEN.get(activation, activation)
+
+
 def sizes(card: ModelCard) -> dict[str, Any]:
     """Config keys that most classes share."""
     config = card.config
@@ -173,7 +178,7 @@ def sizes(card: ModelCard) -> dict[str, Any]:
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.attention.num_heads,
         "intermediate_size": config.mlp_dim,
-        "hidden_act": _WRITTEN.get(config.mlp.activation, config.mlp.activation),
+        "hidden_act": activation_word(config.mlp.activation),
         "layer_norm_eps": config.norm.eps,
         "image_size": side(config.image.size),
         "patch_size": side(config.patch.size),

@@ -1,7 +1,7 @@
 """Read and write transformers' `preprocessor_config.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from patchword.checkpoints.layouts.transformers_config import JsonConfig, Size, written
@@ -25,6 +25,7 @@ class Processor:
 
     number: meaning of a `size` that is a plain number; "margin" is ConvNeXT's, a crop from a larger image.
     crop: whether it crops the centre.
+    longest: a limit for the longer side, 0 for none. multiple: both sides go down to a multiple of it (YOLOS).
     """
 
     size: int = 224
@@ -35,7 +36,13 @@ class Processor:
     mean: tuple[float, ...] = HALF
     std: tuple[float, ...] = HALF
     rounding: Literal["uint8", "none"] = "uint8"
+    longest: int = 0
+    multiple: int = 1
 
+
+_DETECTION = Processor(
+    size=800, number="shorter", longest=1333, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
+)
 
 # Source: transformers 5.23, `image_processing_*.py`.
 PROCESSORS: dict[str, Processor] = {
@@ -49,7 +56,11 @@ PROCESSORS: dict[str, Processor] = {
     "Bit": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
     "DINOv3ViT": Processor(interpolation="bilinear", rounding="none", mean=IMAGENET_MEAN, std=IMAGENET_STD),
     "ConvNext": Processor(size=384, number="margin"),
+    "Detr": _DETECTION,
+    "Yolos": replace(_DETECTION, multiple=16),
 }
+# Of detectors, by the multiple that the sides go down to.
+_DETECTORS = {1: "Detr", 16: "Yolos"}
 _ENDINGS = ("Fast", "Pil", "ImageProcessor", "FeatureExtractor")
 
 
@@ -139,17 +150,21 @@ def _resize(declared: JsonConfig, processor: Processor, image_size: Size, *, cro
         if not shorter:
             raise declared.wrong("size", "an object of integers")
         if longest or not crop:
-            return Capped(shorter=shorter, longest=longest or _NO_LIMIT, longer="exact")
+            return _capped(shorter, longest, processor)
         return Shorter(size=shorter, crop="floor")
     sides = declared.size("size")
     if processor.number != "square" and not isinstance(size, Mapping):
         shorter = min(sides) if sides else processor.size
         if not crop:
-            return Capped(shorter=shorter, longest=_NO_LIMIT, longer="exact")
+            return _capped(shorter, declared.whole("max_size") or processor.longest, processor)
         return Shorter(size=shorter, crop="floor")
     # Without a crop, use the model's own size; only a crop needs a margin.
     usual = (processor.size, processor.size) if crop else image_size
     return Squash(size=sides or usual, crop="floor")
+
+
+def _capped(shorter: int, longest: int | None, processor: Processor) -> Capped:
+    return Capped(shorter=shorter, longest=longest or _NO_LIMIT, longer="exact", multiple=processor.multiple)
 
 
 def _patches(declared: JsonConfig, image_size: Size) -> tuple[ResizeRule, Size]:
@@ -226,6 +241,19 @@ def usual_preprocess(name: str, channels: int, size: Size, *, shorter: int | Non
 # Writing -----------------------------------------------------------------------------------
 
 
+def write_detection_preprocess(preprocess: Preprocess) -> bytes:
+    """The processor of DETR or YOLOS for this preprocessing. Raises: CheckpointError for a rule that neither has."""
+    rule = preprocess.resize
+    if not (isinstance(rule, Capped) and rule.longest < _NO_LIMIT and rule.multiple in _DETECTORS):
+        raise CheckpointError(
+            f"no image processor of transformers' detectors supports the resize rule {rule.kind!r} ({rule})",
+            "choose another format",
+        )
+    edges = {"shortest_edge": rule.shorter, "longest_edge": rule.longest}
+    name = f"{_DETECTORS[rule.multiple]}ImageProcessor"
+    return _written(preprocess, {"image_processor_type": name, "size": edges, "do_pad": True})
+
+
 def write_preprocess(preprocess: Preprocess) -> bytes:
     """The processor that matches this preprocessing, or the closest one.
 
@@ -233,6 +261,10 @@ def write_preprocess(preprocess: Preprocess) -> bytes:
     or the antialiased filter of their name, as in the published conversions of such weights.
     Raises: CheckpointError for a resize rule that no processor supports.
     """
+    return _written(preprocess, _written_rule(preprocess))
+
+
+def _written(preprocess: Preprocess, rule: dict[str, Any]) -> bytes:
     values: dict[str, Any] = {
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -243,7 +275,7 @@ def write_preprocess(preprocess: Preprocess) -> bytes:
         "rescale_factor": 1 / 255,
         "resample": _filter(preprocess.resample.interpolation),
     }
-    return written(values | _written_rule(preprocess))
+    return written(values | rule)
 
 
 def _written_rule(preprocess: Preprocess) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Host(Protocol):
 class Added(Kind):
     """Positions that are added to the tokens before the first block.
 
-    The module maps `grid → [patches, D]`. Its `prefix` holds rows for the first prefix tokens, or None.
+    The module maps `grid → [patches, D]`. Its `prefix` holds rows for the first prefix tokens, or None, and its `suffix`
+    those of the tokens behind the patches.
     """
 
     @abstractmethod
@@ -86,7 +87,7 @@ class Added(Kind):
 
 
 class Inner(Kind):
-    """Positions inside attention. The module maps `(layout, depth)` to one `AttentionPositions` per block.
+    """Positions inside the blocks. The module maps `(layout, depth)` to one `AttentionPositions` per block.
 
     reaches_prefix: whether what a prefix token reads from the patches depends on their positions.
     """

@@ -84,6 +84,63 @@ class Learned(Added):
             )
 
 
+# When learned tables are resampled: unless rows and columns are theirs, or only if the number of patches is another one.
+ResampledBy = Literal["sides", "count"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedTokens(Added):
+    """A learned row for every token, with registers behind the patches too, added to the tokens (YOLOS).
+
+    The patches' rows are resampled bicubically without antialias. resampled_by: "count" leaves them as they are if the
+    image has as many patches, even when its sides are exchanged (hustvl/YOLOS); "sides" does not (transformers).
+    """
+
+    kind: ClassVar[str] = "learned_tokens"
+    resampled_by: ResampledBy = "sides"
+
+    def shapes(self, model: Host) -> Shapes:
+        tokens = model.tokens
+        counts = {"prefix": tokens.num_prefix, "suffix": tokens.num_extra - tokens.num_prefix}
+        beside: Shapes = {name: (count, model.dim) for name, count in counts.items() if count}
+        return {"grid": (*model.grid_size, model.dim)} | beside
+
+    def prefix_rows(self, tokens: TokensConfig) -> int:
+        return tokens.num_prefix
+
+    def words(self) -> str:
+        return "A learned vector for each position is therefore added to its token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedBetween(Inner):
+    """A learned table for every block but the first, added to the tokens that enter it (YOLOS).
+
+    Each has a row for every token. grid: rows and columns of patches. resampled_by: as in `LearnedTokens`.
+    """
+
+    kind: ClassVar[str] = "learned_between"
+    grid: Size = (14, 14)
+    resampled_by: ResampledBy = "sides"
+
+    def __post_init__(self) -> None:
+        require_positive("positions.grid", *self.grid)
+
+    def shapes(self, model: Host) -> Shapes:
+        rows = self.grid[0] * self.grid[1] + model.tokens.num_extra
+        return {"tables": (model.depth - 1, rows, model.dim)}
+
+    def words(self) -> str:
+        return "A learned vector for each position is added to its token between the blocks, another one in each place"
+
+    def check(self, model: Host) -> None:
+        if model.depth == 1:
+            raise SettingsError(
+                "positions between blocks need at least two blocks",
+                "set depth = 2, or use learned_tokens alone",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SinCos1d(Added):
     """The original Transformer's sines over the row-major patch index; prefix tokens have none."""
@@ -272,13 +329,13 @@ def _check_pairs(kind: str, model: Host) -> None:
         )
 
 
-AnyAdded = Learned | SinCos1d | SinCos2d
-AnyInner = RelativeBias | RelativeMLP | Rope2d | RopeMixed
+AnyAdded = Learned | LearnedTokens | SinCos1d | SinCos2d
+AnyInner = LearnedBetween | RelativeBias | RelativeMLP | Rope2d | RopeMixed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combined(Kind):
-    """One kind added to the tokens and one inside attention (EVA-02, PE)."""
+    """One kind added to the tokens and one inside the blocks (EVA-02, PE, YOLOS)."""
 
     kind: ClassVar[str] = "combined"
     added: AnyAdded = Learned()

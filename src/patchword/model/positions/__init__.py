@@ -1,7 +1,7 @@
 """Positions: maps each kind of positions to its module.
 
 A module for positions added to the tokens maps `grid → [patches, D]`. Its `prefix` holds rows for
-the first prefix tokens, or None. A module for positions inside attention maps `(layout, depth)` to
+the first prefix tokens, or None, and its `suffix` those of tokens behind the patches. A module for positions inside blocks maps `(layout, depth)` to
 one `AttentionPositions` per block. A module with weights initialises them in `reset(generator)`.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import positions as k
 from patchword.model.positions.learned import LearnedPositions
+from patchword.model.positions.learned_tokens import LearnedBetweenPositions, LearnedTokensPositions
 from patchword.model.positions.relative_bias import RelativeBiasPositions
 from patchword.model.positions.relative_mlp import RelativeMLPPositions
 from patchword.model.positions.rope2d import Rope2dPositions, RopeMixedPositions
@@ -18,6 +19,8 @@ from patchword.model.positions.sincos import SinCos1dPositions, SinCos2dPosition
 
 MODULES: Mapping[type[k.AnyAdded | k.AnyInner], type[Any]] = {
     k.Learned: LearnedPositions,
+    k.LearnedTokens: LearnedTokensPositions,
+    k.LearnedBetween: LearnedBetweenPositions,
     k.SinCos1d: SinCos1dPositions,
     k.SinCos2d: SinCos2dPositions,
     k.RelativeBias: RelativeBiasPositions,

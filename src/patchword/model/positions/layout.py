@@ -32,18 +32,24 @@ class TokenLayout(NamedTuple):
 
 
 class AttentionPositions(NamedTuple):
-    """Positions for one block: a bias on the scores, a rotation of queries and keys, or neither.
+    """Positions for one block: a bias on the scores, a rotation of queries and keys, rows added to the tokens, or nothing.
 
     bias: [H, N, N], or [B, H, N, N] if it differs between images; added to the scaled scores.
     cos, sin: [N, d] or [H, N, d], or [B, 1 or H, N, d] if they differ between images. Tokens other than patches have cos 1 and sin 0. `sin` already
     includes the sign of the rotated channel.
     neighbours: rotate channel 2i with 2i + 1; otherwise i with i + d/2.
+    added: [N, D], or [B, N, D] if it differs between images; added to the tokens that enter the block.
     """
 
     bias: Tensor | None = None
     cos: Tensor | None = None
     sin: Tensor | None = None
     neighbours: bool = False
+    added: Tensor | None = None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The tokens x [B, N, D] as the block takes them."""
+        return x if self.added is None else x + self.added.to(x.dtype)
 
     def turn(self, x: Tensor) -> Tensor:
         """Rotate x [B, H, n, d], the first n tokens; keeps the dtype of x."""
@@ -68,7 +74,8 @@ class AttentionPositions(NamedTuple):
         if bias is not None:
             bias = bias[:, rows[:, :, None], rows[:, None, :]].transpose(0, 1)
         cos, sin = (None if table is None else _rows_of(table, rows) for table in (self.cos, self.sin))
-        return self._replace(bias=bias, cos=cos, sin=sin)
+        added = None if self.added is None else self.added[rows]
+        return self._replace(bias=bias, cos=cos, sin=sin, added=added)
 
 
 def _rows_of(table: Tensor, rows: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ class LearnedPositions(nn.Module):
 
     prefix: nn.Parameter | None
 
+    suffix: nn.Parameter | None = None
+
     def __init__(self, config: Learned, model: ViTConfig) -> None:
         super().__init__()
         self.resample = config.resample

@@ -19,6 +19,7 @@ class SinCos1dPositions(nn.Module):
     """
 
     prefix: None = None
+    suffix: None = None
 
     def __init__(self, config: SinCos1d, model: ViTConfig) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class SinCos2dPositions(nn.Module):
     """
 
     prefix: None = None
+    suffix: None = None
 
     def __init__(self, config: SinCos2d, model: ViTConfig) -> None:
         super().__init__()

@@ -1,0 +1,143 @@
+"""The base class of detectors' layouts, and the card and the options of a detector's file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from patchword.checkpoints.card import Provenance
+from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.facts import Facts, Options, Size
+from patchword.checkpoints.layout import Container, Ignored
+from patchword.checkpoints.rows import Row
+from patchword.errors import CheckpointError
+from patchword.images.geometry import Capped
+from patchword.images.preprocess import Preprocess, Resample
+from patchword.model.detr.config import DetrConfig
+from patchword.model.yolos_config import YolosConfig
+
+DetectorConfig = DetrConfig | YolosConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class DetectionClass(NamedTuple):
+    """What one output of the class head stands for.
+
+    id: the category's number in the data that the model was trained on. name: "" if no file states it.
+    """
+
+    id: int
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(Options):
+    """What a user may specify about a detector if no file does.
+
+    dilation: whether the last stage of DETR's trunk is dilated (DC5). mid_image_size: (h, w) of the images that YOLOS'
+    positions between the blocks were made for.
+    """
+
+    dilation: bool | None = None
+    mid_image_size: Size | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorCard:
+    """Everything a detector needs besides its tensors. classes: one for each output but "no object"."""
+
+    config: DetectorConfig
+    preprocess: Preprocess
+    classes: tuple[DetectionClass, ...]
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.config.num_classes:
+            raise CheckpointError(
+                f"the detector has {self.config.num_classes} classes, but {len(self.classes)} are listed",
+                "list every class once, in the order of the head",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorDescription:
+    """A file's detector once every fact is known. names: of its classes, if the file states them.
+
+    spelling: the variant of the layout that the file uses.
+    """
+
+    config: DetectorConfig
+    preprocess: Preprocess
+    names: tuple[str, ...] = ()
+    spelling: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class DetectorLayout(ABC):
+    """One way to store a detector. name: to choose it for writing. title: for messages."""
+
+    name: str
+    title: str
+    container: Container = "safetensors"
+    file_name: str = "model.safetensors"
+    ignored: tuple[Ignored, ...] = (
+        Ignored(r".*num_batches_tracked", "a counter of batch norm, which is frozen"),
+        Ignored(r"(.*\.)?fc\.(weight|bias)", "the classifier that the trunk was pre-trained with"),
+    )
+
+    @abstractmethod
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        """Evidence for this layout; None if it does not match."""
+
+    @abstractmethod
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> DetectorDescription:
+        """Describe the detector; every fact goes through `facts` with its source."""
+
+    @abstractmethod
+    def rows(self, config: DetectorConfig, spelling: Mapping[str, Any]) -> Iterable[Row]:
+        """The tensors in the file and in the model."""
+
+    @abstractmethod
+    def refuse(self, card: DetectorCard) -> None:
+        """Raises: CheckpointError if the format cannot hold this detector."""
+
+    def spelling(self, card: DetectorCard) -> Mapping[str, Any]:
+        """The spelling for writing a model; the published one if there are several."""
+        return {}
+
+    def nest(self, tensors: Mapping[str, Any], card: DetectorCard) -> Mapping[str, Any]:
+        """What the container holds: the state dict as its origin wraps it."""
+        return tensors
+
+    def beside(self, card: DetectorCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """Files that the format's readers expect next to the weights."""
+        return {}
+
+
+def capped(shorter: int, longest: int, multiple: int = 1) -> Preprocess:
+    """The evaluation of DETR and YOLOS in their authors' code: shorter side, unless the longer one would pass `longest`."""
+    return Preprocess(
+        image_size=(shorter, longest),
+        resize=Capped(shorter=shorter, longest=longest, multiple=multiple),
+        resample=Resample(interpolation="bilinear"),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def nominal(preprocess: Preprocess) -> Preprocess:
+    """With the sides of its rule as the nominal size, since images keep their aspect."""
+    rule = preprocess.resize
+    return (
+        replace(preprocess, image_size=(rule.shorter, rule.longest))
+        if isinstance(rule, Capped)
+        else preprocess
+    )
+
+
+def require_fitting(title: str, *conditions: tuple[bool, str]) -> None:
+    """conditions: (is met, what the format cannot hold otherwise). Raises: CheckpointError for the first that is not met."""
+    for holds, what in conditions:
+        if not holds:
+            raise CheckpointError(f"{title} cannot hold {what}", "choose another format")

@@ -1,0 +1,1 @@
+"""A detector on any plain ViT."""

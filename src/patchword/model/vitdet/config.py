@@ -1,0 +1,52 @@
+"""The configuration of the detector on a plain ViT. Does not import torch."""
+
+from dataclasses import dataclass
+
+from patchword.errors import SettingsError
+from patchword.model.base import require_positive, require_share
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import ResNetStem
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitDetConfig:
+    """A detector on the patches of a ViT.
+
+    Args:
+        vit: the backbone; its head is not used.
+        num_classes: classes of objects; "no object" is no class of its own.
+        dim: channels of the maps and the queries; 0 for those of the backbone, at most 256.
+        scales: the maps, as multiples of the backbone's grid: 2 has four cells for each patch, which small objects need.
+        num_queries: proposals that the decoder refines, and so the most objects in one answer.
+        num_layers, num_heads: of the decoder.
+        num_points: places that each head reads on each map.
+        dropout: in the decoder.
+    """
+
+    vit: ViTConfig
+    num_classes: int
+    dim: int = 0
+    scales: tuple[float, ...] = (2.0, 1.0, 0.5)
+    num_queries: int = 100
+    num_layers: int = 3
+    num_heads: int = 8
+    num_points: int = 4
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "num_queries", "num_layers", "num_heads", "num_points"):
+            require_positive(name, getattr(self, name))
+        require_share("dropout", self.dropout)
+        if isinstance(self.vit.patch.stem, ResNetStem):
+            raise SettingsError("the backbone is a hybrid", "use a ViT without a convolutional stem")
+        if not self.scales or not set(self.scales) <= {2.0, 1.0, 0.5}:
+            raise SettingsError(f"scales are {self.scales}", "use some of 2, 1 and 0.5")
+        if self.width % self.num_heads or self.width % 4:
+            raise SettingsError(
+                f"dim {self.width} cannot be divided evenly among {self.num_heads} heads",
+                f"set dim = {-(-self.width // (4 * self.num_heads)) * 4 * self.num_heads}",
+            )
+
+    @property
+    def width(self) -> int:
+        return self.dim or min(self.vit.dim, 256)

@@ -1,0 +1,128 @@
+"""A detector on a plain ViT: the patches propose boxes, a short decoder refines the best of them.
+
+    image → ViT → maps → a proposal at each cell → the best become queries → decoder → classes and boxes
+
+It answers with a set: no suppression of overlapping boxes. Shapes: B images, N cells of all maps, Q queries, C classes, L layers.
+Sources: Zhu et al. 2021 (arXiv 2010.04159), two-stage Deformable DETR; Zhao et al. 2024, RT-DETR (arXiv 2304.08069).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from patchword.model.linear import Linear
+from patchword.model.norms import LayerNorm
+from patchword.model.vit import ViT
+from patchword.model.vitdet.config import VitDetConfig
+from patchword.model.vitdet.decoder import BoxHead, DecoderLayer, box_encoding, logit
+from patchword.model.vitdet.maps import Maps
+
+# Probability of a class at the start, so that the many cells without an object do not dominate (Lin et al. 2017).
+PRIOR = 0.01
+# Side of a proposal at the start, in cells of its map.
+START_CELLS = 2.0
+
+
+class Found(NamedTuple):
+    """What the detector predicts.
+
+    logits [L, B, Q, C], boxes [L, B, Q, 4]: of each decoder layer; the last is the answer. cell_logits [B, N, C], cell_boxes
+    [B, N, 4]: the proposals of all cells. cells [N, 4]: where each started.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    cell_logits: Tensor
+    cell_boxes: Tensor
+    cells: Tensor
+
+
+class Extra(NamedTuple):
+    """More queries for training alone: x [B, E, d] and boxes [B, E, 4]; mask [Q + E, Q + E] is true where a query may look."""
+
+    x: Tensor
+    boxes: Tensor
+    mask: Tensor
+
+
+class VitDet(nn.Module):
+    """images [B, C, H, W], normalised → `Found`."""
+
+    def __init__(
+        self, config: VitDetConfig, vit: ViT | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.vit = vit or ViT(config.vit, generator)
+        dim = config.width
+        self.maps = Maps(config)
+        self.cell_norm = nn.Sequential(Linear(dim, dim), LayerNorm(dim, eps=1e-6))
+        self.cell_class, self.cell_box = Linear(dim, config.num_classes), BoxHead(dim)
+        self.place = nn.Sequential(Linear(4 * (dim // 4), dim), nn.ReLU(), Linear(dim, dim))
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.classes = nn.ModuleList(Linear(dim, config.num_classes) for _ in range(config.num_layers))
+        self.moves = nn.ModuleList(BoxHead(dim) for _ in range(config.num_layers))
+        self.init_weights(generator)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None) -> None:
+        """Glorot uniform for everything but the backbone; classes start at a probability of 0.01."""
+        backbone = set(self.vit.modules())
+        for module in self.modules():
+            if module in backbone:
+                continue
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if module not in backbone and callable(reset := getattr(module, "reset", None)):
+                reset(generator)
+        for head in (self.cell_class, *self.classes):
+            nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def forward(self, images: Tensor, extra: Extra | None = None) -> Found:
+        maps = self.features(images)
+        cells, memory = self._cells(maps), torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        proposed = self.cell_norm(memory)
+        cell_logits = self.cell_class(proposed)
+        cell_boxes = (self.cell_box(proposed).float() + logit(cells)).sigmoid()
+        count = min(self.config.num_queries, memory.shape[1])
+        best = cell_logits.detach().amax(-1).topk(count, 1).indices[..., None]
+        x = proposed.gather(1, best.expand(-1, -1, proposed.shape[-1]))
+        boxes = cell_boxes.detach().gather(1, best.expand(-1, -1, 4))
+        mask = None
+        if extra is not None:
+            x, boxes, mask = torch.cat((x, extra.x.to(x)), 1), torch.cat((boxes, extra.boxes), 1), extra.mask
+        logits, refined = [], []
+        for layer, classify, move in zip(self.layers, self.classes, self.moves, strict=True):
+            place = self.place(box_encoding(boxes, self.config.width).to(x.dtype))
+            x = layer(x, place, boxes, maps, mask)
+            moved = (move(x).float() + logit(boxes)).sigmoid()
+            logits.append(classify(x))
+            refined.append(moved)
+            boxes = moved.detach()
+        return Found(torch.stack(logits), torch.stack(refined), cell_logits, cell_boxes, cells)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The maps [B, d, h, w], finest first."""
+        tokens = self.vit.forward_features(images)
+        patches = self.vit.split(tokens, self.vit.layout(images))["patches"]
+        found: list[Tensor] = self.maps(patches.permute(0, 3, 1, 2))
+        return found
+
+    def _cells(self, maps: list[Tensor]) -> Tensor:
+        """A box around each cell of each map, as shares of the image: [N, 4]."""
+        found = []
+        for feature in maps:
+            height, width = feature.shape[-2:]
+            y, x = torch.meshgrid(
+                (torch.arange(height, device=feature.device) + 0.5) / height,
+                (torch.arange(width, device=feature.device) + 0.5) / width,
+                indexing="ij",
+            )
+            sides = (torch.full_like(x, START_CELLS / width), torch.full_like(x, START_CELLS / height))
+            found.append(torch.stack((x, y, *sides), -1).flatten(0, 1))
+        return torch.cat(found)
