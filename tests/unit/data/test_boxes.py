@@ -17,6 +17,7 @@ from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, SettingsError
 from patchword.images.decode import decode
+from patchword.metrics.detection import detections, evaluate, truths
 from support.box_sets import CLASSES, FORMATS, Picture, coco_of, random_set, save, write, write_coco, zipped
 
 READ = OpenRequest(boxes=True)
@@ -412,3 +413,11 @@ def test_predictions_carry_the_ids_of_the_file(tmp_path: Path) -> None:
     )
     # Nothing is dropped for its score.
     assert min(row["score"] for row in rows) == 0.0
+
+
+def test_ground_truth_fed_back_scores_exactly_one(tmp_path: Path) -> None:
+    data = _open(write(tmp_path / "x", random_set(17), "coco"))
+    boxes = _boxes(data, "train")
+    true = truths(boxes.corners, boxes.labels, boxes.owners(), areas=boxes.areas, crowd=boxes.crowd)
+    found = detections(boxes.corners, boxes.labels, np.ones(len(boxes.labels)), boxes.owners())
+    assert evaluate(true, found, images=len(boxes), names=data.classes).ap == 1.0

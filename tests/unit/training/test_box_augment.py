@@ -130,6 +130,18 @@ def test_a_view_depends_on_its_own_image_and_draws_alone() -> None:
     assert together.images.min() >= 0 and together.images.max() <= 1
 
 
+def test_targets_are_shares_of_the_views_without_groups() -> None:
+    first, group = (
+        _boxes([[0, 0, 80, 40], [20, 10, 40, 30]], (40, 80)),
+        _boxes([[0, 0, 9, 9]], (40, 80), crowd=True),
+    )
+    images = [torch.zeros((3, 40, 80)), torch.zeros((3, 40, 80))]
+    targets = BoxAugment(BoxAugmentSettings(), (64, 64)).plain(images, [first, group]).targets()
+    assert targets.counts == (2, 0) and targets.labels.tolist() == [0, 1]
+    expected = torch.tensor([[0.5, 0.5, 1.0, 0.5], [24 / 64, 32 / 64, 16 / 64, 16 / 64]])
+    torch.testing.assert_close(targets.boxes, expected)
+
+
 def test_objects_mostly_outside_are_dropped_but_groups_stay() -> None:
     window = Window(image=(50, 50), view=(50, 50), left=20.0, top=0.0, scale_x=1.0, scale_y=1.0)
     for crowd, kept in ((False, 1), (True, 2)):

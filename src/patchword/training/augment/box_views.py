@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchword.data.box_targets import ImageBoxes
+from patchword.model.boxes import to_centres
+from patchword.model.matching import Targets
 from patchword.training.augment.box_settings import BoxAugmentSettings
 from patchword.training.augment.box_windows import Window, draw_windows, letterbox, moved
 from patchword.training.augment.colour import jitter_colour
@@ -26,6 +28,17 @@ class BoxViews:
     padding: Tensor
     boxes: list[ImageBoxes]
     windows: list[Window]
+
+    def targets(self) -> Targets:
+        """The objects as shares of the views, for the set losses. Groups (crowd) are no objects to find."""
+        height, width = self.images.shape[-2:]
+        sides = torch.tensor([width, height, width, height], dtype=torch.float64)
+        found = []
+        for one in self.boxes:
+            kept = ~one.crowd
+            corners = torch.from_numpy(one.corners[kept])
+            found.append((torch.from_numpy(one.labels[kept]), to_centres(corners / sides).float()))
+        return Targets.of(found)
 
 
 class BoxAugment:
