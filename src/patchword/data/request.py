@@ -14,6 +14,8 @@ TABLE_OPTIONS = {
     "target_column": "--target-column",
     "group_column": "--group-column",
 }
+# Of a table, those that say something about classes or numbers of complete images.
+CLASS_OPTIONS = {name: TABLE_OPTIONS[name] for name in ("label_separator", "target_column", "group_column")}
 FOLDER_OPTIONS = {"class_level": "--class-level"}
 BOX_OPTIONS = {"annotations": "--annotations", "box_format": "--box-format"}
 
@@ -101,6 +103,11 @@ def refuse_table_options(request: OpenRequest, what: str) -> None:
 def refuse_folder_options(request: OpenRequest, what: str) -> None:
     """As `refuse_table_options`, for data that are no class folders."""
     _refuse(request, FOLDER_OPTIONS, what, "class folders")
+
+
+def refuse_class_options(request: OpenRequest, what: str) -> None:
+    """As `refuse_table_options`, for tables of boxes."""
+    _refuse(request, CLASS_OPTIONS, what, "images with classes")
 
 
 def refuse_box_options(request: OpenRequest, what: str) -> None:

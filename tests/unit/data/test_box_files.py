@@ -121,3 +121,19 @@ def test_a_renamed_image_is_found_by_the_name_of_its_xml_and_said(tmp_path: Path
     data = open_data(root, READ)
     assert data.splits["train"].names[0] == "train/train_000.png"
     assert any("another image name inside" in line and "IMG_1234.png" in line for line in data.readings)
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_broken_images_are_left_out_and_listed_unless_all_are(form: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "x", random_set(2), form)
+    images = sorted(root.rglob("*.png"))
+    images[0].write_bytes(b"no image")
+    data = open_data(root, READ)
+    assert len(data.splits["train"]) == 5
+    assert any(
+        "1 image of train cannot be read" in p.message and images[0].name in p.message for p in data.problems
+    )
+    for image in images:
+        image.write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_data(root, READ)

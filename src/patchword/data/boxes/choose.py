@@ -25,6 +25,7 @@ from patchword.data.sources.table_columns import Columns
 from patchword.data.sources.table_text import parse_text
 from patchword.errors import plural
 
+TABLE_OF_BOXES = "table of boxes"
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -106,7 +107,7 @@ def _tables(files: Files, names: Sequence[str], request: OpenRequest) -> Chosen:
         )
     ]
     readings = [f"other tables with boxes are not read: {', '.join(rest[:5])}"] if rest else []
-    return Chosen(kind="table of boxes", splits=splits, readings=tuple(readings), passed_by={})
+    return Chosen(kind=TABLE_OF_BOXES, splits=splits, readings=tuple(readings), passed_by={})
 
 
 def _others(files: Files, kind: str, pattern: str | None) -> list[str]:

@@ -26,7 +26,7 @@ _SAME_SHAPE = 0.01
 def frame_of(annotated: Size | None, header: Header) -> Frame:
     """unknown: both frames have the annotated size, or there is none. other: no frame has its shape."""
     turns = header.orientation != 1
-    if annotated is None:
+    if annotated is None or header.reason:
         return "unknown" if turns else "displayed"
     if annotated == header.size:
         same = turns and header.stored == header.size

@@ -9,14 +9,19 @@ import numpy as np
 
 from patchword.data.boxes.annotations import Annotations, WrittenImage
 from patchword.data.boxes.build import Built, build_split
-from patchword.data.boxes.choose import TABLES, Chosen, choose, choose_file, has_box_columns
+from patchword.data.boxes.choose import TABLE_OF_BOXES, TABLES, Chosen, choose, choose_file, has_box_columns
 from patchword.data.boxes.clean import Faults
 from patchword.data.boxes.files import Files, files_of, start_of
 from patchword.data.boxes.frames import decide, readings
 from patchword.data.boxes.headers import headers
 from patchword.data.boxes.locate import Locator
 from patchword.data.dataset import Dataset, Problem, Split
-from patchword.data.request import OpenRequest, refuse_folder_options
+from patchword.data.request import (
+    OpenRequest,
+    refuse_class_options,
+    refuse_folder_options,
+    refuse_table_options,
+)
 from patchword.data.sources import zipped
 from patchword.data.sources.split_names import in_order
 from patchword.data.sources.table import labels_among
@@ -64,6 +69,9 @@ def read_boxes(path: str, request: OpenRequest) -> Dataset | None:
             return None
         chosen, kind = found, f"{found.kind}, {files.kind}"
     refuse_folder_options(request, f"{path} has boxes")
+    if not kind.startswith(TABLE_OF_BOXES):
+        refuse_table_options(request, f"{path} has boxes as {kind}")
+    refuse_class_options(request, f"{path} has boxes")
     return _dataset(path, kind, files, chosen, request)
 
 
@@ -94,7 +102,10 @@ def _dataset(path: str, kind: str, files: Files, chosen: Chosen, request: OpenRe
     unused = len(files.images()) - len({name for _, names in located for name in names})
     if unused:
         passed_by["images without annotations"] = unused
-    splits, seed = _held_out({name: split for name, split in splits.items() if len(split)}, request)
+    splits = {name: split for name, split in splits.items() if len(split)}
+    if not splits:
+        raise DataError(problems[-1].message, problems[-1].fix)
+    splits, seed = _held_out(splits, request)
     return Dataset(
         path=path,
         kind=kind,
