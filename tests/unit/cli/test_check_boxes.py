@@ -103,6 +103,7 @@ def test_boxes_are_drawn_where_they_are() -> None:
         (("--box-format", "yxyx"), ("--box-format is 'yxyx'", "xyxy")),
         (("--annotations", "annotations/instance_train.json"), ("did you mean", "instances_train.json")),
         (("--class-level", "2"), ("has boxes", "--class-level", "remove it")),
+        (("--image-column", "x"), ("has boxes as COCO JSON", "--image-column", "remove it")),
     ],
 )
 def test_options_that_do_not_apply_are_refused_in_two_lines(
@@ -230,6 +231,8 @@ def test_a_table_of_boxes_is_not_read_as_classes(tmp_path: Path, capsys: Output)
         "image from `image`, class from `species`, boxes from `x`, `y`, `w`, `h`: [left, top, width, height]"
         in said
     )
+    code, refused = _check(capsys, tmp_path, "--group-column", "species")
+    assert code == 2 and "has boxes, and --group-column applies to images with classes only" in refused
 
 
 def test_the_python_call_refuses_as_the_command_does(place: Path, tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from posixpath import basename
 
 from patchword.data.boxes import coco, table, voc, yolo, yolo_sets
 from patchword.data.boxes.annotations import Annotations
-from patchword.data.boxes.files import Files, files_of, start_of, stem
+from patchword.data.boxes.files import Files, files_above, files_of, start_of, stem
 from patchword.data.boxes.sets import (
     by_family,
     coco_files,
@@ -156,8 +155,7 @@ def choose_file(path: str, request: OpenRequest) -> tuple[Files, Chosen]:
     """
     place = Path(path)
     files = _beside(place)
-    name = place.resolve().relative_to(Path(files.path).resolve()).as_posix()
-    files = replace(files, path=_shown_folder(files.path))
+    name = place.name if files.path == str(place.parent) else f"{place.resolve().parent.name}/{place.name}"
     if place.suffix.lower() == ".json":
         chosen = Chosen(kind="COCO JSON", splits=[coco.parse(files, name, "all")], readings=(), passed_by={})
     else:
@@ -168,20 +166,15 @@ def choose_file(path: str, request: OpenRequest) -> tuple[Files, Chosen]:
     return files, chosen
 
 
-def _shown_folder(path: str) -> str:
-    return path
-
-
 def _beside(place: Path) -> Files:
-    """The folder of the file if it has the images that are named first, else the one above."""
-    folder = place.parent
-    near = files_of(str(folder))
+    """The folder of the file; or, if none of the first images is in it, what lies next to that folder and has one."""
+    near = files_of(str(place.parent))
     first = _first_images(near, place.name)
-    for files in (near, files_of(str(folder / ".."))) if first else ():
-        names = {stem(image) for image in files.images()} if first else set()
-        if any(stem(basename(one)) in names for one in first):
-            return files
-    return near
+    stems = {stem(image) for image in near.images()}
+    if not first or any(stem(one) in stems for one in first):
+        return near
+    found = files_above(place, first)
+    return near if found is None else found
 
 
 def _first_images(files: Files, name: str) -> list[str]:

@@ -12,6 +12,9 @@ from patchword.data.sources.listing import Head
 from patchword.errors import DataError, ImageError
 from patchword.images.suffixes import SUFFIXES, is_hidden
 
+# Folders that are looked into for an image.
+_MOST = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
@@ -60,7 +63,38 @@ def files_of(path: str) -> Files:
     return _folder(path) if Path(path).is_dir() else _zip(path)
 
 
-def _folder(path: str) -> Files:
+def files_above(file: Path, images: Sequence[str]) -> Files | None:
+    """The folder above that of `file`: of its folders, only those that have one of the images, directly or one level below.
+
+    So that annotations/ next to images/ are read together, and a whole home folder is not listed.
+    """
+    above = file.resolve().parent.parent
+    with_images = [
+        place.name
+        for place in _folders_in(above)
+        if any(
+            (at / basename(image)).exists() or (above / image).exists()
+            for at in (place, *_folders_in(place))
+            for image in images
+        )
+    ]
+    if not with_images:
+        return None
+    whole = _folder(os.path.normpath(file.parent / ".."), only=(*with_images, file.resolve().parent.name))
+    return whole if any(whole.images()) else None
+
+
+def _folders_in(place: Path) -> list[Path]:
+    """Up to 200; none of a folder that cannot be read."""
+    try:
+        return [one for one in sorted(place.iterdir()) if one.is_dir() and not is_hidden(one.name)][:_MOST]
+    except OSError:
+        return []
+
+
+def _folder(path: str, only: Sequence[str] | None = None) -> Files:
+    """only: the folders in it that are listed; all by default."""
+
     def read(name: str) -> bytes:
         try:
             return Path(path, name).read_bytes()
@@ -73,9 +107,19 @@ def _folder(path: str) -> Files:
     def make_reader(files: Sequence[str]) -> Reader:
         return folder.FileReader(path, tuple(files))
 
-    listing = folder.list_folder(path)
-    names = _visible(listing.files)
-    return Files(path=path, kind="folder", names=names, read=read, head=listing.head, make_reader=make_reader)
+    listings = [("", folder.list_folder(path))] if only is None else []
+    for name in dict.fromkeys(only or ()):
+        listings.append((f"{name}/", folder.list_folder(os.path.join(path, name))))
+    names = _visible([prefix + file for prefix, listing in listings for file in listing.files])
+
+    def head(name: str, size: int) -> bytes:
+        place = os.path.join(path, name)
+        if not os.path.isfile(place):  # opening a FIFO would block forever
+            return b""
+        with open(place, "rb") as file:
+            return file.read(size)
+
+    return Files(path=path, kind="folder", names=names, read=read, head=head, make_reader=make_reader)
 
 
 def _zip(path: str) -> Files:

@@ -50,11 +50,17 @@ class DetectionData(DataError):
 def refuse_detection(tree: Tree, path: str) -> None:
     """Raises: DetectionData if there are boxes next to the images."""
     boxes = _boxes(tree)
-    if boxes is not None:
-        raise DetectionData(
-            f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
-            "give a folder for each class, or a table with one image and class per row; `patchword check` reads boxes",
-        )
+    if boxes is None:
+        return
+    read = (
+        "export its boxes as COCO JSON, Pascal VOC or YOLO"
+        if boxes.startswith("LabelMe")
+        else "check its boxes with `patchword check`"
+    )
+    raise DetectionData(
+        f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
+        f"give a folder for each class, or a table with one image and class per row; {read}",
+    )
 
 
 def _boxes(tree: Tree) -> str | None:
