@@ -1,6 +1,6 @@
 """Images with the boxes of their objects, in one picture: annotations here, predictions in the same way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from patchword.inference.output import whole_file
 COUNT, COLUMNS = 16, 4
 # Pixels: longer side of an image, gap around it, of text lines, of a box's line.
 SIDE, MARGIN, LINE, STROKE = 400, 16, 20, 2
+# Height of a name. Where names would cover more than this share of an image, the colours stand for them.
+NAME, MOST_COVERED = 15, 0.08
 PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 # Light, strong and far apart on photographs; then they repeat.
 COLOURS = (
@@ -96,11 +98,12 @@ def _read(dataset: Dataset, split_name: str, index: int) -> Annotated | None:
 def draw_annotated(images: Sequence[Annotated], classes: Sequence[str], title: Sequence[str]) -> Image.Image:
     """title: lines above the images. Below them, the colours of the classes that occur."""
     large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
-    shown = [_drawn(image, classes, small) for image in images]
+    used = sorted({int(label) for image in images for label in image.labels})
+    colours = {label: colour_of(i) for i, label in enumerate(used)}
+    shown = [_drawn(image, classes, small, colours) for image in images]
     width = MARGIN + min(COLUMNS, max(len(shown), 2)) * (SIDE + MARGIN)
     rows = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)]
     heights = [max(image.height for image in row) + 2 * LINE for row in rows]
-    used = sorted({int(label) for image in images for label in image.labels})
     legend = _legend(used, classes, small, width)
     top = MARGIN + len(title) * (LINE + 4)
     bottom = legend[-1][1] + LINE if legend else 0
@@ -118,13 +121,14 @@ def draw_annotated(images: Sequence[Annotated], classes: Sequence[str], title: S
             draw.text((x, y + picture.height + 3), text, INK, small)
         y += heights[r]
     for label, at, x in legend:
-        draw.rectangle((x, y + at + 3, x + 12, y + at + 15), fill=colour_of(label))
+        draw.rectangle((x, y + at + 3, x + 12, y + at + 15), fill=colours[label])
         draw.text((x + 18, y + at), _printable(classes[label]), INK, small)
     return page
 
 
-def colour_of(label: int) -> str:
-    return COLOURS[label % len(COLOURS)]
+def colour_of(place: int) -> str:
+    """place: of the class among those in the picture."""
+    return COLOURS[place % len(COLOURS)]
 
 
 def _legend(
@@ -141,7 +145,7 @@ def _legend(
     return places
 
 
-def _drawn(image: Annotated, classes: Sequence[str], font: Font) -> Image.Image:
+def _drawn(image: Annotated, classes: Sequence[str], font: Font, colours: Mapping[int, str]) -> Image.Image:
     pixels = image.pixels
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0, 1) * 255).astype(np.uint8)
@@ -156,15 +160,20 @@ def _drawn(image: Annotated, classes: Sequence[str], font: Font) -> Image.Image:
     order = np.argsort(-(corners[:, 2:] - corners[:, :2]).prod(axis=1), kind="stable")
     taken: list[tuple[float, float, float, float]] = []
     for row in order.tolist():
-        _outline(
-            draw, corners[row].tolist(), colour_of(int(image.labels[row])), dashed=bool(image.crowd[row])
-        )
+        _outline(draw, corners[row].tolist(), colours[int(image.labels[row])], dashed=bool(image.crowd[row]))
+    names = [_text(image, row, classes) for row in range(len(image.labels))]
+    covered = sum((font.getlength(name) + 4) * NAME for name in names) / (size[0] * size[1])
+    if covered > MOST_COVERED and image.scores is None and len(colours) <= len(COLOURS):
+        return picture
     for row in reversed(order.tolist()):
-        text = _printable(classes[int(image.labels[row])])
-        if image.scores is not None:
-            text += f" {image.scores[row]:.2f}"
-        _name(draw, text, corners[row].tolist(), colour_of(int(image.labels[row])), font, size, taken)
+        text = names[row]
+        _name(draw, text, corners[row].tolist(), colours[int(image.labels[row])], font, size, taken)
     return picture
+
+
+def _text(image: Annotated, row: int, classes: Sequence[str]) -> str:
+    score = "" if image.scores is None else f" {image.scores[row]:.2f}"
+    return _printable(classes[int(image.labels[row])]) + score
 
 
 def _outline(draw: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, *, dashed: bool) -> None:
@@ -191,7 +200,7 @@ def _name(
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     """The class at a corner of its box, where it covers no other name; without such a place the colour must do."""
-    width, height = font.getlength(text) + 4, 15
+    width, height = font.getlength(text) + 4, NAME
     left, top, right, bottom = corners
     for x, y in (
         (left, top - height),
