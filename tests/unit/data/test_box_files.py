@@ -35,7 +35,7 @@ CONTENT = coco_of(random_set(1, train=2, val=2)["train"], IDS)
 
 
 @given(at=st.sampled_from(_paths(CONTENT)), value=ODD, drop=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_of_a_coco_file_may_be_wrong(
     small: Path, at: tuple[Any, ...], value: Any, drop: bool
 ) -> None:

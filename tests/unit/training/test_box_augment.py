@@ -68,7 +68,7 @@ CORNER = st.tuples(st.integers(0, 40), st.integers(0, 30), st.integers(1, 20), s
 
 
 @given(st.lists(CORNER, max_size=6), st.integers(0, 1000))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_kept_boxes_lie_inside_and_one_object_is_always_complete(
     found: list[tuple[int, ...]], epoch: int
 ) -> None:
