@@ -19,9 +19,10 @@ from patchword.python_parameters import (
     trained,
 )
 from patchword.python_words import as_python, in_python
+from patchword.reports.box_pictures import write_annotated
 from patchword.runs.finish import Run
 from patchword.runs.near import near_report
-from patchword.runs.views import write_training_views
+from patchword.runs.views import refuse_other_pictures, write_training_views
 
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
@@ -125,10 +126,13 @@ def check(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    annotations: str | None = None,
+    box_format: str | None = None,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
     all: bool = False,
     augment: str | Path | None = None,
+    draw: str | Path | None = None,
     near_duplicates: bool = False,
     recipe: str | None = None,
     weights: str | Path | None = None,
@@ -141,6 +145,8 @@ def check(
     label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
     the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
+    annotations: the annotation files of boxes to read, as a pattern such as "yolo/*". box_format: what the four numbers
+    of a box are, such as "xyxy". draw: a PNG to write, of sixteen images with their boxes.
     near_duplicates: also find nearly equal images, by grey thumbnails, or with `weights` by the embeddings of that model.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
     Raises: DataError if there is no data set, or with `augment` if it cannot be trained on; SettingsError; OutputError.
@@ -155,11 +161,14 @@ def check(
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
+    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
     found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
     if near_duplicates:
         found = near_report(found, weights, value_range=value_range)
     if augment is not None:
         write_training_views(found, overlay, Path(augment))
+    if draw is not None:
+        write_annotated(dataset, Path(draw))
     problems = (replace(p, message=as_python(p.message), fix=as_python(p.fix)) for p in found.problems)
     return replace(found, problems=tuple(problems))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.facts import Options
-from patchword.data.request import FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
+from patchword.data.request import BOX_OPTIONS, FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
 from patchword.runs import run
 from patchword.runs.finish import Run
@@ -26,7 +26,8 @@ def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     only_training = {name: asked[name] for name in ("val", "folds") if name in asked}
     if only_training.get("val") is not None:
         only_training["val"] = str(only_training["val"])
-    return OpenRequest(**{name: asked[name] for name in names}, **only_training)
+    boxes = {name: asked[name] for name in BOX_OPTIONS if name in asked}
+    return OpenRequest(**{name: asked[name] for name in names}, **only_training, **boxes, boxes=bool(boxes))
 
 
 def trained(train: Callable[..., Any], asked: Mapping[str, Any]) -> Run:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from patchword.cli.console import line, make_console
+from patchword.data.box_targets import Boxes
+from patchword.data.boxes.findings import box_lines
 from patchword.data.findings_targets import target_lines
 from patchword.data.targets import Numbers
 from patchword.errors import plural
@@ -35,9 +37,12 @@ def print_report(report: "CheckReport") -> None:
 
 
 def _labelled_with(dataset: "Dataset") -> str:
-    targets = next(iter(dataset.splits.values())).targets
+    targets = next(iter(dataset.splits.values())).targets if dataset.splits else None
     if isinstance(targets, Numbers):
         return plural(len(targets.names), "number per image", "numbers per image")
+    if dataset.task_kind == "boxes":
+        boxes = sum(sum(_counted(dataset, name)) for name in dataset.splits)
+        return f"{plural(boxes, 'box', 'boxes')} of {plural(len(dataset.classes), 'class', 'classes')}"
     several = " (several per image)" if dataset.task_kind == "multi" else ""
     return plural(len(dataset.classes), "class", "classes") + several
 
@@ -45,23 +50,40 @@ def _labelled_with(dataset: "Dataset") -> str:
 def _counts(report: "CheckReport") -> Table:
     dataset = report.dataset
     table = Table(box=None, pad_edge=False)
-    title = {"single": "class", "multi": "images with", "number": "images"}[dataset.task_kind]
+    title = {"single": "class", "multi": "images with", "number": "images", "boxes": "boxes"}[
+        dataset.task_kind
+    ]
     table.add_column(title, overflow="fold")
     for name in dataset.splits:
         table.add_column(line(name), justify="right")
-    counts = {name: split.counts(len(dataset.classes)) for name, split in dataset.splits.items()}
+    counts = {name: _counted(dataset, name) for name in dataset.splits}
     for i, name in enumerate(dataset.classes[:MAX_CLASSES]):
         # Leading and trailing spaces would be invisible.
         shown = name if name == name.strip() else repr(name)
         table.add_row(line(shown), *(str(counts[split][i]) for split in dataset.splits))
     if len(dataset.classes) > MAX_CLASSES:
         table.add_row(f"… {plural(len(dataset.classes) - MAX_CLASSES, 'more class', 'more classes')}")
-    table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
+    if dataset.task_kind == "boxes":
+        table.add_row("all", *(str(sum(counts[name])) for name in dataset.splits), style="bold")
+        table.add_row("images", *(str(len(split)) for split in dataset.splits.values()), style="bold")
+    else:
+        table.add_row("all", *(str(len(split)) for split in dataset.splits.values()), style="bold")
     return table
 
 
+def _counted(dataset: "Dataset", name: str) -> list[int]:
+    """Boxes of each class in a split, or images."""
+    targets = dataset.splits[name].targets
+    count = targets.box_counts if isinstance(targets, Boxes) else targets.counts
+    return count(len(dataset.classes))
+
+
+def _target_lines(dataset: "Dataset") -> list[str]:
+    return box_lines(dataset) if dataset.task_kind == "boxes" else target_lines(dataset)
+
+
 def _facts(report: "CheckReport") -> list[str]:
-    facts = [*report.dataset.readings, *target_lines(report.dataset)]
+    facts = [*report.dataset.readings, *_target_lines(report.dataset)]
     if report.dataset.split_seed is not None:
         seed = report.dataset.split_seed
         another = f", split seed {seed}" if seed else ""

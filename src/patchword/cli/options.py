@@ -19,15 +19,16 @@ _KEPT = "patchword.image_set_options"
 _SPLIT_SEED_HELP = "Hold out images as `train --split-seed N` does. [default: the model's own split]"
 
 _TARGETS = "patchword.target_options"
+_BOXES = "patchword.box_options"
 
 
-def kept_option(key: str, name: str, **how: Any) -> Callable[[F], F]:
+def kept_option(key: str, *names: str, **how: Any) -> Callable[[F], F]:
     """An option that is stored in the context, so that commands need not declare it; see `kept_values`."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         ctx.meta.setdefault(key, {})[param.name] = value
 
-    return click.option(name, expose_value=False, callback=keep, **how)
+    return click.option(*names, expose_value=False, callback=keep, **how)
 
 
 def kept_values(key: str) -> dict[str, Any]:
@@ -75,6 +76,28 @@ _DATA_OPTIONS = (
     ),
 )
 
+
+def box_options(command: F) -> F:
+    """Add the options for reading boxes; `open_request` takes them along."""
+    for option in reversed(_BOX_OPTIONS):
+        command = option(command)
+    return command
+
+
+_BOX_OPTIONS = (
+    kept_option(
+        _BOXES,
+        "--annotations",
+        metavar="PATTERN",
+        help="Annotation files to read where there are several sets, e.g. 'yolo/*'.",
+    ),
+    kept_option(
+        _BOXES,
+        "--box-format",
+        metavar="FORMAT",
+        help="What the numbers of a box are: xywh, xyxy or cxcywh, or e.g. xywh-relative. [default: by the file]",
+    ),
+)
 
 max_pixels_option = click.option(
     "--max-pixels",
@@ -174,7 +197,11 @@ def open_request(
     folds: int | None = None,
 ) -> OpenRequest:
     targets = kept_values(_TARGETS)
+    boxes = click.get_current_context().meta.get(_BOXES)
     return OpenRequest(
+        boxes=boxes is not None,
+        annotations=(boxes or {}).get("annotations"),
+        box_format=(boxes or {}).get("box_format"),
         image_column=image_column,
         label_column=label_column,
         label_separator=targets["label_separator"],

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from patchword.data.box_targets import Boxes
 from patchword.data.dataset import Dataset, Problem, Split, one_class_only
 from patchword.data.targets import Labels, MultiLabels, Numbers, Targets, TaskKind
 from patchword.errors import DataError, plural, suggestion
@@ -13,6 +14,7 @@ LABELLED = {
     "single": "one class per image",
     "multi": "several classes per image",
     "number": "numbers",
+    "boxes": "boxes around objects",
     "none": "no labels",
 }
 
@@ -66,6 +68,8 @@ def align_targets(
         )
     if kind == "single":
         return align(dataset, outputs, ignore_unknown=ignore_unknown, to=to)
+    if kind == "boxes":
+        return _aligned_boxes(dataset, outputs, ignore_unknown=ignore_unknown, to=to)
     place = {name: i for i, name in enumerate(dataset.outputs)}
     unknown = [name for name in dataset.outputs if name not in outputs]
     if kind == "number":
@@ -76,7 +80,9 @@ def align_targets(
             )
         return _with_targets(dataset, lambda split: _ordered(split, outputs, place))
     foreign = [place[name] for name in unknown]
-    kept = {n: np.flatnonzero(~s.targets.values[:, foreign].any(axis=1)) for n, s in dataset.splits.items()}
+    kept = {
+        n: np.flatnonzero(~s.image_targets.values[:, foreign].any(axis=1)) for n, s in dataset.splits.items()
+    }
     left_out = sum(len(split) - len(kept[name]) for name, split in dataset.splits.items())
     if left_out and (not ignore_unknown or not any(map(len, kept.values()))):
         raise unknown_classes(
@@ -96,12 +102,12 @@ def _with_targets(dataset: Dataset, targets: Callable[[Split], Targets]) -> Data
 
 
 def _ordered(split: Split, outputs: tuple[str, ...], place: Mapping[str, int]) -> Numbers:
-    return Numbers(split.targets.values[:, [place[n] for n in outputs]].astype(np.float32), outputs)
+    return Numbers(split.image_targets.values[:, [place[n] for n in outputs]].astype(np.float32), outputs)
 
 
 def _by_class(split: Split, outputs: tuple[str, ...], place: Mapping[str, int]) -> MultiLabels:
     # A class that no image has is not in the list of a table with a separator.
-    absent, values = np.zeros(len(split), bool), split.targets.values
+    absent, values = np.zeros(len(split), bool), split.image_targets.values
     columns = [values[:, place[n]].astype(bool) if n in place else absent for n in outputs]
     return MultiLabels(np.stack(columns, axis=1))
 
@@ -110,6 +116,38 @@ def _left_out(path: str, images: int, unknown: Sequence[str], to: str) -> Proble
     names = ", ".join(map(repr, unknown[:8]))
     message = f"{path}: skipped {plural(images, 'image')} of classes unknown to {to} ({names})"
     return Problem(severity="note", message=message)
+
+
+def _aligned_boxes(dataset: Dataset, classes: tuple[str, ...], *, ignore_unknown: bool, to: str) -> Dataset:
+    """As `align`, for boxes: with ignore_unknown, the boxes of unknown classes are left out and their images stay."""
+    index = {name: i for i, name in enumerate(classes)}
+    new_label = np.array([index.get(one, -1) for one in dataset.classes], dtype=np.int64)
+    used = sorted(
+        {dataset.classes[i] for split in dataset.splits.values() for i in np.unique(_boxes(split).labels)}
+    )
+    unknown = [name for name in used if name not in index]
+    if unknown and (not ignore_unknown or len(unknown) == len(used)):
+        raise unknown_classes(dataset.path, unknown, classes, all_of_them=len(unknown) == len(used), to=to)
+    splits, left_out = {}, 0
+    for name, split in dataset.splits.items():
+        boxes = _boxes(split)
+        known = new_label[boxes.labels] >= 0
+        left_out += int((~known).sum())
+        splits[name] = replace(split, targets=boxes.where(known).relabelled(new_label, len(classes)))
+    aligned = replace(dataset, classes=classes, splits=splits)
+    if not left_out:
+        return aligned
+    names = ", ".join(map(repr, unknown[:8]))
+    message = (
+        f"{dataset.path}: skipped {plural(left_out, 'box', 'boxes')} of classes unknown to {to} ({names})"
+    )
+    return aligned.with_problems([Problem(severity="note", message=message)])
+
+
+def _boxes(split: Split) -> Boxes:
+    if not isinstance(split.targets, Boxes):
+        raise one_class_only(f"the split {split.name}", split.targets.kind)
+    return split.targets
 
 
 def unknown_classes(

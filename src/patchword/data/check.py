@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from patchword.data.boxes.findings import box_facts, box_problems
 from patchword.data.dataset import Dataset, Problem, Split
 from patchword.data.findings import (
     ImageFacts,
@@ -85,7 +86,7 @@ class CheckReport:
                 | self._unreadable(split)
                 for name, split in dataset.splits.items()
             },
-            **target_facts(dataset),
+            **(box_facts(dataset) if dataset.task_kind == "boxes" else target_facts(dataset)),
             **({} if dataset.columns is None else {"columns": asdict(dataset.columns)}),
             "split_seed": dataset.split_seed,
             # By name, so that anybody can see which images were held out here.
@@ -227,8 +228,12 @@ def _count_problems(dataset: Dataset) -> list[Problem]:
         ]
     total = sum(len(split) for split in dataset.splits.values())
     if total == 1:
-        fix = "give several images" + ("" if dataset.task_kind == "none" else " of at least two classes")
+        fix = "give several images" + (
+            "" if dataset.task_kind in ("none", "boxes") else " of at least two classes"
+        )
         return [_fatal(f"{dataset.path} has one image", fix)]
+    if dataset.task_kind == "boxes":
+        return [*_unevaluated(dataset), *box_problems(dataset)]
     if dataset.task_kind != "single":
         return [*_unevaluated(dataset), *target_problems(dataset)]
     counts = np.array(training.counts(len(dataset.classes)))

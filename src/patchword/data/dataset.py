@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.data.targets import Labels, Numbers, Targets, TaskKind, joined
+from patchword.data.box_targets import Boxes
+from patchword.data.targets import ImageTargets, Labels, Numbers, Targets, TaskKind, joined
 from patchword.errors import DataError
 from patchword.images.decode import Source
 from patchword.images.limits import MAX_PIXELS
@@ -77,6 +78,13 @@ class Split:
             raise one_class_only(f"the split {self.name}", self.targets.kind)
         return self.targets.values
 
+    @property
+    def image_targets(self) -> ImageTargets:
+        """The targets of data without boxes. Raises: DataError for boxes."""
+        if isinstance(self.targets, Boxes):
+            raise one_class_only(f"the split {self.name}", self.targets.kind)
+        return self.targets
+
     def source(self, index: int) -> Source:
         """The image at `index`, for `images.decode`: a path, bytes or an array."""
         return self.reader(int(self.rows[index]))
@@ -99,6 +107,11 @@ class Split:
 
 def one_class_only(what: str, kind: TaskKind) -> DataError:
     """The error of a function that works only with one class for each image."""
+    if kind == "boxes":
+        return DataError(
+            f"{what} has boxes around objects, not one class for each image",
+            "give data with one class for each image, or check the boxes with `patchword check`",
+        )
     have = {"multi": "several classes for an image", "none": "no labels"}.get(
         kind, "numbers instead of classes"
     )
@@ -154,7 +167,7 @@ class Dataset:
 
     @property
     def task_kind(self) -> TaskKind:
-        """What images are labelled with: "single" (one class), "multi" (any number of classes) or "number"."""
+        """What images are labelled with: "single" (one class), "multi" (any number of classes), "number" or "boxes"."""
         return next(iter(self.splits.values())).targets.kind if self.splits else "single"
 
     @property

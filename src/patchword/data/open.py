@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from patchword.data.boxes.read import is_box_file, is_labelled_by_boxes, read_boxes
 from patchword.data.dataset import Dataset
 from patchword.data.folds import fold_of
 from patchword.data.missing import not_there
-from patchword.data.request import NotApplicable, OpenRequest
-from patchword.data.sources import SOURCES
+from patchword.data.request import NotApplicable, OpenRequest, refuse_box_options
+from patchword.data.sources import SOURCES, DataSource, table, zipped
 from patchword.data.val import refuse_same_place, with_val
 from patchword.data.without_labels import open_without_labels
 from patchword.errors import DataError
@@ -63,12 +64,46 @@ def _read(path: str | Path, request: OpenRequest) -> Dataset:
             f"--labels labels the images of a folder, and {text} is not one",
             "give the folder of the images, or remove --labels",
         )
+    if request.boxes and (
+        request.annotations is not None or request.box_format is not None or is_box_file(text)
+    ):
+        return _with_boxes(text, request)
     for source in SOURCES:
         if source.recognises(text):
-            return _limited(source.read(text, request), request.max_pixels)
+            return _limited(_read_source(source, text, request), request.max_pixels)
     if not Path(text).exists():
         raise not_there(text, ["digits"])
     raise _unknown(text)
+
+
+def _read_source(source: DataSource, path: str, request: OpenRequest) -> Dataset:
+    """Class folders come first: what has these may have boxes too, and `--annotations` reads them.
+
+    Raises: DataError of the boxes, if there are any, else of the source.
+    """
+    if request.boxes and path != "digits":
+        if is_labelled_by_boxes(path):
+            return _with_boxes(path, request)
+        try:
+            return source.read(path, request)
+        except DataError:
+            found = None if source is table else read_boxes(path, request)
+            if found is None:
+                raise
+            return found
+    return source.read(path, request)
+
+
+def _with_boxes(path: str, request: OpenRequest) -> Dataset:
+    """Raises: DataError if there are no boxes."""
+    if not Path(path).exists() and path != "digits":
+        raise not_there(path, ["digits"])
+    readable = Path(path).is_dir() or zipped.recognises(path) or is_box_file(path)
+    found = read_boxes(path, request) if readable else None
+    if found is None:
+        refuse_box_options(request, f"{path} has no boxes")
+        raise _unknown(path)
+    return _limited(found, request.max_pixels)
 
 
 def _unknown(path: str) -> DataError:

@@ -14,7 +14,10 @@ TABLE_OPTIONS = {
     "target_column": "--target-column",
     "group_column": "--group-column",
 }
+# Of a table, those that say something about classes or numbers of complete images.
+CLASS_OPTIONS = {name: TABLE_OPTIONS[name] for name in ("label_separator", "target_column", "group_column")}
 FOLDER_OPTIONS = {"class_level": "--class-level"}
+BOX_OPTIONS = {"annotations": "--annotations", "box_format": "--box-format"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class OpenRequest:
     refused. val: other data, whose images become the evaluation split. folds, fold: split all images into so many
     folds, and hold out fold number `fold`, from 1. group_column: of a table; images with the same value, such as one
     patient's, are held out together. without_labels: any images, whose labels are not read (`without_labels.py`).
+    boxes: read data with boxes around objects too; if False, they are refused. annotations: a pattern such as
+    "yolo/*" for the annotation files that are read, where there are several sets. box_format: how the four numbers
+    of a box are meant, where it is not as the format says (`boxes/forms.py`).
     """
 
     split: bool = True
@@ -50,6 +56,9 @@ class OpenRequest:
     fold: int = 1
     group_column: str | None = None
     without_labels: bool = False
+    boxes: bool = False
+    annotations: str | None = None
+    box_format: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
@@ -94,6 +103,16 @@ def refuse_table_options(request: OpenRequest, what: str) -> None:
 def refuse_folder_options(request: OpenRequest, what: str) -> None:
     """As `refuse_table_options`, for data that are no class folders."""
     _refuse(request, FOLDER_OPTIONS, what, "class folders")
+
+
+def refuse_class_options(request: OpenRequest, what: str) -> None:
+    """As `refuse_table_options`, for tables of boxes."""
+    _refuse(request, CLASS_OPTIONS, what, "images with classes")
+
+
+def refuse_box_options(request: OpenRequest, what: str) -> None:
+    """As `refuse_table_options`, for data without boxes."""
+    _refuse(request, BOX_OPTIONS, what, "boxes")
 
 
 def _refuse(request: OpenRequest, options: dict[str, str], what: str, kind: str) -> None:

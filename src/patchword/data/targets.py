@@ -1,6 +1,6 @@
-"""What the images of a split are labelled with: one class each, several classes, or numbers.
+"""What the images of a split are labelled with: one class each, several classes, numbers, or boxes.
 
-Shapes: N images, C classes, T numbers.
+Shapes: N images, C classes, T numbers. Boxes have a file of their own (`box_targets.py`).
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TaskKind = Literal["single", "multi", "number", "none"]
-Rows = Sequence[int] | NDArray[np.int64]
+from patchword.data.box_targets import Boxes, Rows, joined_boxes
+
+TaskKind = Literal["single", "multi", "number", "boxes", "none"]
 
 
 @dataclass(frozen=True)
@@ -138,15 +139,21 @@ class Nothing:
         return [np.arange(self.size)] if self.size else []
 
 
-Targets = Labels | MultiLabels | Numbers | Nothing
+# Targets with one row of values for each image.
+ImageTargets = Labels | MultiLabels | Numbers | Nothing
+Targets = ImageTargets | Boxes
 
 
 def joined(parts: Sequence[Targets]) -> Targets:
     """The targets of several splits of one data set, one after the other."""
     first = parts[0]
+    boxes = [part for part in parts if isinstance(part, Boxes)]
+    if boxes:
+        return joined_boxes(boxes)
+    others = [part for part in parts if not isinstance(part, Boxes)]
     if isinstance(first, Nothing):
-        return Nothing(sum(len(part.values) for part in parts))
-    values = np.concatenate([part.values for part in parts])
+        return Nothing(sum(len(part.values) for part in others))
+    values = np.concatenate([part.values for part in others])
     if isinstance(first, Numbers):
         return Numbers(values, first.names)
     return MultiLabels(values) if isinstance(first, MultiLabels) else Labels(values)

@@ -89,7 +89,7 @@ def _score(model: Model, dataset: Dataset, request: EvaluationRequest) -> Target
             f"{dataset.path}: cannot read any of the {plural(len(split), 'image')} of {split.name}{why}",
             "fix the images, or choose another split",
         )
-    scores = _scores(model, outputs, split.targets.rows(rows))
+    scores = _scores(model, outputs, split.image_targets.rows(rows))
     notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)

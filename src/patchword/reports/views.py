@@ -33,15 +33,16 @@ class TrainingView(Protocol):
 
 def check_picture(path: Path) -> None:
     """Raises: OutputError if no PNG can be written to `path`."""
-    check_name(path)
+    check_name(path, "--augment")
     check_place(path)
 
 
-def check_name(path: Path) -> None:
+def check_name(path: Path, option: str) -> None:
+    """Raises: OutputError for a name that is no PNG's."""
     if path.suffix.lower() != ".png":
         raise OutputError(
-            f"--augment is {str(path)!r}, which does not end in .png",
-            "give the name of a PNG file after --augment, or put --augment last",
+            f"{option} is {str(path)!r}, which does not end in .png",
+            f"give the name of a PNG file after {option}, or put {option} last",
         )
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword.data.check import CheckReport
-from patchword.errors import (
-    DataError,
-)
+from patchword.data.dataset import Dataset
+from patchword.errors import DataError, SettingsError
 from patchword.runs.prepare import TrainRequest, read_weights
 
 if TYPE_CHECKING:
@@ -47,3 +46,18 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
     )
     write_views(views, title, path)
     return chosen
+
+
+def refuse_other_pictures(dataset: Dataset, *, augment: bool, draw: bool) -> None:
+    """Raises: SettingsError for a picture that these data do not give."""
+    has_boxes = dataset.task_kind == "boxes"
+    if augment and has_boxes:
+        raise SettingsError(
+            f"--augment draws training views of images with classes, but {dataset.path} has boxes",
+            "remove it, or draw the boxes with --draw",
+        )
+    if draw and not has_boxes:
+        raise SettingsError(
+            f"--draw draws boxes, but {dataset.path} has none",
+            "remove it, or draw training views with --augment",
+        )

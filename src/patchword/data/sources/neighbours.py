@@ -43,14 +43,24 @@ def _count_listed(head: Head, file: str, names: set[str]) -> int:
     return len(listed) if 2 * len(listed) >= len(lines) else 0
 
 
+class DetectionData(DataError):
+    """Data of boxes, opened as images with one class each."""
+
+
 def refuse_detection(tree: Tree, path: str) -> None:
-    """Raises: DataError if there are boxes next to the images."""
+    """Raises: DetectionData if there are boxes next to the images."""
     boxes = _boxes(tree)
-    if boxes is not None:
-        raise DataError(
-            f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
-            "give a folder for each class, or a table with one image and class per row",
-        )
+    if boxes is None:
+        return
+    read = (
+        "export its boxes as COCO JSON, Pascal VOC or YOLO"
+        if boxes.startswith("LabelMe")
+        else "check its boxes with `patchword check`"
+    )
+    raise DetectionData(
+        f"{path} is a detection data set ({boxes}), but patchword classifies complete images",
+        f"give a folder for each class, or a table with one image and class per row; {read}",
+    )
 
 
 def _boxes(tree: Tree) -> str | None:

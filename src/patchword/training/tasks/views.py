@@ -27,7 +27,7 @@ class Views:
         workers: int,
     ) -> None:
         self.settings = settings
-        self.targets = torch.from_numpy(training.targets.values)
+        self.targets = torch.from_numpy(training.image_targets.values)
         self.held_out = HeldOut(settings, evaluation, device, workers)
         self.augment = Augment(settings.augment, settings.view_size)
         channels = settings.model.image.channels
