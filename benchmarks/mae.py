@@ -8,10 +8,10 @@ peer's. transformers needs the bench extra.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -100,10 +100,16 @@ def peak_mib(which: str, threads: int) -> float:
 
 def _peak(which: str) -> float:
     step = {"ours": ours, "theirs": theirs}[which](*inputs())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water_mib()
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _high_water_mib() - before
+
+
+def _high_water_mib() -> float:
+    """The most resident memory of this process; `ru_maxrss` would count that of its parent too."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
@@ -120,6 +126,8 @@ def main() -> None:
     if args.peak:
         print(json.dumps(_peak(args.peak)))
         return
+    memory = {which: peak_mib(which, args.threads) for which in ("ours", "theirs")}
+    print(memory, flush=True)
     images, noise = inputs()
     masked, whole = encoders(images, noise)
     systems = {
@@ -129,9 +137,8 @@ def main() -> None:
         "whole": whole,
     }
     seconds = interleave(systems, args.rounds)
-    speed = ratio_interval(seconds["transformers"], seconds["patchword"])
-    share = ratio_interval(seconds["masked"], seconds["whole"])
-    memory = {which: peak_mib(which, args.threads) for which in ("ours", "theirs")}
+    speed = ratio_interval(seconds["patchword"], seconds["transformers"])
+    share = ratio_interval(seconds["whole"], seconds["masked"])
     rates = {name: BATCH / median(times) for name, times in seconds.items()}
     lines = [
         f"{MODEL} at {SIDE} pixels, batch {BATCH}, {args.threads} threads, float32.",

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchword.data.shelves import cache_folder
+
 MAX_BYTES = 4 << 30
 HASH_BYTES = 16
 _FORMAT = "patchword-features-1"
@@ -25,7 +27,7 @@ Rows = NDArray[Any]
 class FeatureCache:
     """Rows of features by content. It never fails: what it cannot read or write is a line in `notes`.
 
-    folder: None for the assets folder of huggingface_hub's cache (HF_HOME, XDG_CACHE_HOME). max_bytes: when exceeded, the
+    folder: None for the one next to decoded images (PATCHWORD_CACHE, or the system's place for caches). max_bytes: when exceeded, the
     files that were used longest ago are deleted.
     """
 
@@ -36,9 +38,7 @@ class FeatureCache:
     @property
     def folder(self) -> Path:
         if self._folder is None:
-            from huggingface_hub import constants
-
-            self._folder = Path(constants.HF_ASSETS_CACHE) / "patchword" / "features"
+            self._folder = cache_folder() / "features"
         return self._folder
 
     def read(self, key: str, dim: int, wanted: set[bytes]) -> dict[bytes, Rows]:
