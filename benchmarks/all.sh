@@ -1,10 +1,10 @@
 #!/bin/sh
 # Run the benchmarks one after the other, on an otherwise idle machine. Results go to benchmarks/results/.
 # PATCHWORD_DATA is the folder that contains imagenet-sample.zip and flowers5.zip (docs/benchmarks.md).
-# optimisers.py takes over five minutes and is run by hand.
+# optimisers.py, finetune_flowers.py and pretraining.py take from five minutes to hours and are run by hand.
 set -eu
 bin=${BIN:-.venv/bin}
-for name in startup loading memory predict inference training_step decoders augmentation decoding_workers search digits flowers; do
+for name in startup loading memory predict inference training_step decoders augmentation decoding_workers search mae digits flowers; do
     if [ "$name" = decoders ] && ! "$bin/python" -c "import imagecodecs" 2>/dev/null; then
         echo "== decoders: skipped, imagecodecs is not installed"
         continue
