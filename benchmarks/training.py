@@ -35,6 +35,7 @@ from patchword.data.dataset import Split
 from patchword.data.feed import Feed
 from patchword.data.open import open_data
 from patchword.data.store import Cache, open_store, stored_as
+from patchword.data.targets import Labels
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.sizes import sized
@@ -153,7 +154,7 @@ def photographs() -> tuple[Job, Split]:
     return job, Split(
         name="train",
         names=tuple(f"{i}/{names[k]}" for i, k in enumerate(chosen)),
-        labels=chosen.astype(np.int64) % 1000,
+        targets=Labels(chosen.astype(np.int64) % 1000),
         reader=Files(contents),
         rows=chosen,
     )
