@@ -1,4 +1,4 @@
-"""The losses of the detector: cells one to many, queries one to one, and noised objects that need no matching.
+"""The losses of the detector: cells one to many, queries one to one.
 
 Each returns sums; the caller divides by the number of objects of the batch. Shapes as in model.py; T objects of an image.
 Sources: TOOD's assignment (Feng et al. 2021, arXiv 2108.07755); varifocal loss (Zhang et al. 2021, arXiv 2008.13367);
@@ -30,18 +30,14 @@ class Objects(NamedTuple):
     boxes: Tensor
 
 
-def losses(found: Found, targets: Sequence[Objects], queries: int | None = None) -> dict[str, Tensor]:
-    """Sums over the batch: "class", "l1" and "giou" of all decoder layers, and the same of the cells with "cell_" in front.
-
-    queries: how many of the found queries are the detector's own (others are noised objects).
-    """
-    count = found.logits.shape[2] if queries is None else queries
+def losses(found: Found, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    """Sums over the batch: "class", "l1" and "giou" of all decoder layers, and the same of the cells with "cell_" in front."""
     sums = _zeros(found.logits, ("class", "l1", "giou", "cell_class", "cell_l1", "cell_giou"))
-    logits, boxes = found.logits[:, :, :count].float(), found.boxes[:, :, :count]
+    logits, boxes = found.logits.float(), found.boxes
     for layer in range(len(logits)):
         wanted = torch.zeros_like(logits[layer])
         image, query, box = matched(logits[layer], boxes[layer], targets)
-        labels = torch.cat([targets[i].labels for i in range(len(targets))])
+        labels = torch.cat([t.labels for t in targets])
         truth = torch.cat([t.boxes for t in targets])
         picked, right = boxes[layer][image, query], truth[box]
         overlap = iou(to_corners(picked.detach()), to_corners(right)).clamp(0)

@@ -39,14 +39,6 @@ class Found(NamedTuple):
     cells: Tensor
 
 
-class Extra(NamedTuple):
-    """More queries for training alone: x [B, E, d] and boxes [B, E, 4]; mask [Q + E, Q + E] is true where a query may look."""
-
-    x: Tensor
-    boxes: Tensor
-    mask: Tensor
-
-
 class VitDet(nn.Module):
     """images [B, C, H, W], normalised → `Found`."""
 
@@ -83,7 +75,7 @@ class VitDet(nn.Module):
         for head in (self.cell_class, *self.classes):
             nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR))
 
-    def forward(self, images: Tensor, extra: Extra | None = None) -> Found:
+    def forward(self, images: Tensor) -> Found:
         maps = self.features(images)
         cells, memory = self._cells(maps), torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         proposed = self.cell_norm(memory)
@@ -93,13 +85,10 @@ class VitDet(nn.Module):
         best = cell_logits.detach().amax(-1).topk(count, 1).indices[..., None]
         x = proposed.gather(1, best.expand(-1, -1, proposed.shape[-1]))
         boxes = cell_boxes.detach().gather(1, best.expand(-1, -1, 4))
-        mask = None
-        if extra is not None:
-            x, boxes, mask = torch.cat((x, extra.x.to(x)), 1), torch.cat((boxes, extra.boxes), 1), extra.mask
         logits, refined = [], []
         for layer, classify, move in zip(self.layers, self.classes, self.moves, strict=True):
             place = self.place(box_encoding(boxes, self.config.width).to(x.dtype))
-            x = layer(x, place, boxes, maps, mask)
+            x = layer(x, place, boxes, maps)
             moved = (move(x).float() + logit(boxes)).sigmoid()
             logits.append(classify(x))
             refined.append(moved)
