@@ -104,7 +104,7 @@ def page(run: RunFiles) -> dict[str, Any]:
         "detection": boxes and boxes | {"worst": [with_safe_thumbnail(image) for image in boxes["worst"]]},
         "progress": sections.progress(run),
         "hints": sections.hints(run, evaluation),
-        "charts": curves.charts(run),
+        "charts": [] if watching.is_probe(run) else curves.charts(run),
         "classes": classes,
         "per_class": per_class,
         "advice": advice.advice(advice.facts_of(run, evaluation, per_class)),

@@ -154,6 +154,12 @@ def _range(values: list[Any]) -> str:
     return " to ".join(dict.fromkeys(shown)) or "–"
 
 
+def is_probe(run: RunFiles) -> bool:
+    """Whether the run is a head fitted to features (`--tune head`), so that it has no epochs to draw."""
+    tune = run.config.get("tune")
+    return isinstance(tune, dict) and tune.get("kind") == "head" and bool(run.data.get("floor"))
+
+
 def floor(run: RunFiles, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     """The probe on frozen features, and whether training beat it."""
     found: dict[str, Any] | None = run.data.get("floor") or next(
@@ -164,6 +170,8 @@ def floor(run: RunFiles, evaluation: dict[str, Any] | None) -> dict[str, Any] | 
     top1 = (evaluation or {}).get("top1")
     if not _is_number(top1):
         return found | {"sentence": ""}
+    if is_probe(run):
+        return found | {"sentence": "It is the result: only the head was tuned, without steps."}
     interval = (evaluation or {}).get("top1_interval") or [top1, top1]
     difference = f"{abs(top1 - found['top1']) * 100:.1f} points"
     if top1 <= found["top1"]:

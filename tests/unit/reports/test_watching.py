@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from patchword.reports import watching
-from patchword.reports.html import write_report
+from patchword.reports.html import page, write_report
 from patchword.reports.run_files import read_run
 from support.page import Page
 from support.run_folder import write_sample
@@ -122,3 +122,15 @@ def test_thresholds_are_listed_when_the_evaluation_has_them(tmp_path: Path) -> N
     text = _text(tmp_path, thresholds=rows)
     cells = text.replace(" ", "")
     assert "cat300.3150.0%70.0%" in cells and "newt3–20.0%" in cells
+
+
+def test_a_fitted_head_is_the_probe_and_has_no_curves(tmp_path: Path) -> None:
+    write_sample(tmp_path, ["a", "b"])
+    data = json.loads((tmp_path / "data.json").read_text())
+    (tmp_path / "data.json").write_text(json.dumps(data | {"floor": {"kind": "linear", "top1": 0.8}}))
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write('\n[tune]\nkind = "head"\n')
+    run = read_run(tmp_path)
+    found = watching.floor(run, {"top1": 0.8, "top1_interval": [0.7, 0.9]})
+    assert found is not None and "It is the result" in found["sentence"]
+    assert page(run)["charts"] == []
