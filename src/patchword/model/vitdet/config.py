@@ -20,6 +20,7 @@ class VitDetConfig:
         num_queries: proposals that the decoder refines, and so the most objects in one answer.
         num_layers, num_heads: of the decoder.
         num_points: places that each head reads on each map.
+        practice: queries that each object gives in training; 0 for none.
         dropout: in the decoder.
     """
 
@@ -31,6 +32,7 @@ class VitDetConfig:
     num_layers: int = 3
     num_heads: int = 8
     num_points: int = 4
+    practice: int = 0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
