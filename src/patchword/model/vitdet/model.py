@@ -20,6 +20,7 @@ from patchword.model.vitdet.decoder import BoxHead, DecoderLayer, box_encoding, 
 from patchword.model.vitdet.found import Found, Practised
 from patchword.model.vitdet.maps import Maps
 from patchword.model.vitdet.practice import practice
+from patchword.model.vitdet.windows import encode
 
 # Probability of a class at the start, so that the many cells without an object do not dominate (Lin et al. 2017).
 PRIOR = 0.01
@@ -109,7 +110,10 @@ class VitDet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The maps [B, d, h, w], finest first."""
-        tokens = self.vit.forward_features(images)
+        if self.config.window:
+            tokens = encode(self.vit, images, self.config.window, self.config.num_global)
+        else:
+            tokens = self.vit.forward_features(images)
         patches = self.vit.split(tokens, self.vit.layout(images))["patches"]
         found: list[Tensor] = self.maps(patches.permute(0, 3, 1, 2))
         return found
