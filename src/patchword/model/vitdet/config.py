@@ -43,7 +43,7 @@ class VitDetConfig:
         for name in ("num_classes", "num_queries", "num_layers", "num_heads", "num_points"):
             require_positive(name, getattr(self, name))
         require_share("dropout", self.dropout)
-        if self.window < 0 or not 1 <= self.num_global <= max(self.vit.depth, 1):
+        if self.window < 0 or (self.window and not 1 <= self.num_global <= self.vit.depth):
             raise SettingsError(
                 f"windows of {self.window} patches and {self.num_global} global blocks of {self.vit.depth}",
                 f"use 0 or more, and 1 to {self.vit.depth}",

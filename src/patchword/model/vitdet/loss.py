@@ -64,29 +64,34 @@ def _of_pairs(
     """logits [L, B, Q, C]; at: layer, image and query of each pair, together [L, k]; picked [L · k, 4]; target [L, k]."""
     right = targets.boxes[target].flatten(0, 1)
     overlap = iou(to_corners(picked.detach()), to_corners(right)).view(target.shape)
-    wanted = torch.zeros_like(logits)
-    wanted[(*at, targets.labels[target])] = overlap
-    return _sums(logits, wanted, picked, right, torch.ones((), device=logits.device))
+    places = (*at, targets.labels[target])
+    return _sums(logits, places, overlap, picked, right, torch.ones((), device=logits.device))
 
 
-def _sums(logits: Tensor, wanted: Tensor, picked: Tensor, right: Tensor, weight: Tensor) -> dict[str, Tensor]:
+def _sums(
+    logits: Tensor, at: tuple[Tensor, ...], wanted: Tensor, picked: Tensor, right: Tensor, weight: Tensor
+) -> dict[str, Tensor]:
     """weight: of each box, or of all."""
     apart = 1 - giou(to_corners(picked), to_corners(right))
     return {
-        "class": CLASS * varifocal(logits, wanted).sum(),
+        "class": CLASS * varifocal(logits, at, wanted),
         "l1": L1 * ((picked - right).abs().sum(-1) * weight).sum(),
         "giou": GIOU * (apart * weight).sum(),
     }
 
 
-def varifocal(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross-entropy with the overlap as the target; where it is 0, weighted by 0.75 · probability².
+def varifocal(logits: Tensor, at: tuple[Tensor, ...], wanted: Tensor) -> Tensor:
+    """Sum of the binary cross-entropies of all logits with the overlap as the target.
 
-    Source: Zhang et al. 2021, equation 2.
+    Those `at` some places are to become `wanted` [k], and count in proportion to it; the others are to become 0, and
+    count 0.75 · probability². Source: Zhang et al. 2021, equation 2.
     """
-    share = logits.sigmoid().detach()
-    weight = torch.where(wanted > 0, wanted, 0.75 * share.square())
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * weight
+    # The cross-entropy is softplus(x) - x · wanted, and wanted is 0 almost everywhere: logits of all cells make this the
+    # largest part of the losses.
+    weight = logits.detach().sigmoid().square_().mul_(0.75)
+    weight[at] = torch.where(wanted > 0, wanted, weight[at])
+    everywhere = torch.dot(F.softplus(logits).flatten(), weight.flatten())
+    return everywhere - (logits[at] * wanted * weight[at]).sum()
 
 
 @torch.no_grad()
@@ -104,13 +109,10 @@ def matched(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
 def _cells(found: Found, targets: Targets) -> dict[str, Tensor]:
     """Each object teaches the cells inside it that fit best so far: as many as CELLS, weighted by their fit."""
     logits, boxes = found.cell_logits.float(), found.cell_boxes.float()
-    wanted = torch.zeros_like(logits)
-    if not len(targets.labels):
-        return _sums(logits, wanted, boxes[0, :0], boxes[0, :0], wanted.new_ones(()))
     image, cell, target, aim = chosen_cells(logits, boxes, found.cells, targets)
-    wanted[image, cell, targets.labels[target]] = aim
     picked, right = boxes[image, cell], targets.boxes[target]
-    return _sums(logits, wanted, picked, right, aim.clamp(min=LEAST_AIM))
+    at = (image, cell, targets.labels[target])
+    return _sums(logits, at, aim, picked, right, aim.clamp(min=LEAST_AIM))
 
 
 @torch.no_grad()
@@ -121,6 +123,9 @@ def chosen_cells(
 
     logits [B, N, C], boxes [B, N, 4]: what the cells propose. cells [N, 4]: where they are.
     """
+    if not len(targets.labels):
+        none = targets.labels
+        return none, none, none, boxes.new_zeros(0)
     rows = targets.rows
     real = (
         torch.arange(rows.shape[1], device=rows.device)
