@@ -144,8 +144,10 @@ def ranks(cell_logits: Tensor, maps: list[Tensor]) -> Tensor:
     """
     shares = cell_logits.float().amax(-1).sigmoid()
     found = []
-    for part, feature in zip(shares.split([m.shape[-2] * m.shape[-1] for m in maps], 1), maps, strict=True):
-        grid = part.unflatten(1, feature.shape[-2:])
+    for part, feature in zip(
+        shares.split_with_sizes([m.shape[-2] * m.shape[-1] for m in maps], 1), maps, strict=True
+    ):
+        grid = part.reshape(-1, *feature.shape[-2:])
         highest = F.max_pool2d(grid, 3, stride=1, padding=1)
         found.append(torch.where(grid == highest, grid, BESIDE * grid).flatten(1))
     return torch.cat(found, 1)
