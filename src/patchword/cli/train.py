@@ -7,6 +7,7 @@ from click.core import ParameterSource
 
 from patchword.cli.model_options import given_options, size, start_options
 from patchword.cli.options import (
+    box_options,
     data_options,
     device_option,
     offline_option,
@@ -108,6 +109,7 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 @click.option("--config", metavar="FILE", help="TOML file of settings, e.g. a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting; repeatable.")
 @data_options
+@box_options
 @value_range_option
 @start_options
 @offline_option

@@ -10,7 +10,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.data.store import Store, open_store, stored_as
+from patchword.data.store import Store, open_store
 from patchword.errors import (
     DataError,
     PatchwordError,
@@ -97,7 +97,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         from patchword.training.tasks.watch import open_watched
 
         open_watched(settings.task.watch)  # before anything is trained
-    if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
+    if store is not None and store.preprocess != settings.stored:
         store = None  # the glance was wrong
     return Prepared(
         dataset=dataset,
@@ -167,7 +167,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     None if it cannot be foreseen; the check then says what is wrong.
     """
     from patchword.training.choose import choose
-    from patchword.training.recipes.facts import DataFacts, task_of, written_signs
+    from patchword.training.recipes.facts import DataFacts, object_facts, task_of, written_signs
 
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
@@ -181,13 +181,14 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         std=(0.25,) * channels,
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
+        objects=object_facts(dataset),
         weights=None if start is None else start.source.card,
     )
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:
         return None
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     return open_store(dataset.training, stored, settings.run.cache)
 
 

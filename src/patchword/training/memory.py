@@ -34,7 +34,7 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
     run = settings.run
     at_once = run.micro_batch or run.batch_size
     method = settings.optim.method
-    if isinstance(settings.tune, Head):
+    if isinstance(settings.tune, Head) and settings.task.kind != "detect":
         at_once = 0  # without gradients, activations are not kept
     frozen = isinstance(settings.tune, Head | LoRA)
     step = sum(

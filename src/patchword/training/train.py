@@ -16,7 +16,7 @@ from patchword.data.contents import pack, unpack
 from patchword.data.dataset import Dataset, Split
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
-from patchword.data.store import Store, open_store, stored_as
+from patchword.data.store import Store, open_store
 from patchword.errors import DataError, OutputError, TrainingBroken, UserError
 from patchword.training import floor, runfolder, start_score
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
@@ -87,7 +87,7 @@ def start_run(
     progress.message(f"device: {described(device)}")
     model = new_model(chosen.settings)
     if start is not None:
-        for change in fill(model, start, chosen.settings, dataset.outputs):
+        for change in fill(model, start, chosen.settings, _classes_of_head(dataset, chosen.settings)):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         card = start.source.card
         kept = 0 if "head" in card.untrained else len(set(card.classes) & set(dataset.classes))
@@ -114,6 +114,11 @@ def start_run(
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
+
+
+def _classes_of_head(dataset: Dataset, settings: TrainSettings) -> tuple[str, ...]:
+    """The classes that the backbone's own head is for; a detector has its own."""
+    return () if settings.task.kind == "detect" else dataset.outputs
 
 
 def _peak_rate(settings: TrainSettings) -> float:
@@ -319,7 +324,7 @@ def _opened_store(
     dataset: Dataset, settings: TrainSettings, store: Store | None, folder: RunFolder, progress: Progress
 ) -> Store:
     """The store of the training images, with the hash of each file, which is remembered for a resume."""
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     if store is None or store.preprocess != stored:
         store = open_store(dataset.training, stored, settings.run.cache)
     progress.message(store.text)
