@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.detection.layout import DetectorCard
+from patchword.checkpoints.detector_card import DetectorCard
 from patchword.training.chance import Draws
 from patchword.training.ranks import Ranks
 

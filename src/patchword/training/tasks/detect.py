@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchword.checkpoints.detection.layout import DetectionClass, DetectorCard
+from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
+from patchword.checkpoints.native import fill
 from patchword.data.box_targets import Boxes, ImageBoxes
 from patchword.data.dataset import Split
 from patchword.data.feed import stacked
@@ -45,6 +46,15 @@ def make_detector(settings: TrainSettings, vit: ViT, generator: torch.Generator)
     assert isinstance(settings.task, DetectSettings)
     config = settings.task.detector.config(settings.model, settings.task.num_classes)
     return TrainedVitDet(config, vit, generator).to(next(vit.parameters()).device)
+
+
+def filled_detector(settings: TrainSettings, tensors: Mapping[str, Tensor], name: str) -> TrainedVitDet:
+    """The detector of the settings in evaluation mode, with the tensors of the file `name`. Raises: CheckpointError."""
+    assert isinstance(settings.task, DetectSettings)
+    with torch.device("meta"):
+        module = TrainedVitDet(settings.task.detector.config(settings.model, settings.task.num_classes))
+    fill(module, tensors, name)
+    return module.eval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +160,9 @@ class Detect:
 
     def card(self, scores: Mapping[str, float]) -> DetectorCard:
         ids = self.boxes.class_ids
-        numbers = [one if isinstance(one, int) else place for place, one in enumerate(ids, 1)]
+        numbers = [one for one in ids if isinstance(one, int)]
+        if len(numbers) < len(ids):
+            numbers = list(range(1, len(ids) + 1))
         return DetectorCard(
             config=self.module.config,
             preprocess=self.settings.preprocess,
