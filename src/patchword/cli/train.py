@@ -105,6 +105,9 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. [default: all available]")
 @device_option
 @click.option("--recipe", metavar="NAME", help=_RECIPES)
+@click.option(
+    "--sanity", is_flag=True, help="First overfit eight images with boxes; stop with the cause if that fails."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and every setting; write nothing.")
 @click.option("--config", metavar="FILE", help="TOML file of settings, e.g. a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting; repeatable.")
@@ -229,6 +232,7 @@ def _request(
         options=given_options(),
         offline=given["offline"],
         dry_run=given["dry_run"],
+        sanity=given["sanity"],
     )
 
 

@@ -58,9 +58,7 @@ def _task_of(folder: Path, settings: "TrainSettings", dataset: Dataset) -> "tupl
     device = machine.find_device(settings.run.device)
     module = filled_detector(settings, tensors, str(folder / LAST)).to(device)
     split = unseen(dataset, unpack(card.provenance.trained_on), lambda _: None)
-    return Detect(
-        settings, module, dataset.training, split, dataset.classes, machine.granted_cores()
-    ), split
+    return Detect(settings, module, dataset.training, split, dataset.classes, machine.granted_cores()), split
 
 
 def _answers(task: "Detect") -> "list[Scored]":

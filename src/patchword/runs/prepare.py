@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Prepared:
     """Everything needed to train: a checked data set, how it was opened, the starting weights, the teacher, the settings.
 
-    store: of the training images at the size in the settings, with those that the check decoded.
+    store: of the training images at the size in the settings, with those that the check decoded. sanity: overfit eight
+    images first.
     """
 
     dataset: Dataset
@@ -41,6 +42,7 @@ class Prepared:
     start: "Start | None" = None
     store: Store | None = None
     teaching: "Teaching | None" = None
+    sanity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class TrainRequest:
 
     data: as for `open_data`. out: the run folder; None means runs/ plus the data's name.
     options, offline: how to read the weights of `run.weights`, if there are any. dry_run: nothing is kept for training.
+    sanity: overfit eight images before training, and stop with the cause if that fails.
     """
 
     data: str
@@ -58,6 +61,7 @@ class TrainRequest:
     options: Options = field(default_factory=Options)
     offline: bool = False
     dry_run: bool = False
+    sanity: bool = False
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
@@ -75,6 +79,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     machine.tune_allocator()
     overlay = request.overlay
     dataset, opening, weights, device = _opened(request)
+    _refuse_sanity(request, dataset)
     start = read_weights(request, weights)
     teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
     store = None if request.dry_run else _early_store(dataset, overlay, start)
@@ -108,7 +113,19 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         start=start,
         store=store,
         teaching=teaching,
+        sanity=request.sanity,
     )
+
+
+def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
+    """Raises: SettingsError if --sanity has nothing to overfit."""
+    if request.sanity and request.dry_run:
+        raise SettingsError("--sanity trains, but --dry-run does not", "remove one of them")
+    if request.sanity and dataset.task_kind != "boxes":
+        raise SettingsError(
+            f"--sanity overfits a detector, but {dataset.path} has no boxes",
+            "remove it, or give data with boxes",
+        )
 
 
 def wanted_folder(request: TrainRequest) -> str:

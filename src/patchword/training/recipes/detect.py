@@ -212,6 +212,15 @@ def _usual(steps: int, each: float, *, from_weights: bool) -> str:
     return f"{boxes}; from scratch, boxes fit after some thousand steps; --weights needs far fewer"
 
 
+def warmup_for(epochs: int) -> float:
+    return min(3.0, epochs / 10)
+
+
+def evaluated_every(epochs: int) -> int:
+    """In epochs: AP needs a pass over all held-out images."""
+    return max(round(epochs / EVALUATIONS), 1)
+
+
 def _settings(
     facts: DataFacts, overlay: Overlay, model: ViTConfig, preprocess: Preprocess, shape: _Maps
 ) -> TrainSettings:
@@ -228,7 +237,7 @@ def _settings(
         model=model,
         preprocess=preprocess,
         optim=OptimSettings(lr=RATE if scratch else RATE_FROM_WEIGHTS),
-        schedule=ScheduleSettings(epochs=epochs, warmup_epochs=min(3.0, epochs / 10), final_lr=0.01),
+        schedule=ScheduleSettings(epochs=epochs, warmup_epochs=warmup_for(epochs), final_lr=0.01),
         tune=Full() if scratch else LayerDecay(decay=DECAY),
         task=DetectSettings(
             num_classes=facts.num_classes,
@@ -244,7 +253,7 @@ def _settings(
         run=RunSettings(
             batch_size=batch,
             stored_size=stored_size(model.image.size),
-            evaluate_every=max(round(epochs / EVALUATIONS), 1),
+            evaluate_every=evaluated_every(epochs),
             recipe="detect",
         ),
     )
