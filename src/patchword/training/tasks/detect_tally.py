@@ -54,7 +54,7 @@ class DetectTally:
 
     def add(self, module: nn.Module, batch: Batch) -> None:
         output = module.predict(batch.images)  # type: ignore[operator]
-        targets = [self._shares(one, batch.images.device) for one in batch.targets]
+        targets = [self.shares(one, batch.images.device) for one in batch.targets]
         self.loss += float(module.loss(output, targets))  # type: ignore[operator]
         self.objects += sum(len(one["labels"]) for one in targets)
         most = max(LEAST_ANSWERS, output.logits.shape[2])
@@ -104,7 +104,7 @@ class DetectTally:
     def _frame(self, one: ImageBoxes) -> Frame:
         return Frame.of(self.preprocess.plan(one.size), one.size)
 
-    def _shares(self, one: ImageBoxes, device: torch.device) -> dict[str, torch.Tensor]:
+    def shares(self, one: ImageBoxes, device: torch.device) -> dict[str, torch.Tensor]:
         """The objects as shares of the model's input, as in training."""
         frame = self._frame(one)
         height, width = frame.output
