@@ -145,7 +145,7 @@ def _all_nan(plain: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [(_no_boxes, "0 boxes"), (_no_images, "0 images"), (_all_nan, "")]
+    ("change", "said"), [(_no_boxes, "without a single box"), (_no_images, "0 images"), (_all_nan, "")]
 )
 def test_data_that_give_no_detector_are_refused_in_two_lines(
     change: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

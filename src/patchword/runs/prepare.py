@@ -81,6 +81,11 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     dataset, opening, weights, device = _opened(request)
     _refuse_sanity(request, dataset)
     start = read_weights(request, weights)
+    if start is not None and start.detector is not None and dataset.task_kind != "boxes":
+        raise SettingsError(
+            f"{start.name} is a detector, but {dataset.path} has no boxes",
+            "give data with boxes, or the weights of a ViT",
+        )
     teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
     store = None if request.dry_run else _early_store(dataset, overlay, start)
     report = check_data(
@@ -94,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    facts = data_facts(report).begun_from(start)
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -199,8 +204,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
         objects=object_facts(dataset),
-        weights=None if start is None else start.source.card,
-    )
+    ).begun_from(start)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

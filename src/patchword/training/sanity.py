@@ -29,7 +29,7 @@ from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally, Scored, scored
 from patchword.training.tasks.make import make_task
 from patchword.training.tune import Full, LayerDecay
-from patchword.training.weights import Start, fill
+from patchword.training.weights import Start, fill, fill_rest
 
 IMAGES, BATCH, STEPS, WARMUP, LOOK_EVERY = 8, 4, 400, 20, 20
 # AP50 on the eight images that counts as learned by heart.
@@ -94,6 +94,8 @@ def overfit(
     if start is not None:
         fill(model, start, settings, ())
     state, _ = new_state(model.to(device), settings)
+    if start is not None:
+        fill_rest((state.module,), start, dataset.classes)
     split = dataset.training
     task = make_task(settings, state.module, dataset, split, machine.granted_cores())
     assert isinstance(task, Detect)

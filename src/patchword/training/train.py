@@ -44,7 +44,7 @@ from patchword.training.tasks.make import make_task
 from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tensorboard import TensorBoard, require_tensorboard
 from patchword.training.tune import Full
-from patchword.training.weights import Start, fill
+from patchword.training.weights import Start, fill, fill_rest
 
 # Key in data.json: the table of parameter groups.
 GROUPS = "groups"
@@ -95,6 +95,8 @@ def start_run(
         facts[floor.KEPT_ROWS] = kept
     chosen = measured(chosen, model, len(dataset.training), device, progress)
     state, groups = new_state(model.to(device), chosen.settings)
+    if start is not None and (said := fill_rest((state.module, state.average.model), start, dataset.classes)):
+        progress.message(f"  {said}")
     _show_groups(groups, chosen.settings, progress)
     facts = {**facts, GROUPS: [asdict(row) for row in table(groups, _peak_rate(chosen.settings))]}
     if text := expectation(chosen.settings, len(dataset.training)):

@@ -19,6 +19,7 @@ from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import backbone_of, canonical, sized
+from patchword.model.vitdet.config import VitDetConfig
 from patchword.training.augment.box_settings import BoxAugmentSettings
 from patchword.training.augment.settings import ColourSettings
 from patchword.training.config import AverageSettings, RunSettings, TrainSettings
@@ -54,7 +55,7 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     objects = facts.objects
     assert objects is not None
     model, preprocess, why = _from_weights(facts, overlay) if facts.weights else _from_scratch(facts, overlay)
-    shape = _maps(objects, model)
+    shape = _maps(objects, model, facts.detector)
     why += [*shape.why, _found(objects, model)]
     settings = _settings(facts, overlay, model, preprocess, shape)
     return settings, [*why, _budget(facts, settings)]
@@ -145,16 +146,18 @@ class _Maps:
     why: tuple[Choice, ...]
 
 
-def _maps(objects: ObjectFacts, model: ViTConfig) -> _Maps:
-    """The maps that objects of these sizes need, and the queries that the fullest image needs."""
+def _maps(objects: ObjectFacts, model: ViTConfig, known: VitDetConfig | None) -> _Maps:
+    """The maps that objects of these sizes need, and the queries that the fullest image needs. known: of a detector's weights."""
     small, large = (_patches(side, model) for side in (objects.small, objects.large))
     scales = [2.0, 1.0, 0.5]
     if small >= LARGE_OBJECTS:
         scales.remove(2.0)
     if large < SMALL_OBJECTS:
         scales.remove(0.5)
-    shown = " and ".join(f"{scale:g}" for scale in scales)
     sizes = f"80 % of the objects are {small:.1f} to {large:.1f} patches across"
+    if known is not None:
+        scales, sizes = list(known.scales), "as in the weights"
+    shown = " and ".join(f"{scale:g}" for scale in scales)
     queries = next((q for q in QUERIES if q >= SPARE * objects.most), QUERIES[-1])
     most = f"up to {plural(objects.most, 'object')} in an image"
     warning = ()
@@ -212,6 +215,20 @@ def _usual(steps: int, each: float, *, from_weights: bool) -> str:
     return f"{boxes}; from scratch, boxes fit after some thousand steps; --weights needs far fewer"
 
 
+def _detector(shape: _Maps, known: VitDetConfig | None) -> VitDetSettings:
+    if known is None:
+        return VitDetSettings(scales=shape.scales, num_queries=shape.queries)
+    return VitDetSettings(
+        dim=known.dim,
+        scales=known.scales,
+        num_queries=shape.queries,
+        num_layers=known.num_layers,
+        num_heads=known.num_heads,
+        num_points=known.num_points,
+        dropout=known.dropout,
+    )
+
+
 def warmup_for(epochs: int) -> float:
     return min(3.0, epochs / 10)
 
@@ -241,7 +258,7 @@ def _settings(
         tune=Full() if scratch else LayerDecay(decay=DECAY),
         task=DetectSettings(
             num_classes=facts.num_classes,
-            detector=VitDetSettings(scales=shape.scales, num_queries=shape.queries),
+            detector=_detector(shape, facts.detector),
             augment=BoxAugmentSettings(
                 scale=(0.7, 1.6),
                 stretch=(0.8, 1.25),

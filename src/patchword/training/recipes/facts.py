@@ -1,6 +1,7 @@
 """Inputs of a recipe besides the user's settings (training/overlay.py): facts about the data and initial weights."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from patchword.data.check import CheckReport, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.findings_targets import number_facts
 from patchword.data.targets import MultiLabels, Nothing, Numbers
+from patchword.model.vitdet.config import VitDetConfig
 from patchword.training.tasks.settings import (
     ClassifySettings,
     DetectSettings,
@@ -18,6 +20,9 @@ from patchword.training.tasks.settings import (
     RegressSettings,
     TaskSettings,
 )
+
+if TYPE_CHECKING:
+    from patchword.training.weights import Start
 
 Size = tuple[int, int]
 
@@ -49,7 +54,7 @@ class DataFacts:
         mirrors: whether a mirrored image probably still belongs to its class.
         weights: the card of the initial weights, if any.
         task: what the targets ask for, with the scale of numbers.
-        objects: of data with boxes.
+        objects: of data with boxes. detector: of the initial weights, if they are those of a detector.
     """
 
     num_images: int
@@ -62,6 +67,14 @@ class DataFacts:
     weights: ModelCard | None = None
     task: TaskSettings = field(default_factory=ClassifySettings)
     objects: ObjectFacts | None = None
+    detector: VitDetConfig | None = None
+
+    def begun_from(self, start: "Start | None") -> "DataFacts":
+        """With what a recipe needs to know about the initial weights."""
+        if start is None:
+            return self
+        known = None if start.detector is None else start.detector.config
+        return replace(self, weights=start.source.card, detector=known)
 
 
 @dataclass(frozen=True, kw_only=True)
