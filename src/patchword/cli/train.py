@@ -1,4 +1,4 @@
-"""`patchword train`: train a classifier into a run folder."""
+"""`patchword train`: train a classifier or a detector into a run folder."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _RECIPES = (
     "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
-    "[default: scratch, or finetune with --weights]"
+    "[default: scratch, finetune with --weights, detect with boxes]"
 )
 
 
@@ -119,10 +119,11 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 def train(
     data: str | None, out: str | None, resume: str | None, overrides: tuple[str, ...], **given: Any
 ) -> None:
-    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table.
+    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table; a detector if DATA has boxes.
 
     \b
     patchword train flowers/                          train from scratch
+    patchword train cells.zip --sanity                find objects: COCO, Pascal VOC or YOLO
     patchword train flowers/ --weights hf://org/name  fine-tune with a new head
     patchword train flowers/ --folds 5                train five times, score every image
     patchword train --resume runs/flowers             go on with an interrupted run

@@ -121,7 +121,8 @@ def _by_epoch(run: RunFiles, name: str) -> list[Point]:
 
 def _by_step(run: RunFiles, name: str) -> list[Point]:
     """Points for each step, on the epoch axis: epoch 1 ends at x = 1."""
-    ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0]
+    # A run that was cut off in its first epoch has no complete one.
+    ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0 and e["epoch"] > 0]
     if not ends:
         return []
     per_epoch = ends[-1]["step"] / ends[-1]["epoch"]

@@ -105,7 +105,7 @@ def overfit(
     found: tuple[float, float] = (0.0, 0.0)
     rate = effective_lr(settings.optim, settings.run.batch_size)[0]
     for step, chosen in zip(range(steps), _orders(len(rows)), strict=False):
-        batch = _batch(task, split, [rows[i] for i in chosen], [pixels[i] for i in chosen]).to(device)
+        batch = _batch(task, split, [rows[i] for i in chosen], [pixels[i] for i in chosen], step).to(device)
         set_lr(state.optimiser, rate * min((step + 1) / WARMUP, 1.0))
         losses.append(_step(state.module, task, batch, settings.optim.clip_grad))
         state.optimiser.step()
@@ -211,10 +211,10 @@ def _orders(count: int) -> Iterator[Sequence[int]]:
         step += 1
 
 
-def _batch(task: Detect, split: Split, rows: list[int], pixels: list[Tensor]) -> Batch:
+def _batch(task: Detect, split: Split, rows: list[int], pixels: list[Tensor], step: int = 0) -> Batch:
     images, stored = task.collate(pixels, rows)
     names = tuple(split.names[row] for row in rows)
-    draws = Draws(0, 0, np.asarray(rows, np.int64))
+    draws = Draws(0, step, np.asarray(rows, np.int64))
     return task.plain_views(Batch(images=images, targets=stored, names=names, draws=draws))
 
 

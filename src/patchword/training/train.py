@@ -1,4 +1,4 @@
-"""Train a classifier into a run folder, or resume a run."""
+"""Train into a run folder, or resume a run."""
 
 import json
 import shutil

@@ -17,7 +17,8 @@ from patchword.images.prepare import read, read_pixels
 from patchword.model.sizes import backbone_of, sized
 from patchword.model.vitdet import memory
 from patchword.model.vitdet.config import VitDetConfig
-from patchword.model.vitdet.model import Found, VitDet
+from patchword.model.vitdet.found import Found
+from patchword.model.vitdet.model import VitDet
 from patchword.training.chance import Draws
 from patchword.training.choose import choose
 from patchword.training.config import TrainSettings
@@ -124,7 +125,7 @@ def test_losses_of_micro_batches_add_up_to_those_of_the_batch(task: Detect, data
 
 def test_an_image_without_objects_teaches_that_there_are_none(task: Detect, dataset: Dataset) -> None:
     batch = task.plain_views(stored(task, dataset, [0]))
-    none = {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
+    none = batch.targets[0] | {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
     loss = task.module(batch.images, [none])["boxes"]
     assert loss.isfinite() and loss > 0
 
@@ -190,7 +191,7 @@ def test_recipes_and_settings_for_classes_are_refused_with_boxes(dataset: Datase
     with pytest.raises(SettingsError, match=r"augment is for images with classes"):
         chosen_for(dataset, facts, OBJECTS, **{"augment.erase": 0.5})
     with pytest.raises(SettingsError, match="cut off objects"):
-        chosen_for(dataset, facts, OBJECTS, **{"preprocess.resize.kind": "cover"})
+        chosen_for(dataset, facts, OBJECTS, **{"preprocess.resize": {"kind": "cover", "size": [240, 320]}})
     plain = replace(facts, objects=None, task=ClassifySettings())
     with pytest.raises(SettingsError, match="has no boxes"):
         choose(dataset, plain, Overlay({"run.recipe": ("detect", "option")}))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from patchword.model.boxes import to_corners
 from patchword.model.detection import Found
-from patchword.model.vitdet.model import Found as Output
+from patchword.model.vitdet.found import Found as Output
 
 
 @torch.no_grad()

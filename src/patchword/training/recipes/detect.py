@@ -23,6 +23,7 @@ from patchword.model.vitdet.config import VitDetConfig
 from patchword.training.augment.box_settings import BoxAugmentSettings
 from patchword.training.augment.settings import ColourSettings
 from patchword.training.config import AverageSettings, RunSettings, TrainSettings
+from patchword.training.memory import needed
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import decay_over, stored_size
@@ -58,7 +59,7 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     shape = _maps(objects, model, facts.detector)
     why += [*shape.why, _found(objects, model)]
     settings = _settings(facts, overlay, model, preprocess, shape)
-    return settings, [*why, _budget(facts, settings)]
+    return settings, [*why, _budget(facts, settings), _memory(facts, settings)]
 
 
 def _from_scratch(facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, Preprocess, list[Choice]]:
@@ -205,6 +206,12 @@ def _budget(facts: DataFacts, settings: TrainSettings) -> Choice:
     return Choice(what=seen, why=_usual(steps, each, from_weights=facts.weights is not None))
 
 
+def _memory(facts: DataFacts, settings: TrainSettings) -> Choice:
+    need = needed(settings, facts.num_images).total
+    why = "views have one size and images one number of queries, so no image needs more than another"
+    return Choice(what=f"at least {need / 2**20:,.0f} MiB of memory", why=why)
+
+
 def _usual(steps: int, each: float, *, from_weights: bool) -> str:
     boxes = f"{each:,.0f} boxes for each class"
     if steps < (300 if from_weights else 1000):
@@ -218,15 +225,7 @@ def _usual(steps: int, each: float, *, from_weights: bool) -> str:
 def _detector(shape: _Maps, known: VitDetConfig | None) -> VitDetSettings:
     if known is None:
         return VitDetSettings(scales=shape.scales, num_queries=shape.queries)
-    return VitDetSettings(
-        dim=known.dim,
-        scales=known.scales,
-        num_queries=shape.queries,
-        num_layers=known.num_layers,
-        num_heads=known.num_heads,
-        num_points=known.num_points,
-        dropout=known.dropout,
-    )
+    return replace(VitDetSettings.of(known), num_queries=shape.queries)
 
 
 def warmup_for(epochs: int) -> float:

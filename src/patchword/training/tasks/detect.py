@@ -14,9 +14,11 @@ from patchword.data.box_targets import Boxes, ImageBoxes
 from patchword.data.dataset import Split
 from patchword.data.feed import stacked
 from patchword.images.frame import Frame
+from patchword.model.matching import Targets
 from patchword.model.vit import ViT
-from patchword.model.vitdet.loss import Objects, losses
-from patchword.model.vitdet.model import Found, VitDet
+from patchword.model.vitdet.found import Found
+from patchword.model.vitdet.loss import losses
+from patchword.model.vitdet.model import VitDet
 from patchword.training.augment.box_views import BoxAugment, BoxViews
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
@@ -24,22 +26,27 @@ from patchword.training.task import Batch, Tally
 from patchword.training.tasks.classify import HeldOut
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally
+from patchword.training.tasks.detect_targets import ImageTargets, objects_of
 
 
 class TrainedVitDet(VitDet):
-    """The detector with its losses. targets: for each image {"labels": [n], "boxes": [n, 4]}, centres and sides as shares of the view."""
+    """The detector with its losses."""
 
-    def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:  # type: ignore[override]
-        return {DetectSettings.loss: self.loss(self.predict(images), targets)}
+    def forward(self, images: Tensor, targets: Sequence[ImageTargets]) -> dict[str, Tensor]:  # type: ignore[override]
+        there = objects_of(targets)
+        generator = None
+        if self.config.practice and self.training:
+            generator = torch.Generator().manual_seed(int(targets[0]["seed"]))
+        found = super().forward(images, None if generator is None else there, generator)
+        return {DetectSettings.loss: self.loss(found, there)}
 
     def predict(self, images: Tensor) -> Found:
         return super().forward(images)
 
     @staticmethod
-    def loss(found: Found, targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    def loss(found: Found, targets: Targets) -> Tensor:
         """The sum over all objects of the batch."""
-        terms = losses(found, [Objects(one["labels"], one["boxes"]) for one in targets])
-        return torch.stack(list(terms.values())).sum()
+        return torch.stack(list(losses(found, targets).values())).sum()
 
 
 def make_detector(settings: TrainSettings, vit: ViT, generator: torch.Generator) -> TrainedVitDet:
@@ -140,11 +147,15 @@ class Detect:
     def _normalised(self, batch: Batch, views: BoxViews) -> Batch:
         device = views.images.device
         targets = views.targets()
+        # On the CPU, where it is read.
+        seeds = (batch.draws.stream("practice").uniform(1)[:, 0].double() * 2**31).long()
         labels, boxes = (part.to(device).split(targets.counts) for part in (targets.labels, targets.boxes))
         return replace(
             batch,
             images=views.images.sub(self.mean.to(device)).div_(self.std.to(device)),
-            targets=[{"labels": a, "boxes": b} for a, b in zip(labels, boxes, strict=True)],
+            targets=[
+                {"labels": a, "boxes": b, "seed": c} for a, b, c in zip(labels, boxes, seeds, strict=True)
+            ],
         )
 
     def counts(self, batch: Batch) -> Mapping[str, float]:

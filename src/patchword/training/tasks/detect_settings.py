@@ -1,6 +1,6 @@
 """The settings of training a detector. This module does not import torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from patchword.errors import SettingsError
@@ -21,7 +21,15 @@ class VitDetSettings:
     num_layers: int = 3
     num_heads: int = 8
     num_points: int = 4
+    practice: int = 0
+    window: int = 0
+    num_global: int = 4
     dropout: float = 0.0
+
+    @classmethod
+    def of(cls, config: VitDetConfig) -> "VitDetSettings":
+        """Of a complete detector."""
+        return cls(**{one.name: getattr(config, one.name) for one in fields(cls)})
 
     def config(self, model: ViTConfig, num_classes: int) -> VitDetConfig:
         """The complete detector. Raises: SettingsError for values that contradict each other."""
@@ -34,6 +42,9 @@ class VitDetSettings:
             num_layers=self.num_layers,
             num_heads=self.num_heads,
             num_points=self.num_points,
+            practice=self.practice,
+            window=self.window,
+            num_global=self.num_global,
             dropout=self.dropout,
         )
 

@@ -25,6 +25,7 @@ from patchword.metrics.detection import (
 from patchword.model.boxes import to_centres
 from patchword.model.vitdet.answer import answers
 from patchword.training.task import Batch, Scores
+from patchword.training.tasks.detect_targets import objects_of
 
 # Below this score everywhere, a detector finds nothing: it starts at 0.01 for every class (`model/vitdet/model.py`).
 NOTHING = 0.05
@@ -55,7 +56,7 @@ class DetectTally:
     def add(self, module: nn.Module, batch: Batch) -> None:
         output = module.predict(batch.images)  # type: ignore[operator]
         targets = [self.shares(one, batch.images.device) for one in batch.targets]
-        self.loss += float(module.loss(output, targets))  # type: ignore[operator]
+        self.loss += float(module.loss(output, objects_of(targets)))  # type: ignore[operator]
         self.objects += sum(len(one["labels"]) for one in targets)
         most = max(LEAST_ANSWERS, output.logits.shape[2])
         for number, one, found in zip(
