@@ -44,6 +44,11 @@ _PLACES = {
 __all__ = sorted(_PLACES)
 
 
+def place_of(name: str) -> str:
+    """Where a public name is defined: "patchword.api.train"."""
+    return f"{_PLACES[name]}.{name}"
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'patchword' has no attribute {name!r}")

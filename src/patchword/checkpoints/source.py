@@ -51,7 +51,7 @@ def read_source(found: Found, options: Options, *, decoder: bool = False) -> tup
             facts=facts,
             tensors=len(tensors),
             parameters=cost(card.config).parameters,
-            notes=broken_notes(card),
+            notes=broken_notes(card.provenance),
         )
         source = Source(card=_with_origin(card, [path]), tensors=tensors)
         return (source, report) if decoder else _encoder(source, report, decoders_of(card, tensors))

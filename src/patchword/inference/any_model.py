@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import is_native
+from patchword.checkpoints.native import is_native, is_native_detector
 from patchword.errors import CheckpointError
 
 
@@ -33,8 +33,8 @@ def _released(path: str | Path) -> bool | None:
 
 
 def _holds_detector(path: Path, below: str | None, drop: Sequence[str]) -> bool:
-    if is_native(path):
-        return False
+    if path.is_file() and is_native(path):
+        return is_native_detector(path)
     from patchword.checkpoints.checkpoint import unwrap
     from patchword.checkpoints.detection.read import recognised_detector, without_masks
     from patchword.checkpoints.own import cut

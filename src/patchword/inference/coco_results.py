@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from patchword.checkpoints.detection.layout import DetectionClass
+from patchword.checkpoints.detector_card import DetectionClass
 from patchword.data.boxes.coco_ids import ImageIds, class_ids
 from patchword.data.boxes.coco_write import as_xywh
 from patchword.inference.detections import Detections, name_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.detection.layout import DetectionClass
+from patchword.checkpoints.detector_card import DetectionClass
 from patchword.errors import ImageError
 from patchword.images.decode import Source
 from patchword.images.geometry import Size

@@ -2,17 +2,26 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword import machine
-from patchword.checkpoints.card import Provenance
-from patchword.checkpoints.detection.layout import DetectionClass, DetectorCard, DetectorOptions
+from patchword.checkpoints.card import Provenance, broken_notes
+from patchword.checkpoints.detection.layout import DetectorOptions
 from patchword.checkpoints.detection.write import WrittenDetector, detector_layout, write_detector
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import is_native
-from patchword.checkpoints.report import LoadReport
+from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
+from patchword.checkpoints.facts import flag_of
+from patchword.checkpoints.find import Found, find_weights
+from patchword.checkpoints.native import (
+    check_suffix,
+    is_native,
+    read_detector,
+    read_detector_card,
+    write_model,
+)
+from patchword.checkpoints.own_options import check_names
+from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError, SettingsError
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
@@ -212,6 +221,11 @@ class Detector:
         whole = self.detections(answer, value_range).above(conf)
         return replace(whole, error=as_python(whole.error))
 
+    def save(self, path: str | Path) -> None:
+        """Write our own file: weights, config, preprocessing, classes. Raises: OutputError."""
+        check_suffix(path)
+        write_model(path, self.model.state_dict(), self.card)
+
     def write(self, path: str | Path, to: str) -> WrittenDetector:
         """Write the detector as other programs read it.
 
@@ -231,23 +245,65 @@ def load_detector(
     options: DetectorOptions | None = None,
     offline: bool = False,
 ) -> Detector:
-    """Load DETR or YOLOS from a file or folder of its authors or of transformers, a hub name or a published release.
+    """Load a detector that patchword trained, or DETR or YOLOS from a file or folder of its authors or of transformers, a hub
+    name or a published release.
 
     device: None uses a GPU if available. options: facts that no file states. offline: use cached files only.
     Raises: CheckpointError that states what the file is, or how it contradicts itself.
     """
     found = find_weights(path, offline=offline, detector=True)
-    if is_native(found.path):
-        raise CheckpointError(
-            f"{found.path}: a patchword file without boxes",
-            "give a detector's file; load(PATH) reads this one",
-        )
     from patchword.checkpoints.detection.build import filled
-    from patchword.checkpoints.detection.read import open_detector, read_detector_tensors
     from patchword.inference.load import in_float32
 
     machine.start_sampling()
+    card, stored, read = (_own if is_native(found.path) else _other)(found, options)
+    tensors, report = in_float32(stored, read)
+    model = filled(card.config, tensors, str(found.path)).to(machine.find_device(device))
+    return Detector(model, card, report)
+
+
+def _own(
+    found: Found, options: DetectorOptions | None
+) -> "tuple[DetectorCard, dict[str, torch.Tensor], LoadReport]":
+    """A file that patchword wrote, which states everything."""
+    given = options or DetectorOptions()
+    card = read_detector_card(found.path)
+    for name in (f.name for f in fields(given) if f.name not in ("classes", "below", "drop")):
+        if getattr(given, name) != getattr(DetectorOptions(), name):
+            raise CheckpointError(
+                f"{found.path}: {flag_of(name)} does not apply to a file in our own format, which states it",
+                "remove it",
+            )
+    if given.below or given.drop:
+        raise CheckpointError(
+            f"{found.path}: a detector in our own format has no other tensors",
+            "remove --below and --drop",
+        )
+    if given.classes is not None:
+        check_names(given.classes, len(card.classes), str(found.path))
+        classes = tuple(
+            DetectionClass(old.id, name) for old, name in zip(card.classes, given.classes, strict=True)
+        )
+        card = replace(card, classes=classes)
+    _, tensors = read_detector(found.path)
+    from patchword.checkpoints.detection.build import on_meta, parameters_of
+
+    report = LoadReport(
+        path=found.path,
+        why=found.why,
+        tensors=len(tensors),
+        parameters=parameters_of(on_meta(card.config)),
+        notes=broken_notes(card.provenance),
+        stamps=stamps_of([found.path]),
+    )
+    return card, tensors, report
+
+
+def _other(
+    found: Found, options: DetectorOptions | None
+) -> "tuple[DetectorCard, dict[str, torch.Tensor], LoadReport]":
+    """A file in another format."""
+    from patchword.checkpoints.detection.read import open_detector, read_detector_tensors
+
     opened = open_detector(found.path, options, found.source)
-    tensors, report = in_float32(read_detector_tensors(opened), opened.report)
-    model = filled(opened.card.config, tensors, str(found.path)).to(machine.find_device(device))
-    return Detector(model, opened.card, report)
+    return opened.card, read_detector_tensors(opened), opened.report

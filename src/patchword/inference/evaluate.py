@@ -228,7 +228,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             "fix the images, or choose another split",
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path))
-    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    notes = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     notes += not_held_out(dataset, split)
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)

@@ -1,34 +1,20 @@
-"""The base class of detectors' layouts, and the card and the options of a detector's file."""
+"""The base class of detectors' layouts, and the options of a detector's file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from patchword.checkpoints.card import Provenance
 from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts, Options, Size
 from patchword.checkpoints.layout import Container, Ignored
 from patchword.checkpoints.rows import Row
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Capped
 from patchword.images.preprocess import Preprocess, Resample
-from patchword.model.detr.config import DetrConfig
-from patchword.model.yolos_config import YolosConfig
-
-DetectorConfig = DetrConfig | YolosConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class DetectionClass(NamedTuple):
-    """What one output of the class head stands for.
-
-    id: the category's number in the data that the model was trained on. name: "" if no file states it.
-    """
-
-    id: int
-    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +27,6 @@ class DetectorOptions(Options):
 
     dilation: bool | None = None
     mid_image_size: Size | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorCard:
-    """Everything a detector needs besides its tensors. classes: one for each output but "no object"."""
-
-    config: DetectorConfig
-    preprocess: Preprocess
-    classes: tuple[DetectionClass, ...]
-    provenance: Provenance = field(default_factory=Provenance)
-
-    def __post_init__(self) -> None:
-        if len(self.classes) != self.config.num_classes:
-            raise CheckpointError(
-                f"the detector has {self.config.num_classes} classes, but {len(self.classes)} are listed",
-                "list every class once, in the order of the head",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

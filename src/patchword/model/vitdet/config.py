@@ -1,6 +1,7 @@
 """The configuration of the detector on a plain ViT. Does not import torch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from patchword.errors import SettingsError
 from patchword.model.base import require_positive, require_share
@@ -22,6 +23,8 @@ class VitDetConfig:
         num_points: places that each head reads on each map.
         dropout: in the decoder.
     """
+
+    kind: ClassVar[str] = "vitdet"
 
     vit: ViTConfig
     num_classes: int
