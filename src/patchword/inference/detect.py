@@ -92,11 +92,10 @@ def _answer(
     if any(part.error is not None for part in parts):
         return Answer(output=next(part for part in parts if part.error is not None), image=image)
     found: list[Found] = []
-    for part, tile in zip(parts, tiles or [None], strict=True):
+    for part, (left, top, _, _) in zip(parts, tiles or [(0, 0, 0, 0)], strict=True):
         assert part.values is not None and part.size is not None
         one = found_in(part.values, detector.preprocess, part.size, one_class_each=detector.one_class_each)
-        shift = np.zeros(4) if tile is None else np.array([*tile[:2], *tile[:2]], np.float64)
-        found.append(replace(one, boxes=one.boxes + shift))
+        found.append(replace(one, boxes=one.boxes + np.array([left, top, left, top], np.float64)))
     whole = size or first.size
     assert whole is not None
     return Answer(

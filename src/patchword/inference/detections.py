@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NO_BOXES = np.zeros((0, 4))
+# As many as COCO's evaluation counts.
+_LEAST_ANSWERS = 100
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -149,14 +151,14 @@ def found_in(
     """The answers in a model's output for one image.
 
     values [Q, C + 4]: the score of each class, then centre x, centre y, width and height as shares of the model's input.
-    one_class_each: a query has its best class only, as in DETR; else the Q best pairs of query and class are taken, as in
-    Deformable DETR. size: (h, w) of the upright image. Boxes are cut at its edges; one that lies outside of it is left out.
+    one_class_each: a query has its best class only, as in DETR; else the best pairs of query and class are taken, Q of them but at
+    least 100, as in Deformable DETR. size: (h, w) of the upright image. Boxes are cut at its edges; one that lies outside of it is left out.
     """
     scores, shares = values[:, :-4].astype(np.float64), values[:, -4:].astype(np.float64)
     if one_class_each:
         queries, labels = np.arange(len(scores)), scores.argmax(axis=1)
     else:
-        best = np.argsort(-scores.ravel(), kind="stable")[: len(scores)]
+        best = np.argsort(-scores.ravel(), kind="stable")[: max(len(scores), _LEAST_ANSWERS)]
         queries, labels = np.divmod(best, scores.shape[1])
     boxes = upright_boxes(shares[queries], preprocess, size)
     chosen = Found(boxes=boxes, labels=labels.astype(np.int64), scores=scores[queries, labels])
@@ -166,8 +168,7 @@ def found_in(
 
 def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """[n]: whether each box covers something."""
-    wide: NDArray[np.bool_] = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    return wide
+    return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1), dtype=np.bool_)
 
 
 def upright_boxes(shares: NDArray[np.float64], preprocess: Preprocess, size: Size) -> NDArray[np.float64]:
@@ -179,8 +180,10 @@ def upright_boxes(shares: NDArray[np.float64], preprocess: Preprocess, size: Siz
     canvas = np.array([plan.output[1], plan.output[0]], np.float64)
     offset, scale = np.array([plan.left, plan.top]), np.array(size[::-1]) / np.array(plan.resized[::-1])
     centre, half = shares[:, :2] * canvas, shares[:, 2:] * canvas / 2
-    corners = np.concatenate([centre - half + offset, centre + half + offset], axis=1) * np.tile(scale, 2)
-    return corners.clip(0, np.tile(np.array(size[::-1], np.float64), 2))
+    corners: NDArray[np.float64] = np.concatenate(
+        [centre - half + offset, centre + half + offset], axis=1
+    ) * np.tile(scale, 2)
+    return np.clip(corners, 0.0, np.tile(np.array(size[::-1], np.float64), 2))
 
 
 def joined_found(parts: Sequence[Found]) -> Found:

@@ -1,5 +1,7 @@
 """A detector as users hold it, and how to load one."""
 
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -92,11 +94,11 @@ class Detector:
     def default_conf(self) -> tuple[float, str]:
         """The score from which boxes are shown if nothing else is asked for, and why.
 
-        The one with the best F1 on the images held out in training, if the file states it.
+        In a run folder, the one with the best F1 on its evaluation images.
         """
-        known = self.card.provenance.metrics.get("best_score")
+        known = best_score_of_run(self.report.path)
         if known is not None:
-            return known, "the best F1 on the images held out in training"
+            return known, f"the best F1 on the evaluation images of {self.report.path.parent}"
         if self.one_class_each:
             return 0.5, "from there, a class is more probable than all others and no object together"
         return 0.3, "a usual choice for scores that are not shared between classes; the file states none"
@@ -138,8 +140,13 @@ class Detector:
         )
         tiling, conf = make_tiling(tile, overlap), self.checked_conf(conf)
         many = many_of(source, reading, self.provenance)
-        how = {"value_range": value_range, "batch_size": batch_size, "max_pixels": max_pixels}
-        answers = self.detect_each([source] if many is None else many, tiling=tiling, **how)
+        answers = self.detect_each(
+            [source] if many is None else many,
+            tiling=tiling,
+            value_range=value_range,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+        )
         if many is not None:
             return [self._detections(answer, conf, value_range) for answer in answers]
         (answer,) = answers
@@ -236,6 +243,18 @@ class Detector:
         Raises: CheckpointError for an unknown format, or one that cannot hold this detector; OutputError.
         """
         return write_detector(self.card, self.model.state_dict(), detector_layout(to), Path(path))
+
+
+def best_score_of_run(weights: Path) -> float | None:
+    """The score with the best F1 in the evaluation of the run that these weights are the result of; None outside of a run."""
+    try:
+        found = json.loads((weights.parent / "evaluation.json").read_text(encoding="utf-8"))
+        best = found["detection"]["best"]
+        score = best["score"] if Path(found["weights"]).name == weights.name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # Rounded down, so that the box that decided it is still shown.
+    return math.floor(100 * score) / 100 if isinstance(score, float) and 0 <= score <= 1 else None
 
 
 def load_detector(
