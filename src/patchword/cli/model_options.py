@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from patchword.checkpoints.detection.layout import DetectorOptions
+from patchword.checkpoints.detection.layout import DetectorOptions, without_detector_facts
 from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError
 from patchword.model.config import Activation
@@ -173,22 +173,11 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
 
 def given_options() -> Options:
     """The model options given to the running command. Raises: SettingsError for one that only a detector has."""
-    kept = _kept()
-    for name in ("dilation", "mid_image_size"):
-        if kept.pop(name, None) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise SettingsError(
-                f"{option} applies to detectors only, and this model is none", f"remove {option}"
-            )
-    return Options(**kept)
+    return without_detector_facts(given_detector_options())
 
 
 def given_detector_options() -> DetectorOptions:
     """As `given_options`, for a model that may be a detector."""
-    return DetectorOptions(**_kept())
-
-
-def _kept() -> dict[str, Any]:
     kept = dict(click.get_current_context().meta.get(_KEPT, {}))
     kept["classes"] = kept.pop("class_names", None)
-    return kept
+    return DetectorOptions(**kept)

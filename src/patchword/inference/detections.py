@@ -135,14 +135,23 @@ def name_of(one: DetectionClass) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The answers for one image, of all scores: boxes [n, 4], labels [n], scores [n], the highest first."""
+    """The answers for one image, of all scores: boxes [n, 4], labels [n], scores [n], the highest first.
+
+    queries [n]: the query of the model that gave each, or of the tile with the highest score.
+    """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
+    queries: NDArray[np.int64]
 
     def taken(self, rows: Any) -> "Found":
-        return Found(boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows])
+        return Found(
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            scores=self.scores[rows],
+            queries=self.queries[rows],
+        )
 
 
 def found_in(
@@ -161,7 +170,9 @@ def found_in(
         best = np.argsort(-scores.ravel(), kind="stable")[: max(len(scores), _LEAST_ANSWERS)]
         queries, labels = np.divmod(best, scores.shape[1])
     boxes = upright_boxes(shares[queries], preprocess, size)
-    chosen = Found(boxes=boxes, labels=labels.astype(np.int64), scores=scores[queries, labels])
+    chosen = Found(
+        boxes=boxes, labels=labels.astype(np.int64), scores=scores[queries, labels], queries=queries
+    )
     order = np.argsort(-chosen.scores, kind="stable")
     return chosen.taken(order[has_area(boxes[order])])
 
@@ -192,5 +203,6 @@ def joined_found(parts: Sequence[Found]) -> Found:
         boxes=np.concatenate([_NO_BOXES, *(part.boxes for part in parts)]),
         labels=np.concatenate([np.zeros(0, np.int64), *(part.labels for part in parts)]),
         scores=np.concatenate([np.zeros(0), *(part.scores for part in parts)]),
+        queries=np.concatenate([np.zeros(0, np.int64), *(part.queries for part in parts)]),
     )
     return whole.taken(np.argsort(-whole.scores, kind="stable"))

@@ -285,25 +285,7 @@ def _own(
     found: Found, options: DetectorOptions | None
 ) -> "tuple[DetectorCard, dict[str, torch.Tensor], LoadReport]":
     """A file that patchword wrote, which states everything."""
-    given = options or DetectorOptions()
-    card = read_detector_card(found.path)
-    for name in (f.name for f in fields(given) if f.name not in ("classes", "below", "drop")):
-        if getattr(given, name) != getattr(DetectorOptions(), name):
-            raise CheckpointError(
-                f"{found.path}: {flag_of(name)} does not apply to a file in our own format, which states it",
-                "remove it",
-            )
-    if given.below or given.drop:
-        raise CheckpointError(
-            f"{found.path}: a detector in our own format has no other tensors",
-            "remove --below and --drop",
-        )
-    if given.classes is not None:
-        check_names(given.classes, len(card.classes), str(found.path))
-        classes = tuple(
-            DetectionClass(old.id, name) for old, name in zip(card.classes, given.classes, strict=True)
-        )
-        card = replace(card, classes=classes)
+    card = own_card(found.path, options or DetectorOptions())
     _, tensors = read_detector(found.path)
     from patchword.checkpoints.detection.build import on_meta, parameters_of
 
@@ -316,6 +298,29 @@ def _own(
         stamps=stamps_of([found.path]),
     )
     return card, tensors, report
+
+
+def own_card(path: Path, given: DetectorOptions) -> DetectorCard:
+    """The card of our own file, with class names from the options. Raises: CheckpointError for any other option."""
+    card = read_detector_card(path)
+    for name in (f.name for f in fields(given) if f.name not in ("classes", "below", "drop")):
+        if getattr(given, name) != getattr(DetectorOptions(), name):
+            raise CheckpointError(
+                f"{path}: {flag_of(name)} does not apply to a file in our own format, which states it",
+                "remove it",
+            )
+    if given.below or given.drop:
+        raise CheckpointError(
+            f"{path}: a detector in our own format has no other tensors",
+            "remove --below and --drop",
+        )
+    if given.classes is not None:
+        check_names(given.classes, len(card.classes), str(path))
+        classes = tuple(
+            DetectionClass(old.id, name) for old, name in zip(card.classes, given.classes, strict=True)
+        )
+        card = replace(card, classes=classes)
+    return card
 
 
 def _other(

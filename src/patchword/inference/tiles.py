@@ -7,7 +7,7 @@ the overlap.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,7 @@ def merged(parts: Sequence[Found], tiles: Sequence[Box], size: Size) -> Found:
         uncut = [row for row in rows if not cut[row]]
         kept.append(rows[0])
         boxes.append(whole.boxes[uncut[0]] if uncut else _around(whole.boxes[rows]))
-    found = Found(boxes=np.array(boxes).reshape(-1, 4), labels=whole.labels[kept], scores=whole.scores[kept])
-    return found
+    return replace(whole.taken(kept), boxes=np.array(boxes).reshape(-1, 4))
 
 
 def _pairs(
