@@ -74,9 +74,12 @@ def random_model(config: DetectorConfig, seed: int = 0) -> Any:
     else:
         model = VitDet(config, generator=generator)
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             if weight.ndim > 1:
-                weight.add_(torch.randn(weight.shape, generator=generator) * 0.2)
+                spread = 1.0 if name in ("queries", "backbone.prefix.registers") else 0.3
+                weight.add_(torch.randn(weight.shape, generator=generator) * spread)
+            elif "class_head" in name and weight.numel() == config.num_classes + 1:
+                weight[-1] -= 2.0  # "no object"
     return model.eval()
 
 
