@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Detections": "patchword.inference.detections",
     "Detector": "patchword.inference.detector",
     "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
@@ -26,6 +27,7 @@ _PLACES = {
     "check": "patchword.api",
     "convert": "patchword.api",
     "evaluate": "patchword.api",
+    "explain_detector": "patchword.api_explain",
     "inspect": "patchword.api",
     "load": "patchword.api_load",
     "load_detector": "patchword.api_load",
