@@ -1,6 +1,7 @@
 """The configuration of the detector on a plain ViT. Does not import torch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from patchword.errors import SettingsError
 from patchword.model.base import require_positive, require_share
@@ -25,6 +26,8 @@ class VitDetConfig:
         num_global: blocks that look at the whole image nevertheless, evenly spaced.
         dropout: in the decoder.
     """
+
+    kind: ClassVar[str] = "vitdet"
 
     vit: ViTConfig
     num_classes: int
