@@ -161,7 +161,7 @@ def check(
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
+    refuse_other_pictures(dataset, draw=draw is not None)
     found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
     if near_duplicates:
         found = near_report(found, weights, value_range=value_range)

@@ -98,7 +98,7 @@ def test_boxes_are_drawn_where_they_are() -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--augment", "v.png"), ("--augment", "has boxes", "--draw")),
+        (("--augment", "v.png", "--recipe", "scratch"), ("recipe scratch", "has boxes", "--recipe")),
         (("--draw", "v.jpg"), ("--draw is 'v.jpg'", ".png")),
         (("--box-format", "yxyx"), ("--box-format is 'yxyx'", "xyxy")),
         (("--annotations", "annotations/instance_train.json"), ("did you mean", "instances_train.json")),
