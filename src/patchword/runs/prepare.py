@@ -75,6 +75,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword.training.runfolder import free_folder
     from patchword.training.tasks.settings import MAESettings
     from patchword.training.teacher import asked_teacher
+    from patchword.training.weights import with_start
 
     machine.tune_allocator()
     overlay = request.overlay
@@ -99,7 +100,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = data_facts(report).begun_from(start)
+    facts = with_start(data_facts(report), start)
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -190,11 +191,12 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     """
     from patchword.training.choose import choose
     from patchword.training.recipes.facts import DataFacts, object_facts, task_of, written_signs
+    from patchword.training.weights import with_start
 
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
         return None
-    facts = DataFacts(
+    known = DataFacts(
         num_images=len(dataset.training),
         num_classes=len(dataset.outputs),
         channels=channels,
@@ -204,7 +206,8 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
         objects=object_facts(dataset),
-    ).begun_from(start)
+    )
+    facts = with_start(known, start)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

@@ -23,7 +23,7 @@ from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.detector_start import KnownDetector, read_known, take_over
 from patchword.training.overlay import Overlay
-from patchword.training.recipes.facts import Choice, Size
+from patchword.training.recipes.facts import Choice, DataFacts, Size
 from patchword.training.tasks.detect import TrainedVitDet
 
 # Fields that training or the data determine, independent of the weights.
@@ -83,6 +83,14 @@ def read_start(
             notes.append(_assumed_size(overlay.source(path), size))
             continue
         return Start(name=name, source=source, report=replace(report, notes=(*report.notes, *notes)))
+
+
+def with_start(facts: DataFacts, start: Start | None) -> DataFacts:
+    """Facts with what a recipe needs to know about the initial weights."""
+    if start is None:
+        return facts
+    known = None if start.detector is None else start.detector.config
+    return replace(facts, weights=start.source.card, detector=known)
 
 
 def _assumed_size(source: str, size: Size) -> str:

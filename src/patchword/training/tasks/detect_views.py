@@ -86,7 +86,9 @@ class DetectViews:
         targets = views.targets()
         # On the CPU, where it is read.
         seeds = (batch.draws.stream("practice").uniform(1)[:, 0].double() * 2**31).long()
-        labels, boxes = (part.to(device).split(targets.counts) for part in (targets.labels, targets.boxes))
+        labels, boxes = (
+            torch.split(part.to(device), list(targets.counts)) for part in (targets.labels, targets.boxes)
+        )
         return replace(
             batch,
             images=views.images.sub(self.mean.to(device)).div_(self.std.to(device)),
