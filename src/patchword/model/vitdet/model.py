@@ -45,7 +45,9 @@ class VitDet(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.classes = nn.ModuleList(Linear(dim, config.num_classes) for _ in range(config.num_layers))
         self.moves = nn.ModuleList(BoxHead(dim) for _ in range(config.num_layers))
-        self.init_weights(generator)
+        # A model on `meta` is filled from a file; filling it at random there first takes seconds.
+        if self.cell_class.weight.device.type != "meta":
+            self.init_weights(generator)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None) -> None:
