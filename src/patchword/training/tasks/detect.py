@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.native import fill
 from patchword.data.dataset import Split
 from patchword.model.matching import Targets
 from patchword.model.vit import ViT
@@ -49,15 +48,6 @@ def make_detector(settings: TrainSettings, vit: ViT, generator: torch.Generator)
     assert isinstance(settings.task, DetectSettings)
     config = settings.task.detector.config(settings.model, settings.task.num_classes)
     return TrainedVitDet(config, vit, generator).to(next(vit.parameters()).device)
-
-
-def filled_detector(settings: TrainSettings, tensors: Mapping[str, Tensor], name: str) -> TrainedVitDet:
-    """The detector of the settings in evaluation mode, with the tensors of the file `name`. Raises: CheckpointError."""
-    assert isinstance(settings.task, DetectSettings)
-    with torch.device("meta"):
-        module = TrainedVitDet(settings.task.detector.config(settings.model, settings.task.num_classes))
-    fill(module, tensors, name)
-    return module.eval()
 
 
 class Detect:
