@@ -75,7 +75,6 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     from patchword.training.runfolder import free_folder
     from patchword.training.tasks.settings import MAESettings
     from patchword.training.teacher import asked_teacher
-    from patchword.training.weights import with_start
 
     machine.tune_allocator()
     overlay = request.overlay
@@ -100,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = with_start(data_facts(report), start)
+    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -191,7 +190,6 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     """
     from patchword.training.choose import choose
     from patchword.training.recipes.facts import DataFacts, object_facts, task_of, written_signs
-    from patchword.training.weights import with_start
 
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
@@ -207,7 +205,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         task=task_of(dataset),
         objects=object_facts(dataset),
     )
-    facts = with_start(known, start)
+    facts = known if start is None else start.added_to(known)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

@@ -24,14 +24,13 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
     from patchword.training.choose import choose
     from patchword.training.preview import draw_views
     from patchword.training.recipes.facts import data_facts
-    from patchword.training.weights import with_start
 
     check_picture(path)
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     dataset = report.dataset
     start = read_weights(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
-    facts = with_start(data_facts(report), start)
+    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
     chosen = choose(dataset, facts, overlay)
     settings = chosen.settings
     if dataset.task_kind == "boxes":

@@ -47,6 +47,11 @@ class Start:
         """The value range with which the weights read deep images."""
         return self.source.card.preprocess.reading.value_range
 
+    def added_to(self, facts: DataFacts) -> DataFacts:
+        """Facts with what a recipe needs to know about the weights."""
+        known = None if self.detector is None else self.detector.config
+        return replace(facts, weights=self.source.card, detector=known)
+
     def facts(self) -> dict[str, str]:
         """Origin of the weights, for the files of the run."""
         where = self.source.card.provenance
@@ -83,14 +88,6 @@ def read_start(
             notes.append(_assumed_size(overlay.source(path), size))
             continue
         return Start(name=name, source=source, report=replace(report, notes=(*report.notes, *notes)))
-
-
-def with_start(facts: DataFacts, start: Start | None) -> DataFacts:
-    """Facts with what a recipe needs to know about the initial weights."""
-    if start is None:
-        return facts
-    known = None if start.detector is None else start.detector.config
-    return replace(facts, weights=start.source.card, detector=known)
 
 
 def _assumed_size(source: str, size: Size) -> str:

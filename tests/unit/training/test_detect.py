@@ -272,6 +272,27 @@ def test_the_right_answer_scores_one_and_its_parts_can_come_from_several_process
     assert scores.best == "val_ap" and scores.beats(0.5) and not scores.beats(1.0)
 
 
+def test_a_group_of_objects_need_not_be_found(task: Detect, dataset: Dataset) -> None:
+    """The right answer without one object scores 1 if that is a group, and less if it is an object."""
+    whole = boxes_of(dataset.training).image(0)
+    right = right_answer(task, dataset, 0)
+    part = Answering(right.boxes[1:], right.labels[1:])
+    found = []
+    for crowd in (True, False):
+        tally = task.tally()
+        assert isinstance(tally, DetectTally)
+        marked = replace(whole, crowd=np.array([crowd] + [False] * (len(whole) - 1)))
+        batch = Batch(
+            images=torch.zeros(1, 3, 48, 64),
+            targets=[marked],
+            names=("a",),
+            draws=Draws(0, 0, np.zeros(1, np.int64)),
+        )
+        tally.add(part, batch)
+        found.append(tally.merged([tally.state()]).values["val_ap"])
+    assert found[0] == pytest.approx(1.0) and found[1] < 0.999
+
+
 def test_answers_that_do_not_look_at_the_image_are_noticed(task: Detect, dataset: Dataset) -> None:
     tally = evaluated(task, dataset, [0, 1, 2], right_answer(task, dataset, 0))
     scores = tally.merged([tally.state()])

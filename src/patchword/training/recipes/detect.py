@@ -50,6 +50,7 @@ BATCH, BATCH_LARGE = 8, 4
 EPOCHS, MIN_STEPS, MAX_STEPS = 60, 2_000, 60_000
 RATE, RATE_FROM_WEIGHTS, DECAY = 5e-4, 4e-4, 0.7
 EVALUATIONS = 20
+FEW_BOXES = 30
 # A deviation below this makes strong outliers of weak contrasts.
 LEAST_STD = 0.15
 
@@ -220,6 +221,8 @@ def _memory(facts: DataFacts, settings: TrainSettings) -> Choice:
 
 def _usual(steps: int, each: float, *, from_weights: bool) -> str:
     boxes = f"{each:,.0f} boxes for each class"
+    if each < FEW_BOXES:
+        return f"{boxes} are few to learn from; some hundred are usual for a useful detector"
     if steps < (300 if from_weights else 1000):
         start = "from weights, 300" if from_weights else "from scratch, 1,000"
         return f"{boxes}; {start} steps or more are usual before boxes fit, so expect little; use --epochs"
