@@ -104,7 +104,7 @@ def test_a_detector_is_refused_as_the_start_of_a_classifier(
     assert "is a detector, but digits has no boxes" in capsys.readouterr().err.splitlines()[-2]
 
 
-def test_a_time_limit_chooses_the_epochs(tmp_path: Path) -> None:
+def test_a_time_limit_chooses_the_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     limited = ["--max-time", "0.02"]
     assert patchword(["train", str(CELLS), "--out", str(out), *options(), *limited]) == 0
@@ -113,6 +113,10 @@ def test_a_time_limit_chooses_the_epochs(tmp_path: Path) -> None:
     assert "measured by trial steps" in line
     assert 1 <= int(line.split()[2]) < 500
     assert "what fits into 0.02 minutes" in (out / "log.txt").read_text()
+    records = [json.loads(one) for one in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {r["epochs"] for r in records if r["kind"] == "epoch"} == {int(line.split()[2])}
+    shown = [one for one in capsys.readouterr().err.splitlines() if one.startswith("epoch ")]
+    assert all(f"/{line.split()[2]} " in one for one in shown)
 
 
 def test_the_plan_says_what_is_chosen_and_why(capsys: pytest.CaptureFixture[str]) -> None:
