@@ -99,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = data_facts(report).begun_from(start)
+    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -194,7 +194,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
         return None
-    facts = DataFacts(
+    known = DataFacts(
         num_images=len(dataset.training),
         num_classes=len(dataset.outputs),
         channels=channels,
@@ -204,7 +204,8 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
         objects=object_facts(dataset),
-    ).begun_from(start)
+    )
+    facts = known if start is None else start.added_to(known)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

@@ -82,7 +82,7 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
 
 def test_a_plan_takes_what_training_takes() -> None:
     of_train, of_plan = (set(inspect.signature(function).parameters) for function in (pw.train, pw.plan))
-    assert of_train - of_plan == {"resume", "extend", "progress"} and of_plan <= of_train
+    assert of_train - of_plan == {"resume", "extend", "progress", "sanity"} and of_plan <= of_train
 
 
 @pytest.mark.parametrize(
