@@ -362,13 +362,16 @@ def train(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    annotations: str | None = None,
+    box_format: str | None = None,
+    sanity: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
+    """Train and evaluate a classifier, or a detector on data with boxes, from scratch or from `weights`, like `patchword train`.
 
     resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
     `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
@@ -379,7 +382,8 @@ def train(
     config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
     choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
     or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
-    a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
+    a better score before training stops. annotations, box_format: as for `check`. sanity: overfit eight images with boxes
+    first. options, offline: how the weights are read. progress: True for lines on standard
     error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     return trained(train, locals())
