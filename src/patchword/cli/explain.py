@@ -9,10 +9,10 @@ from click.core import ParameterSource
 from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.explain_boxes import explain_box_options, explain_boxes, refuse_box_options_of_explain
+from patchword.cli.given_images import Images
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import decoder_options, detector_options, given_options, model_options
 from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
-from patchword.cli.predict import Images
 from patchword.cli.predict_boxes import detector_at
 from patchword.cli.progress import counting
 from patchword.errors import SettingsError, plural
@@ -118,16 +118,12 @@ def explain(
         _refuse_model_options(ctx)
         _redundancy(arguments, _checked(output), as_json, count or 150, seed, value_range)
         return
-    if len(arguments) < 2:
-        raise SettingsError(
-            f"only one argument is given, {arguments[0]!r}, but MODEL and an image are needed",
-            "give both, or --redundancy to measure images without a model",
-        )
+    _require_image(arguments)
     out = _checked(output or (None if as_json else DEFAULT_OUT))
     given = Images(arguments[1:], given_reading())
     machine.tune_allocator()
     if (detector := detector_at(arguments[0], device=device, offline=offline)) is not None:
-        explain_boxes(detector, given, out, as_json=as_json, count=count, seed=seed, value_range=value_range)
+        explain_boxes(detector, given, out, as_json, (count, seed), value_range)
         return
     refuse_box_options_of_explain(arguments[0])
     from patchword.inference.load_mae import load_mae
@@ -138,6 +134,15 @@ def explain(
     images = _reconstructions(loaded, given, how, count, value_range, drawn=out is not None)
     _show(loaded, arguments[0], how, images, out, as_json)
     images.failures.check(images.count, "reconstructed")
+
+
+def _require_image(arguments: tuple[str, ...]) -> None:
+    """Raises: SettingsError for MODEL alone."""
+    if len(arguments) < 2:
+        raise SettingsError(
+            f"only one argument is given, {arguments[0]!r}, but MODEL and an image are needed",
+            "give both, or --redundancy to measure images without a model",
+        )
 
 
 def _checked(output: str | None) -> Path | None:
