@@ -1,13 +1,15 @@
 """Measure how faithful maps are on a sample of the images, and choose the most faithful method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from patchword import machine
 from patchword.data.loader import Named
+from patchword.data.pool import in_order
 from patchword.errors import plural
 from patchword.explain.faithfulness import BASELINES, CENTRE, RANDOM, Curves, curves_of, joined
 from patchword.explain.methods.base import Job, Method
@@ -72,12 +74,11 @@ def measure(
     sample: list[Tensor] = []
     if scores.images and subject.task != "number":
         sample = list(subject.inputs(chosen(sources, scores.images, scores.seed), **reading))
-    with torch.no_grad():
-        why = ""
-        if not methods:
-            methods, why = _choice(subject, sample, settings, scores)
-        tested = [method for method in methods if method.scored]
-        found = _faithful(subject, sample, tested, settings, scores) if sample and tested else {}
+    why = ""
+    if not methods:
+        methods, why = _choice(subject, sample, settings, scores)
+    tested = [method for method in methods if method.scored]
+    found = _faithful(subject, sample, tested, settings, scores) if sample and tested else {}
     return Measured(methods=tuple(methods), faithfulness=found, images=len(sample) if found else 0, why=why)
 
 
@@ -98,7 +99,7 @@ def _choice(
     cheap = [m for m in candidates if m.passes(config, settings) * flops <= DEAREST_FLOPS] or candidates
     dear = [m.name for m in candidates if m not in cheap]
     first = replace(scores, fills=scores.fills[:1])
-    curves = _curves(subject, sample, cheap, settings, first)
+    curves, _ = _examined(subject, sample, cheap, settings, first)
     # One label per method, because no layers or heads are asked for without a method.
     gains = {m.name: next(c.gain for label, c in curves.items() if _is_of(label, m)) for m in cheap}
     best = max(cheap, key=lambda method: gains[method.name])
@@ -117,32 +118,6 @@ def _is_of(label: str, method: Method) -> bool:
     return label == method.name or label.startswith(f"{method.name},")
 
 
-def _curves(
-    subject: Subject,
-    sample: list[Tensor],
-    methods: Sequence[Method],
-    settings: MethodSettings,
-    scores: ScoreSettings,
-) -> dict[str, Curves]:
-    """Curves of all maps by label, and of the baselines."""
-    parts = []
-    for index, image in enumerate(sample):
-        maps, target = _maps(subject, subject.vit, image, methods, settings)
-        several = subject.task == "multi"
-        parts.append(
-            curves_of(
-                subject.vit,
-                image,
-                {label: values[0] for label, values in maps.items()},
-                None if target is None else target[0],
-                scores,
-                several=several,
-                index=index,
-            )
-        )
-    return joined(parts)
-
-
 def _faithful(
     subject: Subject,
     sample: list[Tensor],
@@ -150,36 +125,81 @@ def _faithful(
     settings: MethodSettings,
     scores: ScoreSettings,
 ) -> dict[str, Faithful]:
-    curves = _curves(subject, sample, methods, settings, scores)
     other = shuffled(subject.vit, scores.seed)
-    sizes: dict[str, list[float]] = {}
-    for image in sample:
-        maps, target = _maps(subject, subject.vit, image, methods, settings)
-        others, _ = _maps(subject, other, image, methods, settings, target)
-        for label, values in maps.items():
-            sizes.setdefault(label, []).append(abs(float(rank_correlation(values, others[label])[0])))
+    curves, sizes = _examined(subject, sample, methods, settings, scores, other)
     return {
-        label: Faithful(
-            curves=of,
-            random=curves[RANDOM],
-            centre=curves[CENTRE],
-            shuffled=sum(sizes[label]) / len(sizes[label]),
-        )
+        label: Faithful(curves=of, random=curves[RANDOM], centre=curves[CENTRE], shuffled=sizes[label])
         for label, of in curves.items()
         if label not in BASELINES
     }
 
 
-def _maps(
+Looked = tuple[dict[str, Curves], dict[str, float]]
+
+
+def _examined(
     subject: Subject,
-    vit: ViT,
-    image: Tensor,
+    sample: list[Tensor],
     methods: Sequence[Method],
     settings: MethodSettings,
-    target: Tensor | None = None,
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Maps [1, h, w] by label, and the class they explain: that of the real model, also for shuffled weights."""
-    target = subject.targets(vit(image)) if target is None else target
-    job = Job(vit=vit, images=image, classes=target, settings=settings)
-    found = {maps.label: maps.values for method in methods for maps in maps_of(method, job)}
-    return found, target
+    scores: ScoreSettings,
+    other: ViT | None = None,
+) -> tuple[dict[str, Curves], dict[str, float]]:
+    """Curves of all maps by label, and of the baselines; with `other`, also the mean size of each map's correlation with its map."""
+
+    def look(numbered: tuple[int, Tensor]) -> Looked:
+        index, image = numbered
+        with torch.no_grad():
+            return _look(subject, image, index, methods, settings, scores, other)
+
+    parts = list(_spread(look, list(enumerate(sample)), subject.model.device))
+    sizes = {
+        label: sum(found[label] for _, found in parts) / len(parts)
+        for label in (parts[0][1] if parts else {})
+    }
+    return joined([curves for curves, _ in parts]), sizes
+
+
+def _look(
+    subject: Subject,
+    image: Tensor,
+    index: int,
+    methods: Sequence[Method],
+    settings: MethodSettings,
+    scores: ScoreSettings,
+    other: ViT | None,
+) -> Looked:
+    """One image. The class is that of the real model, also for shuffled weights."""
+    target = subject.targets(subject.vit(image))
+
+    def maps(vit: ViT) -> dict[str, Tensor]:
+        job = Job(vit=vit, images=image, classes=target, settings=settings)
+        return {each.label: each.values for method in methods for each in maps_of(method, job)}
+
+    found = maps(subject.vit)
+    curves = curves_of(
+        subject.vit,
+        image,
+        {label: values[0] for label, values in found.items()},
+        None if target is None else target[0],
+        scores,
+        several=subject.task == "multi",
+        index=index,
+    )
+    others = {} if other is None else maps(other)
+    sizes = {label: abs(float(rank_correlation(found[label], others[label])[0])) for label in others}
+    return curves, sizes
+
+
+def _spread(
+    work: Callable[[tuple[int, Tensor]], Looked], items: list[tuple[int, Tensor]], device: torch.device
+) -> Iterator[Looked]:
+    """One thread per image if there are several, as in `inference.engine`; a GPU takes one image after the other."""
+    granted = machine.granted_threads()
+    workers = min(granted, len(items)) if device.type == "cpu" else 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(granted if workers <= 1 else 1)
+    try:
+        yield from map(work, items) if workers <= 1 else in_order(work, items, workers, workers)
+    finally:
+        torch.set_num_threads(before)
