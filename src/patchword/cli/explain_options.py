@@ -8,7 +8,7 @@ from click.core import ParameterSource
 
 from patchword.cli.options import kept_option, kept_values
 from patchword.errors import SettingsError
-from patchword.explain.settings import FILLS, FUSES, PIXEL_FILLS
+from patchword.explain.settings import FILLS, FUSES, MANY, PIXEL_FILLS
 
 if TYPE_CHECKING:
     from patchword.explain.settings import MethodSettings, ScoreSettings
@@ -76,7 +76,7 @@ _OPTIONS = (
         "--score",
         type=click.IntRange(0),
         metavar="N",
-        help="Measure faithfulness on N images; 0 for none. [default: 4; of more than 100 images 2]",
+        help=f"Measure faithfulness on N images; 0 for none. [default: 4; of more than {MANY} images 2]",
     ),
     kept_option(
         _KEPT,
@@ -84,7 +84,7 @@ _OPTIONS = (
         "score_fills",
         type=click.Choice(PIXEL_FILLS),
         multiple=True,
-        help="What removed patches show then; repeatable. [default: mean and blur]",
+        help=f"What removed patches show then; repeatable. [default: mean and blur; of more than {MANY} images mean]",
     ),
 )
 
@@ -115,15 +115,10 @@ def given_method_settings() -> "MethodSettings":
 
 
 def given_score_settings(images: int, seed: int) -> "ScoreSettings":
-    from patchword.explain.settings import ScoreSettings
+    from patchword.explain.settings import score_settings
 
     kept = kept_values(_KEPT)
-    wanted = kept["score"]
-    return ScoreSettings(
-        images=(4 if images <= 100 else 2) if wanted is None else wanted,
-        fills=tuple(kept["score_fills"]) or PIXEL_FILLS,
-        seed=seed,
-    )
+    return score_settings(images, kept["score"], tuple(kept["score_fills"]) or None, seed)
 
 
 def _numbers(option: str, text: str) -> Any:

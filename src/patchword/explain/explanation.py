@@ -137,7 +137,9 @@ def explain_images(
     run = _Run(subject, measured, settings, with_pixels=with_pixels)
     run.fit(sources, reading)
     images = []
-    for output in model.answers(list(sources), run, batch_size=batch_size, **reading):
+    for output in model.answers(
+        list(sources), run, batch_size=batch_size, value_range=value_range, max_pixels=max_pixels
+    ):
         if output.error is not None:
             if failures is None:
                 raise output.error

@@ -116,7 +116,7 @@ class _Score:
         self.at_once = images_at_once(vit, image)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return torch.cat([self.read(self.answer(part)) for part in images.split(self.at_once)])
+        return torch.cat([self.read(self.answer(part)) for part in torch.split(images, self.at_once)])
 
     def answer(self, images: Tensor) -> Tensor:
         return (self.vit.embed(images) if self.target is None else self.vit(images)).double()

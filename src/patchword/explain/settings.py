@@ -12,6 +12,8 @@ FUSES: tuple[Fuse, ...] = get_args(Fuse)
 # What a removed patch shows: the mean colour of the training images, or a blurred picture.
 PIXEL_FILLS: tuple[Fill, ...] = ("mean", "blur")
 FILLS: tuple[Fill, ...] = get_args(Fill)
+# Of more images than this, fewer are measured.
+MANY = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class ScoreSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.images < 0:
+            raise SettingsError(f"faithfulness on {self.images} images", "give 1 or more, or 0 for none")
         if not self.fills or any(fill not in PIXEL_FILLS for fill in self.fills):
             raise SettingsError(
                 f"faithfulness with fills {', '.join(self.fills) or 'none'}",
@@ -65,3 +69,15 @@ class ScoreSettings:
             )
         if self.steps < 2:
             raise SettingsError(f"{self.steps} steps per curve of faithfulness", "use at least 2")
+
+
+def score_settings(
+    count: int, images: int | None = None, fills: tuple[Fill, ...] | None = None, seed: int = 0
+) -> ScoreSettings:
+    """How faithfulness is measured for `count` images: of many, on fewer of them, so that it takes a small part of the time."""
+    many = count > MANY
+    return ScoreSettings(
+        images=(2 if many else 4) if images is None else images,
+        fills=(PIXEL_FILLS[:1] if many else PIXEL_FILLS) if fills is None else fills,
+        seed=seed,
+    )

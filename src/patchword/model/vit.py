@@ -349,6 +349,7 @@ class ViT(nn.Module):
 
         normed: apply the norm that comes after pooling, if there is one. watch: sees an attention pool.
         """
+        pooled: Tensor
         if watch is not None and isinstance(self.pool, AttentionPooling):
             pooled = self.pool(layers, layout, functools.partial(watch, self.config.depth))
         else:

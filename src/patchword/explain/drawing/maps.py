@@ -11,11 +11,13 @@ from patchword.images.stored import Pixels
 from patchword.reports.sheet import Column, Row, Sheet
 
 AWARE, FREE = "knows the class", "the same for every class"
+_FROM_SMALLEST = ("outliers", "relevance")
 # Share of a map in a pixel; the rest is the image in grey.
 _OPACITY = 0.6
 # From low to high, as sRGB: dark violet to light yellow; and blue over white to red for signed maps.
 _HEAT = ((13, 8, 60), (84, 15, 109), (159, 42, 99), (217, 87, 61), (249, 149, 22), (252, 232, 120))
 _SIGNED = ((33, 80, 180), (120, 165, 225), (245, 245, 245), (235, 130, 110), (178, 24, 43))
+_TOKENS = {"class": "the class token", "distillation": "the distillation token", "registers": "registers"}
 # Below this probability, a map of an asked class says what speaks for a class that the model does not see.
 DOUBTFUL = 0.1
 
@@ -51,12 +53,15 @@ def overlay(pixels: Pixels, shown: Map) -> Pixels:
 
 
 def _coloured(shown: Map) -> Pixels:
-    """[h, w] → [h, w, 3]. A map of one sign starts at zero, so that noise does not look like a finding; norms at their smallest."""
+    """[h, w] → [h, w, 3]. A map of one sign starts at zero, so that noise does not look like a finding.
+
+    Norms, and relevance, to which the residual adds the same for every patch, start at their smallest value.
+    """
     values = shown.values.astype(np.float64)
     if shown.signed:
         largest = np.abs(values).max() or 1.0
         return _between(_SIGNED, values / (2 * largest) + 0.5)
-    low = values.min() if shown.method == "outliers" else 0.0
+    low = values.min() if shown.method in _FROM_SMALLEST else 0.0
     return _between(_HEAT, (values - low) / ((values.max() - low) or 1.0))
 
 
@@ -70,7 +75,8 @@ def _spread(cells: Pixels, size: tuple[int, int]) -> Pixels:
     """Each patch as a block of equal colour."""
     rows = np.minimum(np.arange(size[0]) * cells.shape[0] // size[0], cells.shape[0] - 1)
     columns = np.minimum(np.arange(size[1]) * cells.shape[1] // size[1], cells.shape[1] - 1)
-    return cells[rows[:, None], columns]
+    spread: Pixels = cells[rows[:, None], columns]
+    return spread
 
 
 def image_words(image: Explained) -> str:
@@ -82,21 +88,30 @@ def image_words(image: Explained) -> str:
             words.append(f"explained: {image.explained} {100 * image.explained_probability:.1f} %")
     elif image.explained:
         words.append(f"explained: {image.explained}")
-    for each in image.maps:
-        shares = [f"{100 * share:.0f} % on {name}" for name, share in each.elsewhere.items()]
+    for method in dict.fromkeys(each.method for each in image.maps):
+        words += _facts([each for each in image.maps if each.method == method])
+    return "; ".join(words) or "no classes"
+
+
+def _facts(maps: Sequence[Map]) -> list[str]:
+    """What the maps of one method say in numbers, several layers or heads in a row."""
+    method, words = maps[0].method, []
+    for name in maps[0].elsewhere:
+        words.append(
+            f"{method}: {', '.join(f'{100 * each.elsewhere[name]:.0f}' for each in maps)} % on {_TOKENS[name]}"
+        )
+    for each in maps:
         if "outliers" in each.facts:
-            shares.append(
-                f"{each.facts['outliers']:.0f} outliers; norms of {each.facts['median']:.3g} (median) "
+            words.append(
+                f"{each.facts['outliers']:.0f} outliers, norms of {each.facts['median']:.3g} (median) "
                 f"to {each.facts['largest']:.3g}"
             )
         if "variance_1" in each.facts:
             held = [
-                f"{100 * each.facts[f'variance_{i}']:.0f}" for i in (1, 2, 3) if f"variance_{i}" in each.facts
+                f"{100 * each.facts[key]:.0f}" for key in sorted(each.facts) if key.startswith("variance")
             ]
-            shares.append(f"red, green, blue hold {', '.join(held)} % of the variance")
-        if shares:
-            words.append(f"{each.label}: {', '.join(shares)}")
-    return "; ".join(words) or "no classes"
+            words.append(f"the colours hold {', '.join(held)} % of the variance")
+    return words
 
 
 def doubtful(found: Explanation) -> list[str]:
@@ -167,6 +182,8 @@ def explanation_notes(found: Explanation) -> list[str]:
         notes.append(
             f"{', '.join(free)} {'knows' if len(free) == 1 else 'know'} no class: the map is the same for every class."
         )
+    if any(each.values.ndim == 2 for each in maps):
+        notes.append("Colours of each map run to its own largest value.")
     if any(each.signed for each in maps):
         notes.append("Red speaks for the class, blue against it.")
     if found.faithfulness:

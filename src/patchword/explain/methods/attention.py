@@ -9,7 +9,7 @@ from patchword.model.kinds import AttentionPool
 
 
 def attention(job: Job) -> list[Maps]:
-    """One map per block and head, or the mean of all heads.
+    """One map per block and head; without `heads`, the mean of all heads.
 
     Only the read row of each block is kept. A model with an attention pool is read by the pool, so without `layers`
     the pool's weights are shown.
@@ -30,7 +30,7 @@ def attention(job: Job) -> list[Maps]:
         weights = _row(record, place, rows, depth)
         where = "pool" if place == depth else f"block {place}"
         if wanted is None:
-            found.append((f"attention, {where}, mean of {heads} heads", weights.mean(1)))
+            found.append((f"attention, {where}", weights.mean(1)))
         else:
             found += [(f"attention, {where}, head {head}", weights[:, head]) for head in wanted]
     return [over_patches(vit, tokens, record.layout, label) for label, tokens in found]

@@ -34,7 +34,7 @@ def _without_each(vit: ViT, image: Tensor, target: Tensor, fill: Fill) -> Tensor
     everything = torch.arange(patches, device=image.device)
     replaced = None if fill == "drop" else filled(image, fill, vit.config)
     logits = []
-    for left in everything.split(images_at_once(vit, image)):
+    for left in torch.split(everything, images_at_once(vit, image)):
         many = image.expand(len(left), -1, -1, -1)
         if replaced is None:
             kept = torch.stack([torch.cat((everything[:i], everything[i + 1 :])) for i in left.tolist()])

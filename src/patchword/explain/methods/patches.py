@@ -49,7 +49,8 @@ def to_patches(pixels: Tensor, config: ViTConfig) -> Tensor:
     height, width = pixels.shape[-2:]
     down, across = config.grid_of((height, width))
     padded = F.pad(pixels, (0, across * columns - width, 0, down * rows - height))
-    return padded.unflatten(2, (across, columns)).unflatten(1, (down, rows)).sum((2, 4))
+    summed: Tensor = padded.reshape(len(pixels), down, rows, across, columns).sum((2, 4))
+    return summed
 
 
 def without_patches(vit: ViT, images: Tensor, kept: Tensor) -> Tensor:

@@ -73,5 +73,7 @@ def attention_gradient(attended: Attended, grad: Tensor) -> Tensor:
     So the fused kernel, which stores no A, can stay on.
     """
     dtype = torch.promote_types(grad.dtype, torch.float32)
-    per_head = grad.unflatten(2, (attended.values.shape[1], -1)).transpose(1, 2)
-    return per_head.to(dtype) @ attended.values.transpose(-2, -1).to(dtype)
+    heads = attended.values.shape[1]
+    per_head = grad.view(*grad.shape[:2], heads, -1).transpose(1, 2)
+    found: Tensor = per_head.to(dtype) @ attended.values.transpose(-2, -1).to(dtype)
+    return found

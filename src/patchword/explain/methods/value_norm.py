@@ -42,7 +42,7 @@ def moved(vit: ViT, layer: int, attended: Attended) -> Tensor:
     weight = attention.proj.weight
     if isinstance(block.scale1, LayerScale):
         weight = weight * block.scale1.weight[:, None]
-    per_head = weight.unflatten(1, (attention.num_heads, attention.head_dim))  # [D, H, d]
+    per_head = weight.view(len(weight), attention.num_heads, attention.head_dim)  # [D, H, d]
     if isinstance(attention.out_norm, LayerNorm | RMSNorm):
         per_head = _through_norm(attention, per_head)
     elif attention.out_norm.__class__ is not torch.nn.Identity:
