@@ -6,20 +6,23 @@ from typing import Any
 import click
 
 from patchword import machine
+from patchword.cli.explain_boxes import explain_box_options, explain_boxes, refuse_box_options_of_explain
 from patchword.cli.explain_maps import explain_maps
 from patchword.cli.explain_options import (
     asks_for_maps,
     given_methods,
     method_options,
     refuse_decoder_options,
+    refuse_method_options,
     refuse_model_options,
     refuse_unused_settings,
 )
 from patchword.cli.explain_reconstruction import explain_reconstruction
 from patchword.cli.explain_redundancy import explain_redundancy
-from patchword.cli.model_options import decoder_options, given_options, model_options
+from patchword.cli.model_options import decoder_options, detector_options, given_options, model_options
 from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
 from patchword.cli.predict import Images
+from patchword.cli.predict_boxes import detector_at
 from patchword.errors import SettingsError
 
 DEFAULT_OUT = "explain.png"
@@ -59,11 +62,13 @@ DEFAULT_OUT = "explain.png"
     metavar="N",
     help="Use N random images. [default: all; with --redundancy 150]",
 )
+@explain_box_options
 @device_option
 @offline_option
 @method_options
 @decoder_options
 @model_options
+@detector_options
 @image_set_options
 @click.pass_context
 def explain(
@@ -82,8 +87,8 @@ def explain(
     """Show what an answer rests on, what a masked autoencoder reconstructs, or how much images repeat themselves.
 
     \b
-    MODEL   a classifier, backbone or masked autoencoder: a run folder, weights
-            file, hf://org/name[@revision] or published name
+    MODEL   a classifier, backbone, masked autoencoder or detector: a run folder,
+            weights file, hf://org/name[@revision] or published name
     FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns,
             lists of paths (.txt); - reads paths or one image from standard input
 
@@ -108,6 +113,8 @@ def explain(
     A file with a decoder is shown by its reconstructions, unless a method is asked for. The seed and
     the file name decide which patches are hidden, so the same command draws the same picture.
 
+    Of a detector, each object that it finds gets a row: its box, and where its query looked.
+
     --redundancy takes FILES… alone, and measures the correlation of pixels and how well a patch
     (--patch-size, 16 by default) is predicted from its neighbours, next to white noise and to the
     same images with shuffled patches.
@@ -125,16 +132,22 @@ def explain(
             "give both, or --redundancy to measure images without a model",
         )
     out = _checked(output or (None if as_json else DEFAULT_OUT))
-    model, *files = arguments
-    where: dict[str, Any] = {"out": out, "as_json": as_json, "seed": seed, "count": count, "device": device}
-    where |= {"offline": offline, "value_range": value_range}
+    given = Images(arguments[1:], given_reading())
+    machine.tune_allocator()
+    model = arguments[0]
+    shared: dict[str, Any] = {"as_json": as_json, "seed": seed, "count": count, "value_range": value_range}
+    if (detector := detector_at(model, device=device, offline=offline)) is not None:
+        refuse_method_options(ctx, model)
+        explain_boxes(detector, given, out, **shared)
+        return
+    refuse_box_options_of_explain(model)
+    shared |= {"out": out, "device": device, "offline": offline}
     if asks_for_maps(ctx) or not _has_decoder(model, offline):
         refuse_decoder_options(ctx)
         refuse_unused_settings(ctx, given_methods()[0])
-        explain_maps(model, Images(tuple(files), given_reading()), **where)
+        explain_maps(model, given, **shared)
     else:
-        given = Images(tuple(files), given_reading())
-        explain_reconstruction(model, given, mask_ratio=mask_ratio, **where)
+        explain_reconstruction(model, given, mask_ratio=mask_ratio, **shared)
 
 
 def _has_decoder(model: str, offline: bool) -> bool:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.explain_options import given_method_settings, given_methods, given_score_settings
 from patchword.cli.loading import report_loading
@@ -33,7 +32,6 @@ def explain_maps(
 ) -> None:
     """Load the model, explain, print and draw. Raises: PatchwordError."""
     settings, (names, class_name) = given_method_settings(), given_methods()
-    machine.tune_allocator()
     from patchword.explain.drawing.maps import map_sheet
     from patchword.explain.drawing.reconstruction import check_number, write_sheet
     from patchword.explain.explanation import explain_images

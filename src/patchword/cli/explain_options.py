@@ -148,6 +148,16 @@ def refuse_model_options(ctx: click.Context) -> None:
             )
 
 
+def refuse_method_options(ctx: click.Context, model: str) -> None:
+    """Raises: SettingsError if an option of `method_options` is given for a detector."""
+    for param in ctx.command.params:
+        if param.name in kept_values(_KEPT) and _is_given(ctx, param.name):
+            raise SettingsError(
+                f"{param.opts[0]} applies to classifiers and backbones, and {model} predicts boxes",
+                f"remove {param.opts[0]}",
+            )
+
+
 def refuse_decoder_options(ctx: click.Context) -> None:
     """Raises: SettingsError for an option that only applies to reconstructions."""
     for param in ctx.command.params:

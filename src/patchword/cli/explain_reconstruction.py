@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from patchword import machine
 from patchword.cli.console import say
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options
@@ -33,7 +32,6 @@ def explain_reconstruction(
     value_range: tuple[float, float] | None,
 ) -> None:
     """Load the autoencoder, reconstruct, draw and print. Raises: PatchwordError."""
-    machine.tune_allocator()
     from patchword.inference.load_mae import load_mae
 
     loaded = load_mae(model, device=device, options=given_options(), offline=offline)
