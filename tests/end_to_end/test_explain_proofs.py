@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from patchword.explain.faithfulness import CENTRE, RANDOM, curves_of, joined
-from patchword.explain.methods.table import METHODS, maps_by_name
-from patchword.explain.sanity import rank_correlation, shuffled
-from patchword.explain.settings import ScoreSettings
+from patchword.explaining.faithfulness import CENTRE, RANDOM, curves_of, joined
+from patchword.explaining.methods.table import METHODS, maps_by_name
+from patchword.explaining.sanity import rank_correlation, shuffled
+from patchword.explaining.settings import ScoreSettings
 from support.planted import patterned, trained
 
 pytestmark = pytest.mark.proof

@@ -158,7 +158,7 @@ def _has_decoder(model: str, offline: bool) -> bool:
 
 def _checked(output: str | None) -> Path | None:
     """Raises: OutputError if nothing can be drawn there."""
-    from patchword.explain.drawing.files import check_out
+    from patchword.explaining.drawing.files import check_out
 
     if output is not None:
         check_out(Path(output))

@@ -15,7 +15,7 @@ from patchword.errors import plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.explain.explanation import Explanation
+    from patchword.explaining.explanation import Explanation
 
 
 def explain_maps(
@@ -32,10 +32,10 @@ def explain_maps(
 ) -> None:
     """Load the model, explain, print and draw. Raises: PatchwordError."""
     settings, (names, class_name) = given_method_settings(), given_methods()
-    from patchword.explain.drawing.maps import map_sheet
-    from patchword.explain.drawing.reconstruction import check_number, write_sheet
-    from patchword.explain.explanation import explain_images
-    from patchword.explain.sample import as_named, chosen
+    from patchword.explaining.drawing.maps import map_sheet
+    from patchword.explaining.drawing.reconstruction import check_number, write_sheet
+    from patchword.explaining.explanation import explain_images
+    from patchword.explaining.sample import as_named, chosen
     from patchword.inference.failures import Failures
     from patchword.inference.load import load
 
@@ -71,7 +71,7 @@ def explain_maps(
 
 def _print(found: "Explanation") -> None:
     """Tables of 80 columns, and notes."""
-    from patchword.explain.drawing.maps import doubtful, explanation_notes, faithfulness_table, image_words
+    from patchword.explaining.drawing.maps import doubtful, explanation_notes, faithfulness_table, image_words
 
     for image in found.images:
         say(f"{image.name}: {image_words(image)}", err=False)

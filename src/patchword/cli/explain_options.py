@@ -8,10 +8,10 @@ from click.core import ParameterSource
 
 from patchword.cli.options import kept_option, kept_values
 from patchword.errors import SettingsError
-from patchword.explain.settings import FILLS, FUSES, MANY, PIXEL_FILLS
+from patchword.explaining.settings import FILLS, FUSES, MANY, PIXEL_FILLS
 
 if TYPE_CHECKING:
-    from patchword.explain.settings import MethodSettings, ScoreSettings
+    from patchword.explaining.settings import MethodSettings, ScoreSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = "patchword.method_options"
@@ -104,7 +104,7 @@ def given_methods() -> tuple[list[str], str | None]:
 
 
 def given_method_settings() -> "MethodSettings":
-    from patchword.explain.settings import MethodSettings
+    from patchword.explaining.settings import MethodSettings
 
     kept = kept_values(_KEPT)
     given = {field: kept[option] for option, field in _SETTINGS.items() if kept[option] is not None}
@@ -115,7 +115,7 @@ def given_method_settings() -> "MethodSettings":
 
 
 def given_score_settings(images: int, seed: int) -> "ScoreSettings":
-    from patchword.explain.settings import score_settings
+    from patchword.explaining.settings import score_settings
 
     kept = kept_values(_KEPT)
     return score_settings(images, kept["score"], tuple(kept["score_fills"]) or None, seed)
@@ -170,7 +170,7 @@ def refuse_decoder_options(ctx: click.Context) -> None:
 
 def refuse_unused_settings(ctx: click.Context, names: list[str]) -> None:
     """Raises: SettingsError for a setting that none of the methods reads."""
-    from patchword.explain.methods.table import METHODS, methods_of
+    from patchword.explaining.methods.table import METHODS, methods_of
 
     used = {field for method in methods_of(names) for field in method.uses}
     for option, field in _SETTINGS.items():

@@ -14,7 +14,7 @@ from patchword.errors import plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.explain.reconstruction import Reconstructed
+    from patchword.explaining.reconstruction import Reconstructed
     from patchword.inference.load_mae import LoadedMAE
 
 
@@ -55,7 +55,7 @@ class _Images:
 
     @property
     def mean(self) -> dict[str, float]:
-        from patchword.explain.reconstruction import mean_losses
+        from patchword.explaining.reconstruction import mean_losses
 
         return mean_losses([row["losses"] for row in self.numbers])
 
@@ -69,9 +69,9 @@ def _reconstructions(
     *,
     drawn: bool,
 ) -> _Images:
-    from patchword.explain.drawing.reconstruction import check_number
-    from patchword.explain.reconstruction import reconstruct_each
-    from patchword.explain.sample import as_named, chosen
+    from patchword.explaining.drawing.reconstruction import check_number
+    from patchword.explaining.reconstruction import reconstruct_each
+    from patchword.explaining.sample import as_named, chosen
 
     sources = [as_named(item) for item in chosen(given.known_to(loaded.card), count, how["seed"])]
     if drawn:
@@ -97,7 +97,7 @@ def _reconstructions(
 def _show(
     loaded: "LoadedMAE", model: str, how: dict[str, Any], images: _Images, out: Path | None, as_json: bool
 ) -> None:
-    from patchword.explain.drawing.reconstruction import (
+    from patchword.explaining.drawing.reconstruction import (
         reconstruction_notes,
         reconstruction_sheet,
         write_sheet,
@@ -126,7 +126,7 @@ def _print_json(loaded: "LoadedMAE", how: dict[str, Any], images: _Images) -> No
 
 def _print_losses(images: _Images) -> None:
     """A table of 80 columns: 24 for the name, 14 for each number."""
-    from patchword.explain.drawing.reconstruction import BASELINE_NAMES
+    from patchword.explaining.drawing.reconstruction import BASELINE_NAMES
 
     names = {"model": "model", **BASELINE_NAMES}
     click.echo(f"{'loss over hidden patches':<24}" + "".join(f"{name:>14}" for name in names.values()))

@@ -21,14 +21,14 @@ def explain_redundancy(
     seed: int,
     value_range: tuple[float, float] | None,
 ) -> None:
-    from patchword.explain.drawing.redundancy import (
+    from patchword.explaining.drawing.redundancy import (
         redundancy_notes,
         redundancy_tables,
         redundancy_title,
         write_redundancy,
     )
-    from patchword.explain.redundancy import redundancy
-    from patchword.explain.sample import as_named, read_sample, square
+    from patchword.explaining.redundancy import redundancy
+    from patchword.explaining.sample import as_named, read_sample, square
     from patchword.inference.failures import Failures
 
     options = given_options()

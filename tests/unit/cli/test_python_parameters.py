@@ -39,7 +39,12 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
         {"class_names": "classes", "against": "labels"},
         {"output"},
     ),
-    ("explain", (pw.reconstruct, pw.redundancy), {}, {"output", "redundancy"}),
+    (
+        "explain",
+        (pw.explain, pw.reconstruct, pw.explain_detector, pw.redundancy),
+        {"method": "methods", "class": "class_name", "score_fill": "score_fills"},
+        {"output", "redundancy"},
+    ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
 ]
