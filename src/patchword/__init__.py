@@ -27,6 +27,7 @@ _PLACES = {
     "check": "patchword.api",
     "convert": "patchword.api",
     "evaluate": "patchword.api",
+    "explain": "patchword.api_explain",
     "explain_detector": "patchword.api_explain",
     "inspect": "patchword.api",
     "load": "patchword.api_load",

@@ -12,6 +12,7 @@ from patchword.errors import PatchwordError
 P = ParamSpec("P")
 T = TypeVar("T")
 _OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
+_OTHER_NAMES |= {"method": "methods", "class": "class_name", "score_fill": "score_fills"}
 _METHODS = ("embed", "predict")
 _VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "pretrain", "search", "train")
 

@@ -16,7 +16,7 @@ from patchword.settings import to_json
 
 if TYPE_CHECKING:
     from patchword.cli.given_images import Images
-    from patchword.explain.detection import Looked
+    from patchword.explaining.detection import Looked
     from patchword.inference.detector import Detector
     from patchword.inference.failures import Failures
 
@@ -66,9 +66,9 @@ def explain_boxes(
     value_range: tuple[float, float] | None,
 ) -> None:
     """Draw, or print as JSON, where the queries look. sample: so many random images (None for all), and their seed."""
-    from patchword.explain.detection import DEFAULT_OBJECTS, look_each
-    from patchword.explain.drawing.detection import MOST_ROWS
-    from patchword.explain.sample import as_named, chosen
+    from patchword.explaining.detection import DEFAULT_OBJECTS, look_each
+    from patchword.explaining.drawing.detection import MOST_ROWS
+    from patchword.explaining.sample import as_named, chosen
     from patchword.inference.failures import Failures
 
     refuse_options(click.get_current_context(), _OF_OTHERS, str(detector.report.path))
@@ -107,8 +107,8 @@ def _check(failures: "Failures", count: int) -> None:
 def _show(
     detector: "Detector", images: "list[Looked]", conf: float, out: Path | None, *, as_json: bool
 ) -> None:
-    from patchword.explain.drawing.detection import detection_sheet
-    from patchword.explain.drawing.reconstruction import write_sheet
+    from patchword.explaining.drawing.detection import detection_sheet
+    from patchword.explaining.drawing.reconstruction import write_sheet
 
     if as_json:
         facts = {"model": str(detector.report.path), "conf": conf}

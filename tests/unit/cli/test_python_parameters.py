@@ -45,7 +45,12 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
         # Files of a detector: `Detections.plot` draws, and `CocoResults` writes.
         {"output", "pictures", "coco", "annotations"},
     ),
-    ("explain", (pw.reconstruct, pw.redundancy, pw.explain_detector), {}, {"output", "redundancy"}),
+    (
+        "explain",
+        (pw.explain, pw.reconstruct, pw.explain_detector, pw.redundancy),
+        {"method": "methods", "class": "class_name", "score_fill": "score_fills"},
+        {"output", "redundancy"},
+    ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
 ]

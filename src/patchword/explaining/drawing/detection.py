@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patchword.errors import SettingsError, plural
-from patchword.explain.detection import ATTENTION, POINTS, RELEVANCE, Look, Looked
+from patchword.explaining.detection import ATTENTION, POINTS, RELEVANCE, Look, Looked
 from patchword.images.frame import Frame
 from patchword.images.stored import Pixels
 from patchword.reports.sheet import Column, Row, Sheet

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import patchword as pw
 from patchword.cli.main import run
-from patchword.explain.detection import detr_maps, sampled_points, yolos_maps
-from patchword.explain.drawing.detection import heated
+from patchword.explaining.detection import detr_maps, sampled_points, yolos_maps
+from patchword.explaining.drawing.detection import heated
 from patchword.model.detr.model import DETR
 from patchword.model.detr.transformer import DetrAttention
 from support.detectors import KINDS, config_of, random_model, write_detector_file
