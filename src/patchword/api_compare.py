@@ -76,14 +76,18 @@ def compare(
     The result has `arms`, `contrasts` with both intervals and a verdict, and `words`.
     Raises: PatchwordError, as `train`; DataError for runs that were evaluated on different images.
     """
-    asked = dict(locals())
-    shown = progress_of(progress)
-    if resume is not None:
+    return _compared(dict(locals()), progress_of(progress))
+
+
+def _compared(asked: Mapping[str, Any], shown: "Progress") -> Comparison:
+    """What the parameters of `compare` ask for. Raises: as `compare`."""
+    data, vary, folder = asked["data"], asked["vary"], asked["resume"]
+    if folder is not None:
         _refuse(asked, ("data", "resume", "progress"), "resume, which keeps the settings of the comparison")
-        return go_on(resume, data=None if data is None else str(data), progress=shown)
+        return go_on(folder, data=None if data is None else str(data), progress=shown)
     if data is not None and not isinstance(data, str | Path):
         _refuse(asked, ("data", "baseline", "out", "progress"), "a list of finished runs")
-        return compare_runs(data, baseline=baseline, out=out, progress=shown)
+        return compare_runs(data, baseline=asked["baseline"], out=asked["out"], progress=shown)
     if data is None or not vary:
         raise UserError(
             "there is nothing to compare",
@@ -92,9 +96,9 @@ def compare(
     request = CompareRequest(
         base=train_request(asked),
         factors=tuple(factor(name, list(values)) for name, values in vary.items()),
-        num_seeds=seeds,
-        jobs=jobs,
-        baseline=baseline,
+        num_seeds=asked["seeds"],
+        jobs=asked["jobs"],
+        baseline=asked["baseline"],
     )
 
     def show(plan: Plan, _: object) -> None:

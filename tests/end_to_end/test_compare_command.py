@@ -7,6 +7,7 @@ import signal
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from patchword.cli.main import run as patchword
 from patchword.metrics.differences import over_images
 from patchword.runs.comparing import compare as comparing
 from patchword.runs.comparing.answers import read_answers
+from patchword.runs.comparing.result import compare_scored
+from patchword.runs.comparing.verdict import Scored
 from patchword.training.meter import Meter
 from support.page import Page
 from support.scans import write_scans
@@ -252,6 +255,7 @@ def test_what_works_in_no_combination_is_refused_and_what_works_in_some_is_left_
     assert "adds that token" in shown and "nothing was trained" in shown
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_listed_and_the_others_are_compared(
     top: Path, tmp_path: Path, capsys: Output
 ) -> None:
@@ -282,3 +286,42 @@ def test_several_runs_at_once_give_the_same_result(top: Path, compared: Path) ->
     assert result.contrasts[0].kind == "worse"
     assert _result(top / "at-once") == _result(compared)
     assert not list((top / "at-once").rglob("*.log.new")) and not list((top / "at-once").glob("*/*.log"))
+
+
+@pytest.mark.slow
+def test_one_setting_under_two_names_is_not_called_different(top: Path, tmp_path: Path) -> None:
+    """What changes nothing is said to; and of 20 comparisons of three seeds with three others, at most 2 are called clear."""
+    same = pw.compare(
+        top / "scans",
+        vary={"save_minutes": [10, 11]},
+        seeds=2,
+        jobs=1,
+        out=tmp_path / "same",
+        settings=SMALL,
+        progress=False,
+    )
+    assert [contrast.kind for contrast in same.contrasts] == ["equal"]
+    many = pw.compare(
+        top / "scans",
+        vary={"save_minutes": [10, 11]},
+        seeds=8,
+        jobs=1,
+        out=tmp_path / "many",
+        settings={**SMALL, "optim.lr": 0.0003},  # stopped before it is sure, so that seeds matter
+        progress=False,
+    )
+    places = {seed: tmp_path / "many" / "10" / f"seed-{seed}" for seed in range(8)}
+    right = {seed: read_answers(place.with_suffix(".csv")).right for seed, place in places.items()}
+    assert len({tuple(found.values()) for found in right.values()}) > 4
+    chance, clear = np.random.default_rng(0), 0
+    for _ in range(20):
+        drawn = chance.permutation(8)[:6]
+        scored = []
+        for name, chosen in (("one", drawn[:3]), ("other", drawn[3:])):
+            part = {i: many.arms[0].runs[seed] for i, seed in enumerate(chosen)}
+            runs = tuple(replace(run, seed=i) for i, run in part.items())
+            answers = {i: right[int(seed)] for i, seed in enumerate(chosen)}
+            scored.append(Scored(name=name, runs=runs, right=answers, parameters=0, flops=0.0))
+        _, (contrast,), _, _ = compare_scored(scored, "one")
+        clear += contrast.kind in ("better", "worse")
+    assert clear <= 2

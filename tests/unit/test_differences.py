@@ -33,7 +33,7 @@ def test_t_intervals_are_those_of_scipy() -> None:
 
 def test_equal_differences_have_no_width_and_no_division_by_zero() -> None:
     same = paired_t([0.9, 0.8], [0.9, 0.8])
-    assert (same.low, same.high, same.p, same.excludes_zero) == (0, 0, 1, False)
+    assert (same.low, same.high, same.p, same.is_clear) == (0, 0, 1, False)
     shifted = paired_t([0.25, 0.5], [0.5, 0.75])
     assert (shifted.low, shifted.high, shifted.p) == (0.25, 0.25, 0)
 
@@ -63,6 +63,9 @@ def test_the_bootstrap_resamples_images_with_the_mean_over_their_runs() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.003)
     assert found.mean == pytest.approx(differences.mean()) and found.method == "paired bootstrap"
     assert bootstrap(differences) == bootstrap(differences)
+    # Six images that improve in one of three runs, of 400: the sign test, as McNemar's would say.
+    few = bootstrap(np.array([1 / 3] * 6 + [0.0] * 394))
+    assert few.p == pytest.approx(2 / 2**6, abs=0.004) and few.mean == pytest.approx(0.005)
 
 
 def test_holm_multiplies_each_p_value_by_those_not_yet_decided() -> None:
@@ -84,14 +87,14 @@ def test_the_power_is_that_of_the_noncentral_t_and_of_the_images() -> None:
 
 
 def test_chance_alone_is_seldom_called_a_difference() -> None:
-    """Runs of one setting, compared as two: both intervals exclude zero in at most 5 % of 300 comparisons."""
+    """Runs of one setting, compared as two: both intervals exclude zero in at most 5 % of 100 comparisons."""
     chance, found = np.random.default_rng(2), 0
-    for _ in range(300):
+    for _ in range(100):
         hard = chance.normal(1.5, 2, 100)
         right = [
             (hard + chance.normal(0, 0.3, (3, 1)) + chance.logistic(size=(3, 100)) > 0).astype(float)
             for _ in range(2)
         ]
         seeds = paired_t(right[0].mean(1), right[1].mean(1))
-        found += seeds.excludes_zero and over_images(*right).excludes_zero
-    assert found <= 15
+        found += seeds.is_clear and over_images(*right).is_clear
+    assert found <= 5

@@ -47,9 +47,7 @@ _DEFAULT_SEEDS = 5
 @click.option("--dry-run", is_flag=True, help="Print the plan and its power; train nothing.")
 @setting_options
 @file_options
-@click.pass_context
 def compare(
-    ctx: click.Context,
     arguments: tuple[str, ...],
     vary: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -78,7 +76,7 @@ def compare(
     from patchword.errors import PartialFailure
 
     machine.start_sampling()
-    _refuse_mixtures(ctx, arguments, vary, given)
+    _refuse_mixtures(arguments, vary, given)
     with screen() as progress:
         if given["resume"] is not None:
             found = _resumed(arguments, given["resume"], progress)
@@ -149,10 +147,9 @@ def _of_runs(arguments: tuple[str, ...], given: dict[str, Any], progress: "Progr
     return compare_runs(arguments, baseline=given["baseline"], out=given["out"], progress=progress)
 
 
-def _refuse_mixtures(
-    ctx: click.Context, arguments: tuple[str, ...], vary: tuple[str, ...], given: dict[str, Any]
-) -> None:
+def _refuse_mixtures(arguments: tuple[str, ...], vary: tuple[str, ...], given: dict[str, Any]) -> None:
     """Raises: UserError for options that the command would ignore, and without anything to compare."""
+    ctx = click.get_current_context()
     asked = {
         option.name: option.opts[0]
         for option in ctx.command.params

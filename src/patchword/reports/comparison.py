@@ -120,7 +120,7 @@ def picture(result: dict[str, Any], *, alone: bool = False) -> Markup:
     values = [run["top1"] for arm in arms for run in arm["runs"] if is_number(run["top1"])]
     values += [end for arm in arms for end in (arm["interval"] or ())]
     ticks = plots.ticks(min(values), max(values), 6, most=1.0)
-    low, high = ticks[0], max(ticks[-1], max(values))
+    low, high = float(ticks[0]), float(max(ticks[-1], *values))
     wide, height = WIDTH - LEFT - RIGHT, TOP + ROW * len(arms) + BOTTOM
 
     def x(value: float) -> float:

@@ -1,5 +1,7 @@
 """`--vary`: short names, the values that a setting can have, and mistakes answered in two lines."""
 
+import tomllib
+
 import pytest
 
 from patchword.cli.main import run
@@ -61,3 +63,15 @@ def test_several_settings_give_every_combination_a_folder_of_its_own() -> None:
     assert len({arm.folder for arm in arms}) == 4 and all("/" not in arm.folder for arm in arms)
     with pytest.raises(SettingsError, match="twice"):
         combinations([factor("norm", ["layer", "rms"]), factor("norm.kind", ["layer", "batch"])])
+
+
+def test_a_kind_set_by_itself_keeps_what_it_needs_of_the_old_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    """A resize has a size and no default for it; the other kinds of positions have all defaults."""
+    options = ("-o", "preprocess.resize.kind=squash", "-o", "model.positions.kind=learned")
+    assert (
+        run(["train", "digits", "--dry-run", "--threads", "1", "-o", "run.precision=float32", *options]) == 0
+    )
+    settings = tomllib.loads(capsys.readouterr().out)
+    resize = settings["preprocess"]["resize"]
+    assert resize["kind"] == "squash" and resize["size"] == [8, 8]
+    assert settings["model"]["positions"]["kind"] == "learned"

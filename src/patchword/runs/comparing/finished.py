@@ -202,8 +202,7 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = [p.removesuffix("kind") for p in found if p.endswith(".kind")]
     kept = [p for p in found if not any(p.startswith(part) and p != f"{part}kind" for part in parts)]
     # The recipe and the weights name everything that follows from them.
-    leading = [p for p in ("run.recipe", "run.weights") if p in kept]
-    return leading or kept
+    return [path for path in kept if path in ("run.recipe", "run.weights")] or kept
 
 
 def _short(path: str) -> str:

@@ -259,17 +259,19 @@ def _couples(first: Scored, second: Scored, *, paired: bool) -> list[tuple[int, 
 
 
 def measured_power(contrasts: Sequence[Contrast], num_seeds: int, num_images: int) -> Power | None:
-    """The power with the spread and the changed answers that were found; None if nothing could be compared over seeds."""
-    found = [
-        c for c in contrasts if c.seeds is not None and c.images is not None and c.seeds.method == "paired t"
-    ]
-    if not found or num_seeds < 2:
+    """What these comparisons could decide, from the widths of their intervals; None if nothing was compared over paired seeds."""
+    found = [(c.seeds, c.images) for c in contrasts if c.seeds is not None and c.images is not None]
+    if num_seeds < 2 or not found or any(seeds.method != "paired t" for seeds, _ in found):
         return None
-    scale = math.sqrt(num_seeds) / t_quantile(num_seeds - 1)
-    spreads = [(c.seeds.high - c.seeds.low) / 2 * scale for c in found if c.seeds is not None]
-    spread = math.sqrt(sum(s**2 for s in spreads) / len(spreads))
-    changed = float(np.mean([c.changed for c in found]))
-    return power(num_seeds, num_images, len(found), spread, changed)
+    halves = [[(d.high - d.low) / 2 for d in pair] for pair in zip(*found, strict=True)]
+    spread = float(np.sqrt(np.mean(np.square(halves[0])))) * math.sqrt(num_seeds) / t_quantile(num_seeds - 1)
+    changed = float(np.mean([c.changed for c in contrasts if c.images is not None]))
+    at_once = power(num_seeds, num_images, len(found), spread, changed)
+    # The planned width is that of one run each; the mean over seeds is steadier. Corrected for the number of comparisons alike.
+    images = (
+        float(np.mean(halves[1])) * at_once.images / power(num_seeds, num_images, 1, spread, changed).images
+    )
+    return replace(at_once, images=images)
 
 
 def conclusion(arms: Sequence[ArmResult], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:

@@ -57,23 +57,23 @@ def judged(
         return "equal", f"every run answers exactly as with {base}: nothing changed"
     word = "better" if images.mean > 0 else "worse"
     if seeds is None:
-        decided = images.excludes_zero and corrected < 0.05
+        decided = images.is_clear and corrected < 0.05
         on = (
             f"this model is {word} than that of {base}"
             if decided
             else f"these two models cannot be told apart from {num_images} images"
         )
         return "one run", f"{on}; one run each says nothing about the setting: use more seeds"
-    if seeds.excludes_zero and images.excludes_zero and corrected < 0.05:
+    if seeds.is_clear and images.is_clear and corrected < 0.05:
         return (
             "better" if images.mean > 0 else "worse"
         ), f"clearly {word} than {base}, by {points(abs(seeds.mean))}"
-    if seeds.excludes_zero and images.excludes_zero:
+    if seeds.is_clear and images.is_clear:
         more = f"but not after the correction for {comparisons} comparisons"
         return "undecided", f"{word} than {base} alone, {more} (p = {corrected:.2f}): compare these two again"
-    if images.excludes_zero:
+    if images.is_clear:
         return "undecided", f"too few seeds to say: {_more_seeds(seeds, len(second.runs))}"
-    if seeds.excludes_zero:
+    if seeds.is_clear:
         enough = num_images * ((images.high - images.low) / 2 / max(abs(images.mean), 1e-9)) ** 2
         return "undecided", (
             f"{word} on these {num_images} images with any seed; whether on others too would need about "
