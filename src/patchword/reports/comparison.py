@@ -16,6 +16,8 @@ LIGHT = ("#1a6a86", "#b34d12", "#6f559e", "#2c7a4b", "#8f6b00", "#a8326b", "#4b5
 DARK = ("#6cbfd9", "#f2a06d", "#b9a3e3", "#7fcf9d", "#e0c050", "#ef8fb8", "#c3cad3", "#63d0c0")
 WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 760, 34, 170, 130, 14, 42
 _LABEL = 24
+# Varied settings in the title.
+_NAMED = 3
 
 
 def write_comparison(folder: Path, result: dict[str, Any]) -> Path:
@@ -43,9 +45,16 @@ def page(result: dict[str, Any]) -> dict[str, Any]:
         "colours": _style(),
         "points": _points,
         "interval": _interval,
-        "varied": ", ".join(result["factors"]) or "finished runs",
+        "varied": _varied(result["factors"]),
         "method": _methods(result),
     }
+
+
+def _varied(factors: list[str]) -> str:
+    if not factors:
+        return "finished runs"
+    more = f" and {len(factors) - _NAMED} more settings" if len(factors) > _NAMED else ""
+    return ", ".join(factors[:_NAMED]) + more
 
 
 def _methods(result: dict[str, Any]) -> dict[str, str]:

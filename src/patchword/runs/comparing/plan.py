@@ -119,7 +119,7 @@ def make_plan(
     if baseline not in prepared:
         baseline = kept[0].name
     plan = Plan(
-        base=replace(base, opening=first.opening),
+        base=replace(base, opening=_absolute(first.opening)),
         factors=tuple(f.name for f in request.factors),
         arms=kept,
         baseline=baseline,
@@ -132,6 +132,13 @@ def make_plan(
         notes=_notes(request.factors, kept),
     )
     return plan, prepared
+
+
+def _absolute(opening: OpenRequest) -> OpenRequest:
+    """The paths of other files as seen from anywhere, so that the comparison goes on from another folder."""
+    paths = {name: getattr(opening, name) for name in ("val", "labels")}
+    there = {name: os.path.abspath(path) for name, path in paths.items() if path and os.path.exists(path)}
+    return replace(opening, **there)
 
 
 def _prepared(
@@ -224,7 +231,7 @@ def _jobs(
     device = machine.find_device(None if settings[0].run.device == "auto" else settings[0].run.device)
     given = max(s.run.threads for s in settings)
     if asked == 1 or (asked is None and device.type != "cpu"):
-        why = "asked for" if asked else f"the {device.type} device is shared badly"
+        why = "asked for" if asked else "runs on one GPU would slow each other down"
         return 1, given, why
     cores = machine.granted_threads()
     size = max(int(needed(s, num_images).total * ROOM) for s in settings) + PROCESS_BYTES
