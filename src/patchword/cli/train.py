@@ -1,10 +1,11 @@
-"""`patchword train`: train a classifier into a run folder."""
+"""`patchword train`: train a classifier or a detector into a run folder."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from patchword.cli.options import box_options
 from patchword.cli.train_options import file_options, setting_options, train_request
 from patchword.errors import UserError
 
@@ -31,15 +32,20 @@ if TYPE_CHECKING:
 @click.option(
     "--folds", type=int, metavar="K", help="Train K times, each time with another Kth of DATA held out."
 )
+@click.option(
+    "--sanity", is_flag=True, help="First overfit eight images with boxes; stop with the cause if that fails."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and every setting; write nothing.")
 @file_options
+@box_options
 def train(
     data: str | None, out: str | None, resume: str | None, overrides: tuple[str, ...], **given: Any
 ) -> None:
-    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table.
+    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table; a detector if DATA has boxes.
 
     \b
     patchword train flowers/                          train from scratch
+    patchword train cells.zip --sanity                find objects: COCO, Pascal VOC or YOLO
     patchword train flowers/ --weights hf://org/name  fine-tune with a new head
     patchword train flowers/ --folds 5                train five times, score every image
     patchword train --resume runs/flowers             go on with an interrupted run

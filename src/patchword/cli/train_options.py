@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 _RECIPES = (
     "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
-    "[default: scratch, or finetune with --weights]"
+    "[default: scratch, finetune with --weights, detect with boxes]"
 )
 
 
@@ -155,4 +155,5 @@ def train_request(
         options=given_options(),
         offline=given["offline"],
         dry_run=given.get("dry_run", False),
+        sanity=given.get("sanity", False),
     )
