@@ -25,6 +25,7 @@ _PLACES = {
     "ViTConfig": "patchword.model.config",
     "adapt": "patchword.api",
     "check": "patchword.api",
+    "compare": "patchword.api_compare",
     "convert": "patchword.api",
     "evaluate": "patchword.api",
     "explain": "patchword.api_explain",
