@@ -25,6 +25,7 @@ _PLACES = {
     "adapt": "patchword.api",
     "check": "patchword.api",
     "convert": "patchword.api",
+    "diagnose": "patchword.api_diagnose",
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
     "load": "patchword.api_load",
