@@ -8,7 +8,7 @@ from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
 
 if TYPE_CHECKING:
-    from patchword.diagnose.findings import Diagnosis
+    from patchword.diagnosis.findings import Diagnosis
 
 
 @in_python
@@ -29,9 +29,9 @@ def diagnose(
     """
     from torch import nn
 
-    from patchword.diagnose.case import copier
-    from patchword.diagnose.run import diagnose_model
-    from patchword.diagnose.student import load_student, split_target
+    from patchword.diagnosis.case import copier
+    from patchword.diagnosis.run import diagnose_model
+    from patchword.diagnosis.student import load_student, split_target
 
     size = sides(image_size, "image_size")
     if isinstance(module, nn.Module):

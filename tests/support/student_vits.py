@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIZE, PATCH, WIDTH, HEADS, DEPTH, CLASSES = 32, 8, 64, 4, 3, 10
+SIZE, PATCH, WIDTH, HEADS, DEPTH, CLASSES = 32, 8, 64, 4, 2, 10
 GRID = SIZE // PATCH
 TOKENS = GRID * GRID + 1
 
@@ -244,8 +244,6 @@ class StudentViT(nn.Module):
         if self.fault == "output detached":
             x = x.detach()
         x = self.norm(x)
-        if self.fault == "norm result thrown away":
-            x = x.clone()
         x = x[:, -1] if self.fault == "last token read" else x[:, 0]
         logits = self.head(x)
         match self.fault:
@@ -411,8 +409,7 @@ class ManyOutputs(StudentViT):
     """Returns a dict with more than logits."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        logits = super().forward(images)
-        return {"features": self.patches(images), "logits": logits}
+        return {"pixels": images, "logits": super().forward(images)}
 
 
 CORRECT: dict[str, Callable[[], nn.Module]] = {

@@ -10,7 +10,7 @@ from patchword.errors import one_line, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.diagnose.findings import Diagnosis, Finding
+    from patchword.diagnosis.findings import Diagnosis, Finding
 
 _WIDTH = 80
 _COLOURS = {"mistake": "red", "departure": "yellow", "note": "cyan"}
@@ -44,8 +44,8 @@ def diagnose(file: str, image_size: str | None, channels: int | None, as_json: b
     patchword diagnose my_vit.py
     patchword diagnose my_vit.py:ViT --image-size 28 --channels 1
     """
-    from patchword.diagnose.run import diagnose_model
-    from patchword.diagnose.student import load_student, split_target
+    from patchword.diagnosis.run import diagnose_model
+    from patchword.diagnosis.student import load_student, split_target
 
     sides = None if image_size is None else size("--image-size", image_size)
     path, name = split_target(file)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart, first_difference, relative
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.walk import modules_in
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart, first_difference, relative
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.walk import modules_in
 
 NAME = "c batch statistics"
 

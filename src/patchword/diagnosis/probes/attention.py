@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.redraw import PRODUCTS
-from patchword.diagnose.tape import Attention, Op, Tape
-from patchword.diagnose.trunk import Trunk, changed_tokens
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.redraw import PRODUCTS
+from patchword.diagnosis.tape import Attention, Op, Tape
+from patchword.diagnosis.trunk import Trunk, changed_tokens
 
 NAME = "k attention"
 _finding = partial(Finding, probe=NAME, learn=steps.ONE_HEAD)
@@ -169,7 +169,7 @@ def _scale(
     if trunk.count not in (scores.shape[event.axis],) or not bool(scores.isfinite().all()):
         return
     spread = float(scores.var(event.axis).mean().sqrt())
-    if limits[0] <= spread <= limits[1] or "norms missing" in case.known:
+    if limits[0] <= spread <= limits[1] or case.known & {"norms missing", "batch statistics"}:
         return
     heads = _heads(case, scores)
     width = trunk.width // heads if heads else 0

@@ -6,13 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.tape import Tape
-from patchword.diagnose.trunk import Trunk
-from patchword.diagnose.walk import modules_in, weights_in
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.tape import Tape
+from patchword.diagnosis.trunk import Trunk
+from patchword.diagnosis.walk import modules_in, weights_in
 
 NAME = "i residual"
 _finding = partial(Finding, probe=NAME, learn=steps.RESIDUAL_STREAM)
@@ -31,7 +31,7 @@ def probe(case: Case) -> Iterator[Finding]:
         one, two = (_streams(case, silent, seed) for seed in (0, 1))
         alive = (
             apart(one.logits, two.logits, _SAME)
-            if trunk.exit is None
+            if not trunk.complete
             else apart(_out(one, trunk), _out(two, trunk), _SAME)
         )
         if not alive:
@@ -98,7 +98,7 @@ def _dies(case: Case, trunk: Trunk, names: set[str]) -> bool:
     silent = case.fresh()
     silence(silent, names)
     one, two = (_streams(case, silent, seed) for seed in (0, 1))
-    if trunk.exit is None:
+    if not trunk.complete:
         return not apart(one.logits, two.logits, _SAME)
     return not apart(_out(one, trunk), _out(two, trunk), _SAME)
 
@@ -128,7 +128,7 @@ def _norms(case: Case, trunk: Trunk, silent: nn.Module) -> Iterator[Finding]:
             cure="add each branch to the tokens themselves, without a factor on the residual",
         )
         return
-    if apart(one.logits, big.logits, 10 * _SAME) and "ignored" not in case.known:
+    if apart(one.logits, big.logits, 10 * _SAME) and not case.known & {"ignored", "batch statistics"}:
         case.known.add("no final norm")
         yield _finding(
             level="departure",

@@ -9,11 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.tape import Call, Tape
-from patchword.diagnose.trunk import Trunk, changed_tokens
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.redraw import PRODUCTS
+from patchword.diagnosis.tape import Attention, Call, Tape
+from patchword.diagnosis.trunk import Trunk, changed_tokens
 
 NAME = "f leaks"
 _finding = partial(Finding, probe=NAME, expected="only the token that reads it, and itself")
@@ -63,7 +64,7 @@ def _leaking(
         if given.shape != trunk.tokens.shape or not _keeps_tokens(result, trunk):
             continue
         events = [a for a in base.attentions if mine.index in a.calls]
-        if any(not a.replaced for a in events) or len(events) > 1:
+        if any(not a.replaced or _changed_by_weights(base, a) for a in events) or len(events) > 1:
             continue
         if changed_tokens(given, theirs.inputs[0], trunk.token_axis, case.tolerance) != {token}:
             continue
@@ -73,6 +74,19 @@ def _leaking(
             found[mine.index] = len(changed - allowed)
     inner = {parent for index in found for parent in base.calls[index].parents}
     return [(base.calls[index], count) for index, count in found.items() if index not in inner]
+
+
+def _changed_by_weights(tape: Tape, event: Attention) -> bool:
+    """Whether learned weights mix the heads of attention after softmax (CaiT, DeepViT): a permutation does not survive that."""
+    tensor, after = tape.ops[event.op].output, event.op
+    for _ in range(6):
+        op = next(tape.readers(tensor, after), None)
+        if op is None or event.fused is not None:
+            return False
+        if op.name in PRODUCTS:
+            return any(isinstance(t, nn.Parameter) for t in op.inputs)
+        tensor, after = op.output, op.index
+    return False
 
 
 def _keeps_tokens(result: Tensor, trunk: Trunk) -> bool:

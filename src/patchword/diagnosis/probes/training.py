@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case, logits_of, seeded
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.probes.statistics import without_dropout
-from patchword.diagnose.tape import Op, Tape
-from patchword.diagnose.walk import modules_in, weights_in
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case, logits_of, seeded
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.probes.statistics import without_dropout
+from patchword.diagnosis.tape import Op, Tape
+from patchword.diagnosis.walk import modules_in, weights_in
 
 NAME = "m training"
 _finding = partial(Finding, probe=NAME, learn=steps.MISTAKES)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from patchword.diagnose.tape import Op, Tape
+from patchword.diagnosis.tape import Op, Tape
 
 
 def apart(one: Tensor, other: Tensor, tolerance: float) -> bool:

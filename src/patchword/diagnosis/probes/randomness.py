@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart, first_difference, relative
-from patchword.diagnose.findings import Finding
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart, first_difference, relative
+from patchword.diagnosis.findings import Finding
 
 NAME = "b repeat"
 

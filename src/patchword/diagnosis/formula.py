@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from patchword.diagnose.case import Case
-from patchword.diagnose.redraw import PRODUCTS
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.redraw import PRODUCTS
 
 
 def count_line(case: Case) -> str:

@@ -6,9 +6,9 @@ others.
 
 from collections.abc import Callable, Iterator
 
-from patchword.diagnose.case import Case
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.probes import (
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.probes import (
     attention,
     batch,
     leaks,

@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.probes.patches import rectangle
-from patchword.diagnose.tape import Tape
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.probes.patches import rectangle
+from patchword.diagnosis.tape import Tape
 
 NAME = "d pixels"
 _finding = partial(Finding, probe=NAME, learn=steps.PATCHES)

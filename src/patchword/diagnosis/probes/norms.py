@@ -5,12 +5,12 @@ from functools import partial
 
 import torch
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.redraw import PRODUCTS
-from patchword.diagnose.tape import Op, Tape
-from patchword.diagnose.trunk import Trunk
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.redraw import PRODUCTS
+from patchword.diagnosis.tape import Op, Tape
+from patchword.diagnosis.trunk import Trunk
 
 NAME = "j norms"
 _finding = partial(Finding, probe=NAME, level="departure", learn=steps.NORMS)

@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.findings import Finding
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.findings import Finding
 
 NAME = "h pooling"
 _finding = partial(
@@ -20,7 +20,7 @@ _finding = partial(
 
 def probe(case: Case) -> Iterator[Finding]:
     trunk = case.trunk
-    if trunk is None or trunk.exit is None or case.known & {"ignored", "detached"}:
+    if trunk is None or trunk.exit is None or not trunk.complete or case.known & {"ignored", "detached"}:
         return
     tape = case.tape(case.drawn, case.images())
     tokens = tape.ops[trunk.exit].output

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from patchword.diagnose.case import Case, Factory, copier, make_case, seeded
-from patchword.diagnose.findings import LEVELS, Diagnosis, Finding
-from patchword.diagnose.formula import count_line
-from patchword.diagnose.inputs import find_input
-from patchword.diagnose.probes import PROBES
+from patchword.diagnosis.case import Case, Factory, copier, make_case, seeded
+from patchword.diagnosis.findings import LEVELS, Diagnosis, Finding
+from patchword.diagnosis.formula import count_line
+from patchword.diagnosis.inputs import find_input
+from patchword.diagnosis.probes import PROBES
 from patchword.errors import UserError, is_out_of_memory
 
 Progress = Callable[[str], None]

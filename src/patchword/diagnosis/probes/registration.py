@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case, seeded
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.tape import Tape
-from patchword.diagnose.walk import hidden_tensors, modules_in, weights_in
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case, seeded
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.tape import Tape
+from patchword.diagnosis.walk import hidden_tensors, modules_in, weights_in
 from patchword.errors import plural
 
 NAME = "l registration"
@@ -280,7 +280,9 @@ def _rows(case: Case, weights: dict[str, Tensor]) -> Iterator[Finding]:
     """Tables that are added to tokens: rows that never matter."""
     for name, weight in weights.items():
         if (
-            weight.grad is None
+            case.trunk is None
+            or weight.shape[-1:] != (case.trunk.width,)
+            or weight.grad is None
             or case.used.get(name, ("",))[0] != "added"
             or weight.ndim < 2
             or weight.shape[-2] < 2

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from patchword.diagnose.tape import Op, Tape
-from patchword.diagnose.walk import weights_in
+from patchword.diagnosis.tape import Op, Tape
+from patchword.diagnosis.walk import weights_in
 
 PRODUCTS = frozenset(
     (

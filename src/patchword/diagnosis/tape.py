@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from patchword.diagnose.walk import paths_of, tensors_in
+from patchword.diagnosis.walk import paths_of, tensors_in
 
 Change = Callable[[Tensor], Tensor]
 _INNER = ("softmax", "scaled_dot_product_attention", "linear")

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from patchword.diagnose.case import Factory, copier, seeded
-from patchword.diagnose.inputs import NoInput, find_input
-from patchword.diagnose.walk import modules_in
+from patchword.diagnosis.case import Factory, copier, seeded
+from patchword.diagnosis.inputs import NoInput, find_input
+from patchword.diagnosis.walk import modules_in
 from patchword.errors import UserError, did_you_mean, nearest, suggestion
 
 Size = tuple[int, int]

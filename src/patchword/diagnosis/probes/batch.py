@@ -5,11 +5,11 @@ from functools import partial
 
 import torch
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.compare import apart, first_difference, first_unequal_slots, relative
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.walk import weights_in
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.compare import apart, first_difference, first_unequal_slots, relative
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.walk import weights_in
 
 NAME = "a batch"
 _finding = partial(Finding, probe=NAME, learn=steps.MISTAKES, level="mistake")

@@ -7,8 +7,8 @@ from itertools import product
 import torch
 from torch import nn
 
-from patchword.diagnose.case import logits_of, seeded
-from patchword.diagnose.walk import hidden_tensors, modules_in, weights_in
+from patchword.diagnosis.case import logits_of, seeded
+from patchword.diagnosis.walk import hidden_tensors, modules_in, weights_in
 from patchword.errors import UserError
 
 Size = tuple[int, int]
@@ -107,12 +107,20 @@ def _likely_sizes(module: nn.Module) -> Iterator[Size]:
     patch = _patch(module)
     tables = [*weights_in(module).values(), *module.buffers(), *(t for _, t in hidden_tensors(module))]
     for table in tables:
-        for rows in (table.shape[-2],) if 2 <= table.ndim <= 3 else ():
-            for count in (rows, rows - 1, rows - 2):
-                side = math.isqrt(max(count, 0))
-                if side > 1 and side * side == count and patch and side * patch <= 1024 and table.ndim == 3:
-                    yield side * patch, side * patch
+        for side in _sides_of(table) if patch else ():
+            if side * patch <= 1024:
+                yield side * patch, side * patch
     yield from ((side, side) for side in _SIZES)
+
+
+def _sides_of(table: torch.Tensor) -> Iterator[int]:
+    """The sides of square grids that a table of positions [1, tokens, D], [tokens, D] or [side, side, D] may cover."""
+    if table.ndim == 3 and table.shape[0] == table.shape[1] > 1:
+        yield table.shape[0]
+    elif table.ndim == 2 or (table.ndim == 3 and table.shape[1] != table.shape[0]):
+        for count in range(table.shape[-2], max(table.shape[-2] - 3, 3), -1):
+            if math.isqrt(count) ** 2 == count:
+                yield math.isqrt(count)
 
 
 def _patch(module: nn.Module) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from patchword.diagnose.tape import Call, Op, Tape
-from patchword.diagnose.walk import modules_in
+from patchword.diagnosis.tape import Call, Op, Tape
+from patchword.diagnosis.walk import modules_in
 
 _ADDING = ("add", "addcmul", "addcdiv")
 _ON_THE_WAY = ("mul", "div", "dropout", "contiguous", "to", "float", "type_as")
@@ -22,13 +22,15 @@ class Trunk:
     """The repeated part in one pass.
 
     path: its list or module. entries: the calls of each block. entrance, exit: operations whose output are the tokens
-    [batch, tokens, width], or [tokens, batch, width] if token_axis is 0. exit is None if nothing of that shape leaves it.
+    [batch, tokens, width], or [tokens, batch, width] if token_axis is 0. exit is of the last block that all tokens leave
+    (the last of all may compute only what the head reads, so that complete is False); None if there is no such block.
     """
 
     path: str
     entries: list[list[Call]]
     entrance: int
     exit: int | None
+    complete: bool
     tokens: Tensor
     token_axis: int
     inner: frozenset[int]
@@ -49,7 +51,7 @@ class Trunk:
     def ops(self, tape: Tape) -> list[Op]:
         """The operations between entrance and exit."""
         last = self.exit
-        if last is None:
+        if last is None or not self.complete:
             last = max((call.stop for calls in self.entries for call in calls), default=len(tape.ops)) - 1
         return tape.ops[self.entrance + 1 : last + 1]
 
@@ -74,7 +76,10 @@ def find_trunk(tape: Tape, module: nn.Module, batch: int) -> Trunk | None:
         return None
     token_axis = 0 if tokens.shape[1] == batch and tokens.shape[0] != batch else 1
     inner = frozenset(call.index for calls in entries for call in calls)
-    return Trunk(path, entries, entrance.index, _exit(tape, entries, tokens), tokens, token_axis, inner)
+    exits = _exits(tape, entries, tokens)
+    last = next((found for found in reversed(exits) if found is not None), None)
+    complete = last is not None and last == exits[-1]
+    return Trunk(path, entries, entrance.index, last, complete, tokens, token_axis, inner)
 
 
 def _like_tokens(tensor: Tensor) -> bool:
@@ -213,8 +218,13 @@ def _loose(tape: Tape, call: Call) -> bool:
 # Where tokens leave ------------------------------------------------------------------------
 
 
-def _exit(tape: Tape, entries: list[list[Call]], tokens: Tensor) -> int | None:
-    last = max((call for calls in entries for call in calls), key=lambda call: call.stop)
+def _exits(tape: Tape, entries: list[list[Call]], tokens: Tensor) -> list[int | None]:
+    """For each block, the operation whose output are the tokens that leave it, if all of them do."""
+    return [_exit(tape, calls, tokens) for calls in entries]
+
+
+def _exit(tape: Tape, calls: list[Call], tokens: Tensor) -> int | None:
+    last = max(calls, key=lambda call: call.stop)
     result = next((t for t in last.outputs if t.shape == tokens.shape), None)
     if result is None:
         return None

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from patchword.diagnose import steps
-from patchword.diagnose.case import Case
-from patchword.diagnose.findings import Finding
-from patchword.diagnose.redraw import PRODUCTS
+from patchword.diagnosis import steps
+from patchword.diagnosis.case import Case
+from patchword.diagnosis.findings import Finding
+from patchword.diagnosis.redraw import PRODUCTS
 
 NAME = "e patches"
 _finding = partial(
