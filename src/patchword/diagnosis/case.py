@@ -164,6 +164,10 @@ class Case:
         return found
 
 
+class NoLogits(TypeError):
+    """The model runs, but returns no tensor [batch, outputs]."""
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """The student's own random parts repeat; the caller's generator is left as it was."""
@@ -175,13 +179,13 @@ def seeded(seed: int) -> Iterator[None]:
 def logits_of(result: object) -> Tensor:
     """The first tensor [B, outputs] of what a model returns: itself, or in a tuple, dict or object.
 
-    Raises: TypeError if there is none.
+    Raises: NoLogits if there is none.
     """
     named = result.get("logits") if isinstance(result, dict) else getattr(result, "logits", None)
     for tensor in [*tensors_in(named), *tensors_in(result)]:
         if tensor.ndim == 2 and tensor.is_floating_point():
             return tensor
-    raise TypeError(f"returns {_shapes(result)}")
+    raise NoLogits(f"returns {_shapes(result)}")
 
 
 def _shapes(result: object) -> str:

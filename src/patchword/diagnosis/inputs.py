@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from patchword.diagnosis.case import logits_of, seeded
+from patchword.diagnosis.case import NoLogits, logits_of, seeded
 from patchword.diagnosis.walk import hidden_tensors, modules_in, weights_in
 from patchword.errors import UserError
 
@@ -79,7 +79,7 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
 
 
 def _fails(module: nn.Module, shape: tuple[int, ...]) -> str:
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(shape)
     was = [(part, part.training) for _, part, _ in modules_in(module)]
     try:
         with torch.no_grad(), seeded(0):
@@ -87,6 +87,14 @@ def _fails(module: nn.Module, shape: tuple[int, ...]) -> str:
                 part.train(False)
             logits = logits_of(module(images))
         return "" if len(logits) == shape[0] else f"returns {len(logits)} rows for {shape[0]} images"
+    except NoLogits as error:
+        if shape[0] > 1:  # of one image, squeeze() may have removed the batch
+            raise NoInput(
+                f"{' x '.join(map(str, shape))} images: the model {error}",
+                "return logits [batch, classes], alone or in a tuple or dict",
+            ) from error
+        return str(error)
+    # The model was not written for these images, and may raise anything.
     except Exception as error:
         return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
     finally:

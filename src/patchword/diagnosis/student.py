@@ -219,22 +219,25 @@ def _chosen(
 def _takers(
     builds: dict[str, Factory], size: Size | None, channels: int | None
 ) -> tuple[list[str], dict[str, UserError]]:
+    """The models that take images, of those that are not a part of another; and why the others don't."""
     built: dict[str, nn.Module] = {}
     failures: dict[str, UserError] = {}
     for name, build in builds.items():
         try:
             with contextlib.redirect_stdout(sys.stderr), seeded(0):
-                module = build()
-                find_input(module, size, channels)
-            built[name] = module
-        except NoInput as error:
-            failures[name] = error
+                built[name] = build()
         # A constructor may raise anything.
         except Exception as error:
-            failures[name] = UserError(
-                f"cannot be built: {_reason(error)}", "build it without an error first"
-            )
-    parts = {
-        type(part) for module in built.values() for _, part, _ in modules_in(module) if part is not module
-    }
-    return [name for name, module in built.items() if type(module) not in parts], failures
+            failures[name] = UserError(f"cannot be built: {_reason(error)}", "build it without an error first")
+    parts = {type(part) for module in built.values() for _, part, _ in modules_in(module) if part is not module}
+    takers = []
+    for name, module in built.items():
+        if type(module) in parts:
+            continue
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                find_input(module, size, channels)
+            takers.append(name)
+        except NoInput as error:
+            failures[name] = error
+    return takers, failures
