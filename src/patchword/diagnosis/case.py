@@ -1,9 +1,12 @@
 """One model under test: built anew for every probe, with images, tapes and its repeated part."""
 
+import contextlib
 import copy
 import functools
+import io
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -162,6 +165,14 @@ class Case:
                 torch.zeros_like(images[0], dtype=torch.bool) if given is None else (given != 0).any(0)
             )
         return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what the student's code prints and warns of: it runs a hundred times."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class NoLogits(TypeError):

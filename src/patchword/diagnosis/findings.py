@@ -13,7 +13,7 @@ class Finding:
 
     level: "mistake" breaks what every ViT keeps; "departure" differs from the plain ViT; "note" may be intended.
     probe: letter and name, as in docs/diagnose.md. module: path in the model, "" for the complete model. learn: the step
-    of `patchword learn` that explains it.
+    of `learn` that explains it.
     """
 
     level: Level

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from patchword.diagnosis.case import Case, Factory, copier, make_case, seeded
+from patchword.diagnosis.case import Case, Factory, copier, make_case, quiet, seeded
 from patchword.diagnosis.findings import LEVELS, Diagnosis, Finding
 from patchword.diagnosis.formula import count_line
 from patchword.diagnosis.inputs import find_input
 from patchword.diagnosis.probes import PROBES
+from patchword.diagnosis.reference import compared_line
 from patchword.errors import UserError, is_out_of_memory
 
 Progress = Callable[[str], None]
@@ -33,16 +34,19 @@ def diagnose_model(
     size: (rows, columns) of its images; None to find it. progress: called with the name of each probe.
     Raises: UserError if it does not build, or takes no images.
     """
-    case = _case(build, name, size, channels)
+    with quiet():
+        case = _case(build, name, size, channels)
+        known = case.trunk is not None
     findings: list[Finding] = []
     skipped: list[str] = []
-    if case.trunk is None:
+    if not known:
         skipped.append("probes e to k: no softmax attention over tokens was found")
     for title, probe in PROBES:
         if progress:
             progress(title)
         try:
-            findings += list(probe(case))
+            with quiet():
+                findings += list(probe(case))
         # The student's code runs here with inputs that it was not written for, and may raise anything.
         except Exception as error:
             if is_out_of_memory(error):
@@ -58,18 +62,19 @@ def diagnose_model(
             not f.title.startswith(_FIRST),
         )
     )
-    return Diagnosis(
-        model=name,
-        image_size=case.size,
-        channels=case.channels,
-        outputs=case.pass_.logits.shape[1],
-        dtype=str(case.dtype).removeprefix("torch."),
-        parameters=count_line(case),
-        compared="",
-        findings=tuple(findings),
-        skipped=tuple(skipped),
-        facts=_facts(case),
-    )
+    with quiet():
+        return Diagnosis(
+            model=name,
+            image_size=case.size,
+            channels=case.channels,
+            outputs=case.pass_.logits.shape[1],
+            dtype=str(case.dtype).removeprefix("torch."),
+            parameters=count_line(case),
+            compared=compared_line(case),
+            findings=tuple(findings),
+            skipped=tuple(skipped),
+            facts=_facts(case),
+        )
 
 
 def _case(build: Factory, name: str, size: tuple[int, int] | None, channels: int | None) -> Case:

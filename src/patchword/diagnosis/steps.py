@@ -1,4 +1,4 @@
-"""The steps of `patchword learn` that findings refer to."""
+"""The steps of `learn` that findings refer to."""
 
 ORDER = "order"
 POSITIONS = "positions"

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from patchword.diagnosis.case import Factory, copier, seeded
+from patchword.diagnosis.case import Factory, copier, quiet, seeded
 from patchword.diagnosis.inputs import NoInput, find_input
 from patchword.diagnosis.walk import modules_in
 from patchword.errors import UserError, did_you_mean, nearest, suggestion
@@ -124,16 +124,6 @@ def _as_a_script(path: Path) -> Iterator[None]:
             os.environ["MPLBACKEND"] = backend
 
 
-def _quiet(build: Factory) -> Factory:
-    """Keep what a constructor or forward prints off standard output."""
-
-    def built() -> nn.Module:
-        with contextlib.redirect_stdout(sys.stderr):
-            return build()
-
-    return built
-
-
 # Choosing ----------------------------------------------------------------------------------
 
 
@@ -148,13 +138,13 @@ def _named(path: Path, name: str, names: dict[str, Any]) -> tuple[Factory, str]:
         raise UserError(f"{path} does not define {name!r}{near}", f"name one of: {', '.join(known[:8])}")
     value = names[name]
     if isinstance(value, nn.Module):
-        return _quiet(copier(value)), f"{path.name}:{name}"
+        return copier(value), f"{path.name}:{name}"
     if not callable(value):
         raise UserError(
             f"{path}:{name} is {type(value).__name__}, not a model", "name a class, a function or a module"
         )
     _no_arguments(path, name, value)
-    return _quiet(value), f"{path.name}:{name}"
+    return value, f"{path.name}:{name}"
 
 
 def _is_class(value: object) -> bool:
@@ -201,7 +191,7 @@ def _chosen(
     builds |= {n: v for n, v in classes.items() if n not in needing}
     takers, failures = _takers(builds, size, channels)
     if len(takers) == 1:
-        return _quiet(builds[takers[0]]), f"{path.name}:{takers[0]}"
+        return builds[takers[0]], f"{path.name}:{takers[0]}"
     if takers:
         raise UserError(
             f"{path} defines {len(takers)} models that take images: {', '.join(takers)}",
@@ -224,18 +214,22 @@ def _takers(
     failures: dict[str, UserError] = {}
     for name, build in builds.items():
         try:
-            with contextlib.redirect_stdout(sys.stderr), seeded(0):
+            with quiet(), seeded(0):
                 built[name] = build()
         # A constructor may raise anything.
         except Exception as error:
-            failures[name] = UserError(f"cannot be built: {_reason(error)}", "build it without an error first")
-    parts = {type(part) for module in built.values() for _, part, _ in modules_in(module) if part is not module}
+            failures[name] = UserError(
+                f"cannot be built: {_reason(error)}", "build it without an error first"
+            )
+    parts = {
+        type(part) for module in built.values() for _, part, _ in modules_in(module) if part is not module
+    }
     takers = []
     for name, module in built.items():
         if type(module) in parts:
             continue
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with quiet():
                 find_input(module, size, channels)
             takers.append(name)
         except NoInput as error:

@@ -86,7 +86,9 @@ def refused(arguments: list[str], capsys: Output) -> str:
 
 def test_it_prints_each_finding_with_its_place_and_fix(tmp_path: Path, capsys: Output) -> None:
     more = "\n    print('made')\nprint('imported')\n"
-    path = write(tmp_path / "my_vit.py", returned="return self.head(self.norm(x)[:, 0]).softmax(-1)", more=more)
+    path = write(
+        tmp_path / "my_vit.py", returned="return self.head(self.norm(x)[:, 0]).softmax(-1)", more=more
+    )
     assert run(["diagnose", path]) == 0
     printed = capsys.readouterr()
     assert f"running {path} once" in printed.err.splitlines()[0] and "imported" in printed.err
