@@ -27,6 +27,7 @@ _PLACES = {
     "check": "patchword.api",
     "compare": "patchword.api_compare",
     "convert": "patchword.api",
+    "diagnose": "patchword.api_diagnose",
     "evaluate": "patchword.api",
     "explain": "patchword.api_explain",
     "explain_detector": "patchword.api_explain",
