@@ -27,6 +27,7 @@ _PLACES = {
     "convert": "patchword.api",
     "evaluate": "patchword.api",
     "inspect": "patchword.api",
+    "learn": "patchword.api_learn",
     "load": "patchword.api_load",
     "load_detector": "patchword.api_load",
     "load_mae": "patchword.api_load",
