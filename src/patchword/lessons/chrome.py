@@ -2,7 +2,7 @@
 
 from patchword.lessons.panel import Gallery, Tile
 from patchword.lessons.subject import Subject
-from patchword.lessons.words import Numbers, Text, same
+from patchword.lessons.words import Numbers, Text, literal
 
 WORDS: dict[str, Text] = {
     "title": Text("A Vision Transformer, step by step", "一步一步看懂 Vision Transformer"),
@@ -50,15 +50,14 @@ def about(subject: Subject) -> list[tuple[Text, Numbers]]:
     from patchword.lessons.measures.holes import accuracy
 
     if subject.model is not None:
-        name = subject.model.report.path.name
         return [
             (
                 Text(
-                    f"The model is yours: {name}. Steps that need a CNN or several trainings use small models of handwritten "
+                    "The model is yours: {name}. Steps that need a CNN or several trainings use small models of handwritten "
                     "digits, and say so.",
-                    f"模型是你的:{name}。需要 CNN 或多次训练的步骤用手写数字的小模型,并会说明。",
+                    "模型是你的:{name}。需要 CNN 或多次训练的步骤用手写数字的小模型,并会说明。",
                 ),
-                {},
+                {"name": subject.model.report.path.name},
             )
         ]
     test = subject.lab.test
@@ -78,4 +77,4 @@ def about(subject: Subject) -> list[tuple[Text, Numbers]]:
 
 
 def picture(subject: Subject) -> Gallery:
-    return Gallery(tiles=[Tile(label=same(subject.name), pixels=subject.pixels)], width=160)
+    return Gallery(tiles=[Tile(label=literal(subject.name), pixels=subject.pixels)], width=160)

@@ -45,10 +45,13 @@ class Scans:
 
 
 class Laboratory:
-    """Digits, and small models trained on them. The same seed gives the same models on the same machine."""
+    """Digits, and small models trained on them. The same seed gives the same models on the same machine.
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    epochs: of every training; 12 are enough for digits, and with 0 all weights are random.
+    """
+
+    def __init__(self, seed: int = 0, epochs: int = EPOCHS) -> None:
+        self.seed, self.epochs = seed, epochs
 
     @cached_property
     def training(self) -> Scans:
@@ -67,7 +70,7 @@ class Laboratory:
     def vit(self) -> ViT:
         """The same ViT, trained."""
         vit = ViT(SMALL_VIT, self.generator(1))
-        train_classifier(vit, self.training, self.generator(2))
+        train_classifier(vit, self.training, self.generator(2), self.epochs)
         return vit.eval()
 
     @cached_property
@@ -79,7 +82,7 @@ class Laboratory:
     def cnn(self) -> SmallResNet:
         """The same ResNet, trained as the ViT: the same images in the same order, views, steps and schedule."""
         cnn = SmallResNet(generator=self.generator(3))
-        train_classifier(cnn, self.training, self.generator(2))
+        train_classifier(cnn, self.training, self.generator(2), self.epochs)
         return cnn.eval()
 
     @cached_property
@@ -92,7 +95,7 @@ class Laboratory:
             noise = torch.rand(len(images), SMALL_VIT.num_tokens - 1, generator=generator)
             return mae.errors(images, noise).mean()
 
-        fit(mae, self.training, loss, generator)
+        fit(mae, self.training, loss, generator, epochs=self.epochs)
         return mae.eval()
 
     def generator(self, what: int) -> torch.Generator:
@@ -117,11 +120,13 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor],
     generator: torch.Generator,
     *,
-    epochs: int = EPOCHS,
+    epochs: int,
     rate: float = 3e-3,
 ) -> list[float]:
     """AdamW with a linear warm-up over a fifth of the steps and a cosine decay. loss(images, labels) → scalar."""
     model.train()
+    if not epochs:
+        return []
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     steps = epochs * (len(scans.images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.2)

@@ -92,6 +92,7 @@ def open_subject(
     options: Options | None = None,
     offline: bool = False,
     reading: Reading | None = None,
+    lab: Laboratory | None = None,
 ) -> Subject:
     """Load a model and an image for the lessons.
 
@@ -99,7 +100,8 @@ def open_subject(
         model: as for `patchword.load`; None for a small ViT that is trained on handwritten digits when it is needed. A path
             that ends like an image is taken as `image` if that is None.
         image: one image, or a path of many, of which the seed chooses one; None for a scan of a digit.
-        options, offline: as for `patchword.load`.
+        options, offline: as for `patchword.load`. reading: how a path of many images is read.
+        lab: the small models; None for new ones.
 
     Raises: CheckpointError, ImageError, DataError; SettingsError for a negative seed.
     """
@@ -117,7 +119,7 @@ def open_subject(
         from patchword.inference.load import load
 
         loaded = load(model, device="cpu", options=options, offline=offline)
-    lab = Laboratory(seed)
+    lab = lab or Laboratory(seed)
     preprocess = PREPROCESS if loaded is None else loaded.preprocess
     photos: tuple[Named, ...] = ()
     if image is None:

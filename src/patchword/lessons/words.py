@@ -5,12 +5,13 @@ All languages of a sentence lie next to each other in the source, so that one ca
 
 import math
 import re
+import typing
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from markupsafe import Markup, escape
 
-Language = Literal["en", "zh"]
+Language = typing.Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 # A name, a format, or both: {share:.0%}.
@@ -19,7 +20,8 @@ _POWER = re.compile(r"(-?[\d.]+)e([+-]\d+)")
 _CODE = re.compile(r"`([^`]+)`")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
 
-Numbers = Mapping[str, float | int]
+# Words of the user, such as the name of a class, are among them: they are shown as they are.
+Numbers = Mapping[str, float | int | str]
 
 
 class Text(NamedTuple):
@@ -32,9 +34,18 @@ class Text(NamedTuple):
         return self.zh if language == "zh" else self.en
 
 
+class Literal(Text):
+    """Text without markup: a name that the user chose."""
+
+
 def same(text: str) -> Text:
-    """Text that all languages share: a name, a symbol."""
+    """Text that all languages share, such as a symbol or the name of a network."""
     return Text(text, text)
+
+
+def literal(text: str) -> Text:
+    """A name that the user chose, in all languages."""
+    return Literal(text, text)
 
 
 def shown(value: float, how: str = "") -> str:
@@ -60,17 +71,19 @@ def filled(text: Text, language: Language, numbers: Numbers) -> Markup:
 
     Raises: KeyError for a number that the text names and `numbers` lacks.
     """
-    parts, last, said = [], 0, text.said(language)
-    for field in FIELD.finditer(said):
-        name, how = field[1], field[2] or ""
-        value = numbers[name]
-        parts.append(str(escape(said[last : field.start()])))
-        parts.append(f'<data value="{value!r}" data-name="{name}">{escape(shown(value, how))}</data>')
-        last = field.end()
-    parts.append(str(escape(said[last:])))
-    html = _STRONG.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", "".join(parts)))
-    # Everything above is escaped, or made here.
-    return Markup(html)
+    said = str(escape(text.said(language)))
+    if isinstance(text, Literal):
+        return Markup(said)
+    html = _STRONG.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", said))
+
+    # After the markup, so that a name with asterisks in it stays what it is.
+    def put(field: re.Match[str]) -> str:
+        name, value = field[1], numbers[field[1]]
+        if isinstance(value, str):
+            return f"<bdi>{escape(value)}</bdi>"
+        return f'<data value="{value!r}" data-name="{name}">{escape(shown(value, field[2] or ""))}</data>'
+
+    return Markup(FIELD.sub(put, html))
 
 
 def _raised(power: int) -> str:

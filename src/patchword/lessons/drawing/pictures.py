@@ -92,7 +92,7 @@ def _bars(bars: Bars, language: Language) -> Markup:
         width = 100 * min(max(value / (most or 1.0), 0.0), 1.0)
         rows.append(
             Markup(
-                '<tr><th scope="row">{}</th><td class="bar"><i style="width:{:.1f}%"></i></td><td class="num">{}</td></tr>'
+                '<tr><th scope="row">{}</th><td class="track"><i style="width:{:.1f}%"></i></td><td class="num">{}</td></tr>'
             ).format(name.said(language), width, _number(value, bars.show))
         )
     return Markup('<table class="bars"><caption>{}</caption><tbody>{}</tbody></table>').format(

@@ -47,7 +47,7 @@ def theoretical_field(layers: Sequence[Layer]) -> int:
 
 class Effective(NamedTuple):
     """deviation: in pixels. side: pixels per side of the theoretical field. above: pixels per side above 4.55 % of the peak.
-    area: their share of the theoretical field's area."""
+    area: the share of the theoretical field that a square of that side covers."""
 
     deviation: float
     side: int
@@ -64,12 +64,12 @@ def uniform_stack(layers: int) -> Effective:
             torch.full((1, 1, 3), 1 / 3, dtype=torch.float64),
         )[0, 0]
     place = torch.arange(len(row), dtype=torch.float64) - len(row) // 2
-    plane = row[:, None] * row
+    above = int((row > CUT * row.max()).sum())
     return Effective(
         deviation=math.sqrt(float((row * place.square()).sum())),
         side=len(row),
-        above=int((row > CUT * row.max()).sum()),
-        area=float((plane > CUT * plane.max()).double().mean()),
+        above=above,
+        area=(above / len(row)) ** 2,
     )
 
 

@@ -11,6 +11,7 @@ from patchword.lessons.panels import (
     head,
     heads,
     holes,
+    matching,
     norms,
     order,
     patches,
@@ -34,5 +35,6 @@ PANELS: tuple[Lesson, ...] = (
     fields.LESSON,
     redundancy.LESSON,
     holes.LESSON,
+    matching.LESSON,
     corrections.LESSON,
 )

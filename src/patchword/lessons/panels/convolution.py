@@ -29,10 +29,10 @@ def panel(subject: Subject) -> Panel:
         lead=[
             Text(
                 "A kernel of {kernel} that moves {stride} pixels at a time never overlaps itself: every patch meets the same {weights} "
-                "weights once. Cutting, flattening and one matrix product give the same tokens, to {difference:.1e} of the largest. Both "
+                "weights once. Cutting, flattening and one matrix product give the same tokens; the relative difference is {difference:.1e}. Both "
                 "take {products} products.",
                 "{kernel} 像素的核每次移动 {stride} 像素,从不重叠:每个 patch 只与同一组 {weights} 个权重相乘一次。切块、展平、再乘一个矩阵,"
-                "得到相同的 token,差别只有最大值的 {difference:.1e}。两者都是 {products} 次乘法。",
+                "得到相同的 token,相对差别是 {difference:.1e}。两者都是 {products} 次乘法。",
             )
         ],
         numbers=numbers,

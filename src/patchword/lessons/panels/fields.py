@@ -132,7 +132,7 @@ def _pictures(vit_fields: list[Tensor], cnn_fields: list[Tensor]) -> Figure:
         picture=Gallery(tiles=tiles, width=84),
         caption=Text(
             "Small trained models of 8 x 8 digits: which pixels one unit in the middle depends on, mean over 32 scans. {own:.0%} of the ViT's "
-            "last field lies in the unit's own patch, which a share of 6 % of the image: the addition around each block keeps it.",
+            "last field lies in the unit's own patch, which is 6 % of the image: the addition around each block keeps it.",
             "8 x 8 手写数字上训练好的小模型:中间一个单元依赖哪些像素(32 张图平均)。ViT 最后的感受野有 {own:.0%} 在自己的 patch 里,而它只占图片的 6 %:"
             "每个 block 外面的相加保留了它。",
         ),

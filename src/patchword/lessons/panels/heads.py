@@ -43,6 +43,7 @@ def panel(subject: Subject) -> Panel:
             ),
         ],
         show=".1f",
+        from_zero=False,
     )
     tiles = [
         Tile(label=label, values=values.numpy())

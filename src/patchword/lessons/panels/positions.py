@@ -71,7 +71,7 @@ def panel(subject: Subject) -> Panel:
 
 _OWN = Text(
     "This model adds a table of its own to the patches. Its codes were random at the start; training has made some alike: the "
-    "first row of pictures shows, for the patch in the middle, how similar the code of every other patch is.",
+    "pictures show, for the patch in the middle, how similar the code of every other patch is.",
     "这个模型给 patch 加上自己的编码表。表一开始是随机的,训练让其中一些变得相似:下图显示中间那个 patch 的编码与其他各个 patch 的相似度。",
 )
 _NONE_ADDED = Text(
@@ -94,13 +94,18 @@ _NAMES = {
 
 def _similar(tables: dict[str, torch.Tensor], subject: Subject) -> Figure:
     grid, middle = subject.vit.layout(subject.image).grid, middle_patch(subject)
-    tiles = [
-        Tile(label=_NAMES[name], values=table[middle].reshape(grid).numpy(), high=1.0)
-        for name, table in tables.items()
-    ]
+    tiles = []
+    for name, table in tables.items():
+        row = table[middle]
+        # The patch itself, at 1, would hide the differences among the others.
+        others = torch.cat((row[:middle], row[middle + 1 :]))
+        values = (row - others.mean()).reshape(grid)
+        tiles.append(
+            Tile(label=_NAMES[name], values=values.numpy(), high=float((others - others.mean()).abs().max()))
+        )
     caption = Text(
-        "Cosine similarity of the middle patch's code with that of each patch: strong colour 1, none 0, orange negative.",
-        "中间 patch 的编码与每个 patch 编码的余弦相似度:颜色最深为 1,无色为 0,橙色为负。",
+        "Cosine similarity of the middle patch's code with that of each patch: blue more than the average of the others, orange less.",
+        "中间 patch 的编码与每个 patch 编码的余弦相似度:蓝色高于其他 patch 的平均,橙色低于平均。",
     )
     return Figure(picture=Gallery(tiles=tiles, width=150), caption=caption)
 

@@ -4,7 +4,7 @@ from patchword.lessons.measures.stream import read_after_each_block, stream
 from patchword.lessons.panel import Bars, Check, Curve, Figure, Lesson, Panel, Plot, Step
 from patchword.lessons.panels.common import BLOCK, LOGITS, TOKENS, need_answers, shape
 from patchword.lessons.subject import Subject
-from patchword.lessons.words import Text, same
+from patchword.lessons.words import Numbers, Text, literal
 
 
 def panel(subject: Subject) -> Panel:
@@ -15,7 +15,7 @@ def panel(subject: Subject) -> Panel:
     depth = len(reading)
     best = int(reading[-1].argmax())
     settled = next(i for i in range(depth) if bool((reading[i:].argmax(dim=1) == best).all()))
-    numbers = {
+    numbers: Numbers = {
         "share": float(reading[-1, best]),
         "early": float(reading[0, best]),
         "settled": settled,
@@ -23,9 +23,9 @@ def panel(subject: Subject) -> Panel:
         "last": flow.entering[-1],
         "most": max(a / e for a, e in zip(flow.added, flow.entering, strict=True)),
         "depth": depth,
+        "name": subject.classes[best],
     }
     top = reading[-1].argsort(descending=True)[:4].tolist()
-    name = subject.classes[best]
     return Panel(
         notes=Text(
             "The encoder is L equal blocks, each with two additions.",
@@ -35,9 +35,9 @@ def panel(subject: Subject) -> Panel:
             Text(
                 "The additions make a stream: a block reads it and adds to it, and what an earlier block wrote stays unless it is "
                 'cancelled. The head reads the end. It can also be asked early (a "logit lens"): after block 0 it gives '
-                f'"{_plain(name)}" {{early:.1%}}, after the last {{share:.1%}}. From block {{settled}} on, this is its answer.',
+                '"{name}" {early:.1%}, after the last {share:.1%}. From block {settled} on, this is its answer.',
                 "这些相加构成一条流:每个 block 读它、再往上加;先前写入的内容会一直保留,除非被抵消。分类头读的是末端,但也可以提前问它(logit lens):"
-                f"在第 0 个 block 之后,它给“{_plain(name)}”{{early:.1%}},最后是 {{share:.1%}}。从第 {{settled}} 个 block 起,答案就不再改变。",
+                "在第 0 个 block 之后,它给“{name}”{early:.1%},最后是 {share:.1%}。从第 {settled} 个 block 起,答案就不再改变。",
             ),
             Text(
                 "A token's vector grows from {first:.1f} to {last:.1f} on its way. The block that changes it most adds {most:.0%} of its length.",
@@ -67,7 +67,7 @@ def panel(subject: Subject) -> Panel:
                     x_name=BLOCK,
                     curves=[
                         Curve(
-                            name=same(subject.classes[i]),
+                            name=literal(subject.classes[i]),
                             points=[(b, float(reading[b, i])) for b in range(depth)],
                         )
                         for i in top
@@ -105,11 +105,6 @@ def panel(subject: Subject) -> Panel:
         places=["model/vit.py: Block.forward, ViT.encode", "lessons/measures/stream.py"],
         sources=["Raghu et al. 2021, section 5", 'nostalgebraist 2020, "logit lens"'],
     )
-
-
-def _plain(name: str) -> str:
-    """A class name that cannot be read as markup."""
-    return "".join(" " if letter in "{}`*" else letter for letter in name)
 
 
 LESSON = Lesson(slug="stream", title=Text("The residual stream", "残差流"), make=panel)
