@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Detections": "patchword.inference.detections",
     "Detector": "patchword.inference.detector",
     "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
@@ -26,6 +27,7 @@ _PLACES = {
     "check": "patchword.api",
     "convert": "patchword.api",
     "evaluate": "patchword.api",
+    "explain_detector": "patchword.api_explain",
     "inspect": "patchword.api",
     "learn": "patchword.api_learn",
     "load": "patchword.api_load",
@@ -43,6 +45,11 @@ _PLACES = {
 }
 
 __all__ = sorted(_PLACES)
+
+
+def place_of(name: str) -> str:
+    """Where a public name is defined: "patchword.api.train"."""
+    return f"{_PLACES[name]}.{name}"
 
 
 def __getattr__(name: str) -> Any:

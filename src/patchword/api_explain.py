@@ -1,4 +1,4 @@
-"""`reconstruct` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
+"""`reconstruct`, `explain_detector` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
 
 if TYPE_CHECKING:
+    from patchword.explain.detection import Looked
     from patchword.explain.reconstruction import Reconstructed
     from patchword.explain.redundancy import Redundancy
 
@@ -57,6 +58,58 @@ def reconstruct(
     return list(
         reconstruct_each(
             loaded.mae, preprocess, given, mask_ratio=mask_ratio, seed=seed, max_pixels=max_pixels
+        )
+    )
+
+
+@in_python
+def explain_detector(
+    path: str | Path,
+    sources: Any,
+    *,
+    conf: float | None = None,
+    objects: int = 5,
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    offline: bool = False,
+    options: Options | None = None,
+    split: str | None = None,
+    split_seed: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_level: int | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> "list[Looked]":
+    """Where the queries of a detector look: for each object that it finds, maps over the image or the points that are read.
+
+    path: of a detector, as for `load_detector`. sources: one image, a list of them, or a path, as for `Model.predict`. conf: the
+    lowest score of an object; None for the detector's `default_conf`. objects: at most so many of an image, the surest first.
+    images: a random sample of so many; None for all. What is returned: see `patchword.explain.detection`.
+    Raises: as `load_detector`; ImageError for the first unreadable image; SettingsError.
+    """
+    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.explain.detection import look_each
+    from patchword.explain.sample import chosen, sources_of
+    from patchword.inference.detector import load_detector
+    from patchword.inference.inputs import check_at_least_one
+    from patchword.inference.sources import reading_of
+
+    check_at_least_one(images=images, objects=objects, max_pixels=max_pixels)
+    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
+    facts = with_detector_facts(options or Options())
+    detector = load_detector(path, device=device, options=facts, offline=offline)
+    given = chosen(sources_of(sources, reading, detector.provenance), images, seed)
+    return list(
+        look_each(
+            detector,
+            given,
+            conf=detector.checked_conf(conf),
+            objects=objects,
+            preprocess=detector.preprocess.with_range(value_range),
+            max_pixels=max_pixels,
         )
     )
 

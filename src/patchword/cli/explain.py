@@ -8,10 +8,12 @@ from click.core import ParameterSource
 
 from patchword import machine
 from patchword.cli.console import say
+from patchword.cli.explain_boxes import explain_box_options, explain_boxes, refuse_box_options_of_explain
 from patchword.cli.loading import report_loading
-from patchword.cli.model_options import decoder_options, given_options, model_options
+from patchword.cli.model_options import decoder_options, detector_options, given_options, model_options
 from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
 from patchword.cli.predict import Images
+from patchword.cli.predict_boxes import detector_at
 from patchword.cli.progress import counting
 from patchword.errors import SettingsError, plural
 from patchword.settings import to_json
@@ -65,10 +67,12 @@ _WITHOUT_MODEL = frozenset(
     metavar="N",
     help="Use N random images. [default: all; with --redundancy 150]",
 )
+@explain_box_options
 @device_option
 @offline_option
 @decoder_options
 @model_options
+@detector_options
 @image_set_options
 @click.pass_context
 def explain(
@@ -84,11 +88,11 @@ def explain(
     offline: bool,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Draw what a masked autoencoder reconstructs, or measure the redundancy of images.
+    """Draw what a masked autoencoder reconstructs or where a detector's queries look, or measure the redundancy of images.
 
     \b
-    MODEL   a masked autoencoder with its decoder: a run folder, weights file,
-            hf://org/name[@revision] or published name
+    MODEL   a masked autoencoder with its decoder, or a detector: a run folder,
+            weights file, hf://org/name[@revision] or published name
     FILES…  images, folders, zips, tables (CSV, TSV, JSONL, Parquet), patterns,
             lists of paths (.txt); - reads paths or one image from standard input
 
@@ -100,6 +104,8 @@ def explain(
     Each image is shown as it is, masked, reconstructed, and with its visible patches pasted in.
     The loss is printed next to that of fills that need no model. The seed and the file name decide
     which patches are hidden, so the same command draws the same picture.
+
+    Of a detector, each object that it finds gets a row: its box, and where its query looked.
 
     --redundancy takes FILES… alone, and measures the correlation of pixels and how well a patch
     (--patch-size, 16 by default) is predicted from its neighbours, next to white noise and to the
@@ -120,6 +126,10 @@ def explain(
     out = _checked(output or (None if as_json else DEFAULT_OUT))
     given = Images(arguments[1:], given_reading())
     machine.tune_allocator()
+    if (detector := detector_at(arguments[0], device=device, offline=offline)) is not None:
+        explain_boxes(detector, given, out, as_json=as_json, count=count, seed=seed, value_range=value_range)
+        return
+    refuse_box_options_of_explain(arguments[0])
     from patchword.inference.load_mae import load_mae
 
     loaded = load_mae(arguments[0], device=device, options=given_options(), offline=offline)

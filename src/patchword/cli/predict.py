@@ -12,8 +12,15 @@ from patchword import machine
 from patchword.cli.against import Against, against_options, given_against
 from patchword.cli.console import say
 from patchword.cli.loading import report_loading
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import detector_options, given_options, model_options
 from patchword.cli.options import device_option, image_set_options, offline_option
+from patchword.cli.predict_boxes import (
+    detector_at,
+    given_boxes,
+    predict_box_options,
+    predict_boxes,
+    refuse_box_options_for,
+)
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Several, Writer
@@ -63,9 +70,11 @@ def _thresholds(ctx: click.Context, param: click.Parameter, text: str | None) ->
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
+@predict_box_options
 @device_option
 @offline_option
 @model_options
+@detector_options
 @image_set_options
 def predict(
     model: str,
@@ -82,7 +91,7 @@ def predict(
     offline: bool,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Classify images and print the most probable classes.
+    """Classify images and print the most probable classes, or the boxes of a detector.
 
     \b
     MODEL   a run folder, weights file, hf://org/name[@revision] or published name
@@ -94,6 +103,11 @@ def predict(
     patchword predict runs/flowers flowers.zip --split val --out flowers.csv
     patchword predict runs/flowers garden/ --against labels.csv
 
+    \b
+    patchword predict runs/cells photo.jpg --pictures drawn/
+    patchword predict detr-r50 val2017/ --coco results.json --annotations instances_val2017.json
+
+    A detector gives boxes: left, top, right, bottom in pixels of the upright image.
     An unreadable image gets a row with the reason; the exit code is then 3. With --against, the score
     is printed after the rows; --json prints one object with predictions and score (with --out, only score).
     """
@@ -102,9 +116,14 @@ def predict(
     # With a file for the rows, --json is the format of the score.
     formats = {"json": as_json and not against.json_score, "jsonl": as_jsonl, "csv": as_csv}
     kind = _kind(formats, output)
+    given_boxes().check()
     given = Images(files, against.reading)
 
     machine.tune_allocator()
+    if (detector := detector_at(model, device=device, offline=offline)) is not None:
+        predict_boxes(detector, given, kind, output, batch_size, value_range)
+        return
+    refuse_box_options_for(model)
     from patchword.inference.load import load
 
     loaded = load(model, device=device, options=given_options(), offline=offline)

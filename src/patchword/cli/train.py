@@ -1,4 +1,4 @@
-"""`patchword train`: train a classifier into a run folder."""
+"""`patchword train`: train a classifier or a detector into a run folder."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +7,7 @@ from click.core import ParameterSource
 
 from patchword.cli.model_options import given_options, size, start_options
 from patchword.cli.options import (
+    box_options,
     data_options,
     device_option,
     offline_option,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _RECIPES = (
     "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
-    "[default: scratch, or finetune with --weights]"
+    "[default: scratch, finetune with --weights, detect with boxes]"
 )
 
 
@@ -104,20 +105,25 @@ def _tune(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. [default: all available]")
 @device_option
 @click.option("--recipe", metavar="NAME", help=_RECIPES)
+@click.option(
+    "--sanity", is_flag=True, help="First overfit eight images with boxes; stop with the cause if that fails."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and every setting; write nothing.")
 @click.option("--config", metavar="FILE", help="TOML file of settings, e.g. a run's config.toml.")
 @click.option("-o", "overrides", metavar="A.B=C", multiple=True, help="Set any setting; repeatable.")
 @data_options
+@box_options
 @value_range_option
 @start_options
 @offline_option
 def train(
     data: str | None, out: str | None, resume: str | None, overrides: tuple[str, ...], **given: Any
 ) -> None:
-    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table.
+    """Train a classifier on DATA: `digits`, a folder or .zip of class folders, or a table; a detector if DATA has boxes.
 
     \b
     patchword train flowers/                          train from scratch
+    patchword train cells.zip --sanity                find objects: COCO, Pascal VOC or YOLO
     patchword train flowers/ --weights hf://org/name  fine-tune with a new head
     patchword train flowers/ --folds 5                train five times, score every image
     patchword train --resume runs/flowers             go on with an interrupted run
@@ -227,6 +233,7 @@ def _request(
         options=given_options(),
         offline=given["offline"],
         dry_run=given["dry_run"],
+        sanity=given["sanity"],
     )
 
 

@@ -16,6 +16,7 @@ from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
+    from patchword.inference.detection_result import DetectionEvaluation
     from patchword.inference.evaluate import Evaluation
     from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
@@ -132,7 +133,7 @@ def _origin(start: "Start") -> str:
     return f"{start.name}{source}, sha256 {facts['sha256'][:12]}…, licence {licence}"
 
 
-def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation") -> str:
+def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | DetectionEvaluation") -> str:
     from patchword.inference.evaluate import Evaluation
 
     if not isinstance(evaluation, Evaluation):
@@ -148,8 +149,6 @@ def show_result(run: "Run") -> None:
     if isinstance(run, FoldedRun):
         _show_folds(run)
         return
-    from patchword.inference.evaluate_pixels import PixelEvaluation
-
     evaluation = run.evaluation
     _console.print(
         line(
@@ -157,9 +156,8 @@ def show_result(run: "Run") -> None:
             "EMA weights of the last epoch"
         )
     )
-    if isinstance(evaluation, PixelEvaluation):
-        for text in evaluation.lines:
-            _console.print(line(f"  {text}"))
+    for text in getattr(evaluation, "lines", ()):
+        _console.print(line(f"  {text}"))
     if (training := getattr(evaluation, "training", None)) is not None:
         sample = "" if training.scored == training.of else f" of {training.of:,}"
         _console.print(

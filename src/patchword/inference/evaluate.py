@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
 from patchword.probes.fit import ProbeReport
+
+if TYPE_CHECKING:
+    from patchword.inference.detector import Detector
 
 # With this many classes or fewer, top-5 accuracy means little.
 TOP5_ABOVE = 5
@@ -228,7 +231,7 @@ def evaluate(model: Model, dataset: Dataset, request: EvaluationRequest | None =
             "fix the images, or choose another split",
         )
     tallied = tally.evaluation(dataset.path, str(model.report.path))
-    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    notes = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     notes += not_held_out(dataset, split)
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)
@@ -269,7 +272,7 @@ def not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
 
 
 def without_trained(
-    dataset: Dataset, split: Split, model: Model, *, keep: bool
+    dataset: Dataset, split: Split, model: "Model | Detector", *, keep: bool
 ) -> tuple[Split, Overlap | None]:
     """Remove the images that the model was trained on, if they are known, unless `keep` is set."""
     trained = unpack(model.provenance.trained_on)

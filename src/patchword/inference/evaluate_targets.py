@@ -90,7 +90,7 @@ def _score(model: Model, dataset: Dataset, request: EvaluationRequest) -> Target
             "fix the images, or choose another split",
         )
     scores = _scores(model, outputs, split.image_targets.rows(rows))
-    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    notes = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)
     return TargetEvaluation(

@@ -1,11 +1,13 @@
 """Describe a checkpoint for people, without torch and without reading a tensor."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.card import ModelCard, Provenance
+from patchword.checkpoints.detection.layout import without_detector_facts
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.header import read_header
@@ -15,10 +17,15 @@ from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
 from patchword.errors import plural
+from patchword.images.preprocess import Preprocess
+from patchword.inference.any_model import is_detector
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import NoStem
 from patchword.model.shapes import decoder_shapes
 from patchword.settings import to_plain
+
+if TYPE_CHECKING:
+    from patchword.inference.inspect_detector import InspectedDetector
 
 Row = tuple[str, ...]
 _NAMES_SHOWN = 4
@@ -45,50 +52,13 @@ class Inspected:
     def sections(self) -> list[tuple[str, list[Row]]]:
         """Headings and rows to print; the third cell is the source of a fact."""
         return [
-            ("File", self._file()),
+            ("File", file_rows(self, self.card.provenance)),
             ("Model", shape_rows(self.card.config)),
             *([("Decoder", decoder_rows(self.card))] if self.card.decoder else []),
-            ("Facts and their sources", self._facts()),
-            ("Preprocessing", self._preprocess()),
+            ("Facts and their sources", fact_rows(self.report)),
+            ("Preprocessing", preprocess_rows(self.card.preprocess, self.report)),
             ("Loading", self._loading()),
         ]
-
-    def _file(self) -> list[Row]:
-        kinds = ", ".join(f"{count} x {dtype}" for dtype, count in sorted(self.dtypes.items()))
-        rows: list[Row] = [("format", f"{self.container}, {size_text(self.bytes)}"), ("tensors", kinds)]
-        if self.report.evidence:
-            rows.append(("detected by", self.report.evidence))
-        if self.report.why:
-            rows.append(("chosen", self.report.why))
-        return [*rows, *self._provenance()]
-
-    def _provenance(self) -> list[Row]:
-        where = self.card.provenance
-        shown = {
-            "source": where.source,
-            "licence": where.licence,
-            "trained on": where.data,
-            "training images": f"{where.num_trained_on:,} recorded" if where.trained_on else "",
-            "written": where.created,
-        }
-        return [(name, value) for name, value in shown.items() if value and value != str(self.report.path)]
-
-    def _facts(self) -> list[Row]:
-        shown = [f for f in self.report.facts if f.name != "preprocess"]
-        return [(fact.name, plain_text(fact.value), fact.source) for fact in shown]
-
-    def _preprocess(self) -> list[Row]:
-        p = self.card.preprocess
-        source = next((f.source for f in self.report.facts if f.name == "preprocess"), "the file's card")
-        rule = type(p.resize).__name__.lower()
-        detail = ", ".join(f"{k} {plain_text(v)}" for k, v in to_plain(p.resize).items() if k != "kind")
-        rows = [
-            ("size", f"{p.image_size[0]} x {p.image_size[1]}, {plural(p.in_channels, 'channel')}", source),
-            ("resize", f"{rule} ({detail}), {p.resample.interpolation}" if detail else rule, ""),
-            ("mean", plain_text(p.mean), ""),
-            ("std", plain_text(p.std), ""),
-        ]
-        return [row if row[2] else row[:2] for row in rows]
 
     def _loading(self) -> list[Row]:
         report = self.report
@@ -98,15 +68,15 @@ class Inspected:
                 f"{100 * report.filled:.0f} % of the backbone, {plural(report.tensors, 'tensor')} matched",
             )
         ]
-        rows += [("dropped", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
+        rows += [("dropped", f"{len(d.names)}: {d.reason} ({some(d.names)})") for d in report.dropped]
         rows += [("resamples", text) for text in report.resampled]
         if report.new:
-            rows.append(("new", f"{_some(report.new)}: in no file, untrained"))
+            rows.append(("new", f"{some(report.new)}: in no file, untrained"))
         classes = self.card.classes
         if self.card.config.head.num_classes:
             count = self.card.config.head.num_classes
             rows.append(
-                ("classes", f"{count}: {_some(classes)}" if classes else f"{count}, no names in the file")
+                ("classes", f"{count}: {some(classes)}" if classes else f"{count}, no names in the file")
             )
         return rows + [("note", note) for note in report.notes]
 
@@ -140,8 +110,15 @@ class Inspected:
         }
 
 
-def inspected(model: str | Path, options: Options, *, offline: bool = False) -> Inspected:
+def inspected(
+    model: str | Path, options: Options, *, offline: bool = False
+) -> "Inspected | InspectedDetector":
     """Describe a file. Raises: CheckpointError that states what the file is instead."""
+    if is_detector(model, offline=offline, below=options.below, drop=options.drop):
+        from patchword.inference.inspect_detector import inspected_detector
+
+        return inspected_detector(model, options, offline=offline)
+    options = without_detector_facts(options)
     found = find_weights(model, offline=offline)
     if is_native(found.path):
         return _native(found, options)
@@ -153,9 +130,7 @@ def _native(found: Found, options: Options) -> Inspected:
 
     card, facts = with_options(read_card(found.path), options, str(found.path))
     header = read_header(found.path)
-    dtypes: dict[str, int] = {}
-    for entry in header.tensors.values():
-        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    dtypes = dict(Counter(entry.dtype for entry in header.tensors.values()))
     report = LoadReport(
         path=found.path,
         why=found.why,
@@ -172,9 +147,7 @@ def _native(found: Found, options: Options) -> Inspected:
 
 def _foreign(opened: Opened) -> Inspected:
     stored = opened.checkpoint.stored
-    dtypes: dict[str, int] = {}
-    for entry in opened.checkpoint.tensors.values():
-        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    dtypes = dict(Counter(entry.dtype for entry in opened.checkpoint.tensors.values()))
     return Inspected(
         card=opened.card,
         report=opened.report,
@@ -185,6 +158,58 @@ def _foreign(opened: Opened) -> Inspected:
         dtypes=dtypes,
         wrapper=opened.checkpoint.wrapper,
     )
+
+
+class InspectedFile(Protocol):
+    """What is known of any file."""
+
+    @property
+    def report(self) -> LoadReport: ...
+    @property
+    def container(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def dtypes(self) -> dict[str, int]: ...
+
+
+def file_rows(found: InspectedFile, where: Provenance) -> list[Row]:
+    """How the file is stored and recognised, and where it comes from."""
+    report = found.report
+    kinds = ", ".join(f"{count} x {dtype}" for dtype, count in sorted(found.dtypes.items()))
+    rows: list[Row] = [("format", f"{found.container}, {size_text(found.bytes)}"), ("tensors", kinds)]
+    if report.evidence:
+        rows.append(("detected by", report.evidence))
+    if report.why:
+        rows.append(("chosen", report.why))
+    shown = {
+        "source": where.source,
+        "licence": where.licence,
+        "trained on": where.data,
+        "training images": f"{where.num_trained_on:,} recorded" if where.trained_on else "",
+        "written": where.created,
+    }
+    return rows + [(name, value) for name, value in shown.items() if value and value != str(report.path)]
+
+
+def fact_rows(report: LoadReport) -> list[Row]:
+    """Each fact with its source."""
+    shown = [f for f in report.facts if f.name != "preprocess"]
+    return [(fact.name, plain_text(fact.value), fact.source) for fact in shown]
+
+
+def preprocess_rows(p: Preprocess, report: LoadReport) -> list[Row]:
+    """How an image becomes the model's input."""
+    source = next((f.source for f in report.facts if f.name == "preprocess"), "the file's card")
+    rule = type(p.resize).__name__.lower()
+    detail = ", ".join(f"{k} {plain_text(v)}" for k, v in to_plain(p.resize).items() if k != "kind")
+    rows = [
+        ("size", f"{p.image_size[0]} x {p.image_size[1]}, {plural(p.in_channels, 'channel')}", source),
+        ("resize", f"{rule} ({detail}), {p.resample.interpolation}" if detail else rule, ""),
+        ("mean", plain_text(p.mean), ""),
+        ("std", plain_text(p.std), ""),
+    ]
+    return [row if row[2] else row[:2] for row in rows]
 
 
 def shape_rows(config: ViTConfig) -> list[Row]:
@@ -271,6 +296,7 @@ def plain_text(value: Any) -> str:
     return str(plain_value(value))
 
 
-def _some(names: tuple[str, ...]) -> str:
+def some(names: tuple[str, ...]) -> str:
+    """The first few of them."""
     shown = ", ".join(names[:_NAMES_SHOWN])
     return f"{shown}, …" if len(names) > _NAMES_SHOWN else shown

@@ -190,7 +190,7 @@ def scored_probe(
     for index, row in zip(indices, logits, strict=True):
         tally.add(Output(index=index, name=split.names[index], values=row))
     found = tally.evaluation(dataset.path, str(model.report.path))
-    said = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    said = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     said += [*not_held_out(dataset, split), *notes, *_unlearned(setup, indices, fitted_labels)]
     return replace(
         found,

@@ -157,7 +157,7 @@ class DropPath(nn.Module):
 
     The remaining images are scaled by 1 / (1 - rate), which keeps the expected value. chance [B]: from 0 to below 1,
     for the images of the next batch; None draws from torch's global generator. Training sets it, so that the
-    choice hangs on the image alone. Source: Huang et al. 2016 (arXiv 1603.09382).
+    choice hangs on the image alone. An image may have several rows of the batch (windows), one after another. Source: Huang et al. 2016 (arXiv 1603.09382).
     """
 
     def __init__(self, rate: float) -> None:
@@ -169,7 +169,7 @@ class DropPath(nn.Module):
         if not self.training or not self.rate:
             return x
         chance = torch.rand(len(x), device=x.device) if self.chance is None else self.chance
-        kept = chance.view(-1, 1, 1) >= self.rate
+        kept = chance.repeat_interleave(len(x) // len(chance)).view(-1, 1, 1) >= self.rate
         return x * (kept / (1 - self.rate)).to(x.dtype)
 
 

@@ -36,6 +36,11 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     from patchword.training.teacher import TAUGHT_BY
     from patchword.training.train import start_run
 
+    if prepared.sanity:
+        from patchword.training.progress import Silent
+        from patchword.training.sanity import check_sanity
+
+        check_sanity(prepared.dataset, prepared.chosen.settings, prepared.start, progress or Silent())
     # A resumed run must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": _opening(prepared)}
     if prepared.teaching is not None:

@@ -1,7 +1,6 @@
 """Draw what training would see."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     dataset = report.dataset
     start = read_weights(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
-    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    facts = data_facts(report).begun_from(start)
     chosen = choose(dataset, facts, overlay)
     settings = chosen.settings
     views = draw_views(dataset, settings)

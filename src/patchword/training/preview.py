@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from patchword.data.dataset import Dataset
-from patchword.data.store import stored_as
 from patchword.errors import DataError, ImageError
 from patchword.images.prepare import read_pixels
 from patchword.images.stored import Pixels
@@ -64,7 +63,7 @@ def draw_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -> tu
 def _images(dataset: Dataset, settings: TrainSettings, count: int) -> list[tuple[int, Tensor]]:
     """Readable training images as they are stored for augmentation, [C, h, w], with their rows."""
     split = dataset.training
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     found: list[tuple[int, Tensor]] = []
     for row in np.random.default_rng((settings.run.seed, 0)).permutation(len(split)).tolist():
         name = split.names[row]
