@@ -13,7 +13,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
 _METHODS = ("embed", "predict")
-_VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "pretrain", "search", "train")
+_VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "learn", "pretrain", "search", "train")
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:

@@ -42,6 +42,7 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
     ("explain", (pw.reconstruct, pw.redundancy), {}, {"output", "redundancy"}),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
+    ("learn", (pw.learn,), {}, {"output"}),
 ]
 
 
@@ -76,7 +77,7 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         options = (options - (LOADING - own)) | {"options"}
     assert options - parameters == set()
     free = {"self", "data", "model", "path", "to", "out", "progress", "source", "index"}
-    free |= {"sources", "predictions", "top"}
+    free |= {"sources", "predictions", "top", "image"}
     assert parameters - options - free == set()
 
 

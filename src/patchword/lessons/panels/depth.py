@@ -103,4 +103,6 @@ def _plot(found: dict[tuple[str, int], list[float]], order: str, title: Text) ->
     )
 
 
-LESSON = Lesson(slug="depth", title=Text("Norm before or after", "归一化在前还是在后"), make=panel)
+LESSON = Lesson(
+    slug="pre-and-post-norm", title=Text("Norm before or after", "归一化在前还是在后"), make=panel
+)

@@ -134,4 +134,4 @@ def _rows(found: Head, subject: Subject) -> Figure:
     )
 
 
-LESSON = Lesson(slug="head", title=Text("One attention head, by hand", "手算一个注意力头"), make=panel)
+LESSON = Lesson(slug="one-head", title=Text("One attention head, by hand", "手算一个注意力头"), make=panel)

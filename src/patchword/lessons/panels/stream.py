@@ -107,4 +107,4 @@ def panel(subject: Subject) -> Panel:
     )
 
 
-LESSON = Lesson(slug="stream", title=Text("The residual stream", "残差流"), make=panel)
+LESSON = Lesson(slug="residual-stream", title=Text("The residual stream", "残差流"), make=panel)
