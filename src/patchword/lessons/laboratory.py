@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from patchword.data.request import OpenRequest
 from patchword.data.sources.digits import read
+from patchword.data.targets import Labels
 from patchword.images.prepare import prepare
 from patchword.images.preprocess import Preprocess
 from patchword.lessons.resnet import SmallResNet
@@ -133,10 +134,10 @@ def fit(
     losses: list[float] = []
     while len(losses) < steps:
         order = torch.randperm(len(scans.images), generator=generator)
-        for rows in order.split(BATCH)[: len(scans.images) // BATCH]:
+        for rows in torch.split(order, BATCH)[: len(scans.images) // BATCH]:
             value = loss(scans.images[rows], scans.labels[rows])
             optimiser.zero_grad()
-            value.backward()
+            torch.autograd.backward(value)
             optimiser.step()
             schedule.step()
             losses.append(value.item())
@@ -148,13 +149,13 @@ def digit_images(preprocess: Preprocess, count: int) -> Tensor:
     split = read("digits", OpenRequest()).splits["test"]
     found = []
     for row in split.rows[:count]:
-        scan = np.repeat(split.reader(int(row)), preprocess.in_channels, axis=2)
+        scan = np.repeat(np.asarray(split.reader(int(row))), preprocess.in_channels, axis=2)
         found.append(prepare(preprocess, scan, f"digits/{row}"))
     return torch.from_numpy(np.stack(found))
 
 
 def _scans(name: str) -> Scans:
     split = read("digits", OpenRequest()).splits[name]
-    images = np.stack([prepare(PREPROCESS, split.reader(int(row)), "") for row in split.rows])
-    labels = np.asarray(split.targets.values)
-    return Scans(images=torch.from_numpy(images), labels=torch.from_numpy(labels).long())
+    images = np.stack([prepare(PREPROCESS, np.asarray(split.reader(int(row))), "") for row in split.rows])
+    assert isinstance(split.targets, Labels)
+    return Scans(images=torch.from_numpy(images), labels=torch.from_numpy(split.targets.values))

@@ -3,13 +3,15 @@
 Source: He et al. 2016 (arXiv 1512.03385); its unit is that of the hybrids and of DETR (`model/bottleneck.py`).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.bottleneck import Bottleneck, ConvNorm
 
-PADDINGS = ("zeros", "replicate", "reflect")
+Padding = Literal["zeros", "replicate", "reflect"]
 
 
 class SmallResNet(nn.Module):
@@ -26,7 +28,7 @@ class SmallResNet(nn.Module):
         channels: int = 1,
         classes: int = 10,
         width: int = 64,
-        padding: str = "zeros",
+        padding: Padding = "zeros",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class SmallResNet(nn.Module):
         return logits
 
 
-def _unit(inputs: int, outputs: int, stride: int, padding: str) -> Bottleneck:
+def _unit(inputs: int, outputs: int, stride: int, padding: Padding) -> Bottleneck:
     middle = outputs // 4
     proj: ConvNorm | None = None
     if stride != 1 or inputs != outputs:
@@ -78,7 +80,7 @@ def _unit(inputs: int, outputs: int, stride: int, padding: str) -> Bottleneck:
     )
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, padding: str) -> nn.Conv2d:
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, padding: Padding) -> nn.Conv2d:
     return nn.Conv2d(
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding, bias=False
     )

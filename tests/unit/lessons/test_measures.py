@@ -36,7 +36,7 @@ from patchword.lessons.measures.order import shuffle_change, shuffled, without_p
 from patchword.lessons.measures.patches import convolution_and_linear, largest_difference, principal_filters
 from patchword.lessons.measures.positions import cosine_table, rotated_products, row_column_share, sines
 from patchword.lessons.measures.stream import read_after_each_block, stream
-from patchword.lessons.resnet import SmallResNet
+from patchword.lessons.resnet import Padding, SmallResNet
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.detection import DetectionOutput
 from patchword.model.detr.config import DetrConfig, TrunkConfig
@@ -340,7 +340,8 @@ def test_cross_attention_is_what_the_decoder_multiplies_values_with() -> None:
 
 
 def test_a_small_resnet_pads_as_asked() -> None:
-    for padding in ("zeros", "replicate", "reflect"):
+    paddings: tuple[Padding, ...] = ("zeros", "replicate", "reflect")
+    for padding in paddings:
         cnn: nn.Module = SmallResNet(padding=padding, generator=generator())
         assert cnn(images_of()).shape == (2, 10)
     config: ViTConfig = SMALL_VIT

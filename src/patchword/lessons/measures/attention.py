@@ -20,7 +20,7 @@ from patchword.model.vit import Block, ViT
 class Entering(NamedTuple):
     """A block, and the tokens [B, N, D] and positions that enter it."""
 
-    index: int
+    layer: int
     block: Block
     tokens: Tensor
     place: AttentionPositions
@@ -56,7 +56,7 @@ class Head:
 @torch.no_grad()
 def head_by_hand(vit: ViT, images: Tensor, layer: int, head: int, token: int) -> Head:
     """Written out from the weights, for the first image. token: an index in the sequence (prefix tokens come first)."""
-    _, block, tokens, place = next(one for one in entering(vit, images[:1]) if one.index == layer)
+    _, block, tokens, place = next(one for one in entering(vit, images[:1]) if one.layer == layer)
     attention, dim = block.attention, block.attention.head_dim
     x = place.enter(tokens)
     normed = (block.norm1(x) if block.order == "pre" else x).double()
@@ -108,7 +108,8 @@ def _turned(place: AttentionPositions, x: Tensor, head: int) -> Tensor:
 
 def entropy(weights: Tensor) -> Tensor:
     """Of weights [..., N] that sum to 1, in bits: 0 if one token has it all, log2 N if all have the same."""
-    return torch.special.entr(weights).sum(dim=-1) / torch.log(torch.tensor(2.0, dtype=weights.dtype))
+    bits: Tensor = torch.special.entr(weights).sum(dim=-1) / torch.log(torch.tensor(2.0, dtype=weights.dtype))
+    return bits
 
 
 def distances(grid: Grid, span: tuple[int, int]) -> Tensor:

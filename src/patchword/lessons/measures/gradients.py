@@ -29,8 +29,7 @@ def gradient_norms(
     """
     config = replace(config, depth=depth, block=replace(config.block, order=order))
     vit = ViT(config, torch.Generator().manual_seed(seed))
-    F.cross_entropy(vit(images), labels).backward()
-    return [
-        sum(float(p.grad.square().sum()) for p in block.parameters() if p.grad is not None) ** 0.5
-        for block in vit.blocks
-    ]
+    weights = [list(block.parameters()) for block in vit.blocks]
+    loss = F.cross_entropy(vit(images), labels)
+    gradients = iter(torch.autograd.grad(loss, [weight for block in weights for weight in block]))
+    return [sum(float(next(gradients).square().sum()) for _ in block) ** 0.5 for block in weights]

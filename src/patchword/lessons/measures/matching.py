@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchword.model.detection import DetectionOutput
 from patchword.model.detr.model import DETR
+from patchword.model.detr.transformer import DecoderLayer
 from patchword.model.matching import Targets, match, matching_costs
 from patchword.model.set_loss_config import SetLossConfig
 
@@ -52,7 +53,9 @@ def assignment(output: DetectionOutput, targets: Targets, config: SetLossConfig 
 @torch.no_grad()
 def cross_attention(detr: DETR, images: Tensor) -> Tensor:
     """Where the queries of the last decoder layer look: images [B, C, H, W] → [B, Q, h, w], mean over heads; sums to 1."""
-    attention = detr.decoder.layers[-1].cross_attention
+    layer = detr.decoder.layers[-1]
+    assert isinstance(layer, DecoderLayer)
+    attention = layer.cross_attention
     kept: list[tuple[Tensor, ...]] = []
 
     def keep(_: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -68,7 +71,7 @@ def cross_attention(detr: DETR, images: Tensor) -> Tensor:
     weight, bias, dim = attention.qkv.weight, attention.qkv.bias, attention.dim
     q = (queries @ weight[:dim].T + bias[:dim]).reshape(shape).transpose(1, 2)
     k = (keys @ weight[dim : 2 * dim].T + bias[dim : 2 * dim]).reshape(shape).transpose(1, 2)
-    weights = (q @ k.mT * shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)
+    weights: Tensor = (q @ k.mT * shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)
     return weights.reshape(
         len(images), weights.shape[1], *detr.config.trunk.grid_of((images.shape[2], images.shape[3]))
     )

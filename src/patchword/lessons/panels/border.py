@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from patchword.lessons.measures.border import border_map, border_response, gradient_by_distance
+from patchword.lessons.measures.border import Padding, border_map, border_response, gradient_by_distance
 from patchword.lessons.panel import Check, Curve, Figure, Gallery, Lesson, Panel, Plot, Step, Table, Tile
 from patchword.lessons.subject import Subject
 from patchword.lessons.words import Text
 
 LAYERS = (1, 4, 8, 16)
-PADDINGS = ("zeros", "replicate", "reflect", "none")
+PADDINGS: tuple[Padding, ...] = ("zeros", "replicate", "reflect", "none")
 _NAMES = {
     "zeros": Text("zeros", "补零"),
     "replicate": Text("replicate", "复制边缘"),
@@ -28,19 +28,8 @@ def panel(subject: Subject) -> Panel:
     columns = embed.detach().abs().sum(dim=(0, 1))
     numbers["vit"] = float(columns[0, 0] / columns[columns.shape[0] // 2, columns.shape[1] // 2])
     return Panel(
-        notes=Text(
-            "CNNs respond weakly at the edge: border pixels are convolved fewer times, so they contribute less to the gradient.",
-            "实际结果中显示,CNN 对边缘的响应很弱:越靠边缘的像素,被卷积次数越少,在梯度更新时贡献更少。",
-        ),
-        lead=[
-            Text(
-                "Measured with uniform 3 x 3 kernels, so that the numbers are exact: how much a pixel counts in the last map, over a pixel in "
-                "the centre. With **zero padding** after one layer: corner {zeros_1_corner:.2f}, edge {zeros_1_edge:.2f} (4 and 6 of 9 "
-                "products); after 8 layers {zeros_8_corner:.2f} and {zeros_8_edge:.2f}. So the notes are right there.",
-                "用均匀的 3 x 3 核来量,数字是精确的:一个像素在最后的特征图里的分量,与中心像素之比。**补零**时,一层之后:角 {zeros_1_corner:.2f}、"
-                "边 {zeros_1_edge:.2f}(9 次乘积里的 4 次和 6 次);8 层之后 {zeros_8_corner:.2f} 和 {zeros_8_edge:.2f}。这里笔记是对的。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("image", "图片"), shape="[1, 1, 65, 65]"),
@@ -54,22 +43,9 @@ def panel(subject: Subject) -> Panel:
             ),
         ],
         figures=[_maps(), _table(numbers), _trained(subject)],
-        question=Text(
-            "A CNN with zero padding can learn where in the image it is. How?",
-            "补零的 CNN 能学到自己在图片的什么位置。怎么做到的?",
-        ),
-        answer=Text(
-            "The zeros mark the border, and every layer carries the mark further in (Islam et al. 2020). It is a CNN's position code; a "
-            "ViT needs a table instead.",
-            "零标记了边缘,每一层把这个标记往里传(Islam 等 2020)。这就是 CNN 的位置编码;ViT 则需要一张表。",
-        ),
-        kindly=Text(
-            "It is the **padding**, not the convolution. With replicated borders a corner counts as much as the centre: "
-            "{replicate_8_corner:.2f} after 8 layers. Without padding it nearly vanishes: {none_4_corner:.1e} after 4. And weak is not "
-            "blind: a trained network raises or lowers the border as it needs (Alsallakh et al. 2021).",
-            "原因是**填充方式**,不是卷积本身。复制边缘时,8 层之后角上的像素和中心一样重要:{replicate_8_corner:.2f}。不填充时几乎消失:4 层之后 "
-            "{none_4_corner:.1e}。而且“弱”不等于“看不见”:训练好的网络会按需要增强或减弱边缘(Alsallakh 等 2021)。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
+        kindly=_KINDLY,
         check=Check(
             code="from patchword.lessons.measures.border import border_response\n"
             'zeros, replicate = border_response(8, "zeros"), border_response(8, "replicate")\n'
@@ -145,6 +121,37 @@ def _trained(subject: Subject) -> Figure:
             "8 x 8 手写数字上的小模型。ResNet 补零,第一个阶段。ViT 的 patch 没有边缘:每个都与同一组权重相乘。",
         ),
     )
+
+
+_NOTES = Text(
+    "CNNs respond weakly at the edge: border pixels are convolved fewer times, so they contribute less to the gradient.",
+    "实际结果中显示,CNN 对边缘的响应很弱:越靠边缘的像素,被卷积次数越少,在梯度更新时贡献更少。",
+)
+_LEAD = [
+    Text(
+        "Measured with uniform 3 x 3 kernels, so that the numbers are exact: how much a pixel counts in the last map, over a pixel in "
+        "the centre. With **zero padding** after one layer: corner {zeros_1_corner:.2f}, edge {zeros_1_edge:.2f} (4 and 6 of 9 "
+        "products); after 8 layers {zeros_8_corner:.2f} and {zeros_8_edge:.2f}. So the notes are right there.",
+        "用均匀的 3 x 3 核来量,数字是精确的:一个像素在最后的特征图里的分量,与中心像素之比。**补零**时,一层之后:角 {zeros_1_corner:.2f}、"
+        "边 {zeros_1_edge:.2f}(9 次乘积里的 4 次和 6 次);8 层之后 {zeros_8_corner:.2f} 和 {zeros_8_edge:.2f}。这里笔记是对的。",
+    ),
+]
+_QUESTION = Text(
+    "A CNN with zero padding can learn where in the image it is. How?",
+    "补零的 CNN 能学到自己在图片的什么位置。怎么做到的?",
+)
+_ANSWER = Text(
+    "The zeros mark the border, and every layer carries the mark further in (Islam et al. 2020). It is a CNN's position code; a "
+    "ViT needs a table instead.",
+    "零标记了边缘,每一层把这个标记往里传(Islam 等 2020)。这就是 CNN 的位置编码;ViT 则需要一张表。",
+)
+_KINDLY = Text(
+    "It is the **padding**, not the convolution. With replicated borders a corner counts as much as the centre: "
+    "{replicate_8_corner:.2f} after 8 layers. Without padding it nearly vanishes: {none_4_corner:.1e} after 4. And weak is not "
+    "blind: a trained network raises or lowers the border as it needs (Alsallakh et al. 2021).",
+    "原因是**填充方式**,不是卷积本身。复制边缘时,8 层之后角上的像素和中心一样重要:{replicate_8_corner:.2f}。不填充时几乎消失:4 层之后 "
+    "{none_4_corner:.1e}。而且“弱”不等于“看不见”:训练好的网络会按需要增强或减弱边缘(Alsallakh 等 2021)。",
+)
 
 
 LESSON = Lesson(slug="border", title=Text("The border of a CNN", "CNN 的边缘"), make=panel)

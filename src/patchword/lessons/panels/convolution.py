@@ -22,19 +22,8 @@ def panel(subject: Subject) -> Panel:
     first = [(float(value), ".4f") for value in convolved[0, 0, :3]]
     second = [(float(value), ".4f") for value in multiplied[0, 0, :3]]
     return Panel(
-        notes=Text(
-            "In code, patches are cut by a convolution whose kernel and stride are both the patch size.",
-            "在代码实现中,patch 的裁剪是用一个 patch_size 大小的卷积、同时以 patch_size 的步长进行卷积实现的。",
-        ),
-        lead=[
-            Text(
-                "A kernel of {kernel} that moves {stride} pixels at a time never overlaps itself: every patch meets the same {weights} "
-                "weights once. Cutting, flattening and one matrix product give the same tokens; the relative difference is {difference:.1e}. Both "
-                "take {products} products.",
-                "{kernel} 像素的核每次移动 {stride} 像素,从不重叠:每个 patch 只与同一组 {weights} 个权重相乘一次。切块、展平、再乘一个矩阵,"
-                "得到相同的 token,相对差别是 {difference:.1e}。两者都是 {products} 次乘法。",
-            )
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=IMAGE, shape=shape(image)),
@@ -60,11 +49,8 @@ def panel(subject: Subject) -> Panel:
                 ),
             )
         ],
-        question=Text("Is a ViT then a CNN?", "那么 ViT 是 CNN 吗?"),
-        answer=Text(
-            "Only in its first layer, and there without overlap. After it, no kernel is left: every token reads from every other.",
-            "只有第一层是,而且没有重叠。之后不再有卷积核:每个 token 都可以读取其他所有 token。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="from patchword.lessons.measures.patches import convolution_and_linear, largest_difference\n"
             "difference = largest_difference(convolution_and_linear(subject.vit, subject.image))\n"
@@ -74,6 +60,26 @@ def panel(subject: Subject) -> Panel:
         places=["model/vit.py: PatchEmbed.forward, PatchEmbed.project"],
         sources=["Dosovitskiy et al. 2021, section 3.1"],
     )
+
+
+_NOTES = Text(
+    "In code, patches are cut by a convolution whose kernel and stride are both the patch size.",
+    "在代码实现中,patch 的裁剪是用一个 patch_size 大小的卷积、同时以 patch_size 的步长进行卷积实现的。",
+)
+_LEAD = [
+    Text(
+        "A kernel of {kernel} that moves {stride} pixels at a time never overlaps itself: every patch meets the same {weights} "
+        "weights once. Cutting, flattening and one matrix product give the same tokens; the relative difference is {difference:.1e}. Both "
+        "take {products} products.",
+        "{kernel} 像素的核每次移动 {stride} 像素,从不重叠:每个 patch 只与同一组 {weights} 个权重相乘一次。切块、展平、再乘一个矩阵,"
+        "得到相同的 token,相对差别是 {difference:.1e}。两者都是 {products} 次乘法。",
+    )
+]
+_QUESTION = Text("Is a ViT then a CNN?", "那么 ViT 是 CNN 吗?")
+_ANSWER = Text(
+    "Only in its first layer, and there without overlap. After it, no kernel is left: every token reads from every other.",
+    "只有第一层是,而且没有重叠。之后不再有卷积核:每个 token 都可以读取其他所有 token。",
+)
 
 
 LESSON = Lesson(

@@ -24,16 +24,8 @@ def panel(subject: Subject) -> Panel:
         "r50": theoretical_field(resnet((3, 4, 6, 3), bottleneck=True)),
     }
     return Panel(
-        notes=Text(
-            "The best model reaches 88.55 % on ImageNet-1k (after pre-training on Google's JFT).",
-            "最佳模型在 ImageNet1K 上能够达到 88.55 % 的准确率(先在 Google 自家的 JFT 数据集上进行了预训练)。",
-        ),
-        lead=[
-            Text(
-                "Notes simplify, and must. Here is each simplification of the notes that this page followed, with its number.",
-                "笔记总要简化。下面列出本页遇到的每一处简化,以及相应的数字。",
-            )
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("image", "图片"), shape="[1, 3, 518, 518]"),
@@ -50,14 +42,8 @@ def panel(subject: Subject) -> Panel:
                 caption=Text("Which step shows it is in the last column.", "最后一列是对应的步骤。"),
             )
         ],
-        question=Text(
-            "Which accuracy should you expect from a ViT-B/16 trained on ImageNet-1k alone?",
-            "只用 ImageNet-1k 训练 ViT-B/16,准确率大约是多少?",
-        ),
-        answer=Text(
-            "About 78 to 82 %, by the recipe: 77.9 % in the paper at 384 pixels, 81.8 % with DeiT's augmentation at 224.",
-            "大约 78 到 82 %,取决于训练方法:论文里 384 像素是 77.9 %,DeiT 的数据增强在 224 像素上是 81.8 %。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="import patchword as pw; from patchword.model.cost import cost\n"
             'huge = pw.sized("ViT-H/14", image_size=518)\n'
@@ -116,6 +102,26 @@ def _table() -> Table:
         headings=[Text("with its number", "加上数字"), Text("step", "步骤")],
         rows=[(name, [text, same(step)]) for name, text, step in rows],
     )
+
+
+_NOTES = Text(
+    "The best model reaches 88.55 % on ImageNet-1k (after pre-training on Google's JFT).",
+    "最佳模型在 ImageNet1K 上能够达到 88.55 % 的准确率(先在 Google 自家的 JFT 数据集上进行了预训练)。",
+)
+_LEAD = [
+    Text(
+        "Notes simplify, and must. Here is each simplification of the notes that this page followed, with its number.",
+        "笔记总要简化。下面列出本页遇到的每一处简化,以及相应的数字。",
+    )
+]
+_QUESTION = Text(
+    "Which accuracy should you expect from a ViT-B/16 trained on ImageNet-1k alone?",
+    "只用 ImageNet-1k 训练 ViT-B/16,准确率大约是多少?",
+)
+_ANSWER = Text(
+    "About 78 to 82 %, by the recipe: 77.9 % in the paper at 384 pixels, 81.8 % with DeiT's augmentation at 224.",
+    "大约 78 到 82 %,取决于训练方法:论文里 384 像素是 77.9 %,DeiT 的数据增强在 224 像素上是 81.8 %。",
+)
 
 
 LESSON = Lesson(slug="corrections", title=Text("The notes, corrected", "笔记的订正"), make=panel)

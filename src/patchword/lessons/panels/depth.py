@@ -22,25 +22,8 @@ def panel(subject: Subject) -> Panel:
     numbers["root"] = (DEPTHS[0] / DEPTHS[-1]) ** 0.5
     deepest = DEPTHS[-1]
     return Panel(
-        notes=Text(
-            'The original Transformer normalises after each branch ("Add & Norm"); ViT draws the norm before it.',
-            "原始 Transformer 在每个分支之后归一化(Add & Norm);ViT 的图里归一化在分支之前。",
-        ),
-        lead=[
-            Text(
-                "It matters before the first step of training. Look at the gradient of the **last** block of untrained models. With the norm "
-                "**after** each branch it is about as large at any depth: {post_4:.2f} with 4 blocks, {post_24:.2f} with 24. With the norm "
-                "**before** the branch it falls with depth, from {pre_4:.2f} to {pre_24:.2f}: to {pre_ratio:.0%}, where theory says 1 over the "
-                "root of the depth, {root:.0%}.",
-                "这在训练开始之前就有区别。看未训练模型**最后**一个 block 的梯度。归一化放在分支**之后**时,不论多深都差不多大:4 层 {post_4:.2f},24 层 {post_24:.2f}。"
-                "放在分支**之前**时,它随深度下降,从 {pre_4:.2f} 到 {pre_24:.2f},即 {pre_ratio:.0%};理论上按深度的平方根反比下降,是 {root:.0%}。",
-            ),
-            Text(
-                "With the norm inside the branch, the tokens themselves pass from end to end by addition alone. Their length grows with depth, so "
-                "each single block matters less at the end. With the norm after the addition, every block rescales them.",
-                "归一化在分支里面时,token 本身从头到尾只经过加法,长度随深度增长,所以单个 block 在末端的分量变小;归一化在加法之后时,每个 block 都重新缩放它们。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("16 digits", "16 个数字"), shape="[16, 1, 8, 8]"),
@@ -62,14 +45,8 @@ def panel(subject: Subject) -> Panel:
                 ("post", Text("Norm after the branch", "归一化在分支之后")),
             )
         ],
-        question=Text(
-            "What helps a post-norm model at the start of training?", "post-norm 的模型训练开始时靠什么稳定?"
-        ),
-        answer=Text(
-            "A warm-up: a tiny learning rate while the gradients near the output are large, as they are with post-norm at any depth. Pre-norm models train without it, and keep "
-            "it out of caution.",
-            "预热(warm-up):输出附近的梯度很大(post-norm 不论多深都如此)时,用很小的学习率。pre-norm 没有预热也能训练,只是出于谨慎仍然保留。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="from patchword.lessons.measures.gradients import gradient_norms; from patchword.lessons.laboratory import SMALL_VIT\n"
             f'norms = gradient_norms(SMALL_VIT, "post", 24, subject.lab.test.images[:16], subject.lab.test.labels[:16], {subject.seed})\n'
@@ -101,6 +78,35 @@ def _plot(found: dict[tuple[str, int], list[float]], order: str, title: Text) ->
         curves=curves,
         show=".2f",
     )
+
+
+_NOTES = Text(
+    'The original Transformer normalises after each branch ("Add & Norm"); ViT draws the norm before it.',
+    "原始 Transformer 在每个分支之后归一化(Add & Norm);ViT 的图里归一化在分支之前。",
+)
+_LEAD = [
+    Text(
+        "It matters before the first step of training. Look at the gradient of the **last** block of untrained models. With the norm "
+        "**after** each branch it is about as large at any depth: {post_4:.2f} with 4 blocks, {post_24:.2f} with 24. With the norm "
+        "**before** the branch it falls with depth, from {pre_4:.2f} to {pre_24:.2f}: to {pre_ratio:.0%}, where theory says 1 over the "
+        "root of the depth, {root:.0%}.",
+        "这在训练开始之前就有区别。看未训练模型**最后**一个 block 的梯度。归一化放在分支**之后**时,不论多深都差不多大:4 层 {post_4:.2f},24 层 {post_24:.2f}。"
+        "放在分支**之前**时,它随深度下降,从 {pre_4:.2f} 到 {pre_24:.2f},即 {pre_ratio:.0%};理论上按深度的平方根反比下降,是 {root:.0%}。",
+    ),
+    Text(
+        "With the norm inside the branch, the tokens themselves pass from end to end by addition alone. Their length grows with depth, so "
+        "each single block matters less at the end. With the norm after the addition, every block rescales them.",
+        "归一化在分支里面时,token 本身从头到尾只经过加法,长度随深度增长,所以单个 block 在末端的分量变小;归一化在加法之后时,每个 block 都重新缩放它们。",
+    ),
+]
+_QUESTION = Text(
+    "What helps a post-norm model at the start of training?", "post-norm 的模型训练开始时靠什么稳定?"
+)
+_ANSWER = Text(
+    "A warm-up: a tiny learning rate while the gradients near the output are large, as they are with post-norm at any depth. Pre-norm models train without it, and keep "
+    "it out of caution.",
+    "预热(warm-up):输出附近的梯度很大(post-norm 不论多深都如此)时,用很小的学习率。pre-norm 没有预热也能训练,只是出于谨慎仍然保留。",
+)
 
 
 LESSON = Lesson(

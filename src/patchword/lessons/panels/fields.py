@@ -1,5 +1,7 @@
 """What a unit could see, and what it does see."""
 
+from functools import partial
+
 from torch import Tensor
 
 from patchword.lessons.measures.fields import (
@@ -27,8 +29,8 @@ NETWORKS = {
 def panel(subject: Subject) -> Panel:
     lab = subject.lab
     images = lab.test.images[:32]
-    vit_fields = [effective_field(lambda x, b=block: _vit_unit(subject, x, b), images) for block in range(4)]
-    cnn_fields = [effective_field(lambda x, s=stage: _cnn_unit(subject, x, s), images) for stage in range(3)]
+    vit_fields = [effective_field(partial(_vit_unit, subject, block), images) for block in range(4)]
+    cnn_fields = [effective_field(partial(_cnn_unit, subject, stage), images) for stage in range(3)]
     numbers: dict[str, float] = {
         f"n{n}_{part}": getattr(uniform_stack(n), part)
         for n in DEPTHS
@@ -47,24 +49,8 @@ def panel(subject: Subject) -> Panel:
     }
     numbers["own"] = share_inside(vit_fields[-1], 4, 4, 2, 2)
     return Panel(
-        notes=Text(
-            "A CNN can only relate neighbouring pixels; the top left can never be convolved together with the bottom right.",
-            "CNN 只能和临近像素计算相关性,无法对非领域的像素共同计算,例如左上角的像素无法和右下角的像素联合卷积。",
-        ),
-        lead=[
-            Text(
-                "Count: each layer adds (kernel − 1) times the strides before it. One unit of VGG-16's last map can see {vgg} pixels per side, of "
-                "ResNet-18's {r18}, of ResNet-50's {r50}. An image has 224.",
-                "算一算:每层增加(核 − 1)乘以之前各层步长之积。VGG-16 最后的特征图上,一个单元能看到 {vgg} 像素宽,ResNet-18 {r18},ResNet-50 {r50}。"
-                "而图片只有 224。",
-            ),
-            Text(
-                "But what counts is a bell in the middle. After 16 uniform layers its deviation is {n16_deviation:.1f} pixels, and "
-                "{n16_above} of {n16_side} pixels per side matter ({n16_area:.0%} of the area); after 64 layers {n64_above} of {n64_side} ({n64_area:.0%}).",
-                "但真正起作用的是中间的一口钟。16 层均匀卷积之后,标准差是 {n16_deviation:.1f} 像素,每边 {n16_side} 个像素里只有 {n16_above} 个有分量"
-                "(面积的 {n16_area:.0%});64 层之后是 {n64_side} 个里的 {n64_above} 个({n64_area:.0%})。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("32 digits", "32 个数字"), shape="[32, 1, 8, 8]"),
@@ -76,21 +62,9 @@ def panel(subject: Subject) -> Panel:
             Step(name=Text("field", "感受野"), shape="[8, 8]", op=Text("|gradient|, mean", "|梯度|,求平均")),
         ],
         figures=[_pictures(vit_fields, cnn_fields), _bells(), _table()],
-        question=Text(
-            "If effect shrinks like a bell, why do CNNs work on large objects?",
-            "既然作用像钟形一样衰减,CNN 为什么能识别大物体?",
-        ),
-        answer=Text(
-            "Strides make later layers step over many pixels at once, and the final pooling joins all places.",
-            "步长让后面的层一次跨过很多像素,最后的池化再把所有位置合在一起。",
-        ),
-        kindly=Text(
-            '"Can only" and "never" hold for one layer. Deep units of a ResNet span the whole image in theory. In effect, and in the first '
-            "layers, the notes are right: here the ResNet's field has a deviation of {cnn_first:.2f} pixels after its root and {cnn_last:.2f} "
-            "after its last stage; the ViT's {vit_first:.2f} after its first block and {vit_last:.2f} after its last.",
-            "“只能”和“无法”只对单独一层成立。理论上,ResNet 深层的单元覆盖整张图。就实际作用和前几层来说,笔记是对的:这里 ResNet 的感受野在第一层之后标准差为 "
-            "{cnn_first:.2f} 像素,最后一个阶段之后 {cnn_last:.2f};ViT 第一个 block 之后 {vit_first:.2f},最后一个之后 {vit_last:.2f}。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
+        kindly=_KINDLY,
         check=Check(
             code="from patchword.lessons.measures.fields import resnet, theoretical_field, uniform_stack, vgg16\n"
             "fields = [theoretical_field(n) for n in (vgg16(), resnet((3, 4, 6, 3), bottleneck=True))]\n"
@@ -106,13 +80,13 @@ def panel(subject: Subject) -> Panel:
     )
 
 
-def _vit_unit(subject: Subject, images: Tensor, block: int) -> Tensor:
+def _vit_unit(subject: Subject, block: int, images: Tensor) -> Tensor:
     """The token of the patch at row 2, column 2, after a block of our small ViT."""
     vit = subject.lab.vit
     return vit.split(vit.encode(images, [block], normed=False)[block], vit.layout(images))["patches"][:, 2, 2]
 
 
-def _cnn_unit(subject: Subject, images: Tensor, stages: int) -> Tensor:
+def _cnn_unit(subject: Subject, stages: int, images: Tensor) -> Tensor:
     """The unit in the middle of our small ResNet's map after the root and some stages."""
     features = subject.lab.cnn.features(images, stages)
     return features[:, :, features.shape[2] // 2, features.shape[3] // 2]
@@ -177,6 +151,41 @@ def _table() -> Figure:
             "多数库里 ResNet-50 的步长在 3 x 3 卷积上;2015 年的论文放在它前面的 1 x 1 上。",
         ),
     )
+
+
+_NOTES = Text(
+    "A CNN can only relate neighbouring pixels; the top left can never be convolved together with the bottom right.",
+    "CNN 只能和临近像素计算相关性,无法对非领域的像素共同计算,例如左上角的像素无法和右下角的像素联合卷积。",
+)
+_LEAD = [
+    Text(
+        "Count: each layer adds (kernel − 1) times the strides before it. One unit of VGG-16's last map can see {vgg} pixels per side, of "
+        "ResNet-18's {r18}, of ResNet-50's {r50}. An image has 224.",
+        "算一算:每层增加(核 − 1)乘以之前各层步长之积。VGG-16 最后的特征图上,一个单元能看到 {vgg} 像素宽,ResNet-18 {r18},ResNet-50 {r50}。"
+        "而图片只有 224。",
+    ),
+    Text(
+        "But what counts is a bell in the middle. After 16 uniform layers its deviation is {n16_deviation:.1f} pixels, and "
+        "{n16_above} of {n16_side} pixels per side matter ({n16_area:.0%} of the area); after 64 layers {n64_above} of {n64_side} ({n64_area:.0%}).",
+        "但真正起作用的是中间的一口钟。16 层均匀卷积之后,标准差是 {n16_deviation:.1f} 像素,每边 {n16_side} 个像素里只有 {n16_above} 个有分量"
+        "(面积的 {n16_area:.0%});64 层之后是 {n64_side} 个里的 {n64_above} 个({n64_area:.0%})。",
+    ),
+]
+_QUESTION = Text(
+    "If effect shrinks like a bell, why do CNNs work on large objects?",
+    "既然作用像钟形一样衰减,CNN 为什么能识别大物体?",
+)
+_ANSWER = Text(
+    "Strides make later layers step over many pixels at once, and the final pooling joins all places.",
+    "步长让后面的层一次跨过很多像素,最后的池化再把所有位置合在一起。",
+)
+_KINDLY = Text(
+    '"Can only" and "never" hold for one layer. Deep units of a ResNet span the whole image in theory. In effect, and in the first '
+    "layers, the notes are right: here the ResNet's field has a deviation of {cnn_first:.2f} pixels after its root and {cnn_last:.2f} "
+    "after its last stage; the ViT's {vit_first:.2f} after its first block and {vit_last:.2f} after its last.",
+    "“只能”和“无法”只对单独一层成立。理论上,ResNet 深层的单元覆盖整张图。就实际作用和前几层来说,笔记是对的:这里 ResNet 的感受野在第一层之后标准差为 "
+    "{cnn_first:.2f} 像素,最后一个阶段之后 {cnn_last:.2f};ViT 第一个 block 之后 {vit_first:.2f},最后一个之后 {vit_last:.2f}。",
+)
 
 
 LESSON = Lesson(slug="fields", title=Text("Receptive fields", "感受野"), make=panel)

@@ -28,24 +28,8 @@ def panel(subject: Subject) -> Panel:
         "largest": float(found.weights.max()),
     }
     return Panel(
-        notes=Text(
-            "The Transformer encoder computes how each token relates to each other token.",
-            "Transformer Encoder 中计算每个 token 之间的相关性。",
-        ),
-        lead=[
-            Text(
-                "The middle patch asks, with its query q; every token offers a key k. The score is q · k / sqrt({dim}); softmax turns "
-                "{tokens} scores into {tokens} weights that sum to {sum:.3f}. Written out from the weights it agrees with the model to "
-                "{difference:.1e}.",
-                "中间的 patch 用它的 query q 发问,每个 token 拿出自己的 key k。分数是 q · k / sqrt({dim});softmax 把 {tokens} 个分数变成 {tokens} 个权重,"
-                "和为 {sum:.3f}。按公式手算,与模型只差 {difference:.1e}。",
-            ),
-            Text(
-                "Dividing by sqrt({dim}) = {root:.2f} keeps the softmax soft: the row has {entropy:.2f} bits of entropy; without it, "
-                "{entropy_unscaled:.2f}. Equal weights would have {uniform:.2f}.",
-                "除以 sqrt({dim}) = {root:.2f} 让 softmax 不至于太尖:这一行的熵是 {entropy:.2f} 比特,不除则是 {entropy_unscaled:.2f}。完全平均时是 {uniform:.2f}。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=TOKENS, shape=f"[1, {layout.num_tokens}, {vit.config.dim}]"),
@@ -64,14 +48,8 @@ def panel(subject: Subject) -> Panel:
             ),
         ],
         figures=[_map(found, subject), _rows(found, subject)],
-        question=Text(
-            "Why is the row of weights not symmetric: why may A read from B while B does not read from A?",
-            "为什么权重不对称:A 读 B,B 却可以不读 A?",
-        ),
-        answer=Text(
-            "Queries and keys come from two different matrices, and each row has its own softmax.",
-            "query 和 key 来自两个不同的矩阵,而且每一行各自做 softmax。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="from patchword.lessons.measures.attention import entropy, head_by_hand\n"
             f"head = head_by_hand(subject.vit, subject.image, layer=0, head=0, token={token})\n"
@@ -132,6 +110,34 @@ def _rows(found: Head, subject: Subject) -> Figure:
             "class token 等前缀 token 在图片里没有位置。",
         ),
     )
+
+
+_NOTES = Text(
+    "The Transformer encoder computes how each token relates to each other token.",
+    "Transformer Encoder 中计算每个 token 之间的相关性。",
+)
+_LEAD = [
+    Text(
+        "The middle patch asks, with its query q; every token offers a key k. The score is q · k / sqrt({dim}); softmax turns "
+        "{tokens} scores into {tokens} weights that sum to {sum:.3f}. Written out from the weights it agrees with the model to "
+        "{difference:.1e}.",
+        "中间的 patch 用它的 query q 发问,每个 token 拿出自己的 key k。分数是 q · k / sqrt({dim});softmax 把 {tokens} 个分数变成 {tokens} 个权重,"
+        "和为 {sum:.3f}。按公式手算,与模型只差 {difference:.1e}。",
+    ),
+    Text(
+        "Dividing by sqrt({dim}) = {root:.2f} keeps the softmax soft: the row has {entropy:.2f} bits of entropy; without it, "
+        "{entropy_unscaled:.2f}. Equal weights would have {uniform:.2f}.",
+        "除以 sqrt({dim}) = {root:.2f} 让 softmax 不至于太尖:这一行的熵是 {entropy:.2f} 比特,不除则是 {entropy_unscaled:.2f}。完全平均时是 {uniform:.2f}。",
+    ),
+]
+_QUESTION = Text(
+    "Why is the row of weights not symmetric: why may A read from B while B does not read from A?",
+    "为什么权重不对称:A 读 B,B 却可以不读 A?",
+)
+_ANSWER = Text(
+    "Queries and keys come from two different matrices, and each row has its own softmax.",
+    "query 和 key 来自两个不同的矩阵,而且每一行各自做 softmax。",
+)
 
 
 LESSON = Lesson(slug="one-head", title=Text("One attention head, by hand", "手算一个注意力头"), make=panel)

@@ -33,24 +33,8 @@ def panel(subject: Subject) -> Panel:
     numbers |= {f"{name}_four": values[2] for name, values in pieces.items()}
     numbers["bare_whole"] = pieces["bare"][0]
     return Panel(
-        notes=Text(
-            "CNN and ViT see an image differently.",
-            "ViT 和卷积神经网络看图片的方式有很大区别。",
-        ),
-        lead=[
-            Text(
-                "So take things away and see. A small ViT and a small ResNet, trained on the same digits in the same order for the same steps, classify "
-                "{vit_whole:.0%} and {cnn_whole:.0%} of 100 scans correctly. With half of the patches blanked, {vit_half:.0%} and {cnn_half:.0%}.",
-                "那就拿走一些东西看看。小 ViT 和小 ResNet 用同样的数字、同样的顺序、同样的步数训练,在 100 张图上准确率是 {vit_whole:.0%} 和 {cnn_whole:.0%}。"
-                "抹掉一半 patch 后是 {vit_half:.0%} 和 {cnn_half:.0%}。",
-            ),
-            Text(
-                "Cut into 4 x 4 pieces and shuffled (the ViT's own patches), {vit_four:.0%} and {cnn_four:.0%}. The same ViT without its positions "
-                "answers as before the shuffle: {bare_four:.0%} and {bare_whole:.0%}. It never knew the order, and pays for that everywhere.",
-                "切成 4 x 4 块再打乱(正好是 ViT 的 patch):{vit_four:.0%} 和 {cnn_four:.0%}。去掉位置编码的同一个 ViT 打乱前后一样:{bare_whole:.0%} 和 "
-                "{bare_four:.0%}。它从来不知道顺序,也处处为此付出代价。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("100 digits", "100 个数字"), shape="[100, 1, 8, 8]"),
@@ -62,16 +46,8 @@ def panel(subject: Subject) -> Panel:
             Step(name=Text("logits", "logits"), shape="[100, 10]", op=Text("ViT, ResNet", "ViT、ResNet")),
         ],
         figures=[_examples(subject), *_plots(holes, pieces)],
-        question=Text(
-            "Published ViTs survive far larger holes than published ResNets. Is that the architecture?",
-            "公开的 ViT 比公开的 ResNet 更能承受大的空洞。这是架构的功劳吗?",
-        ),
-        answer=Text(
-            "In part at most. With half of the patches dropped, DeiT-S keeps 70 % and torchvision's ResNet-50 0.1 % (Naseer et al. 2021), but DeiT was "
-            "trained with erased and mixed images and that ResNet was not. Compare at the same recipe, as here.",
-            "最多只是一部分。抹掉一半时,DeiT-S 还有 70 %,torchvision 的 ResNet-50 只有 0.1 %(Naseer 等 2021);但 DeiT 训练时用了随机擦除和混合,那个 ResNet 没有。"
-            "要在同样的训练方法下比较,就像这里。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="from patchword.lessons.measures.holes import accuracy, in_pieces\n"
             f"pieces = in_pieces(subject.lab.test.images[:100], 4, seed={subject.seed})\n"
@@ -140,6 +116,36 @@ def _plots(holes: dict[str, list[float]], pieces: dict[str, list[float]]) -> lis
         ),
         Figure(picture=second, caption=chance),
     ]
+
+
+_NOTES = Text(
+    "CNN and ViT see an image differently.",
+    "ViT 和卷积神经网络看图片的方式有很大区别。",
+)
+_LEAD = [
+    Text(
+        "So take things away and see. A small ViT and a small ResNet, trained on the same digits in the same order for the same steps, classify "
+        "{vit_whole:.0%} and {cnn_whole:.0%} of 100 scans correctly. With half of the patches blanked, {vit_half:.0%} and {cnn_half:.0%}.",
+        "那就拿走一些东西看看。小 ViT 和小 ResNet 用同样的数字、同样的顺序、同样的步数训练,在 100 张图上准确率是 {vit_whole:.0%} 和 {cnn_whole:.0%}。"
+        "抹掉一半 patch 后是 {vit_half:.0%} 和 {cnn_half:.0%}。",
+    ),
+    Text(
+        "Cut into 4 x 4 pieces and shuffled (the ViT's own patches), {vit_four:.0%} and {cnn_four:.0%}. The same ViT without its positions "
+        "answers as before the shuffle: {bare_four:.0%} and {bare_whole:.0%}. It never knew the order, and pays for that everywhere.",
+        "切成 4 x 4 块再打乱(正好是 ViT 的 patch):{vit_four:.0%} 和 {cnn_four:.0%}。去掉位置编码的同一个 ViT 打乱前后一样:{bare_whole:.0%} 和 "
+        "{bare_four:.0%}。它从来不知道顺序,也处处为此付出代价。",
+    ),
+]
+_QUESTION = Text(
+    "Published ViTs survive far larger holes than published ResNets. Is that the architecture?",
+    "公开的 ViT 比公开的 ResNet 更能承受大的空洞。这是架构的功劳吗?",
+)
+_ANSWER = Text(
+    "In part at most. With half of the patches dropped, DeiT-S keeps 70 % and torchvision's ResNet-50 0.1 % (Naseer et al. 2021), but DeiT was "
+    "trained with erased and mixed images and that ResNet was not. Compare at the same recipe, as here.",
+    "最多只是一部分。抹掉一半时,DeiT-S 还有 70 %,torchvision 的 ResNet-50 只有 0.1 %(Naseer 等 2021);但 DeiT 训练时用了随机擦除和混合,那个 ResNet 没有。"
+    "要在同样的训练方法下比较,就像这里。",
+)
 
 
 LESSON = Lesson(slug="holes", title=Text("Holes and shuffles", "打洞与打乱"), make=panel)

@@ -66,10 +66,7 @@ def panel(subject: Subject) -> Panel:
     }
     looks = cross_attention(detr, image)[0]
     return Panel(
-        notes=Text(
-            "DETR brings the Transformer to detection: no anchors, no non-maximum suppression.",
-            "DETR 首创把 Transformer 引入检测:不需要 anchor,也不需要 NMS。",
-        ),
+        notes=_NOTES,
         lead=[_LEAD, _RANDOM],
         numbers=numbers,
         steps=[
@@ -91,12 +88,8 @@ def panel(subject: Subject) -> Panel:
             ),
         ],
         figures=[_costs(found, targets), _looks(image, looks, found)],
-        question=Text('Why does DETR have a class "no object"?', "DETR 为什么需要“无物体”这个类别?"),
-        answer=Text(
-            "The number of queries is fixed: {queries} here, {published} in the published model. The {left} that match nothing must be able to say so. In "
-            "training that class counts a tenth, because most queries have it.",
-            "query 的数量是固定的:这里 {queries} 个,公开的模型 {published} 个。没有匹配到物体的 {left} 个必须能说“没有”。训练时这个类别的权重只有十分之一,因为大多数 query 都属于它。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
         check=Check(
             code="from patchword.lessons.measures.matching import assignment\n"
             "from patchword.lessons.panels.matching import detector, scene; image, targets = scene(subject)\n"
@@ -164,6 +157,18 @@ def _looks(image: Tensor, looks: Tensor, found: Assignment) -> Figure:
             "负责第一个物体的 query 在解码器最后一层的交叉注意力,各头平均。",
         ),
     )
+
+
+_NOTES = Text(
+    "DETR brings the Transformer to detection: no anchors, no non-maximum suppression.",
+    "DETR 首创把 Transformer 引入检测:不需要 anchor,也不需要 NMS。",
+)
+_QUESTION = Text('Why does DETR have a class "no object"?', "DETR 为什么需要“无物体”这个类别?")
+_ANSWER = Text(
+    "The number of queries is fixed: {queries} here, {published} in the published model. The {left} that match nothing must be able to say so. In "
+    "training that class counts a tenth, because most queries have it.",
+    "query 的数量是固定的:这里 {queries} 个,公开的模型 {published} 个。没有匹配到物体的 {left} 个必须能说“没有”。训练时这个类别的权重只有十分之一,因为大多数 query 都属于它。",
+)
 
 
 LESSON = Lesson(slug="matching", title=Text("DETR: queries and matching", "DETR:query 与匹配"), make=panel)

@@ -21,7 +21,7 @@ _NAMES = {
 def tokens_of(subject: Subject) -> torch.Tensor:
     """The tokens [8, N, D] that enter the second block (the first, if there is one block) for the image and seven digits."""
     wanted = min(1, subject.vit.config.depth - 1)
-    return next(one.tokens for one in entering(subject.vit, subject.batch) if one.index == wanted)
+    return next(one.tokens for one in entering(subject.vit, subject.batch) if one.layer == wanted)
 
 
 def panel(subject: Subject) -> Panel:
@@ -37,19 +37,8 @@ def panel(subject: Subject) -> Panel:
         "padding": facts["instance"].padding,
     }
     return Panel(
-        notes=Text(
-            "Batch norm forces one channel of a whole batch to mean 0 and deviation 1; layer norm does so for all channels of one example.",
-            "Batch Normalization 强行让一个 batch 的某个 channel 的 μ=0、σ=1;Layer Normalization 让一个数据的所有 channel 的 μ=0、σ=1。",
-        ),
-        lead=[
-            Text(
-                "Here are {images} images as {tokens} tokens of {dim} channels, and five norms in training mode. Then all images "
-                "but the first are replaced. Under **batch norm** the first image's output changes by {batch_mates:.2f}; under the "
-                "four others by exactly {layer_mates}.",
-                "这里有 {images} 张图片,每张 {tokens} 个 token,每个 token {dim} 个通道,以及训练模式下的五种归一化。然后把第一张以外的图片全部换掉。"
-                "**batch norm** 下第一张图的输出变化了 {batch_mates:.2f};其余四种正好是 {layer_mates}。",
-            ),
-        ],
+        notes=_NOTES,
+        lead=_LEAD,
         numbers=numbers,
         steps=[
             Step(name=Text("batch", "batch"), shape=shape(subject.batch)),
@@ -57,21 +46,9 @@ def panel(subject: Subject) -> Panel:
             Step(name=Text("normed", "归一化后"), shape=shape(tokens), op=Text("norm", "归一化")),
         ],
         figures=[Figure(picture=_table(facts), caption=_CAPTION)],
-        question=Text(
-            "Why does layer norm in a ViT not average over the tokens of an image too, as group norm with one group does?",
-            "ViT 里的 layer norm 为什么不像只有一组的 group norm 那样,把一张图的所有 token 也一起平均?",
-        ),
-        answer=Text(
-            "Then a token's values would depend on how many other tokens there are: padding, masking or a larger image would change "
-            "them. The last column shows it for the norms that do average over tokens.",
-            "那样的话,一个 token 的值会取决于还有多少别的 token:补零、遮挡、换更大的图片都会改变它。表的最后一列显示了对 token 求平均的那些归一化的变化。",
-        ),
-        kindly=Text(
-            '"All channels of one example" was said of vectors. In a Transformer an example has many tokens, and layer norm treats '
-            "**each token by itself**: {dim} numbers at a time, not {tokens} · {dim}.",
-            "“一个数据的所有 channel”说的是向量。在 Transformer 里一个数据有很多 token,layer norm **对每个 token 单独**归一化:"
-            "每次 {dim} 个数,而不是 {tokens} · {dim} 个。",
-        ),
+        question=_QUESTION,
+        answer=_ANSWER,
+        kindly=_KINDLY,
         check=Check(
             code="from patchword.lessons.measures.norms import norm_facts, norms_of\n"
             "from patchword.lessons.panels.norms import tokens_of; x = tokens_of(subject)\n"
@@ -117,6 +94,36 @@ def _table(facts: dict[str, NormFacts]) -> Table:
             for name, one in facts.items()
         ],
     )
+
+
+_NOTES = Text(
+    "Batch norm forces one channel of a whole batch to mean 0 and deviation 1; layer norm does so for all channels of one example.",
+    "Batch Normalization 强行让一个 batch 的某个 channel 的 μ=0、σ=1;Layer Normalization 让一个数据的所有 channel 的 μ=0、σ=1。",
+)
+_LEAD = [
+    Text(
+        "Here are {images} images as {tokens} tokens of {dim} channels, and five norms in training mode. Then all images "
+        "but the first are replaced. Under **batch norm** the first image's output changes by {batch_mates:.2f}; under the "
+        "four others by exactly {layer_mates}.",
+        "这里有 {images} 张图片,每张 {tokens} 个 token,每个 token {dim} 个通道,以及训练模式下的五种归一化。然后把第一张以外的图片全部换掉。"
+        "**batch norm** 下第一张图的输出变化了 {batch_mates:.2f};其余四种正好是 {layer_mates}。",
+    ),
+]
+_QUESTION = Text(
+    "Why does layer norm in a ViT not average over the tokens of an image too, as group norm with one group does?",
+    "ViT 里的 layer norm 为什么不像只有一组的 group norm 那样,把一张图的所有 token 也一起平均?",
+)
+_ANSWER = Text(
+    "Then a token's values would depend on how many other tokens there are: padding, masking or a larger image would change "
+    "them. The last column shows it for the norms that do average over tokens.",
+    "那样的话,一个 token 的值会取决于还有多少别的 token:补零、遮挡、换更大的图片都会改变它。表的最后一列显示了对 token 求平均的那些归一化的变化。",
+)
+_KINDLY = Text(
+    '"All channels of one example" was said of vectors. In a Transformer an example has many tokens, and layer norm treats '
+    "**each token by itself**: {dim} numbers at a time, not {tokens} · {dim}.",
+    "“一个数据的所有 channel”说的是向量。在 Transformer 里一个数据有很多 token,layer norm **对每个 token 单独**归一化:"
+    "每次 {dim} 个数,而不是 {tokens} · {dim} 个。",
+)
 
 
 LESSON = Lesson(slug="norms", title=Text("Norms compared", "归一化的对比"), make=panel)
