@@ -32,6 +32,7 @@ _PLACES = {
     "explain": "patchword.api_explain",
     "explain_detector": "patchword.api_explain",
     "inspect": "patchword.api",
+    "learn": "patchword.api_learn",
     "load": "patchword.api_load",
     "load_detector": "patchword.api_load",
     "load_mae": "patchword.api_load",

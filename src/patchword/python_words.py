@@ -22,6 +22,7 @@ _VERBS = (
     "diagnose",
     "evaluate",
     "inspect",
+    "learn",
     "pretrain",
     "search",
     "train",

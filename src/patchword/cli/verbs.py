@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "Draw what a model reconstructs; measure redundancy.",
     ),
     "diagnose": ("patchword.cli.diagnose:diagnose", "Find mistakes in your own Vision Transformer."),
+    "learn": ("patchword.cli.learn:learn", "Explain a ViT step by step, on one page."),
     "search": ("patchword.cli.search:search", "Find the images nearest to others by their embeddings."),
     "check": ("patchword.cli.check:check", "Check a data set and list its problems."),
     "inspect": ("patchword.cli.inspect:inspect", "Describe a checkpoint and how it would load."),
