@@ -28,10 +28,10 @@ from patchword.runs.views import refuse_other_pictures, write_training_views
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
     from patchword.data.request import OpenRequest
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.conversion import Conversion
     from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
-    from patchword.inference.evaluate_boxes import BoxEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
     from patchword.inference.inspect_detector import InspectedDetector
@@ -234,16 +234,26 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found: Evaluation | TargetEvaluation | BoxEvaluation
-    if (detector := _detector(model, device, options, offline)) is not None:
-        found = _scored_boxes(detector, data, (opening, split_seed), request, probed)
-    else:
-        refuse_box_options(opening, "a model without boxes")
-        loaded = _loaded(cast("Model | str | Path", model), device, options, offline)
-        how = (replace(opening, boxes=False), split_seed)
-        found = _scored(loaded, data, how, request, probed)
+    found = _scored_by_kind(model, data, (device, options, offline), (opening, split_seed), request, probed)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _scored_by_kind(
+    model: "Model | Detector | str | Path",
+    data: str | Path,
+    loading: tuple[str | None, Options | None, bool],
+    how: "tuple[OpenRequest, int | None]",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "Evaluation | TargetEvaluation | BoxEvaluation":
+    """loading: device, options and whether offline. how: to open the data, and the seed of its split."""
+    if (detector := _detector(model, *loading)) is not None:
+        return _scored_boxes(detector, data, how, request, probe)
+    opening, split_seed = how
+    refuse_box_options(opening, "a model without boxes")
+    loaded = _loaded(cast("Model | str | Path", model), *loading)
+    return _scored(loaded, data, (replace(opening, boxes=False), split_seed), request, probe)
 
 
 def _detector(

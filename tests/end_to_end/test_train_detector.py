@@ -51,6 +51,21 @@ def test_the_weights_open_by_path_alone_with_their_own_classes(run: Path) -> Non
     assert found.logits.shape[-1] == 3 and found.logits.isfinite().all()
 
 
+def test_evaluating_the_run_gives_its_own_score(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert patchword(["evaluate", str(run), str(CELLS), "--device", "cpu", "--json"]) == 0
+    found, own = json.loads(capsys.readouterr().out), json.loads((run / "evaluation.json").read_text())
+    # The images that training held out are found again.
+    assert found["scored"] == own["scored"] == 2 and found["trained_on"]["images"] == 0
+    for score in ("ap", "ap50", "ap75"):
+        assert found["detection"][score] == pytest.approx(own["detection"][score], abs=1e-4)
+    best = own["detection"]["best"]
+    assert patchword(["predict", str(run), str(CELLS), "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    scores = [box["score"] for image in json.loads(said.out) for box in image["objects"]]
+    assert all(score >= (0.3 if best is None else best["score"] - 0.01) for score in scores)
+    assert best is None or "the best F1 on the evaluation images" in said.err
+
+
 def test_a_run_stopped_after_an_epoch_resumes_bit_equal(run: Path, tmp_path: Path) -> None:
     """The state of the epoch before the last is kept: without the last one, the run goes on from there."""
     stopped = tmp_path / "stopped"

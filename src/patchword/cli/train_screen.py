@@ -16,8 +16,8 @@ from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate import Evaluation
-    from patchword.inference.evaluate_boxes import BoxEvaluation
     from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.runs.finish import Run
@@ -147,7 +147,7 @@ def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEv
 
 def _lines(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation") -> list[str]:
     """What is said below the headline."""
-    from patchword.inference.evaluate_boxes import BoxEvaluation
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate_pixels import PixelEvaluation
 
     if isinstance(evaluation, BoxEvaluation):

@@ -7,6 +7,7 @@ To add a command, add a module next to this one and a line here. Import paths ar
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("patchword.cli.train:train", "Train a classifier; writes a report."),
     "pretrain": ("patchword.cli.pretrain:pretrain", "Learn from images without labels."),
+    "compare": ("patchword.cli.compare:compare", "Compare settings over seeds, or finished runs."),
     "evaluate": ("patchword.cli.evaluate:evaluate", "Evaluate a model on labelled images."),
     "predict": ("patchword.cli.predict:predict", "Classify images."),
     "embed": (

@@ -184,12 +184,9 @@ def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def upright_boxes(shares: NDArray[np.float64], preprocess: Preprocess, size: Size) -> NDArray[np.float64]:
-    """Centres and sides as shares of the model's input [n, 4] → corners in pixels of the upright image, cut at its edges.
-
-    Undoes what the resize rule did: crop or padding first, then the scale.
-    """
-    centre, half = shares[:, :2], shares[:, 2:] / 2
-    corners = np.concatenate([centre - half, centre + half], axis=1)
+    """Centres and sides as shares of the model's input [n, 4] → corners in pixels of the upright image, cut at its edges."""
+    half = shares[:, 2:] / 2
+    corners = np.concatenate([shares[:, :2] - half, shares[:, :2] + half], axis=1)
     return Frame.of(preprocess.plan(size), size).shares_to_pixels(corners)
 
 

@@ -13,7 +13,7 @@ from patchword.data.dataset import Split
 from patchword.errors import ImageError
 from patchword.images.decode import decode
 from patchword.images.stored import Pixels
-from patchword.inference.evaluate_boxes import BoxEvaluation, WorstImage
+from patchword.inference.box_scores import BoxEvaluation, WorstImage
 from patchword.inference.output import whole_file
 from patchword.reports import detection
 from patchword.reports.box_pictures import Annotated, draw_boxes

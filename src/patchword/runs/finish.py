@@ -11,9 +11,9 @@ from patchword.errors import (
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, TrainingScore
-    from patchword.inference.evaluate_boxes import BoxEvaluation
     from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model
@@ -49,8 +49,8 @@ class Run:
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
-    from patchword.inference.evaluate_boxes import BoxEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation, score
     from patchword.inference.load import load
     from patchword.reports.html import write_report

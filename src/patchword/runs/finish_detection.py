@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from patchword.data.dataset import Dataset
 
 if TYPE_CHECKING:
-    from patchword.inference.evaluate_boxes import BoxEvaluation
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.training.config import TrainSettings
 
 # AP50 below which a detector finds almost nothing.

@@ -122,6 +122,25 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
 
 
+def prepare_again(request: TrainRequest, first: Prepared) -> Prepared:
+    """Another request for the data of `first`, which are neither opened nor checked again. Raises: as `prepare`."""
+    from patchword.training.config import RunSettings
+    from patchword.training.memory import refuse_too_large
+    from patchword.training.recipes.facts import data_facts
+    from patchword.training.runfolder import free_folder
+    from patchword.training.teacher import asked_teacher
+
+    overlay = request.overlay
+    start = read_weights(request, overlay.get("run.weights") or "")
+    teaching = asked_teacher(overlay, first.dataset.classes, offline=request.offline)
+    facts = data_facts(first.report).begun_from(start)
+    device = overlay.get("run.device") or RunSettings().device
+    chosen = _chosen(first.dataset, facts, overlay, start, teaching, device)
+    refuse_too_large(chosen.settings, len(first.dataset.training))
+    out = free_folder(wanted_folder(request))
+    return replace(first, chosen=chosen, out=out, start=start, store=None, teaching=teaching)
+
+
 def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
     """Raises: SettingsError if --sanity has nothing to overfit."""
     if request.sanity and request.dry_run:

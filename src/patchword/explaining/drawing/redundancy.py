@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from patchword.errors import plural
-from patchword.explain.drawing.files import write_page
-from patchword.explain.redundancy import CELLS, Measured, Redundancy
-from patchword.explain.sample import Sample
+from patchword.explaining.drawing.files import write_page
+from patchword.explaining.redundancy import CELLS, Measured, Redundancy
+from patchword.explaining.sample import Sample
 from patchword.inference.output import whole_file
 from patchword.reports.plot_picture import draw_charts
 from patchword.reports.plots import Chart, Line, svg

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchword.errors import SettingsError, plural
-from patchword.explain.drawing.files import write_page
-from patchword.explain.reconstruction import Reconstructed, mean_losses
+from patchword.explaining.drawing.files import write_page
+from patchword.explaining.reconstruction import Reconstructed, mean_losses
 from patchword.images.stored import Pixels
 from patchword.inference.output import whole_file
 from patchword.reports.sheet import Column, Row, Sheet, data_url, draw_sheet

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from patchword.errors import DataError, SettingsError
-from patchword.explain.redundancy import correlation, redundancy
+from patchword.explaining.redundancy import correlation, redundancy
 from support.photos import photos
 
 

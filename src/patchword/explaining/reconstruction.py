@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchword.data.loader import Named
 from patchword.errors import CheckpointError, DataError, ImageError
+from patchword.explaining.subject import levels
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess
@@ -108,13 +109,13 @@ def _reconstructed(
     hidden = masking.mask[..., None] > 0
 
     def shown(values: Tensor) -> Pixels:
-        return _levels(unpatchify(values, size, layout.grid)[0], preprocess)
+        return levels(unpatchify(values, size, layout.grid)[0], preprocess)
 
     def pasted(values: Tensor) -> Pixels:
         return shown(torch.where(hidden, values, patches))
 
     cells = hidden.reshape(layout.grid).cpu().numpy()
-    original = _levels(image[0].float(), preprocess)
+    original = levels(image[0].float(), preprocess)
     masked = original.copy()
     masked[cells.repeat(size[0], axis=0).repeat(size[1], axis=1)] = GREY
     errors = baseline_errors(image, masking, size, mae.config.norm_targets)
@@ -129,14 +130,6 @@ def _reconstructed(
         borrowed_pasted=None if found.borrowed is None else pasted(found.borrowed),
         losses={"model": float(found.errors[0])} | {key: float(value[0]) for key, value in errors.items()},
     )
-
-
-def _levels(image: Tensor, preprocess: Preprocess) -> Pixels:
-    """Model input [C, H, W] → [H, W, C] uint8, the inverse of the normalisation."""
-    mean, std = (image.new_tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    levels = ((image * std + mean) * 255).round().clamp(0, 255)
-    pixels: Pixels = levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return np.ascontiguousarray(pixels)
 
 
 def mean_losses(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:

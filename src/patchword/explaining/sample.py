@@ -15,7 +15,7 @@ from patchword.data.loader import Named
 from patchword.data.look import header_size
 from patchword.data.pool import in_order
 from patchword.errors import DataError, ImageError, SettingsError
-from patchword.explain.redundancy import require_measurable
+from patchword.explaining.redundancy import require_measurable
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read_pixels
 from patchword.images.preprocess import Preprocess, ValueRange
