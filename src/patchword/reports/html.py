@@ -56,14 +56,20 @@ def render(run: RunFiles) -> str:
     return filled("report.html.j2", page(run))
 
 
-def filled(template: str, values: dict[str, Any]) -> str:
-    """The page of this template, with style and script and the policy that allows no others."""
+def filled(
+    template: str, values: dict[str, Any], *, style: str = "report.css", script: str = "report.js"
+) -> str:
+    """The page of this template, with style and script and the policy that allows no others.
+
+    style: a further style sheet, after that of every report. script: the one script of the page.
+    """
     environment = _environment()
-    script = _template_text(environment, "report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    names = dict.fromkeys(("report.css", style))
+    code = _template_text(environment, script)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     text = environment.get_template(template).render(
-        script=Markup(script),
-        style=Markup(_template_text(environment, "report.css")),
+        script=Markup(code),
+        style=Markup("".join(_template_text(environment, name) for name in names)),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **values,
     )

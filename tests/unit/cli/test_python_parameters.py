@@ -53,6 +53,8 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
     ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
+    ("diagnose", (pw.diagnose,), {}, set()),
+    ("learn", (pw.learn,), {}, {"output"}),
 ]
 
 
@@ -87,7 +89,7 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         options = (options - (LOADING - own)) | {"options"}
     assert options - parameters == set()
     free = {"self", "data", "model", "path", "to", "out", "progress", "source", "index"}
-    free |= {"sources", "predictions", "top"}
+    free |= {"sources", "predictions", "top", "module", "image"}
     assert parameters - options - free == set()
 
 
