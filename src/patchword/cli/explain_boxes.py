@@ -15,7 +15,7 @@ from patchword.errors import SettingsError, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.cli.predict import Images
+    from patchword.cli.given_images import Images
     from patchword.explaining.detection import Looked
     from patchword.inference.detector import Detector
     from patchword.inference.failures import Failures
@@ -61,13 +61,11 @@ def explain_boxes(
     detector: "Detector",
     given: "Images",
     out: Path | None,
-    *,
     as_json: bool,
-    count: int | None,
-    seed: int,
+    sample: tuple[int | None, int],
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Draw, or print as JSON, where the queries look. count: use so many random images; None for all."""
+    """Draw, or print as JSON, where the queries look. sample: so many random images (None for all), and their seed."""
     from patchword.explaining.detection import DEFAULT_OBJECTS, look_each
     from patchword.explaining.drawing.detection import MOST_ROWS
     from patchword.explaining.sample import as_named, chosen
@@ -77,7 +75,7 @@ def explain_boxes(
     report_loading(detector.report)
     asked = kept_values(_KEPT)
     conf = detector.checked_conf(asked["conf"])
-    sources = [as_named(item) for item in chosen(given.known_to(detector), count, seed)]
+    sources = [as_named(item) for item in chosen(given.known_to(detector), *sample)]
     if out is not None and len(sources) > MOST_ROWS:
         raise SettingsError(
             f"{len(sources)} images are too many for one picture",

@@ -7,9 +7,9 @@ import click
 
 from patchword.cli.console import say
 from patchword.cli.explain_options import given_method_settings, given_methods, given_score_settings
+from patchword.cli.given_images import Images
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options
-from patchword.cli.predict import Images
 from patchword.cli.progress import counting
 from patchword.errors import plural
 from patchword.settings import to_json

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from patchword.cli.console import say
+from patchword.cli.given_images import Images
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options
-from patchword.cli.predict import Images
 from patchword.cli.progress import counting
 from patchword.errors import plural
 from patchword.settings import to_json

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from patchword.cli.console import say
+from patchword.cli.given_images import Images
 from patchword.cli.model_options import given_options
 from patchword.cli.options import given_reading
-from patchword.cli.predict import Images
 from patchword.cli.progress import counting
 from patchword.settings import to_json
 

@@ -199,27 +199,28 @@ def _attentions(model: DETR) -> list[nn.Module]:
 
 
 def _relevance(cams: Sequence[Tensor], encoder_layers: int, queries: int) -> Tensor:
-    """R_qi [Q, N] from Ā of every attention, in the order of the layers."""
+    """R_qi [Q, N] from Ā of every attention, in the order of the layers.
+
+    Kept without the identity, R = I + E, because E may be too small next to 1 for float32.
+    """
     of_encoder, of_decoder = cams[:encoder_layers], cams[encoder_layers:]
-    cells = of_decoder[-1].shape[1]
-    cell_cell = torch.eye(cells, device=of_decoder[-1].device)
+    like = of_decoder[-1]
+    cell_cell = like.new_zeros(like.shape[1], like.shape[1])
     for cam in of_encoder:
-        cell_cell = cell_cell + cam @ cell_cell
-    query_query = torch.eye(queries, device=cell_cell.device)
-    query_cell = torch.zeros(queries, cells, device=cell_cell.device)
+        cell_cell = cell_cell + cam + cam @ cell_cell
+    query_query, query_cell = like.new_zeros(queries, queries), torch.zeros_like(like)
     normed = _normed(cell_cell)
     for own, cross in zip(of_decoder[::2], of_decoder[1::2], strict=True):
-        query_query, query_cell = query_query + own @ query_query, query_cell + own @ query_cell
+        query_query, query_cell = query_query + own + own @ query_query, query_cell + own @ query_cell
         query_cell = query_cell + _normed(query_query).T @ (cross @ normed)
     return query_cell
 
 
-def _normed(relevance: Tensor) -> Tensor:
-    """I + (R - I) with rows that sum to 1."""
-    identity = torch.eye(len(relevance), device=relevance.device)
-    rest = relevance - identity
+def _normed(rest: Tensor) -> Tensor:
+    """I + E with the rows of E scaled to sum to 1."""
     total = rest.sum(-1, keepdim=True)
-    return identity + torch.where(total > 0, rest / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+    scaled = torch.where(total > 0, rest / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+    return torch.eye(len(rest), device=rest.device, dtype=rest.dtype) + scaled
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from patchword.errors import SettingsError, plural
 from patchword.explaining.detection import ATTENTION, POINTS, RELEVANCE, Look, Looked
+from patchword.images.frame import Frame
 from patchword.images.stored import Pixels
 from patchword.reports.sheet import Column, Row, Sheet
 
@@ -86,9 +87,8 @@ def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _in_input(image: Looked, look: Look) -> list[float]:
     """The box in pixels of the model's input."""
-    plan = image.preprocess.plan(image.size)
-    scale = np.tile(np.array(plan.resized[::-1]) / np.array(image.size[::-1]), 2)
-    moved: list[float] = (look.box * scale - np.tile([plan.left, plan.top], 2)).tolist()
+    frame = Frame.of(image.preprocess.plan(image.size), image.size)
+    moved: list[float] = frame.forward(look.box[None])[0].tolist()
     return moved
 
 
