@@ -12,8 +12,21 @@ from patchword.errors import PatchwordError
 P = ParamSpec("P")
 T = TypeVar("T")
 _OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
+_OTHER_NAMES |= {"method": "methods", "class": "class_name", "score_fill": "score_fills"}
 _METHODS = ("embed", "predict")
-_VERBS = ("adapt", "check", "compare", "convert", "evaluate", "inspect", "pretrain", "search", "train")
+_VERBS = (
+    "adapt",
+    "check",
+    "compare",
+    "convert",
+    "diagnose",
+    "evaluate",
+    "inspect",
+    "learn",
+    "pretrain",
+    "search",
+    "train",
+)
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:

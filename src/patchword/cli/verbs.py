@@ -18,6 +18,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "patchword.cli.explain:explain",
         "Draw what a model reconstructs; measure redundancy.",
     ),
+    "diagnose": ("patchword.cli.diagnose:diagnose", "Find mistakes in your own Vision Transformer."),
+    "learn": ("patchword.cli.learn:learn", "Explain a ViT step by step, on one page."),
     "search": ("patchword.cli.search:search", "Find the images nearest to others by their embeddings."),
     "check": ("patchword.cli.check:check", "Check a data set and list its problems."),
     "inspect": ("patchword.cli.inspect:inspect", "Describe a checkpoint and how it would load."),
