@@ -28,10 +28,10 @@ from patchword.runs.views import refuse_other_pictures, write_training_views
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
     from patchword.data.request import OpenRequest
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.conversion import Conversion
     from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
-    from patchword.inference.evaluate_boxes import BoxEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
     from patchword.inference.inspect_detector import InspectedDetector
@@ -165,7 +165,7 @@ def check(
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
+    refuse_other_pictures(dataset, draw=draw is not None)
     found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
     if near_duplicates:
         found = near_report(found, weights, value_range=value_range)
@@ -234,16 +234,26 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found: Evaluation | TargetEvaluation | BoxEvaluation
-    if (detector := _detector(model, device, options, offline)) is not None:
-        found = _scored_boxes(detector, data, (opening, split_seed), request, probed)
-    else:
-        refuse_box_options(opening, "a model without boxes")
-        loaded = _loaded(cast("Model | str | Path", model), device, options, offline)
-        how = (replace(opening, boxes=False), split_seed)
-        found = _scored(loaded, data, how, request, probed)
+    found = _scored_by_kind(model, data, (device, options, offline), (opening, split_seed), request, probed)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _scored_by_kind(
+    model: "Model | Detector | str | Path",
+    data: str | Path,
+    loading: tuple[str | None, Options | None, bool],
+    how: "tuple[OpenRequest, int | None]",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "Evaluation | TargetEvaluation | BoxEvaluation":
+    """loading: device, options and whether offline. how: to open the data, and the seed of its split."""
+    if (detector := _detector(model, *loading)) is not None:
+        return _scored_boxes(detector, data, how, request, probe)
+    opening, split_seed = how
+    refuse_box_options(opening, "a model without boxes")
+    loaded = _loaded(cast("Model | str | Path", model), *loading)
+    return _scored(loaded, data, (replace(opening, boxes=False), split_seed), request, probe)
 
 
 def _detector(
@@ -363,18 +373,15 @@ def train(
 ) -> Run:
     """Train and evaluate a classifier, or a detector on data with boxes, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
-    `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
-    held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
-    the same value are held out together. weights: anything that `load` accepts.
-    teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
-    balanced, in the loss, the drawing of images or the logits.
-    config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
-    or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
-    a better score before training stops. annotations, box_format: as for `check`. sanity: overfit eight images with boxes
-    first. options, offline: how the weights are read. progress: True for lines on standard
-    error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run `resume`, which
+    needs schedule.shape "constant". val: other data to evaluate on, instead of held-out images. folds: train so many times, each image held out
+    once; returns a `FoldedRun`. group_column: images with the same value are held out together. weights: anything that `load` accepts.
+    teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are balanced, in the loss,
+    the drawing of images or the logits. config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves
+    the choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk" or "none", where
+    decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without a better score before
+    training stops. annotations, box_format: as for `check`. sanity: overfit eight images with boxes first. options, offline: how the weights are
+    read. progress: True for lines on standard error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     return trained(train, locals())
 

@@ -36,6 +36,9 @@ def test_a_run_writes_scores_weights_and_a_report_of_boxes(run: Path) -> None:
     for expected in ("Average precision by epoch", "Detected boxes", "Worst images", "AP50"):
         assert expected in page, expected
     assert "top-1" not in page
+    assert "<dd>detect</dd>" in page or "detect" in page[page.index('id="provenance"') :], (
+        "the origin of the weights"
+    )
 
 
 def test_the_weights_open_by_path_alone_with_their_own_classes(run: Path) -> None:
@@ -45,6 +48,21 @@ def test_the_weights_open_by_path_alone_with_their_own_classes(run: Path) -> Non
     assert detector.card.provenance.recipe == "detect"
     found = detector.model(torch.zeros(1, 3, 48, 64))
     assert found.logits.shape[-1] == 3 and found.logits.isfinite().all()
+
+
+def test_evaluating_the_run_gives_its_own_score(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert patchword(["evaluate", str(run), str(CELLS), "--device", "cpu", "--json"]) == 0
+    found, own = json.loads(capsys.readouterr().out), json.loads((run / "evaluation.json").read_text())
+    # The images that training held out are found again.
+    assert found["scored"] == own["scored"] == 2 and found["trained_on"]["images"] == 0
+    for score in ("ap", "ap50", "ap75"):
+        assert found["detection"][score] == pytest.approx(own["detection"][score], abs=1e-4)
+    best = own["detection"]["best"]
+    assert patchword(["predict", str(run), str(CELLS), "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    scores = [box["score"] for image in json.loads(said.out) for box in image["objects"]]
+    assert all(score >= (0.3 if best is None else best["score"] - 0.01) for score in scores)
+    assert best is None or "the best F1 on the evaluation images" in said.err
 
 
 def test_a_run_stopped_after_an_epoch_resumes_bit_equal(run: Path, tmp_path: Path) -> None:
@@ -65,7 +83,43 @@ def test_a_run_stopped_after_an_epoch_resumes_bit_equal(run: Path, tmp_path: Pat
     assert scores[0] == scores[1]
 
 
-def test_a_time_limit_chooses_the_epochs(tmp_path: Path) -> None:
+def test_training_goes_on_from_a_detector_with_the_rows_of_classes_that_both_have(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One class is renamed in the new data; at a rate of nearly 0, all others keep their weights."""
+
+    def rename(plain: dict[str, Any]) -> None:
+        next(one for one in plain["categories"] if one["name"] == "WBC")["name"] = "Leukocyte"
+
+    data, out, start = written(tmp_path / "data", rename), tmp_path / "again", run / "last.safetensors"
+    still = ["--lr", "1e-12", "--epochs", "1", "-o", "run.threads=1", "-o", "run.precision=float32"]
+    size = ["--image-size", "48x64", "-o", "run.batch_size=4"]
+    assert patchword(["train", str(data), "--weights", str(start), "--out", str(out), *still, *size]) == 0
+    assert "2 of 3 classes kept from the weights" in capsys.readouterr().err
+    (old, before), (new, after) = read_detector(start), read_detector(out / "last.safetensors")
+    assert "Leukocyte" in {one.name for one in new.classes}
+    names = [[one.name for one in card.classes] for card in (old, new)]
+    for name, tensor in before.items():
+        if not name.startswith(("cell_class.", "classes.")):
+            assert torch.allclose(tensor, after[name], atol=1e-6), name
+            continue
+        for kept in ("RBC", "Platelets"):
+            assert torch.allclose(tensor[names[0].index(kept)], after[name][names[1].index(kept)], atol=1e-6)
+    fresh, known = names[1].index("Leukocyte"), names[0].index("WBC")
+    assert not torch.allclose(
+        before["cell_class.weight"][known], after["cell_class.weight"][fresh], atol=1e-3
+    )
+
+
+def test_a_detector_is_refused_as_the_start_of_a_classifier(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "digits", "--weights", str(run / "last.safetensors"), "--out", str(tmp_path / "x")]
+    assert patchword(given) == 2
+    assert "is a detector, but digits has no boxes" in capsys.readouterr().err.splitlines()[-2]
+
+
+def test_a_time_limit_chooses_the_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     limited = ["--max-time", "0.02"]
     assert patchword(["train", str(CELLS), "--out", str(out), *options(), *limited]) == 0
@@ -74,6 +128,10 @@ def test_a_time_limit_chooses_the_epochs(tmp_path: Path) -> None:
     assert "measured by trial steps" in line
     assert 1 <= int(line.split()[2]) < 500
     assert "what fits into 0.02 minutes" in (out / "log.txt").read_text()
+    records = [json.loads(one) for one in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {r["epochs"] for r in records if r["kind"] == "epoch"} == {int(line.split()[2])}
+    shown = [one for one in capsys.readouterr().err.splitlines() if one.startswith("epoch ")]
+    assert all(f"/{line.split()[2]} " in one for one in shown)
 
 
 def test_the_plan_says_what_is_chosen_and_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def config_of(kind: str, classes: int = 3) -> DetectorConfig:
     return VitDetConfig(vit=vit, num_classes=classes, num_queries=10, num_layers=2, num_heads=2)
 
 
-def random_model(config: DetectorConfig, seed: int = 0) -> Any:
+def random_model(config: DetectorConfig, seed: int = 0, spread: float = 0.3) -> Any:
     """With weights that are large enough for answers to differ from image to image."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(config, DetrConfig):
@@ -76,8 +76,9 @@ def random_model(config: DetectorConfig, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
-                spread = 1.0 if name in ("queries", "backbone.prefix.registers") else 0.3
-                weight.add_(torch.randn(weight.shape, generator=generator) * spread)
+                much = 0.05 if isinstance(config, VitDetConfig) else spread
+                much = 1.0 if name in ("queries", "backbone.prefix.registers") else much
+                weight.add_(torch.randn(weight.shape, generator=generator) * much)
             elif "class_head" in name and weight.numel() == config.num_classes + 1:
                 weight[-1] -= 2.0  # "no object"
     return model.eval()

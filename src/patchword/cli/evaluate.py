@@ -91,8 +91,7 @@ def evaluate(
 
     \b
     MODEL  a run folder, weights file, hf://org/name[@revision] or published name
-    DATA   `digits`, a folder or .zip of class folders, or a table; for a
-           detector COCO JSON, Pascal VOC, YOLO or a table of boxes
+    DATA   `digits`, class folders, a .zip or a table; of a detector, data with boxes
     \b
     patchword evaluate runs/flowers flowers.zip --split val --json
     patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
@@ -103,9 +102,9 @@ def evaluate(
     Unreadable images are listed; the exit code is then 3.
     """
     _begin(output)
+    probed = chosen_probe()
     from patchword.inference.evaluate import EvaluationRequest
 
-    probed = chosen_probe()
     opening = open_request(
         image_column,
         label_column,
@@ -127,9 +126,7 @@ def evaluate(
         return
     refuse_box_outputs_for(model, opening)
     loaded = _loaded(model, device, offline)
-    with counting("scoring images", quiet=as_json) as progress:
-        how = (replace(opening, boxes=False), split_seed)
-        found = _scored(loaded, data, how, replace(request, progress=progress), probed)
+    found = _scored(loaded, data, (opening, split_seed), request, probed, quiet=as_json)
     _deliver(found, loaded.report, as_json=as_json, output=output)
 
 
@@ -156,6 +153,8 @@ def _scored(
     how: "tuple[OpenRequest, int | None]",
     request: "EvaluationRequest",
     probe: "ProbeRequest | None",
+    *,
+    quiet: bool,
 ) -> "Evaluation | TargetEvaluation":
     """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
     from patchword.inference.evaluate import open_for
@@ -163,9 +162,11 @@ def _scored(
     from patchword.inference.probe import open_for_probe
     from patchword.runs.probing import evaluate_probe
 
-    if probe is not None:
-        return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
-    return score(model, open_for(model, data, *how), request)
+    with counting("scoring images", quiet=quiet) as progress:
+        request, how = replace(request, progress=progress), (replace(how[0], boxes=False), how[1])
+        if probe is not None:
+            return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
+        return score(model, open_for(model, data, *how), request)
 
 
 def _check_unreadable(found: "Evaluation | TargetEvaluation") -> None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from patchword.data.request import OpenRequest
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.detector import Detector
     from patchword.inference.evaluate import EvaluationRequest
-    from patchword.inference.evaluate_boxes import BoxEvaluation
 
 F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = "patchword.evaluate_boxes"

@@ -15,8 +15,8 @@ from patchword.errors import SettingsError, plural
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.cli.predict import Images
-    from patchword.explain.detection import Looked
+    from patchword.cli.given_images import Images
+    from patchword.explaining.detection import Looked
     from patchword.inference.detector import Detector
     from patchword.inference.failures import Failures
 
@@ -61,23 +61,21 @@ def explain_boxes(
     detector: "Detector",
     given: "Images",
     out: Path | None,
-    *,
     as_json: bool,
-    count: int | None,
-    seed: int,
+    sample: tuple[int | None, int],
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Draw, or print as JSON, where the queries look. count: use so many random images; None for all."""
-    from patchword.explain.detection import DEFAULT_OBJECTS, look_each
-    from patchword.explain.drawing.detection import MOST_ROWS
-    from patchword.explain.sample import as_named, chosen
+    """Draw, or print as JSON, where the queries look. sample: so many random images (None for all), and their seed."""
+    from patchword.explaining.detection import DEFAULT_OBJECTS, look_each
+    from patchword.explaining.drawing.detection import MOST_ROWS
+    from patchword.explaining.sample import as_named, chosen
     from patchword.inference.failures import Failures
 
     refuse_options(click.get_current_context(), _OF_OTHERS, str(detector.report.path))
     report_loading(detector.report)
     asked = kept_values(_KEPT)
     conf = detector.checked_conf(asked["conf"])
-    sources = [as_named(item) for item in chosen(given.known_to(detector), count, seed)]
+    sources = [as_named(item) for item in chosen(given.known_to(detector), *sample)]
     if out is not None and len(sources) > MOST_ROWS:
         raise SettingsError(
             f"{len(sources)} images are too many for one picture",
@@ -109,8 +107,8 @@ def _check(failures: "Failures", count: int) -> None:
 def _show(
     detector: "Detector", images: "list[Looked]", conf: float, out: Path | None, *, as_json: bool
 ) -> None:
-    from patchword.explain.drawing.detection import detection_sheet
-    from patchword.explain.drawing.reconstruction import write_sheet
+    from patchword.explaining.drawing.detection import detection_sheet
+    from patchword.explaining.drawing.reconstruction import write_sheet
 
     if as_json:
         facts = {"model": str(detector.report.path), "conf": conf}

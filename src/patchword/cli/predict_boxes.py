@@ -16,7 +16,7 @@ from patchword.cli.options import kept_option, kept_values
 from patchword.errors import SettingsError, plural
 
 if TYPE_CHECKING:
-    from patchword.cli.predict import Images
+    from patchword.cli.given_images import Images
     from patchword.inference.coco_results import CocoResults
     from patchword.inference.detector import Detector
     from patchword.inference.tiles import Tiling

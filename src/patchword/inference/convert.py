@@ -36,15 +36,21 @@ def convert(
     Raises: CheckpointError if the format cannot hold something, or if the outputs differ; OutputError.
     """
     options = options or Options()
-    if is_detector(source, offline=offline, below=options.below, drop=options.drop):
-        from patchword.inference.convert_detector import convert_detector
+    if not is_detector(source, offline=offline, below=options.below, drop=options.drop):
+        return _convert(source, to, out, without_detector_facts(options), accept, offline=offline)
+    from patchword.inference.convert_detector import convert_detector
 
-        if accept:
-            raise CheckpointError(
-                f"{source}: --accept {accept[0]} does not apply to detectors", "remove --accept"
-            )
-        return convert_detector(source, to, out, options=options, offline=offline)
-    options = without_detector_facts(options)
+    if accept:
+        raise CheckpointError(
+            f"{source}: --accept {accept[0]} does not apply to detectors", "remove --accept"
+        )
+    return convert_detector(source, to, out, options=options, offline=offline)
+
+
+def _convert(
+    source: str | Path, to: str, out: Path, options: Options, accept: Sequence[str], *, offline: bool
+) -> Conversion:
+    """A model without boxes."""
     layouts = () if to == NATIVE else layouts_named(to)
     if not layouts:
         check_suffix(out)

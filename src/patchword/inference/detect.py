@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,14 +20,26 @@ from patchword.inference.sources import Given
 from patchword.inference.tiles import Box, Tiling, merged, tiles_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from patchword.inference.detector import Detector
+    from torch import Tensor, device, dtype
 
 # Images of one batch rarely have the same size, and one fills the cores.
 _BATCH_CPU, _BATCH_GPU = 1, 8
 # The largest tensors of a ResNet-50 or ViT-B at one time, for each pixel of the model's input; measured on DETR-R50.
 _BYTES_PER_PIXEL = 500
+
+
+class FindsBoxes(Protocol):
+    """What a detector is here; see `Detector`."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+    @property
+    def device(self) -> "device": ...
+    @property
+    def dtype(self) -> "dtype": ...
+    @property
+    def one_class_each(self) -> bool: ...
+    def outputs(self, images: "Tensor") -> "Tensor": ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +60,7 @@ class Answer:
 
 
 def detect_each(
-    detector: "Detector",
+    detector: FindsBoxes,
     sources: Iterable[Any],
     *,
     tiling: Tiling | None = None,
@@ -85,7 +97,7 @@ def detect_each(
 
 
 def _answer(
-    detector: "Detector", image: Named, parts: list[Output], where: tuple[list[Box], Size | None]
+    detector: FindsBoxes, image: Named, parts: list[Output], where: tuple[list[Box], Size | None]
 ) -> Answer:
     tiles, size = where
     first = parts[0]
@@ -161,7 +173,7 @@ def _without_range(preprocess: Preprocess) -> Preprocess:
     return replace(preprocess, reading=replace(preprocess.reading, value_range=None))
 
 
-def _plan(detector: "Detector", count: int | None, batch_size: int | None) -> Plan:
+def _plan(detector: FindsBoxes, count: int | None, batch_size: int | None) -> Plan:
     """As `make_plan`, with fewer workers if their images would not fit in memory."""
     on_cpu = detector.device.type == "cpu"
     size = batch_size or (_BATCH_CPU if on_cpu else _BATCH_GPU)

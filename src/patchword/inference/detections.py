@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchword.checkpoints.detector_card import DetectionClass
 from patchword.errors import ImageError
 from patchword.images.decode import Source
+from patchword.images.frame import Frame
 from patchword.images.geometry import Size
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.prediction import pixels_again
@@ -183,18 +184,10 @@ def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def upright_boxes(shares: NDArray[np.float64], preprocess: Preprocess, size: Size) -> NDArray[np.float64]:
-    """Centres and sides as shares of the model's input [n, 4] → corners in pixels of the upright image, cut at its edges.
-
-    Undoes what the resize rule did: crop or padding first, then the scale.
-    """
-    plan = preprocess.plan(size)
-    canvas = np.array([plan.output[1], plan.output[0]], np.float64)
-    offset, scale = np.array([plan.left, plan.top]), np.array(size[::-1]) / np.array(plan.resized[::-1])
-    centre, half = shares[:, :2] * canvas, shares[:, 2:] * canvas / 2
-    corners: NDArray[np.float64] = np.concatenate(
-        [centre - half + offset, centre + half + offset], axis=1
-    ) * np.tile(scale, 2)
-    return np.clip(corners, 0.0, np.tile(np.array(size[::-1], np.float64), 2))
+    """Centres and sides as shares of the model's input [n, 4] → corners in pixels of the upright image, cut at its edges."""
+    half = shares[:, 2:] / 2
+    corners = np.concatenate([shares[:, :2] - half, shares[:, :2] + half], axis=1)
+    return Frame.of(preprocess.plan(size), size).shares_to_pixels(corners)
 
 
 def joined_found(parts: Sequence[Found]) -> Found:

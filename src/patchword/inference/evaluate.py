@@ -22,6 +22,7 @@ from patchword.inference.engine import Output, SameAnswers
 from patchword.inference.from_features import head_on_features
 from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
@@ -53,22 +54,6 @@ class TrainingScore:
     top1: float
     top1_interval: tuple[float, float]
     loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """How many of the `of` images of a split the model was trained on. scored: whether they count in the score."""
-
-    images: int
-    of: int
-    scored: bool
-
-    @property
-    def text(self) -> str:
-        overlap = f"this model was trained on {self.images} of these {plural(self.of, 'image')}"
-        if self.scored:
-            return f"{overlap}, so the score is optimistic"
-        return f"{overlap}; the score is for the other {self.of - self.images}"
 
 
 @dataclass(frozen=True, kw_only=True)

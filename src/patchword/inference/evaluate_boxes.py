@@ -1,111 +1,35 @@
 """Evaluate a detector on images with boxes: COCO's scores of all its answers, whatever their score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchword.checkpoints.card import broken_notes
 from patchword.data.align import LABELLED, unknown_classes
-from patchword.data.box_targets import Boxes, ImageBoxes
+from patchword.data.box_targets import Boxes
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, plural
+from patchword.inference.box_scores import WORST, BoxEvaluation, WorstImage
 from patchword.inference.detect import Answer
 from patchword.inference.detections import Found, name_of
 from patchword.inference.engine import SameAnswers
 from patchword.inference.evaluate import (
     NOT_RECORDED,
     EvaluationRequest,
-    Overlap,
     refuse_unassigned,
     without_trained,
 )
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.metrics import detection as metrics
-from patchword.metrics.detection import DetectionScores
 
 if TYPE_CHECKING:
     from patchword.inference.detector import Detector
-
-# Images kept for drawing.
-WORST = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorstImage:
-    """An image with errors. found: labels index the classes of the data; only what is shown from the best score on.
-
-    index: in the split.
-    """
-
-    index: int
-    name: str
-    truths: ImageBoxes
-    found: Found
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxEvaluation:
-    """The score of a detector on a split: `scored` of its `images` were readable.
-
-    scores: of all detections. class_names: of the data. matched: how its classes were matched to the detector's. foreign:
-    detections of classes that the data do not have, which are not scored. worst: images with the lowest F1. names: of the
-    scored images. unreadable, notice, notes, trained_on: as in `Evaluation`.
-    """
-
-    data: str
-    split: str
-    weights: str
-    images: int
-    scored: int
-    unreadable: list[dict[str, str]]
-    class_names: tuple[str, ...]
-    scores: DetectionScores
-    names: tuple[str, ...]
-    worst: tuple[WorstImage, ...] = ()
-    matched: str = ""
-    foreign: int = 0
-    notice: str = ""
-    notes: tuple[str, ...] = ()
-    trained_on: Overlap | None = None
-    images_of: Split | None = field(default=None, repr=False)
-
-    @property
-    def headline(self) -> str:
-        return "no boxes to find" if self.scores.ap is None else f"AP {100 * self.scores.ap:.1f} %"
-
-    def __repr__(self) -> str:
-        return f"BoxEvaluation({self.weights!r} on {self.scored} of {plural(self.images, 'image')}: {self.headline})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a dict like `evaluation.json` of a run folder."""
-        return {
-            "task": "detect",
-            "headline": self.headline,
-            "data": self.data,
-            "split": self.split,
-            "weights": self.weights,
-            "images": self.images,
-            "scored": self.scored,
-            "unreadable": self.unreadable,
-            "matched": self.matched,
-            "foreign": self.foreign,
-            "trained_on": None
-            if self.trained_on is None
-            else {
-                "images": self.trained_on.images,
-                "of": self.trained_on.of,
-                "scored": self.trained_on.scored,
-            },
-            "notice": self.notice,
-            "notes": list(self.notes),
-            "detection": self.scores.to_dict(names=self.names, worst=WORST),
-        }
 
 
 def open_boxes_for(

@@ -18,7 +18,7 @@ from patchword.checkpoints.report import LoadReport
 from patchword.errors import plural
 from patchword.inference.detections import name_of
 from patchword.inference.detector import own_card
-from patchword.inference.inspect import (
+from patchword.inference.inspect_rows import (
     Row,
     fact_rows,
     file_rows,

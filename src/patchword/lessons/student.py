@@ -39,10 +39,8 @@ class StudentBlock(nn.Module):
         self.mistake = mistake
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.mistake == "residual":
-            x = self.attention(self.norm1(x))
-        else:
-            x = x + self.attention(self.norm1(x))
+        branch = self.attention(self.norm1(x))
+        x = branch if self.mistake == "residual" else x + branch
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -72,7 +70,13 @@ class StudentViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = images.unflatten(3, (4, 2)).unflatten(2, (4, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        patches = (
+            images.unflatten(3, (4, 2))
+            .unflatten(2, (4, 2))
+            .permute(0, 2, 4, 1, 3, 5)
+            .flatten(3)
+            .flatten(1, 2)
+        )
         x = torch.cat((self.class_token.expand(len(images), -1, -1), self.embed(patches)), dim=1)
         if self.mistake != "positions":
             x = x + self.positions

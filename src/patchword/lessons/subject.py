@@ -16,7 +16,7 @@ from patchword.data.loader import Named
 from patchword.data.request import OpenRequest
 from patchword.data.sources.digits import read as read_digits
 from patchword.errors import SettingsError
-from patchword.explain.sample import chosen, sources_of
+from patchword.explaining.sample import chosen, sources_of
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess

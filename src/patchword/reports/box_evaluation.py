@@ -13,7 +13,7 @@ from patchword.data.dataset import Split
 from patchword.errors import ImageError
 from patchword.images.decode import decode
 from patchword.images.stored import Pixels
-from patchword.inference.evaluate_boxes import BoxEvaluation, WorstImage
+from patchword.inference.box_scores import BoxEvaluation, WorstImage
 from patchword.inference.output import whole_file
 from patchword.reports import detection
 from patchword.reports.box_pictures import Annotated, draw_boxes
@@ -73,17 +73,28 @@ def write_worst(found: BoxEvaluation, folder: Path) -> int:
     return drawn
 
 
+def thumbnails(found: BoxEvaluation) -> list[str]:
+    """The worst images as data: URLs, the worst first; "" for one that can no longer be read."""
+    assert found.images_of is not None
+    urls = []
+    for image in found.worst:
+        picture = draw_worst(image, found.images_of, found.class_names)
+        encoded = io.BytesIO()
+        if picture is not None:
+            picture.thumbnail((2 * _ON_PAGE, 2 * _ON_PAGE))
+            picture.save(encoded, "JPEG", quality=85)
+        data = base64.b64encode(encoded.getvalue()).decode()
+        urls.append(f"data:image/jpeg;base64,{data}" if data else "")
+    return urls
+
+
 def write_box_page(found: BoxEvaluation, path: Path) -> None:
     """One offline page: scores, curves, kinds of errors, the worst images drawn. Raises: OutputError."""
     section = detection.section(found.to_dict())
-    assert section is not None and found.images_of is not None
-    for entry, image in zip(section["worst"], found.worst, strict=True):
-        picture = draw_worst(image, found.images_of, found.class_names)
-        if picture is not None:
-            picture.thumbnail((2 * _ON_PAGE, 2 * _ON_PAGE))
-            encoded = io.BytesIO()
-            picture.save(encoded, "JPEG", quality=85)
-            entry["thumbnail"] = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+    assert section is not None
+    for entry, picture in zip(section["worst"], thumbnails(found), strict=True):
+        if picture:
+            entry["thumbnail"] = picture
     values = {
         "title": Path(found.data).name,
         "weights": found.weights,

@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from patchword.checkpoints.card import ModelCard
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
 from patchword.reports import advice, curves, detection, sections, watching
@@ -144,8 +145,8 @@ def page(run: RunFiles) -> dict[str, Any]:
 
 
 def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
-    """The model from the weights, else from config.toml; None if the run never started."""
-    if run.card:
+    """The model from the weights, else from config.toml; None if the run never started. Of a detector, its backbone."""
+    if isinstance(run.card, ModelCard):
         return model_facts(run.card.config, None)
     plain = run.config.get("model")
     if not plain:

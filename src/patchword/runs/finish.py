@@ -11,7 +11,7 @@ from patchword.errors import (
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.detection_result import DetectionEvaluation
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.evaluate_pixels import PixelEvaluation
@@ -27,7 +27,7 @@ class Run:
 
     folder: Path
     settings: "TrainSettings"
-    evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | DetectionEvaluation"
+    evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation"
     skipped: tuple[tuple[str, str], ...]
 
     @property
@@ -49,15 +49,16 @@ class Run:
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation, score
     from patchword.inference.load import load
     from patchword.reports.html import write_report
-    from patchword.runs.finish_detection import detection_evaluation
+    from patchword.runs.finish_detection import detection_evaluation, with_pictures
     from patchword.runs.finish_pretraining import pixel_evaluation
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation: Evaluation | TargetEvaluation | PixelEvaluation | DetectionEvaluation
+    evaluation: Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation
     if settings.task.kind == "mae":
         evaluation = pixel_evaluation(folder, settings, dataset)
     elif settings.task.kind == "detect":
@@ -81,7 +82,8 @@ def finish(
         _keep_temperature(folder / LAST, evaluation)
     elif isinstance(evaluation, TargetEvaluation):
         _keep_thresholds(folder / LAST, evaluation)
-    text = to_json(evaluation.to_dict(), indent=1)
+    plain = with_pictures(evaluation) if isinstance(evaluation, BoxEvaluation) else evaluation.to_dict()
+    text = to_json(plain, indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")

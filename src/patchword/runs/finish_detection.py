@@ -1,107 +1,40 @@
-"""The result of training a detector: COCO's scores of the last weights, and the worst images drawn."""
+"""The result of training a detector: COCO's scores of the last weights, on the path of any prediction, and the worst images drawn."""
 
-import base64
-import io
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from patchword.data.dataset import Dataset, Split
-from patchword.errors import ImageError
-from patchword.inference.detection_result import WORST, DetectionEvaluation
+from patchword.data.dataset import Dataset
 
 if TYPE_CHECKING:
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.training.config import TrainSettings
-    from patchword.training.tasks.detect import Detect
-    from patchword.training.tasks.detect_tally import Scored
+
+# AP50 below which a detector finds almost nothing.
+NOTHING = 0.01
 
 
-def detection_evaluation(folder: Path, settings: "TrainSettings", dataset: Dataset) -> DetectionEvaluation:
+def detection_evaluation(folder: Path, settings: "TrainSettings", dataset: Dataset) -> "BoxEvaluation":
     """Score last.safetensors on the evaluation images that it was not trained on. Raises: DataError if there are none."""
-    from patchword.training.run_data import unreadable_by_name
-    from patchword.training.runfolder import LAST, RunFolder
-    from patchword.training.tasks.detect_tally import scored
-    from patchword.training.train import read_run
-
-    task, split = _task_of(folder, settings, dataset)
-    images = sorted(_answers(task), key=lambda one: one.number)
-    scores = scored(images, dataset.classes)
-    _, facts = read_run(RunFolder(folder))
-    pictures = {
-        one.image: _picture(split, images[one.image], dataset.classes, scores.best and scores.best.score)
-        for one in scores.worst(WORST)
-    }
-    return DetectionEvaluation(
-        data=dataset.path,
-        split=split.name,
-        weights=str(folder / LAST),
-        images=len(split),
-        scored=len(images),
-        scores=scores,
-        names=tuple(split.names[one.number] for one in images),
-        pictures=pictures,
-        unreadable=tuple({"name": n, "reason": r} for n, r in unreadable_by_name(facts, split)),
-    )
-
-
-def _task_of(folder: Path, settings: "TrainSettings", dataset: Dataset) -> "tuple[Detect, Split]":
-    """The task with the last weights, and the images to score."""
-    from patchword import machine
-    from patchword.checkpoints.native import read_detector
-    from patchword.data.contents import unpack
-    from patchword.training.run_data import unseen
+    from patchword.inference.detector import load_detector
+    from patchword.inference.evaluate_boxes import evaluate_boxes
     from patchword.training.runfolder import LAST
-    from patchword.training.tasks.detect import Detect, filled_detector
 
-    card, tensors = read_detector(folder / LAST)
-    device = machine.find_device(settings.run.device)
-    module = filled_detector(settings, tensors, str(folder / LAST)).to(device)
-    split = unseen(dataset, unpack(card.provenance.trained_on), lambda _: None)
-    return Detect(settings, module, dataset.training, split, dataset.classes, machine.granted_cores()), split
-
-
-def _answers(task: "Detect") -> "list[Scored]":
-    import torch
-
-    from patchword.training.ranks import Ranks
-    from patchword.training.tasks.detect_tally import DetectTally
-
-    tally = task.tally()
-    assert isinstance(tally, DetectTally)
-    device = next(task.module.parameters()).device
-    with torch.inference_mode():
-        for batch in task.evaluation(Ranks()):
-            tally.add(task.module, batch.to(device))
-    return tally.images
-
-
-def _picture(split: Split, one: "Scored", classes: tuple[str, ...], score: float | None) -> str:
-    """The annotated image beside the detected one, as a JPEG in a data: URL; "" if it cannot be read any more."""
-    from patchword.images.decode import decode
-    from patchword.reports.box_pictures import Annotated, draw_annotated
-
-    name = split.names[one.number]
-    try:
-        pixels = decode(split.source(one.number), name=name, max_pixels=split.max_pixels)
-    except ImageError:
-        return ""
-    shown = one.found.scores >= (1.0 if score is None else score)
-    annotated = Annotated(
-        name="annotated",
-        pixels=pixels,
-        corners=one.true.boxes,
-        labels=one.true.classes,
-        crowd=one.true.crowd,
+    device = None if settings.run.device == "auto" else settings.run.device
+    found = evaluate_boxes(load_detector(folder / LAST, device=device), dataset)
+    if found.notice or found.scores.ap50 is None or found.scores.ap50 >= NOTHING:
+        return found
+    return replace(
+        found,
+        notice="the detector finds almost nothing; `patchword train DATA --sanity` names the cause",
     )
-    found = Annotated(
-        name="detected",
-        pixels=pixels,
-        corners=one.found.boxes[shown],
-        labels=one.found.classes[shown],
-        crowd=np.zeros(int(shown.sum()), np.bool_),
-        scores=one.found.scores[shown],
-    )
-    picture = io.BytesIO()
-    draw_annotated([annotated, found], classes, (name,)).convert("RGB").save(picture, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(picture.getvalue()).decode()}"
+
+
+def with_pictures(found: "BoxEvaluation") -> dict[str, Any]:
+    """The evaluation as `evaluation.json` holds it, with the worst images drawn."""
+    from patchword.reports.box_evaluation import thumbnails
+
+    plain = found.to_dict()
+    for entry, picture in zip(plain["detection"]["worst"], thumbnails(found), strict=True):
+        entry["thumbnail"] = picture
+    return plain

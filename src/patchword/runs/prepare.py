@@ -99,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = data_facts(report).begun_from(start)
+    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -120,6 +120,25 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         teaching=teaching,
         sanity=request.sanity,
     )
+
+
+def prepare_again(request: TrainRequest, first: Prepared) -> Prepared:
+    """Another request for the data of `first`, which are neither opened nor checked again. Raises: as `prepare`."""
+    from patchword.training.config import RunSettings
+    from patchword.training.memory import refuse_too_large
+    from patchword.training.recipes.facts import data_facts
+    from patchword.training.runfolder import free_folder
+    from patchword.training.teacher import asked_teacher
+
+    overlay = request.overlay
+    start = read_weights(request, overlay.get("run.weights") or "")
+    teaching = asked_teacher(overlay, first.dataset.classes, offline=request.offline)
+    facts = data_facts(first.report).begun_from(start)
+    device = overlay.get("run.device") or RunSettings().device
+    chosen = _chosen(first.dataset, facts, overlay, start, teaching, device)
+    refuse_too_large(chosen.settings, len(first.dataset.training))
+    out = free_folder(wanted_folder(request))
+    return replace(first, chosen=chosen, out=out, start=start, store=None, teaching=teaching)
 
 
 def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
@@ -194,7 +213,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
         return None
-    facts = DataFacts(
+    known = DataFacts(
         num_images=len(dataset.training),
         num_classes=len(dataset.outputs),
         channels=channels,
@@ -204,7 +223,8 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
         objects=object_facts(dataset),
-    ).begun_from(start)
+    )
+    facts = known if start is None else start.added_to(known)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

@@ -17,12 +17,8 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import DESCRIPTIONS, WITH_BOXES, WITHOUT_LABELS, default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
-from patchword.training.tasks.settings import (
-    ClassifySettings,
-    DetectSettings,
-    MAESettings,
-    RegressSettings,
-)
+from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head, Last, LoRA
 
 # Settings that mean training, not only fitting a head.

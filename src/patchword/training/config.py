@@ -12,7 +12,8 @@ from patchword.model.decoder import num_visible, require_maskable
 from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
-from patchword.training.tasks.settings import ClassifySettings, DetectSettings, MAESettings, TaskSettings
+from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, TaskSettings
 from patchword.training.tune import Full, TuneSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]

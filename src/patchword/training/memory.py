@@ -11,7 +11,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.model.vitdet import memory as vitdet
 from patchword.training.config import RunSettings, TrainSettings, view_size
-from patchword.training.tasks.settings import DetectSettings
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tune import Head, LoRA
 from patchword.training.workload import computed
 

@@ -21,13 +21,9 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.make import make_module
-from patchword.training.tasks.settings import (
-    ClassifySettings,
-    DetectSettings,
-    MAESettings,
-    RegressSettings,
-)
+from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head
 
 WIDTH, LABEL = 80, 10

@@ -24,9 +24,10 @@ from patchword.training.optimiser import set_lr
 from patchword.training.progress import Progress
 from patchword.training.setup import new_model, new_state
 from patchword.training.task import Batch
-from patchword.training.tasks.detect import Detect, boxes_of
+from patchword.training.tasks.detect import Detect
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally, Scored, scored
+from patchword.training.tasks.detect_views import boxes_of
 from patchword.training.tasks.make import make_task
 from patchword.training.tune import Full, LayerDecay
 from patchword.training.weights import Start, fill, fill_rest
@@ -215,7 +216,7 @@ def _batch(task: Detect, split: Split, rows: list[int], pixels: list[Tensor], st
     images, stored = task.collate(pixels, rows)
     names = tuple(split.names[row] for row in rows)
     draws = Draws(0, step, np.asarray(rows, np.int64))
-    return task.plain_views(Batch(images=images, targets=stored, names=names, draws=draws))
+    return task.shown.plain_views(Batch(images=images, targets=stored, names=names, draws=draws))
 
 
 def _step(module: nn.Module, task: Detect, batch: Batch, clip: float) -> float:

@@ -23,7 +23,7 @@ from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.detector_start import KnownDetector, read_known, take_over
 from patchword.training.overlay import Overlay
-from patchword.training.recipes.facts import Choice, Size
+from patchword.training.recipes.facts import Choice, DataFacts, Size
 from patchword.training.tasks.detect import TrainedVitDet
 
 # Fields that training or the data determine, independent of the weights.
@@ -46,6 +46,11 @@ class Start:
     def value_range(self) -> ValueRange | None:
         """The value range with which the weights read deep images."""
         return self.source.card.preprocess.reading.value_range
+
+    def added_to(self, facts: DataFacts) -> DataFacts:
+        """Facts with what a recipe needs to know about the weights."""
+        known = None if self.detector is None else self.detector.config
+        return replace(facts, weights=self.source.card, detector=known)
 
     def facts(self) -> dict[str, str]:
         """Origin of the weights, for the files of the run."""

@@ -209,6 +209,7 @@ def test_a_step_that_a_model_cannot_have_is_listed(folder: Path, lab: Laboratory
 def test_numbers_are_shown_in_the_language_of_people() -> None:
     assert [shown(0.992, ".1%"), shown(1437), shown(-0.25, ".2f")] == ["99.2\u00a0%", "1,437", "\u22120.25"]
     assert shown(1.9e-7, ".1e") == "1.9\u00a0·\u00a010\u207b\u2077" and shown(0.0, ".1e") == "0"
+    assert [shown(-0.001, ".0%"), shown(-0.0, ".2f")] == ["0\u00a0%", "0.00"]
     html = filled(Text("<{x:.1f}> `a` **b**", ""), "en", {"x": 0.25})
     assert html == '&lt;<data value="0.25" data-name="x">0.2</data>&gt; <code>a</code> <strong>b</strong>'
 

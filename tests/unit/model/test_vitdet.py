@@ -18,7 +18,7 @@ from patchword.model.matching import Targets
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.vitdet.decoder import box_encoding
 from patchword.model.vitdet.loss import chosen_cells, losses, varifocal
-from patchword.model.vitdet.model import VitDet
+from patchword.model.vitdet.model import VitDet, ranks
 from patchword.model.vitdet.practice import practice
 
 
@@ -119,6 +119,16 @@ def test_practice_starts_near_its_object() -> None:
     width = torch.where(first, 1 / 12, 1 / 6)
     assert ((made.boxes[..., 0] >= column - 1e-5) & (made.boxes[..., 0] <= column + width + 1e-5))[real].all()
     assert 0.3 < first[real].float().mean() < 0.7
+
+
+def test_the_cells_around_a_likely_one_leave_queries_to_other_objects() -> None:
+    logits = torch.full((1, 20, 2), -5.0)
+    grid = logits[0, :16, 0].view(4, 4)
+    grid[:2, :2] = torch.tensor([[2.0, 1.0], [1.0, 1.5]])  # one object, seen by four cells
+    grid[3, 3] = -1.0  # an unlikely object
+    logits[0, 18, 1] = 0.0  # another on the coarser map
+    order = ranks(logits, [torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 2, 2)])[0].argsort(descending=True)
+    assert order[:4].tolist() == [0, 18, 15, 5]
 
 
 def test_an_object_teaches_a_cell_of_its_own_even_where_it_is_smaller_than_a_cell() -> None:

@@ -23,13 +23,15 @@ from patchword.training.chance import Draws
 from patchword.training.choose import choose
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
+from patchword.training.preview import draw_box_views
 from patchword.training.recipes.facts import DataFacts, ObjectFacts, data_facts
 from patchword.training.sanity import Sanity, explained
 from patchword.training.setup import new_model
 from patchword.training.task import Batch
-from patchword.training.tasks.detect import Detect, boxes_of
+from patchword.training.tasks.detect import Detect
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally
+from patchword.training.tasks.detect_views import boxes_of
 from patchword.training.tasks.make import make_module, make_task
 from patchword.training.tasks.settings import ClassifySettings
 from patchword.training.tune import Head
@@ -66,7 +68,7 @@ def task(dataset: Dataset, settings: TrainSettings) -> Detect:
 def stored(task: Detect, dataset: Dataset, rows: list[int]) -> Batch:
     split = dataset.training
     pixels = [
-        torch.from_numpy(read_pixels(split.source(row), task.stored).transpose(2, 0, 1).copy())
+        torch.from_numpy(read_pixels(split.source(row), task.shown.stored).transpose(2, 0, 1).copy())
         for row in rows
     ]
     images, targets = task.collate(pixels, rows)
@@ -85,7 +87,7 @@ def test_complete_views_have_the_boxes_and_pixels_that_evaluation_sees(
     chosen = choose(dataset, facts, overlay(**{"model.image.size": frame})).settings
     task = make_task(chosen, make_module(chosen, new_model(chosen)), dataset, dataset.training, 1)
     assert isinstance(task, Detect)
-    views = task.plain_views(stored(task, dataset, [0, 1]))
+    views = task.shown.plain_views(stored(task, dataset, [0, 1]))
     seen = torch.stack(
         [torch.from_numpy(read(dataset.training.source(row), chosen.preprocess)) for row in (0, 1)]
     )
@@ -115,7 +117,7 @@ def test_training_views_differ_by_epoch_and_keep_their_objects_inside(task: Dete
 
 
 def test_losses_of_micro_batches_add_up_to_those_of_the_batch(task: Detect, dataset: Dataset) -> None:
-    batch = task.plain_views(stored(task, dataset, [0, 1, 2, 3]))
+    batch = task.shown.plain_views(stored(task, dataset, [0, 1, 2, 3]))
     module = task.module.eval()
     whole = module(batch.images, batch.targets)["boxes"]
     parts = [batch.part(slice(first, first + 2)) for first in (0, 2)]
@@ -124,10 +126,25 @@ def test_losses_of_micro_batches_add_up_to_those_of_the_batch(task: Detect, data
 
 
 def test_an_image_without_objects_teaches_that_there_are_none(task: Detect, dataset: Dataset) -> None:
-    batch = task.plain_views(stored(task, dataset, [0]))
+    batch = task.shown.plain_views(stored(task, dataset, [0]))
     none = batch.targets[0] | {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
     loss = task.module(batch.images, [none])["boxes"]
     assert loss.isfinite() and loss > 0
+
+
+def test_the_preview_shows_two_different_views_of_each_image_with_boxes_where_the_objects_are(
+    dataset: Dataset, settings: TrainSettings
+) -> None:
+    """Cells are darker than what is around them, in the view as in the image."""
+    views = draw_box_views(dataset, settings, 4)
+    assert [view.name for view in views[::2]] == [view.name for view in views[1::2]]
+    assert not np.array_equal(views[0].pixels, views[1].pixels)
+    for view in views:
+        green = view.pixels[..., 1].astype(float)
+        inside = np.zeros(green.shape, bool)
+        for left, top, right, bottom in view.boxes.corners.round().astype(int):
+            inside[top:bottom, left:right] = True
+        assert green[inside].mean() < green[~inside].mean()
 
 
 # The card ----------------------------------------------------------------------------------
@@ -199,9 +216,9 @@ def test_recipes_and_settings_for_classes_are_refused_with_boxes(dataset: Datase
 
 def test_the_memory_beside_the_backbone_is_estimated() -> None:
     for scales in ((2.0, 1.0, 0.5), (1.0,)):
-        config = VitDetConfig(vit=sized("Ti/16", num_classes=0), num_classes=3, scales=scales)
-        with torch.device("meta"):
-            model = VitDet(config)
+        vit = replace(sized("Ti/16", num_classes=0), depth=1)
+        config = VitDetConfig(vit=vit, num_classes=3, scales=scales, num_layers=2)
+        model = VitDet(config)
         real = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("vit."))
         assert memory.weights(config) == pytest.approx(real, rel=0.05)
         wider = replace(config, num_queries=300)
@@ -253,6 +270,27 @@ def test_the_right_answer_scores_one_and_its_parts_can_come_from_several_process
     scores = parts[0].merged([part.state() for part in parts])
     assert scores.values["val_ap"] == pytest.approx(1.0) and not scores.constant
     assert scores.best == "val_ap" and scores.beats(0.5) and not scores.beats(1.0)
+
+
+def test_a_group_of_objects_need_not_be_found(task: Detect, dataset: Dataset) -> None:
+    """The right answer without one object scores 1 if that is a group, and less if it is an object."""
+    whole = boxes_of(dataset.training).image(0)
+    right = right_answer(task, dataset, 0)
+    part = Answering(right.boxes[1:], right.labels[1:])
+    found = []
+    for crowd in (True, False):
+        tally = task.tally()
+        assert isinstance(tally, DetectTally)
+        marked = replace(whole, crowd=np.array([crowd] + [False] * (len(whole) - 1)))
+        batch = Batch(
+            images=torch.zeros(1, 3, 48, 64),
+            targets=[marked],
+            names=("a",),
+            draws=Draws(0, 0, np.zeros(1, np.int64)),
+        )
+        tally.add(part, batch)
+        found.append(tally.merged([tally.state()]).values["val_ap"])
+    assert found[0] == pytest.approx(1.0) and found[1] < 0.999
 
 
 def test_answers_that_do_not_look_at_the_image_are_noticed(task: Detect, dataset: Dataset) -> None:

@@ -132,23 +132,25 @@ def chosen_cells(
         < torch.tensor(targets.counts, device=rows.device)[:, None]
     )
     truth, labels = targets.boxes[rows], targets.labels[rows]
-    corners = to_corners(truth)[:, None]  # [B, 1, M, 4]
-    centres = cells[None, :, None, :2]
-    inside = ((centres > corners[..., :2]) & (centres < corners[..., 2:])).all(-1)  # [B, N, M]
+    corners = to_corners(truth)[:, :, None]  # [B, M, 1, 4]
+    x, y = cells[:, 0], cells[:, 1]
+    inside = (
+        (x > corners[..., 0]) & (x < corners[..., 2]) & (y > corners[..., 1]) & (y < corners[..., 3])
+    )  # [B, M, N]
     # An object smaller than a cell takes the nearest.
-    apart = (centres - truth[:, None, :, :2]).abs().amax(-1)
-    inside = (inside | (apart == apart.amin(1, keepdim=True))) & real[:, None]
-    overlap = iou(*pairs(to_corners(boxes), to_corners(truth)))
-    share = logits.sigmoid().gather(-1, labels[:, None].expand(-1, logits.shape[1], -1))
+    apart = torch.maximum((x - truth[..., :1]).abs(), (y - truth[..., 1:2]).abs())
+    inside = (inside | (apart == apart.amin(2, keepdim=True))) & real[:, :, None]
+    overlap = iou(*pairs(to_corners(truth), to_corners(boxes)))
+    share = logits.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, logits.shape[1])).sigmoid()
     fit = share.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER)
-    best = torch.where(inside, fit + 1e-9, -1.0).topk(min(CELLS, fit.shape[1]), 1).indices
-    chosen = torch.zeros_like(inside).scatter_(1, best, True) & inside
+    best = torch.where(inside, fit + 1e-9, -1.0).topk(min(CELLS, fit.shape[2]), 2).indices
+    chosen = torch.zeros_like(inside).scatter_(2, best, True) & inside
     # A cell belongs to the object that it overlaps most.
-    owner = torch.where(chosen, overlap + 1e-6, -1.0).max(-1)
+    owner = torch.where(chosen, overlap + 1e-6, -1.0).max(1)
     image, cell = (owner.values > 0).nonzero(as_tuple=True)
     place = owner.indices[image, cell]
     target = rows[image, place]
-    fits, overlaps = fit[image, cell, place], overlap[image, cell, place]
+    fits, overlaps = fit[image, place, cell], overlap[image, place, cell]
     # The best cell of each object is taught its overlap, the others in proportion to their fit.
     most_fit = fits.new_zeros(len(targets.labels)).scatter_reduce_(0, target, fits, "amax")
     most = torch.zeros_like(most_fit).scatter_reduce_(0, target, overlaps, "amax")

@@ -9,6 +9,7 @@ Sources: Zhu et al. 2021 (arXiv 2010.04159), two-stage Deformable DETR; Zhao et 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.model.linear import Linear
@@ -26,6 +27,8 @@ from patchword.model.vitdet.windows import encode
 PRIOR = 0.01
 # Side of a proposal at the start, in cells of its map.
 START_CELLS = 2.0
+# What the probability of a cell beside a likelier one is multiplied by.
+BESIDE = 0.1
 
 
 class VitDet(nn.Module):
@@ -79,7 +82,7 @@ class VitDet(nn.Module):
         cell_logits = self.cell_class(proposed)
         cell_boxes = (self.cell_box(proposed).float() + logit(cells)).sigmoid()
         count = min(self.config.num_queries, memory.shape[1])
-        chosen = cell_logits.detach().amax(-1).topk(count, 1).indices
+        chosen = ranks(cell_logits, maps).topk(count, 1).indices
         boxes = cell_boxes.detach().gather(1, chosen[..., None].expand(-1, -1, 4))
         extra = None
         if targets is not None and self.config.practice:
@@ -133,3 +136,20 @@ class VitDet(nn.Module):
             sides = (torch.full_like(x, START_CELLS / width), torch.full_like(x, START_CELLS / height))
             found.append(torch.stack((x, y, *sides), -1).flatten(0, 1))
         return torch.cat(found)
+
+
+@torch.no_grad()
+def ranks(cell_logits: Tensor, maps: list[Tensor]) -> Tensor:
+    """By what the queries are chosen [B, N]: the probability of the likeliest class, reduced where a neighbour has a higher one.
+
+    Several cells of an object learn to propose it. Without this, those of the many or large objects would fill all queries.
+    """
+    shares = cell_logits.float().amax(-1).sigmoid()
+    found = []
+    for part, feature in zip(
+        shares.split_with_sizes([m.shape[-2] * m.shape[-1] for m in maps], 1), maps, strict=True
+    ):
+        grid = part.reshape(-1, *feature.shape[-2:])
+        highest = F.max_pool2d(grid, 3, stride=1, padding=1)
+        found.append(torch.where(grid == highest, grid, BESIDE * grid).flatten(1))
+    return torch.cat(found, 1)

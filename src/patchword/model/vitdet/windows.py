@@ -81,7 +81,7 @@ def split(x: Tensor, cut: Windows) -> Tensor:
 
 def join(x: Tensor, cut: Windows, layout: TokenLayout) -> Tensor:
     """[B · W, n, D] → [B, N, D]"""
-    x = x.unflatten(0, (-1, len(cut.rows)))
+    x = x.view(-1, *cut.rows.shape, x.shape[-1])
     others = x[:, :, : cut.others].mean(1)
     patches = x.flatten(1, 2)[:, cut.places]
     return torch.cat((others[:, : layout.num_prefix], patches, others[:, layout.num_prefix :]), 1)

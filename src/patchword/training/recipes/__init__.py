@@ -21,7 +21,8 @@ from patchword.training.recipes import (
     small_data,
 )
 from patchword.training.recipes.facts import Choice, DataFacts
-from patchword.training.tasks.settings import DetectSettings, MAESettings
+from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.settings import MAESettings
 
 Recipe = Callable[[DataFacts, Overlay], tuple[TrainSettings, list[Choice]]]
 

@@ -43,10 +43,14 @@ LARGE_OBJECTS, SMALL_OBJECTS = 4.0, 2.0
 QUERIES = (100, 200, 300, 600, 900)
 # Queries for each object of the fullest image: without some to spare, few are left for what is hard to see.
 SPARE = 1.5
+# Queries for practice of each object. On a hold-out of BCCD's training images, ViT-S/14 frozen, 300 steps of 4, one seed: AP50 43.5 %
+# instead of 36.6 % without, for a fifth more time.
+PRACTICE = 4
 BATCH, BATCH_LARGE = 8, 4
 EPOCHS, MIN_STEPS, MAX_STEPS = 60, 2_000, 60_000
 RATE, RATE_FROM_WEIGHTS, DECAY = 5e-4, 4e-4, 0.7
 EVALUATIONS = 20
+FEW_BOXES = 30
 # A deviation below this makes strong outliers of weak contrasts.
 LEAST_STD = 0.15
 
@@ -59,7 +63,7 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     shape = _maps(objects, model, facts.detector)
     why += [*shape.why, _found(objects, model)]
     settings = _settings(facts, overlay, model, preprocess, shape)
-    return settings, [*why, _budget(facts, settings), _memory(facts, settings)]
+    return settings, [*why, _budget(facts, settings, overlay), _memory(facts, settings)]
 
 
 def _from_scratch(facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, Preprocess, list[Choice]]:
@@ -161,7 +165,7 @@ def _maps(objects: ObjectFacts, model: ViTConfig, known: VitDetConfig | None) ->
     shown = " and ".join(f"{scale:g}" for scale in scales)
     queries = next((q for q in QUERIES if q >= SPARE * objects.most), QUERIES[-1])
     most = f"up to {plural(objects.most, 'object')} in an image"
-    warning = ()
+    warning: tuple[Choice, ...] = ()
     if objects.most > queries:
         warning = (
             Choice(
@@ -196,13 +200,16 @@ def _found(objects: ObjectFacts, model: ViTConfig) -> Choice:
     return Choice(what=what, why=why)
 
 
-def _budget(facts: DataFacts, settings: TrainSettings) -> Choice:
+def _budget(facts: DataFacts, settings: TrainSettings, overlay: Overlay) -> Choice:
     """Images and steps, and what that usually yields."""
     assert facts.objects is not None
     epochs, batch = settings.schedule.epochs, settings.run.batch_size
     steps = epochs * max(facts.num_images // batch, 1)
     each = facts.objects.count / max(facts.num_classes, 1)
     seen = f"{facts.num_images:,} images x {epochs} epochs = {steps:,} steps of {batch}"
+    minutes = overlay.get("run.max_minutes")
+    if minutes and overlay.get("schedule.epochs") is None:
+        return Choice(what=f"as many epochs as fit into {minutes:g} minutes", why="measured by trial steps")
     return Choice(what=seen, why=_usual(steps, each, from_weights=facts.weights is not None))
 
 
@@ -214,6 +221,8 @@ def _memory(facts: DataFacts, settings: TrainSettings) -> Choice:
 
 def _usual(steps: int, each: float, *, from_weights: bool) -> str:
     boxes = f"{each:,.0f} boxes for each class"
+    if each < FEW_BOXES:
+        return f"{boxes} are few to learn from; some hundred are usual for a useful detector"
     if steps < (300 if from_weights else 1000):
         start = "from weights, 300" if from_weights else "from scratch, 1,000"
         return f"{boxes}; {start} steps or more are usual before boxes fit, so expect little; use --epochs"
@@ -224,8 +233,8 @@ def _usual(steps: int, each: float, *, from_weights: bool) -> str:
 
 def _detector(shape: _Maps, known: VitDetConfig | None) -> VitDetSettings:
     if known is None:
-        return VitDetSettings(scales=shape.scales, num_queries=shape.queries)
-    return replace(VitDetSettings.of(known), num_queries=shape.queries)
+        return VitDetSettings(scales=shape.scales, num_queries=shape.queries, practice=PRACTICE)
+    return replace(VitDetSettings.of(known), num_queries=shape.queries, practice=PRACTICE)
 
 
 def warmup_for(epochs: int) -> float:

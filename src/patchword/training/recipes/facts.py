@@ -1,7 +1,6 @@
 """Inputs of a recipe besides the user's settings (training/overlay.py): facts about the data and initial weights."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,17 +11,14 @@ from patchword.data.dataset import Dataset
 from patchword.data.findings_targets import number_facts
 from patchword.data.targets import MultiLabels, Nothing, Numbers
 from patchword.model.vitdet.config import VitDetConfig
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import (
     ClassifySettings,
-    DetectSettings,
     MAESettings,
     MultiLabelSettings,
     RegressSettings,
     TaskSettings,
 )
-
-if TYPE_CHECKING:
-    from patchword.training.weights import Start
 
 Size = tuple[int, int]
 
@@ -68,13 +64,6 @@ class DataFacts:
     task: TaskSettings = field(default_factory=ClassifySettings)
     objects: ObjectFacts | None = None
     detector: VitDetConfig | None = None
-
-    def begun_from(self, start: "Start | None") -> "DataFacts":
-        """With what a recipe needs to know about the initial weights."""
-        if start is None:
-            return self
-        known = None if start.detector is None else start.detector.config
-        return replace(self, weights=start.source.card, detector=known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Detection: views in which pixels and boxes move together, the losses of a detector, COCO's AP on the held-out images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,17 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.native import fill
-from patchword.data.box_targets import Boxes, ImageBoxes
 from patchword.data.dataset import Split
-from patchword.data.feed import stacked
-from patchword.images.frame import Frame
 from patchword.model.matching import Targets
 from patchword.model.vit import ViT
 from patchword.model.vitdet.found import Found
 from patchword.model.vitdet.loss import losses
 from patchword.model.vitdet.model import VitDet
-from patchword.training.augment.box_views import BoxAugment, BoxViews
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Tally
@@ -27,6 +21,7 @@ from patchword.training.tasks.classify import HeldOut
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally
 from patchword.training.tasks.detect_targets import ImageTargets, objects_of
+from patchword.training.tasks.detect_views import DetectViews, Stored, boxes_of
 
 
 class TrainedVitDet(VitDet):
@@ -55,31 +50,6 @@ def make_detector(settings: TrainSettings, vit: ViT, generator: torch.Generator)
     return TrainedVitDet(config, vit, generator).to(next(vit.parameters()).device)
 
 
-def filled_detector(settings: TrainSettings, tensors: Mapping[str, Tensor], name: str) -> TrainedVitDet:
-    """The detector of the settings in evaluation mode, with the tensors of the file `name`. Raises: CheckpointError."""
-    assert isinstance(settings.task, DetectSettings)
-    with torch.device("meta"):
-        module = TrainedVitDet(settings.task.detector.config(settings.model, settings.task.num_classes))
-    fill(module, tensors, name)
-    return module.eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """The objects of a stored image. corner: (top, left) of the image in it, around which there may be a border.
-
-    boxes: in pixels of the image as it is stored, without border.
-    """
-
-    boxes: ImageBoxes
-    corner: tuple[int, int]
-
-    def cut(self, pixels: Tensor) -> Tensor:
-        """The image [C, h, w] without its border."""
-        (top, left), (height, width) = self.corner, self.boxes.size
-        return pixels[:, top : top + height, left : left + width]
-
-
 class Detect:
     """Detection as a task of the loop.
 
@@ -98,15 +68,8 @@ class Detect:
         assert isinstance(settings.task, DetectSettings)
         self.settings, self.module, self.classes, self.task = settings, module, classes, settings.task
         self.boxes = boxes_of(training)
-        self.stored = settings.stored
+        self.shown = DetectViews(settings, self.boxes)
         self.held_out = HeldOut(settings, evaluation, next(module.parameters()).device, workers)
-        channels = settings.model.image.channels
-        self.mean, self.std = (
-            torch.tensor(np.broadcast_to(v, channels).copy()).float().view(1, channels, 1, 1)
-            for v in (settings.preprocess.mean, settings.preprocess.std)
-        )
-        # A border in the mean colour is 0 after normalisation, in training views as in evaluation.
-        self.augment = BoxAugment(settings.task.augment, settings.view_size, self.mean.flatten().tolist())
 
     def begin(self, epoch: int) -> None:
         """Every epoch is the same."""
@@ -117,46 +80,11 @@ class Detect:
 
     def collate(self, pixels: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, list[Stored]]:
         """images [B, C, h, w] as they are stored, and the objects of each."""
-        return stacked(pixels), [self._stored(row) for row in rows]
-
-    def _stored(self, row: int) -> Stored:
-        one = self.boxes.image(row)
-        plan = self.stored.plan(one.size)
-        # Without the shift: the border is cut off before anything is moved.
-        frame = replace(Frame.of(plan, one.size), left=0, top=0)
-        boxes = replace(
-            one,
-            corners=frame.forward(one.corners),
-            areas=one.areas * frame.scale_x * frame.scale_y,
-            size=plan.resized,
-        )
-        return Stored(boxes=boxes, corner=(max(-plan.top, 0), max(-plan.left, 0)))
+        return self.shown.collate(pixels, rows)
 
     def views(self, batch: Batch) -> Batch:
-        """Images normalised; targets: {"labels", "boxes"} of each image."""
-        images = [one.cut(pixels) for one, pixels in zip(batch.targets, batch.images, strict=True)]
-        return self._normalised(
-            batch, self.augment(images, [one.boxes for one in batch.targets], batch.draws)
-        )
-
-    def plain_views(self, batch: Batch) -> Batch:
-        """The complete images, unchanged but for their size."""
-        images = [one.cut(pixels) for one, pixels in zip(batch.targets, batch.images, strict=True)]
-        return self._normalised(batch, self.augment.plain(images, [one.boxes for one in batch.targets]))
-
-    def _normalised(self, batch: Batch, views: BoxViews) -> Batch:
-        device = views.images.device
-        targets = views.targets()
-        # On the CPU, where it is read.
-        seeds = (batch.draws.stream("practice").uniform(1)[:, 0].double() * 2**31).long()
-        labels, boxes = (part.to(device).split(targets.counts) for part in (targets.labels, targets.boxes))
-        return replace(
-            batch,
-            images=views.images.sub(self.mean.to(device)).div_(self.std.to(device)),
-            targets=[
-                {"labels": a, "boxes": b, "seed": c} for a, b, c in zip(labels, boxes, seeds, strict=True)
-            ],
-        )
+        """Images normalised; targets: as `detect_targets.ImageTargets`."""
+        return self.shown.views(batch)
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
         """The objects, over which the losses are averaged."""
@@ -182,8 +110,3 @@ class Detect:
 
     def shipped(self, module: torch.nn.Module) -> Mapping[str, Tensor]:
         return module.state_dict()
-
-
-def boxes_of(split: Split) -> Boxes:
-    assert isinstance(split.targets, Boxes)
-    return split.targets

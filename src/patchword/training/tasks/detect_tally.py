@@ -67,11 +67,13 @@ class DetectTally:
                 # The loop stops a run whose loss is not finite.
                 self.loss, scores, labels, corners = np.nan, scores[:0], labels[:0], corners[:0]
             placed = self._frame(one).shares_to_pixels(corners)
+            # As in prediction: a box beside the image, or without area, is none.
+            real = (placed[:, 2:] > placed[:, :2]).all(axis=1)
             self.images.append(
                 Scored(
                     number=number,
                     true=truths(one.corners, one.labels, areas=one.areas, crowd=one.crowd),
-                    found=detections(placed, labels.astype(np.int64), scores),
+                    found=detections(placed[real], labels[real].astype(np.int64), scores[real]),
                     surest=np.column_stack([scores, corners])[:COMPARED],
                 )
             )

@@ -13,13 +13,13 @@ from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.detect import Detect, TrainedVitDet, make_detector
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.distill import Distill, Student, load_teacher
 from patchword.training.tasks.mae import Pretrain
 from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
 from patchword.training.tasks.regress import Regress, Regressor
 from patchword.training.tasks.settings import (
     ClassifySettings,
-    DetectSettings,
     MAESettings,
     MultiLabelSettings,
     RegressSettings,
