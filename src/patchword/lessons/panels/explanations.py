@@ -5,7 +5,7 @@ import torch
 from patchword.explaining.faithfulness import BASELINES, CENTRE, RANDOM, Curves, curves_of
 from patchword.explaining.methods.table import METHODS, maps_by_name
 from patchword.explaining.settings import ScoreSettings
-from patchword.lessons.panel import Check, Figure, Gallery, Lesson, Panel, Step, Table, Tile
+from patchword.lessons.panel import Check, Figure, Gallery, Lesson, Panel, Row, Step, Table, Tile
 from patchword.lessons.panels.common import need_answers, need_grid, shape
 from patchword.lessons.subject import Subject
 from patchword.lessons.words import Text, same
@@ -121,7 +121,7 @@ def _gallery(subject: Subject, methods: list[str], top: torch.Tensor) -> Figure:
 
 def _table(found: dict[str, Curves], methods: list[str]) -> Figure:
     names = {RANDOM: Text("random order", "随机顺序"), CENTRE: Text("centre first", "从中心开始")}
-    rows = []
+    rows: list[Row] = []
     for name in [*methods, *BASELINES]:
         one = found[name]
         aware = (

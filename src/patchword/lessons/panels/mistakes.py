@@ -6,7 +6,7 @@ from functools import partial
 from patchword.diagnosis.findings import Diagnosis, Finding
 from patchword.diagnosis.run import diagnose_model
 from patchword.lessons.laboratory import Scans, train_classifier
-from patchword.lessons.panel import Check, Curve, Figure, Lesson, Panel, Plot, Step, Table
+from patchword.lessons.panel import Check, Curve, Figure, Lesson, Panel, Plot, Row, Step, Table
 from patchword.lessons.student import MISTAKES, Mistake, StudentViT
 from patchword.lessons.subject import Subject
 from patchword.lessons.words import Text, literal
@@ -106,7 +106,7 @@ def _serious(diagnosis: Diagnosis) -> list[Finding]:
 
 
 def _losses(curves: Mapping[Mistake, list[float]]) -> Figure:
-    shown = ("none", "positions", "residual", "softmax", "batch")
+    shown: tuple[Mistake, ...] = ("none", "positions", "residual", "softmax", "batch")
 
     def points(values: list[float]) -> list[tuple[float, float]]:
         starts = range(0, len(values) - MEAN + 1, MEAN)
@@ -123,7 +123,7 @@ def _losses(curves: Mapping[Mistake, list[float]]) -> Figure:
 
 
 def _table(found: Mapping[Mistake, Diagnosis], numbers: Mapping[str, float]) -> Figure:
-    rows = []
+    rows: list[Row] = []
     for mistake, diagnosis in found.items():
         serious = _serious(diagnosis)
         said = literal(f"{serious[0].module}: {serious[0].title}") if serious else Text("nothing", "没有发现")
