@@ -43,6 +43,7 @@ _SIZES = (
 _BATCH = 5
 _BATCHES = (2, 1, 4, 8, 10, 16, 32, 64, 3, 6, 12, 20, 100, 128, 50, 256)
 _PIXELS = 2**22
+_INSTEAD = "images"
 
 
 class NoInput(UserError):
@@ -56,7 +57,7 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
     Raises: NoInput.
     """
     # Kept: the first failure with the most likely image tells more than the last one with an unlikely one.
-    reason = ""
+    reason, rows_instead = "", ""
     sizes = [size] if size else list(dict.fromkeys(_likely_sizes(module)))
     depths = [channels] if channels else list(dict.fromkeys(_likely_channels(module)))
     for batch in (_BATCH, *dict.fromkeys((*_rows(module), *_BATCHES))):
@@ -67,9 +68,13 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
             why = _fails(module, (batch, depth, rows, columns))
             if not why:
                 return (rows, columns), depth, batch
-            reason = (
-                reason
-                or f"{columns} x {rows} pixels, {depth} {'channel' if depth == 1 else 'channels'}: {why}"
+            rows_instead = rows_instead or (why if why.endswith(_INSTEAD) else "")
+            count = "1 channel" if depth == 1 else f"{depth} channels"
+            reason = reason or f"{columns} x {rows} pixels, {count}: {why}"
+        if rows_instead:
+            raise NoInput(
+                f"the model {rows_instead}",
+                "the first axis is the batch: read x[:, 0], not x[0], and average over dim=1",
             )
     raise NoInput(
         f"no image runs through the model ({reason})",
@@ -86,7 +91,7 @@ def _fails(module: nn.Module, shape: tuple[int, ...]) -> str:
             for part, _ in was:
                 part.train(False)
             logits = logits_of(module(images))
-        return "" if len(logits) == shape[0] else f"returns {len(logits)} rows for {shape[0]} images"
+        return "" if len(logits) == shape[0] else f"returns {len(logits)} rows for {shape[0]} {_INSTEAD}"
     except NoLogits as error:
         if shape[0] > 1:  # of one image, squeeze() may have removed the batch
             raise NoInput(
