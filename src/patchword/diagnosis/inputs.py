@@ -57,7 +57,7 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
     Raises: NoInput.
     """
     # Kept: the first failure with the most likely image tells more than the last one with an unlikely one.
-    reason, rows_instead = "", ""
+    reason = ""
     sizes = [size] if size else list(dict.fromkeys(_likely_sizes(module)))
     depths = [channels] if channels else list(dict.fromkeys(_likely_channels(module)))
     for batch in (_BATCH, *dict.fromkeys((*_rows(module), *_BATCHES))):
@@ -68,14 +68,13 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
             why = _fails(module, (batch, depth, rows, columns))
             if not why:
                 return (rows, columns), depth, batch
-            rows_instead = rows_instead or (why if why.endswith(_INSTEAD) else "")
+            if why.endswith(_INSTEAD):
+                raise NoInput(
+                    f"the model {why}",
+                    "the first axis is the batch: read x[:, 0], not x[0], and average over dim=1",
+                )
             count = "1 channel" if depth == 1 else f"{depth} channels"
             reason = reason or f"{columns} x {rows} pixels, {count}: {why}"
-        if rows_instead:
-            raise NoInput(
-                f"the model {rows_instead}",
-                "the first axis is the batch: read x[:, 0], not x[0], and average over dim=1",
-            )
     raise NoInput(
         f"no image runs through the model ({reason})",
         "pass --image-size and --channels; the model must take images [batch, channels, rows, columns] and return "
