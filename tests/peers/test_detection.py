@@ -161,8 +161,9 @@ def test_yolos_answers_as_transformers_and_the_other_way_round(middle: bool, tmp
 
 @torch.no_grad()
 def test_transformers_reads_a_published_sized_detr_that_patchword_wrote(tmp_path: Path) -> None:
-    from patchword.checkpoints.detection.layout import DetectionClass, DetectorCard, capped
+    from patchword.checkpoints.detection.layout import capped
     from patchword.checkpoints.detection.write import detector_layout, write_detector
+    from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
     from patchword.model.detr.config import DetrConfig as OurConfig
     from patchword.model.detr.model import DETR
 

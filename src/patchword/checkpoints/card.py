@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from patchword.settings import from_plain, to_json, to_plain
 
 # Incremented when older code can no longer read new files; older files always stay readable.
 CARD_VERSION = 4
+# Of files whose card is a detector's (`detector_card.py`).
+DETECTOR_VERSION = 5
 _WITHOUT_DECODER_OR_THRESHOLDS = 3
 _WITHOUT_TASK = 2
 _WITHOUT_TEMPERATURE = 1
@@ -108,9 +110,9 @@ class ModelCard:
             )
 
 
-def broken_notes(card: ModelCard) -> tuple[str, ...]:
+def broken_notes(provenance: Provenance) -> tuple[str, ...]:
     """A warning for weights from a run that diverged; empty for others."""
-    why = card.provenance.facts.get(BROKEN)
+    why = provenance.facts.get(BROKEN)
     return (f"these weights are from a training run that diverged: {why}",) if why else ()
 
 
@@ -190,14 +192,14 @@ def card_from_json(text: str, name: str) -> ModelCard:
 
     Raises: CheckpointError if the text is not a card, is from a newer patchword, or contradicts itself.
     """
-    plain = _parse(text, name)
+    plain = parse_card(text, name, ("config", "preprocess"), _PARTS)
     try:
         return ModelCard(
             config=from_plain(ViTConfig, plain["config"], "its config"),
             preprocess=from_plain(Preprocess, plain["preprocess"], "its preprocess"),
             classes=_names(plain, "classes", name),
             untrained=_names(plain, "untrained", name),
-            provenance=_provenance(plain.get("provenance", {})),
+            provenance=provenance_of(plain.get("provenance", {})),
             temperature=plain.get("temperature"),
             task=plain.get("task", "single"),
             mean=tuple(plain.get("mean", ())),
@@ -214,7 +216,11 @@ def card_from_json(text: str, name: str) -> ModelCard:
         raise CheckpointError(f"{name}: {error.message}", error.fix) from error
 
 
-def _parse(text: str, name: str) -> dict[str, Any]:
+def parse_card(text: str, name: str, needed: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+    """The parts of a card. needed: those that are tables and must be there. known: the others.
+
+    Raises: CheckpointError, also for a detector's card where a model's is read, and the other way round.
+    """
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -225,13 +231,23 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     version = plain.get("version")
     if not isinstance(version, int):
         raise CheckpointError(f"{name}: its card has no version", "download the file again")
-    if version > CARD_VERSION:
+    newest = max(CARD_VERSION, DETECTOR_VERSION)
+    if version > newest:
         raise CheckpointError(
-            f"{name}: its card has version {version}, but this patchword reads up to {CARD_VERSION}",
+            f"{name}: its card has version {version}, but this patchword reads up to {newest}",
             "update patchword",
         )
-    missing = [part for part in ("config", "preprocess") if not isinstance(plain.get(part), dict)]
-    unknown = [part for part in plain if part not in _PARTS]
+    is_detector, wants_detector = "detector" in plain, "detector" in needed
+    if is_detector and not wants_detector:
+        raise CheckpointError(
+            f"{name}: it is a detector, which has no classes of whole images", "read it with load_detector"
+        )
+    if wants_detector and not is_detector:
+        raise CheckpointError(
+            f"{name}: a patchword file without boxes", "give a detector's file; load(PATH) reads this one"
+        )
+    missing = [part for part in needed if not isinstance(plain.get(part), dict)]
+    unknown = [part for part in plain if part not in ("version", *needed, *known)]
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown parts: {', '.join(unknown)}"
         raise CheckpointError(f"{name}: its card {what}", "download the file again, or update patchword")
@@ -249,7 +265,7 @@ def _names(plain: Mapping[str, Any], part: str, name: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _provenance(plain: Any) -> Provenance:
+def provenance_of(plain: Any) -> Provenance:
     """Unknown entries become facts: provenance must never prevent a file from loading."""
     if not isinstance(plain, dict):
         return Provenance()

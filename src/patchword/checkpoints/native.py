@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 
 from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json, card_to_json
 from patchword.checkpoints.containers.write import write_safetensors
+from patchword.checkpoints.detector_card import (
+    DetectorCard,
+    detector_card_from_json,
+    detector_card_to_json,
+    is_detector_card,
+)
 from patchword.checkpoints.header import Header, read_header
 from patchword.errors import (
     CheckpointError,
@@ -35,13 +41,14 @@ def check_suffix(path: str | Path) -> None:
         )
 
 
-def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCard) -> None:
+def write_model(path: str | Path, tensors: Mapping[str, "Tensor"], card: ModelCard | DetectorCard) -> None:
     """Write the weights file atomically: an older one stays until the new one is safe on disk.
 
     Raises: OutputError if there is no space or no permission.
     """
     # Other readers check "format": "pt" before they treat the tensors as torch's.
-    write_safetensors(Path(path), tensors, {"format": "pt", CARD_KEY: card_to_json(card)})
+    text = detector_card_to_json(card) if isinstance(card, DetectorCard) else card_to_json(card)
+    write_safetensors(Path(path), tensors, {"format": "pt", CARD_KEY: text})
 
 
 def is_native(path: Path) -> bool:
@@ -54,23 +61,44 @@ def is_native(path: Path) -> bool:
         return False
 
 
+def is_native_detector(path: Path) -> bool:
+    """Whether a file is our own and holds a detector."""
+    return is_native(path) and is_detector_card(read_header(path).metadata[CARD_KEY])
+
+
 def read_card(path: str | Path) -> ModelCard:
     """Read the card of a weights file from its header; this loads neither torch nor a tensor.
 
     Raises: CheckpointError that states what the file is instead, or what is wrong with it.
     """
-    return _card_of(Path(path), read_header(Path(path)))
+    path = Path(path)
+    return card_from_json(_card_text(path, read_header(path)), str(path))
+
+
+def read_detector_card(path: str | Path) -> DetectorCard:
+    """As `read_card`, of a detector."""
+    path = Path(path)
+    return detector_card_from_json(_card_text(path, read_header(path)), str(path))
 
 
 def read_model(path: str | Path) -> tuple[ModelCard, dict[str, "Tensor"]]:
     """Read the card and map the tensors from the file: bytes are read when they are used."""
+    path = Path(path)
+    return read_card(path), _tensors(path)
+
+
+def read_detector(path: str | Path) -> tuple[DetectorCard, dict[str, "Tensor"]]:
+    """As `read_model`, of a detector."""
+    path = Path(path)
+    return read_detector_card(path), _tensors(path)
+
+
+def _tensors(path: Path) -> dict[str, "Tensor"]:
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    card = _card_of(path, read_header(path))
     try:
         with safe_open(path, framework="pt") as file:
-            return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: {error}", "download the file again") from error
 
@@ -106,7 +134,7 @@ def _list(keys: list[str]) -> str:
     return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
 
 
-def _card_of(path: Path, header: Header) -> ModelCard:
+def _card_text(path: Path, header: Header) -> str:
     if CARD_KEY not in header.metadata:
         by = header.metadata.get("format", "")
         raise UnknownLayout(
@@ -114,4 +142,4 @@ def _card_of(path: Path, header: Header) -> ModelCard:
             f"({plural(len(header.tensors), 'tensor')}{by and f', format {by!r}'}); it has no patchword card",
             "give a file that patchword wrote",
         )
-    return card_from_json(header.metadata[CARD_KEY], str(path))
+    return header.metadata[CARD_KEY]

@@ -17,12 +17,12 @@ from patchword.inference.evaluate import (
     NOT_RECORDED,
     Evaluation,
     EvaluationRequest,
-    Overlap,
     evaluate,
     without_trained,
 )
 from patchword.inference.model import Model
 from patchword.inference.outputs import in_units, sigmoid
+from patchword.inference.overlap import Overlap
 from patchword.inference.sources import choose_split
 from patchword.inference.target_scores import TargetScores, scores_of_classes, scores_of_numbers
 
@@ -90,7 +90,7 @@ def _score(model: Model, dataset: Dataset, request: EvaluationRequest) -> Target
             "fix the images, or choose another split",
         )
     scores = _scores(model, outputs, split.image_targets.rows(rows))
-    notes = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    notes = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     if overlap is None and model.provenance.data_hash and split.name in ("all", "train"):
         notes.append(NOT_RECORDED)
     return TargetEvaluation(

@@ -64,7 +64,7 @@ def read_native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, T
     card, facts = with_options(card, options, str(found.path))
     from patchword.model.cost import cost
 
-    notes = broken_notes(card)
+    notes = broken_notes(card.provenance)
     report = LoadReport(
         path=found.path,
         why=f"{found.path.name}, the last weights of a run that diverged"

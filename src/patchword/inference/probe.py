@@ -18,13 +18,13 @@ from patchword.inference.engine import Output
 from patchword.inference.evaluate import (
     Evaluation,
     EvaluationRequest,
-    Overlap,
     Tally,
     not_held_out,
     refuse_unassigned,
     without_trained,
 )
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.fit import ProbeReport, require_classes
@@ -190,7 +190,7 @@ def scored_probe(
     for index, row in zip(indices, logits, strict=True):
         tally.add(Output(index=index, name=split.names[index], values=row))
     found = tally.evaluation(dataset.path, str(model.report.path))
-    said = [*broken_notes(model.card), *(problem.message for problem in dataset.problems)]
+    said = [*broken_notes(model.card.provenance), *(problem.message for problem in dataset.problems)]
     said += [*not_held_out(dataset, split), *notes, *_unlearned(setup, indices, fitted_labels)]
     return replace(
         found,

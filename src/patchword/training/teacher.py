@@ -145,7 +145,7 @@ def with_teacher(chosen: Chosen, teaching: Teaching) -> Chosen:
                 why="those of the data",
             )
         )
-    choices += [Choice(what="warning: the teacher", why=note) for note in broken_notes(card)]
+    choices += [Choice(what="warning: the teacher", why=note) for note in broken_notes(card.provenance)]
     return replace(
         chosen,
         settings=replace(settings, task=replace(task, distill=distill)),

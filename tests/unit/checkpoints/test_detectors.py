@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 import patchword
-from patchword.checkpoints.detection.layout import DetectionClass, DetectorCard, DetectorOptions, capped
+from patchword.checkpoints.detection.layout import DetectorOptions, capped
 from patchword.checkpoints.detection.read import open_detector, read_detector_tensors
 from patchword.checkpoints.detection.write import detector_layout, write_detector
+from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layouts.transformers_config import JsonConfig
 from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchword.checkpoints.card import CARD_VERSION, ModelCard, Provenance, card_from_json, card_to_json
+from patchword.checkpoints.card import DETECTOR_VERSION, ModelCard, Provenance, card_from_json, card_to_json
 from patchword.checkpoints.native import fill, read_card, read_model, write_model
 from patchword.errors import CheckpointError, KeyMismatch, OutputError, ShapeMismatch, UnknownLayout
 from patchword.images.preprocess import Preprocess
@@ -183,7 +183,7 @@ def rewrite_card(path: Path, change: object) -> None:
     ("change", "words"),
     [
         (lambda c: c.update(version=99), "version 99"),
-        (lambda c: c.update(version=CARD_VERSION + 1), f"version {CARD_VERSION + 1}"),
+        (lambda c: c.update(version=DETECTOR_VERSION + 1), f"version {DETECTOR_VERSION + 1}"),
         (lambda c: c.pop("version"), "no version"),
         (lambda c: c.pop("config"), "lacks config"),
         (lambda c: c.update(novelty=1), "unknown parts: novelty"),

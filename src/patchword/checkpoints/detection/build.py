@@ -4,17 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Union
 
-from patchword.checkpoints.detection.layout import DetectorConfig
+from patchword.checkpoints.detector_card import DetectorConfig
 from patchword.model.base import Shapes
 from patchword.model.detr.config import DetrConfig
+from patchword.model.vitdet.config import VitDetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from patchword.model.detr.model import DETR
+    from patchword.model.vitdet.model import VitDet
     from patchword.model.yolos import YOLOS
 
-DetectorModel = Union["DETR", "YOLOS"]
+DetectorModel = Union["DETR", "YOLOS", "VitDet"]
 
 
 def on_meta(config: DetectorConfig) -> DetectorModel:
@@ -26,6 +28,10 @@ def on_meta(config: DetectorConfig) -> DetectorModel:
             from patchword.model.detr.model import DETR
 
             return DETR(config)
+        if isinstance(config, VitDetConfig):
+            from patchword.model.vitdet.model import VitDet
+
+            return VitDet(config)
         from patchword.model.yolos import YOLOS
 
         return YOLOS(config)

@@ -6,14 +6,13 @@ from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.detection.layout import (
-    DetectorCard,
-    DetectorConfig,
     DetectorDescription,
     DetectorLayout,
     capped,
     require_fitting,
 )
 from patchword.checkpoints.detection.trunk import PLAIN, trunk_config, trunk_rows
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts, Inferred
 from patchword.checkpoints.layout import Container
 from patchword.checkpoints.rows import Row

@@ -1,34 +1,20 @@
-"""The base class of detectors' layouts, and the card and the options of a detector's file."""
+"""The base class of detectors' layouts, and the options of a detector's file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from patchword.checkpoints.card import Provenance
 from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts, Options, Size
 from patchword.checkpoints.layout import Container, Ignored
 from patchword.checkpoints.rows import Row
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, SettingsError
 from patchword.images.geometry import Capped
 from patchword.images.preprocess import Preprocess, Resample
-from patchword.model.detr.config import DetrConfig
-from patchword.model.yolos_config import YolosConfig
-
-DetectorConfig = DetrConfig | YolosConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class DetectionClass(NamedTuple):
-    """What one output of the class head stands for.
-
-    id: the category's number in the data that the model was trained on. name: "" if no file states it.
-    """
-
-    id: int
-    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +29,25 @@ class DetectorOptions(Options):
     mid_image_size: Size | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectorCard:
-    """Everything a detector needs besides its tensors. classes: one for each output but "no object"."""
+def with_detector_facts(options: Options) -> DetectorOptions:
+    """The options of a model that turned out to be a detector."""
+    if isinstance(options, DetectorOptions):
+        return options
+    return DetectorOptions(**{f.name: getattr(options, f.name) for f in fields(options)})
 
-    config: DetectorConfig
-    preprocess: Preprocess
-    classes: tuple[DetectionClass, ...]
-    provenance: Provenance = field(default_factory=Provenance)
 
-    def __post_init__(self) -> None:
-        if len(self.classes) != self.config.num_classes:
-            raise CheckpointError(
-                f"the detector has {self.config.num_classes} classes, but {len(self.classes)} are listed",
-                "list every class once, in the order of the head",
+def without_detector_facts(options: Options) -> Options:
+    """The options of a model that is no detector. Raises: SettingsError for one that only a detector has."""
+    if not isinstance(options, DetectorOptions):
+        return options
+    plain = Options(**{f.name: getattr(options, f.name) for f in fields(Options)})
+    for name in (f.name for f in fields(options) if not hasattr(plain, f.name)):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{option} applies to detectors only, and this model is none", f"remove {option}"
             )
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)

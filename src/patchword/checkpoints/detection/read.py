@@ -11,9 +11,6 @@ from patchword.checkpoints.checkpoint import Checkpoint, unwrap
 from patchword.checkpoints.detection.build import on_meta, parameters_of, shapes_of
 from patchword.checkpoints.detection.detr import OriginalDETR
 from patchword.checkpoints.detection.layout import (
-    DetectionClass,
-    DetectorCard,
-    DetectorConfig,
     DetectorDescription,
     DetectorLayout,
     DetectorOptions,
@@ -22,6 +19,7 @@ from patchword.checkpoints.detection.layout import (
 from patchword.checkpoints.detection.transformers_detr import TransformersDETR
 from patchword.checkpoints.detection.transformers_yolos import TransformersYOLOS
 from patchword.checkpoints.detection.yolos import OriginalYOLOS
+from patchword.checkpoints.detector_card import DetectionClass, DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import OPTION, Facts, flag_of
 from patchword.checkpoints.layout import Rule
 from patchword.checkpoints.own import cut
@@ -35,6 +33,7 @@ from patchword.checkpoints.stored import Stored, open_stored
 from patchword.errors import CheckpointError, SettingsError, UnknownLayout, plural
 from patchword.model.base import Shapes
 from patchword.model.detr.config import DetrConfig
+from patchword.model.vitdet.config import VitDetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +71,7 @@ def open_detector(path: Path, options: DetectorOptions | None = None, source: st
 
 def resolve_detector(stored: Stored, options: DetectorOptions, source: str = "") -> OpenedDetector:
     """As `open_detector`, for a file that is already listed."""
-    checkpoint = _without_masks(cut(unwrap(stored), options.below, options.drop))
+    checkpoint = without_masks(cut(unwrap(stored), options.below, options.drop))
     layout, evidence = recognised_detector(checkpoint)
     release = release_for(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
@@ -146,7 +145,7 @@ def detector_rules(
     depth = (
         max(config.encoder_depth, config.decoder_depth)
         if isinstance(config, DetrConfig)
-        else config.backbone.depth
+        else (config.vit if isinstance(config, VitDetConfig) else config.backbone).depth
     )
     return list(rules_of(layout.rows(config, spelling), there, depth))
 
@@ -160,7 +159,7 @@ def read_detector_tensors(opened: OpenedDetector) -> dict[str, "Tensor"]:
     return found
 
 
-def _without_masks(checkpoint: Checkpoint) -> Checkpoint:
+def without_masks(checkpoint: Checkpoint) -> Checkpoint:
     """The detector below `detr.`, if the file also has a segmentation head."""
     heads = tuple(name for name in checkpoint.tensors if _MASKS.fullmatch(name))
     inside = {

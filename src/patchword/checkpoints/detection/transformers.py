@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.detection.layout import DetectorCard
+from patchword.checkpoints.detector_card import DetectorCard
 from patchword.checkpoints.layouts.transformers_config import CONFIG, JsonConfig, written
 from patchword.checkpoints.layouts.transformers_preprocess import (
     FILE,

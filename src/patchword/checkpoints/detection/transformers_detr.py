@@ -5,13 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.detection.layout import (
-    DetectorCard,
-    DetectorConfig,
-    DetectorDescription,
-    DetectorLayout,
-    require_fitting,
-)
+from patchword.checkpoints.detection.layout import DetectorDescription, DetectorLayout, require_fitting
 from patchword.checkpoints.detection.transformers import (
     BOX_ROWS,
     files_of,
@@ -20,6 +14,7 @@ from patchword.checkpoints.detection.transformers import (
     usual_preprocess,
 )
 from patchword.checkpoints.detection.trunk import PLAIN, TRANSFORMERS, TrunkNames, trunk_config, trunk_rows
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts.transformers_config import CONFIG, JsonConfig, config_of
 from patchword.checkpoints.rows import Row, queries_keys_values

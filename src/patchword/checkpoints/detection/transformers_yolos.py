@@ -4,13 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.detection.layout import (
-    DetectorCard,
-    DetectorConfig,
-    DetectorDescription,
-    DetectorLayout,
-    require_fitting,
-)
+from patchword.checkpoints.detection.layout import DetectorDescription, DetectorLayout, require_fitting
 from patchword.checkpoints.detection.transformers import (
     BOX_ROWS,
     files_of,
@@ -25,6 +19,7 @@ from patchword.checkpoints.detection.yolos_backbone import (
     mid_table,
     refuse_backbone,
 )
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts.transformers_config import (
     ACTIVATIONS,

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.compare import differences, explicit
 from patchword.checkpoints.compare_preprocess import preparations
 from patchword.checkpoints.containers.write import write_safetensors, write_torch
-from patchword.checkpoints.detection.layout import (
-    DetectorCard,
-    DetectorConfig,
-    DetectorLayout,
-    DetectorOptions,
-)
+from patchword.checkpoints.detection.layout import DetectorLayout, DetectorOptions
 from patchword.checkpoints.detection.read import LAYOUTS, OpenedDetector, detector_rules, open_detector
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.write import refuse_taken, remove
 from patchword.errors import CheckpointError, OutputError, near_text
 from patchword.model.yolos_config import YolosConfig

@@ -6,8 +6,6 @@ from typing import Any
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.detection.detr import BOX_ROWS
 from patchword.checkpoints.detection.layout import (
-    DetectorCard,
-    DetectorConfig,
     DetectorDescription,
     DetectorLayout,
     capped,
@@ -19,6 +17,7 @@ from patchword.checkpoints.detection.yolos_backbone import (
     mid_table,
     refuse_backbone,
 )
+from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts, Inferred, Size, by_width
 from patchword.checkpoints.layout import Container
 from patchword.checkpoints.ops import Op, Reshaped, Shape
