@@ -83,11 +83,12 @@ def compared_line(case: Case) -> str:
         choice = _Choice()
         agree, place = _rank(case, parts, choice)
         while place:
-            ranked = [(_tried(case, parts, other), other) for other in _others(choice)]
-            (more, next_place), better = max(ranked, key=lambda r: r[0][0])
-            if more <= agree:
+            # The first choice that agrees in more layers: likely ones come first, and each builds a model.
+            tries = ((_tried(case, parts, other), other) for other in _others(choice))
+            better = next(((found, other) for found, other in tries if found[0] > agree), None)
+            if better is None:
                 break
-            agree, place, choice = more, next_place, better
+            (agree, place), choice = better
     except (_NotPlain, SettingsError):
         return ""
     words = "; ".join(_words(choice, separate=separate))
