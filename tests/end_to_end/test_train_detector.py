@@ -35,7 +35,8 @@ def test_a_run_writes_scores_weights_and_a_report_of_boxes(run: Path) -> None:
     page = (run / "report.html").read_text()
     for expected in ("Average precision by epoch", "Detected boxes", "Worst images", "AP50"):
         assert expected in page, expected
-    assert "top-1" not in page
+    assert "top-1" not in page and "one per class" not in page
+    assert "refines the best 30 in 2 layers" in page
     assert "<dd>detect</dd>" in page or "detect" in page[page.index('id="provenance"') :], (
         "the origin of the weights"
     )

@@ -99,6 +99,7 @@ def page(run: RunFiles) -> dict[str, Any]:
     targets = run.evaluation if kind and not pixels and not boxes else None
     evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not kind else None
     per_class = sections.per_class(run, evaluation)
+    detector = (run.config.get("task") or {}).get("detector")
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
         "run": run,
@@ -133,7 +134,8 @@ def page(run: RunFiles) -> dict[str, Any]:
         "splits": sections.splits(run.data),
         "most_failures": MAX_FAILURES,
         "scores_file": "evaluation.json",
-        "model": _model(run, len(classes)),
+        "model": _model(run, 0 if detector else len(classes)),
+        "detector": detector,
         "provenance": sections.provenance(run),
         "tables": sections.settings_tables(run.settings),
         "quoted": {

@@ -99,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
+    facts = _begun_from(data_facts(report), start)
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -133,7 +133,7 @@ def prepare_again(request: TrainRequest, first: Prepared) -> Prepared:
     overlay = request.overlay
     start = read_weights(request, overlay.get("run.weights") or "")
     teaching = asked_teacher(overlay, first.dataset.classes, offline=request.offline)
-    facts = data_facts(first.report).begun_from(start)
+    facts = _begun_from(data_facts(first.report), start)
     device = overlay.get("run.device") or RunSettings().device
     chosen = _chosen(first.dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(first.dataset.training))
@@ -150,6 +150,10 @@ def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
             f"--sanity overfits a detector, but {dataset.path} has no boxes",
             "remove it, or give data with boxes",
         )
+
+
+def _begun_from(facts: "DataFacts", start: "Start | None") -> "DataFacts":
+    return facts if start is None else start.added_to(facts)
 
 
 def wanted_folder(request: TrainRequest) -> str:
@@ -224,7 +228,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         task=task_of(dataset),
         objects=object_facts(dataset),
     )
-    facts = known if start is None else start.added_to(known)
+    facts = _begun_from(known, start)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:

@@ -53,8 +53,8 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
     ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
-    ("learn", (pw.learn,), {}, {"output"}),
     ("diagnose", (pw.diagnose,), {}, set()),
+    ("learn", (pw.learn,), {}, {"output"}),
 ]
 
 
