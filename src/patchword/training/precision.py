@@ -30,12 +30,14 @@ def choose_precision(
         return "float16", "the GPU does not support bfloat16; the loss is scaled"
     if device.type != "cpu":
         return "float32", "default on this device"
+    if settings.model is None:
+        return "float32", "convolutions gain little from bfloat16 on a CPU"
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "float32", "this CPU has no fast bfloat16"
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
-    images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.model).flops)))
-    shape = (images_per_step, settings.model.image.channels, *settings.view_size)
+    images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.vit).flops)))
+    shape = (images_per_step, settings.vit.image.channels, *settings.view_size)
     images = torch.randn(shape, generator=generator)
     state = torch.get_rng_state()
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
@@ -56,7 +58,9 @@ def choose_compile(settings: TrainSettings, num_images: int, device: torch.devic
     """Return "always" or "never", and the reason."""
     if device.type != "cuda":
         return "never", "on this device it takes longer than it saves"
-    each = cost(settings.model).flops * share_of_a_pass(settings)
+    if settings.model is None:
+        return "never", "views have different sizes, and each would be compiled"
+    each = cost(settings.vit).flops * share_of_a_pass(settings)
     work = 3 * each * num_images * settings.schedule.epochs
     if work / GPU_FLOPS > REPAID_S:
         return "always", "the run is long enough to repay it"
