@@ -98,6 +98,9 @@ def read_detr(name: str, found: Found, options: Options) -> DetrStart | None:
         return _read_own(name, found, options) if is_native_detector(found.path) else None
     try:
         checkpoint = without_masks(cut(unwrap(open_stored(found.path)), options.below, options.drop))
+    except CheckpointError:
+        return None  # read as a ViT, which says what is wrong
+    try:
         recognised_detector(checkpoint)
     except UnknownLayout:
         return _read_trunk(name, found, checkpoint) if is_resnet(checkpoint) else None

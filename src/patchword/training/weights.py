@@ -92,7 +92,7 @@ def read_start(
     overlay: the user's settings. If no file contains a size of the old model, the specified new size is used.
     Raises: CheckpointError.
     """
-    released = not Path(name).exists() and is_detector_release(name)
+    released = not Path(name).expanduser().exists() and is_detector_release(name)
     found = find_weights(name, offline=offline, detector=bool(released))
     options, overlay, notes = options or Options(), overlay or Overlay(), []
     if (detr := read_detr(name, found, options)) is not None:
