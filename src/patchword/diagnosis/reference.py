@@ -217,7 +217,8 @@ def _ours(case: Case, parts: _Parts, choice: _Choice) -> ViT:
             pool=ClassPool() if reads_class else MeanPool(over="all"),
         ),
     )
-    model = ViT(config).to(case.dtype).eval()
+    with torch.device("meta"):  # draws nothing, neither time nor random numbers
+        model = ViT(config)
     state = _state(case, parts, choice, table, token, side)
     if config.head.norm == "pooled":
         state = {
@@ -226,8 +227,8 @@ def _ours(case: Case, parts: _Parts, choice: _Choice) -> ViT:
         }
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in model.state_dict().items()}:
         raise _NotPlain
-    model.load_state_dict(state)
-    return model
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def _tokens(case: Case) -> tuple[Tensor, Tensor | None]:

@@ -38,6 +38,8 @@ Output = pytest.CaptureFixture[str]
 VOID = {"meta", "link", "img", "br", "input"}
 # The probes of `diagnose` take seconds.
 QUICK = tuple(lesson for lesson in PANELS if lesson.slug != "mistakes")
+# About our own small models, whatever model is given.
+OURS = {"pre-and-post-norm", "border", "fields", "holes", "matching", "corrections"}
 SOME = ("one-head", "residual-stream", "explanations")
 AWKWARD = "<b>`{0}` **&amp;**"
 
@@ -104,7 +106,8 @@ def computed(made: Made) -> dict[str, Panel]:
 @pytest.mark.parametrize("who", ["ours", "theirs"])
 def test_the_three_lines_of_every_step_print_its_number(who: str, made: dict[str, Made]) -> None:
     subject, panels = made[who][0], computed(made[who])
-    assert list(panels) == [lesson.slug for lesson in QUICK] and len(PANELS) == 18
+    assert list(panels) == [lesson.slug for lesson, _ in made[who][1]]
+    assert len(PANELS) == 18 and len(panels) >= 11
     for slug, panel in panels.items():
         lines = panel.check.code.split("\n")
         assert len(lines) == 3 and lines[-1].count("print(") == 1, slug
@@ -187,7 +190,7 @@ def test_the_page_is_one_valid_offline_file(who: str, language: Any, made: dict[
     assert found.elements["img"] == sum(name == "alt" for name, _ in found.attributes)
     assert {v[1:] for n, v in found.attributes if n == "href" and v and v.startswith("#")} <= set(found.ids)
     # Numbers are there without scripts, and none is left unfilled.
-    assert len(found.numbers) > 150 and all(shown_text for _, shown_text in found.numbers)
+    assert len(found.numbers) > 100 and all(shown_text for _, shown_text in found.numbers)
     assert not re.search(
         r"\{\w+(:[^}]*)?\}", found.text.replace(AWKWARD, "").split("from patchword.lessons import")[0]
     )
