@@ -378,7 +378,7 @@ def train(
     once; returns a `FoldedRun`. group_column: images with the same value are held out together. weights: anything that `load` accepts.
     teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are balanced, in the loss,
     the drawing of images or the logits. config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves
-    the choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk" or "none", where
+    the choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75", "full", or of DETR "trunk:0.1". cache: "auto", "memory", "disk" or "none", where
     decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without a better score before
     training stops. annotations, box_format: as for `check`. sanity: overfit eight images with boxes first. options, offline: how the weights are
     read. progress: True for lines on standard error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.card import ModelCard, broken_notes
+from patchword.checkpoints.card import ModelCard, Provenance, broken_notes
 from patchword.checkpoints.decoder import decoders_of, encoder_only, encoder_report
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import BEST, LAST, Found
@@ -90,12 +90,16 @@ def origin_of_loaded(card: ModelCard, report: LoadReport) -> ModelCard:
 
 
 def with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:
+    return replace(card, provenance=origin_of(card.provenance, files))
+
+
+def origin_of(known: Provenance, files: Sequence[Path]) -> Provenance:
+    """With the name of the files, if it has none yet, and their hash."""
     name = files[0].name
     if name in (LAST, BEST):
         # Every run has a file with this name; the run folder's name identifies it.
         name = f"{files[0].resolve().parent.name}/{name}"
-    where = replace(card.provenance, source=card.provenance.source or name, source_sha256=sha256_of(files))
-    return replace(card, provenance=where)
+    return replace(known, source=known.source or name, source_sha256=sha256_of(files))
 
 
 def sha256_of(files: Sequence[Path]) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 _RECIPES = (
-    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune. "
-    "[default: scratch, finetune with --weights, detect with boxes]"
+    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune; with boxes detect or detr. "
+    "[default: scratch, finetune with --weights, detect with boxes, detr with those of DETR]"
 )
 
 
@@ -45,7 +45,9 @@ _SETTINGS = (
         "--teacher", metavar="NAME", help="Learn from this trained model's answers too (distillation)."
     ),
     click.option(
-        "--model", metavar="NAME", help="Named size, e.g. ViT-Ti/16. [default: chosen from the data]"
+        "--model",
+        metavar="NAME",
+        help="Named size, e.g. ViT-Ti/16; with boxes vit-s16-det or detr-r50. [default: chosen from the data]",
     ),
     click.option("--image-size", metavar="SIZE", help="Pixels per side, or HEIGHTxWIDTH."),
     click.option("--patch-size", metavar="SIZE", help="Patch size in pixels, or HEIGHTxWIDTH."),
@@ -56,7 +58,7 @@ _SETTINGS = (
         "--tune",
         metavar="WHAT",
         callback=_tune,
-        help="auto, head, lora[:RANK], last:K, llrd[:DECAY] or full. [default: auto with --weights]",
+        help="auto, head, lora[:RANK], last:K, llrd[:DECAY] or full; of DETR head, trunk[:RATE] or full. [default: auto with --weights]",
     ),
     click.option("--find-lr", is_flag=True, default=None, help="Measure the learning rate before training."),
     click.option(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from patchword.runs.folds import FoldedRun
     from patchword.runs.prepare import Prepared
     from patchword.training.progress import Pace
-    from patchword.training.weights import Start
+    from patchword.training.weights import AnyStart
 
 _console = make_console(stderr=True)
 # Classes of objects listed after a run.
@@ -105,8 +105,8 @@ def show_problems(report: "CheckReport") -> None:
 
 def show_choices(prepared: "Prepared") -> None:
     """Print what will be trained and the source of each choice; every value is in config.toml."""
-    from patchword.model.cost import cost
     from patchword.settings import source_of
+    from patchword.training.workload import price
 
     settings, sources = prepared.chosen.settings, prepared.chosen.sources
     _console.print(line(f"training {prepared.report.dataset.path} into {prepared.out}"))
@@ -114,8 +114,8 @@ def show_choices(prepared: "Prepared") -> None:
         _console.print(line(f"  starts from {_origin(prepared.start)}"))
     for choice in prepared.chosen.choices:
         _console.print(line(f"  {choice.what}: {choice.why}"))
-    price = cost(settings.model)
-    _console.print(line(f"  {price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs per image"))
+    found = price(settings)
+    _console.print(line(f"  {found.parameters:,} parameters, {found.flops / 1e9:.3g} GFLOPs per image"))
     shown = {
         "schedule.epochs": settings.schedule.epochs,
         "run.batch_size": settings.run.batch_size,
@@ -127,7 +127,7 @@ def show_choices(prepared: "Prepared") -> None:
     _console.print(line("  " + ", ".join(values) + "; all in config.toml"))
 
 
-def _origin(start: "Start") -> str:
+def _origin(start: "AnyStart") -> str:
     """The weights in one line: name, resolved source, start of the hash, licence."""
     facts = start.facts()
     source = f" ({facts['source']})" if facts["source"] not in ("", start.name) else ""

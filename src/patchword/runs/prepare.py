@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchword.training.progress import Progress
     from patchword.training.recipes.facts import DataFacts
     from patchword.training.teacher import Teaching
-    from patchword.training.weights import Start
+    from patchword.training.weights import AnyStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Prepared:
     chosen: "Chosen"
     opening: OpenRequest
     out: Path
-    start: "Start | None" = None
+    start: "AnyStart | None" = None
     store: Store | None = None
     teaching: "Teaching | None" = None
     sanity: bool = False
@@ -81,9 +81,9 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     dataset, opening, weights, device = _opened(request)
     _refuse_sanity(request, dataset)
     start = read_weights(request, weights)
-    if start is not None and start.detector is not None and dataset.task_kind != "boxes":
+    if start is not None and start.for_boxes and dataset.task_kind != "boxes":
         raise SettingsError(
-            f"{start.name} is a detector, but {dataset.path} has no boxes",
+            f"{start.name} is {start.for_boxes}, but {dataset.path} has no boxes",
             "give data with boxes, or the weights of a ViT",
         )
     teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
@@ -152,7 +152,7 @@ def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
         )
 
 
-def _begun_from(facts: "DataFacts", start: "Start | None") -> "DataFacts":
+def _begun_from(facts: "DataFacts", start: "AnyStart | None") -> "DataFacts":
     return facts if start is None else start.added_to(facts)
 
 
@@ -190,7 +190,7 @@ def _chosen(
     dataset: Dataset,
     facts: "DataFacts",
     overlay: "Overlay",
-    start: "Start | None",
+    start: "AnyStart | None",
     teaching: "Teaching | None",
     device: str,
 ) -> "Chosen":
@@ -205,7 +205,7 @@ def _chosen(
     return chosen if teaching is None else with_teacher(chosen, teaching)
 
 
-def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") -> Store | None:
+def _early_store(dataset: Dataset, overlay: "Overlay", start: "AnyStart | None") -> Store | None:
     """A store for the training images of the size that the recipe will probably choose, which the check can fill.
 
     The recipe needs the median size of the images, which a glance at some headers tells before the check.
@@ -237,7 +237,7 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     return open_store(dataset.training, stored, settings.run.cache)
 
 
-def read_weights(request: TrainRequest, weights: str) -> "Start | None":
+def read_weights(request: TrainRequest, weights: str) -> "AnyStart | None":
     """The starting weights. Raises: SettingsError for options that apply only to weights if there are none."""
     if weights:
         from patchword.training.weights import read_start

@@ -69,9 +69,12 @@ def _write_box_views(dataset: Dataset, settings: "TrainSettings", path: Path) ->
         for view in views
     ]
     height, width = settings.view_size
+    size = f"{width} x {height} pixels"
+    if settings.detr is not None:
+        size = f"at most {height} pixels on the shorter side and {width} on the longer"
     title = (
         f"{len(views)} training views of {os.path.basename(os.path.normpath(dataset.path))}, recipe {settings.run.recipe}",
-        f"{width} x {height} pixels, two views of each image; boxes as training sees them",
+        f"{size}, two views of each image; boxes as training sees them",
     )
     with whole_file(path, text=False) as file:
         draw_annotated(images, dataset.classes, title).save(file, "PNG")

@@ -26,6 +26,7 @@ from patchword.settings.build import (
     kinds_of,
     paths_of,
     unknown,
+    without_none,
 )
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ def typed(cls: type, path: str, value: Any, where: str) -> Any:
     for part, below in zip(parts, [*parts[1:], name], strict=True):
         owner = hints(owner)[part]
         # Of a part of several kinds, the first that has the field.
-        owner = next((kind for kind in kinds_of(owner) if below in hints(kind)), owner)
+        owner = next((kind for kind in kinds_of(owner) if below in hints(kind)), without_none(owner))
     plain = _from_text(value) if isinstance(value, str) else value
     return build(hints(owner)[name], plain, where, path, text=value)
 

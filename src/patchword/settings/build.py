@@ -17,6 +17,12 @@ def kinds_of(hint: Any) -> list[Any]:
     return [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) is not None]
 
 
+def without_none(hint: Any) -> Any:
+    """The dataclass of a part that may be absent; any other type as it is."""
+    parts = [option for option in typing.get_args(hint) if dataclasses.is_dataclass(option)]
+    return parts[0] if len(parts) == 1 and type(None) in typing.get_args(hint) else hint
+
+
 def kept(kinds: list[Any], kind: Any, current: Any) -> dict[str, Any]:
     """The values of `current` for the fields of the new kind that have no default, such as the size of a resize."""
     wanted = [cls for cls in kinds if cls.kind == kind]

@@ -10,7 +10,7 @@ from patchword.training.config import TrainSettings
 from patchword.training.memory import needed
 from patchword.training.progress import clock
 from patchword.training.recipes.facts import DataFacts
-from patchword.training.tune import Full, Head, Last, LayerDecay, LoRA, TuneSettings
+from patchword.training.tune import Full, Head, Last, LayerDecay, LoRA, Trunk, TuneSettings
 
 # With fewer images per class, tuning more than the head mostly learns the images by heart.
 FEW_PER_CLASS = 10
@@ -50,7 +50,7 @@ def passes(tune: TuneSettings, depth: int) -> float:
             return 1.0 + 2.0 * min(blocks / max(depth, 1), 1.0)
         case LoRA():
             return 2.2
-        case Full() | LayerDecay():
+        case Full() | LayerDecay() | Trunk():
             return 3.0
 
 
@@ -58,8 +58,12 @@ def seconds_of(
     tune: TuneSettings, settings: TrainSettings, num_images: int, seconds_per_image: float
 ) -> float:
     """The estimated time of a run: one pass for the features of the probe, and the epochs. Decoding is not included."""
-    epochs = 0 if isinstance(tune, Head) else settings.schedule.epochs
-    return num_images * seconds_per_image * (1 + epochs * passes(tune, settings.model.depth))
+    epochs = 0 if isinstance(tune, Head) and settings.task.kind != "detect" else settings.schedule.epochs
+    return (
+        num_images
+        * seconds_per_image
+        * (1 + epochs * passes(tune, 0 if settings.model is None else settings.model.depth))
+    )
 
 
 def choose_tune(
@@ -110,7 +114,7 @@ def _least_bytes(settings: TrainSettings, tune: TuneSettings, num_images: int) -
 
 def at_view_size(settings: TrainSettings) -> ViTConfig:
     """The model at the size of a training view, as far as it allows that."""
-    model = settings.model
+    model = settings.vit
     try:
         return replace(model, image=replace(model.image, size=settings.view_size))
     except PatchwordError:

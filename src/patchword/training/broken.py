@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from patchword.errors import TrainingBroken
 from patchword.training.config import TrainSettings
 from patchword.training.recipes.common import rate_for
+from patchword.training.recipes.detr import RATE as DETR_RATE
 from patchword.training.recipes.finetune import NARROW
 
 # Divide a learning rate that diverged by this; the result is never above the recipe's rate.
@@ -56,8 +57,10 @@ class Break:
 
 def advised_rate(settings: TrainSettings) -> float:
     """The learning rate to try next: a third of the failed one, at most the recipe's."""
-    usual = rate_for(settings.model.dim)
-    if settings.run.recipe == "finetune" and settings.model.dim >= NARROW:
+    if settings.model is None:
+        return min(DETR_RATE, settings.optim.lr) / SAFER
+    usual = rate_for(settings.vit.dim)
+    if settings.run.recipe == "finetune" and settings.vit.dim >= NARROW:
         usual /= 10
     return min(usual, settings.optim.lr / SAFER)
 

@@ -16,6 +16,7 @@ from patchword.training.doubts import doubts
 from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import DESCRIPTIONS, WITH_BOXES, WITHOUT_LABELS, default_recipe, recipe_named
+from patchword.training.recipes.detr import is_detr
 from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
@@ -53,8 +54,9 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     who = "chosen because weights are given" if facts.weights else "chosen because no weights are given"
     who = "chosen because labels are not read" if isinstance(facts.task, MAESettings) else who
     who = "chosen because the data have boxes" if isinstance(facts.task, DetectSettings) else who
+    who = "chosen because of the weights" if facts.detr is not None else who
     if name is None:
-        name = default_recipe(facts)
+        name = default_recipe(facts, overlay)
     else:
         who = overlay.source("run.recipe")
     recipe = recipe_named(name)
@@ -67,10 +69,15 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
         # A rate that the user gives is the rate of the run.
         by_recipe = _with_plain_rate(by_recipe)
         sources["optim.lr_rule"] = overlay.source("optim.lr")
+    if facts.detr is not None:
+        sources |= {"task.detector": "weights"}
     if facts.weights is not None:
         # Everything except what follows from the data.
         sources |= {"model": "weights", "model.head.num_classes": f"recipe {name}"}
     sources |= overlay.sources()
+    if by_recipe.model is None:
+        # The recipe has read it, and there is no ViT that it could be laid over.
+        overlay = overlay.without("model.image.size")
     settings = overlay.laid_over(by_recipe)
     _check_tune(settings, facts)
     _check_task(settings, dataset, facts)
@@ -103,7 +110,9 @@ def _check_boxes(recipe: str, overlay: Overlay, dataset: Dataset, facts: DataFac
             f"use {' or '.join(WITH_BOXES)}, or remove --recipe",
         )
     name = overlay.model_name()
-    asked = recipe if recipe in WITH_BOXES else name if name and backbone_of(name) else None
+    asked = (
+        recipe if recipe in WITH_BOXES else name if name and (is_detr(name) or backbone_of(name)) else None
+    )
     if asked and not has_boxes:
         raise SettingsError(
             f"{asked} trains a detector, but {dataset.path} has no boxes",
@@ -176,7 +185,8 @@ def _with_plain_rate(settings: TrainSettings) -> TrainSettings:
 def _check_tune(settings: TrainSettings, facts: DataFacts) -> None:
     """Raises: SettingsError if random weights would be frozen."""
     tune = settings.tune
-    if isinstance(tune, Head | Last | LoRA) and facts.weights is None and not settings.run.weights:
+    begun = facts.weights is not None or facts.detr is not None or settings.run.weights
+    if isinstance(tune, Head | Last | LoRA) and not begun:
         raise SettingsError(
             f"--tune {tune.text} freezes the rest of the model, which has random weights",
             "add --weights, or remove --tune",
@@ -194,10 +204,12 @@ def _unused(settings: TrainSettings, overlay: Overlay) -> list[Choice]:
 
 
 def _check_classes(settings: TrainSettings, dataset: Dataset, sources: Mapping[str, str]) -> None:
-    wanted, there, path = settings.model.head.num_classes, len(dataset.outputs), "model.head.num_classes"
+    there, path = len(dataset.outputs), "model.head.num_classes"
     if isinstance(settings.task, DetectSettings):
         # The backbone's head is not used.
         wanted, path = settings.task.num_classes, "task.num_classes"
+    else:
+        wanted = settings.vit.head.num_classes
     if wanted == there:
         return
     who = tree.source_of(path, sources)

@@ -5,16 +5,16 @@ from typing import Literal
 
 from patchword.data.store import Cache, stored_as
 from patchword.errors import SettingsError
-from patchword.images.geometry import Border, Squash
+from patchword.images.geometry import Border, Capped, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.decoder import num_visible, require_maskable
 from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
-from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, TaskSettings
-from patchword.training.tune import Full, TuneSettings
+from patchword.training.tune import FOR_DETR, Full, Trunk, TuneSettings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Compile = Literal["auto", "always", "never"]
@@ -103,9 +103,12 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """All settings of a run. Raises: SettingsError if parts contradict each other."""
+    """All settings of a run. Raises: SettingsError if parts contradict each other.
 
-    model: ViTConfig
+    model: the ViT, or what a detector is built on; absent for DETR, whose parts are all in `task.detector`.
+    """
+
+    model: ViTConfig | None = None
     preprocess: Preprocess
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
@@ -116,40 +119,83 @@ class TrainSettings:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        if self.preprocess.in_channels != self.model.image.channels:
-            raise SettingsError(
-                f"preprocess.in_channels is {self.preprocess.in_channels}, "
-                f"but model.image.channels is {self.model.image.channels}",
-                "set both to the same value",
-            )
-        if self.preprocess.image_size != self.model.image.size:
-            raise SettingsError(
-                f"preprocess.image_size is {self.preprocess.image_size}, but model.image.size is {self.model.image.size}",
-                "set the size with --image-size, which changes both",
-            )
-        if isinstance(self.task, MAESettings):
-            require_maskable(self.model)
-            rows, columns = self.model.grid_size
-            num_visible(rows * columns, self.task.decoder.mask_ratio)
         if isinstance(self.task, DetectSettings):
             self._check_detector(self.task)
-        if self.task.one_size and not self.preprocess.fixed_size:
+        if self.model is not None:
+            self._check_model(self.model)
+        elif self.detr is None:
+            raise SettingsError("model is missing", "add the table [model], or name a size with --model")
+        if self.task.one_size and not self.preprocess.fixed_size and self.detr is None:
             raise SettingsError(
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, which gives images of different sizes",
                 "train with a resize that gives one size, such as cover or squash",
             )
+        if isinstance(self.tune, Trunk) and self.detr is None:
+            raise SettingsError(
+                f"--tune {self.tune.text} is for DETR, which has a trunk",
+                "use full, head, last:K, llrd or lora",
+            )
+
+    def _check_model(self, model: ViTConfig) -> None:
+        if self.preprocess.in_channels != model.image.channels:
+            raise SettingsError(
+                f"preprocess.in_channels is {self.preprocess.in_channels}, "
+                f"but model.image.channels is {model.image.channels}",
+                "set both to the same value",
+            )
+        if self.preprocess.image_size != model.image.size:
+            raise SettingsError(
+                f"preprocess.image_size is {self.preprocess.image_size}, but model.image.size is {model.image.size}",
+                "set the size with --image-size, which changes both",
+            )
+        if isinstance(self.task, MAESettings):
+            require_maskable(model)
+            rows, columns = model.grid_size
+            num_visible(rows * columns, self.task.decoder.mask_ratio)
 
     def _check_detector(self, task: DetectSettings) -> None:
-        task.detector.config(self.model, task.num_classes)
         if self.augment != AugmentSettings():
             raise SettingsError(
                 "augment is for images with classes, but the task is to find objects in boxes",
                 "use task.augment instead, such as -o task.augment.flip=0.5",
             )
+        if isinstance(task.detector, DetrSettings):
+            self._check_detr(task, task.detector)
+            return
+        task.detector.config(self.vit, task.num_classes)
         if not isinstance(self.preprocess.resize, Border | Squash):
             raise SettingsError(
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, which would cut off objects at the edges",
                 "use border, which keeps the complete image, or squash",
+            )
+        if task.augment.shorter:
+            raise SettingsError(
+                "task.augment.shorter gives views of different sizes, but this detector takes one size",
+                "remove it, or train DETR with --recipe detr",
+            )
+
+    def _check_detr(self, task: DetectSettings, detr: DetrSettings) -> None:
+        if self.model is not None:
+            raise SettingsError(
+                "model describes a ViT, but DETR is built on a ResNet",
+                "remove the settings of model, or train with --recipe detect",
+            )
+        if self.preprocess.in_channels != detr.trunk.channels:
+            raise SettingsError(
+                f"preprocess.in_channels is {self.preprocess.in_channels}, "
+                f"but task.detector.trunk.channels is {detr.trunk.channels}",
+                "set both to the same value",
+            )
+        if not isinstance(self.preprocess.resize, Capped) or not task.augment.shorter:
+            raise SettingsError(
+                "DETR sees images in their own aspect, but preprocess.resize is "
+                f"{self.preprocess.resize.kind!r} and task.augment.shorter {list(task.augment.shorter)}",
+                "use preprocess.resize.kind=capped and sizes for task.augment.shorter; --image-size sets both",
+            )
+        if not isinstance(self.tune, FOR_DETR):
+            raise SettingsError(
+                f"--tune {self.tune.text} is for the blocks of a ViT, and DETR has none",
+                "use trunk, head or full",
             )
 
     @property
@@ -159,9 +205,21 @@ class TrainSettings:
         return stored_as(self.preprocess, self.run.stored_size, whole=whole)
 
     @property
+    def vit(self) -> ViTConfig:
+        """The ViT of a run that trains one."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def detr(self) -> DetrSettings | None:
+        """Of a run that trains DETR."""
+        detector = self.task.detector if isinstance(self.task, DetectSettings) else None
+        return detector if isinstance(detector, DetrSettings) else None
+
+    @property
     def view_size(self) -> Size:
-        """(h, w) of a training view, in pixels."""
-        return view_size(self.model, self.augment)
+        """(h, w) of a training view, in pixels; the largest if views have different sizes."""
+        return self.preprocess.image_size if self.model is None else view_size(self.model, self.augment)
 
 
 def view_size(model: ViTConfig, augment: AugmentSettings) -> Size:

@@ -16,7 +16,7 @@ from patchword.checkpoints.source import Source, with_origin
 from patchword.errors import CheckpointError, SettingsError, plural
 from patchword.model.cost import cost
 from patchword.model.vitdet.config import VitDetConfig
-from patchword.training.tasks.detect import TrainedVitDet
+from patchword.training.tasks.detectors import TrainedVitDet
 
 _BACKBONE = "vit."
 # Layers with one row for each class.
@@ -47,8 +47,8 @@ def read_known(found: Found, options: Options) -> tuple[Source, LoadReport, Know
         )
     if not isinstance(card.config, VitDetConfig):
         raise CheckpointError(
-            f"{found.path}: training goes on from detectors on a plain ViT only, and this is {card.config.kind}",
-            "give the weights of a ViT, or of a detector that `patchword train` wrote",
+            f"{found.path}: {card.config.kind} cannot be trained further yet",
+            "give DETR, the weights of a ViT, or of a detector that `patchword train` wrote",
         )
     config = card.config
     backbone = {n.removeprefix(_BACKBONE): t for n, t in tensors.items() if n.startswith(_BACKBONE)}

@@ -1,6 +1,6 @@
 """Settings that are known to train badly, named before they cost a night. Nothing is refused.
 
-To add one, write a function from a `Case` to a `Choice` or None and enter it in `DOUBTS`.
+To add one, write a function from a `Case` to a `Choice` or None and enter it in `DOUBTS`, and in `OF_A_VIT` if it reads the ViT.
 """
 
 import math
@@ -57,7 +57,8 @@ class Case:
 def doubts(settings: TrainSettings, by_recipe: TrainSettings, facts: DataFacts) -> list[Choice]:
     """Warnings and notes about these settings, in the order of `DOUBTS`. by_recipe: the settings without the user's."""
     case = Case(settings=settings, by_recipe=by_recipe, facts=facts)
-    return [found for doubt in DOUBTS if (found := doubt(case)) is not None]
+    asked = [doubt for doubt in DOUBTS if settings.model is not None or doubt not in OF_A_VIT]
+    return [found for doubt in asked if (found := doubt(case)) is not None]
 
 
 def _warning(what: str, why: str) -> Choice:
@@ -65,7 +66,7 @@ def _warning(what: str, why: str) -> Choice:
 
 
 def few_tokens(case: Case) -> Choice | None:
-    rows, columns = case.settings.model.grid_size
+    rows, columns = case.settings.vit.grid_size
     if rows * columns >= MIN_TOKENS:
         return None
     why = f"fewer than {MIN_TOKENS} are too few for attention to help; use a smaller patch or larger images"
@@ -74,7 +75,7 @@ def few_tokens(case: Case) -> Choice | None:
 
 def coarse_patches(case: Case) -> Choice | None:
     """Enough tokens, but in a strip."""
-    model = case.settings.model
+    model = case.settings.vit
     rows, columns = model.grid_size
     if rows * columns < MIN_TOKENS or min(rows, columns) >= math.isqrt(MIN_TOKENS):
         return None
@@ -84,7 +85,7 @@ def coarse_patches(case: Case) -> Choice | None:
 
 
 def narrow_heads(case: Case) -> Choice | None:
-    model = case.settings.model
+    model = case.settings.vit
     # Trained heads work, however narrow.
     if model.head_dim >= HEAD_DIM or case.from_weights:
         return None
@@ -148,7 +149,7 @@ def few_steps(case: Case) -> Choice | None:
 
 
 def large_model_from_scratch(case: Case) -> Choice | None:
-    width, images = case.settings.model.dim, case.facts.num_images
+    width, images = case.settings.vit.dim, case.facts.num_images
     if case.from_weights or width < WIDE or images >= MANY_IMAGES:
         return None
     why = (
@@ -175,7 +176,7 @@ def layers_from_scratch(case: Case) -> Choice | None:
 
 
 def other_size(case: Case) -> Choice | None:
-    card, model = case.facts.weights, case.settings.model
+    card, model = case.facts.weights, case.settings.vit
     if card is None or not isinstance(model.added_positions, Learned):
         return None
     old, new = card.config.grid_size, model.grid_size
@@ -194,7 +195,7 @@ def many_threads(case: Case) -> Choice | None:
 
 
 def padding(case: Case) -> Choice | None:
-    model = case.settings.model
+    model = case.settings.vit
     padded = [-size % patch for size, patch in zip(model.image.size, model.patch_span, strict=True)]
     if not any(padded):
         return None
@@ -217,5 +218,14 @@ DOUBTS: tuple[Callable[[Case], Choice | None], ...] = (
     layers_from_scratch,
     other_size,
     many_threads,
+    padding,
+)
+OF_A_VIT = (
+    few_tokens,
+    coarse_patches,
+    narrow_heads,
+    large_model_from_scratch,
+    layers_from_scratch,
+    other_size,
     padding,
 )

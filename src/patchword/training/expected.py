@@ -17,9 +17,10 @@ _NOTED = (
 
 def expectation(settings: TrainSettings, num_images: int) -> str:
     """A note about accuracy; "" for fine-tuning, enough images, or several classes or numbers."""
-    classes = max(settings.model.head.num_classes, 1)
-    each = num_images / classes
-    if settings.run.weights or each >= FEW or settings.task.kind != "classify":
+    if settings.run.weights or settings.task.kind != "classify":
+        return ""
+    each = num_images / max(settings.vit.head.num_classes, 1)
+    if each >= FEW:
         return ""
     return (
         f"{each:.0f} training images per class are few for training from scratch ({_NOTED}, on photographs of 5 "

@@ -9,10 +9,11 @@ from torch import nn
 
 from patchword.errors import SettingsError, plural
 from patchword.model.attention import Attention
+from patchword.model.detr.model import DETR
 from patchword.model.lora import adapters, add_lora
 from patchword.model.mlp import MLP
 from patchword.training.optim_settings import OptimSettings
-from patchword.training.tune import Full, Head, Last, LayerDecay, LoRA, TuneSettings
+from patchword.training.tune import Full, Head, Last, LayerDecay, LoRA, Trunk, TuneSettings
 
 # Biases and norms are recognised by their single axis; these have more but are not weights of a linear map.
 NOT_DECAYED = ("prefix.", "positions.", "attention_positions.")
@@ -73,12 +74,14 @@ def parameter_groups(
     backbone (a decoder, a head) learns unless the task has frozen it (a teacher). Call it before averaged weights are made.
 
     Args:
-        module: a ViT, or a module that has one as `vit`.
+        module: a ViT, a module that has one as `vit`, or DETR.
         tune: None leaves `requires_grad` as it is, at one rate.
         generator: source of the adapters' initial weights.
 
     Raises: SettingsError if there are fewer blocks than asked for, no head, or no layers to adapt.
     """
+    if isinstance(module, DETR):
+        return detr_groups(module, optim, tune)
     vit = getattr(module, "vit", module)
     depth = len(getattr(vit, "blocks", ()))
     if tune is not None:
@@ -109,6 +112,33 @@ def parameter_groups(
     )
     assert sum(g.count for g in groups) == sum(p.numel() for p in named.values())
     return groups
+
+
+def detr_groups(detr: DETR, optim: OptimSettings, tune: TuneSettings | None) -> tuple[Group, ...]:
+    """The groups of DETR: what is frozen of its trunk, the rest of the trunk, and everything else.
+
+    All that learns decays, norms and biases too. Source: facebookresearch/detr, main.py and models/backbone.py.
+    """
+    parts = (detr.trunk.root, *detr.trunk.stages)
+    if tune is not None:
+        frozen = len(parts) if isinstance(tune, Head) else getattr(tune, "frozen", 0)
+        for number, part in enumerate(parts):
+            part.requires_grad_(number >= frozen)
+    rate = tune.rate if isinstance(tune, Trunk) else 1.0
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in detr.named_parameters():
+        found.setdefault((name.startswith("trunk."), parameter.requires_grad), []).append(parameter)
+    return tuple(
+        Group(
+            name=("trunk" if learns else "trunk, frozen") if in_trunk else "transformer, queries, heads",
+            layer=0 if in_trunk else 1,
+            lr_scale=rate if in_trunk else 1.0,
+            weight_decay=optim.weight_decay,
+            trainable=learns,
+            parameters=tuple(parameters),
+        )
+        for (in_trunk, learns), parameters in found.items()
+    )
 
 
 def _set_learning(
@@ -157,7 +187,7 @@ def _learns(name: str, depth: int, tune: TuneSettings) -> bool:
     """Whether a parameter of the backbone is tuned."""
     is_head = name.startswith(_HEADS)
     match tune:
-        case Full() | LayerDecay():
+        case Full() | LayerDecay() | Trunk():
             return True
         case Head():
             return is_head

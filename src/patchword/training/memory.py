@@ -1,5 +1,6 @@
 """Check whether a training run fits into memory before anything is allocated, and suggest sizes that fit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,9 +12,9 @@ from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.model.vitdet import memory as vitdet
 from patchword.training.config import RunSettings, TrainSettings, view_size
-from patchword.training.tasks.detect_settings import DetectSettings
-from patchword.training.tune import Head, LoRA
-from patchword.training.workload import computed
+from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
+from patchword.training.tune import TRUNK_PARTS, Head, LoRA
+from patchword.training.workload import computed, price
 
 # The estimate is a lower bound; advise sizes with room to spare.
 ROOM = 2.0
@@ -36,21 +37,40 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
     run = settings.run
     at_once = run.micro_batch or run.batch_size
     method = settings.optim.method
-    if isinstance(settings.tune, Head) and settings.task.kind != "detect":
-        at_once = 0  # without gradients, activations are not kept
-    frozen = isinstance(settings.tune, Head | LoRA)
-    step = sum(
-        training_bytes(part, part.image.size, at_once, _width(run), method, frozen=frozen)
-        for part in computed(settings)
-    )
-    if isinstance(settings.task, DetectSettings):
-        detector = settings.task.detector.config(settings.model, settings.task.num_classes)
+    if settings.detr is not None:
+        step = _of_detr(settings, at_once)
+    else:
+        if isinstance(settings.tune, Head) and settings.task.kind != "detect":
+            at_once = 0  # without gradients, activations are not kept
+        frozen = isinstance(settings.tune, Head | LoRA)
+        step = sum(
+            training_bytes(part, part.image.size, at_once, _width(run), method, frozen=frozen)
+            for part in computed(settings)
+        )
+    if isinstance(settings.task, DetectSettings) and not isinstance(settings.task.detector, DetrSettings):
+        detector = settings.task.detector.config(settings.vit, settings.task.num_classes)
         step += vitdet.held_bytes(detector, method)
         step += at_once * vitdet.step_bytes(detector, settings.view_size)
     height, width = run.stored_size
-    images = num_images * settings.model.image.channels * height * width
+    images = num_images * settings.preprocess.in_channels * height * width
     kept = cache and images <= MEMORY_SHARE * machine.memory_limit_bytes()
     return Needed(step=step, images=images if kept else 0)
+
+
+def _of_detr(settings: TrainSettings, at_once: int) -> int:
+    from patchword.model.detr.cost import held_bytes as held
+
+    return held(price(settings).parameters, settings.optim.method) + at_once * _each_of_detr(settings)
+
+
+def _each_of_detr(settings: TrainSettings) -> int:
+    """What a step keeps of each image."""
+    from patchword.model.detr.cost import step_bytes as kept
+
+    assert settings.detr is not None
+    frozen = TRUNK_PARTS if isinstance(settings.tune, Head) else getattr(settings.tune, "frozen", 0)
+    whole = kept(settings.detr.config(1), settings.view_size, frozen=frozen)
+    return whole if _width(settings.run) == "float32" else whole // 2
 
 
 def _width(run: RunSettings) -> Literal["float32", "bfloat16"]:
@@ -114,7 +134,9 @@ def out_of_memory(settings: TrainSettings, trained: str = "") -> NotEnoughMemory
 
 def advice(settings: TrainSettings, left: int) -> str:
     """Suggest the largest batch at this size, and the largest size at this batch, that should fit into `left` bytes."""
-    model, run, method = settings.model, settings.run, settings.optim.method
+    if settings.detr is not None:
+        return _advice_for_detr(settings, left)
+    model, run, method = settings.vit, settings.run, settings.optim.method
     room = int(left / ROOM)
     each = step_bytes(model, settings.view_size, _width(run))
     batch = (room - held_bytes(model, method)) // each
@@ -134,6 +156,20 @@ def advice(settings: TrainSettings, left: int) -> str:
     return f"by this estimate, {' or '.join(found)} would fit" if found else "choose a smaller --model"
 
 
+def _advice_for_detr(settings: TrainSettings, left: int) -> str:
+    room = left / ROOM - _of_detr(settings, 0)
+    batch = int(room // max(_each_of_detr(settings), 1))
+    if batch >= 1:
+        return f"by this estimate, --batch-size {min(batch, settings.run.batch_size)} would fit"
+    share = math.sqrt(max(room, 0) / max(_each_of_detr(settings), 1))
+    side = int(min(settings.preprocess.image_size) * share) // 32 * 32
+    return (
+        f"use --batch-size 1 and --image-size {side}, which fit by this estimate"
+        if side
+        else "train on a machine with more memory"
+    )
+
+
 def _largest(steps: int, fits: Callable[[int], bool], span: int) -> int:
     """The largest multiple of `span` that fits, by bisection; 0 if none does."""
     low, high = 0, steps
@@ -151,9 +187,7 @@ def _at(model: ViTConfig, side: int) -> ViTConfig | None:
 
 
 def _count(settings: TrainSettings) -> str:
-    from patchword.model.cost import cost
-
-    return f"{cost(settings.model).parameters:,}"
+    return f"{price(settings).parameters:,}"
 
 
 def gib(number: int) -> str:

@@ -44,7 +44,14 @@ PRETRAINING = {
 _FOLLOW_FROM = {
     "model": ("preprocess", "run.stored_size", "augment.view"),
     "task.distill.teacher": ("task.distill.sha256",),
-    "model.image.size": ("preprocess.image_size", "preprocess.resize", "run.stored_size", "augment.view"),
+    "model.image.size": (
+        "preprocess.image_size",
+        "preprocess.resize",
+        "run.stored_size",
+        "augment.view",
+        "task.augment.shorter",
+        "task.augment.longest",
+    ),
 }
 
 
@@ -92,6 +99,10 @@ class Overlay:
             else self.entries.get(f"{part}.kind", (None, ""))[0]
         )
         return None if kind is None else str(kind)
+
+    def without(self, path: str) -> "Overlay":
+        """All entries but this one."""
+        return Overlay({other: entry for other, entry in self.entries.items() if other != path})
 
     def has_any(self, part: str) -> bool:
         """Whether the user set `part` or anything in it."""

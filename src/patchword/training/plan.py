@@ -10,7 +10,6 @@ from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import plural
-from patchword.model.cost import cost
 from patchword.training.autotune import seconds_of
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
@@ -21,10 +20,11 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
-from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
 from patchword.training.tasks.make import make_module
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head
+from patchword.training.workload import price
 
 WIDTH, LABEL = 80, 10
 
@@ -106,14 +106,35 @@ def _data(dataset: Dataset, chosen: Chosen) -> Lines:
         yield "note", text
 
 
+def _detr(settings: TrainSettings, detr: DetrSettings) -> Lines:
+    found, (shorter, longest) = price(settings), settings.view_size
+    heads, trunk = plural(detr.num_heads, "head"), sum(detr.trunk.units)
+    yield (
+        "model",
+        f"DETR: ResNet of {trunk} units, {detr.encoder_depth} + {detr.decoder_depth} layers of {detr.dim} channels and {heads}, "
+        f"{plural(detr.num_queries, 'query', 'queries')}; images of up to {shorter}x{longest} pixels, {found.tokens} tokens; "
+        f"{found.parameters:,} parameters, {found.flops / 1e9:.3g} GFLOPs per image",
+    )
+    if detr.dropout:
+        yield "model", f"dropout {detr.dropout:g}"
+
+
 def _model(settings: TrainSettings) -> Lines:
-    model, price = settings.model, cost(settings.model)
+    if settings.detr is not None:
+        yield from _detr(settings, settings.detr)
+    else:
+        yield from _vit(settings)
+    yield "weights", settings.run.weights or "random (from scratch)"
+
+
+def _vit(settings: TrainSettings) -> Lines:
+    model, found = settings.vit, price(settings)
     (height, width), (rows, columns) = model.image.size, model.patch_span
     yield (
         "model",
         f"{model.dim} channels, {plural(model.depth, 'block')}, {plural(model.attention.num_heads, 'head')}; "
-        f"images of {width}x{height} pixels in patches of {columns}x{rows}, {price.tokens} tokens; "
-        f"{price.parameters:,} parameters, {price.flops / 1e9:.3g} GFLOPs per image",
+        f"images of {width}x{height} pixels in patches of {columns}x{rows}, {found.tokens} tokens; "
+        f"{found.parameters:,} parameters, {found.flops / 1e9:.3g} GFLOPs per image",
     )
     if settings.view_size != model.image.size:
         yield "model", f"training views of {settings.view_size[1]}x{settings.view_size[0]} pixels"
@@ -125,7 +146,6 @@ def _model(settings: TrainSettings) -> Lines:
     }
     if shown := _named(parts):
         yield "model", shown
-    yield "weights", settings.run.weights or "random (from scratch)"
 
 
 def _training(settings: TrainSettings, images: int) -> Lines:
@@ -154,7 +174,8 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     yield "optimiser", f"{optim.method}, {moments}, weight decay {optim.weight_decay:g}, {clip}"
     task = settings.task
     if isinstance(task, DetectSettings):
-        yield "augment", _named(tree.to_plain(task.augment) | {"colour": ""})
+        unused = {} if task.augment.shorter else {"longest": 0}
+        yield "augment", _named(tree.to_plain(task.augment) | {"colour": "", **unused})
         yield "augment", f"colour: {_named(tree.to_plain(task.augment.colour)) or 'none'}"
     else:
         yield from _augmentation(settings)
@@ -191,7 +212,9 @@ def _named(values: Mapping[str, object]) -> str:
     shown = []
     for name, value in values.items():
         if isinstance(value, list | tuple):
-            value = " to ".join(f"{v:g}" for v in value)
+            value = (
+                " to ".join(f"{v:g}" for v in value) if len(value) < 3 else f"{value[0]:g} to {value[-1]:g}"
+            )
         elif isinstance(value, float):
             value = f"{value:g}" if value else None
         if value not in (None, 0, ""):

@@ -24,6 +24,9 @@ def choose_precision(
     model: nn.Module, settings: TrainSettings, device: torch.device
 ) -> tuple[Precision, str]:
     """Return the precision and the reason. Runs a few steps on random images; the model is not changed."""
+    if settings.model is None:
+        # Corners of boxes in bfloat16 are off by pixels.
+        return "float32", "as DETR was published; -o run.precision=bfloat16 is less exact"
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported():
             return "bfloat16", "supported by the GPU"
@@ -34,8 +37,8 @@ def choose_precision(
         return "float32", "this CPU has no fast bfloat16"
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
-    images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.model).flops)))
-    shape = (images_per_step, settings.model.image.channels, *settings.view_size)
+    images_per_step = max(1, min(settings.run.batch_size, int(TRIAL_FLOPS / cost(settings.vit).flops)))
+    shape = (images_per_step, settings.vit.image.channels, *settings.view_size)
     images = torch.randn(shape, generator=generator)
     state = torch.get_rng_state()
     seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
@@ -56,7 +59,9 @@ def choose_compile(settings: TrainSettings, num_images: int, device: torch.devic
     """Return "always" or "never", and the reason."""
     if device.type != "cuda":
         return "never", "on this device it takes longer than it saves"
-    each = cost(settings.model).flops * share_of_a_pass(settings)
+    if settings.model is None:
+        return "never", "views have different sizes, and each would be compiled"
+    each = cost(settings.vit).flops * share_of_a_pass(settings)
     work = 3 * each * num_images * settings.schedule.epochs
     if work / GPU_FLOPS > REPAID_S:
         return "always", "the run is long enough to repay it"

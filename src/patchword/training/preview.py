@@ -85,7 +85,7 @@ def draw_box_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -
         made = shown.augmented(Batch(images=images, targets=targets, names=names, draws=draws))
         views.append(
             [
-                BoxView(name=name, pixels=_shown(image), boxes=boxes)
+                BoxView(name=name, pixels=_shown(image[:, : boxes.size[0], : boxes.size[1]]), boxes=boxes)
                 for name, image, boxes in zip(names, made.images, made.boxes, strict=True)
             ]
         )

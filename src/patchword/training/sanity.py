@@ -29,8 +29,8 @@ from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally, Scored, scored
 from patchword.training.tasks.detect_views import boxes_of
 from patchword.training.tasks.make import make_task
-from patchword.training.tune import Full, LayerDecay
-from patchword.training.weights import Start, fill, fill_rest
+from patchword.training.tune import Full, LayerDecay, Trunk
+from patchword.training.weights import AnyStart, fill, fill_rest
 
 IMAGES, BATCH, STEPS, WARMUP, LOOK_EVERY = 8, 4, 400, 20, 20
 # AP50 on the eight images that counts as learned by heart.
@@ -72,7 +72,7 @@ class Sanity:
 
 
 def check_sanity(
-    dataset: Dataset, settings: TrainSettings, start: Start | None, progress: Progress
+    dataset: Dataset, settings: TrainSettings, start: AnyStart | None, progress: Progress
 ) -> Sanity:
     """Overfit eight training images. Writes nothing.
 
@@ -86,7 +86,7 @@ def check_sanity(
 
 
 def overfit(
-    dataset: Dataset, settings: TrainSettings, start: Start | None, progress: Progress, steps: int = STEPS
+    dataset: Dataset, settings: TrainSettings, start: AnyStart | None, progress: Progress, steps: int = STEPS
 ) -> Sanity:
     """Train on the eight images until they are learned or `steps` are over."""
     device = machine.find_device(settings.run.device)
@@ -130,7 +130,7 @@ def overfit(
         losses=tuple(losses),
         rate=rate,
         patches=_patches(split, rows, settings),
-        frozen="" if isinstance(settings.tune, Full | LayerDecay) else settings.tune.text,
+        frozen="" if isinstance(settings.tune, Full | LayerDecay | Trunk) else settings.tune.text,
     )
 
 
@@ -155,9 +155,9 @@ def _cause(found: Sanity, settings: TrainSettings) -> tuple[str, str]:
     if found.frozen:
         return f"the backbone is frozen (--tune {found.frozen})", "use --tune full, or other --weights"
     if found.patches < SMALL:
-        side = math.ceil(max(settings.model.image.size) / found.patches / 32) * 32
+        side = math.ceil(max(settings.preprocess.image_size) / found.patches / 32) * 32
         what = f"half of the objects are below {found.patches:.2f} patches, too small to be told apart"
-        return what, f"use --image-size {side} or a smaller --patch-size"
+        return what, f"use --image-size {side}" + (" or a smaller --patch-size" if settings.model else "")
     quarter = max(len(found.losses) // 4, 1)
     before = float(np.mean(found.losses[-2 * quarter : -quarter]))
     now = float(np.mean(found.losses[-quarter:]))
@@ -267,4 +267,5 @@ def _patches(split: Split, rows: list[int], settings: TrainSettings) -> float:
     boxes = boxes_of(split).subset(rows)
     corners, longest = boxes.corners[~boxes.crowd], boxes.sizes[boxes.owners()[~boxes.crowd]].max(axis=1)
     sides = np.sqrt((corners[:, 2:] - corners[:, :2]).prod(axis=1)) / longest
-    return float(np.median(sides)) * max(settings.model.image.size) / max(settings.model.patch_span)
+    cell = settings.detr.trunk.stride if settings.detr else max(settings.vit.patch_span)
+    return float(np.median(sides)) * max(settings.preprocess.image_size) / cell

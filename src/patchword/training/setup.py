@@ -19,7 +19,8 @@ from patchword.training.optim import make_optimiser
 from patchword.training.precision import LossScale, choose_compile, choose_precision
 from patchword.training.progress import Progress
 from patchword.training.state import TrainingState
-from patchword.training.tasks.make import make_module
+from patchword.training.tasks.detectors import make_detr
+from patchword.training.tasks.make import Begun, make_module
 
 
 def refuse_without_memory(settings: TrainSettings, dataset: Dataset, device: torch.device) -> None:
@@ -32,12 +33,13 @@ def described(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def new_model(settings: TrainSettings) -> ViT:
+def new_model(settings: TrainSettings) -> Begun:
+    """With random weights."""
     generator = torch.Generator().manual_seed(settings.run.seed)
-    return ViT(settings.model, generator)
+    return make_detr(settings, generator) if settings.detr is not None else ViT(settings.vit, generator)
 
 
-def new_state(model: ViT, settings: TrainSettings) -> tuple[TrainingState, tuple[Group, ...]]:
+def new_state(model: Begun, settings: TrainSettings) -> tuple[TrainingState, tuple[Group, ...]]:
     """The state before the first step, and the parameter groups."""
     module = make_module(settings, model)
     generator = torch.Generator().manual_seed(seed_of(settings.run.seed, "adapters"))
@@ -52,7 +54,9 @@ def new_state(model: ViT, settings: TrainSettings) -> tuple[TrainingState, tuple
     return state, groups
 
 
-def measured(chosen: Chosen, model: ViT, num_images: int, device: torch.device, progress: Progress) -> Chosen:
+def measured(
+    chosen: Chosen, model: Begun, num_images: int, device: torch.device, progress: Progress
+) -> Chosen:
     """Set what depends on this machine: threads, precision, compilation, micro-batches."""
     threads = chosen.settings.run.threads or machine.granted_threads()
     if threads > (there := machine.hardware_threads()):

@@ -131,7 +131,7 @@ def with_teacher(chosen: Chosen, teaching: Teaching) -> Chosen:
     distill = replace(task.distill, sha256=teaching.sha256)
     soft = f"soft, temperature {distill.temperature:g}" if distill.method == "soft" else "hard"
     where = "through the distillation token"
-    if not settings.model.head.distilled:
+    if not settings.vit.head.distilled:
         where = "in the only head, because the model has no distilled head"
     height, width = card.preprocess.image_size
     choices = [

@@ -44,7 +44,7 @@ from patchword.training.tasks.make import make_task
 from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tensorboard import TensorBoard, require_tensorboard
 from patchword.training.tune import Full
-from patchword.training.weights import Start, fill, fill_rest
+from patchword.training.weights import AnyStart, fill, fill_rest
 
 # Key in data.json: the table of parameter groups.
 GROUPS = "groups"
@@ -67,7 +67,7 @@ def start_run(
     facts: Mapping[str, Any],
     out: Path,
     progress: Progress | None = None,
-    start: Start | None = None,
+    start: AnyStart | None = None,
     claimed: Callable[[Path], None] | None = None,
     store: Store | None = None,
 ) -> RunResult:
@@ -89,10 +89,8 @@ def start_run(
     if start is not None:
         for change in fill(model, start, chosen.settings, _classes_of_head(dataset, chosen.settings)):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
-        card = start.source.card
-        kept = 0 if "head" in card.untrained else len(set(card.classes) & set(dataset.classes))
-        facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: card.provenance.trained_on}
-        facts[floor.KEPT_ROWS] = kept
+        facts = {**facts, BEGUN_FROM: start.facts(), TRAINED_BEFORE: start.trained_on}
+        facts[floor.KEPT_ROWS] = start.kept_rows(dataset.classes)
     chosen = measured(chosen, model, len(dataset.training), device, progress)
     state, groups = new_state(model.to(device), chosen.settings)
     if start is not None and (said := fill_rest((state.module, state.average.model), start, dataset.classes)):

@@ -1,4 +1,4 @@
-"""What is tuned: everything, the head, the last blocks, everything at falling rates, or adapters. Does not import torch."""
+"""What is tuned: everything, the head, the last blocks, everything at falling rates, adapters, or DETR with a slow trunk. Does not import torch."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from patchword.errors import SettingsError, near_text
 
+# The root and the four stages of a ResNet.
+TRUNK_PARTS = 5
 # The linear maps of a block that an adapter can be added to.
 LORA_PARTS = ("q", "k", "v", "proj", "fc1", "fc2")
 
@@ -116,20 +118,48 @@ class LoRA:
         return f"lora:{self.rank}"
 
 
-TuneSettings = Full | Head | Last | LayerDecay | LoRA
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """Tune DETR, its ResNet at `rate` times the learning rate of the rest.
 
-FORMS = ("full", "head", "last:K", "llrd", "llrd:DECAY", "lora", "lora:RANK")
+    frozen: how many parts of the ResNet keep their weights, from the front: the root, then the four stages. DETR's authors
+    train at a tenth, and freeze root and first stage: Carion et al. 2020 (arXiv 2005.12872), section 4;
+    facebookresearch/detr, main.py and models/backbone.py.
+    """
+
+    kind: ClassVar[str] = "trunk"
+    rate: float = 0.1
+    frozen: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1 or not 0 <= self.frozen <= TRUNK_PARTS:
+            raise SettingsError(
+                f"tune: rate {self.rate}, frozen {self.frozen}",
+                f"use a rate above 0 and up to 1, such as 0.1, and from 0 to {TRUNK_PARTS} frozen parts",
+            )
+
+    @property
+    def text(self) -> str:
+        return f"trunk:{self.rate:g}"
+
+
+TuneSettings = Full | Head | Last | LayerDecay | LoRA | Trunk
+# What DETR can be tuned with; the others are for the blocks of a ViT.
+FOR_DETR = (Full, Head, Trunk)
+
+FORMS = ("full", "head", "last:K", "llrd", "llrd:DECAY", "lora", "lora:RANK", "trunk", "trunk:RATE")
 
 
 def parse_tune(text: str) -> TuneSettings:
-    """Read the value of `--tune`: full, head, last:K, llrd, llrd:0.75, lora, lora:16.
+    """Read the value of `--tune`: full, head, last:K, llrd, llrd:0.75, lora, lora:16, trunk, trunk:0.1.
 
     Raises: SettingsError for anything else, with the nearest form.
     """
     name, colon, value = text.strip().lower().partition(":")
     fix = f"use one of: {', '.join(FORMS)}"
-    if name not in ("full", "head", "last", "llrd", "lora"):
-        near = near_text(name, ["full", "head", "last", "llrd", "lora"])
+    names = ["full", "head", "last", "llrd", "lora", "trunk"]
+    if name not in names:
+        near = near_text(name, names)
         raise SettingsError(f"--tune {text}: there is no {name!r}{near}", fix)
     if not colon and name != "last":
         plain: dict[str, TuneSettings] = {
@@ -137,15 +167,17 @@ def parse_tune(text: str) -> TuneSettings:
             "head": Head(),
             "llrd": LayerDecay(),
             "lora": LoRA(),
+            "trunk": Trunk(),
         }
         return plain[name]
     if name in ("full", "head"):
         raise SettingsError(f"--tune {text}: {name} takes no value", f"write --tune {name}")
-    if name == "llrd":
+    if name in ("llrd", "trunk"):
         if re.fullmatch(r"\d*\.?\d+", value) and 0 < float(value) <= 1:
-            return LayerDecay(decay=float(value))
+            return LayerDecay(decay=float(value)) if name == "llrd" else Trunk(rate=float(value))
+        what, example = ("decay", "llrd:0.65") if name == "llrd" else ("rate", "trunk:0.1")
         raise SettingsError(
-            f"--tune {text}: {value!r} is not a decay above 0 and up to 1", "write it as --tune llrd:0.65"
+            f"--tune {text}: {value!r} is not a {what} above 0 and up to 1", f"write it as --tune {example}"
         )
     if not re.fullmatch(r"[1-9]\d{0,5}", value):
         example, what = ("last:2", "number of blocks") if name == "last" else ("lora:8", "rank")

@@ -1,7 +1,8 @@
 """Initial weights of a training run: read once, adapted to the data, recorded in the run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from patchword import settings as tree
 from patchword.checkpoints.adapt import Change, Wanted, adapt
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
+from patchword.checkpoints.fetch import is_detector_release
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.native import is_native_detector
 from patchword.checkpoints.report import LoadReport
@@ -19,12 +21,13 @@ from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import ClassPool, FirstPool, MeanPool
 from patchword.model.shapes import shapes
-from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
 from patchword.training.detector_start import KnownDetector, read_known, take_over
+from patchword.training.detr_start import DetrStart, fill_detr, read_detr
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice, DataFacts, Size
-from patchword.training.tasks.detect import TrainedVitDet
+from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet
+from patchword.training.tasks.make import Begun
 
 # Fields that training or the data determine, independent of the weights.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
@@ -52,6 +55,20 @@ class Start:
         known = None if self.detector is None else self.detector.config
         return replace(facts, weights=self.source.card, detector=known)
 
+    @property
+    def for_boxes(self) -> str:
+        """What the weights are, if they are for data with boxes alone; else ""."""
+        return "" if self.detector is None else "a detector"
+
+    @property
+    def trained_on(self) -> str:
+        return self.source.card.provenance.trained_on
+
+    def kept_rows(self, classes: Sequence[str]) -> int:
+        """How many rows of the head are kept for these classes."""
+        card = self.source.card
+        return 0 if "head" in card.untrained else len(set(card.classes) & set(classes))
+
     def facts(self) -> dict[str, str]:
         """Origin of the weights, for the files of the run."""
         where = self.source.card.provenance
@@ -63,16 +80,23 @@ class Start:
         }
 
 
+# Of a model, or of DETR.
+AnyStart = Start | DetrStart
+
+
 def read_start(
     name: str, options: Options | None = None, *, offline: bool = False, overlay: Overlay | None = None
-) -> Start:
+) -> AnyStart:
     """Read the weights `name`: a run, a file in any supported format, a hub name or a published release.
 
     overlay: the user's settings. If no file contains a size of the old model, the specified new size is used.
     Raises: CheckpointError.
     """
-    found = find_weights(name, offline=offline)
+    released = not Path(name).expanduser().exists() and is_detector_release(name)
+    found = find_weights(name, offline=offline, detector=bool(released))
     options, overlay, notes = options or Options(), overlay or Overlay(), []
+    if (detr := read_detr(name, found, options)) is not None:
+        return detr
     if is_native_detector(found.path):
         source, report, known = read_known(found, options)
         return Start(name=name, source=source, report=report, detector=known)
@@ -94,15 +118,20 @@ def _assumed_size(source: str, size: Size) -> str:
     return f"no file specifies the size that the weights were trained for; assuming {size[0]}x{size[1]} ({source})"
 
 
-def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, ...]) -> tuple[Change, ...]:
+def fill(
+    model: Begun, start: AnyStart, settings: TrainSettings, classes: tuple[str, ...]
+) -> tuple[Change, ...]:
     """Load the weights, adapted to the data, into `model`; missing tensors keep their random initialisation.
 
+    What follows a backbone, and all of DETR, is loaded by `fill_rest`.
     Raises: SettingsError if a setting describes another model than that of the weights.
     """
+    if isinstance(start, DetrStart) or isinstance(model, TrainedDetr):
+        return ()
     wanted = Wanted(
-        image_size=settings.model.image.size,
-        patch_size=settings.model.patch.size,
-        channels=settings.model.image.channels,
+        image_size=settings.vit.image.size,
+        patch_size=settings.vit.patch.size,
+        channels=settings.vit.image.channels,
         classes=classes or None,
         seed=settings.run.seed,
     )
@@ -113,28 +142,33 @@ def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, 
     done = adapt(card, complete, wanted)
     tensors = {name: tensor for name, tensor in done.tensors.items() if name not in start.report.new}
     changes = done.changes
-    fresh = pools_anew(start.source.card.config, settings.model)
+    fresh = pools_anew(start.source.card.config, settings.vit)
     if fresh:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
-        width = f"[{settings.model.dim}]"
+        width = f"[{settings.vit.dim}]"
         changes = (*changes, Change(part="final norm", before=width, after="none", how="left out"))
         changes = (
             *changes,
             Change(part="norm after pooling", before="none", after=width, how="starts fresh"),
         )
-    _refuse_other_model(tensors, start, settings.model, fresh)
+    _refuse_other_model(tensors, start, settings.vit, fresh)
     model.load_state_dict({**model.state_dict(), **tensors})
     return changes
 
 
-def fill_rest(modules: Iterable[nn.Module], start: Start, classes: tuple[str, ...]) -> str:
-    """Of a detector's weights, load what follows the backbone into `modules`; says which classes were kept, "" for other weights.
+def fill_rest(modules: Iterable[nn.Module], start: AnyStart, classes: tuple[str, ...]) -> str:
+    """Of a detector's weights, load what follows the backbone into `modules`, or all of DETR.
+
+    Says which classes were kept, "" for other weights.
 
     Raises: SettingsError if it does not fit.
     """
     said = ""
     for module in modules:
-        if start.detector is not None and isinstance(module, TrainedVitDet):
+        if isinstance(start, DetrStart):
+            assert isinstance(module, TrainedDetr)
+            said = fill_detr(module, start, classes)
+        elif start.detector is not None and isinstance(module, TrainedVitDet):
             said = take_over(module, start.detector, classes)
     return said
 
@@ -185,11 +219,13 @@ def differing(old: ViTConfig, new: ViTConfig) -> list[tuple[str, Any, Any]]:
     return [(p, before.get(p), after.get(p)) for p in paths if before.get(p) != after.get(p)]
 
 
-def doubts(start: Start, settings: TrainSettings) -> list[Choice]:
+def doubts(start: AnyStart, settings: TrainSettings) -> list[Choice]:
     """Warnings about settings that differ from those of the weights."""
-    anew = ("head.pool", "head.norm") if pools_anew(start.source.card.config, settings.model) else ()
+    if isinstance(start, DetrStart):
+        return []  # another shape is refused, and the rest follows from the recipe
+    anew = ("head.pool", "head.norm") if pools_anew(start.source.card.config, settings.vit) else ()
     return [
         Choice(what=f"warning: model.{path} is {new}", why=f"the weights were trained with {old}")
-        for path, old, new in differing(start.source.card.config, settings.model)
+        for path, old, new in differing(start.source.card.config, settings.vit)
         if not path.startswith(anew)
     ]

@@ -16,6 +16,7 @@ from patchword.errors import SettingsError
 from patchword.images.prepare import read, read_pixels
 from patchword.model.sizes import backbone_of, sized
 from patchword.model.vitdet import memory
+from patchword.model.vitdet.answer import answers
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.vitdet.found import Found
 from patchword.model.vitdet.model import VitDet
@@ -242,8 +243,14 @@ class Answering(nn.Module):
         boxes = self.boxes.expand(1, count, -1, -1)
         return Found(logits, boxes, logits[0], boxes[0], boxes[0, 0])
 
-    def loss(self, found: Found, targets: Any) -> Tensor:
-        return torch.zeros(())
+    def losses(self, found: Found, targets: Any) -> dict[str, Tensor]:
+        return {"boxes": torch.zeros(())}
+
+    def counts(self, objects: Any) -> dict[str, float]:
+        return {"boxes": float(sum(objects))}
+
+    def answers(self, found: Found, most: int) -> Any:
+        return answers(found, most)
 
 
 def evaluated(task: Detect, dataset: Dataset, rows: list[int], module: nn.Module) -> DetectTally:

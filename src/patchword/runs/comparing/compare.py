@@ -137,7 +137,7 @@ def scored_arm(name: str, places: dict[int, Path], right: dict[int, dict[str, bo
     from patchword.training.train import read_run
 
     settings, _ = read_run(RunFolder(next(iter(places.values()))))
-    price = cost(settings.model)
+    price = cost(settings.vit)
     return Scored(
         name=name,
         runs=tuple(run_score(place, seed) for seed, place in places.items()),

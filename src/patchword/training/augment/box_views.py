@@ -11,7 +11,7 @@ from patchword.data.box_targets import ImageBoxes
 from patchword.model.boxes import to_centres
 from patchword.model.matching import Targets
 from patchword.training.augment.box_settings import BoxAugmentSettings
-from patchword.training.augment.box_windows import Window, draw_windows, letterbox, moved
+from patchword.training.augment.box_windows import Window, draw_windows, letterbox, moved, squashed, view_of
 from patchword.training.augment.colour import jitter_colour
 from patchword.training.augment.geometry import as_unit_float, warp
 from patchword.training.chance import Draws
@@ -22,7 +22,10 @@ _HALVINGS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class BoxViews:
-    """images [B, C, h, w] float32 in 0..1. padding [B, h, w] bool: pixels that no image covers. boxes, windows: B each."""
+    """images [B, C, h, w] float32 in 0..1. padding [B, h, w] bool: pixels that no image covers. boxes, windows: B each.
+
+    A view smaller than the largest of the batch lies in the upper left corner.
+    """
 
     images: Tensor
     padding: Tensor
@@ -30,11 +33,11 @@ class BoxViews:
     windows: list[Window]
 
     def targets(self) -> Targets:
-        """The objects as shares of the views, for the set losses. Groups (crowd) are no objects to find."""
-        height, width = self.images.shape[-2:]
-        sides = torch.tensor([width, height, width, height], dtype=torch.float64)
+        """The objects as shares of their views, for the set losses. Groups (crowd) are no objects to find."""
         found = []
         for one in self.boxes:
+            height, width = one.size
+            sides = torch.tensor([width, height, width, height], dtype=torch.float64)
             kept = ~one.crowd
             corners = torch.from_numpy(one.corners[kept])
             found.append((torch.from_numpy(one.labels[kept]), to_centres(corners / sides).float()))
@@ -42,7 +45,7 @@ class BoxViews:
 
 
 class BoxAugment:
-    """Turns images of any size into training views of one size.
+    """Turns images of any size into training views: of one size, or in their own aspect with `settings.shorter`.
 
     Scale, crop, stretch and flip are one map for each image, so pixels are sampled once. A view depends on its own image
     and draws only, not on the batch.
@@ -67,8 +70,13 @@ class BoxAugment:
 
     def plain(self, images: Sequence[Tensor], boxes: Sequence[ImageBoxes]) -> BoxViews:
         """The complete images in the middle of their views, unchanged but for their size."""
-        windows = [letterbox(one.size, self.output_size) for one in boxes]
+        windows = [self._whole(one.size) for one in boxes]
         return self._views(images, boxes, windows, None)
+
+    def _whole(self, size: tuple[int, int]) -> Window:
+        if not self.settings.shorter:
+            return letterbox(size, self.output_size)
+        return squashed(size, view_of(size, max(self.settings.shorter), self.settings))
 
     def _views(
         self,
@@ -89,12 +97,25 @@ class BoxAugment:
             padding = outside(window).to(view.device)
             shown.append(torch.where(padding, self.fill.to(view.device), view))
             paddings.append(padding)
+        fill = self.fill.to(shown[0].device)
         return BoxViews(
-            images=torch.stack(shown),
-            padding=torch.stack(paddings),
+            images=_joined(shown, fill),
+            padding=_joined(paddings, torch.ones(1, 1, dtype=torch.bool, device=fill.device)),
             boxes=[moved(one, window, keep) for one, window in zip(boxes, windows, strict=True)],
             windows=windows,
         )
+
+
+def _joined(parts: Sequence[Tensor], fill: Tensor) -> Tensor:
+    """Tensors [..., h, w] as one [B, ..., H, W] of the largest sides, each in the upper left corner. fill: of the rest."""
+    sizes = [part.shape[-2:] for part in parts]
+    if len(set(sizes)) == 1:
+        return torch.stack(list(parts))
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    joined = fill.expand(len(parts), *parts[0].shape[:-2], height, width).clone()
+    for whole, part in zip(joined, parts, strict=True):
+        whole[..., : part.shape[-2], : part.shape[-1]] = part
+    return joined
 
 
 def sampled(image: Tensor, window: Window) -> Tensor:

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchword.data.box_targets import ImageBoxes
+from patchword.images.geometry import Capped
 from patchword.training.augment.box_settings import BoxAugmentSettings
 from patchword.training.augment.geometry import between
 from patchword.training.chance import Draws
 
 Array = NDArray[np.float64]
+# The shorter side of an image before a part is cut out of it, and the shortest and longest side of the part.
+# Source: facebookresearch/detr, datasets/coco.py.
+_BEFORE_CUT, _CUT = (400, 500, 600), (384, 600)
 # A view never shows less of an object than this, in pixels of the view.
 _SMALLEST = 1.0
-DRAWN = 6
+DRAWN, SIDES_DRAWN = 6, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,13 @@ def letterbox(image: tuple[int, int], view: tuple[int, int]) -> Window:
     return _centred(image, view, scale, scale)
 
 
+def squashed(image: tuple[int, int], view: tuple[int, int]) -> Window:
+    """The complete image in the complete view; of one aspect but for the rounding of sides, as evaluation resizes it."""
+    return Window(
+        image=image, view=view, left=0.0, top=0.0, scale_x=view[1] / image[1], scale_y=view[0] / image[0]
+    )
+
+
 def _centred(image: tuple[int, int], view: tuple[int, int], scale_x: float, scale_y: float) -> Window:
     return Window(
         image=image,
@@ -83,18 +94,73 @@ def _centred(image: tuple[int, int], view: tuple[int, int], scale_x: float, scal
     )
 
 
+def view_of(image: tuple[float, float], shorter: int, settings: BoxAugmentSettings) -> tuple[int, int]:
+    """The size (h, w) of a view in the aspect of an image."""
+    whole = max(round(image[0]), 1), max(round(image[1]), 1)
+    return Capped(shorter=shorter, longest=settings.longest).plan(whole, whole).output
+
+
+def draw_sides(
+    boxes: list[ImageBoxes], settings: BoxAugmentSettings, draws: Draws
+) -> list[tuple[int, Window | None]]:
+    """For each image the shorter side of its view, and the window if it is cut; `settings.shorter` is not empty."""
+    found: list[tuple[int, Window | None]] = []
+    for one, drawn in zip(boxes, draws.uniform(SIDES_DRAWN).tolist(), strict=True):
+        shorter = settings.shorter[int(drawn[0] * len(settings.shorter))]
+        window = _cut(one.size, shorter, drawn[2:], settings) if drawn[1] < settings.crop else None
+        found.append((shorter, window))
+    return found
+
+
+def _cut(image: tuple[int, int], shorter: int, drawn: list[float], settings: BoxAugmentSettings) -> Window:
+    """A part of the image, enlarged to a view of its own aspect."""
+    # In pixels of the image.
+    pixel = min(image) / _BEFORE_CUT[int(drawn[0] * len(_BEFORE_CUT))]
+    sides = []
+    for side, chance in zip(image, drawn[1:3], strict=True):
+        low, high = (min(side, part * pixel) for part in _CUT)
+        sides.append(low + chance * (high - low))
+    view = view_of((sides[0], sides[1]), shorter, settings)
+    return Window(
+        image=image,
+        view=view,
+        left=drawn[4] * (image[1] - sides[1]),
+        top=drawn[3] * (image[0] - sides[0]),
+        scale_x=view[1] / sides[1],
+        scale_y=view[0] / sides[0],
+    )
+
+
 def draw_windows(
     boxes: list[ImageBoxes], view: tuple[int, int], settings: BoxAugmentSettings, draws: Draws
 ) -> list[Window]:
-    """A window for each image [B]. Where it is a crop, one object of the image, drawn at random, is completely inside."""
+    """A window for each image [B], of the size `view`, or of its own with `settings.shorter`.
+
+    Where it is a crop by `settings.scale`, one object of the image, drawn at random, is completely inside.
+    """
     drawn = draws.uniform(DRAWN)
     low, high = (tuple(math.log(v) for v in pair) for pair in (settings.scale, settings.stretch))
     scales = between(drawn[:, 0], (low[0], low[1])).exp().tolist()
     stretches = between(drawn[:, 1], (high[0], high[1])).div(2.0).exp().tolist()
-    return [
-        _window(one, view, scale, stretch, tuple(rest), flip=rest[3] < settings.flip)
-        for one, scale, stretch, rest in zip(boxes, scales, stretches, drawn[:, 2:].tolist(), strict=True)
-    ]
+    rests = drawn[:, 2:].tolist()
+    if not settings.shorter:
+        return [
+            _window(one, view, scale, stretch, tuple(rest), flip=rest[3] < settings.flip)
+            for one, scale, stretch, rest in zip(boxes, scales, stretches, rests, strict=True)
+        ]
+    found = []
+    sides = draw_sides(boxes, settings, draws.stream("sides"))
+    for one, scale, stretch, rest, (shorter, cut) in zip(boxes, scales, stretches, rests, sides, strict=True):
+        flip = rest[3] < settings.flip
+        if cut is not None:
+            found.append(replace(cut, flip=flip))
+            continue
+        own = view_of(one.size, shorter, settings)
+        if scale == stretch == 1.0:
+            found.append(replace(squashed(one.size, own), flip=flip))
+        else:
+            found.append(_window(one, own, scale, stretch, tuple(rest), flip=flip))
+    return found
 
 
 def _window(

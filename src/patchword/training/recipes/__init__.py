@@ -11,6 +11,7 @@ from patchword.training.recipes import (
     deit,
     deit3,
     detect,
+    detr,
     finetune,
     finetune_sgd,
     mae,
@@ -40,6 +41,7 @@ RECIPES: dict[str, Recipe] = {
     "mae": mae.settings_for,
     "mae-small": mae_small.settings_for,
     "detect": detect.settings_for,
+    "detr": detr.settings_for,
 }
 DESCRIPTIONS: dict[str, str] = {
     "scratch": scratch.DESCRIPTION,
@@ -55,22 +57,25 @@ DESCRIPTIONS: dict[str, str] = {
     "mae": mae.DESCRIPTION,
     "mae-small": mae_small.DESCRIPTION,
     "detect": detect.DESCRIPTION,
+    "detr": detr.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
 FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
 # Those that learn without labels; the others need them.
 WITHOUT_LABELS = ("mae", "mae-small")
 # Those for data with boxes, and for no other.
-WITH_BOXES = ("detect",)
+WITH_BOXES = ("detect", "detr")
 # From so many images on, the published recipe for pre-training is used.
 MANY = 200_000
 
 
-def default_recipe(facts: DataFacts) -> str:
+def default_recipe(facts: DataFacts, overlay: Overlay | None = None) -> str:
+    overlay = overlay or Overlay()
     if isinstance(facts.task, MAESettings):
         return "mae" if facts.weights is None and facts.num_images >= MANY else "mae-small"
     if isinstance(facts.task, DetectSettings):
-        return "detect"
+        asked = detr.is_detr(overlay.model_name()) or overlay.kind("task.detector") == "detr"
+        return "detr" if facts.detr is not None or asked else "detect"
     return "scratch" if facts.weights is None else "finetune"
 
 

@@ -13,7 +13,7 @@ and the backbone is not.
 import math
 from dataclasses import dataclass, replace
 
-from patchword.errors import plural
+from patchword.errors import SettingsError, plural
 from patchword.images.geometry import Border
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTConfig
@@ -56,6 +56,11 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     """Return the settings for these data, and the choices as text. Raises: SettingsError as the other recipes."""
     objects = facts.objects
     assert objects is not None
+    if facts.detr is not None:
+        raise SettingsError(
+            "the recipe detect trains a detector on a ViT, but the weights are those of DETR or of its ResNet",
+            "remove --recipe, or give the weights of a ViT",
+        )
     model, preprocess, why = _from_weights(facts, overlay) if facts.weights else _from_scratch(facts, overlay)
     shape = _maps(objects, model, facts.detector)
     why += [*shape.why, _found(objects, model)]

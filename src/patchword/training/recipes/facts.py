@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.detector_card import DetectorCard
 from patchword.data.box_targets import Boxes
 from patchword.data.check import CheckReport, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.findings_targets import number_facts
 from patchword.data.targets import MultiLabels, Nothing, Numbers
+from patchword.model.detr.config import TrunkConfig
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import (
@@ -50,7 +52,8 @@ class DataFacts:
         mirrors: whether a mirrored image probably still belongs to its class.
         weights: the card of the initial weights, if any.
         task: what the targets ask for, with the scale of numbers.
-        objects: of data with boxes. detector: of the initial weights, if they are those of a detector.
+        objects: of data with boxes. detector: of the initial weights, if they are those of a detector on a ViT. detr: if they are
+            those of DETR (its card), or of its trunk.
     """
 
     num_images: int
@@ -64,6 +67,7 @@ class DataFacts:
     task: TaskSettings = field(default_factory=ClassifySettings)
     objects: ObjectFacts | None = None
     detector: VitDetConfig | None = None
+    detr: DetectorCard | TrunkConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
     """Return the settings for these data, and the choices as text. Raises: SettingsError if weights are given."""
     refuse_weights("small-data", facts)
     settings, why = scratch.settings_for(facts, overlay)
-    augment, model = settings.augment, settings.model
+    augment, model = settings.augment, settings.vit
     if not is_tiny(model.image.size):
         augment = replace(augment, policy=TrivialAugment(), colour=ColourSettings(), erase=0.25)
         model = replace(model, block=replace(model.block, drop_path=0.1))

@@ -30,6 +30,8 @@ from patchword.training.tasks.settings import ClassifySettings
 # Share of the available memory for cached evaluation images.
 EVALUATION_SHARE = 0.1
 EVALUATION_BATCH, EVALUATION_BATCH_GPU = 64, 256
+# Its images are large, and few neighbours have the same size.
+EVALUATION_BATCH_DETR = 4
 
 
 class Classifier(nn.Module):
@@ -95,11 +97,11 @@ class Classify:
         self.settings, self.module, self.classes = settings, module, classes
         self.task = settings.task
         self.labels = torch.from_numpy(training.labels)
-        self.class_counts = np.asarray(training.counts(settings.model.head.num_classes), np.int64)
+        self.class_counts = np.asarray(training.counts(settings.vit.head.num_classes), np.int64)
         module.balance(self.class_counts)
         self.held_out = HeldOut(settings, evaluation, next(module.parameters()).device, workers)
         self.augment = Augment(settings.augment, settings.view_size)
-        channels = settings.model.image.channels
+        channels = settings.vit.image.channels
         self.mean, self.std = (
             torch.tensor(np.broadcast_to(v, channels).copy()).float().view(1, channels, 1, 1)
             for v in (settings.preprocess.mean, settings.preprocess.std)
@@ -132,7 +134,7 @@ class Classify:
         Pixels arrive as uint8, a quarter of the bytes of float32.
         """
         images = self.augment(batch.images, batch.draws)
-        classes = losses.one_hot(batch.targets, self.settings.model.head.num_classes)
+        classes = losses.one_hot(batch.targets, self.settings.vit.head.num_classes)
         return mix(images, classes, self.settings.augment.mixing, batch.draws)
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -149,9 +151,7 @@ class Classify:
         return self.held_out.batches(ranks)
 
     def card(self, scores: Mapping[str, float]) -> ModelCard:
-        return ModelCard(
-            config=self.settings.model, preprocess=self.settings.preprocess, classes=self.classes
-        )
+        return ModelCard(config=self.settings.vit, preprocess=self.settings.preprocess, classes=self.classes)
 
     def shipped(self, module: nn.Module) -> Mapping[str, Tensor]:
         return merged_state(module.get_submodule("vit"))
@@ -193,8 +193,8 @@ class HeldOut:
             from_split(split), self.settings.preprocess, self._batch_size(), self.workers, split.max_pixels
         )
         pairs = ((b.images, mine[np.asarray(b.indices)]) for b in batches if b.indices)
-        height, width = self.settings.model.image.size
-        needed = 4 * len(split) * self.settings.model.image.channels * height * width
+        (height, width), channels = self.settings.preprocess.image_size, self.settings.preprocess.in_channels
+        needed = 4 * len(split) * channels * height * width
         if needed > EVALUATION_SHARE * machine.memory_limit_bytes():
             return pairs
         self._kept = list(pairs)
@@ -202,9 +202,11 @@ class HeldOut:
 
     def _batch_size(self) -> int:
         """Smaller than usual only if a batch of very large images would not fit into memory."""
+        config = self.settings.model
+        if config is None:
+            return EVALUATION_BATCH_DETR
         if self.device.type == "cuda":
             return EVALUATION_BATCH_GPU
-        config = self.settings.model
         each = inference_bytes(config, config.image.size, 1) - inference_bytes(config, config.image.size, 0)
         return max(min(EVALUATION_BATCH, machine.memory_limit_bytes() // (4 * each)), 1)
 

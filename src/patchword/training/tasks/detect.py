@@ -9,45 +9,14 @@ from torch import Tensor
 
 from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
 from patchword.data.dataset import Split
-from patchword.model.matching import Targets
-from patchword.model.vit import ViT
-from patchword.model.vitdet.found import Found
-from patchword.model.vitdet.loss import losses
-from patchword.model.vitdet.model import VitDet
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Tally
 from patchword.training.tasks.classify import HeldOut
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally
-from patchword.training.tasks.detect_targets import ImageTargets, objects_of
 from patchword.training.tasks.detect_views import DetectViews, Stored, boxes_of
-
-
-class TrainedVitDet(VitDet):
-    """The detector with its losses."""
-
-    def forward(self, images: Tensor, targets: Sequence[ImageTargets]) -> dict[str, Tensor]:  # type: ignore[override]
-        there = objects_of(targets)
-        generator = None
-        if self.config.practice and self.training:
-            generator = torch.Generator().manual_seed(int(targets[0]["seed"]))
-        found = super().forward(images, None if generator is None else there, generator)
-        return {DetectSettings.loss: self.loss(found, there)}
-
-    def predict(self, images: Tensor) -> Found:
-        return super().forward(images)
-
-    @staticmethod
-    def loss(found: Found, targets: Targets) -> Tensor:
-        """The sum over all objects of the batch."""
-        return torch.stack(list(losses(found, targets).values())).sum()
-
-
-def make_detector(settings: TrainSettings, vit: ViT, generator: torch.Generator) -> TrainedVitDet:
-    assert isinstance(settings.task, DetectSettings)
-    config = settings.task.detector.config(settings.model, settings.task.num_classes)
-    return TrainedVitDet(config, vit, generator).to(next(vit.parameters()).device)
+from patchword.training.tasks.detectors import TrainedDetector
 
 
 class Detect:
@@ -59,7 +28,7 @@ class Detect:
     def __init__(
         self,
         settings: TrainSettings,
-        module: TrainedVitDet,
+        module: TrainedDetector,
         training: Split,
         evaluation: Split,
         classes: tuple[str, ...],
@@ -87,8 +56,8 @@ class Detect:
         return self.shown.views(batch)
 
     def counts(self, batch: Batch) -> Mapping[str, float]:
-        """The objects, over which the losses are averaged."""
-        return {self.task.loss: sum(len(one["labels"]) for one in batch.targets)}
+        """The objects, over which the losses are averaged; DETR's loss of classes is, over the weights of its queries."""
+        return self.module.counts([len(one["labels"]) for one in batch.targets])
 
     def tally(self) -> Tally:
         return DetectTally(self.settings.preprocess, self.classes)

@@ -1,8 +1,8 @@
 """Collects what a detector finds in evaluation images, and scores it as COCO does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from patchword.metrics.detection import (
     truths,
 )
 from patchword.model.boxes import to_centres
-from patchword.model.vitdet.answer import answers
 from patchword.training.task import Batch, Scores
 from patchword.training.tasks.detect_targets import objects_of
+from patchword.training.tasks.detectors import Answering
 
-# Below this score everywhere, a detector finds nothing: it starts at 0.01 for every class (`model/vitdet/model.py`).
+# Below this score everywhere, a detector finds nothing: on a ViT it starts at 0.01 for every class (`model/vitdet/model.py`).
 NOTHING = 0.05
 # Surest objects of an image whose scores and places tell whether images have different answers, and by how much these differ at least.
 COMPARED, SAME = 10, 1e-3
@@ -51,21 +51,22 @@ class DetectTally:
     def __init__(self, preprocess: Preprocess, classes: Sequence[str]) -> None:
         self.preprocess, self.classes = preprocess, classes
         self.images: list[Scored] = []
-        self.loss, self.objects = 0.0, 0
+        self.losses: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
 
     def add(self, module: nn.Module, batch: Batch) -> None:
-        output = module.predict(batch.images)  # type: ignore[operator]
-        targets = [self.shares(one, batch.images.device) for one in batch.targets]
-        self.loss += float(module.loss(output, objects_of(targets)))  # type: ignore[operator]
-        self.objects += sum(len(one["labels"]) for one in targets)
-        most = max(LEAST_ANSWERS, output.logits.shape[2])
-        for number, one, found in zip(
-            batch.draws.samples.tolist(), batch.targets, answers(output, most), strict=True
-        ):
+        detector = cast(Answering, module)
+        output = detector.predict(batch.images)
+        objects = objects_of([self.shares(one, batch.images.device) for one in batch.targets])
+        _add(self.losses, {name: float(sum_) for name, sum_ in detector.losses(output, objects).items()})
+        _add(self.counts, detector.counts(objects.counts))
+        answers = detector.answers(output, LEAST_ANSWERS)
+        for number, one, found in zip(batch.draws.samples.tolist(), batch.targets, answers, strict=True):
             scores, labels, corners = (part.double().cpu().numpy() for part in found)
             if not (np.isfinite(scores).all() and np.isfinite(corners).all()):
                 # The loop stops a run whose loss is not finite.
-                self.loss, scores, labels, corners = np.nan, scores[:0], labels[:0], corners[:0]
+                self.losses = dict.fromkeys(self.losses, np.nan)
+                scores, labels, corners = scores[:0], labels[:0], corners[:0]
             placed = self._frame(one).shares_to_pixels(corners)
             # As in prediction: a box beside the image, or without area, is none.
             real = (placed[:, 2:] > placed[:, :2]).all(axis=1)
@@ -79,11 +80,15 @@ class DetectTally:
             )
 
     def state(self) -> Any:
-        return self.images, self.loss, self.objects
+        return self.images, self.losses, self.counts
 
-    def merged(self, states: Sequence[tuple[list[Scored], float, int]]) -> Scores:
+    def merged(self, states: Sequence[tuple[list[Scored], dict[str, float], dict[str, float]]]) -> Scores:
         images = [one for state in states for one in state[0]]
-        objects = max(sum(state[2] for state in states), 1)
+        losses: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for _, sums, numbers in states:
+            _add(losses, sums)
+            _add(counts, numbers)
         found = scored(images, self.classes)
         surest = max((float(one.surest[0, 0]) for one in images if len(one.surest)), default=0.0)
         ap50 = found.ap50 or 0.0
@@ -94,7 +99,7 @@ class DetectTally:
             constant = "all held-out images get the same boxes"
         return Scores(
             values={
-                "val_loss": sum(state[1] for state in states) / objects,
+                "val_loss": sum(losses[name] / max(counts[name], 1.0) for name in losses),
                 "val_ap": found.ap or 0.0,
                 "val_ap50": ap50,
                 "val_ap75": found.ap75 or 0.0,
@@ -116,6 +121,11 @@ class DetectTally:
             "labels": torch.from_numpy(one.labels[~one.crowd]).to(device),
             "boxes": to_centres(torch.from_numpy(shares)).float().to(device),
         }
+
+
+def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def scored(images: Sequence[Scored], classes: Sequence[str]) -> DetectionScores:

@@ -39,7 +39,7 @@ class DetectViews:
     def __init__(self, settings: TrainSettings, boxes: Boxes) -> None:
         assert isinstance(settings.task, DetectSettings)
         self.boxes, self.stored = boxes, settings.stored
-        channels = settings.model.image.channels
+        channels = settings.preprocess.in_channels
         self.mean, self.std = (
             torch.tensor(np.broadcast_to(v, channels).copy()).float().view(1, channels, 1, 1)
             for v in (settings.preprocess.mean, settings.preprocess.std)
@@ -93,7 +93,8 @@ class DetectViews:
             batch,
             images=views.images.sub(self.mean.to(device)).div_(self.std.to(device)),
             targets=[
-                {"labels": a, "boxes": b, "seed": c} for a, b, c in zip(labels, boxes, seeds, strict=True)
+                {"labels": a, "boxes": b, "seed": c, "size": torch.tensor(one.view)}
+                for a, b, c, one in zip(labels, boxes, seeds, views.windows, strict=True)
             ],
         )
 

@@ -37,7 +37,7 @@ class Pretrain(Views):
         assert isinstance(settings.task, MAESettings)
         super().__init__(settings, training, evaluation, next(module.parameters()).device, workers)
         self.module, self.task = module, settings.task
-        self.num_patches = settings.model.grid_size[0] * settings.model.grid_size[1]
+        self.num_patches = settings.vit.grid_size[0] * settings.vit.grid_size[1]
         self.watch = Watch(settings, workers) if self.task.watch else None
 
     def begin(self, epoch: int) -> None:
@@ -61,7 +61,7 @@ class Pretrain(Views):
 
     def card(self, scores: Mapping[str, float]) -> ModelCard:
         return ModelCard(
-            config=self.settings.model, preprocess=self.settings.preprocess, decoder=self.task.decoder
+            config=self.settings.vit, preprocess=self.settings.preprocess, decoder=self.task.decoder
         )
 
     def shipped(self, module: nn.Module) -> Mapping[str, Tensor]:

@@ -12,8 +12,9 @@ from patchword.training.chance import seed_of
 from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
-from patchword.training.tasks.detect import Detect, TrainedVitDet, make_detector
+from patchword.training.tasks.detect import Detect
 from patchword.training.tasks.detect_settings import DetectSettings
+from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet, make_vitdet
 from patchword.training.tasks.distill import Distill, Student, load_teacher
 from patchword.training.tasks.mae import Pretrain
 from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
@@ -25,10 +26,15 @@ from patchword.training.tasks.settings import (
     RegressSettings,
 )
 
+# What a training starts from: the backbone, or all of DETR.
+Begun = ViT | TrainedDetr
 
-def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
-    """What learns: the backbone with the losses of the task, and whatever else the task trains."""
-    task = settings.task
+
+def make_module(settings: TrainSettings, model: Begun) -> nn.Module:
+    """What learns: the backbone with the losses of the task, and whatever else the task trains. model: of `setup.new_model`."""
+    if isinstance(model, TrainedDetr):
+        return model
+    task, vit = settings.task, model
     if isinstance(task, MultiLabelSettings):
         return MultiLabeller(vit, task)
     if isinstance(task, MAESettings):
@@ -37,7 +43,7 @@ def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
     if isinstance(task, RegressSettings):
         return Regressor(vit, task)
     if isinstance(task, DetectSettings):
-        return make_detector(
+        return make_vitdet(
             settings, vit, torch.Generator().manual_seed(seed_of(settings.run.seed, "detector"))
         )
     kind = Student if task.distill.teacher else Classifier
@@ -58,7 +64,7 @@ def make_task(
         return cast(Task, MultiLabel(settings, module, *rest))
     if isinstance(module, Regressor):
         return cast(Task, Regress(settings, module, *rest))
-    if isinstance(module, TrainedVitDet):
+    if isinstance(module, TrainedVitDet | TrainedDetr):
         return cast(Task, Detect(settings, module, *rest))
     assert isinstance(settings.task, ClassifySettings)
     parts = (settings, cast(Classifier, module), *rest)

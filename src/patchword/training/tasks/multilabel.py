@@ -90,7 +90,7 @@ class MultiLabel(Views):
 
     def card(self, scores: Mapping[str, float]) -> ModelCard:
         return ModelCard(
-            config=self.settings.model,
+            config=self.settings.vit,
             preprocess=self.settings.preprocess,
             classes=self.classes,
             task="multi",

@@ -73,7 +73,7 @@ class Regress(Views):
 
     def card(self, scores: Mapping[str, float]) -> ModelCard:
         return ModelCard(
-            config=self.settings.model,
+            config=self.settings.vit,
             preprocess=self.settings.preprocess,
             classes=self.names,
             task="number",

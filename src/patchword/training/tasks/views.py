@@ -30,7 +30,7 @@ class Views:
         self.targets = torch.from_numpy(training.image_targets.values)
         self.held_out = HeldOut(settings, evaluation, device, workers)
         self.augment = Augment(settings.augment, settings.view_size)
-        channels = settings.model.image.channels
+        channels = settings.vit.image.channels
         self.mean, self.std = (
             torch.tensor(np.broadcast_to(v, channels).copy()).float().view(1, channels, 1, 1)
             for v in (settings.preprocess.mean, settings.preprocess.std)
