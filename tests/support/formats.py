@@ -1,8 +1,9 @@
 """Every format against every small model: what a format writes, as a hash, or that it refuses."""
 
+import contextlib
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, open_stored, tensor_of
 from patchword.checkpoints.write import Written, write_as
-from patchword.errors import CheckpointError
-from patchword.images.geometry import Patches
+from patchword.errors import CheckpointError, SettingsError
+from patchword.images.geometry import Patches, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,
@@ -30,12 +31,15 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import (
     AttentionPool,
+    ClassPool,
     Combined,
+    FirstPool,
     IndexCoordinates,
     JoinedPool,
     LayerNormConfig,
     Learned,
     MeanPool,
+    NoPositions,
     RelativeBias,
     Resample,
     ResNetStem,
@@ -196,16 +200,87 @@ _FITTING = {
 MODELS: dict[str, ViTConfig] = {**ALL, **_FITTING, **FAMILIES}
 
 
+def _oblong(config: ViTConfig) -> ViTConfig:
+    image, patch = replace(config.image, size=(24, 32)), replace(config.patch, size=(8, 4))
+    return replace(config, image=image, patch=patch)
+
+
+# One thing that a family's format may not hold.
+_CHANGES: dict[str, Callable[[ViTConfig], ViTConfig]] = {
+    "oblong image": lambda c: replace(c, image=replace(c.image, size=(16, 32))),
+    "oblong patches": _oblong,
+    "ragged image": lambda c: replace(c, image=replace(c.image, size=(37, 37))),
+    "cut image": lambda c: replace(
+        c, image=replace(c.image, size=(37, 37)), patch=replace(c.patch, edge="cut")
+    ),
+    "one channel": lambda c: replace(c, image=replace(c.image, channels=1)),
+    "no patch bias": lambda c: replace(c, patch=replace(c.patch, bias=not c.patch.bias)),
+    "registers": lambda c: replace(
+        c, tokens=replace(c.tokens, num_registers=2 * (not c.tokens.num_registers))
+    ),
+    "class token": lambda c: replace(c, tokens=replace(c.tokens, class_token=not c.tokens.class_token)),
+    "bare class token": lambda c: replace(c, positions=replace(c.positions, covers="patches")),  # type: ignore[call-arg]
+    "all covered": lambda c: replace(c, positions=replace(c.positions, covers="all")),  # type: ignore[call-arg]
+    "relu": lambda c: replace(c, mlp=replace(c.mlp, activation="relu")),
+    "tanh GELU": lambda c: replace(c, mlp=replace(c.mlp, activation="gelu_tanh")),
+    "gate": lambda c: replace(c, mlp=replace(c.mlp, gated=not c.mlp.gated, activation="silu")),
+    "inner norm": lambda c: replace(c, mlp=replace(c.mlp, inner_norm=not c.mlp.inner_norm)),
+    "out norm": lambda c: replace(c, attention=replace(c.attention, out_norm=not c.attention.out_norm)),
+    "no MLP bias": lambda c: replace(c, mlp=replace(c.mlp, bias=False)),
+    "no biases": lambda c: replace(c, attention=replace(c.attention, bias="none")),
+    "qkv": lambda c: replace(c, attention=replace(c.attention, bias="qkv")),
+    "qv": lambda c: replace(c, attention=replace(c.attention, bias="qv")),
+    "no out bias": lambda c: replace(c, attention=replace(c.attention, out_bias=False)),
+    "LayerScale": lambda c: replace(
+        c, block=replace(c.block, layer_scale=0.1 if c.block.layer_scale is None else None)
+    ),
+    "entry norm": lambda c: replace(c, block=replace(c.block, entry_norm=not c.block.entry_norm)),
+    "res-post": lambda c: replace(c, block=replace(c.block, order="res_post")),
+    "other eps": lambda c: replace(c, norm=replace(c.norm, eps=3e-4)),
+    "heads": lambda c: replace(c, attention=replace(c.attention, num_heads=2, head_dim=None)),
+    "mean": lambda c: replace(c, head=replace(c.head, pool=MeanPool(), distilled=False)),
+    "class": lambda c: replace(c, head=replace(c.head, pool=ClassPool())),
+    "first": lambda c: replace(c, head=replace(c.head, pool=FirstPool(), distilled=False)),
+    "pooled norm": lambda c: replace(c, head=replace(c.head, norm="pooled", distilled=False)),
+    "token norm": lambda c: replace(c, head=replace(c.head, norm="tokens")),
+    "no last norm": lambda c: replace(c, head=replace(c.head, norm="none", distilled=False)),
+    "pre-logits": lambda c: replace(c, head=replace(c.head, pre_logits=9, distilled=False)),
+    "projection": lambda c: replace(c, head=replace(c.head, projection=6, distilled=False)),
+    "classes": lambda c: replace(c, head=replace(c.head, num_classes=0 if c.head.num_classes else 4)),
+    "no head bias": lambda c: replace(c, head=replace(c.head, bias=False, num_classes=4)),
+    "no positions": lambda c: replace(c, positions=NoPositions()),
+    "rope": lambda c: replace(c, positions=Combined(added=Learned(), inner=Rope2d())),
+    "relative": lambda c: replace(c, positions=RelativeBias()),
+}
+
+
+def _varied() -> dict[str, tuple[str, ViTConfig]]:
+    found = {}
+    for family, config in FAMILIES.items():
+        for change, changed in _CHANGES.items():
+            with contextlib.suppress(SettingsError, TypeError):
+                other = changed(config)
+                if other != config:
+                    found[f"{family}; {change}"] = (family, other)
+    return found
+
+
+# Each of the families' models with one thing changed: name → family, model.
+VARIED = _varied()
+
+
 def source_of(name: str) -> Source:
     """The model of that name with weights that no random generator and no platform changes."""
-    config = MODELS[name]
+    family, config = VARIED.get(name) or (name, MODELS.get(name) or tiny())
     vit = ViT(config, torch.Generator().manual_seed(0)).eval()
     learned = {key for key, _ in vit.named_parameters()}
     tensors = {
         key: _filled(key, tensor) if key in learned else tensor for key, tensor in vit.state_dict().items()
     }
     preprocess = Preprocess.simple(config.image.size, in_channels=config.image.channels)
-    if name == "SigLIP":
+    if name in VARIED:
+        preprocess = replace(preprocess, resize=Squash(size=config.image.size))
+    if family == "SigLIP":
         preprocess = replace(preprocess, resize=Patches(patch=config.patch.size, max_patches=16))
     return Source(card=ModelCard(config=config, preprocess=preprocess), tensors=tensors)
 

@@ -93,6 +93,15 @@ class Layout(ABC):
     file_name: str = "model.safetensors"
     # The pattern (--drop) of the tensors of a masked autoencoder's decoder; "" if the format has no place for one.
     decoder_pattern: str = ""
+    # Options that its readers take for facts that the format has no place for.
+    reader_options: tuple[str, ...] = (
+        "num_heads",
+        "image_size",
+        "pool",
+        "act",
+        "decoder_num_heads",
+        "norm_pix_loss",
+    )
 
     @abstractmethod
     def recognise(self, checkpoint: Checkpoint) -> str | None:

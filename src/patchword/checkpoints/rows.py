@@ -2,45 +2,80 @@
 
     ("decoder_blocks.{i}.attn.qkv.{wb}", "decoder.blocks.{i}.attention.qkv.{wb}")
 
-theirs, ours: one name, or several in a tuple. `{i}` stands for the number of a block, `{wb}` for "weight" and "bias".
+theirs, ours: one name, or several in a tuple. `{i}` stands for the number of a block, `{b}` for the file's prefix of
+that block, `{wb}` for "weight" and "bias". Without ours, the file's readers expect a tensor that the model does not need.
 op: makes the operation from the shapes of our tensors; without it, a tensor is stored as it is.
 Which rows apply follows from the model's shapes, so that a table needs no conditions.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from patchword.checkpoints.layout import Rule
+from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.checkpoints.ops import Joined, Op, Parted, Reshaped, Same, Shape
-from patchword.model.shapes import Shapes
+from patchword.model.config import ViTConfig
+from patchword.model.shapes import Shapes, shapes
 
 Names = str | tuple[str, ...]
 MakeOp = Callable[[Sequence[Shape]], Op]
 Row = tuple[Names, Names] | tuple[Names, Names, MakeOp]
+# A list of rows is carried out block by block, in the order of a state dict; a row alone, for all blocks at once.
+Rows = Iterable[Row | list[Row]]
 
 
-def rules_of(rows: Iterable[Row], there: Shapes, depth: int) -> Iterator[Rule]:
+def rules_of(rows: Rows, there: Shapes, depth: int, blocks: Sequence[str] = ()) -> Iterator[Rule]:
     """The rules for a model with the tensors `there` and `depth` blocks.
 
     Of several names of ours, those that the model lacks are left out (prefix rows of a table).
+    blocks: the file's prefix of each block, if they are not "blocks.0.", "blocks.1."…
     """
-    for theirs, ours, *op in rows:
-        for index in range(depth) if "{i}" in str(ours) else (0,):
-            for part in ("weight", "bias") if "{wb}" in str(ours) else ("",):
-                mine = tuple(name for name in _filled(ours, index, part) if name in there)
-                if mine:
-                    made = op[0]([there[name] for name in mine]) if op else Same()
-                    yield Rule(_filled(theirs, index, part), mine, made)
+    for item in rows:
+        group = item if isinstance(item, list) else [item]
+        for index in range(depth) if "{i}" in str(group) or "{b}" in str(group) else (0,):
+            block = blocks[index] if blocks else f"blocks.{index}."
+            for row in group:
+                yield from _rules(row, index, block, there)
 
 
-def _filled(names: Names, index: int, part: str) -> tuple[str, ...]:
+def _rules(row: Row, index: int, block: str, there: Shapes) -> Iterator[Rule]:
+    theirs, ours, *op = row
+    for part in ("weight", "bias") if "{wb}" in str(row[:2]) else ("",):
+        mine = tuple(name for name in filled(ours, index, part, block) if name in there)
+        if mine or not ours:
+            made = op[0]([there[name] for name in mine]) if op else Same()
+            yield Rule(filled(theirs, index, part, block), mine, made)
+
+
+class RowLayout(Layout):
+    """A layout whose names are rows."""
+
+    @abstractmethod
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        """The names in a file of this spelling. config: of the model, for operations that need more than shapes;
+        None while a file is read."""
+
+    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
+        config, spelling = description.config, description.spelling
+        rows = self.rows(spelling, config)
+        yield from rules_of(rows, shapes(config), config.depth, spelling.get("blocks", ()))
+        yield from self.ignored(description)
+
+    def ignored(self, description: Description) -> Iterable[Rule | Ignored]:
+        """What else the file has, or its readers expect."""
+        return ()
+
+
+def filled(names: Names, index: int = 0, part: str = "weight", block: str = "blocks.0.") -> tuple[str, ...]:
+    """The names of one block and one part."""
     listed = (names,) if isinstance(names, str) else names
-    return tuple(name.format(i=index, wb=part) for name in listed)
+    return tuple(name.format(i=index, b=block, wb=part) for name in listed)
 
 
 def token(ours: Sequence[Shape]) -> Op:
-    """[1, 1, D] in the file, [D] in the model."""
-    return Reshaped((1, 1, *ours[0]))
+    """[1, 1, D] in the file, [D] in the model; several tokens are [1, n, D]."""
+    return Reshaped((1, math.prod(ours[0][:-1]), ours[0][-1]))
 
 
 def table(ours: Sequence[Shape]) -> Op:
@@ -48,6 +83,20 @@ def table(ours: Sequence[Shape]) -> Op:
     return Parted((1, sum(math.prod(shape[:-1]) for shape in ours), ours[0][-1]))
 
 
+def rows_alone(ours: Sequence[Shape]) -> Op:
+    """As `table`, without the batch axis."""
+    return Parted((sum(math.prod(shape[:-1]) for shape in ours), ours[0][-1]))
+
+
 def queries_keys_values(ours: Sequence[Shape]) -> Op:
     """Three matrices in the file, one in the model."""
     return Joined(3)
+
+
+def gate_and_value(ours: Sequence[Shape]) -> Op:
+    """Two matrices in the file, one in the model."""
+    return Joined(2)
+
+
+def unchanged(ours: Sequence[Shape]) -> Op:
+    return Same()

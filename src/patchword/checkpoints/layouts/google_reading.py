@@ -7,7 +7,7 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layouts.google_rules import (
+from patchword.checkpoints.layouts.google_names import (
     FLEXIVIT,
     INPUT_POSITIONS,
     PLACES,
