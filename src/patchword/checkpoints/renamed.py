@@ -7,7 +7,7 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.ops import Shape
-from patchword.checkpoints.rows import Rows, filled
+from patchword.checkpoints.rows import Rows, names_of
 from patchword.model.config import Activation, AttentionConfig, MLPConfig
 from patchword.model.kinds import Size
 
@@ -27,13 +27,11 @@ class Renamed:
         """Our name → the names of the file that it is made of; of several spellings, the first that the file has."""
         found: dict[str, tuple[str, ...]] = {}
         for item in self.rows:
-            for theirs, ours, *_ in item if isinstance(item, list) else [item]:
-                for part in ("weight", "bias") if "{wb}" in str((theirs, ours)) else ("",):
-                    names = filled(theirs, 0, part, self.block)
-                    for name in filled(ours, 0, part):
-                        known = found.get(name)
-                        if known is None or (not self._any(known) and self._any(names)):
-                            found[name] = names
+            for row in item if isinstance(item, list) else [item]:
+                for name, names in names_of(row, self.block):
+                    known = found.get(name)
+                    if known is None or (not self._any(known) and self._any(names)):
+                        found[name] = names
         return found
 
     def _any(self, names: Iterable[str]) -> bool:

@@ -32,20 +32,33 @@ def rules_of(rows: Rows, there: Shapes, depth: int, blocks: Sequence[str] = ()) 
     blocks: the file's prefix of each block, if they are not "blocks.0.", "blocks.1."…
     """
     for item in rows:
-        group = item if isinstance(item, list) else [item]
-        for index in range(depth) if "{i}" in str(group) or "{b}" in str(group) else (0,):
+        group = [_Parsed(row) for row in (item if isinstance(item, list) else [item])]
+        for index in range(depth) if any(row.repeats for row in group) else (0,):
             block = blocks[index] if blocks else f"blocks.{index}."
             for row in group:
-                yield from _rules(row, index, block, there)
+                yield from row.rules(index, block, there)
 
 
-def _rules(row: Row, index: int, block: str, there: Shapes) -> Iterator[Rule]:
-    theirs, ours, *op = row
-    for part in ("weight", "bias") if "{wb}" in str(row[:2]) else ("",):
-        mine = tuple(name for name in filled(ours, index, part, block) if name in there)
-        if mine or not ours:
-            made = op[0]([there[name] for name in mine]) if op else Same()
-            yield Rule(filled(theirs, index, part, block), mine, made)
+class _Parsed:
+    """A row, parsed once for all blocks."""
+
+    def __init__(self, row: Row) -> None:
+        theirs, ours, *op = row
+        self.theirs = (theirs,) if isinstance(theirs, str) else theirs
+        self.ours = (ours,) if isinstance(ours, str) else ours
+        self.op = op[0] if op else None
+        text = " ".join((*self.theirs, *self.ours))
+        self.repeats = "{i}" in text or "{b}" in text
+        self.parts = ("weight", "bias") if "{wb}" in text else ("",)
+
+    def rules(self, index: int, block: str, there: Shapes) -> Iterator[Rule]:
+        for part in self.parts:
+            filled = (name.format(i=index, wb=part) for name in self.ours)
+            mine = tuple(name for name in filled if name in there)
+            if mine or not self.ours:
+                theirs = tuple(name.format(i=index, b=block, wb=part) for name in self.theirs)
+                op = Same() if self.op is None else self.op([there[name] for name in mine])
+                yield Rule(theirs, mine, op)
 
 
 class RowLayout(Layout):
@@ -67,10 +80,13 @@ class RowLayout(Layout):
         return ()
 
 
-def filled(names: Names, index: int = 0, part: str = "weight", block: str = "blocks.0.") -> tuple[str, ...]:
-    """The names of one block and one part."""
-    listed = (names,) if isinstance(names, str) else names
-    return tuple(name.format(i=index, b=block, wb=part) for name in listed)
+def names_of(row: Row, block: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each of our names in a row and the file's, in the first block. block: the file's prefix of it."""
+    parsed = _Parsed(row)
+    for part in parsed.parts:
+        theirs = tuple(name.format(i=0, b=block, wb=part) for name in parsed.theirs)
+        for name in parsed.ours:
+            yield name.format(i=0, wb=part), theirs
 
 
 def token(ours: Sequence[Shape]) -> Op:
