@@ -8,7 +8,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # The tests start hundreds of processes; with this variable set, each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo check test test-all test-oldest mutants proof bench format clean
+.PHONY: help docs demo check test test-all test-oldest mutants proof bench format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,14 @@ $(VENV)/browser: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@
 
+$(VENV)/docs: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/docs  ## build the documentation as a site, into site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 demo: $(VENV)/run  ## train on the built-in digits into runs/demo, evaluate, write a report, classify new images
 	@examples/demo.sh $(BIN)
 
@@ -46,7 +54,7 @@ check: $(VENV)/dev  ## check format, lint, types, import order
 test: $(VENV)/dev  ## run the tests, under five minutes on two cores
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not proof and not browser and not peers and not gpu"
 
-test-all: $(VENV)/browser $(VENV)/bench  ## run all tests: also slow, browser (needs chromium, chromium-driver) and peer tests
+test-all: $(VENV)/browser $(VENV)/bench $(VENV)/docs  ## run all tests: also slow, browser (needs chromium, chromium-driver) and peer tests
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -m "not proof and not gpu"
 
 mutants: $(VENV)/dev  ## break the source in about seventy places, one at a time: do the tests catch it?
@@ -69,4 +77,4 @@ format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove everything that make created, except runs
-	rm -rf $(VENV) .venv-oldest build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build site *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 _PLACES = {
+    "Detections": "patchword.inference.detections",
     "Detector": "patchword.inference.detector",
     "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
@@ -24,9 +25,14 @@ _PLACES = {
     "ViTConfig": "patchword.model.config",
     "adapt": "patchword.api",
     "check": "patchword.api",
+    "compare": "patchword.api_compare",
     "convert": "patchword.api",
+    "diagnose": "patchword.api_diagnose",
     "evaluate": "patchword.api",
+    "explain": "patchword.api_explain",
+    "explain_detector": "patchword.api_explain",
     "inspect": "patchword.api",
+    "learn": "patchword.api_learn",
     "load": "patchword.api_load",
     "load_detector": "patchword.api_load",
     "load_mae": "patchword.api_load",
@@ -42,6 +48,11 @@ _PLACES = {
 }
 
 __all__ = sorted(_PLACES)
+
+
+def place_of(name: str) -> str:
+    """Where a public name is defined: "patchword.api.train"."""
+    return f"{_PLACES[name]}.{name}"
 
 
 def __getattr__(name: str) -> Any:

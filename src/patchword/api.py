@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from patchword.checkpoints.facts import Options, part_of
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
+from patchword.data.request import refuse_box_options
 from patchword.errors import SettingsError
 from patchword.images.limits import MAX_PIXELS
 from patchword.probes.kinds import ProbeKind
@@ -27,10 +28,13 @@ from patchword.runs.views import refuse_other_pictures, write_training_views
 if TYPE_CHECKING:
     from patchword.checkpoints.adapt import Adapted
     from patchword.data.request import OpenRequest
-    from patchword.inference.convert import Conversion
+    from patchword.inference.box_scores import BoxEvaluation
+    from patchword.inference.conversion import Conversion
+    from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.inspect import Inspected
+    from patchword.inference.inspect_detector import InspectedDetector
     from patchword.inference.model import Model
     from patchword.inference.probe import ProbeRequest
     from patchword.training.progress import Progress
@@ -44,7 +48,7 @@ def inspect(
     below: str | None = None,
     drop: Sequence[str] = (),
     offline: bool = False,
-) -> "Inspected":
+) -> "Inspected | InspectedDetector":
     """Describe a checkpoint and how it would load, without reading any tensor. Raises: CheckpointError."""
     from patchword.inference.inspect import inspected
 
@@ -161,7 +165,7 @@ def check(
     overlay = overlay_of(config, given, settings)
     opening = replace(opening_of(asked), split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
+    refuse_other_pictures(dataset, draw=draw is not None)
     found = check_data(dataset, workers=workers, value_range=value_range, every=all, thumbs=near_duplicates)
     if near_duplicates:
         found = near_report(found, weights, value_range=value_range)
@@ -175,7 +179,7 @@ def check(
 
 @in_python
 def evaluate(
-    model: "Model | str | Path",
+    model: "Model | Detector | str | Path",
     data: str | Path,
     *,
     split: str | None = None,
@@ -201,7 +205,9 @@ def evaluate(
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> "Evaluation | TargetEvaluation":
+    annotations: str | None = None,
+    box_format: str | None = None,
+) -> "Evaluation | TargetEvaluation | BoxEvaluation":
     """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
 
     split: "train", "val", "test" or "all"; None uses the first one available of val, test and all.
@@ -211,6 +217,8 @@ def evaluate(
     `include_trained`. Unreadable images are listed in `unreadable` and not scored. probe: score a probe
     that is fitted to the features of the training split, instead of the model's head. k: neighbours of
     "knn". epochs, seed: of "attentive", "dino-linear" and "mae-linear". no_cache: neither use nor store the features on disk.
+    A detector is scored on boxes: annotations selects annotation files where there are several sets, and box_format says what
+    the numbers of a box are, as in `check`; its probe and the columns of classes do not apply.
     Raises: DataError, CheckpointError, SettingsError.
     """
     asked = locals()
@@ -218,7 +226,6 @@ def evaluate(
     from patchword.inference.probe import probe_request
 
     probed = probe_request(probe, k, not no_cache, epochs, seed)
-    model = _loaded(model, device, options, offline)
     opening = opening_of(asked)
     request = scoring.EvaluationRequest(
         split=split,
@@ -227,9 +234,61 @@ def evaluate(
         value_range=value_range,
         include_trained=include_trained,
     )
-    found = _scored(model, data, (opening, split_seed), request, probed)
+    found = _scored_by_kind(model, data, (device, options, offline), (opening, split_seed), request, probed)
     unreadable = [{**bad, "reason": as_python(bad["reason"])} for bad in found.unreadable]
     return replace(found, unreadable=unreadable, notes=tuple(map(as_python, found.notes)))
+
+
+def _scored_by_kind(
+    model: "Model | Detector | str | Path",
+    data: str | Path,
+    loading: tuple[str | None, Options | None, bool],
+    how: "tuple[OpenRequest, int | None]",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "Evaluation | TargetEvaluation | BoxEvaluation":
+    """loading: device, options and whether offline. how: to open the data, and the seed of its split."""
+    if (detector := _detector(model, *loading)) is not None:
+        return _scored_boxes(detector, data, how, request, probe)
+    opening, split_seed = how
+    refuse_box_options(opening, "a model without boxes")
+    loaded = _loaded(cast("Model | str | Path", model), *loading)
+    return _scored(loaded, data, (replace(opening, boxes=False), split_seed), request, probe)
+
+
+def _detector(
+    model: "Model | Detector | str | Path", device: str | None, options: Options | None, offline: bool
+) -> "Detector | None":
+    """The detector that is given, or at that path; None for a model without boxes."""
+    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.inference.any_model import is_detector
+    from patchword.inference.detector import Detector, load_detector
+
+    if isinstance(model, Detector):
+        return model
+    said = options or Options()
+    if not isinstance(model, str | Path) or not is_detector(
+        model, offline=offline, below=said.below, drop=said.drop
+    ):
+        return None
+    return load_detector(model, device=device, options=with_detector_facts(said), offline=offline)
+
+
+def _scored_boxes(
+    detector: "Detector",
+    data: str | Path,
+    how: "tuple[OpenRequest, int | None]",
+    request: "EvaluationRequest",
+    probe: "ProbeRequest | None",
+) -> "BoxEvaluation":
+    from patchword.inference.evaluate_boxes import evaluate_boxes, open_boxes_for
+
+    if probe is not None:
+        raise SettingsError(
+            f"--probe applies to models of classes, and {detector.report.path} is a detector",
+            "remove --probe",
+        )
+    return evaluate_boxes(detector, open_boxes_for(detector, data, *how), request)
 
 
 def _scored(
@@ -303,25 +362,26 @@ def train(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    annotations: str | None = None,
+    box_format: str | None = None,
+    sanity: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,
 ) -> Run:
-    """Train and evaluate a classifier, from scratch or from `weights`, like `patchword train`.
+    """Train and evaluate a classifier, or a detector on data with boxes, from scratch or from `weights`, like `patchword train`.
 
-    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run
-    `resume`, which needs schedule.shape "constant". val: other data to evaluate on, instead of
-    held-out images. folds: train so many times, each image held out once; returns a `FoldedRun`. group_column: images with
-    the same value are held out together. weights: anything that `load` accepts.
-    teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are
-    balanced, in the loss, the drawing of images or the logits.
-    config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves the
-    choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk"
-    or "none", where decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without
-    a better score before training stops. options, offline: how the weights are read. progress: True for lines on standard
-    error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
+    resume: a run to resume; `data` and `val` are then needed only if they have moved. extend: epochs to add to the finished run `resume`, which
+    needs schedule.shape "constant". val: other data to evaluate on, instead of held-out images. folds: train so many times, each image held out
+    once; returns a `FoldedRun`. group_column: images with the same value are held out together. weights: anything that `load` accepts.
+    teacher: a trained model whose answers are learned too, as `load` accepts it. balance: how classes of unequal size are balanced, in the loss,
+    the drawing of images or the logits. config: a TOML file of settings. settings: settings by dotted path, e.g. {"optim.lr": 3e-4}. None leaves
+    the choice to the recipe. tune: "auto", "head", "lora:8", "last:2", "llrd:0.75" or "full". cache: "auto", "memory", "disk" or "none", where
+    decoded images are kept. find_lr: measure the learning rate first. max_time: in minutes. patience: evaluations without a better score before
+    training stops. annotations, box_format: as for `check`. sanity: overfit eight images with boxes first. options, offline: how the weights are
+    read. progress: True for lines on standard error, False for none, or your own object. Raises: PatchwordError; TrainingBroken, Interrupted.
     """
     return trained(train, locals())
 

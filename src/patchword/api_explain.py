@@ -1,7 +1,8 @@
-"""`reconstruct` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
+"""`explain`, `reconstruct`, `explain_detector` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import Provenance
 from patchword.checkpoints.facts import Options
@@ -11,8 +12,93 @@ from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
 
 if TYPE_CHECKING:
-    from patchword.explain.reconstruction import Reconstructed
-    from patchword.explain.redundancy import Redundancy
+    from patchword.explaining.detection import Looked
+    from patchword.explaining.explanation import Explanation
+    from patchword.explaining.reconstruction import Reconstructed
+    from patchword.explaining.redundancy import Redundancy
+    from patchword.explaining.settings import Fill, Fuse
+    from patchword.inference.model import Model
+
+
+@in_python
+def explain(
+    model: "str | Path | Model",
+    sources: Any,
+    *,
+    methods: str | Sequence[str] | None = None,
+    class_name: str | None = None,
+    layers: int | Sequence[int] | Literal["all"] | None = None,
+    heads: int | Sequence[int] | Literal["all"] | None = None,
+    fuse: "Fuse" = "mean",
+    discard: float = 0.0,
+    start: int = 0,
+    steps: int = 64,
+    fill: "Fill" = "mean",
+    score: int | None = None,
+    score_fills: "Sequence[Fill] | None" = None,
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    offline: bool = False,
+    options: Options | None = None,
+    split: str | None = None,
+    split_seed: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_level: int | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> "Explanation":
+    """Explain the answers of a classifier or backbone: one map over the grid of patches per image and method.
+
+    model: from `load`, or a path as for it. sources: one image, a list of them, or a path, as for `Model.predict`.
+    methods: names as in docs/explain.md; None for the most faithful one on these images. class_name: explain this
+    class; None for each image's most probable one. layers, heads, fuse, discard, start, steps, fill: see
+    `patchword.explaining.settings.MethodSettings`. score: images on which faithfulness is measured, 0 for none; None for 4,
+    or 2 of more than 100. score_fills: what removed patches show then, "mean" and "blur". images: a random sample of so many;
+    None for all. seed: of samples and of the random order.
+    Raises: as `load`; SettingsError for an unknown method or class, a layer or head that is not there, or a class map of
+        a model without classes; ImageError for the first unreadable image.
+    """
+    from patchword.explaining.explanation import explain_images
+    from patchword.explaining.sample import chosen, sources_of
+    from patchword.explaining.settings import MethodSettings, score_settings
+    from patchword.inference.inputs import check_at_least_one
+    from patchword.inference.load import load
+    from patchword.inference.model import Model
+    from patchword.inference.sources import reading_of
+
+    check_at_least_one(images=images, max_pixels=max_pixels)
+    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
+    settings = MethodSettings(
+        layers=_indices(layers),
+        heads=_indices(heads),
+        fuse=fuse,
+        discard=discard,
+        start=start,
+        steps=steps,
+        fill=fill,
+    )
+    loaded = (
+        model if isinstance(model, Model) else load(model, device=device, options=options, offline=offline)
+    )
+    given = chosen(sources_of(sources, reading, loaded.provenance), images, seed)
+    fills = None if score_fills is None else tuple(score_fills)
+    return explain_images(
+        loaded,
+        given,
+        methods=(methods,) if isinstance(methods, str) else tuple(methods or ()),
+        class_name=class_name,
+        settings=settings,
+        scores=score_settings(len(given), score, fills, seed),
+        value_range=value_range,
+        max_pixels=max_pixels,
+    )
+
+
+def _indices(given: "int | Sequence[int] | str | None") -> Any:
+    return given if given is None or given == "all" else (given,) if isinstance(given, int) else tuple(given)
 
 
 @in_python
@@ -43,8 +129,8 @@ def reconstruct(
     does not contain.
     Raises: as `load_mae`; ImageError for the first unreadable image; SettingsError if no patch would be visible or hidden.
     """
-    from patchword.explain.reconstruction import reconstruct_each
-    from patchword.explain.sample import chosen, sources_of
+    from patchword.explaining.reconstruction import reconstruct_each
+    from patchword.explaining.sample import chosen, sources_of
     from patchword.inference.inputs import check_at_least_one
     from patchword.inference.load_mae import load_mae
     from patchword.inference.sources import reading_of
@@ -57,6 +143,58 @@ def reconstruct(
     return list(
         reconstruct_each(
             loaded.mae, preprocess, given, mask_ratio=mask_ratio, seed=seed, max_pixels=max_pixels
+        )
+    )
+
+
+@in_python
+def explain_detector(
+    path: str | Path,
+    sources: Any,
+    *,
+    conf: float | None = None,
+    objects: int = 5,
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    offline: bool = False,
+    options: Options | None = None,
+    split: str | None = None,
+    split_seed: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    class_level: int | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> "list[Looked]":
+    """Where the queries of a detector look: for each object that it finds, maps over the image or the points that are read.
+
+    path: of a detector, as for `load_detector`. sources: one image, a list of them, or a path, as for `Model.predict`. conf: the
+    lowest score of an object; None for the detector's `default_conf`. objects: at most so many of an image, the surest first.
+    images: a random sample of so many; None for all. What is returned: see `patchword.explaining.detection`.
+    Raises: as `load_detector`; ImageError for the first unreadable image; SettingsError.
+    """
+    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.explaining.detection import look_each
+    from patchword.explaining.sample import chosen, sources_of
+    from patchword.inference.detector import load_detector
+    from patchword.inference.inputs import check_at_least_one
+    from patchword.inference.sources import reading_of
+
+    check_at_least_one(images=images, objects=objects, max_pixels=max_pixels)
+    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
+    facts = with_detector_facts(options or Options())
+    detector = load_detector(path, device=device, options=facts, offline=offline)
+    given = chosen(sources_of(sources, reading, detector.provenance), images, seed)
+    return list(
+        look_each(
+            detector,
+            given,
+            conf=detector.checked_conf(conf),
+            objects=objects,
+            preprocess=detector.preprocess.with_range(value_range),
+            max_pixels=max_pixels,
         )
     )
 
@@ -82,12 +220,12 @@ def redundancy(
 
     sources: as for `Model.predict`. images: a random sample of at most so many. image_size: pixels per side; None for the
     median shorter side of the sample, at most 224. patch_size: pixels per side. What is measured: see
-    `patchword.explain.redundancy.redundancy`.
+    `patchword.explaining.redundancy.redundancy`.
     Raises: DataError for fewer than four images, or if all are of one colour; ImageError for the first unreadable image;
     SettingsError for images of fewer than two patches per side.
     """
-    from patchword.explain.redundancy import redundancy as measure
-    from patchword.explain.sample import read_sample, sources_of, square
+    from patchword.explaining.redundancy import redundancy as measure
+    from patchword.explaining.sample import read_sample, sources_of, square
     from patchword.inference.inputs import check_at_least_one
     from patchword.inference.sources import reading_of
 

@@ -34,17 +34,20 @@ def load(
     allow_partial: bool = False,
     below: str | None = None,
     drop: Sequence[str] = (),
-) -> "Model":
-    """Load a model from a run folder, a weights file or folder in any supported format, the hub
+) -> "Model | Detector":
+    """Load a model, or a detector, from a run folder, a weights file or folder in any supported format, the hub
     (hf://org/name[@revision]) or a published name.
 
     offline: use cached files only. The other options specify facts that the files do not contain, such as
     num_heads of a bare PyTorch file; see `patchword inspect`. image_size, patch_size: pixels per side, or
     (rows, columns). head: the file of a linear head. allow_partial: initialise missing tensors randomly.
     below: read only tensors whose names start with this ("model."). drop: names or patterns of tensors to
-    ignore ("head.*"); each is listed in the report.
+    ignore ("head.*"); each is listed in the report. A detector is returned as by `load_detector`, which has options for
+    the facts that only files of detectors lack.
     Raises: CheckpointError; for a missing fact, it gives the fact and the option.
     """
+    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.inference.any_model import is_detector
     from patchword.inference.load import load as load_model
 
     facts = Options(
@@ -62,6 +65,10 @@ def load(
         below=below,
         drop=patterns(drop),
     )
+    if is_detector(path, offline=offline, below=facts.below, drop=facts.drop):
+        from patchword.inference.detector import load_detector as load_one
+
+        return load_one(path, device=device, options=with_detector_facts(facts), offline=offline)
     return load_model(path, device=device, options=facts, offline=offline)
 
 

@@ -51,6 +51,8 @@ def plan(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
+    annotations: str | None = None,
+    box_format: str | None = None,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
     options: Options | None = None,

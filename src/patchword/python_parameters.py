@@ -62,6 +62,7 @@ def train_request(asked: Mapping[str, Any], *, dry_run: bool = False) -> TrainRe
         options=asked["options"] or Options(),
         offline=asked["offline"],
         dry_run=dry_run,
+        sanity=asked.get("sanity", False),
     )
 
 

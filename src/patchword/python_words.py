@@ -12,8 +12,21 @@ from patchword.errors import PatchwordError
 P = ParamSpec("P")
 T = TypeVar("T")
 _OTHER_NAMES = {"class_names": "classes", "output": "out", "map": "source"}
+_OTHER_NAMES |= {"method": "methods", "class": "class_name", "score_fill": "score_fills"}
 _METHODS = ("embed", "predict")
-_VERBS = ("adapt", "check", "convert", "evaluate", "inspect", "pretrain", "search", "train")
+_VERBS = (
+    "adapt",
+    "check",
+    "compare",
+    "convert",
+    "diagnose",
+    "evaluate",
+    "inspect",
+    "learn",
+    "pretrain",
+    "search",
+    "train",
+)
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
@@ -71,6 +84,8 @@ def _command(text: str) -> str:
         data = "" if words[2].startswith("-") else f"{words[2]!r}, "
         extend = f", extend={words[words.index('--extend') + 1]}" if "--extend" in words else ""
         return f"pw.train({data}resume={words[words.index('--resume') + 1]!r}{extend})"
+    if words[:3] == ["patchword", "compare", "--resume"]:
+        return f"pw.compare(resume={words[3]!r})"
     if len(words) == 2 and words[0] == "patchword" and words[1] in _VERBS:
         return f"pw.{words[1]}"
     if len(words) == 2 and words[0] == "patchword" and words[1] in _METHODS:

@@ -24,6 +24,13 @@ def fetch_named(name: str, *, offline: bool = False, detector: bool = False) -> 
     return fetch_release(find_release(name), offline=offline, detector=detector) if is_release(name) else None
 
 
+def is_detector_release(name: str) -> bool | None:
+    """Whether a published name is a detector's; None for other names. Raises: CheckpointError if several releases share it."""
+    if is_hub(name) or not is_release(name):
+        return None
+    return find_release(name).family in _DETECTORS
+
+
 def fetch_release(release: Release, *, offline: bool = False, detector: bool = False) -> Fetched:
     """The weights file of a published release. revision: its commit, or the sha256 that was checked."""
     place = release.place

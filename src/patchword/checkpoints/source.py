@@ -53,11 +53,11 @@ def read_source(found: Found, options: Options, *, decoder: bool = False) -> tup
             parameters=cost(card.config).parameters,
             notes=broken_notes(card.provenance),
         )
-        source = Source(card=_with_origin(card, [path]), tensors=tensors)
+        source = Source(card=with_origin(card, [path]), tensors=tensors)
         return (source, report) if decoder else _encoder(source, report, decoders_of(card, tensors))
     opened = open_foreign(path, options, found.source)
     source = Source(
-        card=_with_origin(opened.card, opened.checkpoint.stored.files),
+        card=with_origin(opened.card, opened.checkpoint.stored.files),
         tensors=read_tensors(opened, decoder=decoder),
         layout=opened.layout,
         spelling=opened.description.spelling,
@@ -84,12 +84,12 @@ def origin_of_loaded(card: ModelCard, report: LoadReport) -> ModelCard:
     files = [file for file, _ in report.stamps]
     same = bool(files) and all(file.exists() for file in files) and stamps_of(files) == report.stamps
     if same:
-        return _with_origin(card, files)
+        return with_origin(card, files)
     where = replace(card.provenance, source=card.provenance.source or report.path.name, source_sha256="")
     return replace(card, provenance=where)
 
 
-def _with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:
+def with_origin(card: ModelCard, files: Sequence[Path]) -> ModelCard:
     name = files[0].name
     if name in (LAST, BEST):
         # Every run has a file with this name; the run folder's name identifies it.

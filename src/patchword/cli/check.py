@@ -131,7 +131,7 @@ def check(
     )
     opening = replace(opening, split_seed=overlay.get("run.split_seed") or 0)
     dataset, workers = open_data(data, opening), machine.granted_threads()
-    refuse_other_pictures(dataset, augment=augment is not None, draw=draw is not None)
+    refuse_other_pictures(dataset, draw=draw is not None)
     with counting("checking images", quiet=as_json) as progress:
         report = check_data(
             dataset, workers=workers, value_range=value_range, progress=progress, every=every, thumbs=near

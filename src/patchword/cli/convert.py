@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from patchword.cli.console import say
-from patchword.cli.model_options import decoder_options, given_options, model_options
+from patchword.cli.model_options import (
+    decoder_options,
+    detector_options,
+    given_detector_options,
+    model_options,
+)
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
-    from patchword.inference.convert import Conversion
+    from patchword.inference.conversion import Conversion
 
 
 @click.command()
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 )
 @model_options
 @decoder_options
+@detector_options
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def convert(
@@ -49,8 +55,12 @@ def convert(
     from patchword.errors import SettingsError
 
     if to == "help":
+        from patchword.inference.convert_detector import detector_formats
+
         for name, title in sorted((layout.name, layout.title) for layout in LAYOUTS):
             click.echo(f"{name:<30}{title}")
+        for name, title in detector_formats():
+            click.echo(f"{name:<30}{title}, a detector")
         click.echo(f"{'patchword':<30}one file with config, preprocessing and classes")
         return
     if out is None:
@@ -58,7 +68,7 @@ def convert(
     machine.start_sampling()
     from patchword.inference.convert import convert as run
 
-    done = run(model, to, Path(out), options=given_options(), accept=accept, offline=offline)
+    done = run(model, to, Path(out), options=given_detector_options(), accept=accept, offline=offline)
     if as_json:
         click.echo(to_json(to_dict(done), indent=2))
     else:

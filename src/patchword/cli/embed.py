@@ -7,10 +7,10 @@ import click
 
 from patchword import machine
 from patchword.cli.console import say
+from patchword.cli.given_images import Images
 from patchword.cli.loading import report_loading
 from patchword.cli.model_options import given_options, model_options
 from patchword.cli.options import device_option, given_reading, image_set_options, offline_option
-from patchword.cli.predict import Images
 from patchword.errors import plural
 
 

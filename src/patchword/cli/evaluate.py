@@ -1,5 +1,6 @@
 """`patchword evaluate`: evaluate a model on labelled images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,16 @@ import click
 from patchword import machine
 from patchword.cli.class_table import print_classes
 from patchword.cli.console import line, make_console, percent, say
+from patchword.cli.evaluate_boxes import (
+    check_box_outputs,
+    evaluate_box_options,
+    refuse_box_outputs_for,
+    score_boxes,
+)
 from patchword.cli.loading import report_loading
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import detector_options, given_options, model_options
 from patchword.cli.options import (
+    box_options,
     data_options,
     device_option,
     offline_option,
@@ -18,6 +26,7 @@ from patchword.cli.options import (
     split_seed_option,
     value_range_option,
 )
+from patchword.cli.predict_boxes import detector_at
 from patchword.cli.probe_options import chosen_probe, probe_lines, probe_options
 from patchword.cli.progress import counting
 from patchword.errors import ImageError, SettingsError, plural
@@ -50,10 +59,13 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
+@evaluate_box_options
 @device_option
 @offline_option
 @model_options
+@detector_options
 @data_options
+@box_options
 @value_range_option
 def evaluate(
     model: str,
@@ -75,24 +87,24 @@ def evaluate(
     max_pixels: int,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Evaluate MODEL on DATA: top-1 with its 95 % interval, top-5, loss and class scores.
+    """Evaluate MODEL on DATA: top-1 with its 95 % interval, top-5, loss and class scores; of a detector AP.
 
     \b
     MODEL  a run folder, weights file, hf://org/name[@revision] or published name
-    DATA   `digits`, a folder or .zip of class folders, or a table
+    DATA   `digits`, class folders, a .zip or a table; of a detector, data with boxes
     \b
     patchword evaluate runs/flowers flowers.zip --split val --json
     patchword evaluate hf://facebook/dinov2-small flowers/ --probe linear
     patchword evaluate MODEL imagenet/ --probe mae-linear
+    patchword evaluate runs/cells bccd.zip --split test --report cells.html
 
     Classes are matched by name. Images that MODEL was trained on are excluded and counted.
     Unreadable images are listed; the exit code is then 3.
     """
     _begin(output)
+    probed = chosen_probe()
     from patchword.inference.evaluate import EvaluationRequest
 
-    probed = chosen_probe()
-    loaded = _loaded(model, device, offline)
     opening = open_request(
         image_column,
         label_column,
@@ -102,16 +114,19 @@ def evaluate(
         ignore_unknown_classes=ignore_unknown_classes,
         max_pixels=max_pixels,
     )
-    with counting("scoring images", quiet=as_json) as progress:
-        request = EvaluationRequest(
-            split=split,
-            include_trained=include_trained,
-            batch_size=batch_size,
-            ignore_unknown_classes=ignore_unknown_classes,
-            value_range=value_range,
-            progress=progress,
-        )
-        found = _scored(loaded, data, (opening, split_seed), request, probed)
+    request = EvaluationRequest(
+        split=split,
+        include_trained=include_trained,
+        batch_size=batch_size,
+        ignore_unknown_classes=ignore_unknown_classes,
+        value_range=value_range,
+    )
+    if (detector := detector_at(model, device=device, offline=offline)) is not None:
+        score_boxes(detector, data, (opening, split_seed), request, as_json=as_json, output=output)
+        return
+    refuse_box_outputs_for(model, opening)
+    loaded = _loaded(model, device, offline)
+    found = _scored(loaded, data, (opening, split_seed), request, probed, quiet=as_json)
     _deliver(found, loaded.report, as_json=as_json, output=output)
 
 
@@ -119,6 +134,7 @@ def _begin(output: str | None) -> None:
     """Refuse an unusable --out, and prepare the process before torch is imported."""
     machine.start_sampling()
     _check_output(output)
+    check_box_outputs()
     machine.tune_allocator()
 
 
@@ -137,6 +153,8 @@ def _scored(
     how: "tuple[OpenRequest, int | None]",
     request: "EvaluationRequest",
     probe: "ProbeRequest | None",
+    *,
+    quiet: bool,
 ) -> "Evaluation | TargetEvaluation":
     """Score the model's own head, or a probe. how: to open the data, and the seed of its split."""
     from patchword.inference.evaluate import open_for
@@ -144,9 +162,11 @@ def _scored(
     from patchword.inference.probe import open_for_probe
     from patchword.runs.probing import evaluate_probe
 
-    if probe is not None:
-        return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
-    return score(model, open_for(model, data, *how), request)
+    with counting("scoring images", quiet=quiet) as progress:
+        request, how = replace(request, progress=progress), (replace(how[0], boxes=False), how[1])
+        if probe is not None:
+            return evaluate_probe(model, open_for_probe(model, data, *how), probe, request)
+        return score(model, open_for(model, data, *how), request)
 
 
 def _check_unreadable(found: "Evaluation | TargetEvaluation") -> None:

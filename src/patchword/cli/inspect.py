@@ -5,7 +5,12 @@ from typing import Any
 import click
 
 from patchword.cli.console import line, make_console, say
-from patchword.cli.model_options import decoder_options, given_options, model_options
+from patchword.cli.model_options import (
+    decoder_options,
+    detector_options,
+    given_detector_options,
+    model_options,
+)
 from patchword.cli.options import offline_option
 from patchword.settings import to_json
 
@@ -14,6 +19,7 @@ from patchword.settings import to_json
 @click.argument("model")
 @model_options
 @decoder_options
+@detector_options
 @offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: str, offline: bool, as_json: bool) -> None:
@@ -28,7 +34,7 @@ def inspect(model: str, offline: bool, as_json: bool) -> None:
     """
     from patchword.inference.inspect import inspected
 
-    found = inspected(model, given_options(), offline=offline)
+    found = inspected(model, given_detector_options(), offline=offline)
     if as_json:
         click.echo(to_json(found.to_dict(), indent=2))
         return

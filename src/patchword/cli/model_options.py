@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import click
 
+from patchword.checkpoints.detection.layout import DetectorOptions, without_detector_facts
 from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError
 from patchword.model.config import Activation
@@ -132,6 +133,28 @@ def decoder_options(command: Command) -> Command:
     return _with(_DECODER, command)
 
 
+_DETECTOR = (
+    click.option(
+        "--dilation/--no-dilation",
+        default=None,
+        help="Whether the last stage of a DETR's trunk is dilated (DC5), if the file does not specify it.",
+        callback=_keep(_unchanged),
+        expose_value=False,
+    ),
+    _option(
+        "--mid-image-size",
+        "SIZE",
+        "Size of the images that a YOLOS' positions between the blocks were made for, if the file does not specify it.",
+        size,
+    ),
+)
+
+
+def detector_options(command: Command) -> Command:
+    """Add the options about facts that only a detector's files may lack."""
+    return _with(_DETECTOR, command)
+
+
 def model_options(command: Command) -> Command:
     """Add all options above to a command."""
     return start_options(_with(_SIZES, command))
@@ -149,7 +172,12 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
 
 
 def given_options() -> Options:
-    """The model options given to the running command."""
+    """The model options given to the running command. Raises: SettingsError for one that only a detector has."""
+    return without_detector_facts(given_detector_options())
+
+
+def given_detector_options() -> DetectorOptions:
+    """As `given_options`, for a model that may be a detector."""
     kept = dict(click.get_current_context().meta.get(_KEPT, {}))
     kept["classes"] = kept.pop("class_names", None)
-    return Options(**kept)
+    return DetectorOptions(**kept)

@@ -11,13 +11,20 @@ import click
 from patchword import machine
 from patchword.cli.against import Against, against_options, given_against
 from patchword.cli.console import say
+from patchword.cli.given_images import Images
 from patchword.cli.loading import report_loading
-from patchword.cli.model_options import given_options, model_options
+from patchword.cli.model_options import detector_options, given_options, model_options
 from patchword.cli.options import device_option, image_set_options, offline_option
+from patchword.cli.predict_boxes import (
+    detector_at,
+    given_boxes,
+    predict_box_options,
+    predict_boxes,
+    refuse_box_options_for,
+)
 
 if TYPE_CHECKING:
     from patchword.cli.writers import Several, Writer
-    from patchword.inference.sources import Reading
     from patchword.inference.target_scores import Thresholds
 
 
@@ -63,9 +70,11 @@ def _thresholds(ctx: click.Context, param: click.Parameter, text: str | None) ->
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images per batch. [default: chosen for the machine]"
 )
+@predict_box_options
 @device_option
 @offline_option
 @model_options
+@detector_options
 @image_set_options
 def predict(
     model: str,
@@ -82,7 +91,7 @@ def predict(
     offline: bool,
     value_range: tuple[float, float] | None,
 ) -> None:
-    """Classify images and print the most probable classes.
+    """Classify images and print the most probable classes, or the boxes of a detector.
 
     \b
     MODEL   a run folder, weights file, hf://org/name[@revision] or published name
@@ -94,6 +103,11 @@ def predict(
     patchword predict runs/flowers flowers.zip --split val --out flowers.csv
     patchword predict runs/flowers garden/ --against labels.csv
 
+    \b
+    patchword predict runs/cells photo.jpg --pictures drawn/
+    patchword predict detr-r50 val2017/ --coco results.json --annotations instances_val2017.json
+
+    A detector gives boxes: left, top, right, bottom in pixels of the upright image.
     An unreadable image gets a row with the reason; the exit code is then 3. With --against, the score
     is printed after the rows; --json prints one object with predictions and score (with --out, only score).
     """
@@ -102,19 +116,19 @@ def predict(
     # With a file for the rows, --json is the format of the score.
     formats = {"json": as_json and not against.json_score, "jsonl": as_jsonl, "csv": as_csv}
     kind = _kind(formats, output)
+    given_boxes().check()
     given = Images(files, against.reading)
 
     machine.tune_allocator()
-    from patchword.inference.load import load
-
-    loaded = load(model, device=device, options=given_options(), offline=offline)
-    report_loading(loaded.report)
-    loaded.check_can_predict()
+    if (detector := detector_at(model, device=device, offline=offline)) is not None:
+        predict_boxes(detector, given, kind, output, batch_size, value_range)
+        return
+    refuse_box_options_for(model)
+    loaded = _loaded(model, device, offline)
     several = _several(loaded, thresholds)
     sources = against.match(given.known_to(loaded), loaded, several)
-    found = _predictions(
-        loaded, sources, given, value_range=value_range, calibrated=calibrated, batch_size=batch_size
-    )
+    how = {"value_range": value_range, "calibrated": calibrated, "batch_size": batch_size}
+    found = _predictions(loaded, sources, given, **how)
     numbers = loaded.classes if loaded.card.task == "number" else ()
     _write_all(found, against, given, (kind, output, min(top, len(loaded.classes)), numbers, several))
     if loaded.report.why:
@@ -123,6 +137,16 @@ def predict(
         say(f"warning: {found.notice}")
     against.report()
     found.check()
+
+
+def _loaded(model: str, device: str | None, offline: bool) -> Any:
+    """The model, which can predict. Raises: CheckpointError."""
+    from patchword.inference.load import load
+
+    loaded = load(model, device=device, options=given_options(), offline=offline)
+    report_loading(loaded.report)
+    loaded.check_can_predict()
+    return loaded
 
 
 def _several(loaded: Any, thresholds: "Thresholds | None") -> "Several | None":
@@ -145,7 +169,7 @@ def _several(loaded: Any, thresholds: "Thresholds | None") -> "Several | None":
     return several_of(loaded.classes, DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
 
-def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
+def _predictions(loaded: Any, sources: Any, given: Images, **how: Any) -> Any:
     from patchword.inference.predict import Predictions
 
     return Predictions(loaded, sources, max_pixels=given.reading.opening.max_pixels, **how)
@@ -154,7 +178,7 @@ def _predictions(loaded: Any, sources: Any, given: "Images", **how: Any) -> Any:
 def _write_all(
     found: Any,
     against: Against,
-    given: "Images",
+    given: Images,
     where: "tuple[str, str | None, int, tuple[str, ...], Several | None]",
 ) -> None:
     """Write the predictions as they are made. where: format, output, number of classes listed, names of numbers, several classes."""
@@ -168,43 +192,6 @@ def _write_all(
             writer.add(against.add(prediction))
             progress.step()
     progress.close()
-
-
-class Images:
-    """The images given on the command line. Errors are reported before a model is loaded, if possible.
-
-    total: number of images, if known. width: length of the longest name.
-    """
-
-    def __init__(self, files: tuple[str, ...], reading: "Reading") -> None:
-        self.files, self.reading = files, reading
-        self.total: int | None = None
-        self.width = 40
-        self._sources = self._read() if reading.split is None else None
-
-    def known_to(self, model: Any) -> Any:
-        """The sources. With --split, the split is the one made when this model was trained; None for no model."""
-        from dataclasses import replace
-
-        if self._sources is None:
-            self.reading = replace(self.reading, origin=None if model is None else model.provenance)
-            self._sources = self._read()
-        return self._sources
-
-    def _read(self) -> Any:
-        from patchword.inference.sources import STDIN, expand, from_stream
-
-        if self.files != (STDIN,) or self.reading.split is not None:
-            found = expand(self.files, self.reading)
-            for note in found.notes:
-                say(f"note: {note}")
-            self.total, self.width = len(found), found.longest_name
-            return found
-        given = from_stream(sys.stdin.buffer)  # type: ignore[arg-type]
-        if isinstance(given, bytes):
-            self.total, self.width = 1, len("image")
-            return [given]
-        return given
 
 
 def _kind(asked: dict[str, bool], output: str | None) -> str:

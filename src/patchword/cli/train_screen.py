@@ -16,6 +16,7 @@ from patchword.training.progress import Lines, clock, epoch_line, shown_loss
 
 if TYPE_CHECKING:
     from patchword.data.check import CheckReport
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate import Evaluation
     from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from patchword.training.weights import Start
 
 _console = make_console(stderr=True)
+# Classes of objects listed after a run.
+MOST_CLASSES = 12
 
 
 @contextmanager
@@ -132,7 +135,7 @@ def _origin(start: "Start") -> str:
     return f"{start.name}{source}, sha256 {facts['sha256'][:12]}…, licence {licence}"
 
 
-def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation") -> str:
+def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation") -> str:
     from patchword.inference.evaluate import Evaluation
 
     if not isinstance(evaluation, Evaluation):
@@ -142,14 +145,45 @@ def _result(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation") -> st
     return f"{evaluation.headline}{over} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
+def _lines(evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation") -> list[str]:
+    """What is said below the headline."""
+    from patchword.inference.box_scores import BoxEvaluation
+    from patchword.inference.evaluate_pixels import PixelEvaluation
+
+    if isinstance(evaluation, BoxEvaluation):
+        return _box_lines(evaluation)
+    return evaluation.lines if isinstance(evaluation, PixelEvaluation) else []
+
+
+def _box_lines(evaluation: "BoxEvaluation") -> list[str]:
+    """Other overlaps, the classes by AP, lowest first, and the most costly kind of error."""
+    scores = evaluation.scores
+    if scores.ap is None:
+        return []
+
+    def share(value: float | None) -> str:
+        return f"{100 * (value or 0.0):.1f} %"
+
+    classes = sorted((one for one in scores.classes if one.ap is not None), key=lambda one: one.ap or 0.0)
+    lines = [f"AP50 {share(scores.ap50)}, AP75 {share(scores.ap75)}"]
+    lines += [
+        f"{one.name}: AP {share(one.ap)}, AP50 {share(one.ap50)} ({plural(one.truths, 'box', 'boxes')})"
+        for one in classes[:MOST_CLASSES]
+    ]
+    if len(classes) > MOST_CLASSES:
+        lines.append(f"and {len(classes) - MOST_CLASSES} classes with a higher AP, in the report")
+    costly = max(scores.errors, key=lambda error: error.dap or 0.0, default=None)
+    if costly is not None and costly.dap:
+        lines.append(f"most costly errors: {costly.name} ({100 * costly.dap:.1f} points of AP50)")
+    return lines
+
+
 def show_result(run: "Run") -> None:
     from patchword.runs.folds import FoldedRun
 
     if isinstance(run, FoldedRun):
         _show_folds(run)
         return
-    from patchword.inference.evaluate_pixels import PixelEvaluation
-
     evaluation = run.evaluation
     _console.print(
         line(
@@ -157,9 +191,8 @@ def show_result(run: "Run") -> None:
             "EMA weights of the last epoch"
         )
     )
-    if isinstance(evaluation, PixelEvaluation):
-        for text in evaluation.lines:
-            _console.print(line(f"  {text}"))
+    for text in _lines(evaluation):
+        _console.print(line(f"  {text}"))
     if (training := getattr(evaluation, "training", None)) is not None:
         sample = "" if training.scored == training.of else f" of {training.of:,}"
         _console.print(

@@ -14,7 +14,7 @@ from patchword.data.shelves import Disk, Memory, Nothing, Shelf
 from patchword.data.stamps import Stamps
 from patchword.errors import DataError, ImageError, SettingsError, UserError
 from patchword.images.decode import Loaded, Source
-from patchword.images.geometry import Size
+from patchword.images.geometry import Border, Size
 from patchword.images.prepare import fitted, read_pixels
 from patchword.images.preprocess import Preprocess
 from patchword.images.stored import Pixels
@@ -133,10 +133,14 @@ class Store:
         return now
 
 
-def stored_as(preprocess: Preprocess, size: Size) -> Preprocess:
-    """How the images that are augmented are stored: as the model reads them, but of `size`, and without mean and std."""
+def stored_as(preprocess: Preprocess, size: Size, *, whole: bool = False) -> Preprocess:
+    """How the images that are augmented are stored: as the model reads them, but of `size`, and without mean and std.
+
+    whole: nothing is cut off; an image of another aspect has a border.
+    """
     plain = Preprocess.simple(size, in_channels=preprocess.in_channels)
-    return replace(plain, reading=preprocess.reading)
+    resize = Border(size=size) if whole else plain.resize
+    return replace(plain, reading=preprocess.reading, resize=resize)
 
 
 def default_budget() -> Budget:

@@ -27,7 +27,15 @@ def read(
 
     The only route for evaluation, prediction and embedding. Raises: ImageError naming the image and why.
     """
-    return _normalised(preprocess, read_pixels(source, preprocess, name=name, max_pixels=max_pixels))
+    return read_sized(source, preprocess, name=name, max_pixels=max_pixels)[0]
+
+
+def read_sized(
+    source: Source, preprocess: Preprocess, *, name: str = "", max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.float32], Size]:
+    """As `read`, with the size (h, w) of the upright image, in whose pixels boxes are stated."""
+    loaded = load(source, request_for(preprocess, max_pixels), name)
+    return _normalised(preprocess, fitted(preprocess, loaded, name or "image")), loaded.size
 
 
 def read_pixels(

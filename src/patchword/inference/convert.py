@@ -1,10 +1,10 @@
 """Convert a model between layouts and verify it with one image through both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchword.checkpoints.detection.layout import without_detector_facts
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
 from patchword.checkpoints.holders import formats_that_hold
@@ -14,44 +14,12 @@ from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source, refuse_partial
 from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
 from patchword.errors import CheckpointError
+from patchword.inference.any_model import is_detector
+from patchword.inference.conversion import MAX_DIFFERENCE, MAX_READER_DIFFERENCE, NATIVE, Conversion
 from patchword.inference.readers import Opened, open_with_reader
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-NATIVE = "patchword"
-# The same float32 sums in two orders; measured differences are below 1e-5.
-MAX_DIFFERENCE = 1e-4
-# Another program may sum in a different order everywhere.
-MAX_READER_DIFFERENCE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """path: the written file. difference: the largest for one image through both, relative to the largest output.
-    prepared: preprocessing steps that the format's readers do differently, as (field, ours, theirs).
-    rewritten_for: fields that the format expresses differently, with the same outputs; likewise.
-    elsewhere: what its readers resample by another rule for other image sizes.
-    names: the file of the class names, if the format has no place for them.
-    notes: what is inferred or uncertain in the source. reader: the result of the format's own program.
-    told: options that readers of the format need. dropped: reason → tensors of the source that are skipped.
-    """
-
-    path: Path
-    layout: str
-    files: tuple[Path, ...]
-    difference: float
-    compared: str
-    told: dict[str, object]
-    changed: tuple[tuple[str, object, object], ...] = ()
-    prepared: tuple[tuple[str, object, object], ...] = ()
-    dropped: tuple[tuple[str, int], ...] = ()
-    rewritten_for: tuple[tuple[str, object, object], ...] = ()
-    elsewhere: tuple[tuple[str, str, str], ...] = ()
-    names: Path | None = None
-    notes: tuple[str, ...] = ()
-    reader: Opened | None = None
 
 
 def convert(
@@ -67,10 +35,26 @@ def convert(
 
     Raises: CheckpointError if the format cannot hold something, or if the outputs differ; OutputError.
     """
+    options = options or Options()
+    if not is_detector(source, offline=offline, below=options.below, drop=options.drop):
+        return _convert(source, to, out, without_detector_facts(options), accept, offline=offline)
+    from patchword.inference.convert_detector import convert_detector
+
+    if accept:
+        raise CheckpointError(
+            f"{source}: --accept {accept[0]} does not apply to detectors", "remove --accept"
+        )
+    return convert_detector(source, to, out, options=options, offline=offline)
+
+
+def _convert(
+    source: str | Path, to: str, out: Path, options: Options, accept: Sequence[str], *, offline: bool
+) -> Conversion:
+    """A model without boxes."""
     layouts = () if to == NATIVE else layouts_named(to)
     if not layouts:
         check_suffix(out)
-    read, report = read_source(find_weights(source, offline=offline), options or Options(), decoder=True)
+    read, report = read_source(find_weights(source, offline=offline), options, decoder=True)
     refuse_partial(report)
     if layouts and read.card.untrained:
         raise CheckpointError(

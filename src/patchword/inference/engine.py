@@ -28,8 +28,9 @@ from patchword.errors import (
     plural,
 )
 from patchword.images.decode import Source
+from patchword.images.geometry import Size
 from patchword.images.limits import MAX_PIXELS
-from patchword.images.prepare import read
+from patchword.images.prepare import read_sized
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.memory import inference_bytes
@@ -48,7 +49,7 @@ class Output:
     """The model's output for one image, or the reason why there is none.
 
     values: the output. brightness: mean of the model's input; it distinguishes identical images from
-    identical outputs. again: loads the image once more, if its name is not enough for that.
+    identical outputs. again: loads the image once more, if its name is not enough for that. size: (h, w) of the upright image.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Output:
     brightness: float = 0.0
     error: ImageError | DataError | None = None
     again: Callable[[], Source] | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +161,11 @@ class _Worker:
 
     def __call__(self, chunk: list[tuple[int, Named]]) -> list[Output]:
         fed: dict[int, Array] = {}
+        sizes: dict[int, Size] = {}
         found: dict[int, Output] = {}
         for index, item in chunk:
             try:
-                fed[index] = read(
+                fed[index], sizes[index] = read_sized(
                     item.fetch(), self.route.preprocess, name=item.name, max_pixels=self.route.max_pixels
                 )
             except (ImageError, DataError) as error:
@@ -179,6 +182,7 @@ class _Worker:
                     values=values,
                     brightness=float(fed[index].mean()),
                     again=again[index],
+                    size=sizes[index],
                 )
         return [found[index] for index, _ in chunk]
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,14 @@ from patchword.inference.engine import Output, SameAnswers
 from patchword.inference.from_features import head_on_features
 from patchword.inference.mistakes import ConfusedPair, Entry, Mistake, Mistakes
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
 from patchword.probes.fit import ProbeReport
+
+if TYPE_CHECKING:
+    from patchword.inference.detector import Detector
 
 # With this many classes or fewer, top-5 accuracy means little.
 TOP5_ABOVE = 5
@@ -50,22 +54,6 @@ class TrainingScore:
     top1: float
     top1_interval: tuple[float, float]
     loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """How many of the `of` images of a split the model was trained on. scored: whether they count in the score."""
-
-    images: int
-    of: int
-    scored: bool
-
-    @property
-    def text(self) -> str:
-        overlap = f"this model was trained on {self.images} of these {plural(self.of, 'image')}"
-        if self.scored:
-            return f"{overlap}, so the score is optimistic"
-        return f"{overlap}; the score is for the other {self.of - self.images}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +257,7 @@ def not_held_out(dataset: Dataset, split: Split) -> tuple[str, ...]:
 
 
 def without_trained(
-    dataset: Dataset, split: Split, model: Model, *, keep: bool
+    dataset: Dataset, split: Split, model: "Model | Detector", *, keep: bool
 ) -> tuple[Split, Overlap | None]:
     """Remove the images that the model was trained on, if they are known, unless `keep` is set."""
     trained = unpack(model.provenance.trained_on)

@@ -17,12 +17,12 @@ from patchword.inference.evaluate import (
     NOT_RECORDED,
     Evaluation,
     EvaluationRequest,
-    Overlap,
     evaluate,
     without_trained,
 )
 from patchword.inference.model import Model
 from patchword.inference.outputs import in_units, sigmoid
+from patchword.inference.overlap import Overlap
 from patchword.inference.sources import choose_split
 from patchword.inference.target_scores import TargetScores, scores_of_classes, scores_of_numbers
 

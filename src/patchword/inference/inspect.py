@@ -1,11 +1,12 @@
 """Describe a checkpoint for people, without torch and without reading a tensor."""
 
-import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.detection.layout import without_detector_facts
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import Found, find_weights
 from patchword.checkpoints.header import read_header
@@ -15,13 +16,21 @@ from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
 from patchword.errors import plural
-from patchword.model.config import ViTConfig
-from patchword.model.kinds import NoStem
-from patchword.model.shapes import decoder_shapes
+from patchword.inference.any_model import is_detector
+from patchword.inference.inspect_rows import (
+    Row,
+    decoder_rows,
+    fact_rows,
+    file_rows,
+    plain_value,
+    preprocess_rows,
+    shape_rows,
+    some,
+)
 from patchword.settings import to_plain
 
-Row = tuple[str, ...]
-_NAMES_SHOWN = 4
+if TYPE_CHECKING:
+    from patchword.inference.inspect_detector import InspectedDetector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,50 +54,13 @@ class Inspected:
     def sections(self) -> list[tuple[str, list[Row]]]:
         """Headings and rows to print; the third cell is the source of a fact."""
         return [
-            ("File", self._file()),
+            ("File", file_rows(self, self.card.provenance)),
             ("Model", shape_rows(self.card.config)),
             *([("Decoder", decoder_rows(self.card))] if self.card.decoder else []),
-            ("Facts and their sources", self._facts()),
-            ("Preprocessing", self._preprocess()),
+            ("Facts and their sources", fact_rows(self.report)),
+            ("Preprocessing", preprocess_rows(self.card.preprocess, self.report)),
             ("Loading", self._loading()),
         ]
-
-    def _file(self) -> list[Row]:
-        kinds = ", ".join(f"{count} x {dtype}" for dtype, count in sorted(self.dtypes.items()))
-        rows: list[Row] = [("format", f"{self.container}, {size_text(self.bytes)}"), ("tensors", kinds)]
-        if self.report.evidence:
-            rows.append(("detected by", self.report.evidence))
-        if self.report.why:
-            rows.append(("chosen", self.report.why))
-        return [*rows, *self._provenance()]
-
-    def _provenance(self) -> list[Row]:
-        where = self.card.provenance
-        shown = {
-            "source": where.source,
-            "licence": where.licence,
-            "trained on": where.data,
-            "training images": f"{where.num_trained_on:,} recorded" if where.trained_on else "",
-            "written": where.created,
-        }
-        return [(name, value) for name, value in shown.items() if value and value != str(self.report.path)]
-
-    def _facts(self) -> list[Row]:
-        shown = [f for f in self.report.facts if f.name != "preprocess"]
-        return [(fact.name, plain_text(fact.value), fact.source) for fact in shown]
-
-    def _preprocess(self) -> list[Row]:
-        p = self.card.preprocess
-        source = next((f.source for f in self.report.facts if f.name == "preprocess"), "the file's card")
-        rule = type(p.resize).__name__.lower()
-        detail = ", ".join(f"{k} {plain_text(v)}" for k, v in to_plain(p.resize).items() if k != "kind")
-        rows = [
-            ("size", f"{p.image_size[0]} x {p.image_size[1]}, {plural(p.in_channels, 'channel')}", source),
-            ("resize", f"{rule} ({detail}), {p.resample.interpolation}" if detail else rule, ""),
-            ("mean", plain_text(p.mean), ""),
-            ("std", plain_text(p.std), ""),
-        ]
-        return [row if row[2] else row[:2] for row in rows]
 
     def _loading(self) -> list[Row]:
         report = self.report
@@ -98,15 +70,15 @@ class Inspected:
                 f"{100 * report.filled:.0f} % of the backbone, {plural(report.tensors, 'tensor')} matched",
             )
         ]
-        rows += [("dropped", f"{len(d.names)}: {d.reason} ({_some(d.names)})") for d in report.dropped]
+        rows += [("dropped", f"{len(d.names)}: {d.reason} ({some(d.names)})") for d in report.dropped]
         rows += [("resamples", text) for text in report.resampled]
         if report.new:
-            rows.append(("new", f"{_some(report.new)}: in no file, untrained"))
+            rows.append(("new", f"{some(report.new)}: in no file, untrained"))
         classes = self.card.classes
         if self.card.config.head.num_classes:
             count = self.card.config.head.num_classes
             rows.append(
-                ("classes", f"{count}: {_some(classes)}" if classes else f"{count}, no names in the file")
+                ("classes", f"{count}: {some(classes)}" if classes else f"{count}, no names in the file")
             )
         return rows + [("note", note) for note in report.notes]
 
@@ -140,8 +112,15 @@ class Inspected:
         }
 
 
-def inspected(model: str | Path, options: Options, *, offline: bool = False) -> Inspected:
+def inspected(
+    model: str | Path, options: Options, *, offline: bool = False
+) -> "Inspected | InspectedDetector":
     """Describe a file. Raises: CheckpointError that states what the file is instead."""
+    if is_detector(model, offline=offline, below=options.below, drop=options.drop):
+        from patchword.inference.inspect_detector import inspected_detector
+
+        return inspected_detector(model, options, offline=offline)
+    options = without_detector_facts(options)
     found = find_weights(model, offline=offline)
     if is_native(found.path):
         return _native(found, options)
@@ -153,9 +132,7 @@ def _native(found: Found, options: Options) -> Inspected:
 
     card, facts = with_options(read_card(found.path), options, str(found.path))
     header = read_header(found.path)
-    dtypes: dict[str, int] = {}
-    for entry in header.tensors.values():
-        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    dtypes = dict(Counter(entry.dtype for entry in header.tensors.values()))
     report = LoadReport(
         path=found.path,
         why=found.why,
@@ -172,9 +149,7 @@ def _native(found: Found, options: Options) -> Inspected:
 
 def _foreign(opened: Opened) -> Inspected:
     stored = opened.checkpoint.stored
-    dtypes: dict[str, int] = {}
-    for entry in opened.checkpoint.tensors.values():
-        dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + 1
+    dtypes = dict(Counter(entry.dtype for entry in opened.checkpoint.tensors.values()))
     return Inspected(
         card=opened.card,
         report=opened.report,
@@ -185,92 +160,3 @@ def _foreign(opened: Opened) -> Inspected:
         dtypes=dtypes,
         wrapper=opened.checkpoint.wrapper,
     )
-
-
-def shape_rows(config: ViTConfig) -> list[Row]:
-    """The architecture in a few lines: what distinguishes one ViT from another."""
-    from patchword.model.cost import cost
-
-    price, head = cost(config), config.head
-    rows, columns = config.grid_size
-    extra = [f"{config.tokens.num_extra} more"] if config.tokens.num_extra else []
-    parts = [
-        f"dim {config.dim}",
-        f"depth {config.depth}",
-        plural(config.attention.num_heads, "head"),
-        f"MLP {config.mlp_dim}",
-    ]
-    output = plural(head.num_classes, "class", "classes") if head.num_classes else "no classifier"
-    if head.projection:
-        output += f", projected to {head.projection}"
-    return [
-        ("shape", ", ".join(parts)),
-        ("patches", f"{_patch_text(config)}, grid {rows} x {columns}"),
-        ("tokens", " + ".join([str(rows * columns), *extra])),
-        ("positions", config.positions.kind),
-        ("MLP", f"{'gated ' if config.mlp.gated else ''}{config.mlp.activation}"),
-        ("norm", f"{config.norm.kind}, eps {config.norm.eps:g}"),
-        ("output", f"{head.pool.kind} pooling; {output}"),
-        ("parameters", f"{price.parameters:,}"),
-    ]
-
-
-def decoder_rows(card: ModelCard) -> list[Row]:
-    """The decoder of a masked autoencoder, and what it was trained to predict."""
-    decoder = card.decoder
-    assert decoder is not None
-    parts = [
-        f"dim {decoder.dim}",
-        f"depth {decoder.depth}",
-        plural(decoder.num_heads, "head"),
-        f"MLP {decoder.hidden or 4 * decoder.dim}",
-    ]
-    count = sum(math.prod(shape) for shape in decoder_shapes(decoder, card.config).values())
-    targets = "pixels, normalised in each patch" if decoder.norm_targets else "pixels"
-    return [
-        ("shape", ", ".join(parts)),
-        ("positions", decoder.positions),
-        ("predicts", targets),
-        ("mask ratio", f"{decoder.mask_ratio:g}"),
-        ("parameters", f"{count:,}"),
-    ]
-
-
-def _patch_text(config: ViTConfig) -> str:
-    pixels = f"{config.patch_span[0]} x {config.patch_span[1]} pixels"
-    if isinstance(config.patch.stem, NoStem):
-        return pixels
-    height, width = config.patch.size
-    return f"{pixels}, as {height} x {width} features of a ResNet"
-
-
-def size_text(count: int) -> str:
-    """ "1.21 GB", "343 MB", "21 kB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} bytes"
-
-
-def plain_value(value: Any) -> Any:
-    """A fact's value in JSON form."""
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    if isinstance(value, tuple | list):
-        return [plain_value(part) for part in value]
-    if isinstance(value, Path):
-        return str(value)
-    return to_plain(value)
-
-
-def plain_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple | list):
-        return ", ".join(plain_text(part) for part in value)
-    return str(plain_value(value))
-
-
-def _some(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return f"{shown}, …" if len(names) > _NAMES_SHOWN else shown

@@ -53,6 +53,17 @@ def load_mae(
     return LoadedMAE(mae_of(card, tensors, report).to(machine.find_device(device)), card, report)
 
 
+def has_decoder(path: str | Path, *, options: Options | None = None, offline: bool = False) -> bool:
+    """Whether a file holds a masked autoencoder's decoder, readable or not. No tensor is read. Raises: CheckpointError as `load`."""
+    found = find_weights(path, offline=offline)
+    if is_native(found.path):
+        return read_card(found.path).decoder is not None
+    from patchword.checkpoints.read import open_foreign
+
+    opened = open_foreign(found.path, options or Options(), found.source)
+    return opened.description.decoder_fault is not None or opened.card.decoder is not None
+
+
 def mae_of(card: ModelCard, tensors: "Mapping[str, Tensor]", report: LoadReport) -> "MAE":
     """A masked autoencoder in evaluation mode from the tensors of a file. Raises: CheckpointError."""
     import torch

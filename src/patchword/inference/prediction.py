@@ -123,7 +123,7 @@ class Prediction:
         found = self.top(k)
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.imshow(self._pixels())
+        left.imshow(pixels_again(self.name, self.source, self.value_range))
         left.set_axis_off()
         left.set_title(self.name, fontsize=9)
         names, shares = [name for name, _ in found], [share for _, share in found]
@@ -136,23 +136,26 @@ class Prediction:
         right.spines[["top", "right", "bottom"]].set_visible(False)
         return figure
 
-    def _pixels(self) -> NDArray[Any]:
-        """The image [h, w, 3]. Raises: ImageError if it is no longer available."""
-        source = self.source() if callable(self.source) else self.source
-        if source is None:  # images from an iterator are not kept, but a file can be opened again
-            if not Path(self.name).is_file():
-                raise ImageError(
-                    f"{self.name}: images from an iterator are not kept, so it cannot be plotted",
-                    "pass a list or file paths to `predict`",
-                )
-            source = self.name
-        elif hasattr(source, "seek") and not isinstance(source, Image.Image):
-            source.seek(0)  # `predict` has read it to the end
-        return decode(source, name=self.name, value_range=self.value_range)
-
     def __repr__(self) -> str:
         if self.numbers is not None:
             return f"<Prediction {self.name}: {', '.join(f'{n} {v:.4g}' for n, v in self.numbers.items())}>"
         if self.probabilities is None:
             return f"<Prediction {self.name}: {self.error}>"
         return f"<Prediction {self.name}: {', '.join(f'{n} {p:.2f}' for n, p in self.top(3))}>"
+
+
+def pixels_again(
+    name: str, source: Source | Callable[[], Source] | None, value_range: ValueRange | None
+) -> NDArray[Any]:
+    """The upright image [h, w, 3] that was predicted on. Raises: ImageError if it is no longer available."""
+    source = source() if callable(source) else source
+    if source is None:  # images from an iterator are not kept, but a file can be opened again
+        if not Path(name).is_file():
+            raise ImageError(
+                f"{name}: images from an iterator are not kept, so it cannot be plotted",
+                "pass a list or file paths to `predict`",
+            )
+        source = name
+    elif hasattr(source, "seek") and not isinstance(source, Image.Image):
+        source.seek(0)  # `predict` has read it to the end
+    return decode(source, name=name, value_range=value_range)

@@ -18,13 +18,13 @@ from patchword.inference.engine import Output
 from patchword.inference.evaluate import (
     Evaluation,
     EvaluationRequest,
-    Overlap,
     Tally,
     not_held_out,
     refuse_unassigned,
     without_trained,
 )
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.fit import ProbeReport, require_classes

@@ -17,9 +17,10 @@ from patchword.data.targets import TaskKind
 from patchword.data.truth import Matched, Truth, match, read_truth
 from patchword.data.truth_targets import read_target_truth
 from patchword.errors import DataError, plural
-from patchword.inference.evaluate import TOP5_ABOVE, Overlap, one_class_only
+from patchword.inference.evaluate import TOP5_ABOVE, one_class_only
 from patchword.inference.inputs import named
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.prediction import Prediction, without_thresholds
 from patchword.inference.score_targets import TargetScore, TargetScorer
 from patchword.inference.target_scores import DEFAULT_THRESHOLD, Thresholds

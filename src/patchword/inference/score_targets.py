@@ -14,7 +14,7 @@ from patchword.data.targets import TaskKind
 from patchword.data.truth import Matched, match
 from patchword.data.truth_targets import TargetTruth
 from patchword.errors import DataError, plural
-from patchword.inference.evaluate import Overlap
+from patchword.inference.overlap import Overlap
 from patchword.inference.prediction import Prediction
 from patchword.inference.target_scores import (
     DEFAULT_THRESHOLD,

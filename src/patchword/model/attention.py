@@ -1,5 +1,8 @@
 """Multi-head self-attention with torch's fused kernel, and its weights on request."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +11,38 @@ from patchword.model.config import ViTConfig
 from patchword.model.linear import Linear
 from patchword.model.norms import LayerNorm, RMSNorm, make_norm
 from patchword.model.positions.layout import AttentionPositions
+
+
+class Attended(NamedTuple):
+    """What one attention computed, for code that looks on.
+
+    tokens [B, N, D]: as attention reads them. queries [B, H, n, d] of the first n tokens; keys, values [B, H, N, d].
+    bias: on the scores, [H, n, N] or [B, H, n, N]. heads [B, n, H d]: the joined heads, before `out_norm` and projection.
+    """
+
+    tokens: Tensor
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None
+    heads: Tensor
+
+    def weights(self) -> Tensor:
+        """The softmax weights [B, H, n, N], which the fused kernel does not store; at least float32."""
+        return softmax_weights(self.queries, self.keys, self.bias)
+
+
+# Called with the index of a block, or the depth for an attention pool.
+Watch = Callable[[int, Attended], None]
+
+
+def softmax_weights(queries: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q kᵀ / sqrt(d) + bias): queries [B, H, n, d], keys [B, H, N, d] → [B, H, n, N]."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias
+    weights: Tensor = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return weights
 
 
 class Attention(nn.Module):
@@ -52,23 +87,27 @@ class Attention(nn.Module):
             case "none":
                 return nn.Identity()
 
-    def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
-        """rows: compute only the first `rows` tokens; they still attend to all tokens."""
+    def forward(
+        self,
+        x: Tensor,
+        place: AttentionPositions,
+        rows: int | None = None,
+        watch: Callable[[Attended], None] | None = None,
+    ) -> Tensor:
+        """rows: compute only the first `rows` tokens; they still attend to all tokens. watch: sees what was computed."""
         q, k, v = self._queries_keys_values(x, place, rows)
         bias = _as(place.bias_for(q.shape[2]), q)
         out = attend(q, k, v, bias, self.attention_dropout if self.training else 0.0)
         out = out.transpose(1, 2).flatten(2)  # [B, n, H d]
+        if watch is not None:
+            watch(Attended(x, q, k, v, bias, out))
         projected: Tensor = self.dropout(self.proj(self.out_norm(out)))
         return projected
 
     def weights(self, x: Tensor, place: AttentionPositions) -> Tensor:
         """Weights [B, H, N, N]: how much each token (row) reads from each other; rows sum to 1."""
         q, k, _ = self._queries_keys_values(x, place, None)
-        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
-        if place.bias is not None:
-            scores = scores + place.bias
-        weights: Tensor = scores.softmax(dim=-1)
-        return weights
+        return softmax_weights(q, k, place.bias)
 
     def _queries_keys_values(
         self, x: Tensor, place: AttentionPositions, rows: int | None

@@ -102,44 +102,56 @@ def check_labels(targets: Targets, num_classes: int, num_images: int) -> None:
 
 
 @torch.no_grad()
-def matching_costs(output: DetectionOutput, targets: Targets, config: SetLossConfig) -> Tensor:
+def costs(classes: Tensor, boxes: Tensor, targets: Targets, l1: float, overlap: float) -> Tensor:
     """The cost of every query for every object of its image, all layers at once: [L, B, Q, M].
 
-    cost_l1 · (L1 of the boxes) - cost_class · (probability of the object's class) - cost_giou · GIoU.
+    classes [L, B, Q, C]: the cost of answering with each class. boxes [L, B, Q, 4]. Added are l1 · (L1 of the boxes) and
+    -overlap · GIoU. `targets` is on their device.
     """
-    targets = targets.to(output.boxes.device)
     rows = targets.rows
-    wanted = targets.boxes[rows]
-    labels = targets.labels[rows].expand(len(output.logits), -1, -1)
-    boxes = output.boxes.float()
-    shares = output.logits.float().softmax(-1)
-    # [L, B, Q, M]: of each object, the probability that a query gives to its class
-    likely = shares.gather(-1, labels[:, :, None].expand(-1, -1, shares.shape[2], -1))
+    wanted, labels = targets.boxes[rows], targets.labels[rows]
+    boxes = boxes.float()
+    # [L, B, Q, M]: of each object, what a query pays for its class
+    at = labels[None, :, None].expand(len(boxes), -1, boxes.shape[2], -1)
     apart = torch.cdist(boxes, wanted.expand(len(boxes), -1, -1, -1), p=1.0)
-    overlap = giou(*pairs(to_corners(boxes), to_corners(wanted)))
-    return config.cost_l1 * apart - config.cost_class * likely - config.cost_giou * overlap
+    near = giou(*pairs(to_corners(boxes), to_corners(wanted)))
+    return l1 * apart + classes.gather(-1, at) - overlap * near
+
+
+@torch.no_grad()
+def matching_costs(output: DetectionOutput, targets: Targets, config: SetLossConfig) -> Tensor:
+    """DETR's costs [L, B, Q, M]: cost_l1 · (L1 of the boxes) - cost_class · (probability of the class) - cost_giou · GIoU."""
+    targets = targets.to(output.boxes.device)
+    classes = -config.cost_class * output.logits.float().softmax(-1)
+    return costs(classes, output.boxes, targets, config.cost_l1, config.cost_giou)
+
+
+@torch.no_grad()
+def assign(cost: Tensor, targets: Targets) -> Matches:
+    """The cheapest one-to-one assignment in each layer and image, of min(Q, objects) pairs. cost [L, B, Q, M]."""
+    if not len(targets.labels):
+        none = torch.zeros((len(cost), 0), dtype=torch.long, device=cost.device)
+        return Matches(none, none, none)
+    # A diverged model has costs that cannot be compared. Any assignment then gives the loss that shows it.
+    table = np.nan_to_num(cost.cpu().numpy(), nan=0.0, posinf=1e9, neginf=-1e9)
+    found: list[list[np.ndarray]] = []
+    for layer in table:
+        for image, (costs, count, start) in enumerate(
+            zip(layer, targets.counts, targets.starts, strict=True)
+        ):
+            query, target = linear_sum_assignment(costs[:, :count])
+            found.append([np.full(len(query), image), query, target + start])
+    joined = np.concatenate([np.stack(part) for part in found], axis=1).reshape(3, len(table), -1)
+    image_of, query_of, target_of = torch.from_numpy(joined).to(cost.device)
+    return Matches(image_of, query_of, target_of)
 
 
 @torch.no_grad()
 def match(output: DetectionOutput, targets: Targets, config: SetLossConfig | None = None) -> Matches:
-    """The cheapest one-to-one assignment in each layer and image, of min(Q, objects) pairs.
+    """DETR's assignment: the cheapest by `matching_costs`.
 
     Raises: SettingsError for labels that are not classes.
     """
-    layers, images, _, outputs = output.logits.shape
+    _, images, _, outputs = output.logits.shape
     check_labels(targets, outputs - 1, images)
-    device = output.logits.device
-    if not len(targets.labels):
-        none = torch.zeros((layers, 0), dtype=torch.long, device=device)
-        return Matches(none, none, none)
-    costs = matching_costs(output, targets, config or SetLossConfig())
-    # A diverged model has costs that cannot be compared. Any assignment then gives the loss that shows it.
-    table = np.nan_to_num(costs.cpu().numpy(), nan=0.0, posinf=1e9, neginf=-1e9)
-    found: list[list[np.ndarray]] = []
-    for layer in table:
-        for image, (cost, count, start) in enumerate(zip(layer, targets.counts, targets.starts, strict=True)):
-            query, target = linear_sum_assignment(cost[:, :count])
-            found.append([np.full(len(query), image), query, target + start])
-    joined = np.concatenate([np.stack(part) for part in found], axis=1).reshape(3, layers, -1)
-    image_of, query_of, target_of = torch.from_numpy(joined).to(device)
-    return Matches(image_of, query_of, target_of)
+    return assign(matching_costs(output, targets, config or SetLossConfig()), targets)

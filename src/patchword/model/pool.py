@@ -4,13 +4,14 @@ Each module receives the token layout and the normed tokens [B, N, D] of the blo
 kind's `layers`, first to last. Most read only the last block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchword.model.attention import Attended
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPool, MaxPool, MeanPool
 from patchword.model.linear import Linear
@@ -69,12 +70,20 @@ class AttentionPooling(nn.Module):
     def reset(self, generator: torch.Generator | None) -> None:
         nn.init.trunc_normal_(self.probe, std=0.02, generator=generator)
 
-    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
+    def forward(
+        self,
+        layers: Sequence[Tensor],
+        layout: TokenLayout,
+        watch: Callable[[Attended], None] | None = None,
+    ) -> Tensor:
+        """watch: sees the probe's attention to the selected tokens."""
         x = layout.select(layers[-1], self.over)
         q = self.q(self.probe).view(1, self.num_heads, 1, -1).expand(len(x), -1, -1, -1)
         k, v = self.kv(x).view(*x.shape[:2], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v).flatten(1)  # [B, D]: heads are in order
-        y = self.proj(y)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, 1, D]
+        if watch is not None:
+            watch(Attended(x, q, k, v, None, y))
+        y = self.proj(y[:, 0])
         pooled: Tensor = y + self.mlp(self.norm(y))
         return pooled
 

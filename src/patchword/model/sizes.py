@@ -4,6 +4,7 @@ Width, depth, heads and MLP are as published; 224 pixels and 1000 classes unless
 tests check the exact number of parameters of each size.
 """
 
+import re
 from dataclasses import dataclass
 
 from patchword.errors import SettingsError, near_text
@@ -138,6 +139,15 @@ def canonical(name: str) -> str:
     return next(f"ViT-{letters}/{patch}" for letters, known in SHAPES.items() if known is shape)
 
 
+def backbone_of(name: str) -> str | None:
+    """The size of the backbone in a detector's name: "vit-ti16-det" and "ViT-Ti/16-det" → "ViT-Ti/16"; None for other names.
+
+    Raises: SettingsError for an unknown size.
+    """
+    found = re.fullmatch(r"(.*?)/?(\d+)-det", name.strip(), re.IGNORECASE)
+    return None if found is None else canonical(f"{found[1]}/{found[2]}")
+
+
 def source_of(name: str) -> str:
     """The paper that defines a named size."""
     return _parse(name)[0].source
@@ -145,6 +155,10 @@ def source_of(name: str) -> str:
 
 def _parse(name: str) -> tuple[Shape, int]:
     letters, slash, patch = name.strip().rpartition("/")
+    if patch.lower().endswith("-det"):
+        raise SettingsError(
+            f"{name} is a detector, which finds objects in boxes", "use it to train on data with boxes"
+        )
     letters = letters[4:] if letters.lower().startswith("vit-") else letters
     # Case is ignored, except that "G" is a larger model than "g".
     lowered = {key.lower(): shape for key, shape in SHAPES.items()}

@@ -10,21 +10,23 @@ Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
 """
 
 import contextlib
+import functools
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchword.errors import SettingsError
-from patchword.model.attention import Attention
+from patchword.model.attention import Attended, Attention, Watch
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import LayerNormConfig, ResNetStem, RMSNormConfig
 from patchword.model.linear import Linear, linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
-from patchword.model.pool import make_pool
+from patchword.model.pool import AttentionPooling, make_pool
 from patchword.model.positions import added_positions, inner_positions
 from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout
 from patchword.model.stem import ResNetFeatures
@@ -157,7 +159,7 @@ class DropPath(nn.Module):
 
     The remaining images are scaled by 1 / (1 - rate), which keeps the expected value. chance [B]: from 0 to below 1,
     for the images of the next batch; None draws from torch's global generator. Training sets it, so that the
-    choice hangs on the image alone. Source: Huang et al. 2016 (arXiv 1603.09382).
+    choice hangs on the image alone. An image may have several rows of the batch (windows), one after another. Source: Huang et al. 2016 (arXiv 1603.09382).
     """
 
     def __init__(self, rate: float) -> None:
@@ -169,7 +171,7 @@ class DropPath(nn.Module):
         if not self.training or not self.rate:
             return x
         chance = torch.rand(len(x), device=x.device) if self.chance is None else self.chance
-        kept = chance.view(-1, 1, 1) >= self.rate
+        kept = chance.repeat_interleave(len(x) // len(chance)).view(-1, 1, 1) >= self.rate
         return x * (kept / (1 - self.rate)).to(x.dtype)
 
 
@@ -191,17 +193,23 @@ class Block(nn.Module):
         self.scale2 = nn.Identity() if scale is None else LayerScale(config.dim, scale)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
-    def forward(self, x: Tensor, place: AttentionPositions, rows: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        place: AttentionPositions,
+        rows: int | None = None,
+        watch: Callable[[Attended], None] | None = None,
+    ) -> Tensor:
         x = place.enter(x)
         kept = x if rows is None else x[:, :rows]
         if self.order == "pre":
-            x = kept + self._branch1(self.attention(self.norm1(x), place, rows))
+            x = kept + self._branch1(self.attention(self.norm1(x), place, rows, watch))
             x = x + self._branch2(self.mlp(self.norm2(x)))
         elif self.order == "post":
-            x = self.norm1(kept + self._branch1(self.attention(x, place, rows)))
+            x = self.norm1(kept + self._branch1(self.attention(x, place, rows, watch)))
             x = self.norm2(x + self._branch2(self.mlp(x)))
         else:
-            x = kept + self._branch1(self.norm1(self.attention(x, place, rows)))
+            x = kept + self._branch1(self.norm1(self.attention(x, place, rows, watch)))
             x = x + self._branch2(self.norm2(self.mlp(x)))
         return x
 
@@ -277,14 +285,20 @@ class ViT(nn.Module):
         grid = self.config.grid_of((images.shape[-2], images.shape[-1]))
         return self._layout(grid, images.device)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute logits [B, classes] from images [B, C, H, W]; without classes, the (projected) embedding."""
-        first, *others = self._outputs(images).values()
-        return (first + others[0]) / 2 if others else first
+    def forward(self, images: Tensor, watch: Watch | None = None) -> Tensor:
+        """Compute logits [B, classes] from images [B, C, H, W]; without classes, the (projected) embedding.
+
+        watch: sees what each attention computes, and changes nothing.
+        """
+        x, layout = self.embed_tokens(images)
+        return self.answer(x, layout, self.places(layout), watch)
 
     def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
         """Return the logits [B, classes] of each head: "class", and "distillation" in a distilled model."""
-        return {} if self.head is None else self._outputs(images)
+        if self.head is None:
+            return {}
+        x, layout = self.embed_tokens(images)
+        return self._outputs(x, layout, self.places(layout))
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images [B, C, H, W] as [B, embed_dim]: pooled and normed, the input of projection and head."""
@@ -324,12 +338,23 @@ class ViT(nn.Module):
         parts["patches"] = parts["patches"].reshape(len(tokens), *layout.grid, -1)
         return parts
 
-    def pooled(self, layers: Sequence[Tensor], layout: TokenLayout, *, normed: bool = True) -> Tensor:
+    def pooled(
+        self,
+        layers: Sequence[Tensor],
+        layout: TokenLayout,
+        *,
+        normed: bool = True,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Pool tokens [B, N, D] of the blocks that pooling reads, as the head does: [B, pooled_dim].
 
-        normed: apply the norm that comes after pooling, if there is one.
+        normed: apply the norm that comes after pooling, if there is one. watch: sees an attention pool.
         """
-        pooled: Tensor = self.pool(layers, layout)
+        pooled: Tensor
+        if watch is not None and isinstance(self.pool, AttentionPooling):
+            pooled = self.pool(layers, layout, functools.partial(watch, self.config.depth))
+        else:
+            pooled = self.pool(layers, layout)
         if self.config.head.distilled and self.head is None:
             pooled = layers[-1][:, :2].mean(dim=1)
         return self.pooled_norm(pooled) if normed else pooled
@@ -362,7 +387,7 @@ class ViT(nn.Module):
                 x = block(x, place)
         return {index: maps[index] for index in wanted}
 
-    # The individual steps, for code that wraps the model (MAE, detection).
+    # The individual steps, for code that wraps the model (MAE, detection, explanation).
 
     def embed_tokens(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
         """Compute the tokens [B, N, D] that enter the first block, and their layout, from images."""
@@ -378,6 +403,17 @@ class ViT(nn.Module):
             return [AttentionPositions()] * self.config.depth
         found: list[AttentionPositions] = self.attention_positions(layout, self.config.depth)
         return found
+
+    def answer(
+        self,
+        x: Tensor,
+        layout: TokenLayout,
+        places: Sequence[AttentionPositions],
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Compute what `forward` returns from the tokens x [B, N, D] that enter the first block."""
+        first, *others = self._outputs(x, layout, places, watch).values()
+        return (first + others[0]) / 2 if others else first
 
     def with_prefix(self, patches: Tensor) -> Tensor:
         """Add the prefix and suffix tokens: patches [B, h · w, D] → [B, N, D]."""
@@ -403,15 +439,29 @@ class ViT(nn.Module):
         rows: compute only the first `rows` tokens of the last block.
         """
         x, layout = self.embed_tokens(images)
+        return self._blocks(x, self.places(layout), layers, normed=normed, rows=rows), layout
+
+    def _blocks(
+        self,
+        x: Tensor,
+        places: Sequence[AttentionPositions],
+        layers: Sequence[int],
+        *,
+        normed: bool = True,
+        rows: int | None = None,
+        watch: Watch | None = None,
+    ) -> list[Tensor]:
+        """As `_encode`, from the tokens that enter the first block."""
         found: dict[int, Tensor] = {}
         last = self.config.depth - 1
-        for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
+        for index, (block, place) in enumerate(zip(self.blocks, places, strict=True)):
             if index > max(layers):
                 break
-            x = block(x, place, rows if index == last else None)
+            seen = None if watch is None else functools.partial(watch, index)
+            x = block(x, place, rows if index == last else None, seen)
             if index in layers:
                 found[index] = self.norm(x) if normed else x
-        return [found[index] for index in layers], layout
+        return [found[index] for index in layers]
 
     def _encode_for_pool(self, images: Tensor) -> tuple[list[Tensor], TokenLayout]:
         """The tokens that pooling reads.
@@ -419,8 +469,10 @@ class ViT(nn.Module):
         If pooling reads only the first tokens, the last block computes only those. The result is
         exact and saves 1/depth of the queries, projections and MLPs (7 % of a ViT-B).
         """
-        layers = self.config.head.pool.layers(self.config.depth)
-        return self._encode(images, layers, rows=self._rows_needed())
+        return self._encode(images, self._layers_needed(), rows=self._rows_needed())
+
+    def _layers_needed(self) -> Sequence[int]:
+        return self.config.head.pool.layers(self.config.depth)
 
     def _rows_needed(self) -> int | None:
         """How many of the first tokens the head reads, or None if all of them must be computed.
@@ -433,15 +485,21 @@ class ViT(nn.Module):
             return None
         return 2 if self.config.head.distilled else 1
 
-    def _embedding(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
+    def _embedding(self, layers: Sequence[Tensor], layout: TokenLayout, watch: Watch | None = None) -> Tensor:
         """Pool, normalise and apply the pre-logits layer, if any: [B, embed_dim]."""
-        embedding = self.pooled(layers, layout)
+        embedding = self.pooled(layers, layout, watch=watch)
         return embedding if self.pre_logits is None else self.pre_logits(embedding).tanh()
 
-    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+    def _outputs(
+        self,
+        x: Tensor,
+        layout: TokenLayout,
+        places: Sequence[AttentionPositions],
+        watch: Watch | None = None,
+    ) -> dict[str, Tensor]:
         """The logits of each head by name; without a head, the (projected) "embedding"."""
-        layers, layout = self._encode_for_pool(images)
-        embedding = self._embedding(layers, layout)
+        layers = self._blocks(x, places, self._layers_needed(), rows=self._rows_needed(), watch=watch)
+        embedding = self._embedding(layers, layout, watch)
         if self.projection is not None:
             embedding = self.projection(embedding)
         if self.head is None:
@@ -467,28 +525,49 @@ class ViT(nn.Module):
         - Biases: zero.
         - Heads, extra tokens and positions: normal with DeiT's std of 0.02.
         - Norms: weight 1 and bias 0. LayerScale: its start value.
+
+        Each module draws from a stream of its own name, so that models with the same seed share the initial weights of the parts
+        they have in common: a difference in one part does not shift the draws of the others.
         """
+        streams = _Streams(generator)
         stored = {n: t for n, t in self.state_dict(keep_vars=True).items() if t.is_floating_point()}
         for tensor in stored.values():
             tensor.fill_(math.nan)
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 std = module.weight[0].numel() ** -0.5 if isinstance(module, nn.Conv2d) else 0.02
-                nn.init.trunc_normal_(module.weight, std=std, a=-2.0, b=2.0, generator=generator)
+                nn.init.trunc_normal_(module.weight, std=std, a=-2.0, b=2.0, generator=streams.of(name))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.GroupNorm):
                 module.reset_parameters()
             elif callable(reset := getattr(module, "reset", None)):
-                reset(generator)
+                reset(streams.of(name))
         for name, module in self.blocks.named_modules():
             if isinstance(module, nn.Linear):
+                own = streams.of(f"blocks.{name}")
                 for part in module.weight.detach().chunk(3 if name.endswith("qkv") else 1):
-                    nn.init.xavier_uniform_(part, generator=generator)
+                    nn.init.xavier_uniform_(part, generator=own)
         # The sum of a tensor is NaN if any element is NaN.
         undrawn = [name for name, tensor in stored.items() if not tensor.sum().isfinite()]
         if undrawn:
             raise RuntimeError(f"init_weights does not initialise {', '.join(undrawn)}: {HOW_TO_DRAW}")
+
+
+class _Streams:
+    """A generator for each name, seeded by the next number of `generator`; torch's global one if that is None."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._seed = None
+        if generator is not None:
+            drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
+            self._seed, self._device = int(drawn), generator.device
+
+    def of(self, name: str) -> torch.Generator | None:
+        if self._seed is None:
+            return None
+        digest = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=8).digest()
+        return torch.Generator(self._device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 HOW_TO_DRAW = "add a method reset(generator) to the module that owns them"

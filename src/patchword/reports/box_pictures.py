@@ -13,6 +13,7 @@ from patchword.data.dataset import Dataset
 from patchword.errors import ImageError, plural
 from patchword.images.decode import decode
 from patchword.images.stored import Pixels
+from patchword.inference.detections import Detections, name_of
 from patchword.inference.output import whole_file
 
 COUNT, COLUMNS = 16, 4
@@ -20,6 +21,8 @@ COUNT, COLUMNS = 16, 4
 SIDE, MARGIN, LINE, STROKE = 400, 16, 20, 2
 # Height of a name. Where names would cover more than this share of an image, the colours stand for them.
 NAME, MOST_COVERED = 15, 0.08
+# Longer side in pixels of an image in a file of its own.
+LEAST_SIDE, MOST_SIDE = 640, 1600
 PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 # Light, strong and far apart on photographs; then they repeat.
 COLOURS = (
@@ -95,12 +98,48 @@ def _read(dataset: Dataset, split_name: str, index: int) -> Annotated | None:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """side: pixels of the longer side of the image. stroke: of a box's line. name: height of a class name."""
+
+    font: Font
+    side: int = SIDE
+    stroke: int = STROKE
+    name: int = NAME
+
+
+def draw_boxes(image: Annotated, classes: Sequence[str]) -> Image.Image:
+    """One image with its boxes and their names, as large as it is, within limits at which names can be read."""
+    side = min(max(image.pixels.shape[:2]), MOST_SIDE)
+    side = max(side, LEAST_SIDE)
+    size = max(round(side / 55), 13)
+    style = Style(
+        font=ImageFont.load_default(size=size), side=side, stroke=max(round(side / 400), 2), name=size + 3
+    )
+    return _drawn(image, classes, style, {label: colour_of(label) for label in image.labels.tolist()})
+
+
+def write_detections(found: Detections, path: Path) -> None:
+    """Draw the objects found in an image into a JPEG. Raises: ImageError if it can no longer be read; OutputError."""
+    image = Annotated(
+        name=found.name,
+        pixels=found.pixels(),
+        corners=found.boxes,
+        labels=found.labels,
+        crowd=np.zeros(len(found), np.bool_),
+        scores=found.scores,
+    )
+    with whole_file(path, text=False) as file:
+        draw_boxes(image, list(map(name_of, found.classes))).save(file, "JPEG", quality=92)
+
+
 def draw_annotated(images: Sequence[Annotated], classes: Sequence[str], title: Sequence[str]) -> Image.Image:
     """title: lines above the images. Below them, the colours of the classes that occur."""
     large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=13)
     used = sorted({int(label) for image in images for label in image.labels})
     colours = {label: colour_of(i) for i, label in enumerate(used)}
-    shown = [_drawn(image, classes, small, colours) for image in images]
+    style = Style(font=small)
+    shown = [_drawn(image, classes, style, colours) for image in images]
     width = MARGIN + min(COLUMNS, max(len(shown), 2)) * (SIDE + MARGIN)
     rows = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)]
     heights = [max(image.height for image in row) + 2 * LINE for row in rows]
@@ -145,12 +184,12 @@ def _legend(
     return places
 
 
-def _drawn(image: Annotated, classes: Sequence[str], font: Font, colours: Mapping[int, str]) -> Image.Image:
+def _drawn(image: Annotated, classes: Sequence[str], style: Style, colours: Mapping[int, str]) -> Image.Image:
     pixels = image.pixels
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
-    scale = SIDE / max(picture.size)
+    scale = style.side / max(picture.size)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
     stretch = np.array([size[0] / picture.width, size[1] / picture.height] * 2)
     picture = picture.resize(size, Image.Resampling.NEAREST if scale > 3 else Image.Resampling.BICUBIC)
@@ -160,14 +199,20 @@ def _drawn(image: Annotated, classes: Sequence[str], font: Font, colours: Mappin
     order = np.argsort(-(corners[:, 2:] - corners[:, :2]).prod(axis=1), kind="stable")
     taken: list[tuple[float, float, float, float]] = []
     for row in order.tolist():
-        _outline(draw, corners[row].tolist(), colours[int(image.labels[row])], dashed=bool(image.crowd[row]))
+        _outline(
+            draw,
+            corners[row].tolist(),
+            colours[int(image.labels[row])],
+            style.stroke,
+            dashed=bool(image.crowd[row]),
+        )
     names = [_text(image, row, classes) for row in range(len(image.labels))]
-    covered = sum((font.getlength(name) + 4) * NAME for name in names) / (size[0] * size[1])
+    covered = sum((style.font.getlength(name) + 4) * style.name for name in names) / (size[0] * size[1])
     if covered > MOST_COVERED and image.scores is None and len(colours) <= len(COLOURS):
         return picture
     for row in reversed(order.tolist()):
         text = names[row]
-        _name(draw, text, corners[row].tolist(), colours[int(image.labels[row])], font, size, taken)
+        _name(draw, text, corners[row].tolist(), colours[int(image.labels[row])], style, size, taken)
     return picture
 
 
@@ -176,18 +221,20 @@ def _text(image: Annotated, row: int, classes: Sequence[str]) -> str:
     return _printable(classes[int(image.labels[row])]) + score
 
 
-def _outline(draw: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, *, dashed: bool) -> None:
+def _outline(
+    draw: ImageDraw.ImageDraw, corners: Sequence[float], colour: str, stroke: int, *, dashed: bool
+) -> None:
     left, top, right, bottom = (round(value) for value in corners)
     right, bottom = max(right - 1, left), max(bottom - 1, top)
     if not dashed:
-        draw.rectangle((left, top, right, bottom), outline=colour, width=STROKE)
+        draw.rectangle((left, top, right, bottom), outline=colour, width=stroke)
         return
     for x in range(left, right, 12):
         for y in (top, bottom):
-            draw.line((x, y, min(x + 6, right), y), fill=colour, width=STROKE)
+            draw.line((x, y, min(x + 6, right), y), fill=colour, width=stroke)
     for y in range(top, bottom, 12):
         for x in (left, right):
-            draw.line((x, y, x, min(y + 6, bottom)), fill=colour, width=STROKE)
+            draw.line((x, y, x, min(y + 6, bottom)), fill=colour, width=stroke)
 
 
 def _name(
@@ -195,12 +242,12 @@ def _name(
     text: str,
     corners: Sequence[float],
     colour: str,
-    font: Font,
+    style: Style,
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     """The class at a corner of its box, where it covers no other name; without such a place the colour must do."""
-    width, height = font.getlength(text) + 4, NAME
+    width, height = style.font.getlength(text) + 4, style.name
     left, top, right, bottom = corners
     for x, y in (
         (left, top - height),
@@ -217,7 +264,7 @@ def _name(
             continue
         taken.append(place)
         draw.rectangle(place, fill=colour)
-        draw.text((x + 2, y), text, "white", font)
+        draw.text((x + 2, y), text, "white", style.font)
         return
 
 

@@ -20,14 +20,18 @@ class Figure:
 
 
 def charts(run: RunFiles) -> list[Figure]:
-    """Loss, top-1 and learning rate, each only if the run recorded it."""
-    return [f for f in (_loss(run), _top1(run), _knn(run), _learning_rate(run)) if f.picture]
+    """Loss, scores and learning rate, each only if the run recorded it."""
+    return [f for f in (_loss(run), _top1(run), _ap(run), _knn(run), _learning_rate(run)) if f.picture]
 
 
 def best_epoch(run: RunFiles) -> dict[str, Any] | None:
     """The first epoch with the highest validation top-1, or None if it was never measured."""
-    measured = [e for e in run.epochs if _is_number(e.get("val_top1"))]
-    return max(measured, key=lambda e: (e["val_top1"], -e["epoch"])) if measured else None
+    return _highest(run, "val_top1")
+
+
+def _highest(run: RunFiles, name: str) -> dict[str, Any] | None:
+    measured = [e for e in run.epochs if _is_number(e.get(name))]
+    return max(measured, key=lambda e: (e[name], -e["epoch"])) if measured else None
 
 
 def _loss(run: RunFiles) -> Figure:
@@ -55,6 +59,17 @@ def _top1(run: RunFiles) -> Figure:
     best = best_epoch(run)
     ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
     return _figure("top1", "Accuracy", lines, _percent, ring=ring, y_most=1.0)
+
+
+def _ap(run: RunFiles) -> Figure:
+    """Of boxes; the ring is the best epoch."""
+    lines = [
+        Line(name="validation AP", points=_by_epoch(run, "val_ap"), style="line val", marks=True),
+        Line(name="validation AP50", points=_by_epoch(run, "val_ap50"), style="line top5", marks=True),
+    ]
+    best = _highest(run, "val_ap")
+    ring = (float(best["epoch"]), float(best["val_ap"])) if best else None
+    return _figure("ap", "Average precision", lines, _percent, ring=ring, y_most=1.0)
 
 
 def _knn(run: RunFiles) -> Figure:
@@ -106,7 +121,8 @@ def _by_epoch(run: RunFiles, name: str) -> list[Point]:
 
 def _by_step(run: RunFiles, name: str) -> list[Point]:
     """Points for each step, on the epoch axis: epoch 1 ends at x = 1."""
-    ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0]
+    # A run that was cut off in its first epoch has no complete one.
+    ends = [e for e in run.epochs if _is_number(e.get("step")) and e["step"] > 0 and e["epoch"] > 0]
     if not ends:
         return []
     per_epoch = ends[-1]["step"] / ends[-1]["epoch"]

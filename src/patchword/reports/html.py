@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from patchword.checkpoints.card import ModelCard
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
 from patchword.reports import advice, curves, detection, sections, watching
@@ -55,14 +56,20 @@ def render(run: RunFiles) -> str:
     return filled("report.html.j2", page(run))
 
 
-def filled(template: str, values: dict[str, Any]) -> str:
-    """The page of this template, with style and script and the policy that allows no others."""
+def filled(
+    template: str, values: dict[str, Any], *, style: str = "report.css", script: str = "report.js"
+) -> str:
+    """The page of this template, with style and script and the policy that allows no others.
+
+    style: a further style sheet, after that of every report. script: the one script of the page.
+    """
     environment = _environment()
-    script = _template_text(environment, "report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    names = dict.fromkeys(("report.css", style))
+    code = _template_text(environment, script)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     text = environment.get_template(template).render(
-        script=Markup(script),
-        style=Markup(_template_text(environment, "report.css")),
+        script=Markup(code),
+        style=Markup("".join(_template_text(environment, name) for name in names)),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **values,
     )
@@ -92,6 +99,7 @@ def page(run: RunFiles) -> dict[str, Any]:
     targets = run.evaluation if kind and not pixels and not boxes else None
     evaluation = sections.with_ranks(run.evaluation) if run.evaluation and not kind else None
     per_class = sections.per_class(run, evaluation)
+    detector = (run.config.get("task") or {}).get("detector")
     classes = run.data.get("classes") or [c["name"] for c in (evaluation or {}).get("classes", [])]
     return {
         "run": run,
@@ -126,7 +134,8 @@ def page(run: RunFiles) -> dict[str, Any]:
         "splits": sections.splits(run.data),
         "most_failures": MAX_FAILURES,
         "scores_file": "evaluation.json",
-        "model": _model(run, len(classes)),
+        "model": _model(run, 0 if detector else len(classes)),
+        "detector": detector,
         "provenance": sections.provenance(run),
         "tables": sections.settings_tables(run.settings),
         "quoted": {
@@ -138,8 +147,8 @@ def page(run: RunFiles) -> dict[str, Any]:
 
 
 def _model(run: RunFiles, num_classes: int) -> ModelFacts | None:
-    """The model from the weights, else from config.toml; None if the run never started."""
-    if run.card:
+    """The model from the weights, else from config.toml; None if the run never started. Of a detector, its backbone."""
+    if isinstance(run.card, ModelCard):
         return model_facts(run.card.config, None)
     plain = run.config.get("model")
     if not plain:

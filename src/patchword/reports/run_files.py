@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json
+from patchword.checkpoints.detector_card import DetectorCard, detector_card_from_json, is_detector_card
 from patchword.checkpoints.header import read_header
 from patchword.errors import CheckpointError, DataError
 
@@ -51,7 +52,7 @@ class RunFiles:
     steps: tuple[dict[str, Any], ...]
     evaluation: dict[str, Any] | None
     log: str
-    card: ModelCard | None
+    card: ModelCard | DetectorCard | None
     broken: dict[str, Any] | None = None
     skipped: tuple[dict[str, Any], ...] = ()
 
@@ -89,10 +90,12 @@ def _end_of(text: str) -> str:
     return "…\n" + text[-MAX_LOG_CHARACTERS:].partition("\n")[2]
 
 
-def _read_card(path: Path) -> ModelCard | None:
+def _read_card(path: Path) -> ModelCard | DetectorCard | None:
     """The card in the header of the weights, or None, because the page can do without it."""
     try:
-        return card_from_json(read_header(path).metadata.get(CARD_KEY, ""), path.name)
+        text = read_header(path).metadata.get(CARD_KEY, "")
+        read = detector_card_from_json if is_detector_card(text) else card_from_json
+        return read(text, path.name)
     except CheckpointError:
         return None
 

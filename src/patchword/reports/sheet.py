@@ -31,18 +31,19 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """title: the first line is large. notes: below the images."""
+    """title: the first line is large. notes: below the images. side: pixels of an image's longer side in a picture."""
 
     title: Sequence[str]
     columns: Sequence[Column]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+    side: int = SIDE
 
 
 def draw_sheet(sheet: Sheet) -> Image.Image:
     """The sheet as one image."""
     large, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
-    shown = [[_fitted(pixels) for pixels in row.cells] for row in sheet.rows]
+    shown = [[_fitted(pixels, sheet.side) for pixels in row.cells] for row in sheet.rows]
     widths = [max(row[i].width for row in shown) for i in range(len(sheet.columns))]
     heights = [max(image.height for image in row) for row in shown]
     # A group stands apart from the columns next to it.
@@ -117,10 +118,10 @@ def wrapped(
     return lines
 
 
-def _fitted(pixels: Pixels) -> Image.Image:
-    """The longer side at SIDE pixels; enlarged pixels stay visible."""
+def _fitted(pixels: Pixels, side: int) -> Image.Image:
+    """The longer side at `side` pixels; enlarged pixels stay visible."""
     image = _plain(pixels)
-    scale = SIDE / max(image.size)
+    scale = side / max(image.size)
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
     return image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC)
 

@@ -68,8 +68,9 @@ class Index:
     def nearest(self, queries: Vectors, top: int = 10, metric: Metric = "cosine") -> Nearest:
         """The rows nearest to each query [Q, D], exactly; equal scores in the order of the file. See `retrieval.nearest`.
 
-        Raises: DataError for queries of another width, with NaN, or of length 0 (which has no cosine); SettingsError for an
-            unknown metric, or `top` below 1 or above the number of vectors.
+        Raises:
+            DataError: for queries of another width, with NaN, or of length 0 (which has no cosine).
+            SettingsError: for an unknown metric, or `top` below 1 or above the number of vectors.
         """
         if metric not in METRICS:
             raise SettingsError(

@@ -36,6 +36,11 @@ def run(prepared: Prepared, progress: "Progress | None" = None) -> Run:
     from patchword.training.teacher import TAUGHT_BY
     from patchword.training.train import start_run
 
+    if prepared.sanity:
+        from patchword.training.progress import Silent
+        from patchword.training.sanity import check_sanity
+
+        check_sanity(prepared.dataset, prepared.chosen.settings, prepared.start, progress or Silent())
     # A resumed run must find the same images again.
     facts = {**prepared.report.to_dict(), "opening": _opening(prepared)}
     if prepared.teaching is not None:
@@ -87,7 +92,7 @@ def resume_folder(
     run_folder = open_folder(folder)
     settings, facts = read_run(run_folder)
     opening = from_plain(OpenRequest, facts.get("opening", {}), f"{run_folder.path}/data.json")
-    opening = replace(opening, val=_place_of_val(facts, opening.val, run_folder.path, val))
+    opening = replace(opening, val=place_of_val(facts, opening.val, run_folder.path, val))
     dataset = open_data(place_of_data(facts, run_folder.path) if data is None else data, opening)
     longer = replace(settings.schedule, epochs=settings.schedule.epochs + extend)
     with _reported(run_folder.path, replace(settings, schedule=longer)):
@@ -111,7 +116,7 @@ def place_of_data(facts: Mapping[str, Any], folder: Path) -> str:
     return existing[0] if existing else given
 
 
-def _place_of_val(facts: Mapping[str, Any], given: str | None, folder: Path, moved: str | None) -> str | None:
+def place_of_val(facts: Mapping[str, Any], given: str | None, folder: Path, moved: str | None) -> str | None:
     """The location of the images that the run was given with --val. moved: their new one.
 
     Raises: DataError if they do not exist; SettingsError if the run has none.

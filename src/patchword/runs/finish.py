@@ -11,6 +11,8 @@ from patchword.errors import (
 from patchword.settings import to_json
 
 if TYPE_CHECKING:
+    from patchword.inference.box_scores import BoxEvaluation
+    from patchword.inference.detector import Detector
     from patchword.inference.evaluate import Evaluation, TrainingScore
     from patchword.inference.evaluate_pixels import PixelEvaluation
     from patchword.inference.evaluate_targets import TargetEvaluation
@@ -25,13 +27,18 @@ class Run:
 
     folder: Path
     settings: "TrainSettings"
-    evaluation: "Evaluation | TargetEvaluation | PixelEvaluation"
+    evaluation: "Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation"
     skipped: tuple[tuple[str, str], ...]
 
     @property
-    def model(self) -> "Model":
+    def model(self) -> "Model | Detector":
         """The last averaged weights, ready to predict."""
         from patchword.inference.load import load
+
+        if self.settings.task.kind == "detect":
+            from patchword.inference.detector import load_detector
+
+            return load_detector(self.folder)
 
         return load(self.folder)
 
@@ -42,16 +49,20 @@ class Run:
 def finish(
     folder: Path, settings: "TrainSettings", dataset: Dataset, skipped: tuple[tuple[str, str], ...]
 ) -> Run:
+    from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation, score
     from patchword.inference.load import load
     from patchword.reports.html import write_report
+    from patchword.runs.finish_detection import detection_evaluation, with_pictures
     from patchword.runs.finish_pretraining import pixel_evaluation
     from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
 
-    evaluation: Evaluation | TargetEvaluation | PixelEvaluation
+    evaluation: Evaluation | TargetEvaluation | PixelEvaluation | BoxEvaluation
     if settings.task.kind == "mae":
         evaluation = pixel_evaluation(folder, settings, dataset)
+    elif settings.task.kind == "detect":
+        evaluation = detection_evaluation(folder, settings, dataset)
     else:
         model = load(folder / LAST)
         # The probe of `--tune head` has computed the features of these images.
@@ -71,7 +82,8 @@ def finish(
         _keep_temperature(folder / LAST, evaluation)
     elif isinstance(evaluation, TargetEvaluation):
         _keep_thresholds(folder / LAST, evaluation)
-    text = to_json(evaluation.to_dict(), indent=1)
+    plain = with_pictures(evaluation) if isinstance(evaluation, BoxEvaluation) else evaluation.to_dict()
+    text = to_json(plain, indent=1)
     # Remove the report of the unfinished run first: if killed here, the run can still be resumed.
     (folder / REPORT).unlink(missing_ok=True)
     RunFolder(folder).write_text(EVALUATION, text + "\n")

@@ -60,8 +60,8 @@ def pixel_evaluation(folder: Path, settings: "TrainSettings", dataset: Dataset) 
 def _gallery(folder: Path, dataset: Dataset) -> list[dict[str, str]]:
     """Reconstructions of some held-out images, always the same under the same masks, by the weights of the last epoch."""
     from patchword.data.loader import Named
-    from patchword.explain.drawing.reconstruction import reconstruction_sheet
-    from patchword.explain.reconstruction import reconstruct_each
+    from patchword.explaining.drawing.reconstruction import reconstruction_sheet
+    from patchword.explaining.reconstruction import reconstruct_each
     from patchword.inference.failures import Failures
     from patchword.inference.load_mae import load_mae
     from patchword.reports.sheet import draw_sheet

@@ -81,7 +81,7 @@ def train_folds(
     from patchword.training.runfolder import RunFolder, cannot_write, free_folder
 
     out = free_folder(wanted_folder(request))
-    request = replace(request, overlay=_located(request.overlay), out=str(out))
+    request = replace(request, overlay=located(request.overlay), out=str(out))
     first = prepare(_fold_request(request, 1), progress)
     request = replace(request, opening=first.opening)  # with the seed of the split from the settings
     if show is not None:
@@ -145,7 +145,7 @@ def _train(
     resume_it = f"resume with `patchword train --resume {out}`"
     try:
         for fold in range(1, k + 1):
-            _train_fold(request, out, fold, _Quiet(shown), first if fold == 1 else None)
+            _train_fold(request, out, fold, Quiet(shown), first if fold == 1 else None)
             shown.message(_line(_score(out, fold), k))
         return _scored(request, folder)
     except (KeyboardInterrupt, Interrupted) as error:
@@ -179,7 +179,7 @@ def _train_fold(
     run(prepared or prepare(_fold_request(request, fold), progress), progress)
 
 
-class _Quiet:
+class Quiet:
     """Shows how far a fold is, and warnings; a fold has one line, when it is finished."""
 
     def __init__(self, shown: "Progress") -> None:
@@ -271,7 +271,7 @@ def _fold_request(request: TrainRequest, fold: int) -> TrainRequest:
     )
 
 
-def _located(overlay: "Overlay") -> "Overlay":
+def located(overlay: "Overlay") -> "Overlay":
     """Absolute paths of the weights and the teacher, so that the folds can be resumed from another folder."""
     entries = dict(overlay.entries)
     for path in ("run.weights", "task.distill.teacher"):

@@ -10,7 +10,7 @@ from patchword.data.dataset import Dataset
 from patchword.data.look import glance
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
-from patchword.data.store import Store, open_store, stored_as
+from patchword.data.store import Store, open_store
 from patchword.errors import (
     DataError,
     PatchwordError,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Prepared:
     """Everything needed to train: a checked data set, how it was opened, the starting weights, the teacher, the settings.
 
-    store: of the training images at the size in the settings, with those that the check decoded.
+    store: of the training images at the size in the settings, with those that the check decoded. sanity: overfit eight
+    images first.
     """
 
     dataset: Dataset
@@ -41,6 +42,7 @@ class Prepared:
     start: "Start | None" = None
     store: Store | None = None
     teaching: "Teaching | None" = None
+    sanity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class TrainRequest:
 
     data: as for `open_data`. out: the run folder; None means runs/ plus the data's name.
     options, offline: how to read the weights of `run.weights`, if there are any. dry_run: nothing is kept for training.
+    sanity: overfit eight images before training, and stop with the cause if that fails.
     """
 
     data: str
@@ -58,6 +61,7 @@ class TrainRequest:
     options: Options = field(default_factory=Options)
     offline: bool = False
     dry_run: bool = False
+    sanity: bool = False
 
 
 def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepared:
@@ -75,7 +79,13 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     machine.tune_allocator()
     overlay = request.overlay
     dataset, opening, weights, device = _opened(request)
+    _refuse_sanity(request, dataset)
     start = read_weights(request, weights)
+    if start is not None and start.detector is not None and dataset.task_kind != "boxes":
+        raise SettingsError(
+            f"{start.name} is a detector, but {dataset.path} has no boxes",
+            "give data with boxes, or the weights of a ViT",
+        )
     teaching = asked_teacher(overlay, dataset.classes, offline=request.offline)
     store = None if request.dry_run else _early_store(dataset, overlay, start)
     report = check_data(
@@ -89,7 +99,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
     )
     if report.fatal:
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
-    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    facts = _begun_from(data_facts(report), start)
     chosen = _chosen(dataset, facts, overlay, start, teaching, device)
     refuse_too_large(chosen.settings, len(dataset.training))
     settings = chosen.settings
@@ -97,7 +107,7 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         from patchword.training.tasks.watch import open_watched
 
         open_watched(settings.task.watch)  # before anything is trained
-    if store is not None and store.preprocess != stored_as(settings.preprocess, settings.run.stored_size):
+    if store is not None and store.preprocess != settings.stored:
         store = None  # the glance was wrong
     return Prepared(
         dataset=dataset,
@@ -108,7 +118,42 @@ def prepare(request: TrainRequest, progress: "Progress | None" = None) -> Prepar
         start=start,
         store=store,
         teaching=teaching,
+        sanity=request.sanity,
     )
+
+
+def prepare_again(request: TrainRequest, first: Prepared) -> Prepared:
+    """Another request for the data of `first`, which are neither opened nor checked again. Raises: as `prepare`."""
+    from patchword.training.config import RunSettings
+    from patchword.training.memory import refuse_too_large
+    from patchword.training.recipes.facts import data_facts
+    from patchword.training.runfolder import free_folder
+    from patchword.training.teacher import asked_teacher
+
+    overlay = request.overlay
+    start = read_weights(request, overlay.get("run.weights") or "")
+    teaching = asked_teacher(overlay, first.dataset.classes, offline=request.offline)
+    facts = _begun_from(data_facts(first.report), start)
+    device = overlay.get("run.device") or RunSettings().device
+    chosen = _chosen(first.dataset, facts, overlay, start, teaching, device)
+    refuse_too_large(chosen.settings, len(first.dataset.training))
+    out = free_folder(wanted_folder(request))
+    return replace(first, chosen=chosen, out=out, start=start, store=None, teaching=teaching)
+
+
+def _refuse_sanity(request: TrainRequest, dataset: Dataset) -> None:
+    """Raises: SettingsError if --sanity has nothing to overfit."""
+    if request.sanity and request.dry_run:
+        raise SettingsError("--sanity trains, but --dry-run does not", "remove one of them")
+    if request.sanity and dataset.task_kind != "boxes":
+        raise SettingsError(
+            f"--sanity overfits a detector, but {dataset.path} has no boxes",
+            "remove it, or give data with boxes",
+        )
+
+
+def _begun_from(facts: "DataFacts", start: "Start | None") -> "DataFacts":
+    return facts if start is None else start.added_to(facts)
 
 
 def wanted_folder(request: TrainRequest) -> str:
@@ -167,12 +212,12 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
     None if it cannot be foreseen; the check then says what is wrong.
     """
     from patchword.training.choose import choose
-    from patchword.training.recipes.facts import DataFacts, task_of, written_signs
+    from patchword.training.recipes.facts import DataFacts, object_facts, task_of, written_signs
 
     size, channels = glance(dataset), natural_channels(dataset)
     if size is None or "train" not in dataset.splits:
         return None
-    facts = DataFacts(
+    known = DataFacts(
         num_images=len(dataset.training),
         num_classes=len(dataset.outputs),
         channels=channels,
@@ -181,13 +226,14 @@ def _early_store(dataset: Dataset, overlay: "Overlay", start: "Start | None") ->
         std=(0.25,) * channels,
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
-        weights=None if start is None else start.source.card,
+        objects=object_facts(dataset),
     )
+    facts = _begun_from(known, start)
     try:
         settings = choose(dataset, facts, overlay).settings
     except PatchwordError:
         return None
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     return open_store(dataset.training, stored, settings.run.cache)
 
 

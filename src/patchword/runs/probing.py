@@ -12,8 +12,9 @@ from patchword import machine
 from patchword.data.contents import hashes_of
 from patchword.data.dataset import Dataset
 from patchword.data.loader import Failure
-from patchword.inference.evaluate import Evaluation, EvaluationRequest, Overlap
+from patchword.inference.evaluate import Evaluation, EvaluationRequest
 from patchword.inference.model import Model
+from patchword.inference.overlap import Overlap
 from patchword.inference.probe import (
     ProbeRequest,
     Setup,

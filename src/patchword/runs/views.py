@@ -1,7 +1,6 @@
 """Draw what training would see."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from patchword.runs.prepare import TrainRequest, read_weights
 
 if TYPE_CHECKING:
     from patchword.training.choose import Chosen
+    from patchword.training.config import TrainSettings
     from patchword.training.overlay import Overlay
 
 
@@ -30,9 +30,12 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
         raise DataError(report.fatal[0].message, report.fatal[0].fix)
     dataset = report.dataset
     start = read_weights(TrainRequest(data=dataset.path, overlay=overlay), overlay.get("run.weights") or "")
-    facts = replace(data_facts(report), weights=None if start is None else start.source.card)
+    facts = data_facts(report) if start is None else start.added_to(data_facts(report))
     chosen = choose(dataset, facts, overlay)
     settings = chosen.settings
+    if dataset.task_kind == "boxes":
+        _write_box_views(dataset, settings, path)
+        return chosen
     views = draw_views(dataset, settings)
     (height, width), (rows, columns) = settings.view_size, settings.run.stored_size
     first = (
@@ -48,15 +51,35 @@ def write_training_views(report: CheckReport, overlay: "Overlay", path: Path) ->
     return chosen
 
 
-def refuse_other_pictures(dataset: Dataset, *, augment: bool, draw: bool) -> None:
-    """Raises: SettingsError for a picture that these data do not give."""
-    has_boxes = dataset.task_kind == "boxes"
-    if augment and has_boxes:
-        raise SettingsError(
-            f"--augment draws training views of images with classes, but {dataset.path} has boxes",
-            "remove it, or draw the boxes with --draw",
+def _write_box_views(dataset: Dataset, settings: "TrainSettings", path: Path) -> None:
+    """Training views with their boxes, two of each image. Raises: OutputError."""
+    from patchword.inference.output import whole_file
+    from patchword.reports.box_pictures import Annotated, draw_annotated
+    from patchword.training.preview import draw_box_views
+
+    views = draw_box_views(dataset, settings)
+    images = [
+        Annotated(
+            name=view.name,
+            pixels=view.pixels,
+            corners=view.boxes.corners,
+            labels=view.boxes.labels,
+            crowd=view.boxes.crowd,
         )
-    if draw and not has_boxes:
+        for view in views
+    ]
+    height, width = settings.view_size
+    title = (
+        f"{len(views)} training views of {os.path.basename(os.path.normpath(dataset.path))}, recipe {settings.run.recipe}",
+        f"{width} x {height} pixels, two views of each image; boxes as training sees them",
+    )
+    with whole_file(path, text=False) as file:
+        draw_annotated(images, dataset.classes, title).save(file, "PNG")
+
+
+def refuse_other_pictures(dataset: Dataset, *, draw: bool) -> None:
+    """Raises: SettingsError for a picture that these data do not give."""
+    if draw and dataset.task_kind != "boxes":
         raise SettingsError(
             f"--draw draws boxes, but {dataset.path} has none",
             "remove it, or draw training views with --augment",

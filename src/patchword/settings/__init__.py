@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchword.errors import SettingsError, escape_surrogates, is_control, near_text
-from patchword.settings.build import build, build_kind, check_kind_has, hints, kinds_of, unknown
+from patchword.settings.build import (
+    build,
+    build_kind,
+    check_kind_has,
+    hints,
+    kept,
+    kinds_of,
+    paths_of,
+    unknown,
+)
 
 T = TypeVar("T")
 
@@ -141,7 +150,11 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
     kinds = kinds_of(hints(typing.cast(Any, type(settings)))[head])
     if rest == "kind" and kinds:
         same = getattr(type(current), "kind", None) == value
-        new = current if same else build_kind(kinds, {"kind": value}, where, head)
+        new = (
+            current
+            if same
+            else build_kind(kinds, {**kept(kinds, value, current), "kind": value}, where, head)
+        )
     elif rest:
         if not dataclasses.is_dataclass(current):
             raise SettingsError(
@@ -153,6 +166,19 @@ def _put(settings: Any, path: str, value: Any, where: str, replace: Callable[...
         hint = hints(typing.cast(Any, type(settings)))[head]
         new = build(hint, _from_text(value) if isinstance(value, str) else value, where, head, text=value)
     return replace(settings, **{head: new})
+
+
+def setting_paths(cls: type) -> dict[str, Any]:
+    """The dotted path of every setting below `cls` and its type; a part of several kinds has its `kind` as well.
+
+    The type of a kind is the tuple of the names it may have.
+    """
+    found: dict[str, Any] = {}
+    for path, hint in paths_of(cls).items():
+        found[path] = hint
+        if kinds := kinds_of(hint):
+            found[f"{path}.kind"] = tuple(kind.kind for kind in kinds)
+    return found
 
 
 def parse_override(text: str) -> tuple[str, str]:

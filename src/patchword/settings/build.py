@@ -17,6 +17,19 @@ def kinds_of(hint: Any) -> list[Any]:
     return [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) is not None]
 
 
+def kept(kinds: list[Any], kind: Any, current: Any) -> dict[str, Any]:
+    """The values of `current` for the fields of the new kind that have no default, such as the size of a resize."""
+    wanted = [cls for cls in kinds if cls.kind == kind]
+    return {
+        field.name: getattr(current, field.name)
+        for cls in wanted
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and hasattr(current, field.name)
+    }
+
+
 def check_kind_has(current: Any, kinds: list[Any], part: str, field: str, where: str) -> None:
     """Raises: SettingsError for a field that exists only in other kinds of this part."""
     having = [kind for kind in kinds if field in {f.name for f in dataclasses.fields(kind)}]
@@ -145,21 +158,22 @@ def _build_dataclass(cls: type, data: Any, where: str, path: str) -> Any:
 
 def unknown(cls: Any, key: str, path: str, where: str) -> SettingsError:
     """The error for a name that `cls` does not have; for `lr` it suggests optim.lr."""
-    same = [known for known in _paths_of(cls) if known.endswith(f".{key}")][:3]
+    same = [known for known in paths_of(cls) if known.endswith(f".{key}")][:3]
     known = sorted(f.name for f in dataclasses.fields(cls))
     near = did_you_mean(same) if same else near_text(key, known)
     fix = f"write it as {' or '.join(same)}" if same else f"use one of: {', '.join(known)}"
     return SettingsError(f"{where}: unknown setting {path!r}{near}", fix)
 
 
-def _paths_of(cls: Any) -> list[str]:
-    """All dotted paths below a dataclass, including those of every kind of a part."""
-    found: dict[str, None] = {}
+def paths_of(cls: Any) -> dict[str, Any]:
+    """All dotted paths below a dataclass with the type of each, including those of every kind of a part."""
+    found: dict[str, Any] = {}
     for name in (f.name for f in dataclasses.fields(cls)):
         hint = hints(cls)[name]
-        parts = [p for p in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(p)]
-        found |= dict.fromkeys([name, *(f"{name}.{path}" for part in parts for path in _paths_of(part))])
-    return list(found)
+        found[name] = hint
+        for part in (p for p in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(p)):
+            found |= {f"{name}.{path}": below for path, below in paths_of(part).items()}
+    return found
 
 
 def _type_name(hint: Any) -> str:

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from patchword.checkpoints.card import BROKEN, STANDS_FOR_RUN, Provenance
-from patchword.checkpoints.native import read_model, write_model
+from patchword.checkpoints.native import is_native_detector, read_detector, read_model, write_model
 from patchword.data.dataset import Dataset
 from patchword.training import runfolder
 from patchword.training.broken import Break
@@ -77,7 +77,7 @@ class Checkpointer:
         self.broken = str(found)
         kept = [p for p in (self.folder.path / n for n in (runfolder.LAST, runfolder.BEST)) if p.exists()]
         for path in kept:
-            card, tensors = read_model(path)
+            card, tensors = read_detector(path) if is_native_detector(path) else read_model(path)
             facts = {**card.provenance.facts, BROKEN: self.broken}
             write_model(path, tensors, replace(card, provenance=replace(card.provenance, facts=facts)))
         if not kept and all(bool(t.isfinite().all()) for t in state.average.model.parameters()):

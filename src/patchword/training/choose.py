@@ -8,14 +8,16 @@ from patchword import machine
 from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError, plural
+from patchword.model.sizes import backbone_of
 from patchword.training.augment.settings import MixSettings
 from patchword.training.autotune import choose_tune
 from patchword.training.config import TrainSettings
 from patchword.training.doubts import doubts
 from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay
-from patchword.training.recipes import DESCRIPTIONS, WITHOUT_LABELS, default_recipe, recipe_named
+from patchword.training.recipes import DESCRIPTIONS, WITH_BOXES, WITHOUT_LABELS, default_recipe, recipe_named
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head, Last, LoRA
 
@@ -50,12 +52,14 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     name = overlay.get("run.recipe")
     who = "chosen because weights are given" if facts.weights else "chosen because no weights are given"
     who = "chosen because labels are not read" if isinstance(facts.task, MAESettings) else who
+    who = "chosen because the data have boxes" if isinstance(facts.task, DetectSettings) else who
     if name is None:
         name = default_recipe(facts)
     else:
         who = overlay.source("run.recipe")
     recipe = recipe_named(name)
     _check_labels(name, facts)
+    _check_boxes(name, overlay, dataset, facts)
     by_recipe, choices = recipe(facts, overlay)
     by_recipe = _for_targets(by_recipe, facts)
     sources = {"": f"recipe {name}"}
@@ -90,9 +94,26 @@ def _check_labels(recipe: str, facts: DataFacts) -> None:
         )
 
 
+def _check_boxes(recipe: str, overlay: Overlay, dataset: Dataset, facts: DataFacts) -> None:
+    """Raises: SettingsError if a detector is asked for without boxes, or another recipe with them."""
+    has_boxes = isinstance(facts.task, DetectSettings)
+    if has_boxes and recipe not in WITH_BOXES:
+        raise SettingsError(
+            f"the recipe {recipe} is for images with classes, but {dataset.path} has boxes",
+            f"use {' or '.join(WITH_BOXES)}, or remove --recipe",
+        )
+    name = overlay.model_name()
+    asked = recipe if recipe in WITH_BOXES else name if name and backbone_of(name) else None
+    if asked and not has_boxes:
+        raise SettingsError(
+            f"{asked} trains a detector, but {dataset.path} has no boxes",
+            "give data with boxes (COCO, Pascal VOC, YOLO or a table), or remove it to train a classifier",
+        )
+
+
 def _for_targets(settings: TrainSettings, facts: DataFacts) -> TrainSettings:
     """The recipe's settings with the task of the data: recipes are written for one class per image."""
-    if isinstance(facts.task, ClassifySettings | MAESettings):
+    if isinstance(facts.task, ClassifySettings | MAESettings | DetectSettings):
         return settings
     settings = replace(settings, task=facts.task)
     if isinstance(facts.task, RegressSettings):
@@ -165,19 +186,23 @@ def _check_tune(settings: TrainSettings, facts: DataFacts) -> None:
 def _unused(settings: TrainSettings, overlay: Overlay) -> list[Choice]:
     """What the user set in vain: a head alone is fitted to cached features, without steps."""
     given = [path for path in overlay.entries if overlay.is_option(path) and path.startswith(TRAINING)]
-    if not isinstance(settings.tune, Head) or not given:
+    is_fitted = isinstance(settings.tune, Head) and not isinstance(settings.task, DetectSettings)
+    if not is_fitted or not given:
         return []
     why = "the head is fitted to the features of the images, without steps or augmentation; use --tune last:1 to train it"
     return [Choice(what=f"warning: {', '.join(given)} without effect", why=why)]
 
 
 def _check_classes(settings: TrainSettings, dataset: Dataset, sources: Mapping[str, str]) -> None:
-    wanted, there = settings.model.head.num_classes, len(dataset.outputs)
+    wanted, there, path = settings.model.head.num_classes, len(dataset.outputs), "model.head.num_classes"
+    if isinstance(settings.task, DetectSettings):
+        # The backbone's head is not used.
+        wanted, path = settings.task.num_classes, "task.num_classes"
     if wanted == there:
         return
-    who = tree.source_of("model.head.num_classes", sources)
+    who = tree.source_of(path, sources)
     raise SettingsError(
-        f"model.head.num_classes is {wanted} ({who}), but {dataset.path} has {plural(there, 'class', 'classes')}",
+        f"{path} is {wanted} ({who}), but {dataset.path} has {plural(there, 'class', 'classes')}",
         "remove the setting; the number of classes comes from the data",
     )
 

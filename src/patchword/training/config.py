@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from patchword.data.store import Cache
+from patchword.data.store import Cache, stored_as
 from patchword.errors import SettingsError
+from patchword.images.geometry import Border, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.decoder import num_visible, require_maskable
 from patchword.training.augment.settings import AugmentSettings
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.schedule import ScheduleSettings
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, TaskSettings
 from patchword.training.tune import Full, TuneSettings
 
@@ -129,11 +131,32 @@ class TrainSettings:
             require_maskable(self.model)
             rows, columns = self.model.grid_size
             num_visible(rows * columns, self.task.decoder.mask_ratio)
+        if isinstance(self.task, DetectSettings):
+            self._check_detector(self.task)
         if self.task.one_size and not self.preprocess.fixed_size:
             raise SettingsError(
                 f"preprocess.resize is {self.preprocess.resize.kind!r}, which gives images of different sizes",
                 "train with a resize that gives one size, such as cover or squash",
             )
+
+    def _check_detector(self, task: DetectSettings) -> None:
+        task.detector.config(self.model, task.num_classes)
+        if self.augment != AugmentSettings():
+            raise SettingsError(
+                "augment is for images with classes, but the task is to find objects in boxes",
+                "use task.augment instead, such as -o task.augment.flip=0.5",
+            )
+        if not isinstance(self.preprocess.resize, Border | Squash):
+            raise SettingsError(
+                f"preprocess.resize is {self.preprocess.resize.kind!r}, which would cut off objects at the edges",
+                "use border, which keeps the complete image, or squash",
+            )
+
+    @property
+    def stored(self) -> Preprocess:
+        """How training images are stored until they are augmented."""
+        whole = isinstance(self.task, DetectSettings)
+        return stored_as(self.preprocess, self.run.stored_size, whole=whole)
 
     @property
     def view_size(self) -> Size:

@@ -38,7 +38,7 @@ class Case:
     @property
     def fits_head(self) -> bool:
         """Whether a head is fitted to features, so that optimiser, schedule and augmentation are not used."""
-        return isinstance(self.settings.tune, Head)
+        return isinstance(self.settings.tune, Head) and self.settings.task.kind != "detect"
 
     @property
     def lr(self) -> float:

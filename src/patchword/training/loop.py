@@ -374,7 +374,7 @@ class Loop:
         if not scores.constant:
             self.warned = False
             return
-        what = f"all held-out images are predicted as one class after epoch {state.epoch}"
+        what = f"{scores.what} after epoch {state.epoch}"
         rate = f"a lower learning rate than {self.settings.optim.lr:g} often helps, such as --lr {shown_rate(advised_rate(self.settings))}"
         if late and not is_last and self.constant >= COLLAPSED_EVALUATIONS and state.step >= COLLAPSED_STEPS:
             found = Break(what="answer", epoch=state.epoch, step=state.step, lr=self.meter.rate)

@@ -9,7 +9,9 @@ from patchword.data.store import MEMORY_SHARE
 from patchword.errors import NotEnoughMemory, PatchwordError, plural
 from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
+from patchword.model.vitdet import memory as vitdet
 from patchword.training.config import RunSettings, TrainSettings, view_size
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tune import Head, LoRA
 from patchword.training.workload import computed
 
@@ -34,13 +36,17 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
     run = settings.run
     at_once = run.micro_batch or run.batch_size
     method = settings.optim.method
-    if isinstance(settings.tune, Head):
+    if isinstance(settings.tune, Head) and settings.task.kind != "detect":
         at_once = 0  # without gradients, activations are not kept
     frozen = isinstance(settings.tune, Head | LoRA)
     step = sum(
         training_bytes(part, part.image.size, at_once, _width(run), method, frozen=frozen)
         for part in computed(settings)
     )
+    if isinstance(settings.task, DetectSettings):
+        detector = settings.task.detector.config(settings.model, settings.task.num_classes)
+        step += vitdet.held_bytes(detector, method)
+        step += at_once * vitdet.step_bytes(detector, settings.view_size)
     height, width = run.stored_size
     images = num_images * settings.model.image.channels * height * width
     kept = cache and images <= MEMORY_SHARE * machine.memory_limit_bytes()

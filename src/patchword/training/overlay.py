@@ -100,6 +100,21 @@ class Overlay:
     def has_file(self) -> bool:
         return any(_is_file(source) for _, source in self.entries.values())
 
+    def with_options(self, given: Iterable[tuple[str, Any, str]]) -> "Overlay":
+        """Add options as (path, value, source), in this order; a later one wins."""
+        entries = dict(self.entries)
+        for path, value, source in given:
+            # The file's fields belong to the kind given in the file.
+            other_kind = path.endswith(".kind") and path in entries and entries[path][0] != value
+            part_of_kind = (path.removesuffix(".kind"),) if other_kind else ()
+            for old in list(entries):
+                in_file = _is_file(entries[old][1])
+                followers = (*_FOLLOW_FROM.get(path, ()), *part_of_kind) if in_file else ()
+                if any(_is_within(old, part) for part in (path, *followers)):
+                    del entries[old]
+            entries[path] = (value, source)
+        return Overlay(entries)
+
     def laid_over(self, settings: TrainSettings) -> TrainSettings:
         """Apply every entry to `settings`. Raises: SettingsError for an unknown path (with suggestions) or value."""
         left = {p: e for p, e in self.entries.items() if p != "model" or self.model_name() is None}
@@ -130,17 +145,7 @@ def make_overlay(
         entries.pop("run.recipe", None)
     given = [(path, value, f"option {name}") for path, name, value in options]
     given += [(*tree.parse_override(text), "option -o") for text in overrides]
-    for path, value, source in given:
-        # The file's fields belong to the kind given in the file.
-        other_kind = path.endswith(".kind") and path in entries and entries[path][0] != value
-        part_of_kind = (path.removesuffix(".kind"),) if other_kind else ()
-        for old in list(entries):
-            in_file = _is_file(entries[old][1])
-            followers = (*_FOLLOW_FROM.get(path, ()), *part_of_kind) if in_file else ()
-            if any(_is_within(old, part) for part in (path, *followers)):
-                del entries[old]
-        entries[path] = (value, source)
-    return Overlay(entries)
+    return Overlay(entries).with_options(given)
 
 
 def _is_file(source: str) -> bool:

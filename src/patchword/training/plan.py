@@ -21,6 +21,7 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.make import make_module
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head
@@ -28,7 +29,12 @@ from patchword.training.tune import Head
 WIDTH, LABEL = 80, 10
 
 
-_OUTPUTS = {"single": ("class", "classes"), "multi": ("class", "classes"), "number": ("number", "numbers")}
+_OUTPUTS = {
+    "single": ("class", "classes"),
+    "multi": ("class", "classes"),
+    "number": ("number", "numbers"),
+    "boxes": ("class of objects", "classes of objects"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +130,7 @@ def _model(settings: TrainSettings) -> Lines:
 
 def _training(settings: TrainSettings, images: int) -> Lines:
     yield "tune", settings.tune.text
-    if isinstance(settings.tune, Head):
+    if isinstance(settings.tune, Head) and not isinstance(settings.task, DetectSettings):
         yield (
             "head",
             "a logistic regression on the features of the frozen model, computed once, without steps",
@@ -146,12 +152,16 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     )
     clip = f"gradients clipped to norm {optim.clip_grad:g}" if optim.clip_grad else "gradients not clipped"
     yield "optimiser", f"{optim.method}, {moments}, weight decay {optim.weight_decay:g}, {clip}"
-    yield from _augmentation(settings)
     task = settings.task
+    if isinstance(task, DetectSettings):
+        yield "augment", _named(tree.to_plain(task.augment) | {"colour": ""})
+        yield "augment", f"colour: {_named(tree.to_plain(task.augment.colour)) or 'none'}"
+    else:
+        yield from _augmentation(settings)
     loss = task.loss.replace("_", " ")
     if isinstance(task, ClassifySettings):
         loss += f", smoothing {task.label_smoothing:g}"
-    if not isinstance(task, RegressSettings | MAESettings):
+    if not isinstance(task, RegressSettings | MAESettings | DetectSettings):
         loss += f", balance {task.balance}"
     if isinstance(task, ClassifySettings) and task.distill.teacher:
         loss += (

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchword.data.box_targets import ImageBoxes
 from patchword.data.dataset import Dataset
-from patchword.data.store import stored_as
 from patchword.errors import DataError, ImageError
 from patchword.images.prepare import read_pixels
 from patchword.images.stored import Pixels
@@ -16,6 +16,8 @@ from patchword.training.augment.mix import mix
 from patchword.training.augment.views import Augment
 from patchword.training.chance import Draws
 from patchword.training.config import TrainSettings
+from patchword.training.task import Batch
+from patchword.training.tasks.detect_views import DetectViews, boxes_of
 
 SMALLEST = 0.005
 
@@ -61,10 +63,39 @@ def draw_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -> tu
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoxView:
+    """A view with the boxes that training sees. pixels [h, w, C] uint8."""
+
+    name: str
+    pixels: Pixels
+    boxes: ImageBoxes
+
+
+def draw_box_views(dataset: Dataset, settings: TrainSettings, count: int = 16) -> tuple[BoxView, ...]:
+    """Views of half as many training images, two of each, as the first two epochs would see them."""
+    shown = DetectViews(settings, boxes_of(dataset.training))
+    found = _images(dataset, settings, -(-count // 2))
+    rows = [row for row, _ in found]
+    images, targets = shown.collate([pixels for _, pixels in found], rows)
+    names = tuple(dataset.training.names[row] for row in rows)
+    views = []
+    for epoch in (0, 1):
+        draws = Draws(settings.run.seed, epoch, np.asarray(rows, np.int64))
+        made = shown.augmented(Batch(images=images, targets=targets, names=names, draws=draws))
+        views.append(
+            [
+                BoxView(name=name, pixels=_shown(image), boxes=boxes)
+                for name, image, boxes in zip(names, made.images, made.boxes, strict=True)
+            ]
+        )
+    return tuple(view for pair in zip(*views, strict=True) for view in pair)[:count]
+
+
 def _images(dataset: Dataset, settings: TrainSettings, count: int) -> list[tuple[int, Tensor]]:
     """Readable training images as they are stored for augmentation, [C, h, w], with their rows."""
     split = dataset.training
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     found: list[tuple[int, Tensor]] = []
     for row in np.random.default_rng((settings.run.seed, 0)).permutation(len(split)).tolist():
         name = split.names[row]

@@ -70,7 +70,7 @@ def clock(seconds: float) -> str:
 
 
 # The scores that one line shows, with their label; the first that occur.
-_PERCENT = {"val_top1": "top-1", "val_map": "mAP"}
+_PERCENT = {"val_top1": "top-1", "val_map": "mAP", "val_ap": "AP", "val_ap50": "AP50"}
 
 
 def epoch_line(record: dict[str, Any]) -> str:

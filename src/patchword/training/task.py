@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchword.checkpoints.card import ModelCard
+from patchword.checkpoints.detector_card import DetectorCard
 from patchword.training.chance import Draws
 from patchword.training.ranks import Ranks
 
@@ -66,13 +67,14 @@ class Scores:
     """Scores of the averaged weights.
 
     values: as metrics.jsonl names them. best: the one that chooses best.safetensors.
-    constant: every image was given the same answer, which an untrained model does too.
+    constant: every image was given the same answer, which an untrained model does too. what: that in words.
     """
 
     values: Mapping[str, float]
     best: str
     higher_is_better: bool = True
     constant: bool = False
+    what: str = "all held-out images are predicted as one class"
 
     def beats(self, other: float | None) -> bool:
         value = self.values[self.best]
@@ -124,7 +126,7 @@ class Task(Protocol):
         """The evaluation batches of this process. Each image is in exactly one batch of one process."""
         ...
 
-    def card(self, scores: Mapping[str, float]) -> ModelCard:
+    def card(self, scores: Mapping[str, float]) -> ModelCard | DetectorCard:
         """The card of the saved weights, without provenance."""
         ...
 

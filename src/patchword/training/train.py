@@ -1,9 +1,9 @@
-"""Train a classifier into a run folder, or resume a run."""
+"""Train into a run folder, or resume a run."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from patchword.data.contents import pack, unpack
 from patchword.data.dataset import Dataset, Split
 from patchword.data.feed import Feed
 from patchword.data.splits import file_list_sha256
-from patchword.data.store import Store, open_store, stored_as
+from patchword.data.store import Store, open_store
 from patchword.errors import DataError, OutputError, TrainingBroken, UserError
 from patchword.training import floor, runfolder, start_score
 from patchword.training.checkpointer import BEGUN_FROM, Checkpointer
@@ -26,6 +26,7 @@ from patchword.training.expected import expectation
 from patchword.training.extension import extend_run, extension_begun, plateau_steps
 from patchword.training.groups import Group, table, table_lines
 from patchword.training.loop import Events, Loop
+from patchword.training.measure import Fitted, fits_time, measure_steps, say
 from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import Progress, Silent
 from patchword.training.run_data import refuse_changed_files, unreadable_by_name, unreadable_places, unseen
@@ -42,9 +43,8 @@ from patchword.training.state import TrainingState
 from patchword.training.tasks.make import make_task
 from patchword.training.teacher import TAUGHT_BY, TRAINED_ON
 from patchword.training.tensorboard import TensorBoard, require_tensorboard
-from patchword.training.trial import adopt, fit_micro_batch
 from patchword.training.tune import Full
-from patchword.training.weights import Start, fill
+from patchword.training.weights import Start, fill, fill_rest
 
 # Key in data.json: the table of parameter groups.
 GROUPS = "groups"
@@ -87,7 +87,7 @@ def start_run(
     progress.message(f"device: {described(device)}")
     model = new_model(chosen.settings)
     if start is not None:
-        for change in fill(model, start, chosen.settings, dataset.outputs):
+        for change in fill(model, start, chosen.settings, _classes_of_head(dataset, chosen.settings)):
             progress.message(f"  {change.part}: {change.before} to {change.after}, {change.how}")
         card = start.source.card
         kept = 0 if "head" in card.untrained else len(set(card.classes) & set(dataset.classes))
@@ -95,6 +95,8 @@ def start_run(
         facts[floor.KEPT_ROWS] = kept
     chosen = measured(chosen, model, len(dataset.training), device, progress)
     state, groups = new_state(model.to(device), chosen.settings)
+    if start is not None and (said := fill_rest((state.module, state.average.model), start, dataset.classes)):
+        progress.message(f"  {said}")
     _show_groups(groups, chosen.settings, progress)
     facts = {**facts, GROUPS: [asdict(row) for row in table(groups, _peak_rate(chosen.settings))]}
     if text := expectation(chosen.settings, len(dataset.training)):
@@ -108,12 +110,17 @@ def start_run(
         _write_initial_files(folder, chosen, facts, state)
         folder.log(f"started on {dataset.path} with patchword {metadata.version('patchword')}")
         try:
-            fit = not is_given("run.micro_batch", chosen)
+            fit = Fitted(micro_batch=not is_given("run.micro_batch", chosen), epochs=fits_time(chosen))
             return _run(dataset, chosen.settings, state, folder, facts, progress, store, fit=fit)
         except DataError:
             if not (folder.path / runfolder.LAST).exists():  # failed before the first epoch was saved
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
+
+
+def _classes_of_head(dataset: Dataset, settings: TrainSettings) -> tuple[str, ...]:
+    """The classes that the backbone's own head is for; a detector has its own."""
+    return () if settings.task.kind == "detect" else dataset.outputs
 
 
 def _peak_rate(settings: TrainSettings) -> float:
@@ -178,7 +185,7 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress, extend: int
     if not extension_begun(folder):
         refuse_other_settings(settings, state.settings, folder)
     settings, done = extend_run(state, settings, folder, extend)
-    _say(done, progress, folder)
+    say(done, progress, folder)
     if state.epoch >= settings.schedule.epochs:
         if not all((folder.path / name).exists() for name in (runfolder.EVALUATION, runfolder.REPORT)):
             return RunResult(
@@ -194,7 +201,7 @@ def _resume(dataset: Dataset, folder: RunFolder, progress: Progress, extend: int
     folder.log(f"resumed after epoch {state.epoch}, step {state.step}")
     progress.message(f"resuming after epoch {state.epoch} of {settings.schedule.epochs}, step {state.step}")
     # One that is not 0 was given, or found to fit.
-    fit = not settings.run.micro_batch
+    fit = Fitted(micro_batch=not settings.run.micro_batch, epochs=False)
     return _run(dataset, settings, state, folder, facts, progress, fit=fit)
 
 
@@ -213,9 +220,8 @@ def _run(
     progress: Progress,
     store: Store | None = None,
     *,
-    fit: bool,
+    fit: Fitted,
 ) -> RunResult:
-    """fit: whether the micro-batch may be halved, on a GPU."""
     torch.set_num_threads(settings.run.threads)
     workers, split = machine.granted_cores(), dataset.training
     store = _opened_store(dataset, settings, store, folder, progress)
@@ -248,7 +254,7 @@ def _run(
     facts = _before_the_first_step(loop, dataset, evaluation, workers, facts, folder)
     try:
         if state.step == 0:
-            _measure_steps(loop, folder, fit=fit)
+            measure_steps(loop, folder, len(evaluation), fit=fit)
         loop.run()
         if said := floor.verdict(loop, facts) or start_score.verdict(loop, facts):
             warn(said)
@@ -277,12 +283,6 @@ def _trained_before(facts: Mapping[str, Any]) -> frozenset[bytes]:
     """The images that the initial weights and the teacher were trained on."""
     texts = (facts.get(TRAINED_BEFORE, ""), facts.get(TAUGHT_BY, {}).get(TRAINED_ON, ""))
     return frozenset().union(*(unpack(str(text)) for text in texts))
-
-
-def _say(text: str, progress: Progress, folder: RunFolder) -> None:
-    if text:
-        progress.message(text)
-        folder.log(text)
 
 
 def _before_the_first_step(
@@ -319,7 +319,7 @@ def _opened_store(
     dataset: Dataset, settings: TrainSettings, store: Store | None, folder: RunFolder, progress: Progress
 ) -> Store:
     """The store of the training images, with the hash of each file, which is remembered for a resume."""
-    stored = stored_as(settings.preprocess, settings.run.stored_size)
+    stored = settings.stored
     if store is None or store.preprocess != stored:
         store = open_store(dataset.training, stored, settings.run.cache)
     progress.message(store.text)
@@ -327,25 +327,6 @@ def _opened_store(
     store.stamps.read_rest(dataset.training, progress.reading)
     write_whole(folder.path / runfolder.STAMPS, store.stamps.to_bytes())
     return store
-
-
-def _measure_steps(loop: Loop, folder: RunFolder, *, fit: bool) -> None:
-    """Find the micro-batch that fits and the learning rate, with steps that change nothing else."""
-    if fit and loop.device.type == "cuda" and loop.state.epoch < loop.settings.schedule.epochs:
-        _say(fit_micro_batch(loop, folder), loop.events.progress, folder)
-    if loop.settings.run.find_lr:
-        _measure_rate(loop, folder)
-
-
-def _measure_rate(loop: Loop, folder: RunFolder) -> None:
-    """Measure the learning rate, and write it where the run's settings are."""
-    found = loop.measure_rate()
-    loop.events.progress.message(found.text)
-    folder.log(found.text)
-    optim = replace(loop.settings.optim, lr=found.lr, lr_rule="none")
-    settings = replace(loop.settings, optim=optim, run=replace(loop.settings.run, find_lr=False))
-    changed = {"optim.lr": found.lr, "optim.lr_rule": "none", "run.find_lr": False}
-    adopt(loop, folder, settings, changed, "measured by --find-lr")
 
 
 def refuse_other_settings(settings: TrainSettings, original: str, folder: RunFolder) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from patchword import settings as tree
 from patchword.errors import is_out_of_memory
+from patchword.training.extension import plateau_steps
 from patchword.training.run_config import change_config
 from patchword.training.runfolder import RunFolder
 
@@ -76,7 +77,8 @@ def adopt(
     loop: "Loop", folder: RunFolder, settings: "TrainSettings", changed: Mapping[str, Any], source: str
 ) -> None:
     """Go on with other settings before the first step, which a resume finds too. Raises: OutputError."""
-    loop.settings = loop.keep.settings = settings
+    loop.settings = loop.keep.settings = loop.meter.settings = settings
+    loop.plateau = plateau_steps(settings, loop.feed.steps_per_epoch)
     change_config(folder, changed, source)
     loop.state.settings = json.dumps(tree.to_plain(settings))
     loop.state.save(folder)

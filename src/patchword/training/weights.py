@@ -1,16 +1,17 @@
 """Initial weights of a training run: read once, adapted to the data, recorded in the run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from patchword import settings as tree
 from patchword.checkpoints.adapt import Change, Wanted, adapt
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.find import find_weights
+from patchword.checkpoints.native import is_native_detector
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.source import Source, read_source
 from patchword.errors import MissingFact, SettingsError
@@ -20,8 +21,10 @@ from patchword.model.kinds import ClassPool, FirstPool, MeanPool
 from patchword.model.shapes import shapes
 from patchword.model.vit import ViT
 from patchword.training.config import TrainSettings
+from patchword.training.detector_start import KnownDetector, read_known, take_over
 from patchword.training.overlay import Overlay
-from patchword.training.recipes.facts import Choice, Size
+from patchword.training.recipes.facts import Choice, DataFacts, Size
+from patchword.training.tasks.detect import TrainedVitDet
 
 # Fields that training or the data determine, independent of the weights.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
@@ -32,16 +35,22 @@ SIZES = {"image_size": "model.image.size", "patch_size": "model.patch.size"}
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Initial weights. name: as the user specified them; report: of reading them."""
+    """Initial weights. name: as the user specified them; report: of reading them. detector: what follows the backbone, of a detector."""
 
     name: str
     source: Source
     report: LoadReport
+    detector: KnownDetector | None = None
 
     @property
     def value_range(self) -> ValueRange | None:
         """The value range with which the weights read deep images."""
         return self.source.card.preprocess.reading.value_range
+
+    def added_to(self, facts: DataFacts) -> DataFacts:
+        """Facts with what a recipe needs to know about the weights."""
+        known = None if self.detector is None else self.detector.config
+        return replace(facts, weights=self.source.card, detector=known)
 
     def facts(self) -> dict[str, str]:
         """Origin of the weights, for the files of the run."""
@@ -64,6 +73,9 @@ def read_start(
     """
     found = find_weights(name, offline=offline)
     options, overlay, notes = options or Options(), overlay or Overlay(), []
+    if is_native_detector(found.path):
+        source, report, known = read_known(found, options)
+        return Start(name=name, source=source, report=report, detector=known)
     while True:
         try:
             source, report = read_source(found, options)
@@ -113,6 +125,18 @@ def fill(model: ViT, start: Start, settings: TrainSettings, classes: tuple[str, 
     _refuse_other_model(tensors, start, settings.model, fresh)
     model.load_state_dict({**model.state_dict(), **tensors})
     return changes
+
+
+def fill_rest(modules: Iterable[nn.Module], start: Start, classes: tuple[str, ...]) -> str:
+    """Of a detector's weights, load what follows the backbone into `modules`; says which classes were kept, "" for other weights.
+
+    Raises: SettingsError if it does not fit.
+    """
+    said = ""
+    for module in modules:
+        if start.detector is not None and isinstance(module, TrainedVitDet):
+            said = take_over(module, start.detector, classes)
+    return said
 
 
 def pools_anew(old: ViTConfig, new: ViTConfig) -> bool:

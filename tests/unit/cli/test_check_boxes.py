@@ -95,10 +95,17 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert rows[0] == 200 and rows[-1] == 349 and columns[0] == 100 and columns[-1] == 299
 
 
+def test_training_views_are_drawn_with_their_boxes(place: Path, capsys: Output, tmp_path: Path) -> None:
+    out = tmp_path / "views.png"
+    assert run(["check", str(place), "--augment", str(out)]) == 0
+    assert "recipe detect" in capsys.readouterr().err
+    with Image.open(out) as page:
+        assert page.width > 400 and len(page.convert("RGB").getcolors(2**24) or ()) > 100
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--augment", "v.png"), ("--augment", "has boxes", "--draw")),
         (("--draw", "v.jpg"), ("--draw is 'v.jpg'", ".png")),
         (("--box-format", "yxyx"), ("--box-format is 'yxyx'", "xyxy")),
         (("--annotations", "annotations/instance_train.json"), ("did you mean", "instances_train.json")),

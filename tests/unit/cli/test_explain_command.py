@@ -124,7 +124,7 @@ def test_a_sample_is_drawn_and_too_many_images_are_refused(
     assert run(["explain", model, folder, "--images", "3", "--json"]) == 0
     names = [row["file"] for row in json.loads(capsys.readouterr().out)["images"]]
     assert len(names) == 3 and names == sorted(names)
-    monkeypatch.setattr("patchword.explain.drawing.reconstruction.MOST_ROWS", 5)
+    monkeypatch.setattr("patchword.explaining.drawing.reconstruction.MOST_ROWS", 5)
     found, fix = failed(["explain", model, folder], capsys)
     assert "12 images are too many" in found and "--images 5" in fix
 
@@ -145,7 +145,7 @@ def test_the_python_code_of_the_page_runs(given: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(given)
     (given / "photo.jpg").write_bytes((given / "photos/05.png").read_bytes())
     page = Path(__file__).parents[3] / "docs" / "explain.md"
-    [block] = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    block, *_ = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(block, str(page), "exec"), names)
     assert names["image"].losses.keys() == {"model", "patch_mean", "nearest", "bilinear"}
@@ -165,7 +165,11 @@ def test_weights_that_diverged_are_named(tmp_path: Path, given: Path, capsys: Ou
 @pytest.mark.parametrize(
     ("arguments", "found", "fix"),
     [
-        (["encoder.safetensors", "photos/00.png"], "decoder", ""),
+        (
+            ["encoder.safetensors", "photos/00.png", "--mask-ratio", "0.5"],
+            "--mask-ratio only applies",
+            "remove",
+        ),
         (["mae.safetensors"], "MODEL and an image are needed", "--redundancy"),
         (["mae.safetensors", "photos/00.png", "--mask-ratio", "0.99"], "no patch visible", "0.75"),
         (["mae.safetensors", "photos/00.png", "--out", "a.pdf"], "'.pdf'", ".png or .html"),

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import patchword as pw
+from patchword.checkpoints.detection.layout import DetectorOptions
 from patchword.cli.main import patchword
 from patchword.python_words import as_python
 from support.colours import write_colour_model
@@ -19,11 +20,12 @@ from support.scans import write_scans
 
 # How a command prints; in Python the answer is an object.
 PRINTING = {"json", "jsonl", "csv", "top"}
-LOADING = {"class_names" if f.name == "classes" else f.name for f in fields(pw.Options)}
+LOADING = {"class_names" if f.name == "classes" else f.name for f in fields(DetectorOptions)}
 # (command, functions, options under another name in Python, options that Python has no need of)
 TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]] = [
     ("train", (pw.train,), {"overrides": "settings"}, {"dry_run"}),  # pw.plan
-    ("evaluate", (pw.evaluate,), {}, {"output"}),
+    # pictures and report are files, drawn from what Python returns.
+    ("evaluate", (pw.evaluate,), {}, {"output", "pictures", "report"}),
     ("check", (pw.check,), {"overrides": "settings"}, set()),
     ("inspect", (pw.inspect,), {}, set()),
     ("convert", (pw.convert,), {}, set()),
@@ -35,13 +37,24 @@ TABLE: list[tuple[str, tuple[Callable[..., Any], ...], dict[str, str], set[str]]
     ),
     (
         "predict",
-        (pw.load, pw.Model.predict, pw.Model.predict_each, pw.score),
+        (
+            *(pw.load, pw.Model.predict, pw.Model.predict_each, pw.score),
+            *(pw.load_detector, pw.Detector.predict, pw.Detector.predict_each),
+        ),
         {"class_names": "classes", "against": "labels"},
-        {"output"},
+        # Files of a detector: `Detections.plot` draws, and `CocoResults` writes.
+        {"output", "pictures", "coco", "annotations"},
     ),
-    ("explain", (pw.reconstruct, pw.redundancy), {}, {"output", "redundancy"}),
+    (
+        "explain",
+        (pw.explain, pw.reconstruct, pw.explain_detector, pw.redundancy),
+        {"method": "methods", "class": "class_name", "score_fill": "score_fills"},
+        {"output", "redundancy"},
+    ),
     ("embed", (pw.load, pw.Model.embed), {"class_names": "classes"}, {"output"}),
     ("search", (pw.search,), {}, {"output"}),
+    ("diagnose", (pw.diagnose,), {}, set()),
+    ("learn", (pw.learn,), {}, {"output"}),
 ]
 
 
@@ -76,13 +89,13 @@ def test_each_option_of_a_command_is_a_parameter_in_python(
         options = (options - (LOADING - own)) | {"options"}
     assert options - parameters == set()
     free = {"self", "data", "model", "path", "to", "out", "progress", "source", "index"}
-    free |= {"sources", "predictions", "top"}
+    free |= {"sources", "predictions", "top", "module", "image"}
     assert parameters - options - free == set()
 
 
 def test_a_plan_takes_what_training_takes() -> None:
     of_train, of_plan = (set(inspect.signature(function).parameters) for function in (pw.train, pw.plan))
-    assert of_train - of_plan == {"resume", "extend", "progress"} and of_plan <= of_train
+    assert of_train - of_plan == {"resume", "extend", "progress", "sanity"} and of_plan <= of_train
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,31 @@
 """The backbone: what the papers say of it holds for every kind of part."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from patchword.errors import SettingsError
-from patchword.model.config import AttentionConfig, BlockConfig, HeadConfig, MLPConfig, ViTConfig
+from patchword.model.config import (
+    AttentionConfig,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    MLPConfig,
+    PatchConfig,
+    ViTConfig,
+)
 from patchword.model.cost import cost
-from patchword.model.kinds import AttentionPool, BatchNormConfig, GroupNormConfig, MeanPool, NoPositions
+from patchword.model.kinds import (
+    AttentionPool,
+    BatchNormConfig,
+    GroupNormConfig,
+    MeanPool,
+    NoPositions,
+    RelativeBias,
+)
 from patchword.model.sizes import sized
 from patchword.model.vit import PatchEmbed, ViT, cut_patches
 from support.vit_configs import ALL, NO_CLASS, NORMS, POSITIONS, REGISTERS, tiny
@@ -371,3 +387,27 @@ def test_contradictions_are_refused_with_what_mends_them() -> None:
             mlp=MLPConfig(hidden=40, inner_norm=True),
             head=HeadConfig(pool=AttentionPool(hidden=30), num_classes=5),
         )
+
+
+def test_models_of_one_seed_share_the_initial_weights_of_the_parts_they_have_in_common() -> None:
+    """Other positions, another pool or a deeper model shift no draw of the rest; another seed shifts all."""
+    base = ViTConfig(image=ImageConfig(size=(16, 16)), patch=PatchConfig(size=(8, 8)), dim=32, depth=2,
+                     attention=AttentionConfig(num_heads=2), head=HeadConfig(num_classes=3))  # fmt: skip
+    others = [
+        replace(base, positions=RelativeBias()),
+        replace(base, depth=3),
+        replace(base, patch=PatchConfig(size=(4, 4))),
+        replace(base, head=HeadConfig(pool=AttentionPool(), num_classes=3)),
+    ]
+    first = ViT(base, torch.Generator().manual_seed(7)).state_dict()
+    for config in others:
+        tensors = ViT(config, torch.Generator().manual_seed(7)).state_dict()
+        equal = [n for n in first if n in tensors and tensors[n].shape == first[n].shape]
+        shared = [n for n in equal if not n.startswith("positions.")]
+        assert any(name.startswith("blocks.1.") for name in shared) and "prefix.class_token" in shared
+        assert all(torch.equal(first[name], tensors[name]) for name in shared)
+    again = ViT(base, torch.Generator().manual_seed(8)).state_dict()
+    assert not torch.equal(again["head.weight"], first["head.weight"])
+    generator = torch.Generator().manual_seed(7)
+    one, two = (ViT(base, generator).state_dict()["head.weight"] for _ in range(2))
+    assert not torch.equal(one, two)  # a generator that goes on gives other weights

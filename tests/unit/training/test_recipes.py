@@ -16,8 +16,16 @@ from patchword.training.choose import choose
 from patchword.training.config import TrainSettings
 from patchword.training.optim_settings import effective_lr
 from patchword.training.overlay import Overlay, make_overlay
-from patchword.training.recipes import DESCRIPTIONS, FROM_WEIGHTS, RECIPES, WITHOUT_LABELS, recipe_named
-from patchword.training.recipes.facts import DataFacts
+from patchword.training.recipes import (
+    DESCRIPTIONS,
+    FROM_WEIGHTS,
+    RECIPES,
+    WITH_BOXES,
+    WITHOUT_LABELS,
+    recipe_named,
+)
+from patchword.training.recipes.facts import DataFacts, ObjectFacts
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 from patchword.training.tune import LayerDecay
 
@@ -39,7 +47,11 @@ def _for(name: str, facts: DataFacts, weights: ModelCard | None) -> DataFacts:
     from dataclasses import replace
 
     task = MAESettings() if name in WITHOUT_LABELS else facts.task
-    return replace(facts, weights=weights if name in FROM_WEIGHTS else None, task=task)
+    objects = None
+    if name in WITH_BOXES:
+        task = DetectSettings(num_classes=facts.num_classes)
+        objects = ObjectFacts(count=900, most=20, small=0.1, median=0.2, large=0.4)
+    return replace(facts, weights=weights if name in FROM_WEIGHTS else None, task=task, objects=objects)
 
 
 def _settings(name: str, facts: DataFacts = IMAGENET, *overrides: str, **options: Any) -> TrainSettings:
@@ -151,7 +163,7 @@ def test_a_recipe_without_labels_is_for_pre_training(name: str) -> None:
     assert settings.task.kind == "mae"
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in WITHOUT_LABELS])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in (*WITHOUT_LABELS, *WITH_BOXES)])
 def test_a_recipe_that_needs_weights_or_refuses_them_says_so(name: str) -> None:
     needs = name in FROM_WEIGHTS
     with pytest.raises(SettingsError, match=f"the recipe {name}") as error:

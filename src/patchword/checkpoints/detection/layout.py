@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -10,7 +10,7 @@ from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
 from patchword.checkpoints.facts import Facts, Options, Size
 from patchword.checkpoints.layout import Container, Ignored
 from patchword.checkpoints.rows import Row
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, SettingsError
 from patchword.images.geometry import Capped
 from patchword.images.preprocess import Preprocess, Resample
 
@@ -27,6 +27,27 @@ class DetectorOptions(Options):
 
     dilation: bool | None = None
     mid_image_size: Size | None = None
+
+
+def with_detector_facts(options: Options) -> DetectorOptions:
+    """The options of a model that turned out to be a detector."""
+    if isinstance(options, DetectorOptions):
+        return options
+    return DetectorOptions(**{f.name: getattr(options, f.name) for f in fields(options)})
+
+
+def without_detector_facts(options: Options) -> Options:
+    """The options of a model that is no detector. Raises: SettingsError for one that only a detector has."""
+    if not isinstance(options, DetectorOptions):
+        return options
+    plain = Options(**{f.name: getattr(options, f.name) for f in fields(Options)})
+    for name in (f.name for f in fields(options) if not hasattr(plain, f.name)):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{option} applies to detectors only, and this model is none", f"remove {option}"
+            )
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)

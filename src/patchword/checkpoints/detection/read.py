@@ -71,7 +71,7 @@ def open_detector(path: Path, options: DetectorOptions | None = None, source: st
 
 def resolve_detector(stored: Stored, options: DetectorOptions, source: str = "") -> OpenedDetector:
     """As `open_detector`, for a file that is already listed."""
-    checkpoint = _without_masks(cut(unwrap(stored), options.below, options.drop))
+    checkpoint = without_masks(cut(unwrap(stored), options.below, options.drop))
     layout, evidence = recognised_detector(checkpoint)
     release = release_for(stored, checkpoint, source)
     facts = Facts(checkpoint.name, options, release)
@@ -159,7 +159,7 @@ def read_detector_tensors(opened: OpenedDetector) -> dict[str, "Tensor"]:
     return found
 
 
-def _without_masks(checkpoint: Checkpoint) -> Checkpoint:
+def without_masks(checkpoint: Checkpoint) -> Checkpoint:
     """The detector below `detr.`, if the file also has a segmentation head."""
     heads = tuple(name for name in checkpoint.tensors if _MASKS.fullmatch(name))
     inside = {

@@ -39,6 +39,16 @@ class DetrAttention(nn.Module):
         projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return projected
 
+    def weights_and_values(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` computes with: weights [B, H, n, N], whose rows sum to 1, and values [B, H, N, d]."""
+        q, k, v = self._heads(queries, 0, 1), self._heads(keys, 1, 2), self._heads(values, 2, 3)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if padding is not None:
+            scores = scores.masked_fill(padding[:, None, None], float("-inf"))
+        return scores.softmax(-1), v
+
     def _heads(self, x: Tensor, first: int, last: int) -> Tensor:
         """Parts `first` to `last` of queries, keys and values: x [B, n, D] → [B, parts · heads, n, d]."""
         part = slice(first * self.dim, last * self.dim)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from patchword.errors import SettingsError
 from patchword.model.base import require_positive, require_share
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import ResNetStem
+from patchword.model.kinds import LayerNormConfig, ResNetStem, RMSNormConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class VitDetConfig:
         num_queries: proposals that the decoder refines, and so the most objects in one answer.
         num_layers, num_heads: of the decoder.
         num_points: places that each head reads on each map.
+        practice: queries that each object gives in training; 0 for none.
+        window: side in patches of the windows in which the backbone's blocks look; 0 for the whole image.
+        num_global: blocks that look at the whole image nevertheless, evenly spaced.
         dropout: in the decoder.
     """
 
@@ -34,12 +37,22 @@ class VitDetConfig:
     num_layers: int = 3
     num_heads: int = 8
     num_points: int = 4
+    practice: int = 4
+    window: int = 0
+    num_global: int = 4
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "num_queries", "num_layers", "num_heads", "num_points"):
             require_positive(name, getattr(self, name))
         require_share("dropout", self.dropout)
+        if self.window < 0 or (self.window and not 1 <= self.num_global <= self.vit.depth):
+            raise SettingsError(
+                f"windows of {self.window} patches and {self.num_global} global blocks of {self.vit.depth}",
+                f"use 0 or more, and 1 to {self.vit.depth}",
+            )
+        if self.window and not isinstance(self.vit.norm, LayerNormConfig | RMSNormConfig):
+            raise SettingsError("windows in a backbone whose norms average over tokens", "set window = 0")
         if isinstance(self.vit.patch.stem, ResNetStem):
             raise SettingsError("the backbone is a hybrid", "use a ViT without a convolutional stem")
         if not self.scales or not set(self.scales) <= {2.0, 1.0, 0.5}:

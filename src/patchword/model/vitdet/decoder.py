@@ -79,11 +79,14 @@ class DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = (LayerNorm(dim, eps=1e-6) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, place: Tensor, boxes: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """x, place [B, Q, d]: the queries and the encoding of their boxes."""
+    def forward(
+        self, x: Tensor, place: Tensor, boxes: Tensor, maps: Sequence[Tensor], apart: Tensor | None = None
+    ) -> Tensor:
+        """x, place [B, Q, d]: the queries and the encoding of their boxes. apart [B, Q, Q]: which see each other; None for all."""
         q, k = self.qk(x + place).chunk(2, -1)
         q, k, v = (t.view(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (q, k, self.v(x)))
-        read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        seen = None if apart is None else apart[:, None]
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.dropout(self.out(read)))
         x = self.norm2(x + self.dropout(self.cross(x + place, boxes, maps)))
         x = self.norm3(x + self.dropout(self.fc2(F.gelu(self.fc1(x)))))

@@ -1,147 +1,157 @@
-"""The losses of the detector: cells one to many, queries one to one.
+"""The losses of the detector: cells one to many, queries one to one, queries for practice by construction.
 
-Each returns sums; the caller divides by the number of objects of the batch. Shapes as in model.py; T objects of an image.
+Each returns sums; the caller divides by the number of objects of the batch. Shapes: L layers, B images, N cells, Q queries, C classes,
+M the most objects of an image, k pairs.
 Sources: TOOD's assignment (Feng et al. 2021, arXiv 2108.07755); varifocal loss (Zhang et al. 2021, arXiv 2008.13367);
-Carion et al. 2020 (arXiv 2005.12872) for matching.
+Carion et al. 2020 (arXiv 2005.12872) for matching; DN-DETR (Li et al. 2022, arXiv 2203.01305) for practice.
 """
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from patchword.model.boxes import giou, iou, pairs, to_corners
-from patchword.model.vitdet.model import Found
+from patchword.model.matching import Matches, Targets, assign, check_labels, costs
+from patchword.model.vitdet.found import Found
 
 # Weights of the losses and matching costs: those of Deformable DETR and its successors.
 CLASS, L1, GIOU = 1.0, 5.0, 2.0
 MATCH_CLASS = 2.0
 # Cells for each object, and how strongly score and overlap count in choosing them.
 CELLS, SCORE_POWER, OVERLAP_POWER = 10, 1.0, 6.0
+# The least weight of a chosen cell in the losses of boxes.
+LEAST_AIM = 0.05
 
 
-class Objects(NamedTuple):
-    """The objects of an image: labels [T] int64; boxes [T, 4]."""
+def losses(found: Found, targets: Targets) -> dict[str, Tensor]:
+    """Sums over the batch: "class", "l1" and "giou" of all decoder layers, the same of the cells with "cell_" in front, and of
+    practice with "practice_".
 
-    labels: Tensor
-    boxes: Tensor
-
-
-def losses(found: Found, targets: Sequence[Objects]) -> dict[str, Tensor]:
-    """Sums over the batch: "class", "l1" and "giou" of all decoder layers, and the same of the cells with "cell_" in front."""
-    sums = _zeros(found.logits, ("class", "l1", "giou", "cell_class", "cell_l1", "cell_giou"))
-    logits, boxes = found.logits.float(), found.boxes
-    for layer in range(len(logits)):
-        wanted = torch.zeros_like(logits[layer])
-        image, query, box = matched(logits[layer], boxes[layer], targets)
-        labels = torch.cat([t.labels for t in targets])
-        truth = torch.cat([t.boxes for t in targets])
-        picked, right = boxes[layer][image, query], truth[box]
-        overlap = iou(to_corners(picked.detach()), to_corners(right)).clamp(0)
-        wanted[image, query, labels[box]] = overlap.to(wanted.dtype)
-        _add(sums, "", logits[layer], wanted, picked, right)
-    _cells(sums, found, targets)
+    Raises: SettingsError for labels that are not classes.
+    """
+    check_labels(targets, found.logits.shape[-1], found.logits.shape[1])
+    targets = targets.to(found.logits.device)
+    sums = _queries(found.logits.float(), found.boxes.float(), targets)
+    sums |= {f"cell_{name}": value for name, value in _cells(found, targets).items()}
+    if found.practice is not None:
+        sums |= {f"practice_{name}": value for name, value in _practised(found, targets).items()}
     return sums
 
 
-def _add(
-    sums: dict[str, Tensor],
-    prefix: str,
-    logits: Tensor,
-    wanted: Tensor,
-    picked: Tensor,
-    right: Tensor,
-    weight: Tensor | None = None,
-) -> None:
-    """weight: of each box; None for 1."""
-    sums[f"{prefix}class"] = sums[f"{prefix}class"] + CLASS * varifocal(logits, wanted).sum()
-    each = torch.ones(len(picked), device=picked.device) if weight is None else weight
-    sums[f"{prefix}l1"] = sums[f"{prefix}l1"] + L1 * ((picked - right).abs().sum(-1) * each).sum()
+def _queries(logits: Tensor, boxes: Tensor, targets: Targets) -> dict[str, Tensor]:
+    image, query, target = matched(logits, boxes, targets)
+    layer = torch.arange(len(logits), device=logits.device)[:, None]
+    at = (layer, image, query)
+    return _of_pairs(logits, boxes[at].flatten(0, 1), at, target, targets)
+
+
+def _practised(found: Found, targets: Targets) -> dict[str, Tensor]:
+    """Each query has the object from which it was made. The mean of the groups, so that their number only steadies it."""
+    practice = found.practice
+    assert practice is not None
+    logits = practice.logits.float()
+    image, query = (practice.target >= 0).nonzero(as_tuple=True)
+    layer = torch.arange(len(logits), device=logits.device)[:, None]
+    at = (layer, image.expand(len(logits), -1), query.expand(len(logits), -1))
+    target = practice.target[image, query].expand(len(logits), -1)
+    sums = _of_pairs(logits, practice.boxes[at].flatten(0, 1), at, target, targets)
+    return {name: value / practice.groups for name, value in sums.items()}
+
+
+def _of_pairs(
+    logits: Tensor, picked: Tensor, at: tuple[Tensor, Tensor, Tensor], target: Tensor, targets: Targets
+) -> dict[str, Tensor]:
+    """logits [L, B, Q, C]; at: layer, image and query of each pair, together [L, k]; picked [L · k, 4]; target [L, k]."""
+    right = targets.boxes[target].flatten(0, 1)
+    overlap = iou(to_corners(picked.detach()), to_corners(right)).view(target.shape)
+    places = (*at, targets.labels[target])
+    return _sums(logits, places, overlap, picked, right, torch.ones((), device=logits.device))
+
+
+def _sums(
+    logits: Tensor, at: tuple[Tensor, ...], wanted: Tensor, picked: Tensor, right: Tensor, weight: Tensor
+) -> dict[str, Tensor]:
+    """weight: of each box, or of all."""
     apart = 1 - giou(to_corners(picked), to_corners(right))
-    sums[f"{prefix}giou"] = sums[f"{prefix}giou"] + GIOU * (apart * each).sum()
+    return {
+        "class": CLASS * varifocal(logits, at, wanted),
+        "l1": L1 * ((picked - right).abs().sum(-1) * weight).sum(),
+        "giou": GIOU * (apart * weight).sum(),
+    }
 
 
-def _zeros(like: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    return {name: like.new_zeros((), dtype=torch.float32) for name in names}
+def varifocal(logits: Tensor, at: tuple[Tensor, ...], wanted: Tensor) -> Tensor:
+    """Sum of the binary cross-entropies of all logits with the overlap as the target.
 
-
-def varifocal(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross-entropy with the overlap as the target; where it is 0, weighted by 0.75 · probability².
-
-    Source: Zhang et al. 2021, equation 2.
+    Those `at` some places are to become `wanted` [k], and count in proportion to it; the others are to become 0, and
+    count 0.75 · probability². Source: Zhang et al. 2021, equation 2.
     """
-    share = logits.sigmoid().detach()
-    weight = torch.where(wanted > 0, wanted, 0.75 * share.square())
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * weight
+    # The cross-entropy is softplus(x) - x · wanted, and wanted is 0 almost everywhere: logits of all cells make this the
+    # largest part of the losses.
+    weight = logits.detach().sigmoid().square_().mul_(0.75)
+    weight[at] = torch.where(wanted > 0, wanted, weight[at])
+    everywhere = torch.dot(F.softplus(logits).flatten(), weight.flatten())
+    return everywhere - (logits[at] * wanted * weight[at]).sum()
 
 
 @torch.no_grad()
-def matched(logits: Tensor, boxes: Tensor, targets: Sequence[Objects]) -> tuple[Tensor, Tensor, Tensor]:
-    """One query for each object at the least cost: image, query and object (counted over the batch), [k] each."""
+def matched(logits: Tensor, boxes: Tensor, targets: Targets) -> Matches:
+    """One query for each object at the least cost, in each layer: logits [L, B, Q, C], boxes [L, B, Q, 4].
+
+    The cost of a class is Deformable DETR's: the focal loss if it were right less that if it were wrong.
+    """
     share = logits.sigmoid()
     positive = 0.25 * (1 - share).square() * -(share + 1e-8).log()
     negative = 0.75 * share.square() * -(1 - share + 1e-8).log()
-    costs = positive - negative
-    rows: list[Tensor] = []
-    start = 0
-    for index, target in enumerate(targets):
-        if len(target.labels):
-            cost = MATCH_CLASS * costs[index][:, target.labels]
-            cost = cost + L1 * torch.cdist(boxes[index], target.boxes, p=1.0)
-            cost = cost - GIOU * giou(*pairs(to_corners(boxes[index]), to_corners(target.boxes)))
-            query, box = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
-            found = torch.stack(
-                [torch.full((len(query),), index), torch.from_numpy(query), torch.from_numpy(box) + start]
-            )
-            rows.append(found)
-        start += len(target.labels)
-    joined = torch.cat(rows, 1) if rows else torch.zeros(3, 0, dtype=torch.int64)
-    image, query_of, box_of = joined.to(logits.device)
-    return image, query_of, box_of
+    return assign(costs(MATCH_CLASS * (positive - negative), boxes, targets, L1, GIOU), targets)
 
 
-def _cells(sums: dict[str, Tensor], found: Found, targets: Sequence[Objects]) -> None:
+def _cells(found: Found, targets: Targets) -> dict[str, Tensor]:
     """Each object teaches the cells inside it that fit best so far: as many as CELLS, weighted by their fit."""
-    logits = found.cell_logits.float()
-    wanted = torch.zeros_like(logits)
-    centres = found.cells[:, :2]
-    picked, right, weights = [], [], []
-    for index, target in enumerate(targets):
-        if not len(target.labels):
-            continue
-        with torch.no_grad():
-            corners = to_corners(target.boxes)
-            inside = (
-                (centres[:, None] > corners[None, :, :2]) & (centres[:, None] < corners[None, :, 2:])
-            ).all(-1)
-            overlap = iou(*pairs(to_corners(found.cell_boxes[index]), corners)).clamp(0)
-            share = logits[index].sigmoid()[:, target.labels]
-            fit = share.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER)
-            # An object smaller than a cell takes the nearest.
-            apart = (centres[:, None] - target.boxes[None, :, :2]).abs().amax(-1)
-            inside |= apart == apart.amin(0)
-            fit = torch.where(inside, fit + 1e-9, -1.0)
-            best = fit.topk(min(CELLS, len(fit)), 0).indices
-            chosen = torch.zeros_like(inside).scatter_(0, best, True) & inside
-            # A cell belongs to the object that it overlaps most.
-            owner = torch.where(chosen, overlap + 1e-6, -1.0).max(1)
-            cell = (owner.values > 0).nonzero()[:, 0]
-            box = owner.indices[cell]
-            fits, overlaps = fit[cell, box], overlap[cell, box]
-            # The best cell of each object is taught its overlap, the others in proportion to their fit.
-            most_fit = torch.zeros(len(target.labels), device=fit.device).scatter_reduce_(
-                0, box, fits, "amax"
-            )
-            most = torch.zeros_like(most_fit).scatter_reduce_(0, box, overlaps, "amax")
-            aim = fits / most_fit[box].clamp(min=1e-9) * most[box]
-            wanted[index, cell, target.labels[box]] = aim.to(wanted.dtype)
-        picked.append(found.cell_boxes[index][cell])
-        right.append(target.boxes[box])
-        weights.append(aim.clamp(min=0.05))
-    if picked:
-        _add(sums, "cell_", logits, wanted, torch.cat(picked), torch.cat(right), torch.cat(weights))
-    else:
-        sums["cell_class"] = sums["cell_class"] + CLASS * varifocal(logits, wanted).sum()
+    logits, boxes = found.cell_logits.float(), found.cell_boxes.float()
+    image, cell, target, aim = chosen_cells(logits, boxes, found.cells, targets)
+    picked, right = boxes[image, cell], targets.boxes[target]
+    at = (image, cell, targets.labels[target])
+    return _sums(logits, at, aim, picked, right, aim.clamp(min=LEAST_AIM))
+
+
+@torch.no_grad()
+def chosen_cells(
+    logits: Tensor, boxes: Tensor, cells: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Image, cell, object (index in the targets) and the score to be taught of the chosen cells, [k] each.
+
+    logits [B, N, C], boxes [B, N, 4]: what the cells propose. cells [N, 4]: where they are.
+    """
+    if not len(targets.labels):
+        none = targets.labels
+        return none, none, none, boxes.new_zeros(0)
+    rows = targets.rows
+    real = (
+        torch.arange(rows.shape[1], device=rows.device)
+        < torch.tensor(targets.counts, device=rows.device)[:, None]
+    )
+    truth, labels = targets.boxes[rows], targets.labels[rows]
+    corners = to_corners(truth)[:, :, None]  # [B, M, 1, 4]
+    x, y = cells[:, 0], cells[:, 1]
+    inside = (
+        (x > corners[..., 0]) & (x < corners[..., 2]) & (y > corners[..., 1]) & (y < corners[..., 3])
+    )  # [B, M, N]
+    # An object smaller than a cell takes the nearest.
+    apart = torch.maximum((x - truth[..., :1]).abs(), (y - truth[..., 1:2]).abs())
+    inside = (inside | (apart == apart.amin(2, keepdim=True))) & real[:, :, None]
+    overlap = iou(*pairs(to_corners(truth), to_corners(boxes)))
+    share = logits.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, logits.shape[1])).sigmoid()
+    fit = share.pow(SCORE_POWER) * overlap.pow(OVERLAP_POWER)
+    best = torch.where(inside, fit + 1e-9, -1.0).topk(min(CELLS, fit.shape[2]), 2).indices
+    chosen = torch.zeros_like(inside).scatter_(2, best, True) & inside
+    # A cell belongs to the object that it overlaps most.
+    owner = torch.where(chosen, overlap + 1e-6, -1.0).max(1)
+    image, cell = (owner.values > 0).nonzero(as_tuple=True)
+    place = owner.indices[image, cell]
+    target = rows[image, place]
+    fits, overlaps = fit[image, place, cell], overlap[image, place, cell]
+    # The best cell of each object is taught its overlap, the others in proportion to their fit.
+    most_fit = fits.new_zeros(len(targets.labels)).scatter_reduce_(0, target, fits, "amax")
+    most = torch.zeros_like(most_fit).scatter_reduce_(0, target, overlaps, "amax")
+    return image, cell, target, fits / most_fit[target].clamp(min=1e-9) * most[target]

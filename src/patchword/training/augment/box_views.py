@@ -86,8 +86,8 @@ class BoxAugment:
             if draws is not None and not self.settings.colour.is_identity:
                 part = draws.part(slice(i, i + 1)).stream("colour")
                 view = jitter_colour(view[None], self.settings.colour, part)[0].clamp_(0.0, 1.0)
-            padding = outside(window)
-            shown.append(torch.where(padding, self.fill, view))
+            padding = outside(window).to(view.device)
+            shown.append(torch.where(padding, self.fill.to(view.device), view))
             paddings.append(padding)
         return BoxViews(
             images=torch.stack(shown),
@@ -104,7 +104,7 @@ def sampled(image: Tensor, window: Window) -> Tensor:
     step = 2**_HALVINGS
     pixels = F.pad(pixels, (0, -width % step, 0, -height % step), mode="replicate")
     size = pixels.shape[-2], pixels.shape[-1]
-    return warp(pixels, window.matrix(size), window.view, "border")[0]
+    return warp(pixels, window.matrix(size).to(pixels.device), window.view, "border")[0]
 
 
 def outside(window: Window) -> Tensor:

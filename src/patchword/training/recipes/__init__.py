@@ -10,6 +10,7 @@ from patchword.training.recipes import (
     cifar,
     deit,
     deit3,
+    detect,
     finetune,
     finetune_sgd,
     mae,
@@ -20,6 +21,7 @@ from patchword.training.recipes import (
     small_data,
 )
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 
 Recipe = Callable[[DataFacts, Overlay], tuple[TrainSettings, list[Choice]]]
@@ -37,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
     "cifar": cifar.settings_for,
     "mae": mae.settings_for,
     "mae-small": mae_small.settings_for,
+    "detect": detect.settings_for,
 }
 DESCRIPTIONS: dict[str, str] = {
     "scratch": scratch.DESCRIPTION,
@@ -51,11 +54,14 @@ DESCRIPTIONS: dict[str, str] = {
     "cifar": cifar.DESCRIPTION,
     "mae": mae.DESCRIPTION,
     "mae-small": mae_small.DESCRIPTION,
+    "detect": detect.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
 FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
 # Those that learn without labels; the others need them.
 WITHOUT_LABELS = ("mae", "mae-small")
+# Those for data with boxes, and for no other.
+WITH_BOXES = ("detect",)
 # From so many images on, the published recipe for pre-training is used.
 MANY = 200_000
 
@@ -63,6 +69,8 @@ MANY = 200_000
 def default_recipe(facts: DataFacts) -> str:
     if isinstance(facts.task, MAESettings):
         return "mae" if facts.weights is None and facts.num_images >= MANY else "mae-small"
+    if isinstance(facts.task, DetectSettings):
+        return "detect"
     return "scratch" if facts.weights is None else "finetune"
 
 

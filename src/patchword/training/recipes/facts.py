@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from patchword.checkpoints.card import ModelCard
+from patchword.data.box_targets import Boxes
 from patchword.data.check import CheckReport, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.findings_targets import number_facts
 from patchword.data.targets import MultiLabels, Nothing, Numbers
+from patchword.model.vitdet.config import VitDetConfig
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import (
     ClassifySettings,
     MAESettings,
@@ -18,6 +21,22 @@ from patchword.training.tasks.settings import (
 )
 
 Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectFacts:
+    """The objects of the training images. Sides are square roots of areas, as shares of the longer side of their image.
+
+    count: of all objects. most: in one image. small, median, large: the side that 10, 50 and 90 % of the objects do not exceed.
+    without: images without objects.
+    """
+
+    count: int
+    most: int
+    small: float
+    median: float
+    large: float
+    without: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +50,7 @@ class DataFacts:
         mirrors: whether a mirrored image probably still belongs to its class.
         weights: the card of the initial weights, if any.
         task: what the targets ask for, with the scale of numbers.
+        objects: of data with boxes. detector: of the initial weights, if they are those of a detector.
     """
 
     num_images: int
@@ -42,6 +62,8 @@ class DataFacts:
     mirrors: bool = True
     weights: ModelCard | None = None
     task: TaskSettings = field(default_factory=ClassifySettings)
+    objects: ObjectFacts | None = None
+    detector: VitDetConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +88,28 @@ def data_facts(report: CheckReport) -> DataFacts:
         std=tuple(report.channel_std),
         mirrors=not written_signs(dataset.classes),
         task=task_of(dataset),
+        objects=object_facts(dataset),
+    )
+
+
+def object_facts(dataset: Dataset) -> ObjectFacts | None:
+    """None for data without boxes. Groups (crowd) are no objects."""
+    boxes = dataset.training.targets
+    if not isinstance(boxes, Boxes):
+        return None
+    real = ~boxes.crowd
+    corners, owners = boxes.corners[real], boxes.owners()[real]
+    longest = boxes.sizes[owners].max(axis=1) if len(owners) else np.ones(0)
+    sides = np.sqrt((corners[:, 2:] - corners[:, :2]).clip(min=0).prod(axis=1)) / np.maximum(longest, 1)
+    small, median, large = np.quantile(sides, (0.1, 0.5, 0.9)).tolist() if len(sides) else (0.0, 0.0, 0.0)
+    each = np.bincount(owners, minlength=len(boxes))
+    return ObjectFacts(
+        count=len(owners),
+        most=int(each.max(initial=0)),
+        small=small,
+        median=median,
+        large=large,
+        without=int((each == 0).sum()),
     )
 
 
@@ -74,6 +118,8 @@ def task_of(dataset: Dataset) -> TaskSettings:
     targets = dataset.training.targets
     if isinstance(targets, Nothing):
         return MAESettings()
+    if isinstance(targets, Boxes):
+        return DetectSettings(num_classes=max(len(dataset.classes), 1))
     if isinstance(targets, MultiLabels):
         return MultiLabelSettings()
     if isinstance(targets, Numbers) and len(targets.values):

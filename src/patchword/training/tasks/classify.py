@@ -174,7 +174,7 @@ class HeldOut:
             found += len(rows)
             yield Batch(
                 images=images,
-                targets=torch.from_numpy(self.split.targets.rows(rows)),
+                targets=_as_tensor(self.split.targets.rows(rows)),
                 names=tuple(self.split.names[row] for row in rows),
                 draws=Draws(0, 0, rows),
             )
@@ -207,6 +207,11 @@ class HeldOut:
         config = self.settings.model
         each = inference_bytes(config, config.image.size, 1) - inference_bytes(config, config.image.size, 0)
         return max(min(EVALUATION_BATCH, machine.memory_limit_bytes() // (4 * each)), 1)
+
+
+def _as_tensor(targets: Any) -> Any:
+    """Boxes stay a list: images have different numbers of them."""
+    return torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets
 
 
 @dataclass

@@ -12,6 +12,8 @@ from patchword.training.chance import seed_of
 from patchword.training.config import TrainSettings
 from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
+from patchword.training.tasks.detect import Detect, TrainedVitDet, make_detector
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.distill import Distill, Student, load_teacher
 from patchword.training.tasks.mae import Pretrain
 from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
@@ -34,6 +36,10 @@ def make_module(settings: TrainSettings, vit: ViT) -> nn.Module:
         return MAE(vit, task.decoder, generator)
     if isinstance(task, RegressSettings):
         return Regressor(vit, task)
+    if isinstance(task, DetectSettings):
+        return make_detector(
+            settings, vit, torch.Generator().manual_seed(seed_of(settings.run.seed, "detector"))
+        )
     kind = Student if task.distill.teacher else Classifier
     return kind(vit, task)
 
@@ -52,6 +58,8 @@ def make_task(
         return cast(Task, MultiLabel(settings, module, *rest))
     if isinstance(module, Regressor):
         return cast(Task, Regress(settings, module, *rest))
+    if isinstance(module, TrainedVitDet):
+        return cast(Task, Detect(settings, module, *rest))
     assert isinstance(settings.task, ClassifySettings)
     parts = (settings, cast(Classifier, module), *rest)
     if not settings.task.distill.teacher:

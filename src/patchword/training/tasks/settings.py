@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
 from patchword.model.decoder import DecoderConfig
+from patchword.training.tasks.detect_settings import DetectSettings
 
 Balance = Literal["none", "loss", "sample", "logits"]
 
@@ -181,4 +182,4 @@ class MAESettings:
             raise SettingsError(f"task.freeze_epochs is {self.freeze_epochs}", "use 0 or more")
 
 
-TaskSettings = ClassifySettings | MultiLabelSettings | RegressSettings | MAESettings
+TaskSettings = ClassifySettings | MultiLabelSettings | RegressSettings | MAESettings | DetectSettings

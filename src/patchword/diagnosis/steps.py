@@ -1,0 +1,11 @@
+"""The steps of `learn` that findings refer to."""
+
+ORDER = "order"
+POSITIONS = "positions"
+NORMS = "norms"
+PRE_AND_POST_NORM = "pre-and-post-norm"
+PATCHES = "patches"
+ONE_HEAD = "one-head"
+HEADS = "heads"
+RESIDUAL_STREAM = "residual-stream"
+MISTAKES = "mistakes"

@@ -1,0 +1,1 @@
+"""What the lessons measure: models and arrays → numbers. One file per topic."""

@@ -1,0 +1,13 @@
+// Sliders only add: without this script every image of a gallery is shown.
+for (const gallery of document.querySelectorAll(".gallery[data-slider]")) {
+  const tiles = [...gallery.querySelectorAll(".tile")];
+  const label = document.createElement("label"), input = document.createElement("input");
+  label.className = "slide";
+  input.type = "range"; input.min = 0; input.max = tiles.length - 1; input.value = 0;
+  label.append(gallery.dataset.slider, input);
+  const show = () => tiles.forEach((tile, i) => tile.classList.toggle("now", i === Number(input.value)));
+  input.addEventListener("input", show);
+  gallery.classList.add("slides");
+  gallery.prepend(label);
+  show();
+}

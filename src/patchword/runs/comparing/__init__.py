@@ -1,0 +1,1 @@
+"""Compare settings: the same training with other values of one setting or several, for paired seeds."""
