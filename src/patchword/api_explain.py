@@ -1,6 +1,6 @@
 """`explain`, `reconstruct`, `explain_detector` and `redundancy` of `import patchword as pw`: the numbers and arrays of `patchword explain`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,6 +61,11 @@ def explain(
     Raises: as `load`; SettingsError for an unknown method or class, a layer or head that is not there, or a class map of
         a model without classes; ImageError for the first unreadable image.
     """
+    return _explanation(locals())
+
+
+def _explanation(asked: Mapping[str, Any]) -> "Explanation":
+    """asked: the parameters of `explain`."""
     from patchword.explaining.explanation import explain_images
     from patchword.explaining.sample import chosen, sources_of
     from patchword.explaining.settings import MethodSettings, score_settings
@@ -69,31 +74,34 @@ def explain(
     from patchword.inference.model import Model
     from patchword.inference.sources import reading_of
 
-    check_at_least_one(images=images, max_pixels=max_pixels)
-    reading = reading_of(split, split_seed, image_column, label_column, split_column, class_level, max_pixels)
-    settings = MethodSettings(
-        layers=_indices(layers),
-        heads=_indices(heads),
-        fuse=fuse,
-        discard=discard,
-        start=start,
-        steps=steps,
-        fill=fill,
+    check_at_least_one(images=asked["images"], max_pixels=asked["max_pixels"])
+    columns = (
+        "split",
+        "split_seed",
+        "image_column",
+        "label_column",
+        "split_column",
+        "class_level",
+        "max_pixels",
     )
-    loaded = (
-        model if isinstance(model, Model) else load(model, device=device, options=options, offline=offline)
-    )
-    given = chosen(sources_of(sources, reading, loaded.provenance), images, seed)
-    fills = None if score_fills is None else tuple(score_fills)
+    reading = reading_of(*(asked[name] for name in columns))
+    plain = {name: asked[name] for name in ("fuse", "discard", "start", "steps", "fill")}
+    settings = MethodSettings(layers=_indices(asked["layers"]), heads=_indices(asked["heads"]), **plain)
+    model, methods, fills = asked["model"], asked["methods"], asked["score_fills"]
+    if not isinstance(model, Model):
+        model = load(model, device=asked["device"], options=asked["options"], offline=asked["offline"])
+    given = chosen(sources_of(asked["sources"], reading, model.provenance), asked["images"], asked["seed"])
     return explain_images(
-        loaded,
+        model,
         given,
         methods=(methods,) if isinstance(methods, str) else tuple(methods or ()),
-        class_name=class_name,
+        class_name=asked["class_name"],
         settings=settings,
-        scores=score_settings(len(given), score, fills, seed),
-        value_range=value_range,
-        max_pixels=max_pixels,
+        scores=score_settings(
+            len(given), asked["score"], None if fills is None else tuple(fills), asked["seed"]
+        ),
+        value_range=asked["value_range"],
+        max_pixels=asked["max_pixels"],
     )
 
 

@@ -96,7 +96,6 @@ def explain(
     patchword explain runs/flowers photo.jpg
     patchword explain runs/flowers photo.jpg --class tulip --method occlusion,relevance
     patchword explain runs/flowers garden/ --images 12 --out garden.html
-    patchword explain runs/flowers-mae photo.jpg
     patchword explain --redundancy garden/ --out redundancy.png
 
     \b
@@ -105,10 +104,9 @@ def explain(
     The same for every class:
       attention, rollout, value-norm, pca, outliers
 
-    Each map comes with its faithfulness, measured on a few of the images: what is left of the
-    answer while the patches it marks go (deletion) or come (insertion), next to a random order and
-    to the centre first, and how alike the map of shuffled weights is. Without --method, the method
-    with the highest insertion less deletion is used.
+    Each map comes with its faithfulness on a few of the images: what is left of the answer while
+    the patches it marks go (deletion) or come (insertion), next to a random order, and how alike
+    the map of shuffled weights is. Without --method, the most faithful method is used.
 
     A file with a decoder is shown by its reconstructions, unless a method is asked for. The seed and
     the file name decide which patches are hidden, so the same command draws the same picture.
@@ -128,23 +126,27 @@ def explain(
         return
     _require_image(arguments)
     out = _checked(output or (None if as_json else DEFAULT_OUT))
-    given = Images(arguments[1:], given_reading())
+    shared = {"out": out, "as_json": as_json, "seed": seed, "count": count, "value_range": value_range}
+    _explain_model(ctx, arguments, mask_ratio, device, offline, shared)
+
+
+def _explain_model(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    mask_ratio: float | None,
+    device: str | None,
+    offline: bool,
+    shared: dict[str, Any],
+) -> None:
+    """Explain a detector, a masked autoencoder, or a classifier or backbone, by what the file holds."""
+    model, given = arguments[0], Images(arguments[1:], given_reading())
     machine.tune_allocator()
-    model = arguments[0]
     if (detector := detector_at(model, device=device, offline=offline)) is not None:
         refuse_method_options(ctx, model)
-        explain_boxes(detector, given, out, as_json, (count, seed), value_range)
+        explain_boxes(detector, given, **shared)
         return
     refuse_box_options_of_explain(model)
-    shared: dict[str, Any] = {
-        "as_json": as_json,
-        "seed": seed,
-        "count": count,
-        "value_range": value_range,
-        "out": out,
-        "device": device,
-        "offline": offline,
-    }
+    shared |= {"device": device, "offline": offline}
     if asks_for_maps(ctx) or not _has_decoder(model, offline):
         refuse_decoder_options(ctx)
         refuse_unused_settings(ctx, given_methods()[0])

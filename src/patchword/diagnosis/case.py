@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Case:
 
     build: returns a new model each time. size: (rows, columns) of its images. batch: images per pass. only_batch: the
     model runs with this number of images alone. known: what earlier probes established, so that later ones do not report
-    its consequences. dtype: float64 wherever the model runs in it; tolerance: relative.
+    its consequences. left_out: the path of a list of blocks, and those that are not run because the model is slow. dtype: float64 wherever the model runs in it; tolerance: relative.
     """
 
     build: Factory
@@ -44,6 +44,7 @@ class Case:
     dtype: torch.dtype = torch.float64
     used: dict[str, Role] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    left_out: tuple[str, tuple[int, ...]] = ("", ())
 
     @property
     def tolerance(self) -> float:
@@ -57,6 +58,7 @@ class Case:
         """A new model. drawn: with weights drawn to unit gain (`redraw.py`), else with those that it starts with."""
         with seeded(_SEED):
             module = self.build()
+        self._shorten(module)
         module.to(dtype or self.dtype)
         convert_hidden(module, dtype or self.dtype)
         for _, part, _ in modules_in(module):
@@ -64,6 +66,14 @@ class Case:
         if drawn:
             redraw(module, self.used, _DRAWN)
         return module
+
+    def _shorten(self, module: nn.Module) -> None:
+        path, indices = self.left_out
+        if indices:
+            blocks = module.get_submodule(path)
+            assert isinstance(blocks, nn.ModuleList | nn.Sequential)
+            for index in sorted(indices, reverse=True):
+                del blocks[index]
 
     @functools.cached_property
     def drawn(self) -> nn.Module:
@@ -232,5 +242,30 @@ def make_case(build: Factory, size: tuple[int, int], channels: int, batch: int, 
                 raise
             continue
         case.used = roles(tape, module)
-        return case
+        return _shorter(case) if case.slow else case
     return case
+
+
+def _shorter(case: Case) -> Case:
+    """Of a slow model: two images, and of many blocks the first two and the last."""
+    if not case.only_batch:
+        case = replace(case, batch=2)
+    trunk = case.trunk
+    modules = {path: module for path, module, _ in modules_in(case.drawn)}
+    blocks = modules.get(trunk.path) if trunk else None
+    if trunk is None or not isinstance(blocks, nn.ModuleList | nn.Sequential):
+        return case
+    if (
+        len(blocks) != len(trunk.entries)
+        or len(blocks) < 4
+        or len({id(block) for block in blocks}) < len(blocks)
+    ):
+        return case
+    short = replace(case, left_out=(trunk.path, tuple(range(2, len(blocks) - 1))))
+    try:
+        module = short.fresh(drawn=False)
+        short.used = roles(short.tape(module, short.images()), module)
+    # A model may count its blocks itself.
+    except Exception:
+        return case
+    return short

@@ -8,7 +8,7 @@ from patchword.diagnosis.redraw import PRODUCTS
 
 def count_line(case: Case) -> str:
     """One line: the count, the formula's, and what the difference may be. Without a repeated part, the count alone."""
-    own = sum(p.numel() for p in case.drawn.parameters())
+    own = sum(p.numel() for p in case.build().parameters())
     sizes = _sizes(case, case.drawn)
     if sizes is None:
         return f"{own:,} parameters"
@@ -55,4 +55,5 @@ def _sizes(case: Case, module: nn.Module) -> tuple[int, int, int, int, int, int]
         return None
     pixels = embedding[0].inputs[1][0].numel()
     patches = trunk.count - len(case.prefix)
-    return trunk.width, len(trunk.entries), patches + 1, pixels, hidden, case.pass_.logits.shape[1]
+    depth = len(trunk.entries) + len(case.left_out[1])
+    return trunk.width, depth, patches + 1, pixels, hidden, case.pass_.logits.shape[1]

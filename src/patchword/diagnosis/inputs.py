@@ -43,6 +43,7 @@ _SIZES = (
 _BATCH = 5
 _BATCHES = (2, 1, 4, 8, 10, 16, 32, 64, 3, 6, 12, 20, 100, 128, 50, 256)
 _PIXELS = 2**22
+_INSTEAD = "images"
 
 
 class NoInput(UserError):
@@ -67,10 +68,13 @@ def find_input(module: nn.Module, size: Size | None, channels: int | None) -> tu
             why = _fails(module, (batch, depth, rows, columns))
             if not why:
                 return (rows, columns), depth, batch
-            reason = (
-                reason
-                or f"{columns} x {rows} pixels, {depth} {'channel' if depth == 1 else 'channels'}: {why}"
-            )
+            if why.endswith(_INSTEAD):
+                raise NoInput(
+                    f"the model {why}",
+                    "the first axis is the batch: read x[:, 0], not x[0], and average over dim=1",
+                )
+            count = "1 channel" if depth == 1 else f"{depth} channels"
+            reason = reason or f"{columns} x {rows} pixels, {count}: {why}"
     raise NoInput(
         f"no image runs through the model ({reason})",
         "pass --image-size and --channels; the model must take images [batch, channels, rows, columns] and return "
@@ -86,7 +90,7 @@ def _fails(module: nn.Module, shape: tuple[int, ...]) -> str:
             for part, _ in was:
                 part.train(False)
             logits = logits_of(module(images))
-        return "" if len(logits) == shape[0] else f"returns {len(logits)} rows for {shape[0]} images"
+        return "" if len(logits) == shape[0] else f"returns {len(logits)} rows for {shape[0]} {_INSTEAD}"
     except NoLogits as error:
         if shape[0] > 1:  # of one image, squeeze() may have removed the batch
             raise NoInput(

@@ -83,11 +83,12 @@ def compared_line(case: Case) -> str:
         choice = _Choice()
         agree, place = _rank(case, parts, choice)
         while place:
-            ranked = [(_tried(case, parts, other), other) for other in _others(choice)]
-            (more, next_place), better = max(ranked, key=lambda r: r[0][0])
-            if more <= agree:
+            # The first choice that agrees in more layers: likely ones come first, and each builds a model.
+            tries = ((_tried(case, parts, other), other) for other in _others(choice))
+            better = next(((found, other) for found, other in tries if found[0] > agree), None)
+            if better is None:
                 break
-            agree, place, choice = more, next_place, better
+            (agree, place), choice = better
     except (_NotPlain, SettingsError):
         return ""
     words = "; ".join(_words(choice, separate=separate))
@@ -216,7 +217,8 @@ def _ours(case: Case, parts: _Parts, choice: _Choice) -> ViT:
             pool=ClassPool() if reads_class else MeanPool(over="all"),
         ),
     )
-    model = ViT(config).to(case.dtype).eval()
+    with torch.device("meta"):  # draws nothing, neither time nor random numbers
+        model = ViT(config)
     state = _state(case, parts, choice, table, token, side)
     if config.head.norm == "pooled":
         state = {
@@ -225,8 +227,8 @@ def _ours(case: Case, parts: _Parts, choice: _Choice) -> ViT:
         }
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in model.state_dict().items()}:
         raise _NotPlain
-    model.load_state_dict(state)
-    return model
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def _tokens(case: Case) -> tuple[Tensor, Tensor | None]:

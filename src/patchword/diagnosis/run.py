@@ -53,6 +53,11 @@ def diagnose_model(
                 raise
             reason = (str(error).strip().splitlines() or [""])[0][:120]
             skipped.append(f"probe {title}: {type(error).__name__}: {reason}")
+    if case.left_out[1]:
+        first, last = case.left_out[1][0], case.left_out[1][-1]
+        skipped.append(
+            f"blocks {first} to {last} of {case.left_out[0]}: the model is slow, and blocks are mostly alike"
+        )
     if case.slow:
         skipped.append("learning 16 images: the model is too slow for it")
     findings.sort(

@@ -198,6 +198,8 @@ class Tape(TorchFunctionMode):
         elif name == "softmax":
             scores = _argument(args, kwargs, 0, "input")
             dim = _argument(args, kwargs, 1, "dim")
+            if dim is None:  # torch's old rule
+                dim = 0 if scores.ndim == 3 else 1
             if scores.ndim >= 3 and isinstance(dim, int):
                 axis = dim if dim < 0 else dim - scores.ndim
                 mix = self._mixes(scores, axis)

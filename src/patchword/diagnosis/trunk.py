@@ -24,6 +24,7 @@ class Trunk:
     path: its list or module. entries: the calls of each block. entrance, exit: operations whose output are the tokens
     [batch, tokens, width], or [tokens, batch, width] if token_axis is 0. exit is of the last block that all tokens leave
     (the last of all may compute only what the head reads, so that complete is False); None if there is no such block.
+    exits: the same for each block.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Trunk:
     tokens: Tensor
     token_axis: int
     inner: frozenset[int]
+    exits: tuple[int | None, ...]
 
     @property
     def count(self) -> int:
@@ -79,7 +81,7 @@ def find_trunk(tape: Tape, module: nn.Module, batch: int) -> Trunk | None:
     exits = _exits(tape, entries, tokens)
     last = next((found for found in reversed(exits) if found is not None), None)
     complete = last is not None and last == exits[-1]
-    return Trunk(path, entries, entrance.index, last, complete, tokens, token_axis, inner)
+    return Trunk(path, entries, entrance.index, last, complete, tokens, token_axis, inner, tuple(exits))
 
 
 def _like_tokens(tensor: Tensor) -> bool:

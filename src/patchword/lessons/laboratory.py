@@ -15,9 +15,12 @@ from patchword.data.targets import Labels
 from patchword.images.prepare import prepare
 from patchword.images.preprocess import Preprocess
 from patchword.lessons.resnet import SmallResNet
+from patchword.lessons.scene import STEPS, compose, trained_detector
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, MLPConfig, PatchConfig, ViTConfig
 from patchword.model.decoder import DecoderConfig
+from patchword.model.detr.model import DETR
 from patchword.model.mae import MAE
+from patchword.model.matching import Targets
 from patchword.model.vit import ViT
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -98,6 +101,16 @@ class Laboratory:
 
         fit(mae, self.training, loss, generator, epochs=self.epochs)
         return mae.eval()
+
+    @cached_property
+    def scene(self) -> tuple[Tensor, Targets]:
+        """A picture with three digits, and its objects."""
+        return compose(self.test.images, self.test.labels)
+
+    @cached_property
+    def detr(self) -> DETR:
+        """A small DETR that knows the scene by heart; with no epochs, one with random weights."""
+        return trained_detector(*self.scene, self.generator(6), STEPS if self.epochs else 0)
 
     def generator(self, what: int) -> torch.Generator:
         """The source of one thing's randomness."""

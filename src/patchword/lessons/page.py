@@ -1,6 +1,6 @@
 """The page of `patchword learn`: the panels, in order, in one language."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -16,16 +16,18 @@ from patchword.reports.html import filled as filled_page
 Progress = Callable[[int, int], None]
 
 
-def panels_of(subject: Subject, progress: Progress | None = None) -> list[tuple[Lesson, Panel | Text]]:
-    """Compute every panel. In place of one that the model or image cannot have is the reason."""
+def panels_of(
+    subject: Subject, progress: Progress | None = None, lessons: Sequence[Lesson] = PANELS
+) -> list[tuple[Lesson, Panel | Text]]:
+    """Compute the panels of the page. In place of one that the model or image cannot have is the reason."""
     found: list[tuple[Lesson, Panel | Text]] = []
-    for index, lesson in enumerate(PANELS):
+    for index, lesson in enumerate(lessons):
         try:
             found.append((lesson, lesson.make(subject)))
         except NotForThisModel as error:
             found.append((lesson, error.reason))
         if progress:
-            progress(index + 1, len(PANELS))
+            progress(index + 1, len(lessons))
     return found
 
 

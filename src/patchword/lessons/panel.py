@@ -71,13 +71,17 @@ class Bars:
     most: float | None = None
 
 
+# A name and cells. A cell is text, or a number with its format.
+Row = tuple[Text, Sequence[Text | tuple[float, str]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """headings; rows of a name and cells. A cell is text, or a number with its format."""
+    """One heading for each cell of a row."""
 
     title: Text
     headings: Sequence[Text]
-    rows: Sequence[tuple[Text, Sequence[Text | tuple[float, str]]]]
+    rows: Sequence[Row]
 
 
 Picture = Gallery | Plot | Bars | Table

@@ -21,7 +21,7 @@ class StudentAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.mistake == "batch":  # nn.MultiheadAttention without batch_first=True does this
             x = x.transpose(0, 1)
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         scores = q @ k.mT * q.shape[-1] ** -0.5
         weights = scores.softmax(dim=-2 if self.mistake == "softmax" else -1)
         out: Tensor = self.proj((weights @ v).transpose(1, 2).flatten(2))
@@ -39,8 +39,8 @@ class StudentBlock(nn.Module):
         self.mistake = mistake
 
     def forward(self, x: Tensor) -> Tensor:
-        added = self.attention(self.norm1(x))
-        x = added if self.mistake == "residual" else x + added
+        branch = self.attention(self.norm1(x))
+        x = branch if self.mistake == "residual" else x + branch
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -70,13 +70,8 @@ class StudentViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = (
-            images.unflatten(3, (4, 2))  # type: ignore[no-untyped-call]
-            .unflatten(2, (4, 2))
-            .permute(0, 2, 4, 1, 3, 5)
-            .flatten(3)
-            .flatten(1, 2)
-        )
+        pieces = images.reshape(len(images), 1, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5)
+        patches = pieces.reshape(len(images), 16, 4)
         x = torch.cat((self.class_token.expand(len(images), -1, -1), self.embed(patches)), dim=1)
         if self.mistake != "positions":
             x = x + self.positions

@@ -58,6 +58,8 @@ def shown(value: float, how: str = "") -> str:
     if not how:
         how = ",d" if isinstance(value, int) else ".3g"
     text = format(value, how).replace("%", "\u00a0%")
+    if text.startswith("-") and not text.strip("-0.,%\u00a0"):
+        text = text[1:]  # no "−0.00"
     if found := _POWER.fullmatch(text):
         # Zero has no power of ten.
         return (

@@ -1,6 +1,9 @@
 """`patchword explain` of classifiers and backbones, and `pw.explain`."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,3 +271,28 @@ def test_any_grid_works_and_images_of_several_shapes_in_one_run() -> None:
         write(path, replace(config, image=replace(config.image, size=(20, 31))), NAMES)
     found = pw.explain(path, "photos/00.png", methods=["occlusion", "integrated-gradients"], steps=8)
     assert {each.values.shape for each in found.images[0].maps} == {(3, 6)}
+
+
+def test_the_python_code_of_the_page_runs(given: Path) -> None:
+    (given / "photo.jpg").write_bytes((given / "photos/05.png").read_bytes())
+    page = Path(__file__).parents[3] / "docs" / "explain.md"
+    [block] = [
+        b
+        for b in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        if "pw.explain(" in b
+    ]
+    names: dict[str, Any] = {}
+    exec(compile(block, str(page), "exec"), names)
+    assert names["image"].explained == "tulip" and names["map"].values.shape == (2, 4)
+
+
+def test_the_page_lists_every_method() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "explain.md").read_text("utf-8")
+    for method in METHODS.values():
+        assert f"| `{method.name}` | {'yes' if method.class_aware else 'no'} |" in page
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys; from patchword.cli.main import run; run(['explain', '--help']); print('torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "False"

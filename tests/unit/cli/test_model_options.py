@@ -39,6 +39,8 @@ REFUSED = {
 }
 # Only commands that read or write a decoder have them.
 OF_A_DECODER = {"--decoder-num-heads", "--norm-pix-loss"}
+# Refused for a model without boxes.
+OF_A_DETECTOR = {"--dilation", "--mid-image-size"}
 # They leave tensors out or add some: what is wrong then is said of the tensors.
 SELECTING = {"--below", "--drop", "--head"}
 SAME = {"--patch-size": "16", "--num-heads": "2", "--pool": "class", "--act": "gelu", "--eps": "1e-06"}
@@ -81,7 +83,7 @@ def _options(name: str) -> set[str]:
 
 
 def test_the_tables_name_every_option_of_a_model() -> None:
-    about_models = set(OBEYED) | set(REFUSED)
+    about_models = set(OBEYED) | set(REFUSED) | OF_A_DETECTOR
     assert _options("inspect") - {"--offline", "--json"} <= about_models
 
 

@@ -82,5 +82,7 @@ def test_the_power_says_what_will_stay_undecided() -> None:
     _, contrasts, _, images = compare_scored([_scored("a", [300, 302]), _scored("b", [380, 383])], "a")
     measured = measured_power(contrasts, 2, images)
     assert measured is not None and contrasts[0].seeds is not None
+    _, same, _, _ = compare_scored([_scored("a", [300, 302]), _scored("b", [300, 302])], "a")
+    assert measured_power(same, 2, images) is not None  # nothing changed, which is no division by zero
     half = (contrasts[0].seeds.high - contrasts[0].seeds.low) / 2
     assert measured.seeds == pytest.approx(half)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from patchword.lessons.laboratory import SMALL_VIT
+from patchword.lessons.laboratory import SMALL_VIT, Laboratory
 from patchword.lessons.measures.attention import (
     all_heads,
     entering,
@@ -37,6 +37,7 @@ from patchword.lessons.measures.patches import convolution_and_linear, largest_d
 from patchword.lessons.measures.positions import cosine_table, rotated_products, row_column_share, sines
 from patchword.lessons.measures.stream import read_after_each_block, stream
 from patchword.lessons.resnet import Padding, SmallResNet
+from patchword.lessons.scene import compose, trained_detector
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.detection import DetectionOutput
 from patchword.model.detr.config import DetrConfig, TrunkConfig
@@ -305,10 +306,23 @@ def test_the_matching_is_the_cheapest_of_all_assignments() -> None:
     )
     targets = Targets.of([(torch.tensor([0, 2, 1]), torch.rand(3, 4, generator=source) * 0.4 + 0.3)])
     found = assignment(output, targets)
-    totals = [found.total(torch.tensor(order)) for order in itertools.permutations(range(5), 3)]
-    assert found.total(found.best) == pytest.approx(min(totals))
-    assert len(set(found.greedy.tolist())) == 3 and found.total(found.greedy) >= found.total(found.best)
-    assert found.total(found.nearest) <= found.total(found.best)
+    totals = [
+        float(found.costs[torch.tensor(order), torch.arange(3)].sum())
+        for order in itertools.permutations(range(5), 3)
+    ]
+    assert found.total == pytest.approx(min(totals)) and len(set(found.queries.tolist())) == 3
+
+
+@pytest.mark.slow
+def test_a_small_detr_learns_one_scene_by_heart() -> None:
+    scans = Laboratory().test
+    image, targets = compose(scans.images, scans.labels)
+    with torch.no_grad():
+        output = trained_detector(image, targets, generator())(image)
+    found = assignment(output, targets)
+    boxes = output.boxes[-1, 0][found.queries]
+    assert torch.allclose(boxes, targets.boxes, atol=0.05)
+    assert torch.equal(output.logits[-1, 0][found.queries].argmax(-1), targets.labels)
 
 
 def test_cross_attention_is_what_the_decoder_multiplies_values_with() -> None:

@@ -44,6 +44,16 @@ class Use:
 
 def probe(case: Case) -> Iterator[Finding]:
     trunk = case.trunk
+    if trunk is None and not case.pass_.attentions:
+        yield _finding(
+            level="departure",
+            title="no softmax attention was found",
+            module="",
+            did="recorded every operation of one pass",
+            got="no softmax over scores, and no scaled_dot_product_attention",
+            expected="softmax(q k / sqrt(head width)) v in each block",
+            cure="use torch's softmax or attention functions; one that is written by hand is not recognised",
+        )
     if trunk is None or case.known & {"random"}:
         return
     with torch.no_grad():

@@ -144,14 +144,16 @@ def _shapes(case: Case, boxes: list[Box]) -> Iterator[Finding]:
             expected="from left to right, then from top to bottom",
             cure="keep (h w) in this order when patches become tokens; positions that know the grid depend on it",
         )
-    elif overlap and not simple:
+    elif overlap:
         yield _finding(
-            level="note",
+            level="departure" if simple else "note",
             title="patches overlap",
             module=_place(case),
             got=f"a token sees {max(sides)[0]} x {max(sides)[1]} pixels",
             expected="patches side by side, as in the plain ViT",
-            cure="none needed if the stem is meant to be convolutional",
+            cure="set the stride to the size of the kernel"
+            if simple
+            else "none needed if the stem is meant to be convolutional",
         )
 
 

@@ -97,6 +97,7 @@ def _one_row(case: Case, patches: list[int]) -> Iterator[Finding]:
     rows = tokens.index_select(trunk.token_axis, torch.tensor(patches))
     first = rows.narrow(trunk.token_axis, 0, 1)
     if apart(rows, first.expand_as(rows), case.tolerance * 10):
+        yield from _few(case, rows)
         return
     ignored = "ignored" in case.known
     yield _finding(
@@ -113,3 +114,22 @@ def _one_row(case: Case, patches: list[int]) -> Iterator[Finding]:
         if ignored
         else "none needed if positions are inside attention (rotary, relative)",
     )
+
+
+def _few(case: Case, rows: Tensor) -> Iterator[Finding]:
+    """Tokens of one colour [·, patches, width] that differ by their positions alone: are there as many as patches?"""
+    assert case.trunk is not None
+    one = rows.select(1 - case.trunk.token_axis, 0)  # [patches, width]
+    distances = torch.cdist(one, one, compute_mode="donot_use_mm_for_euclid_dist")
+    same = distances <= 1e-6 * max(float(one.abs().mean()), 1e-12) * one.shape[1] ** 0.5
+    distinct = len({tuple(row) for row in same.tolist()})
+    if distinct < len(one):
+        yield _finding(
+            level="departure",
+            title="several patches share a position",
+            module=_table(case, len(one)),
+            did="ran an image of one colour",
+            got=f"{distinct} different tokens for {len(one)} patches",
+            expected="a position of its own for each patch",
+            cure="encode row and column, not only one of them",
+        )

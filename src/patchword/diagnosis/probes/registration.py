@@ -23,6 +23,7 @@ def probe(case: Case) -> Iterator[Finding]:
     yield from _hidden_tensors(case)
     yield from _lost_on_a_device(case)
     yield from _shared(case)
+    yield from _equal_starts(case)
     yield from _gradients(case)
     yield from _frozen(case)
 
@@ -200,6 +201,29 @@ def _reused(case: Case, known: set[str]) -> Iterator[Finding]:
         )
 
 
+def _equal_starts(case: Case) -> Iterator[Finding]:
+    """Blocks of their own that start as copies of one, as in nn.TransformerEncoder."""
+    trunk = case.trunk
+    if trunk is None or len(trunk.entries) < 2:
+        return
+    modules = {path: module for path, module, _ in modules_in(case.original)}
+    one, two = (modules.get(calls[0].path) for calls in trunk.entries[:2])
+    if one is None or two is None or one is two:
+        return
+    pairs = [(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=False) if a.ndim > 1]
+    drawn = [(a, b) for a, b in pairs if float(a.detach().std()) > 0]
+    if drawn and all(a is not b and a.shape == b.shape and bool((a == b).all()) for a, b in drawn):
+        yield _finding(
+            level="note",
+            title="all blocks start with equal weights",
+            module=trunk.path,
+            did="compared the weights that the first two blocks start with",
+            got="they are copies",
+            expected="weights drawn anew for each block",
+            cure="initialise each block; nn.TransformerEncoder copies one layer",
+        )
+
+
 # Gradients ---------------------------------------------------------------------------------
 
 
@@ -218,7 +242,7 @@ def _gradients(case: Case) -> Iterator[Finding]:
         if w.requires_grad and w.is_floating_point() and w.grad is None
     ]
     weights = weights_in(module)
-    if len(unused) > len(weights) / 3 and (cut := _cut_op(tape)):
+    if [n for n in unused if "mask" not in n] and (cut := _cut_op(tape)):
         yield _cut(tape, f"{len(unused)} of {len(weights)} weights get none", cut)
         return
     yield from _unused(unused)

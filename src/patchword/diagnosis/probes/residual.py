@@ -121,7 +121,7 @@ def _norms(case: Case, trunk: Trunk, silent: nn.Module) -> Iterator[Finding]:
         yield _finding(
             level="departure",
             title="a silent block does not return its input",
-            module=trunk.path,
+            module=_first_changed(trunk, one),
             did="set all matrices in the blocks to zero",
             got="the tokens come out changed",
             expected="the tokens that entered",
@@ -139,6 +139,15 @@ def _norms(case: Case, trunk: Trunk, silent: nn.Module) -> Iterator[Finding]:
             expected="the same logits: a pre-norm ViT ends with a norm",
             cure="apply nn.LayerNorm(width) after the last block",
         )
+
+
+def _first_changed(trunk: Trunk, silent: Tape) -> str:
+    """The first block whose output is not what entered the blocks."""
+    entered = silent.ops[trunk.entrance].output
+    for calls, index in zip(trunk.entries, trunk.exits, strict=True):
+        if index is not None and apart(silent.ops[index].output, entered, _SAME):
+            return calls[0].path
+    return trunk.path
 
 
 def _after_norm(case: Case, trunk: Trunk) -> Finding:

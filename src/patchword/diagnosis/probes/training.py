@@ -24,6 +24,7 @@ _BOUNDED = {
     "relu": ("departure", "the output is cut by ReLU", "return plain logits: classes below zero get no gradient"),
     "gelu": ("departure", "the output passes GELU", "return plain logits"),
     "log_softmax": ("note", "the output is a log_softmax", "harmless with cross_entropy; return plain logits for other losses"),
+    "layer_norm": ("departure", "the output is normalised", "end with a linear layer: a norm fixes the size of the logits"),
     "dropout": ("departure", "dropout comes after the head", "drop tokens or features, not logits"),
 }  # fmt: skip
 _STEPS, _IMAGES, _MANY = 60, 16, 20_000_000

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from patchword.explaining.explanation import Explained, Explanation, Map
 from patchword.explaining.faithfulness import CENTRE, RANDOM, Curves
+from patchword.explaining.methods.outliers import CUT
 from patchword.images.stored import Pixels
 from patchword.reports.sheet import Column, Row, Sheet
 
 AWARE, FREE = "knows the class", "the same for every class"
-_FROM_SMALLEST = ("outliers", "relevance")
 # Share of a map in a pixel; the rest is the image in grey.
 _OPACITY = 0.6
 # From low to high, as sRGB: dark violet to light yellow; and blue over white to red for signed maps.
@@ -55,14 +55,16 @@ def overlay(pixels: Pixels, shown: Map) -> Pixels:
 def _coloured(shown: Map) -> Pixels:
     """[h, w] → [h, w, 3]. A map of one sign starts at zero, so that noise does not look like a finding.
 
-    Norms, and relevance, to which the residual adds the same for every patch, start at their smallest value.
+    Relevance, to which the residual adds the same for every patch, starts at its smallest value. Norms end at least where
+    outliers begin.
     """
     values = shown.values.astype(np.float64)
     if shown.signed:
         largest = np.abs(values).max() or 1.0
         return _between(_SIGNED, values / (2 * largest) + 0.5)
-    low = values.min() if shown.method in _FROM_SMALLEST else 0.0
-    return _between(_HEAT, (values - low) / ((values.max() - low) or 1.0))
+    low = values.min() if shown.method == "relevance" else 0.0
+    high = max(values.max(), CUT * np.median(values)) if shown.method == "outliers" else values.max()
+    return _between(_HEAT, (values - low) / ((high - low) or 1.0))
 
 
 def _between(stops: Sequence[tuple[int, int, int]], shares: NDArray[np.float64]) -> Pixels:
@@ -183,7 +185,9 @@ def explanation_notes(found: Explanation) -> list[str]:
             f"{', '.join(free)} {'knows' if len(free) == 1 else 'know'} no class: the map is the same for every class."
         )
     if any(each.values.ndim == 2 for each in maps):
-        notes.append("Colours of each map run to its own largest value.")
+        notes.append(
+            "Colours of each map run to its own largest value; of norms, at least to where outliers begin."
+        )
     if any(each.signed for each in maps):
         notes.append("Red speaks for the class, blue against it.")
     if found.faithfulness:

@@ -18,19 +18,13 @@ from patchword.model.set_loss_config import SetLossConfig
 class Assignment(NamedTuple):
     """Queries for the T objects of one image.
 
-    costs [Q, T]: of every query for every object. best, greedy, nearest [T]: the query of each object in the cheapest
-    one-to-one assignment; when each object in turn takes the cheapest query that is left; and the cheapest query of
-    each object by itself, which may be the same for several.
+    costs [Q, T]: of every query for every object. queries [T]: the query of each object in the cheapest one-to-one
+    assignment. total: the sum of their costs.
     """
 
     costs: Tensor
-    best: Tensor
-    greedy: Tensor
-    nearest: Tensor
-
-    def total(self, queries: Tensor) -> float:
-        """The summed cost of an assignment [T]."""
-        return float(self.costs[queries, torch.arange(len(queries))].sum())
+    queries: Tensor
+    total: float
 
 
 def assignment(output: DetectionOutput, targets: Targets, config: SetLossConfig | None = None) -> Assignment:
@@ -40,14 +34,9 @@ def assignment(output: DetectionOutput, targets: Targets, config: SetLossConfig 
     costs = matching_costs(last, targets, config or SetLossConfig())[0, 0, :, :count]
     found = match(last, targets, config)
     mine = found.image[0] == 0
-    best = torch.empty(count, dtype=torch.long)
-    best[found.target[0][mine]] = found.query[0][mine]
-    left, greedy = costs.clone(), []
-    for index in range(count):
-        query = int(left[:, index].argmin())
-        left[query] = torch.inf
-        greedy.append(query)
-    return Assignment(costs, best, torch.tensor(greedy), costs.argmin(dim=0))
+    queries = torch.empty(count, dtype=torch.long)
+    queries[found.target[0][mine]] = found.query[0][mine]
+    return Assignment(costs, queries, float(costs[queries, torch.arange(count)].sum()))
 
 
 @torch.no_grad()

@@ -100,9 +100,9 @@ _NOTES = Text(
 )
 _LEAD = [
     Text(
-        "It does so with {filters} filters of {values} values. They are far from independent: {ninety} directions hold 90 % of "
+        "It does so with {filters} filters of {values} values. Of the {values} directions that they could take, {ninety} hold 90 % of "
         "their variance, and the first alone {first:.0%}. The {count} largest, drawn below, hold {share:.1%}.",
-        "它用的是 {filters} 个滤波器,每个 {values} 个值。它们远不是相互独立的:{ninety} 个方向就包含了 90 % 的方差,第一个方向占 {first:.0%}。"
+        "它用的是 {filters} 个滤波器,每个 {values} 个值。在可能的 {values} 个方向里,{ninety} 个包含了 90 % 的方差,第一个方向占 {first:.0%}。"
         "下面画出的最大的 {count} 个一共占 {share:.1%}。",
     )
 ]

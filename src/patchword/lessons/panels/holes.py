@@ -96,8 +96,8 @@ def _plots(holes: dict[str, list[float]], pieces: dict[str, list[float]]) -> lis
 
     first = plot(
         Text("Accuracy with holes", "有空洞时的准确率"),
-        Text("share of blank patches", "抹掉的份额"),
-        SHARES,
+        Text("blank patches, %", "抹掉的 patch,%"),
+        tuple(100 * share for share in SHARES),
         holes,
     )
     second = plot(

@@ -1,5 +1,9 @@
 """How much of an image its surroundings say, and a masked autoencoder that guesses the rest."""
 
+import contextlib
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -22,30 +26,36 @@ TILE = 64
 def images_of(subject: Subject) -> tuple[np.ndarray, int]:
     """The images that redundancy is measured on, [n, S, S, C], and the size of their patches.
 
-    The given images, if there are at least four; else tiles of the one that was given; else 200 digits.
+    The given images, if there are at least four; else tiles of the one that was given, or of two photographs that come with
+    scikit-learn; if none is large enough, 200 digits.
     """
     if len(subject.photos) >= 4:
-        try:
+        with contextlib.suppress(DataError, SettingsError):
             sample = read_sample(subject.photos, count=MOST, patch=16, seed=subject.seed, failures=Failures())
             return sample.images, 16
-        except (DataError, SettingsError):
-            pass
-    if subject.photos:
-        try:
-            tiles = tiles_of(decode(subject.photos[0].fetch(), name=subject.name, channels=3))
-        except (ImageError, DataError):
-            tiles = []
-        if len(tiles) >= 4 and any(tile.std() for tile in tiles):
-            return np.stack(tiles), 8
+    sources = [photo.fetch() for photo in subject.photos[:1]] or list(sample_photographs())
+    tiles: list[np.ndarray] = []
+    for source in sources:
+        with contextlib.suppress(ImageError, DataError):
+            tiles += tiles_of(decode(source, channels=3), MOST // len(sources))
+    if len(tiles) >= 4 and any(tile.std() for tile in tiles):
+        return np.stack(tiles), 8
     scans = subject.lab.training.images[:200]
     return np.stack([levels(scan, PREPROCESS) for scan in scans]), 2
 
 
-def tiles_of(pixels: np.ndarray) -> list[np.ndarray]:
-    """Squares of 64 pixels of [H, W, C], at most 60, evenly chosen."""
+def sample_photographs() -> list[Path]:
+    """The two photographs of scikit-learn's package, if they are there."""
+    spec = importlib.util.find_spec("sklearn")
+    folder = Path(spec.origin if spec and spec.origin else "").parent / "datasets/images"
+    return [path for path in (folder / "china.jpg", folder / "flower.jpg") if path.is_file()]
+
+
+def tiles_of(pixels: np.ndarray, most: int = MOST) -> list[np.ndarray]:
+    """Squares of 64 pixels of [H, W, C], at most `most`, evenly chosen."""
     rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
     places = [(r * TILE, c * TILE) for r in range(rows) for c in range(columns)]
-    places = places[:: max(-(-len(places) // MOST), 1)]
+    places = places[:: max(-(-len(places) // most), 1)]
     return [pixels[top : top + TILE, left : left + TILE].astype(np.float32) for top, left in places]
 
 
@@ -100,7 +110,7 @@ def panel(subject: Subject) -> Panel:
             f'print(f"{{redundancy(*images_of(subject), seed={subject.seed}).images.correlation[1]:.3f}}")',
             prints=f"{numbers['near']:.3f}",
         ),
-        places=["explain/redundancy.py", "model/mae.py", "lessons/measures/guessing.py"],
+        places=["explaining/redundancy.py", "model/mae.py", "lessons/measures/guessing.py"],
         sources=["He et al. 2022 (arXiv 2111.06377), section 1"],
     )
 
@@ -121,10 +131,12 @@ _MODEL = Text(
 def _source(subject: Subject, found: Redundancy, patch: int) -> Text:
     if patch == 16:
         what = "{count} of your images", "你的 {count} 张图片"
-    elif patch == 8:
+    elif patch == 8 and subject.photos:
         what = "{count} squares cut from your image", "从你的图片里切出的 {count} 个方块"
+    elif patch == 8:
+        what = "{count} squares of two photographs", "从两张照片里切出的 {count} 个方块"
     else:
-        what = "{count} digits (give photographs to see more)", "{count} 个手写数字(给出照片可以看到更多)"
+        what = "{count} digits (a larger image shows more)", "{count} 个手写数字(更大的图片能看到更多)"
     return Text(
         f"In {what[0]} of {{size}} x {{size}} pixels, neighbouring pixels have a correlation of {{near:.2f}}; after the patches are "
         "shuffled, {near_shuffled:.2f}.",

@@ -268,9 +268,8 @@ def measured_power(contrasts: Sequence[Contrast], num_seeds: int, num_images: in
     changed = float(np.mean([c.changed for c in contrasts if c.images is not None]))
     at_once = power(num_seeds, num_images, len(found), spread, changed)
     # The planned width is that of one run each; the mean over seeds is steadier. Corrected for the number of comparisons alike.
-    images = (
-        float(np.mean(halves[1])) * at_once.images / power(num_seeds, num_images, 1, spread, changed).images
-    )
+    many, single = (power(num_seeds, num_images, count, spread, 1.0).images for count in (len(found), 1))
+    images = float(np.mean(halves[1])) * many / single
     return replace(at_once, images=images)
 
 

@@ -119,6 +119,7 @@ def _train_at_once(plan: Plan, left: list[tuple[Arm, int]], finished: Shown) -> 
             time.sleep(_POLL_S)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
+                _close(job)
                 _check(plan, job)
                 finished(job.arm, job.seed)
 
@@ -134,7 +135,13 @@ def _stopping(running: list[_Job]) -> Iterator[None]:
                 job.process.send_signal(signal.SIGTERM)
         for job in running:
             job.process.wait()
+            _close(job)
             job.log.unlink(missing_ok=True)
+
+
+def _close(job: _Job) -> None:
+    if job.process.stdin is not None:
+        job.process.stdin.close()
 
 
 def _start(plan: Plan, arm: Arm, seed: int) -> _Job:

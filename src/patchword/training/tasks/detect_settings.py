@@ -21,7 +21,7 @@ class VitDetSettings:
     num_layers: int = 3
     num_heads: int = 8
     num_points: int = 4
-    practice: int = 0
+    practice: int = 4
     window: int = 0
     num_global: int = 4
     dropout: float = 0.0
