@@ -11,7 +11,7 @@ from typing import Any
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred, by_width
 from patchword.checkpoints.layout import Description
-from patchword.checkpoints.layouts.stems import TORCH, StemNames
+from patchword.checkpoints.layouts.stems import TORCH, StemNames, units_of
 from patchword.checkpoints.renamed import Renamed
 from patchword.checkpoints.rows import RowLayout, Rows, queries_keys_values, table, token
 from patchword.errors import CheckpointError
@@ -105,14 +105,9 @@ def _fitted(config: ViTConfig, preprocess: Preprocess) -> ViTConfig:
 def _stem(checkpoint: Checkpoint) -> Stem:
     if not checkpoint.under(_HYBRID):
         return NoStem()
-    unit = re.compile(re.escape(_HYBRID) + r"body\.block(\d+)\.unit(\d+)\.conv1\.weight")
-    found = [(int(m[1]), int(m[2])) for name in checkpoint.tensors if (m := unit.fullmatch(name))]
-    stages = range(1, max((stage for stage, _ in found), default=0) + 1)
-    units = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in stages)
-    if not units or not all(units):
-        raise CheckpointError(
-            f"{checkpoint.name}: a stage of its ResNet is missing", "download the complete file"
-        )
+    units = units_of(checkpoint, re.escape(_HYBRID) + r"body\.block(\d+)\.unit\d+\.conv1\.weight")
+    if not units:
+        raise CheckpointError(f"{checkpoint.name}: its ResNet has no stages", "download the complete file")
     return ResNetStem(
         units=units,
         width=checkpoint.shape_of(f"{_HYBRID}root.conv.weight", 4)[0],

@@ -1,9 +1,12 @@
 """The ResNet in front of a hybrid's patches, in every publisher's spelling."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.rows import MakeOp, Row, unchanged
+from patchword.errors import CheckpointError
 from patchword.model.kinds import ResNetStem, Stem
 
 
@@ -51,3 +54,17 @@ class StemNames:
 
 
 TORCH = {".weight": "weight", ".bias": "bias"}
+
+
+def units_of(checkpoint: Checkpoint, pattern: str) -> tuple[int, ...]:
+    """The units of each stage. pattern: of a tensor that every unit has, with its stage and its unit from 1.
+
+    Raises: CheckpointError if a stage is missing.
+    """
+    found = [int(m[1]) for name in checkpoint.tensors if (m := re.fullmatch(pattern, name))]
+    units = tuple(found.count(stage) for stage in range(1, max(found, default=0) + 1))
+    if not all(units):
+        raise CheckpointError(
+            f"{checkpoint.name}: a stage of its ResNet is missing", "download the complete file"
+        )
+    return units
