@@ -143,7 +143,8 @@ def _explain_model(
     machine.tune_allocator()
     if (detector := detector_at(model, device=device, offline=offline)) is not None:
         refuse_method_options(ctx, model)
-        explain_boxes(detector, given, **shared)
+        drawn = shared["out"], shared["as_json"], (shared["count"], shared["seed"]), shared["value_range"]
+        explain_boxes(detector, given, *drawn)
         return
     refuse_box_options_of_explain(model)
     shared |= {"device": device, "offline": offline}

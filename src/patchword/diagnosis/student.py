@@ -1,12 +1,14 @@
 """Run a Python file and find the model in it."""
 
 import contextlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -64,9 +66,16 @@ def load_student(
 # Running -----------------------------------------------------------------------------------
 
 
+class _Uncached(importlib.machinery.SourceFileLoader):
+    """Compiles the file as it is now: no bytecode of an earlier version is used, and none is written next to it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run(path: Path) -> dict[str, Any]:
     """The names that the file defines itself."""
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    spec = importlib.util.spec_from_loader(_MODULE, _Uncached(_MODULE, str(path)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with _as_a_script(path):

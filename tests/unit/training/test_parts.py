@@ -29,11 +29,12 @@ from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.ranks import Ranks
-from patchword.training.recipes import FROM_WEIGHTS, RECIPES, WITHOUT_LABELS, recipe_named
-from patchword.training.recipes.facts import DataFacts
+from patchword.training.recipes import FROM_WEIGHTS, RECIPES, WITH_BOXES, WITHOUT_LABELS, recipe_named
+from patchword.training.recipes.facts import DataFacts, ObjectFacts
 from patchword.training.schedule import ScheduleSettings, lr_factor
 from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
+from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 from support.scans import write_scans
 
@@ -105,7 +106,11 @@ def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> No
     for name, recipe in RECIPES.items():
         given_weights = weights if name in FROM_WEIGHTS else None
         task = MAESettings() if name in WITHOUT_LABELS else data.task
-        settings, _ = recipe(dataclasses.replace(data, weights=given_weights, task=task), Overlay())
+        objects = None
+        if name in WITH_BOXES:
+            task, objects = DetectSettings(), ObjectFacts(count=9, most=4, small=0.1, median=0.2, large=0.5)
+        known = dataclasses.replace(data, weights=given_weights, task=task, objects=objects)
+        settings, _ = recipe(known, Overlay())
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings
