@@ -128,7 +128,7 @@ def test_a_model_is_fetched_once_and_then_found_without_a_socket(desk: Desk) -> 
 
 
 def test_the_offline_variable_opens_no_socket(desk: Desk) -> None:
-    where = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').source)"
+    where = "from patchword.hub.download import fetch; print(fetch('hf://org/flowers@v1').source)"
     assert desk.patchword(code=where).stdout.strip() == f"hf://org/flowers@{desk.first}"
     desk.also = {"HF_HUB_OFFLINE": "1"}
     sealed = SEALED.replace("from patchword.cli.main import main; main()", where)
@@ -171,7 +171,7 @@ def test_a_wrong_token_is_reported(desk: Desk, token: str, name: str, telling: t
 
 def test_the_right_token_opens_private_and_gated_models(desk: Desk) -> None:
     desk.also = {"HF_TOKEN": TOKEN}
-    code = "from patchword.checkpoints.hub import fetch\nfor n in ('private', 'gated'): print(fetch(f'hf://org/{n}').path)"
+    code = "from patchword.hub.download import fetch\nfor n in ('private', 'gated'): print(fetch(f'hf://org/{n}').path)"
     paths = desk.patchword(code=code).stdout.split()
     assert len(paths) == 2 and all(Path(p).name == "model.safetensors" and Path(p).is_file() for p in paths)
 
@@ -183,7 +183,7 @@ def test_offline_without_a_copy_reports_how_to_get_one(desk: Desk) -> None:
 
 
 def test_without_a_network_the_message_points_to_the_cached_copy(desk: Desk) -> None:
-    fetch = "from patchword.checkpoints.hub import fetch; fetch('hf://org/flowers')"
+    fetch = "from patchword.hub.download import fetch; fetch('hf://org/flowers')"
     assert desk.patchword(code=fetch).returncode == 0
     desk.hub.url = "http://127.0.0.1:9"  # nobody listens there
     assert "pass --offline" in desk.refused("hf://org/flowers")
@@ -192,7 +192,7 @@ def test_without_a_network_the_message_points_to_the_cached_copy(desk: Desk) -> 
 
 def test_a_broken_download_is_resumed(desk: Desk) -> None:
     desk.hub.breaks = 1
-    code = "from patchword.checkpoints.hub import fetch; print(fetch('hf://org/flowers@v1').path)"
+    code = "from patchword.hub.download import fetch; print(fetch('hf://org/flowers@v1').path)"
     said = desk.patchword(code=code)
     if said.returncode:  # huggingface_hub before 1.20 does not take it up itself
         assert "was interrupted" in said.stderr and "run the command again" in said.stderr

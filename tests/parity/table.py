@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from patchword.checkpoints.layouts.google_rules import ResampledKernel
+from patchword.checkpoints.layouts.google_names import ResampledKernel
 from patchword.checkpoints.read import open_foreign, read_tensors
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import tensor_of

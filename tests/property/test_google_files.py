@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Rule
 from patchword.checkpoints.layouts.google import BigVision
-from patchword.checkpoints.layouts.google_rules import (
+from patchword.checkpoints.layouts.google_names import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
     PREFIXES,

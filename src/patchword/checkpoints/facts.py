@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from patchword.checkpoints.published import Release
 from patchword.errors import CheckpointError, MissingFact, plural
+from patchword.hub.published import Release
 from patchword.images.geometry import Cover, Shorter, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import Activation

@@ -1,12 +1,11 @@
 """Resolve a name that is not a path to its weights file, downloading it if needed."""
 
-from patchword.checkpoints import hub
 from patchword.checkpoints.detection import LOAD_DETECTOR
-from patchword.checkpoints.hub import Fetched
-from patchword.checkpoints.hub_name import HubName, is_hub
-from patchword.checkpoints.published import Release, find_release, is_release
-from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
+from patchword.hub.download import Fetched, fetch
+from patchword.hub.names import HubName, is_hub
+from patchword.hub.published import Release, find_release, is_release
+from patchword.hub.urls import fetch_url
 
 # What reads the wrong kind would refuse it after loading, so refuse it before downloading hundreds of megabytes.
 _DETECTORS = ("DETR", "YOLOS")
@@ -20,7 +19,7 @@ def fetch_named(name: str, *, offline: bool = False, detector: bool = False) -> 
     Raises: CheckpointError, also if several releases share a bare name.
     """
     if is_hub(name):
-        return hub.fetch(name, offline=offline)
+        return fetch(name, offline=offline)
     return fetch_release(find_release(name), offline=offline, detector=detector) if is_release(name) else None
 
 
@@ -47,7 +46,7 @@ def fetch_release(release: Release, *, offline: bool = False, detector: bool = F
     if place.hub is not None:
         org, _, name = place.hub.partition("/")
         wanted = HubName(org=org, name=name, revision=place.revision or "", file=place.file or "")
-        return hub.fetch(wanted, offline=offline)
+        return fetch(wanted, offline=offline)
     if place.url is None:
         raise CheckpointError(
             f"{release.name}: its file has no public address",

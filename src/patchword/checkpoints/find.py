@@ -107,7 +107,7 @@ def _in_folder(folder: Path) -> Found:
 
 
 def _near_published(given: str | Path) -> str:
-    from patchword.checkpoints.published import near_releases
+    from patchword.hub.published import near_releases
 
     is_name = isinstance(given, str) and not given.lower().endswith(ENDINGS)
     found = near_releases(str(given)) if is_name else []

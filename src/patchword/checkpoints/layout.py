@@ -89,10 +89,21 @@ class Layout(ABC):
     # Layouts whose files have the same tensors; only a file's name may distinguish them.
     twins: tuple[str, ...] = ()
     container: Container = "safetensors"
+    # `model_type` in transformers' config.json.
+    types: tuple[str, ...] = ()
     # The file that `convert` writes, in the folder of the sidecar_files if there are any.
     file_name: str = "model.safetensors"
     # The pattern (--drop) of the tensors of a masked autoencoder's decoder; "" if the format has no place for one.
     decoder_pattern: str = ""
+    # Options that its readers take for facts that the format has no place for.
+    reader_options: tuple[str, ...] = (
+        "num_heads",
+        "image_size",
+        "pool",
+        "act",
+        "decoder_num_heads",
+        "norm_pix_loss",
+    )
 
     @abstractmethod
     def recognise(self, checkpoint: Checkpoint) -> str | None:

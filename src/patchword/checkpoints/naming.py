@@ -4,7 +4,7 @@ Used only after no layout has matched, so a wrong entry can never hide a support
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from patchword.checkpoints.checkpoint import Checkpoint
@@ -65,46 +65,18 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"
-# The model types of the transformers layouts; a test compares this list with them.
-READ_TYPES = frozenset(
-    [
-        "vit",
-        "deit",
-        "vit_msn",
-        "ijepa",
-        "vit_mae",
-        "beit",
-        "data2vec-vision",
-        "dinov2",
-        "dinov2_with_registers",
-        "dinov3_vit",
-        "clip",
-        "clip_vision_model",
-        "metaclip_2",
-        "metaclip_2_vision_model",
-        "chinese_clip",
-        "chinese_clip_vision_model",
-        "altclip",
-        "altclip_vision_model",
-        "siglip",
-        "siglip_vision_model",
-        "siglip2",
-        "siglip2_vision_model",
-        "timm_wrapper",
-    ]
-)
 
 
-def named(checkpoint: Checkpoint) -> UnknownLayout | None:
-    """The error that states what the file is; None if it is unknown."""
-    found = by_config(checkpoint) or _by_classes(checkpoint) or by_tensors(checkpoint)
+def named(checkpoint: Checkpoint, read: Collection[str]) -> UnknownLayout | None:
+    """The error that states what the file is; None if it is unknown. read: the model types that layouts read."""
+    found = by_config(checkpoint, read) or _by_classes(checkpoint) or by_tensors(checkpoint)
     if found is None:
         return None
     what, fix = found
     return UnknownLayout(f"{checkpoint.name}: {what}", fix)
 
 
-def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
+def by_config(checkpoint: Checkpoint, read: Collection[str]) -> tuple[str, str] | None:
     """The model that the config next to the weights describes, if patchword does not read it."""
     if checkpoint.is_part:  # the config describes the complete file
         return None
@@ -121,7 +93,7 @@ def by_config(checkpoint: Checkpoint) -> tuple[str, str] | None:
         return f"a {name} of diffusers (_class_name in config.json), not a ViT backbone", _OTHER_PROGRAM
     kind, classes = config.get("model_type"), config.get("architectures")
     shown = f" ({', '.join(map(str, classes[:2]))})" if isinstance(classes, list) and classes else ""
-    if isinstance(kind, str) and kind not in READ_TYPES:
+    if isinstance(kind, str) and kind not in read:
         return (
             f"a transformers model of type {kind!r}{shown} (from config.json), which patchword does not read",
             _OTHER_PROGRAM,

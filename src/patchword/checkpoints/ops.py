@@ -201,14 +201,18 @@ class Scanned:
 
 
 @dataclass(frozen=True)
-class Empty:
-    """An empty tensor that the format's readers expect and the model does not need."""
+class Constant:
+    """Tensors that a format's readers expect and the model does not need: written as zeros or ones.
 
-    theirs: Shape
+    shapes: their shapes in the file.
+    """
+
+    shapes: tuple[Shape, ...]
+    value: float = 0.0
     views: bool = field(default=True, init=False)
 
     def their_shapes(self, ours: Sequence[Shape]) -> list[Shape]:
-        return [self.theirs]
+        return list(self.shapes)
 
     def read(self, theirs: Sequence["Tensor"], ours: Sequence[Shape]) -> list["Tensor"]:
         return []
@@ -216,7 +220,7 @@ class Empty:
     def write(self, ours: Sequence["Tensor"]) -> list["Tensor"]:
         import torch
 
-        return [torch.empty(self.theirs)]
+        return [torch.full(shape, self.value) for shape in self.shapes]
 
 
 @dataclass(frozen=True)

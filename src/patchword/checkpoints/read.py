@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 from patchword.checkpoints.card import ModelCard, Provenance
 from patchword.checkpoints.checkpoint import Checkpoint, unwrap, with_linear_head
 from patchword.checkpoints.facts import Facts, Options
-from patchword.checkpoints.hub_name import is_hub, parse
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import Refused
 from patchword.checkpoints.missing import lost_tensor, mostly_there
 from patchword.checkpoints.own import cut, with_head_named, without_metrics
 from patchword.checkpoints.own_options import check_names
 from patchword.checkpoints.plan import Dropped, Plan, make_plan
-from patchword.checkpoints.published import Release, class_names, release_of_file, release_of_hub
 from patchword.checkpoints.recognise import recognised
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.resampled import resampled
@@ -30,6 +28,8 @@ from patchword.errors import (
     UnknownLayout,
     plural,
 )
+from patchword.hub.names import is_hub, parse
+from patchword.hub.published import Release, class_names, release_of_file, release_of_hub
 from patchword.model.shapes import DECODER
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout, pl
 
 # The minimum number of tensors in a model, and the number of parts of a file to try.
 _MIN_TENSORS, _MAX_WORDS = 8, 6
+_READ_TYPES = frozenset(kind for layout in LAYOUTS for kind in layout.types) | {"timm_wrapper"}
 
 
 def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
@@ -27,7 +28,7 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
     except Refused:
         raise
     except UnknownLayout as error:
-        if by_config(checkpoint) is not None:
+        if by_config(checkpoint, _READ_TYPES) is not None:
             raise
         inner = below_one_word(checkpoint)
         while inner is not None:
@@ -96,7 +97,7 @@ def recognise(checkpoint: Checkpoint, layouts: Sequence[Layout] = LAYOUTS) -> tu
             "put the publisher's config.json next to it, or rename the file to its published name",
         )
     names = list(checkpoint.tensors)
-    if (said := named(checkpoint)) is not None:
+    if (said := named(checkpoint, _READ_TYPES)) is not None:
         raise said
     plain = is_plain_vit(names)
     if plain and (lost := lost_tensor(names)) is not None:

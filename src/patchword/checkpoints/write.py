@@ -17,6 +17,7 @@ from patchword.checkpoints.decoder import decoder_differences, encoder_only, wit
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description, Layout, Rule
 from patchword.checkpoints.layouts import LAYOUTS
+from patchword.checkpoints.limits import parts_of, unusual
 from patchword.checkpoints.read import Opened, open_foreign
 from patchword.checkpoints.resampled import rules
 from patchword.checkpoints.source import Source
@@ -111,8 +112,7 @@ def written_tensors(
         found |= zip(rule.theirs, _written(layout, rule, [tensors[name] for name in rule.ours]), strict=True)
     homeless = [name for name in tensors if name not in named]
     if homeless:
-        shown = ", ".join(homeless[:3]) + (f" and {len(homeless) - 3} more" if len(homeless) > 3 else "")
-        raise CheckpointError(f"{layout.title} has no place for {shown}", _ANOTHER)
+        raise CheckpointError(f"{layout.title} has no place for {parts_of(homeless)}", _ANOTHER)
     return found
 
 
@@ -286,8 +286,6 @@ def _write_text(path: Path, text: str) -> Path:
 
 # Read back -------------------------------------------------------------------------------
 
-# Facts that some formats have no place for; their readers need them as options.
-_TOLD = ("num_heads", "image_size", "pool", "act", "decoder_num_heads", "norm_pix_loss")
 # For these a reader may assume the family's usual value, and an option overrides it; the rest is fixed in its code.
 _ASKED = ("num_heads", "image_size", "pool", "decoder_num_heads", "norm_pix_loss")
 
@@ -301,12 +299,12 @@ def _checked(
     told: Mapping[str, Any],
 ) -> Written:
     try:
-        reopened, told = _reopen(card, out, told)
+        reopened, told = _reopen(card, layout, out, told)
     except CheckpointError as error:
         # The rules covered every tensor, but a reader would confuse the file with something else.
-        why = error.message.removeprefix(f"{out}: ")
+        why, parts = error.message.removeprefix(f"{out}: "), unusual(card.config)
         raise CheckpointError(
-            f"{layout.title} cannot hold this model: reading the result back fails: {why}",
+            f"{layout.title} cannot hold this model{f' ({parts})' if parts else ''}: reading the result back fails: {why}",
             _ANOTHER,
         ) from error
     if reopened.layout.name not in (layout.name, *layout.twins):
@@ -340,7 +338,9 @@ def _checked(
     )
 
 
-def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opened, Mapping[str, Any]]:
+def _reopen(
+    card: ModelCard, layout: Layout, out: Path, given: Mapping[str, Any]
+) -> tuple[Opened, Mapping[str, Any]]:
     """Read back with the given options, adding as few more as necessary."""
     told, answers = dict(given), _answers(card)
     while True:
@@ -348,14 +348,20 @@ def _reopen(card: ModelCard, out: Path, given: Mapping[str, Any]) -> tuple[Opene
             opened = open_foreign(out, Options(**told))
         except CheckpointError as error:
             named = next(
-                (n for n in _TOLD if f"--{n.replace('_', '-')}" in str(error) and n not in told), None
+                (
+                    name
+                    for name in layout.reader_options
+                    if f"--{name.replace('_', '-')}" in str(error) and name not in told
+                ),
+                None,
             )
             if named is None or answers[named] is None:
                 raise
             told[named] = answers[named]
             continue
         found = _answers(opened.card)
-        wrong = next((n for n in _ASKED if n not in told and answers[n] not in (None, found[n])), None)
+        asked = (name for name in layout.reader_options if name in _ASKED and name not in told)
+        wrong = next((name for name in asked if answers[name] not in (None, found[name])), None)
         if wrong is None:
             return opened, told
         told[wrong] = answers[wrong]

@@ -11,7 +11,7 @@ import click
 from patchword.errors import CheckpointError, SettingsError, near_text
 
 if TYPE_CHECKING:
-    from patchword.checkpoints.published import Release, Score
+    from patchword.hub.published import Release, Score
 
 WIDTH = 80
 NAME_WIDTH = 38
@@ -55,7 +55,7 @@ def show_published(names: Sequence[str], allow: Sequence[str], as_json: bool) ->
 
 def chosen(names: Sequence[str]) -> list["Release"]:
     """The releases that match each name, in catalogue order."""
-    from patchword.checkpoints.published import releases
+    from patchword.hub.published import releases
 
     if not names:
         return list(releases())
@@ -65,7 +65,7 @@ def chosen(names: Sequence[str]) -> list["Release"]:
 
 def _matching(name: str) -> list["Release"]:
     """The releases that match by family, else by full name, else by bare name, else by part of the name."""
-    from patchword.checkpoints.published import find_release, releases
+    from patchword.hub.published import find_release, releases
 
     key = _plain(name)
     tests: tuple[Callable[[Release], bool], ...] = (
@@ -92,7 +92,7 @@ def _plain(name: str) -> str:
 
 
 def _licences(allow: Sequence[str]) -> set[str]:
-    from patchword.checkpoints.published import licences_in_use
+    from patchword.hub.published import licences_in_use
 
     known = licences_in_use()
     wanted = {licence.strip().lower() for licence in allow}
@@ -193,7 +193,7 @@ def _print_details(release: "Release") -> None:
 
 def _facts(release: "Release") -> dict[str, dict[str, Any]]:
     """Part → (dotted path → value), without unknown values."""
-    from patchword.checkpoints.published import FACTS
+    from patchword.hub.published import FACTS
     from patchword.settings import leaves
 
     found: dict[str, dict[str, Any]] = {}

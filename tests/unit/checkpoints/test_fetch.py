@@ -8,9 +8,9 @@ import pytest
 
 from patchword.checkpoints.fetch import fetch_named, fetch_release
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.published import Release, ReleaseLocation, releases
-from patchword.checkpoints.urls import fetch_url
 from patchword.errors import CheckpointError
+from patchword.hub.published import Release, ReleaseLocation, releases
+from patchword.hub.urls import fetch_url
 from support.hub import Hub, Repo
 
 CONTENT = bytes(range(256)) * 100

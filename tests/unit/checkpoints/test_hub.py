@@ -8,10 +8,10 @@ import pytest
 from huggingface_hub import constants
 
 from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.hub import fetch
-from patchword.checkpoints.hub_files import choose
-from patchword.checkpoints.hub_name import HubName, is_hub, parse
 from patchword.errors import CheckpointError, OutputError, UnsafeFile
+from patchword.hub.download import fetch
+from patchword.hub.files import choose
+from patchword.hub.names import HubName, is_hub, parse
 from support.hub import Hub
 
 WANTED = HubName(org="org", name="net")

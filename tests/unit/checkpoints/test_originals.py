@@ -18,7 +18,7 @@ from patchword.checkpoints.layout import Description, Layout
 from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.beit import RelativeIndex
 from patchword.checkpoints.layouts.dinov3 import MaskedBias
-from patchword.checkpoints.layouts.periods import without_periods
+from patchword.checkpoints.layouts.restate import without_periods
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors, resolve
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.stored import Entry, Stored, tensor_of
@@ -271,16 +271,16 @@ def test_half_precision_stays_half() -> None:
 @pytest.mark.parametrize(
     ("to", "config", "said"),
     [
-        ("deit", like(attention=replace(PLAIN.attention, qk_norm="layer")), "q_norm"),
+        ("deit", like(attention=replace(PLAIN.attention, qk_norm="layer")), "normalised queries"),
         ("deit", like(tokens=REGISTERS), "registers"),
         ("deit", like(norm=LayerNormConfig(eps=1e-5)), "norm.eps"),
         ("dinov2", MODELS["DeiT, distilled"][1], "distillation"),
-        ("torchvision", MODELS["DeiT, distilled"][1], "positions.prefix"),
+        ("torchvision", MODELS["DeiT, distilled"][1], "distillation token"),
         ("torchvision", WIDE, "24 x 40 images with 8 x 8 patches"),
         ("dinov2", DINOV3, "not support rotary positions"),
         ("deit", like(positions=Rope2d()), "not support rotary positions"),
         ("mae", like(mlp=replace(PLAIN.mlp, activation="gelu_tanh"), head=HEADLESS), "activation"),
-        ("dino", PLAIN, "linear heads"),
+        ("dino", PLAIN, "linear head"),
         ("dinov2", like(block=SCALED), "linear head"),
         ("ijepa", like(head=HEADLESS), "would be read as DINO"),
         ("beit", PLAIN, "would be read as"),

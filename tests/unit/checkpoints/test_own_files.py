@@ -13,10 +13,8 @@ import patchword as pw
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.layout import Description
-from patchword.checkpoints.layouts import LAYOUTS
 from patchword.checkpoints.layouts.plain import DeiT
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
-from patchword.checkpoints.naming import READ_TYPES
 from patchword.checkpoints.read import Opened, open_foreign, read_tensors
 from patchword.checkpoints.source import Source
 from patchword.checkpoints.write import written_tensors
@@ -227,7 +225,3 @@ def test_a_container_of_another_framework_is_named(
         torch.save({"base_model.model.q.lora_A.weight": torch.zeros(2, 8)}, path.parent / "adapter_model.bin")
     said = CliRunner().invoke(inspect, [str(path if path.parent == tmp_path else path.parent)])
     assert isinstance(said.exception, CheckpointError) and words in said.exception.message
-
-
-def test_every_type_that_a_layout_of_transformers_reads_is_known_to_be_read() -> None:
-    assert {kind for layout in LAYOUTS for kind in getattr(layout, "types", ())} <= READ_TYPES

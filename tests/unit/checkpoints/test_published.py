@@ -5,8 +5,9 @@ from dataclasses import is_dataclass, replace
 
 import pytest
 
-from patchword.checkpoints import published
-from patchword.checkpoints.published import (
+from patchword.errors import CheckpointError
+from patchword.hub import published
+from patchword.hub.published import (
     FACTS,
     Release,
     class_names,
@@ -17,7 +18,6 @@ from patchword.checkpoints.published import (
     release_of_hub,
     releases,
 )
-from patchword.errors import CheckpointError
 from patchword.model.cost import cost
 from patchword.model.sizes import SIZES, sized
 from patchword.settings import leaves

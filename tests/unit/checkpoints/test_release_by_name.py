@@ -8,8 +8,8 @@ import torch
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.facts import Options
 from patchword.checkpoints.native import write_model
-from patchword.checkpoints.published import release_of_file
 from patchword.checkpoints.read import open_foreign
+from patchword.hub.published import release_of_file
 from patchword.images.preprocess import Preprocess
 from patchword.inference.convert import convert
 from patchword.model.sizes import sized

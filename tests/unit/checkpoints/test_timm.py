@@ -193,12 +193,15 @@ def test_what_timm_says_otherwise_answers_the_same(name: str, tmp_path: Path) ->
 
 CANNOT: dict[str, tuple[ViTConfig, str]] = {
     "a projection and classes": (tiny(head=HeadConfig(projection=7)), "projection"),
-    "tanh": (tiny(head=HeadConfig(pre_logits=7)), "tanh"),
-    "own width of heads": (tiny(attention=AttentionConfig(num_heads=2, head_dim=20)), "heads of 20"),
-    "post norm": (tiny(block=BlockConfig(order="post")), "after the residual sum"),
+    "tanh": (tiny(head=HeadConfig(pre_logits=7)), "head.pre_logits"),
+    "own width of heads": (
+        tiny(attention=AttentionConfig(num_heads=2, head_dim=20)),
+        "attention.head_dim = 20",
+    ),
+    "post norm": (tiny(block=BlockConfig(order="post")), "block.order = 'post'"),
     "registers behind": (
         tiny(tokens=TokensConfig(num_registers=2, registers_last=True)),
-        "registers after",
+        "tokens.registers_last",
     ),
     "eps of 1e-12": (tiny(norm=LayerNormConfig(eps=1e-12)), "norm.eps"),
     "rope and quick GELU": (

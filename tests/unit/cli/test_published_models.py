@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from patchword.checkpoints.published import releases
 from patchword.cli.main import run
+from patchword.hub.published import releases
 
 Output = pytest.CaptureFixture[str]
 

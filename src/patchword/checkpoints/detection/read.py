@@ -25,12 +25,12 @@ from patchword.checkpoints.layout import Rule
 from patchword.checkpoints.own import cut
 from patchword.checkpoints.own_options import check_names
 from patchword.checkpoints.plan import Dropped, Plan, plan_of
-from patchword.checkpoints.published import Release, class_names
 from patchword.checkpoints.read import read_rule, release_for
 from patchword.checkpoints.report import LoadReport
 from patchword.checkpoints.rows import rules_of
 from patchword.checkpoints.stored import Stored, open_stored
 from patchword.errors import CheckpointError, SettingsError, UnknownLayout, plural
+from patchword.hub.published import Release, class_names
 from patchword.model.base import Shapes
 from patchword.model.detr.config import DetrConfig
 from patchword.model.vitdet.config import VitDetConfig

@@ -4,15 +4,13 @@ from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts.beit import BEiT, BEiT2
 from patchword.checkpoints.layouts.clip import OpenAIClip, OpenClip
 from patchword.checkpoints.layouts.clip_trunk import OpenClipTrunk
-from patchword.checkpoints.layouts.deit3 import DeiT3
 from patchword.checkpoints.layouts.dinov2 import DINOv2
 from patchword.checkpoints.layouts.dinov3 import DINOv3
 from patchword.checkpoints.layouts.eva import EVA
 from patchword.checkpoints.layouts.google import BigVision, GoogleViT
-from patchword.checkpoints.layouts.ijepa import IJEPA
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
-from patchword.checkpoints.layouts.plain import DINO, MAE, DeiT
+from patchword.checkpoints.layouts.plain import DINO, IJEPA, MAE, DeiT, DeiT3
 from patchword.checkpoints.layouts.refused import REFUSED, Refused
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_refused import refuse_timm

@@ -8,32 +8,27 @@ from typing import TYPE_CHECKING, Any
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layout import Description, Ignored, Rule, rule
+from patchword.checkpoints.layout import Description, Ignored
 from patchword.checkpoints.layouts.original import (
     HALF,
     IMAGENET,
+    NORMS,
+    PATCHES_AND_TOKEN,
+    POSITIONS,
+    AuthorsFile,
     Constants,
     Original,
-    back,
-    block_spelling,
-    blocks,
-    classifier,
-    evaluated,
+    block_rows,
     first_block,
-    front,
     is_common,
-    patch_of,
-    pool_of,
-    positions,
-    preprocess,
-    trunk,
     with_margin,
 )
-from patchword.checkpoints.ops import Shape
+from patchword.checkpoints.ops import Op, Shape
+from patchword.checkpoints.rows import Row, Rows
 from patchword.checkpoints.stored import tensor_of
 from patchword.errors import CheckpointError, MissingFact
 from patchword.images.preprocess import Preprocess
-from patchword.model.config import HeadConfig, ViTConfig
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import Combined, Learned, NoPositions, Positions, RelativeBias, Resample, Size
 
 if TYPE_CHECKING:
@@ -85,7 +80,17 @@ class BEiT(Original):
     title = "BEiT (its authors' file)"
     twins = ("beit2",)
     constants = Constants(who="BEiT's code", layer_scale=0.1)
-    numbers = HALF
+    mean_std = HALF
+
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        return (
+            *PATCHES_AND_TOKEN,
+            POSITIONS,
+            block_rows(spelling),
+            _table_rows(spelling, config),
+            *NORMS,
+            ("head.{wb}", "head.{wb}"),
+        )
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         if not is_beit(checkpoint):
@@ -93,49 +98,41 @@ class BEiT(Original):
         version, why = _version(checkpoint)
         return why if version == self.name else None
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        place, grid, heads = _tables(checkpoint, facts)
-        config = trunk(
-            checkpoint,
-            facts,
-            self.constants,
-            grid=grid,
-            num_heads=(heads, TABLE) if heads else None,
-            positions=_positions(checkpoint, place, self.name),
-            head=head_of(checkpoint, facts, self.constants.who),
-        )
+    def grid(self, file: AuthorsFile, tokens: TokensConfig) -> tuple[Size, tuple[int, str] | None]:
+        return _grid(file)
+
+    def positions(self, file: AuthorsFile) -> Positions:
+        """Tables of the shape that the file has, resampled as in the code of each version."""
+        place = file.seen.has("attention_positions.tables.0")
+        shared = place and not file.checkpoint.has(_table(file.checkpoint, shared=False))
+        inner = RelativeBias(shared=shared, rule="cubic") if place else None
+        if not file.checkpoint.has("pos_embed"):
+            return inner or NoPositions()
+        added = Learned(resample=self.resample)
+        return added if inner is None else Combined(added=added, inner=inner)
+
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return file.classifier_after_norm()
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        usual, source, _ = super().evaluated(file, config)
         guess = (
             "assumed to be BEiT v1: v1 and v2 have the same tensors, but differ in mean and std "
             "(0.5 for v1, ImageNet's for v2)",
         )
-        return Description(
-            config=config,
-            preprocess=facts.preprocess(
-                evaluated(self.preprocess(config), f"the evaluation in {self.constants.who}")
-            ),
-            spelling=block_spelling(checkpoint) | {"index": bool(_indices(checkpoint))},
-            notes=guess if _version(checkpoint)[1] == _GUESS else (),
-        )
+        return usual, source, guess if _version(file.checkpoint)[1] == _GUESS else ()
 
-    def preprocess(self, config: ViTConfig) -> Preprocess:
-        size = config.image.size
-        return preprocess(config, with_margin(size) if min(size) < 384 else min(size), self.numbers)
+    def shorter(self, size: Size) -> int:
+        return with_margin(size) if min(size) < 384 else min(size)
+
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
+        return {**file.spelling, "index": bool(_indices(file.checkpoint))}
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"scale": ("gamma_1", "gamma_2"), "index": True}
+        return {**super().spelling(card), "scale": ("gamma_1", "gamma_2"), "index": True}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, spelling = description.config, description.spelling
-        yield from front(config)
-        if isinstance(config.added_positions, Learned):
-            yield positions(config)
-        yield from blocks(config, spelling)
-        yield from _table_rules(config, spelling)
-        yield from back(config)
-        yield from dropped()
-
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"model": tensors}
+    def ignored(self, description: Description) -> Iterable[Ignored]:
+        return OF_PRETRAINING
 
 
 class BEiT2(BEiT):
@@ -145,19 +142,23 @@ class BEiT2(BEiT):
     title = "BEiT v2 (its authors' file)"
     twins = ("beit",)
     constants = Constants(who="BEiT v2's code")
-    numbers = IMAGENET
+    mean_std = IMAGENET
+    resample = Resample(antialias=False, offset=0.1)
 
 
 def is_beit(checkpoint: Checkpoint) -> bool:
     """Whether the file has relative position tables, or positions, LayerScale and biases on queries and values."""
+    if not is_common(checkpoint, "cls_token", "{b}attn.qkv.weight", lacking=("rope.freqs_cos",)):
+        return False
+    if any(checkpoint.has(_table(checkpoint, shared=shared)) for shared in (True, False)):
+        return True
     first = first_block(checkpoint)
-    if not is_common(checkpoint) or not checkpoint.has("cls_token", f"{first}attn.qkv.weight"):
-        return False
-    if checkpoint.has("rope.freqs_cos"):
-        return False
-    tables = checkpoint.has(f"{first}attn.{TABLE}") or checkpoint.has(f"{_SHARED}{TABLE}")
     scaled = checkpoint.has(f"{first}attn.q_bias", f"{first}gamma_1", f"{first}mlp.fc1.weight")
-    return tables or (scaled and not is_named_eva(checkpoint))
+    return scaled and not is_named_eva(checkpoint)
+
+
+def _table(checkpoint: Checkpoint, *, shared: bool) -> str:
+    return f"{_SHARED if shared else f'{first_block(checkpoint)}attn.'}{TABLE}"
 
 
 def is_named_eva(checkpoint: Checkpoint) -> bool:
@@ -179,19 +180,12 @@ def _version(checkpoint: Checkpoint) -> tuple[str, str]:
     return "beit", _GUESS
 
 
-def head_of(checkpoint: Checkpoint, facts: Facts, who: str) -> HeadConfig:
-    """Mean pooling followed by `fc_norm`, or the normalised class token."""
-    pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
-    pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else who)
-    return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
-
-
-def dropped() -> Iterable[Ignored]:
-    """Tensors that only pre-training uses."""
-    yield Ignored("mask_token", "stands in for hidden patches, in pre-training only")
-    yield Ignored(r"lm_head\..*", "the pre-training head, which predicts visual tokens")
-    yield Ignored(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head that only pre-training uses")
-
+# Tensors that only pre-training uses.
+OF_PRETRAINING = (
+    Ignored("mask_token", "stands in for hidden patches, in pre-training only"),
+    Ignored(r"lm_head\..*", "the pre-training head, which predicts visual tokens"),
+    Ignored(r"cls_pt_(layers|lm_head|norm)\..*", "a shallow head that only pre-training uses"),
+)
 
 # Tables ----------------------------------------------------------------------------------
 
@@ -200,31 +194,28 @@ def _indices(checkpoint: Checkpoint) -> list[str]:
     return [name for name in checkpoint.tensors if name.endswith(INDEX)]
 
 
-def _tables(checkpoint: Checkpoint, facts: Facts) -> tuple[str, Size, int | None]:
-    """The place of the tables ("blocks", "shared" or ""), the grid, and the number of heads."""
-    patch = patch_of(checkpoint)[2]
-    first = first_block(checkpoint)
-    place = "blocks" if checkpoint.has(f"{first}attn.{TABLE}") else "shared"
-    table = f"{first}attn.{TABLE}" if place == "blocks" else f"{_SHARED}{TABLE}"
-    if not checkpoint.has(table):
-        return "", facts.grid(checkpoint.shape_of("pos_embed", 3)[1] - 1, patch), None
-    length, heads = checkpoint.shape_of(table, 2)
+def _grid(file: AuthorsFile) -> tuple[Size, tuple[int, str] | None]:
+    """The grid, and the number of heads with its source if there are tables."""
+    checkpoint, facts = file.checkpoint, file.facts
+    if not file.seen.has("attention_positions.tables.0"):
+        return facts.grid(file.rows - 1, file.patch), None
+    length, heads = file.seen.shape("attention_positions.tables.0", 2)
     if length < 4:
         raise CheckpointError(
-            f"{checkpoint.name}: {table} has {length} rows, but the smallest grid needs 4",
+            f"{checkpoint.name}: {file.seen.name('attention_positions.tables.0')} has {length} rows, but the smallest grid needs 4",
             "download the file again",
         )
     if checkpoint.has("pos_embed"):
-        count = checkpoint.shape_of("pos_embed", 3)[1] - 1
+        count = file.rows - 1
     elif _indices(checkpoint):
         count = checkpoint.shape_of(_indices(checkpoint)[0], 2)[0] - 1
     else:
-        count = _count(length, patch, facts)
+        count = _count(length, file.patch, facts)
     sides = _sides(checkpoint, count, length)
     if sides is not None:
         facts.record("grid", sides, INDEX)
-        return place, sides, heads
-    return place, facts.grid(count, patch), heads
+        return sides, (heads, TABLE)
+    return facts.grid(count, file.patch), (heads, TABLE)
 
 
 def _count(length: int, patch: Size, facts: Facts) -> int:
@@ -251,23 +242,18 @@ def _sides(checkpoint: Checkpoint, count: int, length: int) -> Size | None:
     return (count // columns, columns) if columns in (high, low) else None
 
 
-def _positions(checkpoint: Checkpoint, place: str, version: str) -> Positions:
-    inner = RelativeBias(shared=place == "shared", rule="cubic") if place else None
-    if not checkpoint.has("pos_embed"):
-        return inner or NoPositions()
-    offset = 0.1 if version == "beit2" else 0.0
-    added = Learned(resample=Resample(antialias=False, offset=offset))
-    return added if inner is None else Combined(added=added, inner=inner)
+def _table_rows(spelling: Mapping[str, Any], config: ViTConfig | None) -> list[Row]:
+    """Of each block, or of all. config: None while a file is read, which has one kind or the other."""
+    inner = None if config is None else config.inner_positions
+    shared: Row = (f"{_SHARED}{TABLE}", "attention_positions.tables.0")
+    own: Row = (f"blocks.{{i}}.attn.{TABLE}", "attention_positions.tables.{i}")
+    if config is None or not isinstance(inner, RelativeBias):
+        return [own, shared] if config is None else []
+    place = _SHARED if inner.shared else "blocks.{i}.attn."
+    grid = config.grid_size
 
+    def index(ours: Sequence[Shape]) -> Op:
+        return RelativeIndex(grid)
 
-def _table_rules(config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[Rule]:
-    inner = config.inner_positions
-    if not isinstance(inner, RelativeBias):
-        return
-    places = [f"blocks.{index}.attn." for index in range(config.depth)]
-    if inner.shared:
-        places = [_SHARED]
-    for index, place in enumerate(places):
-        yield rule(f"{place}{TABLE}", f"attention_positions.tables.{index}")
-        if spelling.get("index"):
-            yield rule(f"{place}{INDEX}", (), RelativeIndex(config.grid_size))
+    indices: list[Row] = [(f"{place}{INDEX}", (), index)] if spelling.get("index") else []
+    return [shared if inner.shared else own, *indices]

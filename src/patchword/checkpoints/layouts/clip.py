@@ -5,16 +5,17 @@ same names, but differ in the activation and in whether the last norm comes befo
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
-from patchword.checkpoints.layouts.blocks import both
-from patchword.checkpoints.ops import Parted, transposed
+from patchword.checkpoints.layout import Description, Ignored
+from patchword.checkpoints.ops import Op, Shape, transposed
+from patchword.checkpoints.renamed import Renamed
+from patchword.checkpoints.rows import RowLayout, Rows, rows_alone
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Border, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess, Reading
@@ -24,7 +25,6 @@ from patchword.model.config import (
     BlockConfig,
     HeadConfig,
     ImageConfig,
-    MLPConfig,
     PatchConfig,
     ViTConfig,
 )
@@ -47,7 +47,12 @@ TEXT = (
 )
 
 
-class _Clip(Layout):
+def _matrix(ours: Sequence[Shape]) -> Op:
+    """(in, out) in the file."""
+    return transposed(ours[0][1], ours[0][0])
+
+
+class _Clip(RowLayout):
     """Common part of both layouts. norm: position of the last norm."""
 
     norm: Literal["tokens", "pooled"]
@@ -67,40 +72,31 @@ class _Clip(Layout):
     def _describe(self, checkpoint: Checkpoint, facts: Facts, declared: Mapping[str, Any]) -> ViTConfig:
         """Build the config. declared: the contents of `vision_cfg`, {} if there is none."""
         prefix = _prefix(checkpoint) or ""
-        dim, channels, *sides = checkpoint.shape_of(f"{prefix}conv1.weight", 4)
-        patch = (sides[0], sides[1])
+        seen = Renamed(checkpoint, self.rows({"prefix": prefix}, None))
+        dim, channels, patch = seen.kernel
         rows = checkpoint.shape_of(f"{prefix}positional_embedding", 2)[0]
-        size = _pair(declared.get("image_size"))
-        grid = facts.grid(rows - 1, patch, (size, CONFIG))
-        block = f"{prefix}transformer.resblocks."
+        grid = facts.grid(rows - 1, patch, (_pair(declared.get("image_size")), CONFIG))
         width = declared.get("head_width", _HEAD_WIDTH)
         by_width = f"heads of {width} channels, as in CLIP"
         source = by_width if declared or self.fixed_heads else Inferred(by_width)
         # Next to a text tower, the output is in the shared space. A tower alone may have been cut before that.
         projects = any(map(checkpoint.has, (f"{prefix}proj", "text_projection", "token_embedding.weight")))
+        eps = (_inner(declared, "norm_kwargs").get("eps"), CONFIG)
         return ViTConfig(
             image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
             patch=PatchConfig(size=patch, bias=False),
             dim=dim,
-            depth=checkpoint.depth(block + "{}.ln_1.weight"),
+            depth=checkpoint.depth(f"{prefix}transformer.resblocks.{{}}.ln_1.weight"),
             positions=Learned(resample=Resample(antialias=True)),
             attention=AttentionConfig(
                 num_heads=facts.heads(dim, (dim // width if dim % width == 0 else None, source))
             ),
-            mlp=MLPConfig(
-                hidden=checkpoint.shape(f"{block}0.mlp.c_fc.weight")[0], activation=self._act(facts, declared)
-            ),
+            mlp=seen.plain_mlp(self._act(facts, declared)),
             block=BlockConfig(
-                entry_norm=checkpoint.has(f"{prefix}ln_pre.weight"),
-                layer_scale=1e-5 if checkpoint.has(f"{block}0.ls_1.gamma") else None,
+                entry_norm=seen.has("entry_norm.weight"),
+                layer_scale=1e-5 if seen.in_block("scale1.weight") else None,
             ),
-            norm=LayerNormConfig(
-                eps=facts.require(
-                    "eps",
-                    (_inner(declared, "norm_kwargs").get("eps"), CONFIG),
-                    (1e-5, "CLIP's code (torch's default)"),
-                )
-            ),
+            norm=LayerNormConfig(eps=facts.require("eps", eps, (1e-5, "CLIP's code (torch's default)"))),
             head=HeadConfig(
                 pool=self._pool(facts, declared),
                 norm="pooled" if declared.get("final_ln_after_pool") else self.norm,
@@ -125,25 +121,32 @@ class _Clip(Layout):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "visual."}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        rows = config.grid_size[0] * config.grid_size[1] + 1
-        yield rule(f"{prefix}conv1.weight", "patch_embed.proj.weight")
-        yield rule(f"{prefix}class_embedding", "prefix.class_token")
-        yield rule(
-            f"{prefix}positional_embedding",
-            ("positions.prefix", "positions.grid"),
-            Parted((rows, config.dim)),
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        prefix = spelling["prefix"]
+        block = f"{prefix}transformer.resblocks.{{i}}."
+        return (
+            (f"{prefix}conv1.weight", "patch_embed.proj.weight"),
+            (f"{prefix}class_embedding", "prefix.class_token"),
+            (f"{prefix}positional_embedding", ("positions.prefix", "positions.grid"), rows_alone),
+            (f"{prefix}ln_pre.{{wb}}", "entry_norm.{wb}"),
+            [
+                (f"{block}ln_1.{{wb}}", "blocks.{i}.norm1.{wb}"),
+                # torch's MultiheadAttention has an underscore where other layers have a dot.
+                (f"{block}attn.in_proj_{{wb}}", "blocks.{i}.attention.qkv.{wb}"),
+                (f"{block}attn.out_proj.{{wb}}", "blocks.{i}.attention.proj.{wb}"),
+                (f"{block}ln_2.{{wb}}", "blocks.{i}.norm2.{wb}"),
+                (f"{block}mlp.c_fc.{{wb}}", "blocks.{i}.mlp.fc1.{wb}"),
+                (f"{block}mlp.c_proj.{{wb}}", "blocks.{i}.mlp.fc2.{wb}"),
+                (f"{block}ls_1.gamma", "blocks.{i}.scale1.weight"),
+                (f"{block}ls_2.gamma", "blocks.{i}.scale2.weight"),
+            ],
+            (f"{prefix}ln_post.{{wb}}", "norm.{wb}"),
+            (f"{prefix}ln_post.{{wb}}", "pooled_norm.{wb}"),
+            (f"{prefix}proj", "projection.weight", _matrix),
         )
-        if config.block.entry_norm:
-            yield from both(f"{prefix}ln_pre", "entry_norm")
-        for index in range(config.depth):
-            yield from _block(f"{prefix}transformer.resblocks.{index}.", f"blocks.{index}.", config)
-        yield from both(f"{prefix}ln_post", "norm" if config.head.norm == "tokens" else "pooled_norm")
-        if config.head.projection:
-            yield rule(f"{prefix}proj", "projection.weight", transposed(config.dim, config.head.projection))
-        if prefix:
-            yield from TEXT
+
+    def ignored(self, description: Description) -> Iterable[Ignored]:
+        return TEXT if description.spelling["prefix"] else ()
 
 
 class OpenAIClip(_Clip):
@@ -349,17 +352,3 @@ def _check_holds(config: ViTConfig) -> None:
         raise CheckpointError(
             f"open_clip does not support the activation {config.mlp.activation!r}", "choose another format"
         )
-
-
-def _block(theirs: str, ours: str, config: ViTConfig) -> Iterable[Rule]:
-    yield from both(f"{theirs}ln_1", f"{ours}norm1")
-    # torch's MultiheadAttention has an underscore where other layers have a dot.
-    yield rule(f"{theirs}attn.in_proj_weight", f"{ours}attention.qkv.weight")
-    yield rule(f"{theirs}attn.in_proj_bias", f"{ours}attention.qkv.bias")
-    yield from both(f"{theirs}attn.out_proj", f"{ours}attention.proj")
-    yield from both(f"{theirs}ln_2", f"{ours}norm2")
-    yield from both(f"{theirs}mlp.c_fc", f"{ours}mlp.fc1")
-    yield from both(f"{theirs}mlp.c_proj", f"{ours}mlp.fc2")
-    if config.block.layer_scale is not None:
-        yield rule(f"{theirs}ls_1.gamma", f"{ours}scale1.weight")
-        yield rule(f"{theirs}ls_2.gamma", f"{ours}scale2.weight")

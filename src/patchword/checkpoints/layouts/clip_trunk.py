@@ -14,6 +14,7 @@ from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rul
 from patchword.checkpoints.layouts.clip import CONFIG, TEXT, preprocess_cfg
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.errors import CheckpointError
+from patchword.model.config import ViTConfig
 
 TRUNK = "visual.trunk."
 PROJECTION = "visual.head.proj.weight"
@@ -53,13 +54,11 @@ class OpenClipTrunk(Layout):
             )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        head = replace(card.config.head, projection=0)
-        return self.timm.spelling(replace(card, config=replace(card.config, head=head)))
+        return self.timm.spelling(replace(card, config=_without_projection(card.config)))
 
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:
         config = description.config
-        trunk = replace(config, head=replace(config.head, projection=0))
-        for part in self.timm.rules(replace(description, config=trunk)):
+        for part in self.timm.rules(replace(description, config=_without_projection(config))):
             if isinstance(part, Ignored):
                 yield Ignored(f"{TRUNK.replace('.', '[.]')}({part.pattern})", part.reason)
             else:
@@ -67,6 +66,10 @@ class OpenClipTrunk(Layout):
         if config.head.projection:
             yield rule(PROJECTION, "projection.weight")
         yield from TEXT
+
+
+def _without_projection(config: ViTConfig) -> ViTConfig:
+    return replace(config, head=replace(config.head, projection=0, projection_bias=False))
 
 
 def _trunk(checkpoint: Checkpoint) -> Checkpoint:

@@ -6,30 +6,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Ignored, Rule, rule
-from patchword.checkpoints.layouts.beit import dropped, head_of, is_named_eva
+from patchword.checkpoints.layout import Description, Ignored
+from patchword.checkpoints.layouts.beit import OF_PRETRAINING, is_named_eva
 from patchword.checkpoints.layouts.original import (
     CLIP,
+    NORMS,
+    PATCHES_AND_TOKEN,
+    POSITIONS,
     USUAL_HEADS,
+    AuthorsFile,
     Constants,
     Original,
-    back,
-    block_spelling,
-    blocks,
-    evaluated,
+    block_rows,
     first_block,
-    front,
     is_common,
-    patch_of,
-    positions,
-    preprocess,
-    trunk,
 )
-from patchword.checkpoints.ops import Shape
+from patchword.checkpoints.ops import Op, Shape
+from patchword.checkpoints.rows import Row, Rows
 from patchword.errors import CheckpointError
-from patchword.model.config import ViTConfig
-from patchword.model.kinds import Combined, IndexCoordinates, Learned, Resample, Rope2d, Size
+from patchword.images.preprocess import Preprocess
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
+from patchword.model.kinds import Combined, IndexCoordinates, Learned, Positions, Rope2d, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,91 +89,81 @@ class EVA(Original):
     doubt = "published EVA models differ in mean and std (CLIP's; ImageNet's at 560 pixels): --mean, --std"
     published_names = ("eva_", "eva02_")
     constants = Constants(who="EVA's code", heads=USUAL_HEADS | {1408: 16})
+    mean_std = CLIP
+    wrapper = "module"
+
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        copies = list(_tables(config, "blocks.{i}.attn.rope.")) if spelling.get("copies") else []
+        return (
+            *PATCHES_AND_TOKEN,
+            POSITIONS,
+            *_tables(config, "rope."),
+            block_rows(spelling),
+            copies,
+            *NORMS,
+            ("head.{wb}", "head.{wb}"),
+        )
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        first = first_block(checkpoint)
-        if not is_common(checkpoint) or not checkpoint.has("cls_token", "pos_embed"):
+        if not is_common(checkpoint, "cls_token", "pos_embed"):
             return None
         if checkpoint.has("rope.freqs_cos"):
             return "rope.freqs_cos: EVA-02"
         tables = any(name.endswith("relative_position_bias_table") for name in checkpoint.tensors)
+        first = first_block(checkpoint)
         if tables or not checkpoint.has(f"{first}attn.q_bias", f"{first}mlp.fc1.weight"):
             return None
         if is_named_eva(checkpoint):
             return f"the file name {checkpoint.path.name}"
-        if not checkpoint.has(f"{first}gamma_1"):
-            return "q_bias and pos_embed without relative tables: EVA-01"
-        return None
+        scaled = checkpoint.has(f"{first}gamma_1")
+        return None if scaled else "q_bias and pos_embed without relative tables: EVA-01"
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        dim, _, patch = patch_of(checkpoint)
-        added = Learned(resample=Resample(antialias=False))
-        rope = _rope(checkpoint)
-        config = trunk(
-            checkpoint,
-            facts,
-            self.constants,
-            grid=facts.grid(checkpoint.shape_of("pos_embed", 3)[1] - 1, patch),
-            num_heads=_heads(checkpoint, dim),
-            positions=added if rope is None else Combined(added=added, inner=rope),
-            head=head_of(checkpoint, facts, self.constants.who),
-        )
-        usual = preprocess(config, min(config.image.size), CLIP)
-        copies = any(name.endswith("attn.rope.freqs_cos") for name in checkpoint.tensors)
-        return Description(
-            config=config,
-            preprocess=facts.preprocess(
-                evaluated(usual, "EVA's evaluation commands: no crop margin, CLIP's mean and std")
-            ),
-            spelling=block_spelling(checkpoint) | {"copies": copies},
-        )
+    def grid(self, file: AuthorsFile, tokens: TokensConfig) -> tuple[Size, tuple[int, str] | None]:
+        """A rope table is as wide as one head."""
+        heads: tuple[int, str] | None = None
+        grid = file.facts.grid(file.rows - 1, file.patch)
+        if file.checkpoint.has("rope.freqs_cos"):
+            width = file.checkpoint.shape_of("rope.freqs_cos", 2)[1]
+            heads = (file.dim // width, "the width of rope.freqs_cos")
+        return grid, heads
+
+    def positions(self, file: AuthorsFile) -> Positions:
+        """Fine-tuned files scale coordinates to the pre-training grid; pre-training files count patches."""
+        added = Learned(resample=self.resample)
+        if not file.checkpoint.has("rope.freqs_cos"):
+            return added
+        pretraining = file.checkpoint.has("mask_token") or file.checkpoint.has("lm_head.weight")
+        coordinates = IndexCoordinates(reference=None if pretraining else REFERENCE)
+        return Combined(added=added, inner=Rope2d(theta=THETA, coordinates=coordinates, pairing="neighbours"))
+
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return file.classifier_after_norm()
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        usual = self.preprocess(config, min(config.image.size))
+        return usual, "EVA's evaluation commands: no crop margin, CLIP's mean and std", ()
+
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
+        copies = any(name.endswith("attn.rope.freqs_cos") for name in file.checkpoint.tensors)
+        return {**file.spelling, "copies": copies}
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         """Whether the model uses sub-LN, which goes with separate projections and gates, as in base and large."""
-        apart = card.config.mlp.inner_norm
-        return {
-            "scale": ("gamma_1", "gamma_2"),
-            "gate": "w1" if apart else "w12",
-            "split": apart,
-            "copies": True,
-        }
+        mlp = card.config.mlp
+        gate = ("w1" if mlp.inner_norm else "w12") if mlp.gated else ""
+        return {"scale": ("gamma_1", "gamma_2"), "gate": gate, "split": mlp.inner_norm, "copies": True}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, spelling = description.config, description.spelling
-        yield from front(config)
-        yield positions(config)
-        yield from _tables(config, "rope.")
-        yield from blocks(config, spelling)
-        if spelling.get("copies"):
-            for index in range(config.depth):
-                yield from _tables(config, f"blocks.{index}.attn.rope.")
-        yield from back(config)
-        yield from dropped()
-
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"module": tensors}
+    def ignored(self, description: Description) -> Iterable[Ignored]:
+        return OF_PRETRAINING
 
 
-def _heads(checkpoint: Checkpoint, dim: int) -> tuple[int, str] | None:
-    """Number of heads from a rope table, which is as wide as one head."""
-    if not checkpoint.has("rope.freqs_cos"):
-        return None
-    width = checkpoint.shape_of("rope.freqs_cos", 2)[1]
-    return dim // width, "the width of rope.freqs_cos"
+def _tables(config: ViTConfig | None, prefix: str) -> Iterable[Row]:
+    if config is None or not isinstance(rope := config.inner_positions, Rope2d):
+        return
+    grid, width, parts = config.grid_size, config.head_dim, ("cos", "sin")
+    for part in parts:
 
+        def op(ours: Sequence[Shape], part: str = part) -> Op:
+            return RopeTable("cos" if part == "cos" else "sin", grid, width, rope)
 
-def _rope(checkpoint: Checkpoint) -> Rope2d | None:
-    """Fine-tuned files scale coordinates to the pre-training grid; pre-training files count patches."""
-    if not checkpoint.has("rope.freqs_cos"):
-        return None
-    pretraining = checkpoint.has("mask_token") or checkpoint.has("lm_head.weight")
-    coordinates = IndexCoordinates(reference=None if pretraining else REFERENCE)
-    return Rope2d(theta=THETA, coordinates=coordinates, pairing="neighbours")
-
-
-def _tables(config: ViTConfig, prefix: str) -> Iterable[Rule]:
-    rope = config.inner_positions
-    if isinstance(rope, Rope2d):
-        for part in ("cos", "sin"):
-            table = RopeTable("cos" if part == "cos" else "sin", config.grid_size, config.head_dim, rope)
-            yield rule(f"{prefix}freqs_{part}", (), table)
+        yield (f"{prefix}freqs_{part}", (), op)

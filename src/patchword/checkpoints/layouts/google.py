@@ -14,19 +14,21 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
-from patchword.checkpoints.layouts.google_holds import cannot_hold
-from patchword.checkpoints.layouts.google_preprocess import preprocess_of
-from patchword.checkpoints.layouts.google_reading import Reading, spelling_of
-from patchword.checkpoints.layouts.google_rules import (
+from patchword.checkpoints.layouts.google_names import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
     ROOT_POSITIONS,
     NamingVariant,
-    rules,
+    drops,
+    rows,
 )
+from patchword.checkpoints.layouts.google_preprocess import preprocess_of
+from patchword.checkpoints.layouts.google_reading import Reading, spelling_of
+from patchword.checkpoints.rows import rules_of
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Patches
 from patchword.model.kinds import AttentionPool, Learned
+from patchword.model.shapes import shapes
 
 
 class GoogleViT(Layout):
@@ -61,7 +63,9 @@ class GoogleViT(Layout):
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        return rules(description.config, description.spelling["spelling"])
+        config, spelling = description.config, description.spelling["spelling"]
+        yield from rules_of(rows(config, spelling), shapes(config), config.depth)
+        yield from drops(spelling)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         # Published files number modules as flax did before linen, which every reader supports; LiT's are newer.
@@ -69,23 +73,16 @@ class GoogleViT(Layout):
         return {"spelling": NamingVariant(prefix="img/" if two_towers else "", numbered=not two_towers)}
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """Return None. Raises: CheckpointError for what the format cannot store."""
-        lacks = cannot_hold(card.config) or self._lacks(card)
-        if lacks is not None:
+        """Return none. Raises: CheckpointError for what our reader reads and the repository's code cannot build."""
+        if (lacks := self._lacks(card)) is not None:
             raise CheckpointError(
                 f"{self.title} does not support {lacks}", "choose another format, or keep the patchword file"
             )
         return {}
 
     def _lacks(self, card: ModelCard) -> str | None:
-        config = card.config
-        if not isinstance(config.positions, Learned):
-            return f"positions of kind {config.positions.kind}"
-        if isinstance(config.head.pool, AttentionPool):
-            return "attention pools: write it as big_vision"
-        if config.tokens.class_token and config.positions.covers == "patches":
-            return "class tokens without a position: write it as big_vision"
-        return None
+        pool = card.config.head.pool
+        return "attention pools: write it as big_vision" if isinstance(pool, AttentionPool) else None
 
 
 class BigVision(GoogleViT):
@@ -110,5 +107,8 @@ class BigVision(GoogleViT):
         return {"spelling": replace(plain, laid_out=naflex and learned, flat_patches=naflex)}
 
     def _lacks(self, card: ModelCard) -> str | None:
-        hybrid = card.config.patch.stem.kind != "none"
-        return "a ResNet before the patches: write it as google" if hybrid else None
+        config = card.config
+        if config.patch.stem.kind != "none":
+            return "a ResNet before the patches: write it as google"
+        both = isinstance(config.head.pool, AttentionPool) and config.tokens.class_token
+        return "an attention pool with a class token" if both else None

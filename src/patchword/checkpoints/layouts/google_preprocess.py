@@ -4,7 +4,7 @@ Sources: vision_transformer `vit_jax/input_pipeline.py`; big_vision `configs/vit
 SigLIP notebooks and `pp/proj/image_text/ops_naflex.py`.
 """
 
-from patchword.checkpoints.layouts.google_rules import INPUT_POSITIONS, NamingVariant
+from patchword.checkpoints.layouts.google_names import INPUT_POSITIONS, NamingVariant
 from patchword.images.geometry import Cover, Patches, ResizeRule, Shorter, Squash
 from patchword.images.preprocess import Preprocess, Reading, Resample
 from patchword.model.config import ViTConfig

@@ -7,7 +7,7 @@ from typing import Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import OPTION, Facts
-from patchword.checkpoints.layouts.google_rules import (
+from patchword.checkpoints.layouts.google_names import (
     FLEXIVIT,
     INPUT_POSITIONS,
     PLACES,
@@ -15,6 +15,7 @@ from patchword.checkpoints.layouts.google_rules import (
     ROOT_POSITIONS,
     NamingVariant,
 )
+from patchword.checkpoints.layouts.stems import units_of
 from patchword.errors import CheckpointError, KeyMismatch, MissingFact
 from patchword.model.config import (
     AttentionConfig,
@@ -136,14 +137,8 @@ class Reading:
     def _stem(self) -> Stem:
         if not self._has("conv_root/kernel"):
             return NoStem()
-        unit = re.compile(re.escape(self.spelling.prefix) + r"block(\d+)/unit(\d+)/conv1/kernel")
-        found = [(int(m[1]), int(m[2])) for name in self.checkpoint.tensors if (m := unit.fullmatch(name))]
-        stages = range(1, max((stage for stage, _ in found), default=0) + 1)
-        units = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in stages)
-        if not all(units):
-            raise CheckpointError(
-                f"{self.facts.name}: a stage of its ResNet is missing", "download the complete file"
-            )
+        prefix = re.escape(self.spelling.prefix)
+        units = units_of(self.checkpoint, prefix + r"block(\d+)/unit\d+/conv1/kernel")
         return ResNetStem(units=units, width=self._shape("conv_root/kernel", 4)[3])
 
     def _kernel(self) -> tuple[int, int, Size]:

@@ -5,16 +5,16 @@ Source: the repository at 69d24fe (1.23.6) and its releases 0.20.0, 1.2.0, 1.6.9
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
-from patchword.checkpoints.layouts.blocks import both
-from patchword.checkpoints.ops import Empty, Parted, Permuted, Reshaped, Same, Unit
+from patchword.checkpoints.layout import Description, Ignored
+from patchword.checkpoints.ops import Constant, Op, Permuted, Reshaped, Shape, Unit
+from patchword.checkpoints.rows import Row, RowLayout, Rows, rows_alone, table
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -28,6 +28,7 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import (
     ClassPool,
+    FirstPool,
     LayerNormConfig,
     Learned,
     MeanPool,
@@ -39,7 +40,7 @@ from patchword.model.kinds import (
 
 _CLASS = "vit-pytorch's class"
 _HEAD_DIM = 64  # dim_head's default, whatever the width
-_POOLS: dict[str, Pool] = {"class": ClassPool(), "mean": MeanPool()}
+_POOLS: dict[str, Pool] = {"class": ClassPool(), "first": FirstPool()}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class NamingVariant:
         return ".fn" if self.fn else ""
 
 
-class LucidrainsViT(Layout):
+class LucidrainsViT(RowLayout):
     name = "lucidrains"
     title = "vit-pytorch (lucidrains)"
     container = "torch"
@@ -127,20 +128,29 @@ class LucidrainsViT(Layout):
             return {"spelling": NamingVariant(simple=True, head="linear_head", second=3)}
         return {"spelling": NamingVariant()}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, spelling = description.config, description.spelling["spelling"]
-        yield from _patch_rules(config)
-        yield from _token_rules(config, spelling)
-        for index in range(config.depth):
-            yield from _block(index, config, spelling)
-        if config.head.norm == "tokens":
-            yield from both("transformer.norm", "norm")
-        elif config.head.norm == "pooled":
-            yield from both(f"{spelling.head.removesuffix('.1')}.0", "pooled_norm")
-        if config.head.num_classes:
-            yield from both(spelling.head, "head")
-        else:
-            yield Ignored(re.escape(spelling.head) + r"\.(weight|bias)", "an empty head with 0 classes")
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        variant: NamingVariant = spelling["spelling"]
+        assert config is not None, "its files are described by their own names"
+        kernel = f"to_patch_embedding.{2 if config.patch.norm_pixels else 1}."
+        height, width = config.patch.size
+        pixels = _pixels(height, width, config.image.channels)
+        if config.patch.norm_pixels:
+            yield "to_patch_embedding.1.{wb}", "patch_embed.norm_pixels.{wb}", pixels
+            yield "to_patch_embedding.3.{wb}", "patch_embed.norm_output.{wb}"
+        yield kernel + "weight", "patch_embed.proj.weight", _kernel
+        yield kernel + "bias", "patch_embed.proj.bias"
+        yield "register_tokens", "prefix.registers"
+        if not variant.simple:
+            yield from _token_rows(config, variant)
+        yield _block(config, variant)
+        yield "transformer.norm.{wb}", "norm.{wb}"
+        yield f"{variant.head.removesuffix('.1')}.0.{{wb}}", "pooled_norm.{wb}"
+        yield f"{variant.head}.{{wb}}", "head.{wb}"
+
+    def ignored(self, description: Description) -> Iterable[Ignored]:
+        if not description.config.head.num_classes:
+            head = re.escape(description.spelling["spelling"].head)
+            yield Ignored(head + r"\.(weight|bias)", "an empty head with 0 classes")
 
 
 def _spelling(checkpoint: Checkpoint) -> NamingVariant:
@@ -194,9 +204,8 @@ def _head(checkpoint: Checkpoint, facts: Facts, tokens: TokensConfig, spelling: 
     if tokens.class_token:
         chosen = facts.require("pool", ("class", Inferred(f"pool 'cls', the default of {_CLASS}")))
         # In releases whose tokens have a batch axis, the mean includes the class token.
-        pool = (
-            MeanPool(over="patches" if spelling.row_tokens else "all") if chosen == "mean" else _POOLS[chosen]
-        )
+        over: Literal["patches", "all"] = "patches" if spelling.row_tokens else "all"
+        pool = MeanPool(over=over) if chosen == "mean" else _POOLS[chosen]
     norm: Literal["tokens", "pooled", "none"] = "none"
     if checkpoint.has("transformer.norm.weight"):
         norm = "tokens"
@@ -215,47 +224,54 @@ def _pool_doubt(facts: Facts, tokens: TokensConfig, spelling: NamingVariant) -> 
     )
 
 
-def _patch_rules(config: ViTConfig) -> Iterable[Rule]:
-    (height, width), channels, dim = config.patch.size, config.image.channels, config.dim
-    pixels = height * width * channels
-    normed = config.patch.norm_pixels
-    if normed:
-        order = Permuted((height, width, channels), (2, 0, 1), stored=(pixels,))
-        for part in ("weight", "bias"):
-            yield rule(f"to_patch_embedding.1.{part}", f"patch_embed.norm_pixels.{part}", order)
-        yield from both("to_patch_embedding.3", "patch_embed.norm_output")
-    name = f"to_patch_embedding.{2 if normed else 1}"
-    kernel = Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=(dim, pixels))
-    yield rule(f"{name}.weight", "patch_embed.proj.weight", kernel)
-    yield rule(f"{name}.bias", "patch_embed.proj.bias")
+def _pixels(height: int, width: int, channels: int) -> Any:
+    """The pixels of a patch in the order row, column, channel."""
+
+    def op(ours: Sequence[Shape]) -> Op:
+        return Permuted((height, width, channels), (2, 0, 1), stored=ours[0])
+
+    return op
 
 
-def _token_rules(config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
-    dim, batch = config.dim, () if spelling.row_tokens else (1,)
-    if config.tokens.num_registers:
-        yield rule("register_tokens", "prefix.registers")
-    if spelling.simple:
-        return
-    rows = config.grid_size[0] * config.grid_size[1] + config.tokens.class_token
+def _kernel(ours: Sequence[Shape]) -> Op:
+    dim, channels, height, width = ours[0]
+    return Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=(dim, height * width * channels))
+
+
+def _token_rows(config: ViTConfig, variant: NamingVariant) -> Iterable[Row]:
+    dim, batch = config.dim, () if variant.row_tokens else (1,)
+
+    def token(ours: Sequence[Shape]) -> Op:
+        return Reshaped((*batch, 1, dim))
+
+    def empty(ours: Sequence[Shape]) -> Op:
+        return Constant(((0, dim),))
+
+    tables = ("positions.prefix", "positions.grid")
     if config.tokens.class_token:
-        yield rule("cls_token", "prefix.class_token", Reshaped((*batch, 1, dim)))
-        ours: tuple[str, ...] = ("positions.prefix", "positions.grid")
+        yield "cls_token", "prefix.class_token", token
     else:
-        yield Rule(("cls_token",), (), Empty((0, dim)))
-        ours = ("positions.grid",)
-    yield rule("pos_embedding", ours, Parted((*batch, rows, dim)))
+        yield "cls_token", (), empty
+    yield "pos_embedding", tables, rows_alone if variant.row_tokens else table
 
 
-def _block(index: int, config: ViTConfig, spelling: NamingVariant) -> Iterable[Rule]:
-    ours, layer = f"blocks.{index}.", f"transformer.layers.{index}"
-    first = 0 if spelling.fn else 1
-    yield from both(f"{layer}.0.norm", f"{ours}norm1")
-    yield rule(_attention(index, spelling, "to_qkv.weight"), f"{ours}attention.qkv.weight", Same())
-    out = "to_out" if spelling.simple else "to_out.0"
-    if config.attention.num_heads == 1 and config.attention_dim == config.dim and not spelling.simple:
-        yield Rule((), (f"{ours}attention.proj.weight", f"{ours}attention.proj.bias"), Unit())
-    else:
-        yield from both(_attention(index, spelling, out), f"{ours}attention.proj", config.attention.out_bias)
-    yield from both(f"{layer}.1.norm" if spelling.fn else f"{layer}.1.net.0", f"{ours}norm2")
-    yield from both(_mlp(index, spelling, f"net.{first}"), f"{ours}mlp.fc1")
-    yield from both(_mlp(index, spelling, f"net.{spelling.second}"), f"{ours}mlp.fc2")
+def _identity(ours: Sequence[Shape]) -> Op:
+    return Unit()
+
+
+def _block(config: ViTConfig, variant: NamingVariant) -> list[Row]:
+    layer, ours = "transformer.layers.{i}", "blocks.{i}."
+    attention, mlp = (f"{layer}.{part}{variant.below}." for part in (0, 1))
+    out: list[Row] = [
+        (f"{attention}{'to_out' if variant.simple else 'to_out.0'}.{{wb}}", f"{ours}attention.proj.{{wb}}")
+    ]
+    if config.attention.num_heads == 1 and config.attention_dim == config.dim and not variant.simple:
+        out = [((), (f"{ours}attention.proj.weight", f"{ours}attention.proj.bias"), _identity)]
+    return [
+        (f"{layer}.0.norm.{{wb}}", f"{ours}norm1.{{wb}}"),
+        (f"{attention}to_qkv.weight", f"{ours}attention.qkv.weight"),
+        *out,
+        (f"{layer}.1.{'norm' if variant.fn else 'net.0'}.{{wb}}", f"{ours}norm2.{{wb}}"),
+        (f"{mlp}net.{0 if variant.fn else 1}.{{wb}}", f"{ours}mlp.fc1.{{wb}}"),
+        (f"{mlp}net.{variant.second}.{{wb}}", f"{ours}mlp.fc2.{{wb}}"),
+    ]

@@ -6,26 +6,28 @@ Sources: facebookresearch/deit, mae, dino, dinov2, dinov3, ijepa; microsoft/unil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Layout, Rule, rule
-from patchword.checkpoints.layouts.blocks import attention, both, norm, patches, token
+from patchword.checkpoints.layout import Description
+from patchword.checkpoints.layouts.restate import restated, with_zero_biases
 from patchword.checkpoints.layouts.timm import evidence as timms
-from patchword.checkpoints.ops import Joined, Parted, Same
+from patchword.checkpoints.renamed import Renamed
+from patchword.checkpoints.rows import Row, RowLayout, Rows, gate_and_value, queries_keys_values, table, token
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess, Reading
 from patchword.images.preprocess import Resample as PixelResample
 from patchword.model.config import (
-    AttentionConfig,
+    Activation,
     BlockConfig,
     HeadConfig,
     ImageConfig,
-    MLPConfig,
     PatchConfig,
+    TokensConfig,
     ViTConfig,
 )
 from patchword.model.kinds import (
@@ -33,14 +35,14 @@ from patchword.model.kinds import (
     FirstPool,
     JoinedPool,
     LayerNormConfig,
+    Learned,
     MeanPool,
-    NoPositions,
     Pool,
     Positions,
+    Resample,
     Rope2d,
     Size,
 )
-from patchword.model.shapes import shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,13 +65,247 @@ class Constants:
     layer_scale: float = 1e-5  # LayerScale's initial value; no file stores it
 
 
-class Original(Layout):
-    """A state dict in torch's format, as the authors' training code saves it."""
+# Names ---------------------------------------------------------------------------------------
+
+PATCHES_AND_TOKEN: tuple[Row, ...] = (
+    ("patch_embed.proj.{wb}", "patch_embed.proj.{wb}"),
+    ("cls_token", "prefix.class_token", token),
+)
+POSITIONS: Row = ("pos_embed", ("positions.prefix", "positions.grid"), table)
+NORMS: tuple[Row, ...] = (("norm.{wb}", "norm.{wb}"), ("fc_norm.{wb}", "pooled_norm.{wb}"))
+QV_BIASES: tuple[Row, ...] = (
+    ("{b}attn.q_bias", "blocks.{i}.attention.q_bias"),
+    ("{b}attn.v_bias", "blocks.{i}.attention.v_bias"),
+)
+_QKV = "blocks.{i}.attention.qkv."
+_TOGETHER: tuple[Row, ...] = (
+    ("{b}attn.qkv.weight", _QKV + "weight"),
+    ("{b}attn.qkv.bias", _QKV + "bias"),
+)
+# EVA-02's base and large.
+_APART: tuple[Row, ...] = (
+    (tuple(f"{{b}}attn.{name}_proj.weight" for name in "qkv"), _QKV + "weight", queries_keys_values),
+    *QV_BIASES,
+    ("{b}attn.inner_attn_ln.{wb}", "blocks.{i}.attention.out_norm.{wb}"),
+)
+_FIRST: Mapping[str, Row] = {
+    "": ("{b}mlp.fc1.{wb}", "blocks.{i}.mlp.fc1.{wb}"),
+    "w12": ("{b}mlp.w12.{wb}", "blocks.{i}.mlp.fc1.{wb}"),
+    "w1": (("{b}mlp.w1.{wb}", "{b}mlp.w2.{wb}"), "blocks.{i}.mlp.fc1.{wb}", gate_and_value),
+}
+
+
+def block_rows(spelling: Mapping[str, Any], biases: tuple[Row, ...] = QV_BIASES) -> list[Row]:
+    """The rows of a block. spelling: from `AuthorsFile.spelling`; what it omits is as in DeiT.
+
+    biases: of queries and values alone, if they are not part of `qkv`.
+    """
+    gate, scales = spelling.get("gate", ""), spelling.get("scale", ("ls1.gamma", "ls2.gamma"))
+    return [
+        ("{b}norm1.{wb}", "blocks.{i}.norm1.{wb}"),
+        *(_APART if spelling.get("split") else (*_TOGETHER, *biases)),
+        ("{b}attn.proj.{wb}", "blocks.{i}.attention.proj.{wb}"),
+        ("{b}norm2.{wb}", "blocks.{i}.norm2.{wb}"),
+        _FIRST[gate],
+        ("{b}mlp.ffn_ln.{wb}", "blocks.{i}.mlp.norm.{wb}"),
+        ("{b}mlp.w3.{wb}" if gate else "{b}mlp.fc2.{wb}", "blocks.{i}.mlp.fc2.{wb}"),
+        *((f"{{b}}{scale}", f"blocks.{{i}}.scale{at}.weight") for at, scale in enumerate(scales, 1)),
+    ]
+
+
+# Reading ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AuthorsFile:
+    """One file with the common block. layout: whose rows and constants apply."""
+
+    checkpoint: Checkpoint
+    facts: Facts
+    layout: "Original"
+
+    @cached_property
+    def spelling(self) -> dict[str, Any]:
+        """The spelling of the block in this file: names of blocks, gate, LayerScale and projections."""
+        names, has = block_names(self.checkpoint), self.checkpoint.has
+        gate = next((gate for gate in ("w12", "w1") if has(f"{names[0]}mlp.{gate}.weight")), "")
+        return {
+            "blocks": names,
+            "gate": gate,
+            "scale": ("gamma_1", "gamma_2") if has(f"{names[0]}gamma_1") else ("ls1.gamma", "ls2.gamma"),
+            "split": has(f"{names[0]}attn.q_proj.weight"),
+        }
+
+    @cached_property
+    def seen(self) -> Renamed:
+        spelling = self.spelling
+        return Renamed(self.checkpoint, self.layout.rows(spelling, None), spelling["blocks"][0])
+
+    @property
+    def dim(self) -> int:
+        return self.seen.kernel[0]
+
+    @property
+    def patch(self) -> Size:
+        return self.seen.kernel[2]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the position table."""
+        return self.checkpoint.shape_of("pos_embed", 3)[1]
+
+    def pool(self, usual: str, source: str = "") -> Pool:
+        """The pooling that the user specifies, or the usual one."""
+        return _POOLS[self.facts.require("pool", (usual, source or self.layout.constants.who))]
+
+    def classifier(self, pool: Pool, norm: Literal["tokens", "pooled"] = "tokens") -> HeadConfig:
+        """The config of `head`, if there is one."""
+        name = "head.weight"
+        count = self.checkpoint.shape_of(name, 2)[0] if self.checkpoint.has(name) else 0
+        return HeadConfig(pool=pool, norm=norm, num_classes=count)
+
+    def classifier_after_norm(self) -> HeadConfig:
+        """Mean pooling followed by `fc_norm`, or the normalised class token."""
+        pooled = self.checkpoint.has("fc_norm.weight") and not self.checkpoint.has("norm.weight")
+        pool = self.pool("mean", "fc_norm") if pooled else self.pool("class")
+        return self.classifier(pool, "pooled" if pooled else "tokens")
+
+    def config(
+        self,
+        constants: Constants,
+        *,
+        grid: Size,
+        tokens: TokensConfig,
+        positions: Positions,
+        head: HeadConfig,
+        num_heads: tuple[int, str] | None,
+    ) -> ViTConfig:
+        """num_heads: from the file itself, if it states them."""
+        dim, channels, patch = self.seen.kernel
+        usual = (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}"))
+        heads = self.facts.heads(dim, num_heads or (None, ""), usual)
+        gated = bool(self.spelling["gate"])
+        usual_act: Activation = "silu" if gated else "gelu"
+        activation: Activation = self.facts.require("act", (usual_act, constants.who))
+        scaled = self.seen.in_block("scale1.weight")
+        return ViTConfig(
+            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
+            patch=PatchConfig(size=patch),
+            dim=dim,
+            depth=len(self.spelling["blocks"]),
+            tokens=tokens,
+            positions=positions,
+            attention=self.seen.attention(heads),
+            mlp=self.seen.mlp(activation, gated=gated),
+            block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
+            norm=LayerNormConfig(
+                eps=self.facts.require("eps", (constants.eps, constants.who)),
+                bias=self.seen.in_block("norm1.bias"),
+            ),
+            head=head,
+        )
+
+
+class Original(RowLayout):
+    """A state dict in torch's format, as the authors' training code saves it. resample: how it resizes positions.
+
+    more: rows between class token and positions. head: the head's name. mean_std: of the evaluation, whose name in the
+    report is `evaluation`.
+    """
 
     container = "torch"
     file_name = "model.pth"
+    constants: Constants
+    resample = Resample(antialias=False)
+    more: tuple[Row, ...] = ()
+    head_name = "head"
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    wrapper = "model"
     # Its code rotates queries and keys, which leaves no tensor in the file.
     rotary = False
+
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        return (
+            *PATCHES_AND_TOKEN,
+            *self.more,
+            POSITIONS,
+            block_rows(spelling),
+            *NORMS,
+            (f"{spelling.get('head', self.head_name)}.{{wb}}", "head.{wb}"),
+        )
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"gate": "w12" if card.config.mlp.gated else ""}
+
+    # Describing, from parts that each family states where it differs --------------------------------
+
+    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
+        file = AuthorsFile(checkpoint, facts, self)
+        constants, tokens = self.constants_of(file), self.tokens(file)
+        grid, stated = self.grid(file, tokens)
+        config = file.config(
+            constants,
+            tokens=tokens,
+            positions=self.positions(file),
+            grid=grid,
+            head=self.head(file),
+            num_heads=stated,
+        )
+        usual, source, notes = self.evaluated(file, config)
+        if usual.in_channels != 3:
+            source = f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
+        return Description(
+            config=config,
+            preprocess=facts.preprocess((usual, source)),
+            spelling=self.spelled(file),
+            notes=notes,
+        )
+
+    def constants_of(self, file: AuthorsFile) -> Constants:
+        return self.constants
+
+    def tokens(self, file: AuthorsFile) -> TokensConfig:
+        return TokensConfig()
+
+    def grid(self, file: AuthorsFile, tokens: TokensConfig) -> tuple[Size, tuple[int, str] | None]:
+        """The grid of patches, and the number of heads with its source if the file states it."""
+        return file.facts.grid(file.rows - tokens.num_prefix, file.patch), None
+
+    def positions(self, file: AuthorsFile) -> Positions:
+        return Learned(resample=self.resample)
+
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return file.classifier(file.pool("class"))
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        """The preprocessing, its source in the report, and notes."""
+        shorter = self.shorter(config.image.size)
+        return self.preprocess(config, shorter), f"the evaluation in {self.constants.who}", ()
+
+    def shorter(self, size: Size) -> int:
+        """The shorter side of an image before the crop."""
+        return min(size)
+
+    def preprocess(self, config: ViTConfig, shorter: int, size: Size | None = None) -> Preprocess:
+        """Resize the shorter side (bicubic), then crop the centre: torchvision's transforms, which all of them use."""
+        mean, std = self.mean_std if config.image.channels == 3 else ((0.5,), (0.5,))
+        return Preprocess(
+            image_size=size or config.image.size,
+            resize=Shorter(size=shorter),
+            in_channels=config.image.channels,
+            resample=PixelResample(interpolation="bicubic"),
+            mean=mean,
+            std=std,
+            reading=Reading(apply_exif=False),
+        )
+
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
+        return file.spelling
+
+    # Writing -----------------------------------------------------------------------------------
+
+    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {self.wrapper: tensors} if self.wrapper else tensors
 
     def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
@@ -78,16 +314,10 @@ class Original(Layout):
         config = replace(card.config, patch=replace(card.config.patch, bias=True))
         if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
             config = replace(config, head=replace(config.head, bias=True))
-        zeros = {
-            f"{name}.bias": tensors[f"{name}.weight"].new_zeros(len(tensors[f"{name}.weight"]))
-            for name in ("patch_embed.proj", "head", "head_distillation")
-            if f"{name}.weight" in tensors and f"{name}.bias" in shapes(config)
-        }
-        return replace(card, config=config), {**zeros, **tensors}
+        return restated(replace(card, config=config), tensors, with_zero_biases)
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        inner = card.config.inner_positions
-        if isinstance(inner, Rope2d) and not self.rotary:
+        if isinstance(card.config.inner_positions, Rope2d) and not self.rotary:
             raise CheckpointError(f"{self.title} does not support rotary positions", "choose another format")
         return {}
 
@@ -118,20 +348,22 @@ def block_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def first_block(checkpoint: Checkpoint) -> str:
     """The prefix of the first block; "" if there are none."""
-    return next(
-        (
-            n.removesuffix("norm1.weight")
-            for n in checkpoint.tensors
-            if re.fullmatch(r"blocks\.(0\.)?0\.norm1\.weight", n)
-        ),
-        "",
-    )
+    names = ("blocks.0.", "blocks.0.0.")
+    return next((name for name in names if checkpoint.has(f"{name}norm1.weight")), "")
 
 
-def is_common(checkpoint: Checkpoint) -> bool:
-    """Whether the file is a ViT with the common block, from any author except timm."""
+def is_common(checkpoint: Checkpoint, *needed: str, lacking: Iterable[str] = ()) -> bool:
+    """Whether the file is a ViT with the common block, from any author except timm, and has the tensors `needed`.
+
+    needed, lacking: names, with {b} for the prefix of the first block.
+    """
     first = first_block(checkpoint)
-    return bool(first) and checkpoint.has("patch_embed.proj.weight") and timms(checkpoint) is None
+    return (
+        bool(first)
+        and checkpoint.has("patch_embed.proj.weight", *(name.format(b=first) for name in needed))
+        and not any(checkpoint.has(name.format(b=first)) for name in lacking)
+        and timms(checkpoint) is None
+    )
 
 
 def has_flat_mask(checkpoint: Checkpoint) -> bool:
@@ -139,216 +371,6 @@ def has_flat_mask(checkpoint: Checkpoint) -> bool:
     return checkpoint.has("mask_token") and len(checkpoint.shape("mask_token")) == 2
 
 
-# Describing ------------------------------------------------------------------------------
-
-
-def patch_of(checkpoint: Checkpoint) -> tuple[int, int, Size]:
-    """Width, channels and patch size."""
-    dim, channels, *sides = checkpoint.shape_of("patch_embed.proj.weight", 4)
-    return dim, channels, (sides[0], sides[1])
-
-
-def trunk(
-    checkpoint: Checkpoint,
-    facts: Facts,
-    constants: Constants,
-    *,
-    grid: Size,
-    head: HeadConfig,
-    positions: Positions | None = None,
-    num_heads: tuple[int, str] | None = None,
-    **parts: Any,
-) -> ViTConfig:
-    """The config of a file with the common block, mostly read from its shapes.
-
-    num_heads: from the file itself, if it states them. parts: other fields of ViTConfig.
-    """
-    dim, channels, patch = patch_of(checkpoint)
-    names = block_names(checkpoint)
-    first = names[0]
-    scaled = any(checkpoint.has(f"{first}{name}") for name in ("gamma_1", "ls1.gamma"))
-    return ViTConfig(
-        image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
-        patch=PatchConfig(size=patch),
-        dim=dim,
-        depth=len(names),
-        positions=NoPositions() if positions is None else positions,
-        attention=AttentionConfig(
-            num_heads=facts.heads(
-                dim,
-                num_heads or (None, ""),
-                (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}")),
-            ),
-            bias=_attention_bias(checkpoint, first),
-            out_bias=checkpoint.has(f"{first}attn.proj.bias"),
-            out_norm=checkpoint.has(f"{first}attn.inner_attn_ln.weight"),
-        ),
-        mlp=_mlp(checkpoint, first, facts, constants),
-        block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
-        norm=LayerNormConfig(
-            eps=facts.require("eps", (constants.eps, constants.who)),
-            bias=checkpoint.has(f"{first}norm1.bias"),
-        ),
-        head=head,
-        **parts,
-    )
-
-
-def _attention_bias(checkpoint: Checkpoint, first: str) -> Any:
-    if checkpoint.has(f"{first}attn.q_bias") or checkpoint.has(f"{first}attn.qkv.bias_mask"):
-        return "qv"
-    return "qkv" if checkpoint.has(f"{first}attn.qkv.bias") else "none"
-
-
-def _mlp(checkpoint: Checkpoint, first: str, facts: Facts, constants: Constants) -> MLPConfig:
-    """Read the MLP: fc1 and fc2, or a gate (w12 packed, or separate w1 and w2) followed by w3."""
-    for name in ("w12", "w1"):
-        if checkpoint.has(f"{first}mlp.{name}.weight"):
-            return MLPConfig(
-                hidden=checkpoint.shape_of(f"{first}mlp.w3.weight", 2)[1],
-                activation=facts.require("act", ("silu", constants.who)),
-                gated=True,
-                bias=checkpoint.has(f"{first}mlp.{name}.bias"),
-                inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),
-            )
-    return MLPConfig(
-        hidden=checkpoint.shape_of(f"{first}mlp.fc1.weight", 2)[0],
-        activation=facts.require("act", ("gelu", constants.who)),
-        bias=checkpoint.has(f"{first}mlp.fc1.bias"),
-        inner_norm=checkpoint.has(f"{first}mlp.ffn_ln.weight"),
-    )
-
-
-def pool_of(facts: Facts, usual: str, source: str) -> Pool:
-    return _POOLS[facts.require("pool", (usual, source))]
-
-
-def classifier(
-    checkpoint: Checkpoint, pool: Pool, norm: Literal["tokens", "pooled"] = "tokens"
-) -> HeadConfig:
-    """The config of `head`, if there is one."""
-    return HeadConfig(pool=pool, norm=norm, num_classes=classes_of(checkpoint))
-
-
-def classes_of(checkpoint: Checkpoint, name: str = "head.weight") -> int:
-    """Number of outputs of the head, 0 without one."""
-    return checkpoint.shape_of(name, 2)[0] if checkpoint.has(name) else 0
-
-
-def preprocess(
-    config: ViTConfig,
-    shorter: int,
-    numbers: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET,
-    size: Size | None = None,
-) -> Preprocess:
-    """Resize the shorter side (bicubic), then crop the centre: torchvision's transforms, which all of them use."""
-    mean, std = numbers if config.image.channels == 3 else ((0.5,), (0.5,))
-    return Preprocess(
-        image_size=size or config.image.size,
-        resize=Shorter(size=shorter),
-        in_channels=config.image.channels,
-        resample=PixelResample(interpolation="bicubic"),
-        mean=mean,
-        std=std,
-        reading=Reading(apply_exif=False),
-    )
-
-
-def evaluated(usual: Preprocess, source: str) -> tuple[Preprocess, str]:
-    """A candidate for `Facts.preprocess` whose source states if mean and std are unknown."""
-    if usual.in_channels == 3:
-        return usual, source
-    return usual, f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
-
-
 def with_margin(size: Size, ratio: float = 0.875) -> int:
     """The shorter side before the crop, truncated as in the original code."""
     return int(min(size) / ratio)
-
-
-def block_spelling(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The spelling of the block in this file: names of blocks, gate, LayerScale and projections."""
-    names = block_names(checkpoint)
-    first = names[0]
-    return {
-        "blocks": names,
-        "gate": "w12" if checkpoint.has(f"{first}mlp.w12.weight") else "w1",
-        "scale": ("gamma_1", "gamma_2") if checkpoint.has(f"{first}gamma_1") else ("ls1.gamma", "ls2.gamma"),
-        "split": checkpoint.has(f"{first}attn.q_proj.weight"),
-    }
-
-
-# Rules -----------------------------------------------------------------------------------
-
-
-def front(config: ViTConfig) -> Iterable[Rule]:
-    """Rules for patches, class token and positions."""
-    yield from patches(config)
-    if config.tokens.class_token:
-        yield token("cls_token", "prefix.class_token", config)
-
-
-def positions(config: ViTConfig, name: str = "pos_embed") -> Rule:
-    """[1, prefix + patches, D] in the file: prefix rows, then the grid."""
-    rows = config.grid_size[0] * config.grid_size[1] + config.num_prefix_positions
-    ours = ("positions.prefix", "positions.grid") if config.num_prefix_positions else ("positions.grid",)
-    return rule(name, ours, Parted((1, rows, config.dim)))
-
-
-def blocks(config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[Rule]:
-    """Rules for all blocks. spelling: from `block_spelling`; anything it omits is as in DeiT."""
-    names = spelling.get("blocks") or [f"blocks.{index}." for index in range(config.depth)]
-    for index, theirs in enumerate(names):
-        yield from block(theirs, f"blocks.{index}.", config, spelling)
-
-
-def block(theirs: str, ours: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[Rule]:
-    yield from norm(f"{theirs}norm1", f"{ours}norm1", config)
-    if spelling.get("split"):
-        yield from _split_attention(theirs, ours, config)
-    else:
-        yield from attention(theirs, ours, config)
-    yield from norm(f"{theirs}norm2", f"{ours}norm2", config)
-    yield from _mlp_rules(theirs, ours, config, spelling.get("gate", "w12"))
-    if config.block.layer_scale is not None:
-        for name, scale in zip(
-            spelling.get("scale", ("ls1.gamma", "ls2.gamma")), ("scale1", "scale2"), strict=True
-        ):
-            yield rule(f"{theirs}{name}", f"{ours}{scale}.weight")
-
-
-def _split_attention(theirs: str, ours: str, config: ViTConfig) -> Iterable[Rule]:
-    """Attention of EVA-02's base and large: three projections, separate query and value biases."""
-    parts = tuple(f"{theirs}attn.{name}_proj.weight" for name in "qkv")
-    yield rule(parts, f"{ours}attention.qkv.weight", Joined(3, Same()))
-    if config.attention.bias == "qv":
-        yield rule(f"{theirs}attn.q_bias", f"{ours}attention.q_bias")
-        yield rule(f"{theirs}attn.v_bias", f"{ours}attention.v_bias")
-    if config.attention.out_norm:
-        yield from norm(f"{theirs}attn.inner_attn_ln", f"{ours}attention.out_norm", config)
-    yield from both(f"{theirs}attn.proj", f"{ours}attention.proj", config.attention.out_bias)
-
-
-def _mlp_rules(theirs: str, ours: str, config: ViTConfig, gate: str) -> Iterable[Rule]:
-    bias = config.mlp.bias
-    if not config.mlp.gated:
-        yield from both(f"{theirs}mlp.fc1", f"{ours}mlp.fc1", bias)
-    elif gate == "w12":
-        yield from both(f"{theirs}mlp.w12", f"{ours}mlp.fc1", bias)
-    else:
-        for part in ("weight", "bias") if bias else ("weight",):
-            apart = (f"{theirs}mlp.w1.{part}", f"{theirs}mlp.w2.{part}")
-            yield rule(apart, f"{ours}mlp.fc1.{part}", Joined(2, Same()))
-    if config.mlp.inner_norm:
-        yield from norm(f"{theirs}mlp.ffn_ln", f"{ours}mlp.norm", config)
-    yield from both(f"{theirs}mlp.{'w3' if config.mlp.gated else 'fc2'}", f"{ours}mlp.fc2", bias)
-
-
-def back(config: ViTConfig) -> Iterable[Rule]:
-    """Rules for `norm` over tokens or `fc_norm` over the pooled vector, and for `head`."""
-    if config.head.norm == "tokens":
-        yield from norm("norm", "norm", config)
-    elif config.head.norm == "pooled":
-        yield from norm("fc_norm", "pooled_norm", config)
-    if config.head.num_classes:
-        yield from both("head", "head", config.head.bias)

@@ -1,6 +1,7 @@
-"""DeiT, MAE and DINO v1, which have the common block and little else, under the same names.
+"""DeiT, DeiT-III, MAE, DINO v1 and I-JEPA, which have the common block and little else.
 
-Sources: facebookresearch/deit `models.py`, mae `models_vit.py` and `models_mae.py`, dino `vision_transformer.py`.
+Sources: facebookresearch/deit `models.py` and `models_v2.py`, mae `models_vit.py` and `models_mae.py`, dino
+`vision_transformer.py`, ijepa `models/vision_transformer.py`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.checkpoint import Checkpoint
+from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule
-from patchword.checkpoints.layouts.blocks import both, token
 from patchword.checkpoints.layouts.decoders import (
     MAE_ROWS,
     args_of_authors,
@@ -21,29 +21,20 @@ from patchword.checkpoints.layouts.decoders import (
 )
 from patchword.checkpoints.layouts.heads import LINEAR_HEAD, head_apart, linear_head
 from patchword.checkpoints.layouts.original import (
+    USUAL_HEADS,
+    AuthorsFile,
     Constants,
     Original,
-    back,
-    blocks,
-    classifier,
-    evaluated,
-    first_block,
-    front,
     has_flat_mask,
     is_common,
-    patch_of,
-    pool_of,
-    positions,
-    preprocess,
-    trunk,
     with_margin,
 )
 from patchword.checkpoints.layouts.original_signs import sign_of
-from patchword.checkpoints.layouts.transformers_restate import sines_as_table, zeros_for_positions
-from patchword.errors import CheckpointError
+from patchword.checkpoints.layouts.restate import restated, sines_as_table, zeros_for_positions
+from patchword.checkpoints.rows import Rows, token
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import ClassPool, JoinedPool, Learned, Resample
+from patchword.model.kinds import ClassPool, Learned, Positions, Resample, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,35 +43,32 @@ if TYPE_CHECKING:
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
 _MOCO = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
 _OTHERS = (
-    "attn.q_bias",
-    "attn.relative_position_bias_table",
-    "attn.qkv.bias_mask",
-    "attn.rope.freqs_cos",
-    "gamma_1",
-    "ls1.gamma",
+    "{b}attn.q_bias",
+    "{b}attn.relative_position_bias_table",
+    "{b}attn.qkv.bias_mask",
+    "{b}attn.rope.freqs_cos",
+    "{b}gamma_1",
+    "{b}ls1.gamma",
+    "register_tokens",
+    "storage_tokens",
+    "reg_token",
 )
 
 
 def is_plain(checkpoint: Checkpoint) -> bool:
     """Whether a file has the common block, learned positions and a class token, and no tensors of another family."""
-    first = first_block(checkpoint)
-    return (
-        is_common(checkpoint)
-        and checkpoint.has("cls_token", "pos_embed", f"{first}attn.qkv.weight", f"{first}mlp.fc1.weight")
-        and not any(checkpoint.has(f"{first}{name}") for name in _OTHERS)
-        and not checkpoint.has("register_tokens")
-        and not has_flat_mask(checkpoint)
-        and not checkpoint.has("storage_tokens")
-        and not checkpoint.has("reg_token")
-    )
+    needed = ("cls_token", "pos_embed", "{b}attn.qkv.weight", "{b}mlp.fc1.weight")
+    return is_common(checkpoint, *needed, lacking=_OTHERS) and not has_flat_mask(checkpoint)
 
 
 class Plain(Original):
-    """family: as returned by `sign_of`. resample: how its code resizes positions."""
+    """family: as returned by `sign_of`."""
 
     family: str
-    constants: Constants
-    resample: Resample
+    more = (("dist_token", "prefix.distillation_token", token),)
+
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        return (*super().rows(spelling, config), ("head_dist.{wb}", "head_distillation.{wb}"))
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         if not is_plain(checkpoint):
@@ -88,62 +76,35 @@ class Plain(Original):
         sign = sign_of(checkpoint)
         return sign.why if sign.family == self.family else None
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        _, _, patch = patch_of(checkpoint)
-        sign = sign_of(checkpoint)
-        constants = _MOCO if sign.moco else self.constants
-        tokens = TokensConfig(distillation_token=checkpoint.has("dist_token"))
-        rows = checkpoint.shape_of("pos_embed", 3)[1] - tokens.num_prefix
-        config = trunk(
-            checkpoint,
-            facts,
-            constants,
-            grid=facts.grid(rows, patch),
-            tokens=tokens,
-            positions=Learned(resample=self.resample),
-            head=self.head(checkpoint, facts),
-        )
-        usual = self.preprocess(config)
+    def constants_of(self, file: AuthorsFile) -> Constants:
+        return _MOCO if sign_of(file.checkpoint).moco else self.constants
+
+    def tokens(self, file: AuthorsFile) -> TokensConfig:
+        return TokensConfig(distillation_token=file.checkpoint.has("dist_token"))
+
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        head = file.classifier(file.pool("class"))
+        # Without a head, the authors' class and timm's return the mean of both tokens.
+        by_class = isinstance(head.pool, ClassPool)
+        both = file.checkpoint.has("head_dist.weight") or (by_class and file.checkpoint.has("dist_token"))
+        return replace(head, distilled=both)
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        sign, usual = sign_of(file.checkpoint), self.preprocess(config, self.shorter(config.image.size))
         if sign.moco:
             usual = replace(usual, resample=replace(usual.resample, interpolation="bilinear"))
         guess = (
             f"assumed to be {self.title} because of {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
             "They differ in preprocessing and in how positions are resized (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
         )
-        return Description(
-            config=config,
-            preprocess=facts.preprocess(evaluated(usual, f"the evaluation in {constants.who}")),
-            spelling=self.spelled(checkpoint),
-            notes=guess if sign.guess else (),
-        )
+        who = self.constants_of(file).who
+        return usual, f"the evaluation in {who}", guess if sign.guess else ()
 
-    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
-        head = classifier(checkpoint, pool_of(facts, "class", self.constants.who))
-        # Without a head, the authors' class and timm's return the mean of both tokens.
-        by_class = isinstance(head.pool, ClassPool)
-        return replace(
-            head, distilled=checkpoint.has("head_dist.weight") or (by_class and checkpoint.has("dist_token"))
-        )
-
-    def spelled(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
         return {}
 
-    def preprocess(self, config: ViTConfig) -> Preprocess:
-        return preprocess(config, with_margin(config.image.size))
-
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config = description.config
-        yield from front(config)
-        if config.tokens.distillation_token:
-            yield token("dist_token", "prefix.distillation_token", config)
-        yield positions(config)
-        yield from blocks(config, description.spelling)
-        yield from back(config)
-        if config.head.distilled and config.head.num_classes:
-            yield from both("head_dist", "head_distillation", config.head.bias)
-
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"model": tensors}
+    def shorter(self, size: Size) -> int:
+        return with_margin(size)
 
 
 class DeiT(Plain):
@@ -154,7 +115,6 @@ class DeiT(Plain):
     family = "deit"
     twins = ("mae", "dino")
     constants = Constants(who="DeiT's code")
-    resample = Resample(antialias=False)
 
 
 class MAE(Plain):
@@ -165,7 +125,6 @@ class MAE(Plain):
     family = "mae"
     twins = ("deit", "dino")
     constants = Constants(who="MAE's code")
-    resample = Resample(antialias=False)
     decoder_pattern = "decoder_*"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
@@ -177,17 +136,13 @@ class MAE(Plain):
         )
         return replace(found, decoder=decoder, decoder_fault=fault)
 
-    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
-        pooled = checkpoint.has("fc_norm.weight") and not checkpoint.has("norm.weight")
-        pool = pool_of(facts, "mean" if pooled else "class", "fc_norm" if pooled else self.constants.who)
-        return classifier(checkpoint, pool, "pooled" if pooled else "tokens")
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return file.classifier_after_norm()
 
-    def preprocess(self, config: ViTConfig) -> Preprocess:
-        size = config.image.size
-        return preprocess(config, with_margin(size) if min(size) <= 224 else min(size))
+    def shorter(self, size: Size) -> int:
+        return with_margin(size) if min(size) <= 224 else min(size)
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        yield from super().rules(description)
+    def ignored(self, description: Description) -> Iterable[Rule | Ignored]:
         whole = description.decoder_fault is not None
         yield from decoder_rules(MAE_ROWS, description, r"decoder_.*|mask_token" if whole else r"decoder_.*")
         if description.decoder is None:
@@ -198,8 +153,7 @@ class MAE(Plain):
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
         """MAE's code computes positions once and stores them as a table, with a row for the class token."""
         card, tensors = super().rewritten_for(card, tensors)
-        config, tensors = zeros_for_positions(*sines_as_table(card.config, tensors))
-        return replace(card, config=config), tensors
+        return restated(card, tensors, sines_as_table, zeros_for_positions)
 
     def written_beside(self, card: ModelCard) -> Mapping[str, Any]:
         """The arguments of the training script that describe the decoder."""
@@ -215,33 +169,98 @@ class DINO(Plain):
     twins = ("deit", "mae")
     constants = Constants(who="DINO's code")
     resample = Resample(antialias=False, offset=0.1)
+    wrapper = ""
+    head_name = LINEAR_HEAD
 
-    def head(self, checkpoint: Checkpoint, facts: Facts) -> HeadConfig:
-        dim, _, _ = patch_of(checkpoint)
-        return linear_head(checkpoint, facts, dim, _LINEAR) or super().head(checkpoint, facts)
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return linear_head(file.checkpoint, file.facts, file.dim, _LINEAR) or super().head(file)
 
-    def preprocess(self, config: ViTConfig) -> Preprocess:
-        return preprocess(config, min(config.image.size) * 256 // 224)
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
+        return {} if file.checkpoint.has(f"{LINEAR_HEAD}.weight") else {"head": "head"}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config = description.config
-        backbone = replace(config, head=replace(config.head, num_classes=0, distilled=False))
-        joined = isinstance(config.head.pool, JoinedPool)
-        yield from super().rules(replace(description, config=backbone) if joined else description)
-        if joined:
-            yield from both(LINEAR_HEAD, "head", config.head.bias)
-
-    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        return tensors
+    def shorter(self, size: Size) -> int:
+        return min(size) * 256 // 224
 
     def head_apart(self, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         rest, head = head_apart(tensors)
         return rest, {"state_dict": {f"module.linear.{k}": t for k, t in head.items()}} if head else {}
 
-    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        if card.config.head.num_classes and not isinstance(card.config.head.pool, JoinedPool):
-            raise CheckpointError(
-                f"DINO's linear heads read class tokens of several blocks, or one and the mean, not pooling {card.config.head.pool.kind!r}",
-                "choose another format, or convert the backbone without its head",
-            )
-        return super().sidecar_files(card)
+
+class DeiT3(Original):
+    """DeiT-III, `{"model": …}`: LayerScale (`gamma_1`, `gamma_2`), and `pos_embed` [1, N, D] for the patches only."""
+
+    name = "deit3"
+    title = "DeiT-III (its authors' file)"
+    doubt = (
+        "assumed to be DeiT-III; timm's ViTs with LayerScale and both rotary and learned positions (rope_ape) have the same tensors "
+        "but other outputs. If this is one of them, put timm's config.json next to it"
+    )
+    published_names = ("deit_3",)
+    constants = Constants(who="DeiT-III's code", layer_scale=1e-4)
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        needed = ("cls_token", "pos_embed", "{b}gamma_1", "{b}attn.qkv.weight")
+        table = "relative_position_bias_table"
+        lacking = ("{b}attn.q_bias", f"{{b}}attn.{table}", f"rel_pos_bias.{table}")
+        return "gamma_1 and pos_embed" if is_common(checkpoint, *needed, lacking=lacking) else None
+
+    def _with_class(self, file: AuthorsFile) -> bool:
+        """Whether the class token has a row, which DeiT-III's has not; such files are read too."""
+        rows, asked = file.rows, file.facts.options.image_size
+        return square(rows) is None and square(rows - 1) is not None and asked is None
+
+    def grid(self, file: AuthorsFile, tokens: TokensConfig) -> tuple[Size, None]:
+        return file.facts.grid(file.rows - self._with_class(file), file.patch), None
+
+    def positions(self, file: AuthorsFile) -> Positions:
+        with_class = self._with_class(file)
+        return Learned(covers="all_but_registers" if with_class else "patches", resample=self.resample)
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        usual = self.preprocess(config, min(config.image.size))
+        return usual, "DeiT-III's evaluation code, without a crop margin", ()
+
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {**super().spelling(card), "scale": ("gamma_1", "gamma_2")}
+
+
+class IJEPA(Original):
+    """`target_encoder` of a training file: no class token, no head, stored sine-cosine positions."""
+
+    name = "ijepa"
+    title = "I-JEPA (its authors' file)"
+    doubt = (
+        "assumed to be I-JEPA; timm's ViTs without class token and head (SigLIP, gap) have the same tensors, but differ in "
+        "activation (--act) and preprocessing (--mean, --std)"
+    )
+    published_names = ("in1k-vit", "in22k-vit", "ijepa")
+    own_wrappers = ("target_encoder", "encoder")
+    constants = Constants(who="I-JEPA's code", heads=USUAL_HEADS | {1408: 16})
+
+    def recognise(self, checkpoint: Checkpoint) -> str | None:
+        needed = ("pos_embed", "norm.weight", "{b}attn.qkv.weight", "{b}mlp.fc1.weight")
+        lacking = ("cls_token", "head.weight", "{b}ls1.gamma", "reg_token")
+        if not is_common(checkpoint, *needed, lacking=lacking) or checkpoint.under("attn_pool."):
+            return None
+        taken = checkpoint.wrapper.split(":")[0]
+        return f"{taken}: no class token" if taken else "no class token and no head"
+
+    def tokens(self, file: AuthorsFile) -> TokensConfig:
+        return TokensConfig(class_token=False)
+
+    def head(self, file: AuthorsFile) -> HeadConfig:
+        return HeadConfig(pool=file.pool("mean", "the linear probe of I-JEPA's paper"), num_classes=0)
+
+    def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
+        # The repository has no evaluation code; the paper follows MAE's linear probe.
+        return (
+            self.preprocess(config, MAE().shorter(config.image.size)),
+            "the standard ImageNet evaluation",
+            (),
+        )
+
+    def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
+        return {}
+
+    def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"target_encoder": {f"module.{name}": tensor for name, tensor in tensors.items()}}

@@ -13,12 +13,24 @@ from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Layout, Rule
 from patchword.checkpoints.layouts.original_signs import sign_of
+from patchword.checkpoints.layouts.restate import (
+    class_position_in_token,
+    first_as_class,
+    projection_as_head,
+    restated,
+    sines_in_its_dtype,
+    with_zero_biases,
+    without_periods,
+)
 from patchword.checkpoints.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.checkpoints.layouts.timm_describe import Reading
 from patchword.checkpoints.layouts.timm_facts import TimmArchitecture, known, table
-from patchword.checkpoints.layouts.timm_restate import rewritten_for
-from patchword.checkpoints.layouts.timm_rules import rules
+from patchword.checkpoints.layouts.timm_names import INDEX, rows
 from patchword.checkpoints.layouts.timm_write import target
+from patchword.checkpoints.rows import rules_of
+from patchword.model.config import ViTConfig
+from patchword.model.kinds import LayerNormConfig, NoPositions
+from patchword.model.shapes import shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,29 +116,57 @@ class Timm(Layout):
         )
         if words.architecture:
             facts.record("architecture", words.architecture, words.evidence)
-        config = Reading(checkpoint, facts, words).config()
+        spelling = spelled(checkpoint, words)
+        config = Reading(checkpoint, facts, words, spelling).config()
         return Description(
             config=config,
             preprocess=preprocess_of(config, words, facts),
             classes=classes_of(checkpoint, config.head.num_classes),
-            spelling=spelled(checkpoint, words),
+            spelling=spelling,
             notes=_doubts(words),
         )
 
     def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        return rules(description.config, description.spelling)
+        config = description.config
+        names = rows(description.spelling, config.patch.stem)
+        yield from rules_of(names, shapes(config), config.depth)
+        yield INDEX
 
     def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        config, tensors = rewritten_for(card.config, tensors)
-        return replace(card, config=config), tensors
+        return restated(
+            card,
+            tensors,
+            first_as_class,
+            projection_as_head,
+            class_position_in_token,
+            sines_in_its_dtype,
+            _with_biases,
+            with_zero_biases,
+            without_periods,
+        )
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return target(card.config, {}).spelling
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
         return {"config.json": config_json(card, target(card.config, spelling))}
+
+
+def _with_biases(
+    config: ViTConfig, tensors: "Mapping[str, Tensor]"
+) -> "tuple[ViTConfig, Mapping[str, Tensor]]":
+    """The biases that timm always has."""
+    norm, attention, mlp = config.norm, config.attention, config.mlp
+    if isinstance(norm, LayerNormConfig):
+        norm = replace(norm, bias=True)
+    plain = isinstance(config.inner_positions, NoPositions) and attention.bias != "qv"
+    if attention.out_bias != mlp.bias or not plain:
+        attention, mlp = replace(attention, out_bias=True), replace(mlp, bias=True)
+    patch = config.patch if config.block.entry_norm else replace(config.patch, bias=True)
+    head = replace(config.head, bias=True)
+    return replace(config, norm=norm, head=head, attention=attention, mlp=mlp, patch=patch), tensors
 
 
 def _doubts(words: TimmArchitecture) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
-"""The arguments of each timm ViT class for a ViTConfig, or the part that the class cannot represent.
+"""The arguments of each timm ViT class for a ViTConfig.
 
-"@Name" stands for a timm class, which config.json cannot hold. None marks an argument that must be omitted.
+"@Name" stands for a timm class, which config.json cannot hold. None marks an argument that must be omitted. What a class
+cannot hold shows when its file is read back; `lacks` has what decides between classes, or what only timm's code lacks.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from patchword.errors import CheckpointError
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import (
     AttentionPool,
@@ -22,53 +21,208 @@ from patchword.model.kinds import (
     RelativeBias,
     RelativeMLP,
     ResNetStem,
+    RMSNormConfig,
     Rope2d,
     RopeMixed,
 )
 
 Args = dict[str, Any]
-_PATCH_BIAS = "this patch bias (timm has one unless a norm precedes the blocks)"
+Spelling = Mapping[str, Any]
+
+_COMMON = "img_size patch_size in_chans num_classes embed_dim depth num_heads global_pool mlp_ratio"
+# The arguments of each class, in the order in which config.json has them.
+NAMES: dict[str, str] = {
+    "VisionTransformer": f"{_COMMON} qkv_bias qk_norm scale_attn_norm scale_mlp_norm proj_bias init_values class_token "
+    "pos_embed no_embed_class reg_tokens pre_norm final_norm fc_norm pool_include_prefix dynamic_img_pad dynamic_img_size "
+    "act_layer norm_layer embed_norm_layer mlp_layer block_fn attn_layer embed_layer",
+    "Eva": f"{_COMMON.removesuffix(' mlp_ratio')} qkv_bias qkv_fused qk_norm mlp_ratio swiglu_mlp swiglu_align_to scale_mlp "
+    "scale_attn_inner attn_type num_kv_heads norm_layer init_values attn_only_layer_scale class_token num_reg_tokens "
+    "no_embed_class use_abs_pos_emb use_post_norm use_pre_transformer_norm use_post_transformer_norm use_fc_norm "
+    "attn_pool_num_heads attn_pool_mlp_ratio dynamic_img_pad dynamic_img_size use_rot_pos_emb rope_type rope_grid_offset "
+    "rope_grid_indexing rope_temperature rope_rotate_half ref_feat_shape",
+    "Beit": f"{_COMMON.removesuffix(' mlp_ratio')} qkv_bias mlp_ratio swiglu_mlp scale_mlp norm_layer init_values "
+    "use_abs_pos_emb use_rel_pos_bias use_shared_rel_pos_bias use_fc_norm",
+    "VisionTransformerRelPos": f"{_COMMON} qkv_bias qk_norm norm_layer init_values class_token fc_norm rel_pos_type "
+    "rel_pos_dim shared_rel_pos block_fn",
+    "NaFlexVit": f"{_COMMON} qkv_bias qk_norm scale_attn_inner_norm scale_mlp_norm proj_bias init_values class_token "
+    "reg_tokens pos_embed pos_embed_grid_size pos_embed_interp_mode pos_embed_antialias pos_embed_align_corners "
+    "pos_embed_ar_preserving rope_type pre_norm final_norm fc_norm pool_include_prefix dynamic_img_pad embed_proj_type "
+    "patchify_channels_last act_layer norm_layer embed_norm_layer",
+}
+NAMES["VisionTransformerDistilled"] = NAMES["VisionTransformer"]
 
 
-def lacks(what: str, kind: str = "") -> CheckpointError:
-    return CheckpointError(
-        f"{f'timm ({kind})' if kind else 'timm'} does not support {what}",
-        "choose another format, or keep the patchword file",
-    )
+def arguments(kind: str, config: ViTConfig, spelling: Spelling) -> Args:
+    """The arguments of a class, without those that do not apply to the model."""
+    values = _values(config, spelling) | _head_values(config) | _positions(config, spelling)
+    own: Mapping[str, Callable[[ViTConfig, Spelling], Args]] = {
+        "VisionTransformer": _vision_transformer,
+        "VisionTransformerDistilled": _vision_transformer,
+        "Eva": _eva,
+        "Beit": _beit,
+        "VisionTransformerRelPos": _relpos,
+        "NaFlexVit": _naflex,
+    }
+    values |= own[kind](config, spelling)
+    return {name: values[name] for name in NAMES[kind].split() if name in values}
 
 
-def _need(right: bool, what: str, kind: str) -> None:
-    if not right:
-        raise lacks(what, kind)
-
-
-def common(config: ViTConfig) -> Args:
+def _values(config: ViTConfig, spelling: Spelling) -> Args:
     size, patch = config.image.size, config.patch.size
     if _pads(config):  # timm stores positions for complete patches, and pads images
         stride = config.patch.stem.stride
         size = (config.grid_size[0] * patch[0] * stride, config.grid_size[1] * patch[1] * stride)
+    part, mlp, tokens = config.attention, config.mlp, config.tokens
     return {
         "img_size": list(size),
         "patch_size": patch[0] if patch[0] == patch[1] else list(patch),
         "in_chans": config.image.channels,
-        "num_classes": config.head.num_classes,
         "embed_dim": config.dim,
         "depth": config.depth,
-        "num_heads": config.attention.num_heads,
-        "global_pool": _pool(config),
+        "num_heads": part.num_heads,
+        "mlp_ratio": _ratio(config),
+        "norm_layer": _norm_marker(config),
+        "init_values": config.block.layer_scale or 0.0,
+        "qkv_bias": part.bias == "qkv",
+        "qk_norm": part.qk_norm != "none",
+        "scale_attn_norm": part.out_norm,
+        "scale_attn_inner": part.out_norm,
+        "scale_attn_inner_norm": part.out_norm,
+        "scale_mlp": mlp.inner_norm,
+        "scale_mlp_norm": mlp.inner_norm,
+        "swiglu_mlp": mlp.gated,
+        "proj_bias": part.out_bias,
+        "act_layer": mlp.activation,
+        "class_token": tokens.class_token,
+        "reg_tokens": tokens.num_registers,
+        "num_reg_tokens": tokens.num_registers,
+        "pre_norm": config.block.entry_norm,
+        "use_pre_transformer_norm": config.block.entry_norm,
+        "use_post_norm": config.block.order == "res_post",
+        "dynamic_img_pad": _pads(config),
+        **({"dynamic_img_size": True} if _pads(config) else {}),
     }
 
 
-def _pool(config: ViTConfig) -> str:
-    match config.head.pool:
-        case MeanPool():
-            return "avg"
-        case MaxPool():
-            return "max"
-        case AttentionPool():
-            return "map"
-        case _:
-            return "token"
+def _head_values(config: ViTConfig) -> Args:
+    head, pool = config.head, config.head.pool
+    pools = {MeanPool: "avg", MaxPool: "max", AttentionPool: "map"}
+    attentive = pool if isinstance(pool, AttentionPool) else AttentionPool()
+    return {
+        "num_classes": head.num_classes,
+        "global_pool": pools.get(type(pool), "token"),
+        "pool_include_prefix": _over_all(config),
+        "final_norm": head.norm != "none",
+        "fc_norm": head.norm == "pooled",
+        "use_post_transformer_norm": head.norm == "tokens",
+        "use_fc_norm": head.norm == "pooled",
+        "attn_pool_num_heads": attentive.num_heads or config.attention.num_heads,
+        "attn_pool_mlp_ratio": ((attentive.hidden or config.mlp_dim) + 0.5) / config.dim,
+    }
+
+
+def _positions(config: ViTConfig, spelling: Spelling) -> Args:
+    added, inner = config.added_positions, config.inner_positions
+    shared = bool(getattr(inner, "shared", False))
+    values: Args = {
+        "no_embed_class": _bare(config),
+        "use_abs_pos_emb": isinstance(added, Learned),
+        "use_rot_pos_emb": not isinstance(inner, NoPositions),
+        "use_rel_pos_bias": isinstance(inner, RelativeBias) and not shared,
+        "use_shared_rel_pos_bias": shared,
+        "shared_rel_pos": shared,
+        "rel_pos_type": "mlp" if isinstance(inner, RelativeMLP) else "bias",
+        "rel_pos_dim": inner.hidden if isinstance(inner, RelativeMLP) else 0,
+        "pos_embed_grid_size": list(config.grid_size),
+    }
+    if isinstance(added, Learned):
+        how = added.resample
+        values |= {
+            "pos_embed_interp_mode": how.interpolation,
+            "pos_embed_antialias": how.antialias,
+            "pos_embed_align_corners": how.align_corners,
+            "pos_embed_ar_preserving": how.keep_aspect,
+        }
+    return values | _rope(inner) if isinstance(inner, Rope2d | RopeMixed) else values
+
+
+def _rope(inner: Rope2d | RopeMixed) -> Args:
+    columns_first = isinstance(inner, RopeMixed) or inner.first_axis == "column"
+    values: Args = {
+        "rope_type": "cat",
+        "rope_grid_offset": 0.0,
+        "rope_grid_indexing": "xy" if columns_first else "ij",
+        "rope_temperature": inner.theta,
+        "rope_rotate_half": isinstance(inner, Rope2d) and inner.pairing == "half",
+    }
+    if isinstance(inner, RopeMixed):
+        return values | {"rope_type": "mixed"}
+    where = inner.coordinates
+    if isinstance(where, CentreCoordinates):
+        return values | {"rope_type": "dinov3"}
+    reference = None if where.reference is None else list(where.reference)
+    return values | {"rope_grid_offset": where.offset, "ref_feat_shape": reference}
+
+
+# What one class names or computes in its own way ---------------------------------------------
+
+
+def _by_name(config: ViTConfig) -> Args:
+    """Of VisionTransformer and NaFlexVit, which take a norm by name and use eps 1e-6."""
+    marker = _norm_marker(config)
+    named = "rmsnorm" if marker == ["@RmsNorm", {"eps": 1e-6}] else marker
+    return {
+        "norm_layer": named,
+        "embed_norm_layer": (named or "layernorm") if config.patch.norm_output else "",
+    }
+
+
+def _vision_transformer(config: ViTConfig, spelling: Spelling) -> Args:
+    gates = {"packed": ["@GluMlp", {"act_layer": "@SiLU", "gate_last": False}], "apart": "@SwiGLU"}
+    stem, packed = config.patch.stem, config.mlp.gated and spelling["gate"] == "packed"
+    units = ",".join(map(str, stem.units)) if isinstance(stem, ResNetStem) else ""
+    return _by_name(config) | {
+        "mlp_ratio": _ratio(config, 2 if packed else 1),
+        "pos_embed": "learn" if isinstance(config.added_positions, Learned) else "none",
+        "mlp_layer": gates[spelling["gate"]] if config.mlp.gated else None,
+        "block_fn": "@ResPostBlock" if config.block.order == "res_post" else None,
+        "attn_layer": None,
+        "embed_layer": f"@HybridEmbed {units or 'root alone'}" if isinstance(stem, ResNetStem) else None,
+    }
+
+
+def _eva(config: ViTConfig, spelling: Spelling) -> Args:
+    part, mlp, after = config.attention, config.mlp, config.block.order == "res_post"
+    aligned = mlp.gated and spelling["gate"] == "apart" and not mlp.inner_norm
+    return {
+        "qkv_bias": part.bias != "none",
+        "qkv_fused": not spelling.get("split", False),
+        "swiglu_align_to": (8 if config.mlp_dim % 8 == 0 else 1) if aligned else 0,
+        "attn_type": "rope" if part.bias == "qkv" else "eva",
+        "num_kv_heads": part.num_heads if part.bias == "qkv" and not after else None,
+        "init_values": config.block.layer_scale,
+        "attn_only_layer_scale": None if after else False,
+    }
+
+
+def _beit(config: ViTConfig, spelling: Spelling) -> Args:
+    return {"qkv_bias": config.attention.bias == "qv"}
+
+
+def _relpos(config: ViTConfig, spelling: Spelling) -> Args:
+    return {"block_fn": "@ResPostRelPosBlock" if config.block.order == "res_post" else None}
+
+
+def _naflex(config: ViTConfig, spelling: Spelling) -> Args:
+    return _by_name(config) | {
+        "pos_embed": "learned" if isinstance(config.added_positions, Learned) else "none",
+        "rope_type": "none",
+        "embed_proj_type": "conv" if spelling.get("patches") == "kernel" else "linear",
+        "patchify_channels_last": spelling.get("patches") != "channels first",
+    }
+
+
+# Values ------------------------------------------------------------------------------------------
 
 
 def _ratio(config: ViTConfig, parts: int = 1) -> float:
@@ -87,80 +241,12 @@ def _pads(config: ViTConfig) -> bool:
 def _norm_marker(config: ViTConfig) -> Any:
     """The norm as written in the table: None is LayerNorm with 1e-6. Uses the closest eps that timm supports."""
     name = "@LayerNorm" if isinstance(config.norm, LayerNormConfig) else "@RmsNorm"
-    eps = config.norm.eps
-    near = 1e-6 if eps <= math.sqrt(1e-11) else 1e-5
+    near = 1e-6 if config.norm.eps <= math.sqrt(1e-11) else 1e-5
     return None if (name, near) == ("@LayerNorm", 1e-6) else [name, {"eps": near}]
-
-
-def _named_norm(marker: Any) -> Any:
-    """The norm argument of VisionTransformer and NaFlexVit, which take a name and use eps 1e-6."""
-    return {"@RmsNorm": "rmsnorm"}.get(marker[0], marker) if marker and marker[1]["eps"] == 1e-6 else marker
 
 
 def _over_all(config: ViTConfig) -> bool:
     return bool(config.tokens.num_extra) and getattr(config.head.pool, "over", "patches") == "all"
-
-
-def _vision_transformer(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "VisionTransformer"
-    part, mlp, tokens = config.attention, config.mlp, config.tokens
-    _need(isinstance(config.inner_positions, NoPositions), f"{config.inner_positions.kind} positions", kind)
-    _need(part.bias != "qv", "attention biases on queries and values only", kind)
-    _need(part.out_bias == mlp.bias, "a bias only in the MLP or only after attention", kind)
-    _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
-    _need(not tokens.distillation_token, "a distillation token", kind)
-    _plain_pool(config, kind)
-    marker = _named_norm(_norm_marker(config))
-    packed = mlp.gated and spelling["gate"] == "packed"
-    gates = {"packed": ["@GluMlp", {"act_layer": "@SiLU", "gate_last": False}], "apart": "@SwiGLU"}
-    after = config.block.order == "res_post"
-    _need(not after or config.block.layer_scale is None, "LayerScale with norms after the branches", kind)
-    return {
-        "mlp_ratio": _ratio(config, 2 if packed else 1),
-        "qkv_bias": part.bias == "qkv",
-        "qk_norm": part.qk_norm != "none",
-        "scale_attn_norm": part.out_norm,
-        "scale_mlp_norm": mlp.inner_norm,
-        "proj_bias": part.out_bias,
-        "init_values": config.block.layer_scale or 0.0,
-        "class_token": tokens.class_token,
-        "pos_embed": "learn" if isinstance(config.added_positions, Learned) else "none",
-        "no_embed_class": _bare(config),
-        "reg_tokens": tokens.num_registers,
-        "pre_norm": config.block.entry_norm,
-        "final_norm": config.head.norm != "none",
-        "fc_norm": config.head.norm == "pooled",
-        "pool_include_prefix": _over_all(config),
-        "dynamic_img_pad": _pads(config),
-        **({"dynamic_img_size": True} if _pads(config) else {}),
-        "act_layer": mlp.activation,
-        "norm_layer": marker,
-        "embed_norm_layer": (marker or "layernorm") if config.patch.norm_output else "",
-        "mlp_layer": gates[spelling["gate"]] if mlp.gated else None,
-        "block_fn": "@ResPostBlock" if after else None,
-        "attn_layer": None,
-        "embed_layer": _hybrid(config),
-    }
-
-
-def _hybrid(config: ViTConfig) -> str | None:
-    """A ResNet before the patches, as written in the table."""
-    stem = config.patch.stem
-    if not isinstance(stem, ResNetStem):
-        return None
-    return f"@HybridEmbed {','.join(map(str, stem.units)) or 'root alone'}"
-
-
-def _plain_pool(config: ViTConfig, kind: str) -> None:
-    """Require that an attention pool has the blocks' heads and a plain MLP of the same width."""
-    pool = config.head.pool
-    if not isinstance(pool, AttentionPool):
-        return
-    own_heads = pool.num_heads not in (None, config.attention.num_heads)
-    _need(not own_heads, "an attention pool with its own number of heads", kind)
-    _need(pool.hidden in (None, config.mlp_dim), "an attention pool with its own MLP width", kind)
-    plain = not config.mlp.gated and not config.mlp.inner_norm and config.mlp.bias
-    _need(plain, "an attention pool with MLPs that are gated, normed or without bias", kind)
 
 
 def _bare(config: ViTConfig) -> bool:
@@ -168,232 +254,87 @@ def _bare(config: ViTConfig) -> bool:
     return isinstance(added, Learned) and added.covers == "patches"
 
 
-def _distilled(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "VisionTransformerDistilled"
-    tokens, head = config.tokens, config.head
-    _need(tokens.class_token and tokens.distillation_token, "a model without both tokens", kind)
-    _need(not tokens.num_registers and not _bare(config), "registers, or tokens without positions", kind)
-    _need(isinstance(config.added_positions, Learned), "a model without learned positions", kind)
-    _need(head.distilled, "a distillation token without its own head", kind)
-    plain = replace(
-        config,
-        tokens=replace(tokens, distillation_token=False),
-        head=replace(head, distilled=False),
-    )
-    return _vision_transformer(plain, spelling)
+# Limits --------------------------------------------------------------------------------------
 
 
-def _eva(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "Eva"
-    part, mlp, tokens, head = config.attention, config.mlp, config.tokens, config.head
-    inner, pool = config.inner_positions, config.head.pool
-    _need(isinstance(inner, NoPositions | Rope2d | RopeMixed), f"{inner.kind} positions", kind)
-    _need(mlp.activation == ("silu" if mlp.gated else "gelu"), f"the activation {mlp.activation}", kind)
-    _need(part.out_bias and mlp.bias, "linear layers without biases", kind)
-    _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
-    _need(not config.patch.norm_output, "a norm after the patches", kind)
-    _need(not tokens.distillation_token, "a distillation token", kind)
-    whole = _over_all(config) or not tokens.num_extra
-    _need(whole == isinstance(pool, AttentionPool) or not tokens.num_extra, "a pool over these tokens", kind)
-    after = config.block.order == "res_post"
-    plain = config.block.layer_scale is None and part.qk_norm == "none"
-    _need(not after or plain, "LayerScale or normed queries with norms after the branches", kind)
-    apart = mlp.gated and spelling["gate"] == "apart"
-    _need(apart or not (mlp.gated and mlp.inner_norm), "a packed gated MLP with an inner norm", kind)
-    pool_is_plain = not isinstance(pool, AttentionPool) or not (mlp.gated or mlp.inner_norm)
-    _need(pool_is_plain, "an attention pool with gated MLPs", kind)
-    align = (8 if config.mlp_dim % 8 == 0 else 1) if apart and not mlp.inner_norm else 0
-    hidden = pool.hidden if isinstance(pool, AttentionPool) and pool.hidden else config.mlp_dim
-    own = pool.num_heads if isinstance(pool, AttentionPool) else None
-    return {
-        "qkv_bias": part.bias != "none",
-        "qkv_fused": not spelling.get("split", False),
-        "qk_norm": part.qk_norm != "none",
-        "mlp_ratio": _ratio(config),
-        "swiglu_mlp": mlp.gated,
-        "swiglu_align_to": align,
-        "scale_mlp": mlp.inner_norm,
-        "scale_attn_inner": part.out_norm,
-        "attn_type": "rope" if part.bias == "qkv" else "eva",
-        "num_kv_heads": config.attention.num_heads if part.bias == "qkv" and not after else None,
-        "norm_layer": _norm_marker(config),
-        "init_values": config.block.layer_scale,
-        "attn_only_layer_scale": None if after else False,
-        "class_token": tokens.class_token,
-        "num_reg_tokens": tokens.num_registers,
-        "no_embed_class": _bare(config),
-        "use_abs_pos_emb": isinstance(config.added_positions, Learned),
-        "use_post_norm": after,
-        "use_pre_transformer_norm": config.block.entry_norm,
-        "use_post_transformer_norm": head.norm == "tokens",
-        "use_fc_norm": head.norm == "pooled",
-        "attn_pool_num_heads": own or config.attention.num_heads,
-        "attn_pool_mlp_ratio": (hidden + 0.5) / config.dim,
-        "dynamic_img_pad": _pads(config),
-        **({"dynamic_img_size": True} if _pads(config) else {}),
-        **_rope(config),
-    }
+def lacks(kind: str, config: ViTConfig, gate: str) -> str | None:
+    """What a class cannot hold and another class of timm may, or what our reader reads and its code cannot build.
+
+    The rest shows when the file is read back.
+    """
+    letter, limits = _LETTERS[kind], [*_limits_of_tokens(config), *_limits_of_blocks(config, gate)]
+    return next((what for kinds, wrong, what in limits if wrong and letter in kinds), None)
 
 
-def _rope(config: ViTConfig) -> Args:
-    inner = config.inner_positions
-    args: Args = {
-        "use_rot_pos_emb": not isinstance(inner, NoPositions),
-        "rope_type": "cat",
-        "rope_grid_offset": 0.0,
-        "rope_grid_indexing": "ij",
-        "rope_temperature": 10_000.0,
-        "rope_rotate_half": False,
-    }
-    if isinstance(inner, RopeMixed):
-        mixed = {"rope_type": "mixed", "rope_grid_indexing": "xy", "rope_temperature": inner.theta}
-        return {**args, **mixed}
-    if not isinstance(inner, Rope2d):
-        return {"use_rot_pos_emb": False}
-    args |= {
-        "rope_temperature": inner.theta,
-        "rope_rotate_half": inner.pairing == "half",
-        "rope_grid_indexing": "ij" if inner.first_axis == "row" else "xy",
-    }
-    where = inner.coordinates
-    if isinstance(where, CentreCoordinates):
-        return {**args, "rope_type": "dinov3"}
-    reference = None if where.reference is None else list(where.reference)
-    return {**args, "rope_grid_offset": where.offset, "ref_feat_shape": reference}
-
-
-def _beit(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "Beit"
-    part, mlp, tokens, inner = config.attention, config.mlp, config.tokens, config.inner_positions
-    relative = isinstance(inner, RelativeBias)
-    _need(isinstance(inner, RelativeBias | NoPositions), f"{inner.kind} positions", kind)
-    rows = not isinstance(inner, RelativeBias) or inner.prefix_rows
-    _need(rows, "a relative position table without class token rows", kind)
-    _need(part.bias != "qkv", "a key bias", kind)
-    _need(part.qk_norm == "none" and not part.out_norm, "norms inside attention", kind)
-    _need(part.out_bias and mlp.bias and config.patch.bias, "linear layers without biases", kind)
-    _need(mlp.activation == ("silu" if mlp.gated else "gelu"), f"the activation {mlp.activation}", kind)
-    _need(not mlp.gated or spelling["gate"] == "apart", "a packed gated MLP", kind)
-    only_class = tokens.class_token and tokens.num_extra == 1
-    _need(only_class and not _bare(config), "tokens other than a class token with a position", kind)
-    _need(
-        config.block.order == "pre" and not config.block.entry_norm,
-        "norms that are not before the branches",
-        kind,
-    )
-    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pooling", kind)
-    _need(
-        config.head.norm != "none" and not config.patch.norm_output,
-        "a model without a final norm, or with a norm after the patches",
-        kind,
-    )
-    _need(not _pads(config), "images padded to complete patches", kind)
-    shared = isinstance(inner, RelativeBias) and inner.shared
-    return {
-        "qkv_bias": part.bias == "qv",
-        "mlp_ratio": _ratio(config),
-        "swiglu_mlp": mlp.gated,
-        "scale_mlp": mlp.inner_norm,
-        "norm_layer": _norm_marker(config),
-        "init_values": config.block.layer_scale or 0.0,
-        "use_abs_pos_emb": isinstance(config.added_positions, Learned),
-        "use_rel_pos_bias": relative and not shared,
-        "use_shared_rel_pos_bias": shared,
-        "use_fc_norm": config.head.norm == "pooled",
-    }
-
-
-def _relpos(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "VisionTransformerRelPos"
-    part, mlp, tokens, inner = config.attention, config.mlp, config.tokens, config.inner_positions
-    _need(isinstance(inner, RelativeBias | RelativeMLP), "a model without relative positions", kind)
-    _need(isinstance(config.added_positions, NoPositions), "added positions", kind)
-    rows = isinstance(inner, RelativeBias) and inner.prefix_rows
-    fits = isinstance(inner, RelativeMLP) or rows == tokens.class_token
-    _need(fits, "a class token without its own rows", kind)
-    _need(part.bias != "qv", "biases on queries and values only", kind)
-    _need(
-        part.out_bias and mlp.bias and config.patch.bias and not part.out_norm,
-        "linear layers without biases, or a norm after attention",
-        kind,
-    )
-    _need(
-        mlp.activation == "gelu" and not mlp.gated and not mlp.inner_norm,
-        "MLPs other than a plain one with GELU",
-        kind,
-    )
-    _need(tokens.num_extra == tokens.class_token, "tokens other than a class token", kind)
-    after = config.block.order == "res_post"
-    _need(not config.block.entry_norm and not config.patch.norm_output, "norms around the patches", kind)
-    _need(not after or config.block.layer_scale is None, "LayerScale with norms after the branches", kind)
-    _need(isinstance(config.head.pool, ClassPool | MeanPool) and not _over_all(config), "this pooling", kind)
-    _need(config.head.norm != "none" and not _pads(config), "no final norm, or padded images", kind)
-    return {
-        "mlp_ratio": _ratio(config),
-        "qkv_bias": part.bias == "qkv",
-        "qk_norm": part.qk_norm != "none",
-        "norm_layer": _norm_marker(config),
-        "init_values": config.block.layer_scale or 0.0,
-        "class_token": tokens.class_token,
-        "fc_norm": config.head.norm == "pooled",
-        "rel_pos_type": "mlp" if isinstance(inner, RelativeMLP) else "bias",
-        "rel_pos_dim": inner.hidden if isinstance(inner, RelativeMLP) else 0,
-        "shared_rel_pos": bool(getattr(inner, "shared", False)),
-        "block_fn": "@ResPostRelPosBlock" if after else None,
-    }
-
-
-def _naflex(config: ViTConfig, spelling: Mapping[str, Any]) -> Args:
-    kind = "NaFlexVit"
-    part, mlp, tokens, added = config.attention, config.mlp, config.tokens, config.added_positions
-    _need(isinstance(config.inner_positions, NoPositions), f"{config.inner_positions.kind} positions", kind)
-    _need(part.bias != "qv" and not mlp.gated, "biases on queries and values only, or a gated MLP", kind)
-    _need(part.out_bias == mlp.bias, "a bias only in the MLP or only after attention", kind)
-    _need(config.patch.bias != config.block.entry_norm, _PATCH_BIAS, kind)
-    _need(not tokens.distillation_token, "a distillation token", kind)
-    _need(config.block.order == "pre", "norms after the branches", kind)
-    bare = isinstance(added, NoPositions) or _bare(config) or not tokens.num_prefix
-    _need(bare, "positions for prefix tokens", kind)
-    _plain_pool(config, kind)
-    marker = _named_norm(_norm_marker(config))
-    grid = {} if not isinstance(added, Learned) else {
-        "pos_embed_interp_mode": added.resample.interpolation,
-        "pos_embed_antialias": added.resample.antialias,
-        "pos_embed_align_corners": added.resample.align_corners,
-        "pos_embed_ar_preserving": added.resample.keep_aspect,
-    }  # fmt: skip
-    return {
-        "mlp_ratio": _ratio(config),
-        "qkv_bias": part.bias == "qkv",
-        "qk_norm": part.qk_norm != "none",
-        "scale_attn_inner_norm": part.out_norm,
-        "scale_mlp_norm": mlp.inner_norm,
-        "proj_bias": part.out_bias,
-        "init_values": config.block.layer_scale or 0.0,
-        "class_token": tokens.class_token,
-        "reg_tokens": tokens.num_registers,
-        "pos_embed": "learned" if isinstance(added, Learned) else "none",
-        "pos_embed_grid_size": list(config.grid_size),
-        **grid,
-        "rope_type": "none",
-        "pre_norm": config.block.entry_norm,
-        "final_norm": config.head.norm != "none",
-        "fc_norm": config.head.norm == "pooled",
-        "pool_include_prefix": _over_all(config),
-        "dynamic_img_pad": _pads(config),
-        "embed_proj_type": "conv" if spelling.get("patches") == "kernel" else "linear",
-        "patchify_channels_last": spelling.get("patches") != "channels first",
-        "act_layer": mlp.activation,
-        "norm_layer": marker,
-        "embed_norm_layer": (marker or "layernorm") if config.patch.norm_output else "",
-    }
-
-
-ARGUMENTS: dict[str, Callable[[ViTConfig, Mapping[str, Any]], Args]] = {
-    "VisionTransformer": _vision_transformer,
-    "VisionTransformerDistilled": _distilled,
-    "Eva": _eva,
-    "Beit": _beit,
-    "VisionTransformerRelPos": _relpos,
-    "NaFlexVit": _naflex,
+_LETTERS = {
+    "VisionTransformer": "V",
+    "VisionTransformerDistilled": "D",
+    "Eva": "E",
+    "Beit": "B",
+    "VisionTransformerRelPos": "R",
+    "NaFlexVit": "N",
 }
+# Letters of the classes, whether the model has it, and words.
+Limit = tuple[str, bool, str]
+
+
+def _limits_of_tokens(config: ViTConfig) -> tuple[Limit, ...]:
+    tokens, head, pool = config.tokens, config.head, config.head.pool
+    added, inner = config.added_positions, config.inner_positions
+    few = isinstance(pool, ClassPool | MeanPool) and not _over_all(config)
+    own_pool = isinstance(pool, AttentionPool) and (
+        pool.num_heads not in (None, config.attention.num_heads) or pool.hidden not in (None, config.mlp_dim)
+    )
+    uncovered = (
+        isinstance(added, Learned) and added.covers == "all_but_registers" and tokens.num_registers > 0
+    )
+    without_rows = isinstance(inner, RelativeBias) and not inner.prefix_rows
+    return (
+        ("VDN", not isinstance(inner, NoPositions), f"{inner.kind} positions"),
+        ("EBRN", isinstance(config.patch.stem, ResNetStem), "a ResNet before the patches"),
+        ("VDEBRN", uncovered, "positions for the class token but not for the registers"),
+        ("VENBR", tokens.distillation_token, "a distillation token"),
+        ("D", not tokens.class_token, "a model without both tokens"),
+        ("D", not head.distilled, "a distillation token without its own head"),
+        ("D", tokens.num_registers > 0 or _bare(config), "registers, or tokens without positions"),
+        ("D", not isinstance(added, Learned), "a model without learned positions"),
+        ("BR", tokens.num_registers > 0, "registers"),
+        ("B", not tokens.class_token or _bare(config), "a model without a class token with a position"),
+        ("B", without_rows, "a relative position table without class token rows"),
+        ("R", not isinstance(added, NoPositions), "added positions"),
+        ("BR", not few, "this pooling"),
+        ("BR", head.norm == "none", "a model without a final norm"),
+        ("VDN", own_pool, "an attention pool with its own number of heads or MLP width"),
+    )
+
+
+def _limits_of_blocks(config: ViTConfig, gate: str) -> tuple[Limit, ...]:
+    part, mlp, block, patch = config.attention, config.mlp, config.block, config.patch
+    after, scaled = block.order == "res_post", block.layer_scale is not None
+    complex_mlp = mlp.gated or mlp.inner_norm
+    pooled = isinstance(config.head.pool, AttentionPool)
+    kinds = {"rms": RMSNormConfig, "layer": LayerNormConfig}
+    mixed = part.qk_norm != "none" and not isinstance(config.norm, kinds[part.qk_norm])
+    no_biases = not (part.out_bias and mlp.bias)
+    return (
+        ("VDNEBR", mixed, f"{part.qk_norm} norm on queries and keys with {config.norm.kind} norm elsewhere"),
+        ("VDNR", part.bias == "qv", "attention biases on queries and values only"),
+        ("B", part.bias == "qkv", "a key bias"),
+        ("VDN", part.out_bias != mlp.bias, "a bias only in the MLP or only after attention"),
+        ("EBR", no_biases, "linear layers without biases"),
+        ("VDNE", patch.bias == block.entry_norm, "this patch bias (it has one unless a norm precedes the blocks)"),
+        ("BR", not patch.bias, "a patch embedding without bias"),
+        ("EBR", patch.norm_output, "a norm after the patches"),
+        ("BR", block.entry_norm, "a norm before the blocks"),
+        ("B", after, "norms after the branches"),
+        ("VDER", after and scaled, "LayerScale with norms after the branches"),
+        ("E", after and part.qk_norm != "none", "normed queries with norms after the branches"),
+        ("B", part.qk_norm != "none", "normed queries and keys"),
+        ("BR", part.out_norm, "a norm after attention"),
+        ("E", mlp.gated and gate != "apart" and mlp.inner_norm, "a packed gated MLP with an inner norm"),
+        ("B", mlp.gated and gate != "apart", "a packed gated MLP"),
+        ("RN", mlp.gated, "gated MLPs"),
+        ("R", mlp.inner_norm, "MLPs with a norm inside"),
+        ("VDNE", pooled and complex_mlp, "an attention pool with MLPs that are gated or normed"),
+        ("VDN", pooled and not mlp.bias, "an attention pool with MLPs without bias"),
+    )  # fmt: skip

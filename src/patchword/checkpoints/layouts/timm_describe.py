@@ -12,7 +12,6 @@ from patchword.checkpoints.layouts.timm_positions import DEFAULTS, Places
 from patchword.errors import CheckpointError
 from patchword.model.config import (
     Activation,
-    AttentionConfig,
     BlockConfig,
     HeadConfig,
     ImageConfig,
@@ -83,7 +82,7 @@ class Reading(Places):
             depth=self.checkpoint.depth("blocks.{}.norm1.weight"),
             tokens=tokens,
             positions=positions,
-            attention=self._attention(heads),
+            attention=self.seen.attention(heads),
             mlp=MLPConfig(
                 hidden=self.checkpoint.shape_of(f"{self.block}mlp.fc2.weight", 2)[1],
                 activation=self._activation(gated),
@@ -157,23 +156,6 @@ class Reading(Places):
     def _custom(self) -> str:
         """The source of timm's default values; without an architecture they are only the usual values."""
         return DEFAULTS if self.known.kind else Inferred("the usual value in timm's ViTs")
-
-    def _attention(self, heads: int) -> AttentionConfig:
-        bias: Literal["qkv", "qv", "none"] = "none"
-        if self._in_block("attn.qkv.bias") or self._in_block("attn.k_proj.bias"):
-            bias = "qkv"
-        elif self._in_block("attn.q_bias") or self._in_block("attn.q_proj.bias"):
-            bias = "qv"
-        qk_norm: Literal["none", "layer", "rms"] = "none"
-        if self._in_block("attn.q_norm.weight"):
-            qk_norm = "layer" if self._in_block("attn.q_norm.bias") else "rms"
-        return AttentionConfig(
-            num_heads=heads,
-            bias=bias,
-            qk_norm=qk_norm,
-            out_norm=self._in_block("attn.norm.weight"),
-            out_bias=self._in_block("attn.proj.bias"),
-        )
 
     def _gated(self) -> bool:
         if self._in_block("mlp.fc1_g.weight"):

@@ -1,13 +1,14 @@
 """Positions in a timm file: the patch grid, added positions, and positions inside attention."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layouts import timm_expected as expected
 from patchword.checkpoints.layouts.timm_facts import Size, TimmArchitecture
-from patchword.checkpoints.layouts.timm_stem import resnet_names, resnet_of
+from patchword.checkpoints.layouts.timm_names import rows, stem_names, stem_of
+from patchword.checkpoints.renamed import Renamed
 from patchword.errors import CheckpointError, KeyMismatch, MissingFact
 from patchword.model.config import TokensConfig
 from patchword.model.kinds import (
@@ -33,13 +34,20 @@ EVA_ONLY = ("attn.q_proj.weight", "attn.q_bias", "mlp.fc1_g.weight", "gamma_1")
 class Places:
     """A file being read: its tensors, timm's metadata, and the collected facts."""
 
-    def __init__(self, checkpoint: Checkpoint, facts: Facts, known: TimmArchitecture) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        facts: Facts,
+        known: TimmArchitecture,
+        spelling: Mapping[str, Any],
+    ) -> None:
         self.checkpoint, self.facts, self.known = checkpoint, facts, known
         self.naflex = checkpoint.has("embeds.proj.weight")
         self.stem = "embeds." if self.naflex else ""
         self.block = "blocks.0."
         self.dim = checkpoint.shape_of(f"{self.block}norm1.weight", 1)[0]
-        self.image_stem = resnet_of(checkpoint)
+        self.image_stem = stem_of(checkpoint)
+        self.seen = Renamed(checkpoint, list(rows(spelling, self.image_stem)))
         self.channels, self.patch = self._channels_and_patch()
         self.pads = known.flag("dynamic_img_pad")
 
@@ -57,7 +65,7 @@ class Places:
         if len(self.checkpoint.shape(f"{self._patches}.weight")) == 4:
             _, channels, rows, columns = self.checkpoint.shape_of(f"{self._patches}.weight", 4)
             if isinstance(self.image_stem, ResNetStem):
-                channels = self.checkpoint.shape_of(resnet_names(self.image_stem)["root.weight"], 4)[1]
+                channels = self.checkpoint.shape_of(f"{stem_names(self.image_stem).root}.weight", 4)[1]
             self._check_patch((rows, columns))
             return channels, (rows, columns)
         pixels = self.checkpoint.shape_of(f"{self._patches}.weight", 2)[1]

@@ -9,26 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from patchword.checkpoints.layouts.timm_arguments import ARGUMENTS, Args, common, lacks
+from patchword.checkpoints.layouts.timm_arguments import Args, arguments, lacks
 from patchword.checkpoints.layouts.timm_facts import table
 from patchword.errors import CheckpointError
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import (
-    AttentionPool,
-    ClassPool,
-    LayerNormConfig,
-    Learned,
-    MaxPool,
-    MeanPool,
-    NoPositions,
-    RelativeBias,
-    RelativeMLP,
-    ResNetStem,
-    RMSNormConfig,
-    Rope2d,
-    RopeMixed,
-    Stem,
-)
+from patchword.model.kinds import RelativeBias, RelativeMLP, Rope2d, RopeMixed
 
 # Tried in this order if the model does not come from a timm file, then all others of the class.
 _PREFERRED = (
@@ -63,7 +48,6 @@ def target(config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
 
     Raises: CheckpointError for what no class of timm can represent.
     """
-    _check(config)
     failure: CheckpointError | None = None
     for kind in _kinds(config, spelling):
         for gate in _gates(config, spelling):
@@ -75,16 +59,17 @@ def target(config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
     raise failure
 
 
-def _other_resnet(stem: Stem) -> bool:
-    return isinstance(stem, ResNetStem) and (stem.padding, stem.proj_norm) != ("same", "groups")
+def _refusal(what: str, kind: str) -> CheckpointError:
+    return CheckpointError(
+        f"timm ({kind}) does not support {what}", "choose another format, or keep the patchword file"
+    )
 
 
 def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Target:
-    if isinstance(config.patch.stem, ResNetStem) and not kind.startswith("VisionTransformer"):
-        raise lacks("a ResNet before the patches", kind)
-    args = {**common(config), **ARGUMENTS[kind](config, spelling)}
+    if (what := lacks(kind, config, spelling["gate"])) is not None:
+        raise _refusal(what, kind)
+    args = arguments(kind, config, spelling)
     architecture, passed = _base(kind, args, spelling.get("architecture", ""))
-    eva_names = kind in ("Eva", "Beit")
     relative = {"Beit": ("", "rel_pos_bias."), "VisionTransformerRelPos": ("rel_pos.", "shared_rel_pos.")}
     shared = bool(getattr(config.inner_positions, "shared", False))
     spelled = {
@@ -92,7 +77,7 @@ def _as_kind(kind: str, config: ViTConfig, spelling: Mapping[str, Any]) -> Targe
         "kind": kind,
         "naflex": kind == "NaFlexVit",
         "patches": spelling.get("patches", "kernel") if kind == "NaFlexVit" else "kernel",
-        "scale": "gamma" if eva_names else "ls",
+        "scale": "gamma" if kind in ("Eva", "Beit") else "ls",
         "split": kind == "Eva" and bool(spelling.get("split", False)),
         "gate": spelling["gate"],
         "relative": relative[kind][shared] if kind in relative else "",
@@ -128,41 +113,6 @@ def _gates(config: ViTConfig, spelling: Mapping[str, Any]) -> Iterable[str]:
     return ("apart", "packed") if config.mlp.inner_norm else ("packed", "apart")
 
 
-# What no class holds -----------------------------------------------------------------------
-
-
-def _check(config: ViTConfig) -> None:
-    head, norm = config.head, config.norm
-    added, inner = config.added_positions, config.inner_positions
-    square_heads = config.attention_dim == config.dim
-    registers = config.tokens.num_registers
-    ours: tuple[tuple[bool, str], ...] = (
-        (config.tokens.registers_last, "registers after the patches"),
-        (_other_resnet(config.patch.stem), "jeonsworld's ResNet before the patches"),
-        (config.patch.norm_pixels, "a norm over the pixels of a patch"),
-        (not isinstance(norm, LayerNormConfig | RMSNormConfig), f"{norm.kind} norm"),
-        (isinstance(norm, LayerNormConfig) and not norm.bias, "LayerNorm without bias"),
-        (not square_heads, f"heads of {config.head_dim} channels at width {config.dim}"),
-        (config.block.order == "post", "norms after the residual sum (block.order = 'post')"),
-        (bool(head.pre_logits), "a tanh layer before the head (head.pre_logits)"),
-        (bool(head.projection), "a projection without bias (head.projection)"),
-        (not isinstance(head.pool, ClassPool | MeanPool | MaxPool | AttentionPool), f"the pooling {head.pool.kind!r}"),
-        (bool(head.num_classes) and not head.bias, "a head without bias"),
-        (not isinstance(added, NoPositions | Learned), f"{added.kind} positions"),
-        (isinstance(inner, Rope2d) and inner.stored_periods, "stored rotary periods"),
-        (
-            isinstance(added, Learned) and added.covers == "all_but_registers" and registers > 0,
-            "positions for the class token but not for the registers (positions.covers = 'all_but_registers')",
-        ),
-    )  # fmt: skip
-    for wrong, what in ours:
-        if wrong:
-            raise lacks(what)
-    names = {"rms": RMSNormConfig, "layer": LayerNormConfig}
-    if config.attention.qk_norm != "none" and not isinstance(norm, names[config.attention.qk_norm]):
-        raise lacks(f"{config.attention.qk_norm} norm on queries and keys with {norm.kind} norm elsewhere")
-
-
 # The architecture that brings the rest ------------------------------------------------------
 
 
@@ -177,7 +127,7 @@ def _base(kind: str, wanted: Args, read_from: str) -> tuple[str, Args]:
             return name, passed
     brought = [key for key, value in wanted.items() if value is None or _marked(value)]
     parts = ", ".join(f"{key} {wanted[key]}" for key in brought if wanted[key] is not None) or "these parts"
-    raise lacks(f"{parts} together (no architecture has this combination)", kind)
+    raise _refusal(f"{parts} together (no architecture has this combination)", kind)
 
 
 def _suits(args: Mapping[str, Any], wanted: Args) -> bool:

@@ -1,83 +1,88 @@
 """torchvision's VisionTransformer. Source: torchvision 0.29, `models/vision_transformer.py`."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Ignored, Layout, Rule, rule
-from patchword.checkpoints.layouts.blocks import both, norm, patches, token
-from patchword.checkpoints.ops import Parted
+from patchword.checkpoints.layout import Description
+from patchword.checkpoints.renamed import Renamed
+from patchword.checkpoints.rows import RowLayout, Rows, table, token
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Interpolation, Preprocess, Reading
 from patchword.images.preprocess import Resample as PixelResample
-from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, MLPConfig, PatchConfig, ViTConfig
-from patchword.model.kinds import Learned, Resample
+from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
+from patchword.model.kinds import LayerNormConfig, Learned, Resample
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Heads by width for the published sizes: B, L and H.
 _HEADS = {768: 12, 1024: 16, 1280: 16}
 _CLASS = "torchvision's VisionTransformer"
-_BLOCK = "encoder.layers.encoder_layer_"
+_BLOCK = "encoder.layers.encoder_layer_{i}."
 _HEAD = "heads.head"
 
 
-class TorchvisionViT(Layout):
+class TorchvisionViT(RowLayout):
     """A plain state dict, or one from the reference training script under `model`."""
 
     name = "torchvision"
     title = "torchvision VisionTransformer"
     container = "torch"
 
+    def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
+        first, second = spelling["mlp"]
+        return (
+            ("conv_proj.{wb}", "patch_embed.proj.{wb}"),
+            ("class_token", "prefix.class_token", token),
+            ("encoder.pos_embedding", ("positions.prefix", "positions.grid"), table),
+            [
+                (_BLOCK + "ln_1.{wb}", "blocks.{i}.norm1.{wb}"),
+                # torch's MultiheadAttention has an underscore where other layers have a dot.
+                (_BLOCK + "self_attention.in_proj_{wb}", "blocks.{i}.attention.qkv.{wb}"),
+                (_BLOCK + "self_attention.out_proj.{wb}", "blocks.{i}.attention.proj.{wb}"),
+                (_BLOCK + "ln_2.{wb}", "blocks.{i}.norm2.{wb}"),
+                (f"{_BLOCK}mlp.{first}.{{wb}}", "blocks.{i}.mlp.fc1.{wb}"),
+                (f"{_BLOCK}mlp.{second}.{{wb}}", "blocks.{i}.mlp.fc2.{wb}"),
+            ],
+            ("encoder.ln.{wb}", "norm.{wb}"),
+            ("heads.pre_logits.{wb}", "pre_logits.{wb}"),
+            (f"{spelling['head']}.{{wb}}", "head.{wb}"),
+        )
+
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        if checkpoint.has("conv_proj.weight", "encoder.pos_embedding"):
-            return "conv_proj and encoder.pos_embedding"
-        return None
+        fits = checkpoint.has("conv_proj.weight", "encoder.pos_embedding")
+        return "conv_proj and encoder.pos_embedding" if fits else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        dim, channels, *sides = checkpoint.shape_of("conv_proj.weight", 4)
-        patch = (sides[0], sides[1])
-        rows = checkpoint.shape_of("encoder.pos_embedding", 3)[1]
-        grid = facts.grid(rows - 1, patch)
-        old = checkpoint.has(f"{_BLOCK}0.mlp.linear_1.weight")
-        first = "linear_1" if old else "0"
+        old = checkpoint.has(f"{_BLOCK.format(i=0)}mlp.linear_1.weight")
+        spelling = {"mlp": ("linear_1", "linear_2") if old else ("0", "3"), "head": _head_name(checkpoint)}
+        seen = Renamed(checkpoint, self.rows(spelling, None))
+        dim, channels, patch = seen.kernel
+        grid = facts.grid(checkpoint.shape_of("encoder.pos_embedding", 3)[1] - 1, patch)
+        usual = (_HEADS.get(dim), Inferred(f"the width {dim}, as in torchvision's sizes"))
         config = ViTConfig(
             image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
             patch=PatchConfig(size=patch),
             dim=dim,
-            depth=checkpoint.depth(_BLOCK + "{}.ln_1.weight"),
+            depth=checkpoint.depth(_BLOCK.format(i="{}") + "ln_1.weight"),
             positions=Learned(resample=Resample(antialias=False, align_corners=True)),
-            attention=AttentionConfig(
-                num_heads=facts.heads(
-                    dim, (_HEADS.get(dim), Inferred(f"the width {dim}, as in torchvision's sizes"))
-                )
-            ),
-            mlp=MLPConfig(
-                hidden=checkpoint.shape(f"{_BLOCK}0.mlp.{first}.weight")[0],
-                activation=facts.require("act", ("gelu", _CLASS)),
-            ),
-            head=_head(checkpoint),
+            attention=AttentionConfig(num_heads=facts.heads(dim, usual)),
+            mlp=seen.plain_mlp(facts.require("act", ("gelu", _CLASS))),
+            # Without `heads`, the file is a backbone, as saved by torchvision's feature extractors.
+            head=HeadConfig(pre_logits=seen.rows_of("pre_logits"), num_classes=seen.rows_of("head")),
+            norm=LayerNormConfig(eps=facts.require("eps", (1e-6, _CLASS))),
         )
-        config = replace(config, norm=replace(config.norm, eps=facts.require("eps", (1e-6, _CLASS))))
         preprocess = facts.preprocess((_preprocess(config), "torchvision's evaluation of ViT weights"))
-        return Description(
-            config=config,
-            preprocess=preprocess,
-            spelling={
-                "mlp": ("linear_1", "linear_2") if old else ("0", "3"),
-                "head": _head_name(checkpoint),
-            },
-        )
+        return Description(config=config, preprocess=preprocess, spelling=spelling)
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"mlp": ("0", "3"), "head": _HEAD}
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        """Return None. Its class takes one number each for image and patch size, and the patches must fill the image."""
+        """Return none. Its class takes one number each for image and patch size, and the patches must fill the image."""
         (height, width), (rows, columns) = card.config.image.size, card.config.patch.size
         if height != width or rows != columns or height % rows:
             raise CheckpointError(
@@ -85,30 +90,6 @@ class TorchvisionViT(Layout):
                 "choose another format, or make the model square first with `patchword adapt --to-image-size`",
             )
         return {}
-
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config = description.config
-        rows = config.grid_size[0] * config.grid_size[1] + 1
-        yield from patches(config, "conv_proj")
-        yield token("class_token", "prefix.class_token", config)
-        yield rule(
-            "encoder.pos_embedding", ("positions.prefix", "positions.grid"), Parted((1, rows, config.dim))
-        )
-        for index in range(config.depth):
-            yield from _block(index, config, description.spelling["mlp"])
-        yield from norm("encoder.ln", "norm", config)
-        if config.head.pre_logits:
-            yield from both("heads.pre_logits", "pre_logits")
-        if config.head.num_classes:
-            yield from both(description.spelling["head"], "head")
-
-
-def _head(checkpoint: Checkpoint) -> HeadConfig:
-    """The head config. Without `heads`, the file is a backbone, as saved by torchvision's feature extractors."""
-    width = checkpoint.shape("heads.pre_logits.weight")[0] if checkpoint.has("heads.pre_logits.weight") else 0
-    name = _head_name(checkpoint)
-    classes = checkpoint.shape(f"{name}.weight")[0] if checkpoint.has(f"{name}.weight") else 0
-    return HeadConfig(pre_logits=width, num_classes=classes)
 
 
 def _head_name(checkpoint: Checkpoint) -> str:
@@ -123,30 +104,14 @@ def _preprocess(config: ViTConfig) -> Preprocess:
     side = min(size)
     # SWAG models are evaluated at their training size; the reference script uses a margin (256 for 224).
     swag = side >= 384 or config.patch.size == (14, 14)
-    shorter = (
-        side
-        if swag
-        else {(1024, (16, 16)): side * 242 // 224}.get((config.dim, config.patch.size), side * 256 // 224)
-    )
+    large = (config.dim, config.patch.size) == (1024, (16, 16))
     interpolation: Interpolation = "bicubic" if swag else "bilinear"
     return Preprocess(
         image_size=size,
-        resize=Shorter(size=shorter),
+        resize=Shorter(size=side if swag else side * (242 if large else 256) // 224),
         in_channels=config.image.channels,
         resample=PixelResample(interpolation=interpolation),
         mean=MEAN if config.image.channels == 3 else (0.5,),
         std=STD if config.image.channels == 3 else (0.5,),
         reading=Reading(apply_exif=False),
     )
-
-
-def _block(index: int, config: ViTConfig, mlp: tuple[str, str]) -> Iterable[Rule]:
-    theirs, ours = f"{_BLOCK}{index}.", f"blocks.{index}."
-    yield from norm(f"{theirs}ln_1", f"{ours}norm1", config)
-    # torch's MultiheadAttention has an underscore where other layers have a dot.
-    yield rule(f"{theirs}self_attention.in_proj_weight", f"{ours}attention.qkv.weight")
-    yield rule(f"{theirs}self_attention.in_proj_bias", f"{ours}attention.qkv.bias")
-    yield from both(f"{theirs}self_attention.out_proj", f"{ours}attention.proj")
-    yield from norm(f"{theirs}ln_2", f"{ours}norm2", config)
-    yield from both(f"{theirs}mlp.{mlp[0]}", f"{ours}mlp.fc1")
-    yield from both(f"{theirs}mlp.{mlp[1]}", f"{ours}mlp.fc2")

@@ -7,16 +7,14 @@ from typing import Any, Literal
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
-from patchword.checkpoints.layout import Description, Ignored, Rule, rule
-from patchword.checkpoints.layouts.blocks import both, patches, token
-from patchword.checkpoints.layouts.transformers_blocks import block_rules, mask_token, position_rule
-from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes
-from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
-from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
+from patchword.checkpoints.layout import Description, Ignored, Rule
+from patchword.checkpoints.layouts.transformers_config import CONFIG
+from patchword.checkpoints.layouts.transformers_layout import TransformersLayout, index_table, is_square
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower
 from patchword.checkpoints.layouts.transformers_vit import FIVE, PUBLISHED
+from patchword.checkpoints.rows import Row
 from patchword.errors import CheckpointError, MissingFact
-from patchword.model.config import HeadConfig, ViTConfig
+from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import (
     ClassPool,
     Combined,
@@ -29,8 +27,6 @@ from patchword.model.kinds import (
 )
 
 Size = tuple[int, int]
-_KERNEL = "embeddings.patch_embeddings.projection"
-_POSITIONS = "embeddings.position_embeddings"
 _DATA2VEC = "data2vec_vision."
 _TABLE = "relative_position_bias_table"
 # Names of the tables: per block (after the layer's name), or shared by all (after the prefix).
@@ -54,8 +50,8 @@ class TransformersBEiT(TransformersLayout):
     family = Family(eps=1e-12, processor="Beit")
     spellings = (PUBLISHED, FIVE)
     bias = "qv"
-    # Class name prefix, and the prefix of its backbone's tensors.
-    classes, head_prefix = "Beit", "beit."
+    bare, head_class, head_prefix = "BeitModel", "BeitForImageClassification", "beit."
+    norms_pooled = True
     # Whether the bare class pools when mean pooling is used.
     bare_pools = True
 
@@ -71,24 +67,21 @@ class TransformersBEiT(TransformersLayout):
         scaled = names is not None and checkpoint.has(f"{names.block(prefix, 0)}lambda_1")
         return "lambda_1" if scaled else None
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts)
-        patch, channels = tower.patch(_KERNEL)
-        grid = self._grid(tower, patch.size)
-        head, norm = self._head(tower)
-        config = tower.config(
-            image=tower.image(grid, patch.size),
-            channels=channels,
-            patch=patch,
-            positions=_positions(tower),
-            head=head,
-        )
-        usual = usual_preprocess("Beit", channels, config.image.size)
-        return tower.description(config, usual, norm=norm)
+    def image(self, tower: Tower, patch: Size, tokens: TokensConfig) -> Size:
+        return tower.image(self._grid(tower, patch), patch)
+
+    def positions(self, tower: Tower) -> Positions:
+        return _positions(tower)
+
+    def head(self, tower: Tower) -> HeadConfig:
+        return self._head(tower)[0]
+
+    def spelled(self, tower: Tower) -> Mapping[str, Any]:
+        return {"norm": self._head(tower)[1], "shared": _table(tower) in _OF_ALL.values()}
 
     def _grid(self, tower: Tower, patch: Size) -> Size:
-        if tower.has(_POSITIONS):
-            return tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch)
+        if tower.has(TransformersLayout.positions_name):
+            return tower.grid(tower.shape(TransformersLayout.positions_name, 3)[1] - 1, patch)
         table = _table(tower)
         stated = tower.declared.size("image_size")
         if table is None:
@@ -136,94 +129,54 @@ class TransformersBEiT(TransformersLayout):
         return HeadConfig(pool=tower.pool(ClassPool()), norm=there, num_classes=classes), norm
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        head = card.config.head
+        head, inner = card.config.head, card.config.inner_positions
         prefix = self.head_prefix if head.num_classes else ""
-        norm = f"{prefix}pooler.layernorm" if head.norm == "pooled" else f"{prefix}layernorm"
-        return {"prefix": prefix, "names": PUBLISHED, "norm": norm}
+        norm = f"{prefix}{'pooler.' if head.norm == 'pooled' else ''}layernorm"
+        shared = isinstance(inner, RelativeBias) and inner.shared
+        return {"prefix": prefix, "names": PUBLISHED, "norm": norm, "shared": shared}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, spelling = description.config, description.spelling
-        prefix, head = spelling["prefix"], config.head
-        yield from patches(config, f"{prefix}{_KERNEL}")
-        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
-        if isinstance(config.added_positions, Learned):
-            yield position_rule(f"{prefix}{_POSITIONS}", config)
-        yield from _table_rules(description)
-        yield from block_rules(description)
-        if head.norm != "none":
-            yield from both(spelling["norm"], "pooled_norm" if head.norm == "pooled" else "norm")
-        if head.num_classes:
-            yield from both("classifier", "head")
-        yield mask_token(prefix)
+    def head_rows(self, spelling: Mapping[str, Any]) -> Iterable[Row]:
+        prefix, names = spelling["prefix"], spelling["names"]
+        if spelling["shared"]:
+            yield f"{prefix}{_OF_ALL[names]}", "attention_positions.tables.0"
+        else:
+            yield f"{names.block(prefix, '{i}')}{_OF_BLOCK[names]}", "attention_positions.tables.{i}"
+        yield from super().head_rows(spelling)
+
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        yield from super().ignored(description, prefix)
         yield Ignored(r"lm_head[.](weight|bias)", "the masked-image pre-training head")
-        yield Ignored(
-            rf"{re.escape(prefix)}.*relative_position_index", "an index table that patchword computes"
-        )
-        if not head.num_classes:
-            yield Ignored(
-                rf"{re.escape(prefix)}pooler[.]layernorm[.](weight|bias)",
-                "config.json disables the pooler",
-            )
+        yield index_table(rf"{re.escape(prefix)}.*relative_position_index")
+        if not description.config.head.num_classes:
+            pattern = rf"{re.escape(prefix)}pooler[.]layernorm[.](weight|bias)"
+            yield Ignored(pattern, "config.json disables the pooler")
 
     # Writing ---------------------------------------------------------------------------------
 
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
         config, inner = card.config, card.config.inner_positions
         shared = inner.shared if isinstance(inner, RelativeBias) else None
-        scale = config.block.layer_scale
         return {
-            "model_type": self.types[0],
-            "architectures": [
-                f"{self.classes}{'ForImageClassification' if config.head.num_classes else 'Model'}"
-            ],
-            **sizes(card),
-            **labels(card),
             "use_absolute_position_embeddings": isinstance(config.added_positions, Learned),
             "use_relative_position_bias": shared is False,
             "use_shared_relative_position_bias": shared is True,
             "use_mean_pooling": config.head.norm != "tokens",
-            "layer_scale_init_value": float(scale or 0.0),
+            "layer_scale_init_value": float(config.block.layer_scale or 0.0),
             "drop_path_rate": config.block.drop_path,
         }
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head, inner = config.head, config.inner_positions
-        pooled = (
-            head.pool == MeanPool() and head.norm == "pooled" and (head.num_classes > 0 or self.bare_pools)
-        )
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        inner, square = config.inner_positions, is_square(config.grid_size)
+        if isinstance(inner, RelativeBias):
+            yield not square, "non-square windows (transformers 5.23 confuses their rows and columns)"
+            yield not is_square(config.patch.size), "relative bias with non-square patches (5.23)"
+        learned = isinstance(config.added_positions, Learned)
+        head = config.head
+        unpooled = head.norm == "pooled" and not head.num_classes and not self.bare_pools
+        yield unpooled, "mean pooling without a classifier"
         # Mean pooling without a head to use it: the output is the tokens of the last block.
-        bare = (
-            head.norm == "none" and head.pool == ClassPool() and not head.num_classes and not self.bare_pools
-        )
-        require(
-            self.title,
-            (isinstance(config.added_positions, Learned | NoPositions), f"{config.positions.kind!r} positions"),
-            (isinstance(inner, RelativeBias | NoPositions), f"{config.positions.kind!r} positions"),
-            (not isinstance(inner, RelativeBias) or inner.prefix_rows, "relative bias without class token rows"),
-            (
-                not isinstance(inner, RelativeBias) or config.grid_size[0] == config.grid_size[1],
-                "non-square windows (transformers 5.23 confuses their rows and columns)",
-            ),
-            (
-                not isinstance(inner, RelativeBias) or config.patch.size[0] == config.patch.size[1],
-                "relative bias with non-square patches (5.23)",
-            ),
-            (
-                not isinstance(config.added_positions, Learned) or config.grid_size[0] == config.grid_size[1],
-                "a non-square position grid (transformers 5.23 assumes a square)",
-            ),
-            (config.attention.bias == "qv", f"bias {config.attention.bias!r} (only queries and values have one)"),
-            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without biases"),
-            (not config.block.entry_norm, "a norm before the blocks"),
-            (not config.mlp.gated, "gated MLPs"),
-            (config.tokens.names == ("class", "patches"), "tokens other than the class token and the patches"),
-            (not head.projection and not head.pre_logits, "a projection or pre_logits"),
-            (
-                pooled or bare or (head.norm == "tokens" and head.pool == ClassPool()),
-                f"pooling by {head.pool.kind!r} with norm {head.norm!r}",
-            ),
-        )  # fmt: skip
+        yield head.norm == "none" and (self.bare_pools or head.num_classes > 0), "a model without a last norm"
+        yield learned and not square, "a non-square position grid (transformers 5.23 assumes a square)"
 
 
 class TransformersData2Vec(TransformersBEiT):
@@ -232,7 +185,8 @@ class TransformersData2Vec(TransformersBEiT):
     name = "transformers-data2vec"
     title = "transformers Data2VecVision"
     types = ("data2vec-vision",)
-    classes, head_prefix = "Data2VecVision", _DATA2VEC
+    bare, head_class = "Data2VecVisionModel", "Data2VecVisionForImageClassification"
+    head_prefix = _DATA2VEC
     bare_pools = False
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
@@ -266,23 +220,13 @@ def _table(tower: Tower) -> str | None:
 
 
 def _positions(tower: Tower) -> Positions:
-    learned = tower.has(_POSITIONS) or tower.declared.values.get("use_absolute_position_embeddings") is True
+    learned = (
+        tower.has(TransformersLayout.positions_name)
+        or tower.declared.values.get("use_absolute_position_embeddings") is True
+    )
     added = Learned(resample=Resample(antialias=False)) if learned else None
     table = _table(tower)
     inner = None if table is None else RelativeBias(shared=table in _OF_ALL.values(), rule="bilinear")
     if added is not None and inner is not None:
         return Combined(added=added, inner=inner)
     return added or inner or NoPositions()
-
-
-def _table_rules(description: Description) -> Iterable[Rule]:
-    config, prefix, names = description.config, description.spelling["prefix"], description.spelling["names"]
-    inner = config.inner_positions
-    if not isinstance(inner, RelativeBias):
-        return
-    if inner.shared:
-        yield rule(f"{prefix}{_OF_ALL[names]}", "attention_positions.tables.0")
-        return
-    for index in range(config.depth):
-        theirs = f"{names.block(prefix, index)}{_OF_BLOCK[names]}"
-        yield rule(theirs, f"attention_positions.tables.{index}")

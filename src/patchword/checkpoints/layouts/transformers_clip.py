@@ -2,25 +2,25 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint, square
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule, rule
-from patchword.checkpoints.layouts.blocks import both, patches
-from patchword.checkpoints.layouts.transformers_blocks import Names, Zeros, block_rules, position_rule
-from patchword.checkpoints.layouts.transformers_config import JsonConfig, config_of, labels, require, sizes
-from patchword.checkpoints.layouts.transformers_preprocess import usual_preprocess
-from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
-from patchword.checkpoints.ops import Parted, Permuted, Reshaped
+from patchword.checkpoints.layouts.transformers_blocks import Names
+from patchword.checkpoints.layouts.transformers_config import JsonConfig, config_of, labels, sizes
+from patchword.checkpoints.layouts.transformers_layout import TransformersLayout, index_table, is_square
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower
+from patchword.checkpoints.ops import Constant, Op, Parted, Permuted, Shape
+from patchword.checkpoints.rows import Row, Rows, token
 from patchword.errors import CheckpointError
 from patchword.images.geometry import Patches
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import AttentionPool, ClassPool, Learned, MeanPool, Resample
+from patchword.model.kinds import AttentionPool, ClassPool, MeanPool, Resample
 
 _NAMES = Names(
     layer="encoder.layers.{}.",
@@ -35,8 +35,6 @@ _NAMES = Names(
 )
 # AltCLIP's type in transformers 5.
 _SINGULAR = replace(_NAMES, layer="encoder.layer.{}.")
-_KERNEL = "embeddings.patch_embedding"
-_POSITIONS = "embeddings.position_embedding.weight"
 _TEXT = (
     Ignored(r"text_model[.].*|text_projection[.]weight", "the text tower"),
     Ignored(r"logit_scale|logit_bias", "scale or bias of the image-text similarity"),
@@ -49,36 +47,37 @@ _PROJECTS = re.compile(r"(WithProjection|CLIPModel|Clip2Model)$")
 class _ImageTower(TransformersLayout):
     """Common part of the three layouts. types: `model_type` of the complete model and of the image tower."""
 
-    anchor = f"{_KERNEL}.weight"
     spellings: tuple[Names, ...] = (_NAMES,)
-    head_class: str
-    model: str
+    head_prefix = "vision_model."
+    kernel = "embeddings.patch_embedding"
+    class_token = "embeddings.class_embedding"
+    positions_name = "embeddings.position_embedding.weight"
+    norm_name = "post_layernorm"
+    batched = False
 
-    def vision(self, checkpoint: Checkpoint) -> JsonConfig:
+    def declared(self, checkpoint: Checkpoint) -> JsonConfig:
         declared = config_of(checkpoint)
         part = "vision_config" if "vision_config" in declared.values else "vision_config_dict"
         return declared.part(part) if declared.values.get(part) else declared
 
-    def position_ids(self, prefix: str) -> Ignored:
-        return Ignored(
-            re.escape(prefix) + r"embeddings[.]position_ids", "an index table that patchword computes"
-        )
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"prefix": self.head_prefix, "names": _NAMES}
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        (height, width), (rows, columns) = config.image.size, config.patch.size
-        require(self.title, (height == width and rows == columns, "non-square images or patches (5.23)"))
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        yield index_table(re.escape(prefix) + r"embeddings[.]position_ids")
+        yield from _TEXT
 
-    def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
-        """The config to write: classes with a head read the complete model's config, others the tower's."""
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        """Classes with a head read the complete model's config, others the tower's."""
+        vision = {"model_type": self.types[1], **sizes(card), **self.words(card)}
+        architectures = {"architectures": [self.architecture(card)]}
         if not card.config.head.num_classes:
-            return {"model_type": self.types[1], "architectures": [architecture], **vision}
-        return {
-            "model_type": self.types[0],
-            "architectures": [architecture],
-            "vision_config": {"model_type": self.types[1], **vision},
-            **labels(card),
-        }
+            return vision | architectures
+        return {"model_type": self.types[0], "vision_config": vision, **architectures, **labels(card)}
+
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        whole = is_square(config.image.size) and is_square(config.patch.size)
+        yield not whole, "non-square images or patches (5.23)"
 
 
 class TransformersCLIP(_ImageTower):
@@ -102,106 +101,65 @@ class TransformersCLIP(_ImageTower):
     )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
     spellings = (_NAMES, _SINGULAR)
-    model, head_class = "CLIPVisionModel", "CLIPForImageClassification"
-    patch_bias = False
+    bare, head_class = "CLIPVisionModel", "CLIPForImageClassification"
+    patch_bias, entry_norm, norms_pooled = False, True, True
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        there = checkpoint.has(f"{prefix}embeddings.class_embedding")
+        there = checkpoint.has(f"{prefix}{self.class_token}")
         return "class_embedding" if there else None
 
     def _projects(self, checkpoint: Checkpoint) -> bool:
-        """Whether the model has a projection, according to config.json or the text tower."""
+        """Whether the model has a projection, according to its tensors, to config.json or to the text tower."""
         classes = checkpoint.config_json.get("architectures") or []
         named = isinstance(classes, list) and any(_PROJECTS.search(str(name)) for name in classes)
-        return named or checkpoint.has("text_projection.weight")
+        there = any(map(checkpoint.has, ("visual_projection.weight", "text_projection.weight")))
+        return named or there
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts, self.vision(checkpoint))
-        patch, channels = tower.patch(_KERNEL, bias=False)
-        grid = tower.grid(tower.shape(_POSITIONS, 2)[0] - 1, patch.size)
-        classes, projection = tower.classifier(), "visual_projection.weight"
-        norm: Literal["none", "pooled"] = "none" if classes else "pooled"
-        projects = not classes and (checkpoint.has(projection) or self._projects(checkpoint))
-        width = checkpoint.shape_of(projection, 2)[0] if projects else 0
-        config = tower.config(
-            image=tower.image(grid, patch.size),
-            channels=channels,
-            patch=patch,
-            positions=Learned(resample=Resample(antialias=False)),
-            entry_norm=True,
-            head=HeadConfig(
-                pool=tower.pool(MeanPool() if classes else ClassPool()),
-                norm=norm,
-                projection=width,
-                num_classes=classes,
-            ),
+    def patch(self, tower: Tower) -> tuple[PatchConfig, int]:
+        return tower.patch(self.kernel, bias=False)
+
+    def head(self, tower: Tower) -> HeadConfig:
+        classes, checkpoint = tower.classifier(), tower.checkpoint
+        projects = not classes and self._projects(checkpoint)
+        return HeadConfig(
+            projection=checkpoint.shape_of("visual_projection.weight", 2)[0] if projects else 0,
+            pool=tower.pool(MeanPool() if classes else ClassPool()),
+            norm="none" if classes else "pooled",
+            num_classes=classes,
         )
-        usual = usual_preprocess("CLIP", channels, config.image.size)
-        open_act = not checkpoint.config_json and facts.options.act is None
-        notes = ("there is no config.json; if the model is LAION's, pass --act gelu",) if open_act else ()
-        return tower.description(config, usual, notes=notes)
 
-    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"prefix": "vision_model.", "names": _NAMES}
+    def doubts(self, checkpoint: Checkpoint, facts: Facts, config: ViTConfig) -> tuple[str, ...]:
+        stated = checkpoint.config_json or facts.options.act is not None
+        return () if stated else ("there is no config.json; if the model is LAION's, pass --act gelu",)
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        yield from patches(config, f"{prefix}{_KERNEL}")
-        yield rule(f"{prefix}embeddings.class_embedding", "prefix.class_token")
-        yield position_rule(f"{prefix}{_POSITIONS}", config, batch=False)
-        yield from both(f"{prefix}pre_layrnorm", "entry_norm")
-        yield from block_rules(description)
-        if config.head.norm != "none":
-            # The norm over all tokens or only the class token: the output is the same.
-            yield from both(
-                f"{prefix}post_layernorm", "pooled_norm" if config.head.norm == "pooled" else "norm"
-            )
-        else:
+    def rows(self, spelling: Mapping[str, Any]) -> Rows:
+        prefix = spelling["prefix"]
+        yield from super().rows(spelling)
+        yield f"{prefix}pre_layrnorm.{{wb}}", "entry_norm.{wb}"
+        yield "visual_projection.weight", "projection.weight"
+
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        head, dim = description.config.head, description.config.dim
+        if head.norm == "none":
             # The class has one that its classifier never uses.
             for part, value in (("weight", 1.0), ("bias", 0.0)):
-                yield rule(f"{prefix}post_layernorm.{part}", (), Zeros(((config.dim,),), value))
-            yield Ignored(
-                re.escape(prefix) + r"post_layernorm[.](weight|bias)",
-                "the classifier reads patches before the norm",
-            )
-        if config.head.projection:
-            yield rule("visual_projection.weight", "projection.weight")
-        if config.head.num_classes:
-            yield from both("classifier", "head")
-            yield Ignored(r"visual_projection[.]weight", "the classifier does not use it")
-        yield self.position_ids(prefix)
-        yield from _TEXT
-
-    # Writing ---------------------------------------------------------------------------------
-
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
-        head, vision = card.config.head, sizes(card)
+                yield rule(f"{prefix}post_layernorm.{part}", (), Constant(((dim,),), value))
+            pattern = re.escape(prefix) + r"post_layernorm[.](weight|bias)"
+            yield Ignored(pattern, "the classifier reads patches before the norm")
         if head.num_classes:
-            return self._config(vision, card, self.head_class)
-        if head.projection:
-            vision["projection_dim"] = head.projection
-        return self._config(vision, card, self.model + ("WithProjection" if head.projection else ""))
+            yield Ignored(r"visual_projection[.]weight", "the classifier does not use it")
+        yield from super().ignored(description, prefix)
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head = config.head
-        pool = MeanPool() if head.num_classes else ClassPool()
-        norms = ("none",) if head.num_classes else ("pooled", "tokens")
-        require(
-            self.title,
-            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
-            (config.tokens.names == ("class", "patches"), "tokens other than the class token and the patches"),
-            (config.block.entry_norm, "models without a norm before the blocks"),
-            (not config.patch.bias, "a patch embedding with bias"),
-            (config.block.layer_scale is None, "LayerScale"),
-            (not config.mlp.gated, "gated MLPs"),
-            (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias,
-             "linear layers without biases"),
-            (not head.pre_logits, "pre_logits"),
-            (not (head.num_classes and head.projection), "a classifier after a projection"),
-            (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
-            (head.norm in norms, f"the last norm {head.norm!r} (it has {norms[0]!r})"),
-        )  # fmt: skip
+    def architecture(self, card: ModelCard) -> str:
+        return f"{super().architecture(card)}{'WithProjection' if card.config.head.projection else ''}"
+
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
+        head = card.config.head
+        return {"projection_dim": head.projection} if head.projection else {}
+
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        yield from super().lacks(config)
+        yield config.patch.bias, "a patch embedding with bias"
 
 
 class TransformersSigLIP(_ImageTower):
@@ -212,100 +170,40 @@ class TransformersSigLIP(_ImageTower):
 
     name = "transformers-siglip"
     title = "transformers SigLIP"
-    types = ("siglip", "siglip_vision_model")
+    types: tuple[str, ...] = ("siglip", "siglip_vision_model")
     family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip", published_heads={1536: 16})
-    model, head_class = "SiglipVisionModel", "SiglipForImageClassification"
-    resample = Resample(antialias=False)
+    bare, head_class = "SiglipVisionModel", "SiglipForImageClassification"
+    # Of the patch embedding: a convolution, or a matrix of rows of values.
+    kernel_axes = 4
 
     def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 4
+        return len(checkpoint.shape(f"{prefix}{self.anchor}")) == self.kernel_axes
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        there = checkpoint.has(f"{prefix}embeddings.class_embedding")
+        there = checkpoint.has(f"{prefix}{self.class_token}")
         return None if there or not self.holds_kernel(checkpoint, prefix) else "no class_embedding"
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts, self.vision(checkpoint))
-        patch, channels = self._patch(tower)
-        grid = self._grid(tower, patch)
+    def tokens(self, tower: Tower) -> TokensConfig:
+        return TokensConfig(class_token=False)
+
+    def head(self, tower: Tower) -> HeadConfig:
         classes = tower.classifier()
         # An incomplete pool still counts as a pool, so that the plan reports its missing tensors.
-        probed = bool(checkpoint.under(f"{tower.prefix}head.")) and not classes
-        config = tower.config(
-            image=tower.image(grid, patch.size),
-            channels=channels,
-            patch=patch,
-            tokens=TokensConfig(class_token=False),
-            positions=Learned(resample=self.resample),
-            head=HeadConfig(
-                pool=tower.pool(AttentionPool() if probed else MeanPool()),
-                num_classes=classes,
-            ),
-        )
-        return tower.description(config, self._usual(config))
+        probed = bool(tower.checkpoint.under(f"{tower.prefix}head.")) and not classes
+        return HeadConfig(pool=tower.pool(AttentionPool() if probed else MeanPool()), num_classes=classes)
 
-    def _patch(self, tower: Tower) -> tuple[PatchConfig, int]:
-        return tower.patch(_KERNEL)
+    def head_rows(self, spelling: Mapping[str, Any]) -> Iterable[Row]:
+        yield from _probe_rows(f"{spelling['prefix']}head.")
+        yield from super().head_rows(spelling)
 
-    def _grid(self, tower: Tower, patch: PatchConfig) -> tuple[int, int]:
-        return tower.grid(tower.shape(_POSITIONS, 2)[0], patch.size)
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        if not isinstance(description.config.head.pool, AttentionPool):
+            pattern = re.escape(prefix) + r"head[.].*"
+            yield Ignored(pattern, "the attention pool, which the classifier does not use")
+        yield from super().ignored(description, prefix)
 
-    def _usual(self, config: ViTConfig) -> Preprocess:
-        return usual_preprocess("Siglip", config.image.channels, config.image.size)
-
-    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"prefix": "vision_model.", "names": _NAMES}
-
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        yield self._kernel(f"{prefix}{_KERNEL}.weight", config)
-        yield rule(f"{prefix}{_KERNEL}.bias", "patch_embed.proj.bias")
-        yield position_rule(f"{prefix}{_POSITIONS}", config, batch=False)
-        yield from block_rules(description)
-        yield from both(f"{prefix}post_layernorm", "norm")
-        if isinstance(config.head.pool, AttentionPool):
-            yield from _probe_rules(f"{prefix}head.", config)
-        else:
-            yield Ignored(
-                re.escape(prefix) + r"head[.].*", "the attention pool, which the classifier does not use"
-            )
-        if config.head.num_classes:
-            yield from both("classifier", "head")
-        yield self.position_ids(prefix)
-        yield from _TEXT
-
-    def _kernel(self, name: str, config: ViTConfig) -> Rule:
-        return rule(name, "patch_embed.proj.weight")
-
-    # Writing ---------------------------------------------------------------------------------
-
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
-        probed = isinstance(card.config.head.pool, AttentionPool)
-        vision = {**sizes(card), "vision_use_head": probed}
-        return self._config(vision, card, self.head_class if card.config.head.num_classes else self.model)
-
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head, pool = config.head, config.head.pool
-        probed = isinstance(pool, AttentionPool)
-        require(
-            self.title,
-            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
-            (config.tokens.names == ("patches",), "tokens other than the patches"),
-            (not config.block.entry_norm, "a norm before the blocks"),
-            (config.block.layer_scale is None, "LayerScale"),
-            (not config.mlp.gated, "gated MLPs"),
-            (config.attention.bias == "qkv" and config.attention.out_bias and config.mlp.bias and config.patch.bias,
-             "linear layers without biases"),
-            (not head.pre_logits and not head.projection, "pre_logits or a projection"),
-            (head.norm == "tokens", f"the last norm {head.norm!r}"),
-            (isinstance(pool, AttentionPool | MeanPool), f"pooling by {pool.kind!r}"),
-            (not (probed and head.num_classes), "a classifier after the attention pool"),
-            (not isinstance(pool, AttentionPool) or pool.num_heads in (None, config.attention.num_heads),
-             "an attention pool whose heads differ from the blocks'"),
-            (not isinstance(pool, AttentionPool) or pool.hidden in (None, config.mlp_dim),
-             "an attention pool whose MLP differs from the blocks'"),
-        )  # fmt: skip
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
+        return {"vision_use_head": isinstance(card.config.head.pool, AttentionPool)}
 
 
 class TransformersSigLIP2NaFlex(TransformersSigLIP):
@@ -318,17 +216,15 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
     title = "transformers SigLIP 2 NaFlex"
     types = ("siglip2", "siglip2_vision_model")
     family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip2")
-    model, head_class = "Siglip2VisionModel", "Siglip2ForImageClassification"
+    bare, head_class = "Siglip2VisionModel", "Siglip2ForImageClassification"
     resample = Resample(interpolation="bilinear", antialias=True)
-
-    def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        return len(checkpoint.shape(f"{prefix}{self.anchor}")) == 2
+    kernel_axes = 2
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         return "patches as rows of values" if self.holds_kernel(checkpoint, prefix) else None
 
-    def _patch(self, tower: Tower) -> tuple[PatchConfig, int]:
-        pixels = tower.shape(f"{_KERNEL}.weight", 2)[1]
+    def patch(self, tower: Tower) -> tuple[PatchConfig, int]:
+        pixels = tower.shape(self.anchor, 2)[1]
         channels = tower.declared.whole("num_channels") or 3
         side = tower.declared.size("patch_size") or (math.isqrt(pixels // channels),) * 2
         if side[0] * side[1] * channels != pixels:
@@ -339,9 +235,9 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
             )
         return PatchConfig(size=side), channels
 
-    def _grid(self, tower: Tower, patch: PatchConfig) -> tuple[int, int]:
-        rows = tower.shape(_POSITIONS, 2)[0]
-        tower.declared.agrees("num_patches", rows, _POSITIONS)
+    def image(self, tower: Tower, patch: tuple[int, int], tokens: TokensConfig) -> tuple[int, int]:
+        rows = tower.shape(self.positions_name, 2)[0]
+        tower.declared.agrees("num_patches", rows, self.positions_name)
         side = square(rows)
         if side is None:
             raise CheckpointError(
@@ -349,42 +245,45 @@ class TransformersSigLIP2NaFlex(TransformersSigLIP):
                 "download the complete file",
             )
         tower.facts.record("grid", (side, side), "the square position table")
-        return side, side
+        return tower.image((side, side), patch)
 
-    def _usual(self, config: ViTConfig) -> Preprocess:
-        found = usual_preprocess("Siglip2", config.image.channels, config.image.size)
+    def usual(self, config: ViTConfig) -> Preprocess:
         most = config.grid_size[0] * config.grid_size[1]
-        return replace(found, resize=Patches(patch=config.patch.size, max_patches=most))
+        return replace(super().usual(config), resize=Patches(patch=config.patch.size, max_patches=most))
 
-    def _kernel(self, name: str, config: ViTConfig) -> Rule:
-        (rows, columns), channels = config.patch.size, config.image.channels
-        stored = (config.dim, rows * columns * channels)
-        order = Permuted((config.dim, rows, columns, channels), (0, 3, 1, 2), stored=stored)
-        return rule(name, "patch_embed.proj.weight", order)
+    def rows(self, spelling: Mapping[str, Any]) -> Rows:
+        _, *others = super().rows(spelling)
+        name = f"{spelling['prefix']}{self.kernel}."
+        yield name + "weight", "patch_embed.proj.weight", _values
+        yield name + "bias", "patch_embed.proj.bias"
+        yield from others
 
-    def _config(self, vision: Mapping[str, Any], card: ModelCard, architecture: str) -> Mapping[str, Any]:
+    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
         rows, columns = card.config.grid_size
-        kept = {key: value for key, value in vision.items() if key != "image_size"}
-        return super()._config(kept | {"num_patches": rows * columns}, card, architecture)
-
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        require(
-            self.title,
-            (config.grid_size[0] == config.grid_size[1], "a non-square position table"),
-            (config.patch.size[0] == config.patch.size[1], "non-square patches"),
-        )
+        written = dict(super().config_json(card))
+        vision = written.get("vision_config", written)
+        del vision["image_size"]
+        vision["num_patches"] = rows * columns
+        return written
 
 
-def _probe_rules(theirs: str, config: ViTConfig) -> Iterable[Rule]:
+def _values(ours: Sequence[Shape]) -> Op:
+    """A patch as one row of values (row, column, channel) in the file, a kernel in the model."""
+    dim, channels, rows, columns = ours[0]
+    stored = (dim, rows * columns * channels)
+    return Permuted((dim, rows, columns, channels), (0, 3, 1, 2), stored=stored)
+
+
+def _stacked(ours: Sequence[Shape]) -> Op:
+    """Queries, then keys and values, in one tensor."""
+    return Parted((sum(shape[0] for shape in ours), *ours[0][1:]))
+
+
+def _probe_rows(theirs: str) -> Iterable[Row]:
     """torch's MultiheadAttention: stacked queries, keys and values, and an underscore instead of a dot."""
-    dim = config.dim
-    yield rule(f"{theirs}probe", "pool.probe", Reshaped((1, 1, dim)))
-    yield rule(
-        f"{theirs}attention.in_proj_weight", ("pool.q.weight", "pool.kv.weight"), Parted((3 * dim, dim))
-    )
-    yield rule(f"{theirs}attention.in_proj_bias", ("pool.q.bias", "pool.kv.bias"), Parted((3 * dim,)))
-    yield from both(f"{theirs}attention.out_proj", "pool.proj")
-    yield from both(f"{theirs}layernorm", "pool.norm")
-    yield from both(f"{theirs}mlp.fc1", "pool.mlp.fc1")
-    yield from both(f"{theirs}mlp.fc2", "pool.mlp.fc2")
+    yield f"{theirs}probe", "pool.probe", token
+    yield f"{theirs}attention.in_proj_{{wb}}", ("pool.q.{wb}", "pool.kv.{wb}"), _stacked
+    yield f"{theirs}attention.out_proj.{{wb}}", "pool.proj.{wb}"
+    yield f"{theirs}layernorm.{{wb}}", "pool.norm.{wb}"
+    yield f"{theirs}mlp.fc1.{{wb}}", "pool.mlp.fc1.{wb}"
+    yield f"{theirs}mlp.fc2.{{wb}}", "pool.mlp.fc2.{wb}"

@@ -188,13 +188,3 @@ def sizes(card: ModelCard) -> dict[str, Any]:
 
 def written(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
-
-
-def require(title: str, *conditions: tuple[bool, str]) -> None:
-    """Check that the format supports a model. conditions: (is met, what the format does not support otherwise).
-
-    Raises: CheckpointError for the first condition that is not met.
-    """
-    for holds, what in conditions:
-        if not holds:
-            raise CheckpointError(f"{title} does not support {what}", "choose another format")

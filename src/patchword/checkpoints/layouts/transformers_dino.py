@@ -6,28 +6,24 @@ from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule, rule
-from patchword.checkpoints.layouts.blocks import both, patches, token
-from patchword.checkpoints.layouts.transformers_blocks import (
-    Names,
-    Zeros,
-    block_rules,
-    mask_token,
-    position_rule,
-)
-from patchword.checkpoints.layouts.transformers_config import CONFIG, labels, require, sizes, written
+from patchword.checkpoints.layouts.transformers_blocks import Names
+from patchword.checkpoints.layouts.transformers_config import CONFIG
+from patchword.checkpoints.layouts.transformers_layout import TransformersLayout, is_square
 from patchword.checkpoints.layouts.transformers_preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     usual_preprocess,
 )
-from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower
+from patchword.checkpoints.ops import Constant
+from patchword.checkpoints.rows import Row, token
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import CentreCoordinates, ClassPool, JoinedPool, Learned, Resample, Rope2d
+from patchword.model.kinds import CentreCoordinates, ClassPool, JoinedPool, Positions, Resample, Rope2d
 
+Size = tuple[int, int]
 _PUBLISHED = Names(
     layer="encoder.layer.{}.",
     q="attention.attention.query",
@@ -51,33 +47,56 @@ _FIVE = replace(
 _FIVE_SWIGLU = replace(_FIVE, first=("mlp.gate_proj", "mlp.up_proj"), second="mlp.down_proj")
 _THREE = replace(_FIVE, layer="layer.{}.", first=("mlp.up_proj",), second="mlp.down_proj")
 _THREE_GATED = replace(_THREE, first=("mlp.gate_proj", "mlp.up_proj"))
-_KERNEL = "embeddings.patch_embeddings.projection"
-_POSITIONS = "embeddings.position_embeddings"
 _REGISTERS = "embeddings.register_tokens"
-_MASK = "embeddings.mask_token"
 
 
-class TransformersDINOv2(TransformersLayout):
+class _DINO(TransformersLayout):
+    """Registers, and a token for hidden patches, which the classes expect although only pre-training uses it.
+
+    mask_axes: of that token. empty_registers: whether the class has a table for registers even if there are none.
+    """
+
+    mask_axes: tuple[int, ...] = (1,)
+    empty_registers = True
+    always_biased = False
+
+    def tokens(self, tower: Tower) -> TokensConfig:
+        """Zero registers are stored as [1, 0, D] (DINOv3's default) or as no tensor."""
+        name, count = f"{tower.prefix}{_REGISTERS}", 0
+        if tower.has(_REGISTERS) and tower.checkpoint.shape(name)[1:2] != (0,):
+            count = tower.shape(_REGISTERS, 3)[1]
+        tower.declared.agrees("num_register_tokens", count, _REGISTERS)
+        return TokensConfig(num_registers=count)
+
+    def more_rows(self, prefix: str) -> Iterable[Row]:
+        return ((f"{prefix}{_REGISTERS}", "prefix.registers", token),)
+
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        config = description.config
+        if self.empty_registers and not config.tokens.num_registers:
+            yield rule(f"{prefix}{_REGISTERS}", (), Constant(((1, 0, config.dim),)))
+        mask = f"{prefix}embeddings.mask_token"
+        yield rule(mask, (), Constant(((*self.mask_axes, config.dim),)))
+        yield from super().ignored(description, prefix)
+
+
+class TransformersDINOv2(_DINO):
     """`Dinov2Model` and `Dinov2ForImageClassification` (class token and mean of the patches)."""
 
     name = "transformers-dinov2"
     title = "transformers DINOv2"
-    types = ("dinov2",)
+    types: tuple[str, ...] = ("dinov2",)
     family = Family(eps=1e-6, processor="Bit")
     spellings = (_PUBLISHED, _SWIGLU, _FIVE, _FIVE_SWIGLU)
-    antialias = False
     bare, head_class, head_prefix = "Dinov2Model", "Dinov2ForImageClassification", "dinov2."
+    empty_registers = False
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)
         registers = checkpoint.has(f"{prefix}{_REGISTERS}")
-        if names is None or registers != self._has_registers:
+        if names is None or registers != self.empty_registers:
             return None
         return "register_tokens" if registers else f"{names.norm1} with the published names"
-
-    @property
-    def _has_registers(self) -> bool:
-        return self.types == ("dinov2_with_registers",)
 
     def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
         found = super().names(checkpoint, prefix)
@@ -86,94 +105,50 @@ class TransformersDINOv2(TransformersLayout):
             return None
         return found
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts)
-        patch, channels = tower.patch(_KERNEL)
-        grid = tower.grid(tower.shape(_POSITIONS, 3)[1] - 1, patch.size)
-        registers = _registers(tower)
-        tower.declared.agrees("num_register_tokens", registers, _REGISTERS)
+    def head(self, tower: Tower) -> HeadConfig:
         classes = tower.classifier()
-        gated = tower.names.second != _PUBLISHED.second
-        config = tower.config(
-            image=tower.image(grid, patch.size),
-            channels=channels,
-            patch=patch,
-            tokens=TokensConfig(num_registers=registers),
-            positions=Learned(resample=Resample(antialias=self.antialias)),
-            head=HeadConfig(pool=tower.pool(JoinedPool() if classes else ClassPool()), num_classes=classes),
-            act="silu" if gated else None,
-        )
-        return tower.description(config, _bit(config))
+        return HeadConfig(pool=tower.pool(JoinedPool() if classes else ClassPool()), num_classes=classes)
+
+    def act(self, tower: Tower) -> str | None:
+        return "silu" if tower.names.second != _PUBLISHED.second else None
+
+    def usual(self, config: ViTConfig) -> Preprocess:
+        """Resize the shorter side to 256 and crop the central 224, whatever the size of the stored positions."""
+        found = usual_preprocess("Bit", config.image.channels, (224, 224), shorter=256)
+        three = config.image.channels == 3
+        return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if three else found
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        prefix = self.head_prefix if card.config.head.num_classes else ""
-        return {"prefix": prefix, "names": _SWIGLU if card.config.mlp.gated else _PUBLISHED}
-
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        yield from patches(config, f"{prefix}{_KERNEL}")
-        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
-        if config.tokens.num_registers:
-            yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
-        elif self._has_registers:
-            yield rule(f"{prefix}{_REGISTERS}", (), Zeros(((1, 0, config.dim),)))
-        yield position_rule(f"{prefix}{_POSITIONS}", config)
-        yield from block_rules(description)
-        yield from both(f"{prefix}layernorm", "norm")
-        if config.head.num_classes:
-            yield from both("classifier", "head")
-        # The class expects one, although only pre-training uses it.
-        yield rule(f"{prefix}{_MASK}", (), Zeros(((1, config.dim),)))
-        yield mask_token(prefix)
+        names = _SWIGLU if card.config.mlp.gated else _PUBLISHED
+        return {**super().spelling(card), "names": names}
 
     # Writing ---------------------------------------------------------------------------------
 
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+        values = dict(super().config_json(card))
+        del values["intermediate_size"]
+        return values
+
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
         config = card.config
-        values = {
-            **sizes(card),
-            **labels(card),
-            "model_type": self.types[0],
-            "architectures": [self.head_class if config.head.num_classes else self.bare],
+        values: dict[str, Any] = {
             "qkv_bias": config.attention.bias == "qkv",
             "layerscale_value": config.block.layer_scale,
             "mlp_ratio": mlp_ratio(config),
             "use_swiglu_ffn": config.mlp.gated,
             "drop_path_rate": config.block.drop_path,
         }
-        del values["intermediate_size"]
         if config.mlp.gated:
             values["hidden_act"] = "gelu"  # not read: SwiGLU has silu
-        if self._has_registers:
+        if self.empty_registers:
             values["num_register_tokens"] = config.tokens.num_registers
         return values
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head, positions = config.head, config.positions
-        pool = JoinedPool() if head.num_classes else ClassPool()
-        require(
-            self.title,
-            (isinstance(positions, Learned), f"positions of kind {positions.kind!r}"),
-            (
-                not isinstance(positions, Learned) or positions.covers != "all",
-                "positions for registers",
-            ),
-            (
-                config.grid_size[0] == config.grid_size[1],
-                "a non-square position grid (transformers 5.23 assumes a square)",
-            ),
-            (config.tokens.class_token and not config.tokens.distillation_token, "these prefix tokens"),
-            (not config.tokens.num_registers or self._has_registers, "registers"),
-            (config.block.layer_scale is not None, "blocks without LayerScale"),
-            (not config.block.entry_norm, "a norm before the blocks"),
-            (config.attention.bias in ("qkv", "none"), "biases on queries and values only"),
-            (config.attention.out_bias and config.mlp.bias and config.patch.bias, "linear layers without biases"),
-            (not config.mlp.gated or config.mlp.activation == "silu", "gated MLPs other than SwiGLU"),
-            (head.norm == "tokens" and not head.projection and not head.pre_logits, "this head"),
-            (head.pool == pool, f"pooling by {head.pool.kind!r} {'before' if head.num_classes else 'without'} a head"),
-        )  # fmt: skip
-        mlp_ratio(config)
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        square = is_square(config.grid_size)
+        yield not square, "a non-square position grid (transformers 5.23 assumes a square)"
+        yield config.tokens.num_registers > 0 and not self.empty_registers, "registers"
+        yield config.block.layer_scale is None, "blocks without LayerScale"
 
 
 class TransformersDINOv2Registers(TransformersDINOv2):
@@ -182,7 +157,8 @@ class TransformersDINOv2Registers(TransformersDINOv2):
     name = "transformers-dinov2-registers"
     title = "transformers DINOv2 with registers"
     types = ("dinov2_with_registers",)
-    antialias = True
+    resample = Resample()
+    empty_registers = True
     bare, head_class, head_prefix = (
         "Dinov2WithRegistersModel",
         "Dinov2WithRegistersForImageClassification",
@@ -209,21 +185,16 @@ def mlp_ratio(config: ViTConfig) -> int:
     )
 
 
-def _bit(config: ViTConfig) -> Preprocess:
-    """Resize the shorter side to 256 and crop the central 224, whatever the size of the stored positions."""
-    found = usual_preprocess("Bit", config.image.channels, (224, 224), shorter=256)
-    three = config.image.channels == 3
-    return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD) if three else found
-
-
-class TransformersDINOv3(TransformersLayout):
+class TransformersDINOv3(_DINO):
     """`DINOv3ViTModel`: registers, computed rope, and the class token as output. It has no class with a head."""
 
     name = "transformers-dinov3"
     title = "transformers DINOv3"
     types = ("dinov3_vit",)
     family = Family(eps=1e-5, dim=384, heads=6, processor="DINOv3ViT")
-    anchor = "embeddings.patch_embeddings.weight"
+    bare, head_prefix = "DINOv3ViTModel", ""
+    kernel, norm_name = "embeddings.patch_embeddings", "norm"
+    mask_axes = (1, 1)
     bias = "any"
     spellings = (
         _THREE_GATED,
@@ -235,66 +206,40 @@ class TransformersDINOv3(TransformersLayout):
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         return "layers with q_proj and LayerScale"
 
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts)
-        patch, channels = tower.patch("embeddings.patch_embeddings")
-        stated = tower.declared.size("image_size")
-        image = facts.require("image_size", (stated, CONFIG), ((224, 224), "the default of its class"))
-        registers = _registers(tower)
-        tower.declared.agrees("num_register_tokens", registers, _REGISTERS)
-        theta = facts.require("rope_theta", (_theta(tower), CONFIG), (100.0, "the default of its class"))
+    def image(self, tower: Tower, patch: Size, tokens: TokensConfig) -> Size:
+        stated, default = tower.declared.size("image_size"), "the default of its class"
+        return tower.facts.require("image_size", (stated, CONFIG), ((224, 224), default))
+
+    def positions(self, tower: Tower) -> Positions:
+        default = (100.0, "the default of its class")
+        theta = tower.facts.require("rope_theta", (_theta(tower), CONFIG), default)
+        return Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing="half")
+
+    def act(self, tower: Tower) -> str | None:
         gated = len(tower.names.first) == 2
-        config = tower.config(
-            image=image,
-            channels=channels,
-            patch=patch,
-            tokens=TokensConfig(num_registers=registers),
-            positions=Rope2d(theta=theta, coordinates=CentreCoordinates(), pairing="half"),
-            head=HeadConfig(pool=tower.pool(ClassPool()), num_classes=0),
-            act="silu" if gated and tower.declared.activation() is None else None,
-        )
+        return "silu" if gated and tower.declared.activation() is None else None
+
+    def spelled(self, tower: Tower) -> Mapping[str, Any]:
         # Each of the three biases has its own switch; a disabled one equals a bias of zeros.
         odd = tower.biases not in ("", "qv", "qkv")
-        kept = {"biases": tower.biases} if odd else {}
-        return tower.description(config, usual_preprocess("DINOv3ViT", channels, image), **kept)
+        return {"biases": tower.biases} if odd else {}
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": "", "names": _THREE_GATED if card.config.mlp.gated else _THREE}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        yield from patches(config, f"{prefix}embeddings.patch_embeddings")
-        yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
-        if config.tokens.num_registers:
-            yield token(f"{prefix}{_REGISTERS}", "prefix.registers", config, config.tokens.num_registers)
-        else:
-            yield rule(f"{prefix}{_REGISTERS}", (), Zeros(((1, 0, config.dim),)))
-        if isinstance(config.positions, Rope2d) and config.positions.stored_periods:
-            yield rule((), "attention_positions.periods", Zeros(()))
-        yield from block_rules(description)
-        yield from both(f"{prefix}norm", "norm")
-        yield rule(f"{prefix}{_MASK}", (), Zeros(((1, 1, config.dim),)))
-        yield mask_token(prefix)
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        if isinstance(rope := description.config.positions, Rope2d) and rope.stored_periods:
+            yield rule((), "attention_positions.periods", Constant(()))
+        yield from super().ignored(description, prefix)
 
     # Writing ---------------------------------------------------------------------------------
 
-    def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
-        found = self.sidecar_files(card)
-        if not (biases := spelling.get("biases")):
-            return found
-        switches = {"query_bias": "q" in biases, "key_bias": "k" in biases, "value_bias": "v" in biases}
-        return {**found, CONFIG: written({**self.config_json(card), **switches})}
-
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
         config, rope = card.config, card.config.positions
-        assert isinstance(rope, Rope2d), "checked before"
         bias = config.attention.bias
         return {
-            "model_type": "dinov3_vit",
-            "architectures": ["DINOv3ViTModel"],
-            **sizes(card),
             "num_register_tokens": config.tokens.num_registers,
-            "rope_theta": rope.theta,
+            "rope_theta": rope.theta if isinstance(rope, Rope2d) else None,
             "layerscale_value": config.block.layer_scale,
             "drop_path_rate": config.block.drop_path,
             "use_gated_mlp": config.mlp.gated,
@@ -305,31 +250,14 @@ class TransformersDINOv3(TransformersLayout):
             "mlp_bias": config.mlp.bias,
         }
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head, rope = config.head, config.positions
-        # Stored periods are omitted if the user accepts it: the class computes its own.
-        plain = isinstance(rope, Rope2d) and replace(rope, stored_periods=False) == Rope2d(theta=rope.theta)
-        require(
-            self.title,
-            (not head.num_classes, "a classifier"),
-            (isinstance(rope, Rope2d), f"positions of kind {rope.kind!r}"),
-            (plain, "rope other than with patch centres, in halves, rows first"),
-            (config.tokens.class_token and not config.tokens.distillation_token, "these prefix tokens"),
-            (config.block.layer_scale is not None, "blocks without LayerScale"),
-            (not config.block.entry_norm, "a norm before the blocks"),
-            (config.patch.bias, "a patch embedding without bias"),
-            (head.norm == "tokens" and not head.projection and not head.pre_logits, "this head"),
-            (head.pool == ClassPool(), f"pooling by {head.pool.kind!r}"),
-        )
+    def spelled_words(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, Any]:
+        biases = spelling.get("biases", "")
+        names = {"query_bias": "q", "key_bias": "k", "value_bias": "v"}
+        return {name: letter in biases for name, letter in names.items()} if biases else {}
 
-
-def _registers(tower: Tower) -> int:
-    """The number of registers. Zero is stored as [1, 0, D] (DINOv3's default) or as no tensor."""
-    name = f"{tower.prefix}{_REGISTERS}"
-    if not tower.has(_REGISTERS) or tower.checkpoint.shape(name)[1:2] == (0,):
-        return 0
-    return tower.shape(_REGISTERS, 3)[1]
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        yield config.block.layer_scale is None, "blocks without LayerScale"
+        yield not config.patch.bias, "a patch embedding without bias"
 
 
 def _theta(tower: Tower) -> float | None:

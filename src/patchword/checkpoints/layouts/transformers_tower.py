@@ -1,30 +1,19 @@
-"""Common parts of transformers' vision towers: recognition, facts, and what they cannot represent.
+"""A vision tower in a file of transformers: what its tensors and config.json state.
 
 Published files and default output use the older spelling (`encoder.layer.N.attention.attention.query`).
 transformers 5 uses another in memory (`layers.N.attention.q_proj`) and writes it on request. Both are read.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts, Inferred
-from patchword.checkpoints.layout import Description, Layout
+from patchword.checkpoints.layout import Description
 from patchword.checkpoints.layouts.transformers_blocks import Names
-from patchword.checkpoints.layouts.transformers_config import (
-    CONFIG,
-    JsonConfig,
-    classes_of,
-    config_of,
-    model_type,
-    require,
-    written,
-)
-from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess, write_preprocess
-from patchword.checkpoints.layouts.transformers_restate import rewritten_for
+from patchword.checkpoints.layouts.transformers_config import CONFIG, JsonConfig, classes_of, config_of
+from patchword.checkpoints.layouts.transformers_preprocess import FILE, read_preprocess
 from patchword.checkpoints.ops import Shape
 from patchword.errors import CheckpointError
 from patchword.images.preprocess import Preprocess
@@ -38,33 +27,10 @@ from patchword.model.config import (
     TokensConfig,
     ViTConfig,
 )
-from patchword.model.kinds import (
-    ClassPool,
-    FirstPool,
-    LayerNormConfig,
-    Learned,
-    MeanPool,
-    Pool,
-    Positions,
-    Resample,
-)
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from patchword.model.kinds import ClassPool, FirstPool, LayerNormConfig, MeanPool, Pool, Positions
 
 Size = tuple[int, int]
 PROCESSOR = "processor_config.json"
-# Backbone prefixes in classes with a head.
-PREFIXES = (
-    "vit.",
-    "deit.",
-    "ijepa.",
-    "beit.",
-    "data2vec_vision.",
-    "dinov2.",
-    "dinov2_with_registers.",
-    "vision_model.",
-)
 # Heads of the published sizes, by width: Ti S B L So400m H G; DINOv2's largest, CLIP's, DINOv3's.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
 
@@ -128,21 +94,21 @@ class Tower:
         return "".join(letter for letter, name in names if self.checkpoint.has(self.part(f"{name}.bias")))
 
     def attention(self) -> AttentionConfig:
-        dim, family, checkpoint = self.dim, self.family, self.checkpoint
+        bias: Literal["qkv", "qv", "none"] = "qkv" if "k" in self.biases else "qv" if self.biases else "none"
+        out_bias = self.checkpoint.has(self.part(f"{self.names.out}.bias"))
+        return AttentionConfig(num_heads=self.heads(), bias=bias, out_bias=out_bias)
+
+    def heads(self) -> int:
+        dim, family = self.dim, self.family
         # A config with a width but no heads means the class's default; one with neither is a stub.
         usual = dim == family.dim or self.declared.whole("hidden_size") is not None
-        heads = self.facts.heads(
+        published = family.published_heads.get(dim, HEADS.get(dim))
+        return self.facts.heads(
             dim,
             (self.declared.whole("num_attention_heads"), CONFIG),
             (family.heads if usual else None, "the default of its class"),
-            (
-                family.published_heads.get(dim, HEADS.get(dim)),
-                Inferred(f"the width {dim}, as in the published sizes"),
-            ),
+            (published, Inferred(f"the width {dim}, as in the published sizes")),
         )
-        bias: Literal["qkv", "qv", "none"] = "qkv" if "k" in self.biases else "qv" if self.biases else "none"
-        out_bias = checkpoint.has(self.part(f"{self.names.out}.bias"))
-        return AttentionConfig(num_heads=heads, bias=bias, out_bias=out_bias)
 
     def mlp(self, act: str | None = None) -> MLPConfig:
         """act: the activation, if the class ignores the one in the file (SwiGLU)."""
@@ -235,10 +201,10 @@ class Tower:
         channels: int,
         patch: PatchConfig,
         head: HeadConfig,
-        tokens: TokensConfig | None = None,
-        positions: Positions | None = None,
-        act: str | None = None,
-        entry_norm: bool = False,
+        tokens: TokensConfig,
+        positions: Positions,
+        act: str | None,
+        entry_norm: bool,
     ) -> ViTConfig:
         return ViTConfig(
             image=ImageConfig(size=image, channels=channels),
@@ -246,8 +212,8 @@ class Tower:
             patch=replace(patch, edge="cut"),
             dim=self.dim,
             depth=self.depth,
-            tokens=tokens or TokensConfig(),
-            positions=positions or Learned(resample=Resample(antialias=False)),
+            tokens=tokens,
+            positions=positions,
             attention=self.attention(),
             mlp=self.mlp(act),
             block=BlockConfig(layer_scale=self.scale(), entry_norm=entry_norm),
@@ -279,110 +245,3 @@ def _preprocessor(checkpoint: Checkpoint) -> JsonConfig:
     if FILE in checkpoint.configs or PROCESSOR not in checkpoint.configs:
         return JsonConfig(checkpoint.name, checkpoint.configs.get(FILE, {}), FILE)
     return JsonConfig(checkpoint.name, checkpoint.configs[PROCESSOR], PROCESSOR).part("image_processor")
-
-
-def is_ragged(image: Size, patch: Size) -> bool:
-    return any(side % part for side, part in zip(image, patch, strict=True))
-
-
-class TransformersLayout(Layout):
-    """One model type of transformers. types: `model_type` in config.json. anchor: a tensor of its embeddings."""
-
-    types: tuple[str, ...]
-    family: Family
-    anchor: str = "embeddings.patch_embeddings.projection.weight"
-    spellings: tuple[Names, ...]
-
-    def recognise(self, checkpoint: Checkpoint) -> str | None:
-        prefix = self.prefix(checkpoint)
-        if prefix is None or self.names(checkpoint, prefix) is None:
-            return None
-        stated = model_type(checkpoint)
-        if stated is not None:
-            fits = stated in self.types and self.holds_kernel(checkpoint, prefix)
-            return f'model_type "{stated}" in {CONFIG}' if fits else None
-        why = self.evidence_without_config(checkpoint, prefix)
-        return None if why is None else f"{prefix}{self.anchor} and {why}"
-
-    def holds_kernel(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """Whether the patch embedding matches this layout (two types share its name)."""
-        return True
-
-    @abstractmethod
-    def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        """The evidence without config.json; None if the file is of another type."""
-
-    def prefix(self, checkpoint: Checkpoint) -> str | None:
-        """The prefix of the tower's names: one that its classes use, or one that all names share."""
-        found = [name.removesuffix(self.anchor) for name in checkpoint.tensors if name.endswith(self.anchor)]
-        if len(found) != 1 or not (not found[0] or found[0].endswith(".")):
-            return None
-        theirs = found[0] in ("", *PREFIXES) or len(checkpoint.under(found[0])) == len(checkpoint.tensors)
-        return found[0] if theirs else None
-
-    def names(self, checkpoint: Checkpoint, prefix: str) -> Names | None:
-        """The spelling of the file's first block."""
-        for names in self.spellings:
-            first = names.block(prefix, 0)
-            if checkpoint.has(f"{first}{names.q}.weight", f"{first}{names.first[0]}.weight"):
-                return names
-        return None
-
-    def tower(self, checkpoint: Checkpoint, facts: Facts, declared: JsonConfig | None = None) -> Tower:
-        prefix = self.prefix(checkpoint) or ""
-        names = self.names(checkpoint, prefix)
-        assert names is not None, "recognised by its names"
-        declared = config_of(checkpoint) if declared is None else declared
-        return Tower(
-            checkpoint=checkpoint,
-            facts=facts,
-            declared=declared,
-            family=self.family,
-            prefix=prefix,
-            names=names,
-        )
-
-    # Writing ---------------------------------------------------------------------------------
-
-    # Biases that the class always has: on queries, keys and values, and on the patch embedding.
-    bias: Literal["qkv", "qv", "any"] = "qkv"
-    patch_bias = True
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        config, tensors = rewritten_for(card.config, tensors, bias=self.bias, patch_bias=self.patch_bias)
-        return replace(card, config=config), tensors
-
-    @abstractmethod
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
-        """model_type, architectures, and the settings of the class."""
-
-    def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
-        self.check(card.config)
-        return {
-            CONFIG: written(self.config_json(card)),
-            FILE: write_preprocess(card.preprocess),
-        }
-
-    def check(self, config: ViTConfig) -> None:
-        """Raises: CheckpointError for a part that no class of transformers supports."""
-        attention = config.attention
-        require(
-            self.title,
-            (config.norm.kind == "layer", f"the {config.norm.kind} norm"),
-            (config.block.order == "pre", f"{config.block.order}-norm blocks"),
-            (attention.qk_norm == "none", "normalised queries and keys"),
-            (not attention.out_norm and not config.mlp.inner_norm, "norms inside attention or the MLP"),
-            (
-                config.attention_dim == config.dim,
-                f"heads of {config.head_dim} channels at a width of {config.dim}",
-            ),
-            (not (config.patch.norm_pixels or config.patch.norm_output), "norms around the patch embedding"),
-            (
-                config.patch.edge == "cut" or not is_ragged(config.image.size, config.patch.size),
-                "images padded to complete patches",
-            ),
-            (not config.tokens.registers_last, "registers after the patches"),
-            (config.head.bias or not config.head.num_classes, "a classifier without bias"),
-        )

@@ -9,7 +9,6 @@ from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
 from patchword.checkpoints.facts import Facts
 from patchword.checkpoints.layout import Description, Ignored, Rule
-from patchword.checkpoints.layouts.blocks import both, patches, token
 from patchword.checkpoints.layouts.decoders import (
     LAYERS,
     config_words,
@@ -18,26 +17,14 @@ from patchword.checkpoints.layouts.decoders import (
     of_config,
     transformers_rows,
 )
-from patchword.checkpoints.layouts.transformers_blocks import Names, block_rules, mask_token, position_rule
-from patchword.checkpoints.layouts.transformers_config import (
-    CONFIG,
-    config_of,
-    labels,
-    require,
-    sizes,
-    written,
-)
-from patchword.checkpoints.layouts.transformers_preprocess import (
-    FILE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    usual_preprocess,
-    write_preprocess,
-)
-from patchword.checkpoints.layouts.transformers_tower import Family, Tower, TransformersLayout
-from patchword.images.preprocess import Preprocess
+from patchword.checkpoints.layouts.transformers_blocks import Names
+from patchword.checkpoints.layouts.transformers_config import config_of
+from patchword.checkpoints.layouts.transformers_layout import TransformersLayout
+from patchword.checkpoints.layouts.transformers_preprocess import IMAGENET_MEAN, IMAGENET_STD
+from patchword.checkpoints.layouts.transformers_tower import Family, Tower
+from patchword.checkpoints.rows import Row, token
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
-from patchword.model.kinds import ClassPool, Learned, MeanPool, Pool
+from patchword.model.kinds import MeanPool
 
 PUBLISHED = Names(
     layer="encoder.layer.{}.",
@@ -63,27 +50,18 @@ FIVE = replace(
 )
 # ViTMAE's settings for pre-training.
 _MAE_WORDS = ("mask_ratio", "norm_pix_loss")
-_KERNEL = "embeddings.patch_embeddings.projection"
-_POSITIONS = "embeddings.position_embeddings"
 
 
 class _Plain(TransformersLayout):
-    """Common part of the five layouts. head_class: name of the class with a classifier. bare: the class without."""
+    """Common part of the five layouts."""
 
     spellings: tuple[Names, ...] = (PUBLISHED, FIVE)
-    bare: str
-    head_class: str | None = None
-    head_prefix: str
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    pools: Pool = ClassPool()
     has_pooler = False
-
-    def tokens(self, tower: Tower) -> TokensConfig:
-        return TokensConfig()
+    always_biased = False
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         """Recognise by tensors that only one class of the family has."""
-        if not checkpoint.has(f"{prefix}{_POSITIONS}"):
+        if not checkpoint.has(f"{prefix}{self.positions_name}"):
             return None
         if "lambda_1" in str(checkpoint.under(f"{prefix}encoder.layer.0.")) or any(
             "relative_position_bias" in name for name in checkpoint.tensors
@@ -91,30 +69,6 @@ class _Plain(TransformersLayout):
             return None
         name, why = _name_by_tensors(checkpoint, prefix)
         return why if name == self.name else None
-
-    def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
-        tower = self.tower(checkpoint, facts)
-        patch, channels = tower.patch(_KERNEL)
-        tokens = self.tokens(tower)
-        rows = tower.shape(_POSITIONS, 3)[1]
-        grid = tower.grid(rows - tokens.num_prefix, patch.size)
-        config = tower.config(
-            image=tower.image(grid, patch.size),
-            channels=channels,
-            patch=patch,
-            tokens=tokens,
-            head=self.head(tower),
-        )
-        return tower.description(config, self.usual(config), notes=self.doubts(checkpoint, config))
-
-    def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
-        return ()
-
-    def usual(self, config: ViTConfig) -> Preprocess:
-        found = usual_preprocess(self.family.processor, config.image.channels, config.image.size)
-        if self.mean_std is not None and config.image.channels == 3:
-            found = replace(found, mean=self.mean_std[0], std=self.mean_std[1])
-        return found
 
     def head(self, tower: Tower) -> HeadConfig:
         """The classifier on the class token, or the pooler if nothing else reads the class token."""
@@ -127,53 +81,30 @@ class _Plain(TransformersLayout):
             width = tower.shape(pooler, 2)[0]
         return HeadConfig(pool=tower.pool(self.pools), pre_logits=width, num_classes=classes)
 
-    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"prefix": self.head_prefix if card.config.head.num_classes else "", "names": PUBLISHED}
+    def head_rows(self, spelling: Mapping[str, Any]) -> Iterable[Row]:
+        if self.has_pooler:
+            yield f"{spelling['prefix']}pooler.dense.{{wb}}", "pre_logits.{wb}"
+        yield from super().head_rows(spelling)
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        config, prefix = description.config, description.spelling["prefix"]
-        yield from patches(config, f"{prefix}{_KERNEL}")
-        if config.tokens.class_token:
-            yield token(f"{prefix}embeddings.cls_token", "prefix.class_token", config)
-        if config.tokens.distillation_token:
-            yield token(f"{prefix}embeddings.distillation_token", "prefix.distillation_token", config)
-        yield position_rule(f"{prefix}{_POSITIONS}", config)
-        yield from block_rules(description)
-        yield from both(f"{prefix}layernorm", "norm")
-        if config.head.pre_logits:
-            yield from both(f"{prefix}pooler.dense", "pre_logits")
-        elif config.head.num_classes or not self.has_pooler:
-            yield Ignored(
-                re.escape(prefix) + r"pooler[.]dense[.](weight|bias)",
-                "its class does not use the pooler",
-            )
-        yield from self.head_rules(config)
-        yield mask_token(prefix)
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        head = description.config.head
+        if not head.pre_logits and (head.num_classes or not self.has_pooler):
+            pattern = re.escape(prefix) + r"pooler[.]dense[.](weight|bias)"
+            yield Ignored(pattern, "its class does not use the pooler")
+        yield from super().ignored(description, prefix)
         yield Ignored(r"decoder[.]0[.](weight|bias)", "the masked-image pre-training head")
 
-    def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
-        if config.head.num_classes:
-            yield from both("classifier", "head")
-
-    # Writing ---------------------------------------------------------------------------------
-
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
         config = card.config
-        values = {
-            "model_type": self.types[0],
-            "architectures": [self.architecture(config)],
-            **sizes(card),
-            **labels(card),
-            "qkv_bias": config.attention.bias == "qkv",
-        }
+        values: dict[str, Any] = {"qkv_bias": config.attention.bias == "qkv"}
         if config.head.pre_logits:
             values |= {"pooler_output_size": config.head.pre_logits, "pooler_act": "tanh"}
         if self._lacks_pooler(config):
             values |= {"id2label": {}, "label2id": {}}
         return values
 
-    def architecture(self, config: ViTConfig) -> str:
-        headed = config.head.num_classes or self._lacks_pooler(config)
+    def architecture(self, card: ModelCard) -> str:
+        headed = card.config.head.num_classes or self._lacks_pooler(card.config)
         return self.head_class if headed and self.head_class else self.bare
 
     def second_choice(self, card: ModelCard) -> bool:
@@ -184,28 +115,8 @@ class _Plain(TransformersLayout):
         """Whether the pooler is missing. The bare class would initialise one randomly; the class with a head has none."""
         return self.has_pooler and not config.head.pre_logits and not config.head.num_classes
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        head = config.head
-        require(
-            self.title,
-            (isinstance(config.positions, Learned), f"positions of kind {config.positions.kind!r}"),
-            (config.block.layer_scale is None, "LayerScale"),
-            (not config.block.entry_norm, "a norm before the blocks"),
-            (not config.mlp.gated, "gated MLPs"),
-            (config.attention.bias != "qv", "biases on queries and values only"),
-            (not config.tokens.num_registers, "registers"),
-            (
-                config.attention.out_bias and config.mlp.bias and config.patch.bias,
-                "linear layers without biases",
-            ),
-            (head.norm == "tokens", f"norm {head.norm!r} (only a norm over all tokens)"),
-            (not head.projection, "projection"),
-            (not (head.pre_logits and head.num_classes), "pre_logits before a classifier"),
-            (not head.pre_logits or self.has_pooler, "pooler"),
-            (not head.num_classes or self.head_class is not None, "a classifier"),
-            (head.pool == self.pools, f"pooling by {head.pool.kind!r}"),
-        )
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        yield config.block.layer_scale is not None, "LayerScale"
 
 
 def _name_by_tensors(checkpoint: Checkpoint, prefix: str) -> tuple[str, str]:
@@ -231,7 +142,7 @@ class TransformersViT(_Plain):
     bare, head_class, head_prefix = "ViTModel", "ViTForImageClassification", "vit."
     has_pooler = True
 
-    def doubts(self, checkpoint: Checkpoint, config: ViTConfig) -> tuple[str, ...]:
+    def doubts(self, checkpoint: Checkpoint, facts: Facts, config: ViTConfig) -> tuple[str, ...]:
         if checkpoint.config_json or config.head.pre_logits or config.head.num_classes:
             return ()
         return ("there is no config.json; if the model is MSN, pass --eps 1e-6",)
@@ -251,28 +162,35 @@ class TransformersDeiT(_Plain):
     def tokens(self, tower: Tower) -> TokensConfig:
         return TokensConfig(distillation_token=True)
 
+    def more_rows(self, prefix: str) -> Iterable[Row]:
+        return ((f"{prefix}embeddings.distillation_token", "prefix.distillation_token", token),)
+
     def head(self, tower: Tower) -> HeadConfig:
         classes = tower.classifier("cls_classifier")
         if classes:
             return HeadConfig(pool=tower.pool(self.pools), num_classes=classes, distilled=True)
         return super().head(tower)
 
-    def head_rules(self, config: ViTConfig) -> Iterable[Rule]:
-        if config.head.distilled and config.head.num_classes:
-            yield from both("cls_classifier", "head")
-            yield from both("distillation_classifier", "head_distillation")
-        else:
-            yield from super().head_rules(config)
+    def head_rows(self, spelling: Mapping[str, Any]) -> Iterable[Row]:
+        if not spelling.get("distilled"):
+            return super().head_rows(spelling)
+        pooler, _ = super().head_rows(spelling)
+        second = ("distillation_classifier.{wb}", "head_distillation.{wb}")
+        return pooler, ("cls_classifier.{wb}", "head.{wb}"), second
 
-    def architecture(self, config: ViTConfig) -> str:
-        return f"{super().architecture(config)}{'WithTeacher' if config.head.distilled and config.head.num_classes else ''}"
+    def spelled(self, tower: Tower) -> Mapping[str, Any]:
+        return {"distilled": bool(tower.classifier("cls_classifier"))}
 
-    def check(self, config: ViTConfig) -> None:
-        super().check(config)
-        require(
-            self.title,
-            (config.tokens.distillation_token, "models without a distillation token: write it as ViT"),
-        )
+    def spelling(self, card: ModelCard) -> Mapping[str, Any]:
+        return {**super().spelling(card), "distilled": card.config.head.distilled}
+
+    def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
+        yield not config.tokens.distillation_token, "models without a distillation token: write it as ViT"
+        yield from super().lacks(config)
+
+    def architecture(self, card: ModelCard) -> str:
+        head = card.config.head
+        return f"{super().architecture(card)}{'WithTeacher' if head.distilled and head.num_classes else ''}"
 
 
 class TransformersMSN(_Plain):
@@ -342,27 +260,23 @@ class TransformersMAE(_Plain):
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"prefix": self.head_prefix if card.decoder else "", "names": PUBLISHED}
 
-    def rules(self, description: Description) -> Iterable[Rule | Ignored]:
-        yield from super().rules(description)
+    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
+        yield from super().ignored(description, prefix)
         spelling = description.spelling
         rows = transformers_rows(
             spelling.get("decoder_layer", LAYERS[0]), spelling.get("decoder_names", PUBLISHED)
         )
         yield from decoder_rules(rows, description, r"decoder[.](mask_token|decoder_.*)")
 
-    def config_json(self, card: ModelCard) -> Mapping[str, Any]:
-        values = super().config_json(card)
-        if card.decoder is None:
-            return values
-        return {**values, "architectures": ["ViTMAEForPreTraining"], **config_words(card.decoder)}
+    def architecture(self, card: ModelCard) -> str:
+        return self.bare if card.decoder is None else "ViTMAEForPreTraining"
 
-    def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
+    def words(self, card: ModelCard) -> Mapping[str, Any]:
+        return {**super().words(card), **({} if card.decoder is None else config_words(card.decoder))}
+
+    def spelled_words(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, Any]:
         """For an encoder, the source's mask ratio; if it has none, 0, so that the class gives the same outputs as ours."""
-        self.check(card.config)
-        values = dict(self.config_json(card))
-        if card.decoder is None:
-            values |= {"mask_ratio": 0.0, **spelling.get("stated", {})}
-        return {CONFIG: written(values), FILE: write_preprocess(card.preprocess)}
+        return {} if card.decoder else {"mask_ratio": 0.0, **spelling.get("stated", {})}
 
 
 def _decoder_spelling(checkpoint: Checkpoint) -> tuple[str, Names]:

@@ -28,7 +28,7 @@ from huggingface_hub.utils.tqdm import (
 from patchword.errors import CheckpointError, OutputError, PatchwordError, near_text
 
 if TYPE_CHECKING:
-    from patchword.checkpoints.hub_name import HubName
+    from patchword.hub.names import HubName
 
 LOG_IN = "log in: `hf auth login`, or set HF_TOKEN"
 AGAIN = "run the command again; complete files are kept"

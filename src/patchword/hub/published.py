@@ -228,7 +228,7 @@ def class_names(names: str) -> tuple[str, ...]:
     if names in SHORTER:
         longer, without = SHORTER[names]
         return tuple(name for index, name in enumerate(class_names(longer)) if index not in without)
-    folder = files("patchword.checkpoints").joinpath("classes")
+    folder = files("patchword.hub").joinpath("classes")
     path = folder.joinpath(f"{names}.txt")
     if not path.is_file():
         there = [path.name.removesuffix(".txt") for path in folder.iterdir() if path.name.endswith(".txt")]
@@ -258,7 +258,7 @@ def parse(text: str, where: str) -> list[Release]:
 @functools.cache
 def _texts() -> dict[str, str]:
     """The files of releases, unparsed."""
-    folder = files("patchword.checkpoints").joinpath("releases")
+    folder = files("patchword.hub").joinpath("releases")
     paths = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda p: p.name)
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 

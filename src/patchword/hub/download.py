@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from patchword.checkpoints.hub_files import Choice, choose, shards_of
-from patchword.checkpoints.hub_name import COMMIT, HubName, parse
 from patchword.errors import CheckpointError, PatchwordError
+from patchword.hub.files import Choice, choose, shards_of
+from patchword.hub.names import COMMIT, HubName, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def fetch(name: str | HubName, *, offline: bool = False) -> Fetched:
     wanted = parse(name) if isinstance(name, str) else name
     if offline or constants.HF_HUB_OFFLINE:
         return _from_cache(wanted)
-    from patchword.checkpoints.hub_errors import Unreachable, explaining
+    from patchword.hub.errors import Unreachable, explaining
 
     try:
         with explaining(wanted, is_cached=lambda: _is_cached(wanted)) as stage:
@@ -61,7 +61,7 @@ def _download(wanted: HubName, stage: list[str]) -> Fetched:
     from huggingface_hub import constants
     from huggingface_hub.hf_api import HfApi
 
-    from patchword.checkpoints.hub_errors import without_bar
+    from patchword.hub.errors import without_bar
 
     api = HfApi(library_name="patchword", library_version=version("patchword"))
     timeout = constants.HF_HUB_ETAG_TIMEOUT
