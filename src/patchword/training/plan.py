@@ -180,6 +180,8 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     else:
         yield from _augmentation(settings)
     loss = task.loss.replace("_", " ")
+    if settings.detr is not None:
+        loss = "classes and boxes, in every decoder layer"
     if isinstance(task, ClassifySettings):
         loss += f", smoothing {task.label_smoothing:g}"
     if not isinstance(task, RegressSettings | MAESettings | DetectSettings):
