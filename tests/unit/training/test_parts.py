@@ -29,8 +29,8 @@ from patchword.training.optim import make_optimiser
 from patchword.training.optim_settings import OptimSettings
 from patchword.training.overlay import Overlay, make_overlay
 from patchword.training.ranks import Ranks
-from patchword.training.recipes import FROM_WEIGHTS, RECIPES, WITHOUT_LABELS, recipe_named
-from patchword.training.recipes.facts import DataFacts
+from patchword.training.recipes import FROM_WEIGHTS, RECIPES, WITH_BOXES, WITHOUT_LABELS, recipe_named
+from patchword.training.recipes.facts import DataFacts, ObjectFacts
 from patchword.training.schedule import ScheduleSettings, lr_factor
 from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
@@ -105,7 +105,11 @@ def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> No
     for name, recipe in RECIPES.items():
         given_weights = weights if name in FROM_WEIGHTS else None
         task = MAESettings() if name in WITHOUT_LABELS else data.task
-        settings, _ = recipe(dataclasses.replace(data, weights=given_weights, task=task), Overlay())
+        objects = (
+            ObjectFacts(count=9, most=3, small=0.1, median=0.2, large=0.3) if name in WITH_BOXES else None
+        )
+        changed = dataclasses.replace(data, weights=given_weights, task=task, objects=objects)
+        settings, _ = recipe(changed, Overlay())
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings
