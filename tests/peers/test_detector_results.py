@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import patchword as pw
 from patchword.cli.main import run
 from support.detectors import CLASSES, painted, write_detector_file
 
@@ -21,17 +22,21 @@ def test_results_score_as_evaluate_says(
 ) -> None:
     weights, data = write_detector_file(tmp_path / "d.safetensors", kind), tmp_path / "data"
     data.mkdir()
+    detector = pw.load_detector(weights, device="cpu")
     images, boxes = [], []
     for number in range(8):
-        # Near where the untrained detectors answer, so that some boxes are found.
         box = (2 + number, 2 + number // 2, 60 + 2 * number, 40 + number)
         label = number % 3
         painted((80 + number, 60), [(CLASSES[label].name, *box)]).save(data / f"{number + 1}.png")
         images.append(
             {"id": number + 1, "file_name": f"{number + 1}.png", "width": 80 + number, "height": 60}
         )
+        # Two pixels beside what the untrained detector answers, so that some boxes are found.
+        answers = detector.predict(data / f"{number + 1}.png", conf=0.0).boxes
         for crowd, one in enumerate(CLASSES):
-            spread = (box[2] - box[0] + crowd, box[3] - box[1])
+            left, top, right, bottom = answers[crowd].tolist()
+            box, right, bottom = (left, top), min(right + 2 * crowd, 80 + number), min(bottom + 2, 60)
+            spread = (right - left, bottom - top)
             boxes.append(
                 {
                     "id": len(boxes) + 1, "image_id": number + 1, "category_id": one.id, "iscrowd": int(crowd == 2),

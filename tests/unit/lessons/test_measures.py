@@ -317,8 +317,9 @@ def test_the_matching_is_the_cheapest_of_all_assignments() -> None:
 def test_a_small_detr_learns_one_scene_by_heart() -> None:
     scans = Laboratory().test
     image, targets = compose(scans.images, scans.labels)
+    detr = trained_detector(image, targets, generator())
     with torch.no_grad():
-        output = trained_detector(image, targets, generator())(image)
+        output = detr(image)
     found = assignment(output, targets)
     boxes = output.boxes[-1, 0][found.queries]
     assert torch.allclose(boxes, targets.boxes, atol=0.05)
