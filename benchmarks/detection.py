@@ -1,6 +1,6 @@
 """Time detectors: `python benchmarks/detection.py [--rounds 7] [--quick]`.
 
-Forward and training step of DETR-R50 at 800 x 1066, batch 2, beside transformers' DETR, with the same parts frozen (batch norms, the
+Forward and training step of DETR-R50 at 800 x 1066, batch 2, compared with transformers' DETR, with the same parts frozen (batch norms, the
 first convolution and stage) and the losses of all six layers in both; in turn in one process. Beside them `vit-ti16-det` and
 `vit-s16-det` on the same images, and the growth of time and memory from 400 to 1600 pixels, with and without windows.
 Goals: neither DETR slower than the peer's; matching and losses of six layers at most 30 ms a step. --quick, for a busy machine,

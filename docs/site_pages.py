@@ -55,7 +55,7 @@ def _joined(folder: Path, path: str) -> str:
 
 
 def _copied(text: str) -> str:
-    """A file of the repository's root as a page: links to docs/ become links beside it."""
+    """A file of the repository's root as a page: links to docs/ become relative to it."""
     text = _IMAGE.sub(r"![\1](\2)", text)
     text = re.sub(r"\]\(docs/", "](", text)
     for page, source in COPIES.items():
