@@ -9,11 +9,8 @@ Shapes: B images, C channels, N tokens (prefix first), D dim, H heads, h × w gr
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), section 3.1.
 """
 
-import contextlib
 import functools
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +19,11 @@ from torch import Tensor, nn
 from patchword.errors import SettingsError
 from patchword.model.attention import Attended, Attention, Watch
 from patchword.model.config import ViTConfig
+from patchword.model.initial import draw_weights
 from patchword.model.kinds import LayerNormConfig, ResNetStem, RMSNormConfig
 from patchword.model.linear import Linear, linear
 from patchword.model.mlp import MLP
+from patchword.model.modes import evaluation_mode, has_hooks
 from patchword.model.norms import make_norm
 from patchword.model.pool import AttentionPooling, make_pool
 from patchword.model.positions import added_positions, inner_positions
@@ -377,7 +376,7 @@ class ViT(nn.Module):
         wanted = _indices(layers, self.config.depth, "layer")
         chosen = None if heads is None else _indices(heads, self.config.attention.num_heads, "head")
         maps: dict[int, Tensor] = {}
-        with _eval_mode(self):
+        with evaluation_mode(self):
             x, layout = self.embed_tokens(images)
             for index, (block, place) in enumerate(zip(self.blocks, self.places(layout), strict=True)):
                 if index in wanted:
@@ -481,7 +480,7 @@ class ViT(nn.Module):
         """
         reads_first = self.config.head.pool.reads_first
         token_by_token = isinstance(self.config.norm, LayerNormConfig | RMSNormConfig)
-        if not reads_first or not token_by_token or _has_hooks(self.blocks[-1]) or _has_hooks(self.norm):
+        if not reads_first or not token_by_token or has_hooks(self.blocks[-1]) or has_hooks(self.norm):
             return None
         return 2 if self.config.head.distilled else 1
 
@@ -529,48 +528,7 @@ class ViT(nn.Module):
         Each module draws from a stream of its own name, so that models with the same seed share the initial weights of the parts
         they have in common: a difference in one part does not shift the draws of the others.
         """
-        streams = _Streams(generator)
-        stored = {n: t for n, t in self.state_dict(keep_vars=True).items() if t.is_floating_point()}
-        for tensor in stored.values():
-            tensor.fill_(math.nan)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                std = module.weight[0].numel() ** -0.5 if isinstance(module, nn.Conv2d) else 0.02
-                nn.init.trunc_normal_(module.weight, std=std, a=-2.0, b=2.0, generator=streams.of(name))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d | nn.GroupNorm):
-                module.reset_parameters()
-            elif callable(reset := getattr(module, "reset", None)):
-                reset(streams.of(name))
-        for name, module in self.blocks.named_modules():
-            if isinstance(module, nn.Linear):
-                own = streams.of(f"blocks.{name}")
-                for part in module.weight.detach().chunk(3 if name.endswith("qkv") else 1):
-                    nn.init.xavier_uniform_(part, generator=own)
-        # The sum of a tensor is NaN if any element is NaN.
-        undrawn = [name for name, tensor in stored.items() if not tensor.sum().isfinite()]
-        if undrawn:
-            raise RuntimeError(f"init_weights does not initialise {', '.join(undrawn)}: {HOW_TO_DRAW}")
-
-
-class _Streams:
-    """A generator for each name, seeded by the next number of `generator`; torch's global one if that is None."""
-
-    def __init__(self, generator: torch.Generator | None) -> None:
-        self._seed = None
-        if generator is not None:
-            drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
-            self._seed, self._device = int(drawn), generator.device
-
-    def of(self, name: str) -> torch.Generator | None:
-        if self._seed is None:
-            return None
-        digest = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=8).digest()
-        return torch.Generator(self._device).manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-HOW_TO_DRAW = "add a method reset(generator) to the module that owns them"
+        draw_weights(self, self.blocks, generator)
 
 
 def _indices(requested: Sequence[int] | None, count: int, what: str) -> list[int]:
@@ -580,19 +538,3 @@ def _indices(requested: Sequence[int] | None, count: int, what: str) -> list[int
         if not 0 <= index < count:
             raise SettingsError(f"there is no {what} {index}", f"choose from {what}s 0 to {count - 1}")
     return indices
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode, and restore each module's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
