@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
 from patchword.data.dataset import Split
+from patchword.model.lora import merged_state
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Tally
@@ -78,4 +79,4 @@ class Detect:
         )
 
     def shipped(self, module: torch.nn.Module) -> Mapping[str, Tensor]:
-        return module.state_dict()
+        return merged_state(module)
