@@ -115,6 +115,27 @@ def test_losses_are_the_published_ones_of_the_only_layer(module: TrainedYolos) -
     assert len(scores) == 5 and (scores.diff() <= 0).all()
 
 
+def test_two_images_are_learned_by_backbone_and_heads(module: TrainedYolos) -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn((2, 3, 32, 48), generator=generator)
+    targets = [
+        {"labels": torch.tensor([i]), "boxes": torch.tensor([[0.3 + 0.4 * i, 0.4, 0.2, 0.3]])}
+        for i in range(2)
+    ]
+    before = {name: weight.clone() for name, weight in module.named_parameters()}
+    optimiser = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    counts, losses = module.counts([1, 1]), []
+    for _ in range(30):
+        found = module(images, targets)
+        total = torch.stack([found[name] / counts[name] for name in found]).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        losses.append(float(total.detach()))
+    assert losses[-1] < 0.4 * losses[0], losses[::10]
+    assert not any(torch.equal(weight, before[name]) for name, weight in module.named_parameters())
+
+
 def test_the_backbone_is_tuned_like_any_vit(settings: TrainSettings, module: TrainedYolos) -> None:
     groups = parameter_groups(module, settings.optim, LayerDecay(decay=0.5))
     scales = {group.name: group.lr_scale for group in groups}
