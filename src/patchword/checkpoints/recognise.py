@@ -10,6 +10,7 @@ from patchword.checkpoints.layout import Layout
 from patchword.checkpoints.layouts import LAYOUTS, REFUSED, Refused, refuse_timm
 from patchword.checkpoints.missing import is_plain_vit, lost_tensor, mostly_there
 from patchword.checkpoints.naming import by_config, named
+from patchword.checkpoints.systems import tower_of
 from patchword.errors import AmbiguousLayout, CheckpointError, UnknownLayout, plural
 
 # The minimum number of tensors in a model, and the number of parts of a file to try.
@@ -23,6 +24,7 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
 
     Raises: as `recognise`, for the unchanged names.
     """
+    checkpoint = tower_of(checkpoint)
     try:
         return checkpoint, *recognise(checkpoint)
     except Refused:

@@ -38,6 +38,6 @@ def _resize_matrix(old: int, new: int, rule: Resample) -> Tensor:
         size=(new, old),
         mode=rule.interpolation,
         antialias=rule.antialias,
-        align_corners=rule.align_corners,
+        align_corners=None if rule.interpolation == "nearest" else rule.align_corners,
     )
     return resized[0, 0]

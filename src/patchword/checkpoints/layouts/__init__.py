@@ -15,7 +15,9 @@ from patchword.checkpoints.layouts.refused import REFUSED, Refused
 from patchword.checkpoints.layouts.timm import Timm
 from patchword.checkpoints.layouts.timm_refused import refuse_timm
 from patchword.checkpoints.layouts.torchvision import TorchvisionViT
+from patchword.checkpoints.layouts.transformers_aimv2 import TransformersAIMv2
 from patchword.checkpoints.layouts.transformers_beit import TransformersBEiT, TransformersData2Vec
+from patchword.checkpoints.layouts.transformers_blip import TransformersBLIP, TransformersBLIP2
 from patchword.checkpoints.layouts.transformers_clip import (
     TransformersCLIP,
     TransformersSigLIP,
@@ -25,6 +27,17 @@ from patchword.checkpoints.layouts.transformers_dino import (
     TransformersDINOv2,
     TransformersDINOv2Registers,
     TransformersDINOv3,
+)
+from patchword.checkpoints.layouts.transformers_internvl import TransformersInternViT
+from patchword.checkpoints.layouts.transformers_pixio import TransformersPixio
+from patchword.checkpoints.layouts.transformers_tips import TransformersTIPSv2
+from patchword.checkpoints.layouts.transformers_towers import (
+    TransformersGIT,
+    TransformersIdefics,
+    TransformersJanus,
+    TransformersMLCD,
+    TransformersOwlViT,
+    TransformersPhi4,
 )
 from patchword.checkpoints.layouts.transformers_vit import (
     TransformersDeiT,
@@ -69,4 +82,16 @@ LAYOUTS: tuple[Layout, ...] = (
     TransformersCLIP(),
     TransformersSigLIP(),
     TransformersSigLIP2NaFlex(),
+    TransformersAIMv2(),
+    TransformersBLIP(),
+    TransformersBLIP2(),
+    TransformersInternViT(),
+    TransformersPixio(),
+    TransformersTIPSv2(),
+    TransformersMLCD(),
+    TransformersOwlViT(),
+    TransformersGIT(),
+    TransformersIdefics(),
+    TransformersPhi4(),
+    TransformersJanus(),
 )

@@ -51,6 +51,7 @@ PREFIXES = (
     "dinov2.",
     "dinov2_with_registers.",
     "vision_model.",
+    "pixio.",
 )
 
 

@@ -46,8 +46,9 @@ def resample_grid(table: Tensor, grid: Grid, rule: Resample) -> Tensor:
         x = _by_factor(x, grid, rule)
     else:
         size = (max(grid), max(grid)) if rule.keep_aspect else grid
+        corners = None if rule.interpolation == "nearest" else rule.align_corners
         x = F.interpolate(
-            x, size=size, mode=rule.interpolation, antialias=rule.antialias, align_corners=rule.align_corners
+            x, size=size, mode=rule.interpolation, antialias=rule.antialias, align_corners=corners
         )[:, :, : grid[0], : grid[1]]
     return x.squeeze(0).permute(1, 2, 0).to(table.dtype)
 
@@ -59,7 +60,7 @@ def _by_factor(x: Tensor, grid: Grid, rule: Resample) -> Tensor:
         x,
         scale_factor=factors,
         mode=rule.interpolation,
-        align_corners=rule.align_corners,
+        align_corners=None if rule.interpolation == "nearest" else rule.align_corners,
         recompute_scale_factor=False,
     )
     return x[:, :, : grid[0], : grid[1]]
