@@ -10,6 +10,7 @@ from patchword.checkpoints.layouts.eva import EVA
 from patchword.checkpoints.layouts.google import BigVision, GoogleViT
 from patchword.checkpoints.layouts.jeonsworld import JeonsworldViT
 from patchword.checkpoints.layouts.lucidrains import LucidrainsViT
+from patchword.checkpoints.layouts.mmpretrain import MMPretrain
 from patchword.checkpoints.layouts.plain import DINO, IJEPA, MAE, DeiT, DeiT3
 from patchword.checkpoints.layouts.refused import REFUSED, Refused
 from patchword.checkpoints.layouts.timm import Timm
@@ -94,4 +95,5 @@ LAYOUTS: tuple[Layout, ...] = (
     TransformersIdefics(),
     TransformersPhi4(),
     TransformersJanus(),
+    MMPretrain(),
 )

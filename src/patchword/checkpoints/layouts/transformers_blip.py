@@ -66,7 +66,7 @@ class TransformersBLIP(ImageTower):
 
     def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
         yield from super().ignored(description, prefix)
-        text = r"(text_(encoder|decoder|proj|projection|model)|itm_head|embeddings|language_(model|projection)).*"
+        text = r"(text_(encoder|decoder|proj|projection|model)|itm_head|embeddings[.](word|position)_|language_(model|projection)).*"
         yield Ignored(text, TEXT[0].reason)
         yield Ignored(r"(qformer[.].*|query_tokens)", "the Q-Former, which reads the tower's tokens")
         yield Ignored(

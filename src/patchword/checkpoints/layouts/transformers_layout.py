@@ -51,7 +51,6 @@ PREFIXES = (
     "dinov2.",
     "dinov2_with_registers.",
     "vision_model.",
-    "pixio.",
 )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from patchword.checkpoints.card import ModelCard
 from patchword.checkpoints.checkpoint import Checkpoint
-from patchword.checkpoints.layout import Description, Ignored, Rule
 from patchword.checkpoints.layouts.transformers_blocks import Names
 from patchword.checkpoints.layouts.transformers_dino import mlp_ratio
 from patchword.checkpoints.layouts.transformers_layout import TransformersLayout, is_square
@@ -47,7 +46,7 @@ _FIVE = Names(
 
 
 class TransformersPixio(TransformersLayout):
-    """`PixioModel` and `PixioBackbone`: several class tokens with positions, whose mean is the embedding."""
+    """`PixioModel`: several class tokens with positions, whose mean is the embedding."""
 
     name = "transformers-pixio"
     title = "transformers Pixio"
@@ -97,11 +96,6 @@ class TransformersPixio(TransformersLayout):
         for row in super().rows(spelling):
             several = isinstance(row, tuple) and row[0] == token
             yield (token, ("prefix.class_token", "prefix.registers"), table) if several else row
-
-    def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
-        yield from super().ignored(description, prefix)
-        if prefix:
-            yield Ignored(r"layernorm[.](weight|bias)", "PixioBackbone's norm of feature maps")
 
     # Writing ---------------------------------------------------------------------------------
 
