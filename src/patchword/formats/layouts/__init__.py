@@ -10,12 +10,15 @@ from patchword.formats.layouts.eva import EVA
 from patchword.formats.layouts.google import BigVision, GoogleViT
 from patchword.formats.layouts.jeonsworld import JeonsworldViT
 from patchword.formats.layouts.lucidrains import LucidrainsViT
+from patchword.formats.layouts.mmpretrain import MMPretrain
 from patchword.formats.layouts.plain import DINO, IJEPA, MAE, DeiT, DeiT3
 from patchword.formats.layouts.refused import REFUSED, Refused
 from patchword.formats.layouts.timm import Timm
 from patchword.formats.layouts.timm_refused import refuse_timm
 from patchword.formats.layouts.torchvision import TorchvisionViT
+from patchword.formats.layouts.transformers_aimv2 import TransformersAIMv2
 from patchword.formats.layouts.transformers_beit import TransformersBEiT, TransformersData2Vec
+from patchword.formats.layouts.transformers_blip import TransformersBLIP, TransformersBLIP2
 from patchword.formats.layouts.transformers_clip import (
     TransformersCLIP,
     TransformersSigLIP,
@@ -25,6 +28,17 @@ from patchword.formats.layouts.transformers_dino import (
     TransformersDINOv2,
     TransformersDINOv2Registers,
     TransformersDINOv3,
+)
+from patchword.formats.layouts.transformers_internvl import TransformersInternViT
+from patchword.formats.layouts.transformers_pixio import TransformersPixio
+from patchword.formats.layouts.transformers_tips import TransformersTIPSv2
+from patchword.formats.layouts.transformers_towers import (
+    TransformersGIT,
+    TransformersIdefics,
+    TransformersJanus,
+    TransformersMLCD,
+    TransformersOwlViT,
+    TransformersPhi4,
 )
 from patchword.formats.layouts.transformers_vit import (
     TransformersDeiT,
@@ -69,4 +83,17 @@ LAYOUTS: tuple[Layout, ...] = (
     TransformersCLIP(),
     TransformersSigLIP(),
     TransformersSigLIP2NaFlex(),
+    TransformersAIMv2(),
+    TransformersBLIP(),
+    TransformersBLIP2(),
+    TransformersInternViT(),
+    TransformersPixio(),
+    TransformersTIPSv2(),
+    TransformersMLCD(),
+    TransformersOwlViT(),
+    TransformersGIT(),
+    TransformersIdefics(),
+    TransformersPhi4(),
+    TransformersJanus(),
+    MMPretrain(),
 )
