@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.layout import Layout
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.stored import Entry, open_stored, tensor_of
-from patchword.checkpoints.write import Written, write_as
+from patchword.containers.stored import Entry, open_stored, tensor_of
 from patchword.errors import CheckpointError, SettingsError
+from patchword.formats.layout import Layout
+from patchword.formats.source import Source
+from patchword.formats.write import Written, write_as
 from patchword.images.geometry import Patches, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -43,9 +42,11 @@ from patchword.model.kinds import (
     RelativeBias,
     Resample,
     ResNetStem,
+    RMSNormConfig,
     Rope2d,
 )
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
 from support.vit_configs import ALL, NO_CLASS, REGISTERS, tiny
 
 
@@ -161,6 +162,48 @@ FAMILIES: dict[str, ViTConfig] = {
             attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
             mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
             head=HeadConfig(pool=MeanPool(), num_classes=5),
+        ),
+        "AIMv2, pooled": tiny(
+            tokens=NO_CLASS,
+            patch=PatchConfig(norm_output=True, edge="cut"),
+            norm=RMSNormConfig(eps=1e-5),
+            attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
+            mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
+            head=HeadConfig(pool=AttentionPool(plain=True), num_classes=0),
+        ),
+        "InternViT": tiny(
+            patch=PatchConfig(edge="cut"),
+            block=_SCALED,
+            attention=AttentionConfig(num_heads=3, bias="none"),
+            head=HeadConfig(pool=MeanPool(), norm="none", num_classes=0),
+        ),
+        "Pixio": tiny(
+            patch=PatchConfig(edge="cut"),
+            tokens=REGISTERS,
+            positions=Learned(covers="all"),
+            mlp=MLPConfig(hidden=48),
+            head=HeadConfig(pool=MeanPool(over="prefix"), num_classes=0),
+        ),
+        "MLCD": tiny(
+            dim=48,
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            positions=Rope2d(theta=1e4, coordinates=IndexCoordinates(), class_angles=True),
+            block=BlockConfig(entry_norm=True),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "CLIP tower, bare": tiny(
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            block=BlockConfig(entry_norm=True),
+            mlp=MLPConfig(hidden=32, activation="quick_gelu"),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "SigLIP, bare": tiny(
+            tokens=NO_CLASS,
+            patch=PatchConfig(edge="cut"),
+            mlp=MLPConfig(hidden=40, activation="gelu_tanh"),
+            head=HeadConfig(pool=MeanPool(), num_classes=0),
         ),
         "timm's relpos": tiny(
             tokens=NO_CLASS, positions=RelativeBias(prefix_rows=False), head=HeadConfig(pool=MeanPool())

@@ -4,9 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.detector_card import DetectorCard
-from patchword.checkpoints.native import write_model
 from patchword.images.preprocess import Preprocess
 from patchword.inference.detector import load_detector
 from patchword.model.config import HeadConfig, TokensConfig
@@ -14,6 +11,9 @@ from patchword.model.kinds import LearnedTokens
 from patchword.model.sizes import sized
 from patchword.model.yolos_config import YolosConfig
 from patchword.training.recipes.facts import DataFacts
+from patchword.weights.card import ModelCard
+from patchword.weights.detector_card import DetectorCard
+from patchword.weights.native import write_model
 from support.detectors import config_of, preprocess_of, random_model
 from support.detr import CLASSES
 

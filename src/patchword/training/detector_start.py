@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.source import Source
 from patchword.errors import SettingsError
+from patchword.formats.source import Source
 from patchword.model.config import ViTConfig
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.yolos_config import YolosConfig
 from patchword.training.detector_file import DetectorFile, kept_classes, said_of_classes
 from patchword.training.tasks.detectors import TrainedVitDet, TrainedYolos
+from patchword.weights.card import ModelCard
 
 # Of each kind: where the backbone is, and the layers with one row for each class.
 _BACKBONES = {"vitdet": "vit.", "yolos": "backbone."}

@@ -7,15 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import Provenance
-from patchword.checkpoints.detection.resnet import is_resnet, read_resnet
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found
-from patchword.checkpoints.native import is_native
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import origin_of
 from patchword.errors import SettingsError
+from patchword.formats.detection.resnet import is_resnet, read_resnet
+from patchword.formats.facts import Options
+from patchword.formats.report import LoadReport
+from patchword.formats.source import origin_of
+from patchword.hub.find import Found
 from patchword.images.preprocess import ValueRange
 from patchword.model.detr.config import TrunkConfig
 from patchword.training.detector_file import (
@@ -26,6 +23,9 @@ from patchword.training.detector_file import (
 )
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.detectors import TrainedDetr
+from patchword.weights.card import Provenance
+from patchword.weights.detector_card import DetectionClass, DetectorCard
+from patchword.weights.native import is_native
 
 # Of the outputs, one row for each class and one for "no object".
 _CLASSES = "class_head."

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from patchword.checkpoints.facts import Options
 from patchword.data.check import check_data
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError
+from patchword.formats.facts import Options
 from patchword.inference.detector import load_detector
 from patchword.model.matching import Targets
 from patchword.model.set_loss import set_loss
