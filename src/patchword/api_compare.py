@@ -102,7 +102,9 @@ def _compared(asked: Mapping[str, Any], shown: "Progress") -> Comparison:
     )
 
     def show(plan: Plan, _: object) -> None:
-        power = power_words(planned_power(len(plan.seeds), plan.images, len(plan.arms)), assumed=True)
+        power = power_words(
+            planned_power(len(plan.seeds), plan.images, len(plan.arms), plan.measure), assumed=True
+        )
         shown.message(f"{plan.num_runs} runs in {plan.base.out}, {plan.jobs} at once; power: {power}")
 
     return train_and_compare(request, shown, show)
