@@ -63,6 +63,8 @@ def compare(
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
+    annotations: str | None = None,
+    box_format: str | None = None,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,

@@ -26,6 +26,7 @@ from patchword.runs.comparing.measure import MEASURES
 from patchword.runs.comparing.result import compare_scored
 from patchword.runs.comparing.verdict import Scored
 from patchword.training.meter import Meter
+from support.cells import CELLS, options
 from support.page import Page
 from support.scans import write_scans
 
@@ -93,7 +94,10 @@ def test_the_planted_rate_is_found_worse_and_the_intervals_are_those_of_scipy(co
     assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
     assert found["p"] == pytest.approx(wanted.pvalue, abs=1e-9)
     right = [
-        [read_answers(compared / name / f"seed-{seed}.csv").scored.values[:, 0] for seed in range(3)]
+        [
+            read_answers(compared / name / f"seed-{seed}.csv", "single").scored.table[1][:, 0]
+            for seed in range(3)
+        ]
         for name in ("0.002", "0.00002")
     ]
     images = over_images(*map(np.array, right))
@@ -298,30 +302,26 @@ TINY = [part for path in ("run.batch_size", "model.depth", "model.dim", "model.a
 
 
 @pytest.mark.parametrize(
-    ("columns", "measure", "key"),
-    [
-        (["--label-column", "red,green,blue"], "mAP", "val_map"),
-        (["--target-column", "shade,leaf"], "R²", "val_r2"),
-    ],
+    ("columns", "measure", "seeds"),
+    [(["--label-column", "red,green,blue"], "mAP", 1), (["--target-column", "shade,leaf"], "R²", 2)],
 )
 def test_several_classes_and_numbers_are_compared_by_their_own_score(
-    columns: list[str], measure: str, key: str, colours: Path, tmp_path: Path, capsys: Output
+    columns: list[str],
+    measure: str,
+    seeds: int,
+    colours: Path,
+    compared: Path,
+    tmp_path: Path,
+    capsys: Output,
 ) -> None:
     out, common = tmp_path / "c", [*columns, "--split-column", "split", "--threads", "1", *TINY]
-    command = [
-        "compare",
-        str(colours / "t.csv"),
-        "--vary",
-        "lr=0.003,0.00001",
-        "--seeds",
-        "2",
-        "--out",
-        str(out),
-    ]
-    assert patchword([*command, *common]) == 0
+    command = ["compare", str(colours / "t.csv"), "--vary", "lr=0.003,0.00001", "--seeds", str(seeds)]
+    assert patchword([*command, "--out", str(out), *common]) == 0
     shown = capsys.readouterr()
-    assert "standard deviation over seeds will stay undecided" in shown.err
-    assert shown.out.splitlines()[0].split()[1] == measure
+    words = (
+        "nothing can be said about a setting" if seeds == 1 else "times their standard deviation over seeds"
+    )
+    assert words in shown.err and shown.out.splitlines()[0].split()[1] == measure
     result = json.loads((out / "comparison.json").read_text())["result"]
     (contrast,) = result["contrasts"]
     scores = {arm["name"]: [run["score"] for run in arm["runs"]] for arm in result["arms"]}
@@ -331,40 +331,47 @@ def test_several_classes_and_numbers_are_compared_by_their_own_score(
             rows = list(csv.DictReader((out / name / f"seed-{seed}.csv").read_text().splitlines()))
             names = [head[5:] for head in rows[0] if head.startswith("true ")]
             true, given = (
-                np.array([[float(r[f"{w} {n}"]) for n in names] for r in rows]) for w in ("true", "predicted")
+                np.array([[float(row[f"{word} {name}"]) for name in names] for row in rows])
+                for word in ("true", "predicted")
             )
-            wanted = average_precision_score(true, given) if measure == "mAP" else r2_score(true, given)
-            assert score == pytest.approx(wanted, abs=1e-9)
+            score_of = average_precision_score if measure == "mAP" else r2_score
+            assert score == pytest.approx(score_of(true, given), abs=1e-9)
             written = json.loads((out / name / f"seed-{seed}" / "evaluation.json").read_text())
-            if measure == "mAP":
-                assert score == pytest.approx(written["scores"]["map"], abs=1e-6)
-            else:
-                assert score == pytest.approx(np.mean([o["r2"] for o in written["outputs"]]), abs=1e-6)
+            own = [o["r2"] for o in written["outputs"]] if measure == "R²" else written["scores"]["map"]
+            assert score == pytest.approx(np.mean(own), abs=1e-6)
     mean = np.mean(scores["0.00001"]) - np.mean(scores["0.003"])
     assert contrast["images"]["mean"] == pytest.approx(mean, abs=1e-9) and mean < -0.1
     assert contrast["images"]["low"] < mean < contrast["images"]["high"] < 0
     assert result["arms"][0]["curve"][-1][2] == pytest.approx(np.mean(scores["0.003"]), abs=1e-6)
-    # The same runs, finished.
-    runs = [str(out / name / f"seed-{seed}") for name in scores for seed in range(2)]
-    again = pw.compare(runs, out=tmp_path / "again", progress=False)
-    assert again.measure == measure and again.contrasts[0].images is not None
-    assert again.contrasts[0].images.high == pytest.approx(contrast["images"]["high"], abs=1e-9)
     assert measure in (out / "report.html").read_text()
-
-
-def test_runs_of_other_labels_are_refused(
-    colours: Path, compared: Path, tmp_path: Path, capsys: Output
-) -> None:
-    for name, columns in (("a", "shade"), ("b", "leaf")):
-        command = ["train", str(colours / "t.csv"), "--target-column", columns, "--split-column", "split"]
-        assert (
-            patchword([*command, "--out", str(tmp_path / name), "--epochs", "1", "--threads", "1", *TINY[:8]])
-            == 0
-        )
-    capsys.readouterr()
-    assert patchword(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    # The same runs, finished; and next to a run of other labels.
+    runs = [str(out / name / f"seed-{seed}") for name in scores for seed in range(seeds)]
+    again = pw.compare(runs, out=tmp_path / "again", progress=False).contrasts[0]
+    assert again.images is not None and again.images.high == pytest.approx(
+        contrast["images"]["high"], abs=1e-9
+    )
+    assert patchword(["compare", runs[0], str(compared / "0.002/seed-0")]) == 2
     error, fix = capsys.readouterr().err.splitlines()[-2:]
-    assert "a predicts shade, but" in error and "b predicts leaf" in error and "same labels" in fix
+    assert "predicts one class" in error and "the same labels" in fix
+
+
+@pytest.mark.slow
+def test_detectors_are_compared_by_their_precision(tmp_path: Path, capsys: Output) -> None:
+    out = tmp_path / "boxes"
+    command = ["compare", str(CELLS), "--vary", "lr=0.001,0.00001", "--seeds", "2", "--out", str(out)]
+    assert patchword([*command, *options(), "--epochs", "3", "-o", "run.evaluate_every=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[1] == "AP"
+    result = json.loads((out / "comparison.json").read_text())["result"]
+    for arm in result["arms"]:
+        for run in arm["runs"]:
+            written = json.loads((out / run["folder"] / "evaluation.json").read_text())
+            assert run["score"] == pytest.approx(written["detection"]["ap"], abs=1e-9)
+    (contrast,) = result["contrasts"]
+    assert contrast["images"]["low"] <= contrast["images"]["mean"] <= contrast["images"]["high"]
+    shutil.rmtree(out / "0.00001" / "seed-1")
+    (out / "0.00001" / "seed-1.jsonl").unlink()
+    before = _result(out)
+    assert patchword(["compare", "--resume", str(out)]) == 0 and _result(out) == before
 
 
 @pytest.mark.slow
@@ -406,8 +413,8 @@ def test_one_setting_under_two_names_is_not_called_different(top: Path, tmp_path
         progress=False,
     )
     places = {seed: tmp_path / "many" / "10" / f"seed-{seed}" for seed in range(8)}
-    given = {seed: read_answers(place.with_suffix(".csv")).scored for seed, place in places.items()}
-    assert len({tuple(found.values[:, 0]) for found in given.values()}) > 4
+    given = {seed: read_answers(place.with_suffix(".csv"), "single").scored for seed, place in places.items()}
+    assert len({tuple(found.table[1][:, 0]) for found in given.values()}) > 4
     chance, clear = np.random.default_rng(0), 0
     for _ in range(20):
         drawn = chance.permutation(8)[:6]

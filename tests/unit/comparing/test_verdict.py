@@ -27,8 +27,10 @@ def _scored(name: str, counts: list[int], broken: int | None = None) -> Scored:
 
 
 def _given(right: np.ndarray) -> Given:
-    values = right.astype(float)[:, None]
-    return Given(keys=tuple(map(str, range(len(right)))), truth=np.ones_like(values), values=values)
+    values = tuple(right.astype(float)[:, None])
+    return Given(
+        keys=tuple(map(str, range(len(right)))), truth=tuple(map(np.ones_like, values)), values=values
+    )
 
 
 def compare_scored(scored: list[Scored], baseline: str) -> Any:

@@ -1,6 +1,7 @@
 """What a model answers for each evaluation image, so that two models are compared image by image."""
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from patchword.data.align import align_targets
 from patchword.data.contents import hashes_of
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
+from patchword.data.targets import TaskKind
 from patchword.errors import DataError, escape_surrogates
+from patchword.runs.comparing.answers_boxes import BoxRows, boxes_of, true_boxes, write_rows
 from patchword.runs.comparing.measure import Given
 
 if TYPE_CHECKING:
     from patchword.inference.model import Model
 
-# A class, or a value for each class or number.
-Row = tuple[str, ...] | tuple[float, ...]
+# A class, a value for each class or number, or rows of boxes.
+Row = tuple[str, ...] | tuple[float, ...] | BoxRows
 # Of one class for each image, the columns are called "true" and "predicted".
 _ONE = ("",)
 
@@ -31,10 +34,11 @@ class Answers:
     """The answers to the images of a split. given: None where an image was not scored: unreadable, or trained on.
 
     outputs: names of the classes or numbers, sorted; of one class for each image, a single empty name. true, given: the class of each
-    image; or 0 and 1, and logits; or numbers. keys: of each image's content, equal for the same image under another name; the second
-    copy of an image has another key.
+    image; or 0 and 1, and logits; or numbers; or boxes. keys: of each image's content, equal for the same image under another name;
+    the second copy of an image has another key.
     """
 
+    task: TaskKind
     outputs: tuple[str, ...]
     names: tuple[str, ...]
     keys: tuple[str, ...]
@@ -44,16 +48,47 @@ class Answers:
     @property
     def scored(self) -> Given:
         """The answers to the images that were scored."""
-        rows = [i for i, row in enumerate(self.given) if row is not None]
-        if self.outputs == _ONE:
-            values = np.array([[float(self.given[i] == self.true[i])] for i in rows])
-            truth = np.ones_like(values)
+        there = [
+            (key, true, given)
+            for key, true, given in zip(self.keys, self.true, self.given, strict=True)
+            if given is not None
+        ]
+        if self.task == "single":
+            pairs = [(np.ones(1), np.array([float(given == true)])) for _, true, given in there]
+        elif self.task == "boxes":
+            pairs = [(_rows(true, 7), _rows(given, 6)) for _, true, given in there]
         else:
-            values, truth = (np.array([part[i] for i in rows], float) for part in (self.given, self.true))
-        shape = (len(rows), len(self.outputs))
+            pairs = [(np.array(true, float), np.array(given, float)) for _, true, given in there]
         return Given(
-            keys=tuple(self.keys[i] for i in rows), truth=truth.reshape(shape), values=values.reshape(shape)
+            keys=tuple(key for key, _, _ in there),
+            truth=tuple(truth for truth, _ in pairs),
+            values=tuple(values for _, values in pairs),
         )
+
+
+def _rows(row: Row, width: int) -> NDArray[np.float64]:
+    return np.array(row, float).reshape(-1, width)
+
+
+def answers_of_run(run: Path, task: TaskKind, dataset: Dataset) -> Answers:
+    """The answers of a run's last weights. Raises: as `answers_of`."""
+    from patchword.training.runfolder import LAST
+
+    if task == "boxes":
+        from patchword.inference.detector import load_detector
+
+        split, classes = dataset.evaluation, tuple(sorted(dataset.classes))
+        return Answers(
+            task=task,
+            outputs=classes,
+            names=tuple(split.names),
+            keys=_keys(hashes_of(split), split.names),
+            true=tuple(true_boxes(dataset, classes)),
+            given=tuple(boxes_of(load_detector(run / LAST), dataset, classes)),
+        )
+    from patchword.inference.load import load
+
+    return answers_of(load(run / LAST), dataset)
 
 
 def answers_of(model: "Model", dataset: Dataset) -> Answers:
@@ -73,6 +108,7 @@ def answers_of(model: "Model", dataset: Dataset) -> Answers:
         if answer.values is not None:
             given[place[int(scored.rows[answer.index])]] = _row(model, answer.values, outputs)
     return Answers(
+        task=dataset.task_kind,
         outputs=outputs,
         names=tuple(split.names),
         keys=_keys(hashes_of(split), split.names),
@@ -121,13 +157,17 @@ def _keys(hashes: list[bytes | None], names: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_answers(path: Path, answers: Answers) -> None:
-    """Write a CSV, complete or not at all. Raises: OutputError."""
+    """Write a CSV, or JSON lines for boxes; complete or not at all. Raises: OutputError."""
     from patchword.inference.output import whole_file
 
+    rows = zip(answers.names, answers.keys, answers.true, answers.given, strict=True)
+    if answers.task == "boxes":
+        lines = [{"name": n, "content": k, "true": t, "predicted": g} for n, k, t, g in rows]
+        write_rows(path, {"classes": answers.outputs}, lines)
+        return
     with whole_file(path, text=True) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(map(escape_surrogates, _columns(answers.outputs)))
-        rows = zip(answers.names, answers.keys, answers.true, answers.given, strict=True)
         for name, key, true, given in rows:
             shown = [""] * len(true) if given is None else given
             cells = (name, key, *true, *shown, "no" if given is None else "yes")
@@ -139,9 +179,11 @@ def _columns(outputs: Sequence[str]) -> list[str]:
     return ["name", "content", *parts, "scored"]
 
 
-def read_answers(path: Path) -> Answers:
+def read_answers(path: Path, task: TaskKind) -> Answers:
     """Read what `write_answers` wrote. Raises: DataError if it is damaged."""
     try:
+        if task == "boxes":
+            return _read_boxes(path)
         with open(path, encoding="utf-8", newline="") as file:
             head, *rows = list(csv.reader(file))
         count = (len(head) - 3) // 2
@@ -150,14 +192,31 @@ def read_answers(path: Path) -> Answers:
             raise ValueError("other columns than expected")
 
         def read(cells: list[str]) -> Row:
-            return tuple(cells) if outputs == _ONE else tuple(map(float, cells))
+            return tuple(cells) if task == "single" else tuple(map(float, cells))
 
         return Answers(
+            task=task,
             outputs=outputs,
             names=tuple(row[0] for row in rows),
             keys=tuple(row[1] for row in rows),
             true=tuple(read(row[2 : 2 + count]) for row in rows),
             given=tuple(read(row[2 + count : -1]) if row[-1] == "yes" else None for row in rows),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error})", "delete it; --resume writes it again") from error
+
+
+def _read_boxes(path: Path) -> Answers:
+    head, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+    def read(boxes: list[list[float]]) -> BoxRows:
+        return tuple(tuple(map(float, box)) for box in boxes)
+
+    return Answers(
+        task="boxes",
+        outputs=tuple(head["classes"]),
+        names=tuple(row["name"] for row in rows),
+        keys=tuple(row["content"] for row in rows),
+        true=tuple(read(row["true"]) for row in rows),
+        given=tuple(None if row["predicted"] is None else read(row["predicted"]) for row in rows),
+    )

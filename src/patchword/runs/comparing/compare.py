@@ -19,7 +19,7 @@ from patchword.runs.comparing.result import (
     measured_power,
     planned_power,
 )
-from patchword.runs.comparing.train import answers_file, interrupted, is_begun, is_finished, train_all
+from patchword.runs.comparing.train import interrupted, is_begun, is_finished, train_all
 from patchword.runs.comparing.vary import Arm
 from patchword.runs.comparing.verdict import RunScore, Scored
 from patchword.runs.folds import Quiet
@@ -132,17 +132,17 @@ def run_score(place: Path, seed: int, measure: Measure) -> RunScore:
 
 def scored_arm(name: str, places: dict[int, Path], given: dict[int, Given], measure: Measure) -> Scored:
     """One setting with its runs. places: the run folder of each seed; given: the answers of each finished seed."""
-    from patchword.model.cost import cost
     from patchword.training.train import read_run
+    from patchword.training.workload import price
 
     settings, _ = read_run(RunFolder(next(iter(places.values()))))
-    price = cost(settings.vit)
+    cost = price(settings)
     return Scored(
         name=name,
         runs=tuple(run_score(place, seed, measure) for seed, place in places.items()),
         given=given,
-        parameters=price.parameters,
-        flops=price.flops,
+        parameters=cost.parameters,
+        flops=cost.flops,
         curve=_curve([places[seed] for seed in given], measure),
     )
 
@@ -168,8 +168,8 @@ def result_of(plan: Plan) -> Comparison:
     scored = []
     for arm in plan.arms:
         places = {seed: plan.place(arm, seed) for seed in plan.seeds}
-        files = {seed: answers_file(place) for seed, place in places.items()}
-        given = {seed: read_answers(file).scored for seed, file in files.items() if file.is_file()}
+        files = {seed: plan.answers(arm, seed) for seed in plan.seeds}
+        given = {seed: read_answers(file, plan.task).scored for seed, file in files.items() if file.is_file()}
         scored.append(scored_arm(arm.name, places, given, plan.measure))
     return comparison_of(
         scored,

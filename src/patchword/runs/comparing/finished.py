@@ -13,7 +13,7 @@ from patchword.data.request import OpenRequest
 from patchword.data.targets import TaskKind
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
 from patchword.runs import place_of_data, place_of_val
-from patchword.runs.comparing.answers import Answers, Row, answers_of
+from patchword.runs.comparing.answers import Answers, Row, answers_of_run
 from patchword.runs.comparing.compare import comparison_of, scored_arm, write_found
 from patchword.runs.comparing.measure import MEASURES, Measure
 from patchword.runs.comparing.plan import COMPARISON, read_plan
@@ -41,7 +41,12 @@ _SAME_SETTING = frozenset(
     )
 )
 # What images are labelled with, by task.
-_TASKS: Mapping[str, TaskKind] = {"classify": "single", "multilabel": "multi", "regress": "number"}
+_TASKS: Mapping[str, TaskKind] = {
+    "classify": "single",
+    "multilabel": "multi",
+    "regress": "number",
+    "detect": "boxes",
+}
 _LISTED = 3
 _NAMED = 2
 
@@ -133,16 +138,15 @@ def _places(folders: Sequence[str | Path]) -> list[Path]:
 
 def _read(place: Path, opened: dict[str, Dataset]) -> _Run:
     """A run with its answers. opened: data sets by how they were opened, so that each is opened once."""
-    from patchword.inference.load import load
-    from patchword.training.runfolder import EVALUATION, LAST, open_folder
+    from patchword.training.runfolder import EVALUATION, open_folder
     from patchword.training.train import read_run
 
     folder = open_folder(place)
     settings, facts = read_run(folder)
     if settings.task.kind not in _TASKS:
         raise UserError(
-            f"{place} was trained for {settings.task.kind!r}; runs are compared by classes or numbers of images",
-            "give runs of models of classes or numbers",
+            f"{place} was trained for {settings.task.kind!r}; runs are compared by classes, numbers or boxes",
+            "give runs of models of classes, numbers or boxes",
         )
     if not (place / EVALUATION).is_file():
         raise UserError(
@@ -156,7 +160,10 @@ def _read(place: Path, opened: dict[str, Dataset]) -> _Run:
     if key not in opened:
         opened[key] = open_data(where, opening)
     return _Run(
-        folder=place, settings=settings, facts=facts, answers=answers_of(load(place / LAST), opened[key])
+        folder=place,
+        settings=settings,
+        facts=facts,
+        answers=answers_of_run(place, _TASKS[settings.task.kind], opened[key]),
     )
 
 
@@ -190,6 +197,8 @@ def _refuse_other_images(first: _Run, other: _Run) -> None:
 
 
 def _shown(row: Row) -> str:
+    if row and isinstance(row[0], tuple):
+        return plural(len(row), "box", "boxes")
     return ", ".join(repr(cell) if isinstance(cell, str) else f"{cell:g}" for cell in row)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from patchword import machine
 from patchword.checkpoints.facts import Options
 from patchword.data.align import LABELLED
@@ -15,6 +17,7 @@ from patchword.data.request import OpenRequest
 from patchword.data.targets import TaskKind
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
 from patchword.runs import ABSOLUTE_PATH, place_of_data
+from patchword.runs.comparing.answers_boxes import true_boxes
 from patchword.runs.comparing.measure import MEASURES, Measure
 from patchword.runs.comparing.vary import Arm, Factor, combinations
 from patchword.runs.folds import located
@@ -82,6 +85,10 @@ class Plan:
         """In the order of training: every setting with the first seed, then with the next."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
 
+    def answers(self, arm: Arm, seed: int) -> Path:
+        """The file of a run's answers. It lies next to the run's folder, which holds only what training writes."""
+        return self.place(arm, seed).with_suffix(".jsonl" if self.task == "boxes" else ".csv")
+
     def place(self, arm: Arm, seed: int) -> Path:
         """The run folder."""
         return Path(self.base.out or "") / arm.folder / f"seed-{seed}"
@@ -146,10 +153,14 @@ def _refuse_unscored(dataset: Dataset) -> None:
     if dataset.task_kind not in MEASURES:
         raise DataError(
             f"{dataset.path} has {LABELLED[dataset.task_kind]}, which `compare` does not score",
-            "give data with classes or numbers, or compare the scores of separate runs",
+            "give data with classes, numbers or boxes",
         )
-    values = dataset.evaluation.image_targets.values
-    MEASURES[dataset.task_kind].refuse(values.reshape(len(values), -1).astype(float), dataset.path)
+    if dataset.task_kind == "boxes":
+        rows = true_boxes(dataset, dataset.classes)
+        labels = [np.array(row, float).reshape(-1, 7) for row in rows]
+    else:
+        labels = [np.atleast_1d(row).astype(float) for row in dataset.evaluation.image_targets.values]
+    MEASURES[dataset.task_kind].refuse(labels, dataset.path)
 
 
 def _absolute(opening: OpenRequest) -> OpenRequest:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from patchword.errors import plural
 from patchword.metrics.differences import Difference, seeds_needed, t_quantile
 from patchword.runs.comparing.measure import Given
@@ -90,7 +88,7 @@ def judged(
 
 def _is_equal(first: Scored, second: Scored) -> bool:
     return list(first.given) == list(second.given) and all(
-        np.array_equal(first.given[seed].values, second.given[seed].values) for seed in first.given
+        first.given[seed].equals(second.given[seed]) for seed in first.given
     )
 
 
