@@ -8,7 +8,7 @@ from patchword.explaining.methods.patches import to_patches
 from patchword.explaining.methods.record import attention_gradient, with_gradients
 from patchword.explaining.methods.table import METHODS, maps_by_name
 from patchword.explaining.sanity import rank_correlation, shuffled
-from patchword.explaining.settings import ScoreSettings
+from patchword.explaining.settings import MethodSettings, ScoreSettings
 from support.planted import patterned, trained
 
 pytestmark = pytest.mark.proof
@@ -64,6 +64,14 @@ def test_of_two_planted_patches_the_asked_one_ranks_higher(vit):
     print(won)
     assert won["integrated-gradients"] >= 0.98 and won["occlusion"] >= 0.98 and won["relevance"] >= 0.80
     assert all(won[name] == 0.5 for name in SCORED if name not in AWARE)
+
+
+def test_integrated_gradients_sum_to_the_change_of_the_logit(vit):
+    images, classes, _ = patterned(20, 11)
+    for fill in ("mean", "blur"):
+        [maps] = maps_by_name("integrated-gradients", vit, images, classes[:, 0], MethodSettings(fill=fill))
+        difference = maps.facts["difference"]
+        assert ((maps.facts["sum"] - difference).abs() <= 0.01 * difference.abs()).all()
 
 
 def test_deletion_is_below_a_random_order_and_above_it_for_the_negated_map(vit):

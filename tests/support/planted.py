@@ -85,7 +85,7 @@ def trained(seed: int, steps: int = 300) -> ViT:
         head=HeadConfig(num_classes=CLASSES),
     )
     vit = ViT(config, torch.Generator().manual_seed(seed)).train()
-    optimiser = torch.optim.AdamW(vit.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(vit.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     for step in range(steps):
         images, classes, _ = patterned(128, 1000 * seed + step + 1)

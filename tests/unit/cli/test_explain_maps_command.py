@@ -95,7 +95,7 @@ def test_without_a_method_the_most_faithful_one_is_chosen_and_the_reason_printed
     # A class is asked for, so only methods that know it are tried.
     assert run(["explain", "flowers.safetensors", "photos/00.png", "--json", "--class", "tulip"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "of 5 methods" in found["why"] and found["images"][0]["maps"][0]["class_aware"]
+    assert "of 6 methods" in found["why"] and found["images"][0]["maps"][0]["class_aware"]
     assert found["images"][0]["explained"] == "tulip"
 
 

@@ -45,4 +45,4 @@ def _precision(states: States, times: NDArray[np.int64], positives: int) -> floa
     for t in range(states.shape[1]):
         at = np.searchsorted(right[:, t] / positives, RECALLS, side="left")
         mean += float(precision[at[at < len(states)], t].sum()) / len(RECALLS)
-    return mean / states.shape[1]
+    return float(mean / states.shape[1])
