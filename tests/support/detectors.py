@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,10 +10,8 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 
-from patchword.checkpoints.detection.layout import capped
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard, DetectorConfig
-from patchword.checkpoints.native import write_model
-from patchword.checkpoints.report import LoadReport
+from patchword.formats.detection.layout import capped
+from patchword.formats.report import LoadReport
 from patchword.images.preprocess import Preprocess
 from patchword.inference.detector import Detector
 from patchword.model.config import (
@@ -24,6 +22,7 @@ from patchword.model.config import (
     TokensConfig,
     ViTConfig,
 )
+from patchword.model.detection import DetectionOutput
 from patchword.model.detr.config import DetrConfig, TrunkConfig
 from patchword.model.detr.model import DETR
 from patchword.model.kinds import LearnedTokens
@@ -32,6 +31,8 @@ from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.vitdet.model import VitDet
 from patchword.model.yolos import YOLOS
 from patchword.model.yolos_config import YolosConfig
+from patchword.weights.detector_card import DetectionClass, DetectorCard, DetectorConfig
+from patchword.weights.native import write_model
 
 KINDS = ("detr", "yolos", "vitdet")
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -99,11 +100,6 @@ def write_detector_file(
     return path
 
 
-class _Found(NamedTuple):
-    logits: Tensor
-    boxes: Tensor
-
-
 class FindsColours(nn.Module):
     """Each connected area of red, green or blue is an object, found exactly; the score of smaller ones is lower."""
 
@@ -113,7 +109,7 @@ class FindsColours(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> _Found:
+    def forward(self, images: Tensor) -> DetectionOutput:
         logits = torch.full((1, len(images), self.QUERIES, len(COLOURS) + 1), -20.0)
         logits[..., -1] = 20.0
         boxes = torch.full((1, len(images), self.QUERIES, 4), 0.5)
@@ -134,7 +130,7 @@ class FindsColours(nn.Module):
                     logits[0, number, query, -1] = 0.0
                     logits[0, number, query, label] = 3.0 + 2 * min(1.0, (x1 - x0) * (y1 - y0))
                     query += 1
-        return _Found(logits, boxes)
+        return DetectionOutput(logits, boxes)
 
 
 def colour_detector(preprocess: Preprocess) -> Detector:

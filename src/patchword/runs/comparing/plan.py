@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchword import machine
-from patchword.checkpoints.facts import Options
 from patchword.data.align import LABELLED
 from patchword.data.dataset import Dataset
 from patchword.data.request import OpenRequest
 from patchword.data.targets import TaskKind
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
+from patchword.formats.facts import Options
 from patchword.runs import ABSOLUTE_PATH, place_of_data
 from patchword.runs.comparing.answers_boxes import true_boxes
 from patchword.runs.comparing.measure import MEASURES, Measure

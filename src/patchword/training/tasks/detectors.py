@@ -91,7 +91,7 @@ class TrainedDetr(DETR):
 
     def answers(self, found: DetectionOutput, most: int) -> list[Found]:
         """The best class of every query, the surest first, corners as shares of the model's input."""
-        scores, labels = found.pred_logits.float().softmax(-1)[..., :-1].max(-1)
+        scores, labels = found.scores.max(-1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         corners = to_corners(found.pred_boxes.float())
         ordered = labels.gather(1, order), corners.gather(1, order[..., None].expand(-1, -1, 4))
