@@ -69,6 +69,10 @@ class DINOv2(WithRegisters):
     more = (("register_tokens", "prefix.registers", token),)
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
+        return None if checkpoint.stored.container == "npz" else self.signs(checkpoint)
+
+    def signs(self, checkpoint: Checkpoint) -> str | None:
+        """The tensors that only this code has."""
         needed = ("cls_token", "pos_embed", "{b}attn.qkv.weight")
         if not is_common(checkpoint, *needed, lacking=("rope_embed.periods", "reg_token")):
             return None
