@@ -27,11 +27,11 @@ def write(place: str, size: str) -> None:
     from safetensors.torch import save_file
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-    from patchword.checkpoints.card import ModelCard
-    from patchword.checkpoints.native import write_model
     from patchword.images.preprocess import Preprocess
     from patchword.model.sizes import sized
     from patchword.model.vit import ViT
+    from patchword.weights.card import ModelCard
+    from patchword.weights.native import write_model
 
     folder, (name, dim, heads) = Path(place), SIZES[size]
     config = sized(f"ViT-{size}/16")

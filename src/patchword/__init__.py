@@ -17,7 +17,7 @@ _PLACES = {
     "Index": "patchword.retrieval.index",
     "MAE": "patchword.model.mae",
     "Model": "patchword.inference.model",
-    "Options": "patchword.checkpoints.facts",
+    "Options": "patchword.formats.facts",
     "PatchwordError": "patchword.errors",
     "Prediction": "patchword.inference.prediction",
     "Preprocess": "patchword.images.preprocess",

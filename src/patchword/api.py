@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from patchword.checkpoints.facts import Options, part_of
 from patchword.data.check import CheckReport, check_data
 from patchword.data.open import open_data
 from patchword.data.request import refuse_box_options
 from patchword.errors import SettingsError
+from patchword.formats.facts import Options, part_of
 from patchword.images.limits import MAX_PIXELS
 from patchword.probes.kinds import ProbeKind
 from patchword.python_parameters import (
@@ -26,7 +26,6 @@ from patchword.runs.near import near_report
 from patchword.runs.views import refuse_other_pictures, write_training_views
 
 if TYPE_CHECKING:
-    from patchword.checkpoints.adapt import Adapted
     from patchword.data.request import OpenRequest
     from patchword.inference.box_scores import BoxEvaluation
     from patchword.inference.conversion import Conversion
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from patchword.inference.model import Model
     from patchword.inference.probe import ProbeRequest
     from patchword.training.progress import Progress
+    from patchword.weights.adapt import Adapted
 
 
 @in_python
@@ -102,8 +102,8 @@ def adapt(
     predict until it is trained. below, drop: the part of the file that is read; see `load`.
     Raises: SettingsError, CheckpointError, OutputError.
     """
-    from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
+    from patchword.weights.adapt import Wanted
 
     wanted = Wanted(
         image_size=sides(image_size, "image_size"),
@@ -260,7 +260,7 @@ def _detector(
     model: "Model | Detector | str | Path", device: str | None, options: Options | None, offline: bool
 ) -> "Detector | None":
     """The detector that is given, or at that path; None for a model without boxes."""
-    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.formats.detection.layout import with_detector_facts
     from patchword.inference.any_model import is_detector
     from patchword.inference.detector import Detector, load_detector
 

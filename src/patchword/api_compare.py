@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.facts import Options
 from patchword.errors import UserError
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_parameters import Sides, progress_of, train_request
 from patchword.python_words import in_python

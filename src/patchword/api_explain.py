@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.card import Provenance
-from patchword.checkpoints.facts import Options
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
+from patchword.weights.card import Provenance
 
 if TYPE_CHECKING:
     from patchword.explaining.detection import Looked
@@ -183,9 +183,9 @@ def explain_detector(
     images: a random sample of so many; None for all. What is returned: see `patchword.explaining.detection`.
     Raises: as `load_detector`; ImageError for the first unreadable image; SettingsError.
     """
-    from patchword.checkpoints.detection.layout import with_detector_facts
     from patchword.explaining.detection import look_each
     from patchword.explaining.sample import chosen, sources_of
+    from patchword.formats.detection.layout import with_detector_facts
     from patchword.inference.detector import load_detector
     from patchword.inference.inputs import check_at_least_one
     from patchword.inference.sources import reading_of

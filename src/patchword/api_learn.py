@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError, near_text
+from patchword.formats.facts import Options
 from patchword.python_words import in_python
 
 if TYPE_CHECKING:

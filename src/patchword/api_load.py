@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchword.checkpoints.facts import Options, patterns
+from patchword.formats.facts import Options, patterns
 from patchword.python_parameters import Sides, sides
 from patchword.python_words import in_python
 
@@ -46,7 +46,7 @@ def load(
     the facts that only files of detectors lack.
     Raises: CheckpointError; for a missing fact, it gives the fact and the option.
     """
-    from patchword.checkpoints.detection.layout import with_detector_facts
+    from patchword.formats.detection.layout import with_detector_facts
     from patchword.inference.any_model import is_detector
     from patchword.inference.load import load as load_model
 
@@ -149,7 +149,7 @@ def load_detector(
     with this. drop: names or patterns of tensors to ignore; each is listed in the report.
     Raises: CheckpointError; for a missing fact, it gives the fact and the option.
     """
-    from patchword.checkpoints.detection.layout import DetectorOptions
+    from patchword.formats.detection.layout import DetectorOptions
     from patchword.inference.detector import load_detector as load_one
 
     facts = DetectorOptions(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchword.checkpoints.facts import Options
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_parameters import Sides, train_request
 from patchword.python_words import in_python

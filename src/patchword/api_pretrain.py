@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options
 from patchword.data.request import OpenRequest
 from patchword.errors import UserError
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.python_parameters import (
     Sides,

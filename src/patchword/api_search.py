@@ -11,7 +11,7 @@ from patchword.retrieval.nearest import Metric
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchword.checkpoints.facts import Options
+    from patchword.formats.facts import Options
     from patchword.inference.model import Model
     from patchword.retrieval.found import Found
 

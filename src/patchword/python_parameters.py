@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options
 from patchword.data.request import BOX_OPTIONS, FOLDER_OPTIONS, TABLE_OPTIONS, OpenRequest
 from patchword.errors import SettingsError, UserError
+from patchword.formats.facts import Options
 from patchword.runs import run
 from patchword.runs.finish import Run
 from patchword.runs.folds import extend_without_resume, resume, train_folds

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import patchword as pw
-from patchword.checkpoints.native import read_model
 from patchword.cli.main import run as patchword
 from patchword.errors import Interrupted
 from patchword.training.meter import Meter
 from patchword.training.progress import Silent
+from patchword.weights.native import read_model
 from support.page import Page
 from support.scans import scans_of, write_scans
 

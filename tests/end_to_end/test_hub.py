@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 from support.hub import TOKEN, Hub, Repo, running_hub
 from support.parity import committed
 

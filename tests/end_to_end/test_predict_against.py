@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.card import Provenance
 from patchword.cli.main import run
 from patchword.data.contents import hash_of, pack
+from patchword.weights.card import Provenance
 from support.colours import COLOURS, write_colour_model
 
 Output = pytest.CaptureFixture[str]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import patchword as pw
-from patchword.checkpoints.native import read_detector
 from patchword.cli.main import run as patchword
+from patchword.weights.native import read_detector
 from support.cells import CELLS, IDS, NAMES
 from support.detr import QUICK, write_tiny
 

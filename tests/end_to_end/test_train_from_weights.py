@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import patchword as pw
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import read_card
 from patchword.cli.main import run
 from patchword.images.prepare import read
 from patchword.training.runfolder import RunFolder
+from patchword.weights.card import ModelCard
+from patchword.weights.native import read_card
 from support.parity import cases_in, committed
 from support.scans import write_scans
 

@@ -17,12 +17,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from patchword.checkpoints.layouts.google_names import ResampledKernel
-from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.stored import tensor_of
-from patchword.checkpoints.write import write_as
+from patchword.containers.stored import tensor_of
 from patchword.errors import CheckpointError
+from patchword.formats.layouts.google_names import ResampledKernel
+from patchword.formats.read import open_foreign, read_tensors
+from patchword.formats.source import Source
+from patchword.formats.write import write_as
 from support.keys import folders as key_folders
 from support.keys import lists_in, opened, refused, unmapped
 from support.parity import Case, cases_in, differences, options_of

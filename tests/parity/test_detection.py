@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchword.checkpoints.detection.layout import DetectorOptions
-from patchword.checkpoints.detection.read import open_detector, read_detector_tensors, resolve_detector
-from patchword.checkpoints.detection.write import detector_layout, write_detector
-from patchword.checkpoints.stored import tensor_of
+from patchword.containers.stored import tensor_of
 from patchword.errors import CheckpointError
+from patchword.formats.detection.layout import DetectorOptions
+from patchword.formats.detection.read import open_detector, read_detector_tensors, resolve_detector
+from patchword.formats.detection.write import detector_layout, write_detector
 from patchword.inference.detector import Detector, load_detector
 from support.detection import answers, load_case, options_of
 from support.keys import folders as key_folders

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.source import Source, read_source
-from patchword.checkpoints.write import layouts_named, write_as
+from patchword.formats.facts import Options
+from patchword.formats.source import Source, read_source
+from patchword.formats.write import layouts_named, write_as
+from patchword.hub.find import find_weights
 from patchword.inference.load_mae import load_mae
 from patchword.model.mae import MAE
 from support.parity import Case, cases_in, difference, folders, options_of

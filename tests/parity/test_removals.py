@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from patchword.checkpoints.read import Opened, resolve
-from patchword.checkpoints.stored import Stored, open_stored
+from patchword.containers.stored import Stored, open_stored
 from patchword.errors import CheckpointError
+from patchword.formats.read import Opened, resolve
 from support.parity import Case, cases_in, committed, options_of
 
 CASES = [case for case in cases_in([committed()], {"backbone"}) if case.meta["family"] != "samvit"]

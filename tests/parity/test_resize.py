@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchword.model.kernel import resample_kernel
 from patchword.model.kinds import Resample
-from patchword.model.positions.learned import resample_grid
-from patchword.model.positions.relative_bias import resample_differences
+from patchword.model.resample import resample_differences, resample_grid, resample_kernel
 from support.parity import Case, cases_in, difference, folders
 
 CASES = cases_in(folders(), {"resize"})

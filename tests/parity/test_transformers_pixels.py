@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchword.checkpoints.layouts.transformers_config import JsonConfig
-from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess
+from patchword.formats.layouts.transformers_config import JsonConfig
+from patchword.formats.layouts.transformers_preprocess import read_preprocess
 from patchword.images.prepare import read
 
 COMMITTED = Path(__file__).parents[1] / "data" / "parity" / "preprocess"

@@ -16,8 +16,8 @@ from transformers import (
     YolosForObjectDetection,
 )
 
-from patchword.checkpoints.detection.trunk import PLAIN, trunk_rows
-from patchword.checkpoints.rows import rules_of
+from patchword.formats.detection.trunk import PLAIN, trunk_rows
+from patchword.formats.rows import rules_of
 from patchword.inference.detector import load_detector
 from patchword.model.detection import pad_batch
 from patchword.model.detr.config import TrunkConfig
@@ -161,11 +161,11 @@ def test_yolos_answers_as_transformers_and_the_other_way_round(middle: bool, tmp
 
 @torch.no_grad()
 def test_transformers_reads_a_published_sized_detr_that_patchword_wrote(tmp_path: Path) -> None:
-    from patchword.checkpoints.detection.layout import capped
-    from patchword.checkpoints.detection.write import detector_layout, write_detector
-    from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
+    from patchword.formats.detection.layout import capped
+    from patchword.formats.detection.write import detector_layout, write_detector
     from patchword.model.detr.config import DetrConfig as OurConfig
     from patchword.model.detr.model import DETR
+    from patchword.weights.detector_card import DetectionClass, DetectorCard
 
     config = OurConfig(encoder_depth=1, decoder_depth=1, num_classes=2)
     model = shaken(DETR(config, generator())).eval()

@@ -9,10 +9,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.layouts.google import BigVision, GoogleViT
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.write import write_as
+from patchword.formats.layouts.google import BigVision, GoogleViT
+from patchword.formats.source import Source
+from patchword.formats.write import write_as
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,
@@ -25,6 +24,7 @@ from patchword.model.config import (
 )
 from patchword.model.kinds import AttentionPool, Learned, MeanPool, ResNetStem
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
 
 pytestmark = pytest.mark.peers
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
-from patchword.model.kernel import resample_kernel
 from patchword.model.kinds import Resample
-from patchword.model.positions.learned import resample_grid
+from patchword.model.resample import resample_grid, resample_kernel
 
 pytestmark = pytest.mark.peers
 TIMM = Resample(interpolation="bicubic", antialias=True)

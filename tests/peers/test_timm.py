@@ -13,22 +13,22 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 import patchword as pw
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.compare import differences, explicit
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layouts.timm import Timm
-from patchword.checkpoints.layouts.timm_facts import table
-from patchword.checkpoints.layouts.timm_write import target
-from patchword.checkpoints.read import resolve
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.stored import Entry, Stored
-from patchword.checkpoints.write import write_as
+from patchword.containers.stored import Entry, Stored
 from patchword.errors import CheckpointError
+from patchword.formats.compare import differences, explicit
+from patchword.formats.facts import Options
+from patchword.formats.layouts.timm import Timm
+from patchword.formats.layouts.timm_facts import table
+from patchword.formats.layouts.timm_write import target
+from patchword.formats.read import resolve
+from patchword.formats.source import Source
+from patchword.formats.write import write_as
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import Resample
-from patchword.model.positions.learned import resample_grid
+from patchword.model.resample import resample_grid
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard, Provenance
 from peers import timm_architectures
 from peers.timm_models import MODELS, OURS
 

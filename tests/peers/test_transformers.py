@@ -11,12 +11,12 @@ import transformers
 from PIL import Image
 from torch import nn
 
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layouts.transformers_config import JsonConfig
-from patchword.checkpoints.layouts.transformers_preprocess import read_preprocess, write_preprocess
-from patchword.checkpoints.read import open_foreign, read_tensors
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.write import layouts_named, write_as
+from patchword.formats.facts import Options
+from patchword.formats.layouts.transformers_config import JsonConfig
+from patchword.formats.layouts.transformers_preprocess import read_preprocess, write_preprocess
+from patchword.formats.read import open_foreign, read_tensors
+from patchword.formats.source import Source
+from patchword.formats.write import layouts_named, write_as
 from patchword.images.geometry import Keep, ResizeRule, Shorter, Squash
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess, Resample

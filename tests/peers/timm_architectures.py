@@ -1,6 +1,6 @@
 """timm's own words for its ViT architectures: what each name means, asked of the installed timm.
 
-    python tests/peers/timm_architectures.py > src/patchword/checkpoints/layouts/timm_architectures.json
+    python tests/peers/timm_architectures.py > src/patchword/formats/layouts/timm_architectures.json
 
 Each constructor is stopped before it builds anything, so only its arguments are seen. Classes and
 functions become "@Name", a partial ["@Name", {its arguments}].

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from patchword.checkpoints.layout import Layout
-from patchword.checkpoints.layouts import LAYOUTS
+from patchword.formats.layout import Layout
+from patchword.formats.layouts import LAYOUTS
 from support.formats import FAMILIES, MODELS, VARIED, outcome, source_of
 
 HASHES = Path(__file__).parents[1] / "data" / "formats.json"

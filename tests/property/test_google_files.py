@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layout import Description, Rule
-from patchword.checkpoints.layouts.google import BigVision
-from patchword.checkpoints.layouts.google_names import (
+from patchword.containers.stored import Entry, Stored
+from patchword.errors import PatchwordError
+from patchword.formats.facts import Options
+from patchword.formats.layout import Description, Rule
+from patchword.formats.layouts.google import BigVision
+from patchword.formats.layouts.google_names import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
     PREFIXES,
     ROOT_POSITIONS,
     NamingVariant,
 )
-from patchword.checkpoints.read import resolve
-from patchword.checkpoints.stored import Entry, Stored
-from patchword.errors import PatchwordError
+from patchword.formats.read import resolve
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.read import resolve
-from patchword.checkpoints.stored import open_stored
+from patchword.containers.stored import open_stored
 from patchword.errors import CheckpointError
+from patchword.formats.facts import Options
+from patchword.formats.read import resolve
 from support.parity import committed
 
 CASES = sorted(committed().glob("transformers_small_*"))

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from patchword.checkpoints.containers import torch_tree
-from patchword.checkpoints.stored import Entry, open_stored, tensor_of
+from patchword.containers import torch_tree
+from patchword.containers.stored import Entry, open_stored, tensor_of
 from patchword.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(3).bfloat16(), "d": torch.tensor(7)}

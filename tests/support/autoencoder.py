@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.images.preprocess import Preprocess
 from patchword.model.decoder import DecoderConfig
 from patchword.model.mae import MAE
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 
 
 def small_mae(*, norm_targets: bool = True, size: int = 32, patch: int = 8) -> MAE:

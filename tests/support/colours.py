@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.native import write_model
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig
 from patchword.model.kinds import MeanPool
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard, Provenance
+from patchword.weights.native import write_model
 
 COLOURS = ("red", "green", "blue")
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchword.checkpoints.detection.layout import DetectorOptions
+from patchword.formats.detection.layout import DetectorOptions
 from patchword.inference.detector import Detector, load_detector
 from patchword.model.detection import Batch, DetectionOutput, postprocess
 from patchword.model.detr.model import DETR

@@ -10,10 +10,8 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 
-from patchword.checkpoints.detection.layout import capped
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard, DetectorConfig
-from patchword.checkpoints.native import write_model
-from patchword.checkpoints.report import LoadReport
+from patchword.formats.detection.layout import capped
+from patchword.formats.report import LoadReport
 from patchword.images.preprocess import Preprocess
 from patchword.inference.detector import Detector
 from patchword.model.config import (
@@ -32,6 +30,8 @@ from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.vitdet.model import VitDet
 from patchword.model.yolos import YOLOS
 from patchword.model.yolos_config import YolosConfig
+from patchword.weights.detector_card import DetectionClass, DetectorCard, DetectorConfig
+from patchword.weights.native import write_model
 
 KINDS = ("detr", "yolos", "vitdet")
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from patchword.checkpoints.detector_card import DetectionClass
+from patchword.weights.detector_card import DetectionClass
 from support.detectors import write_detector_file
 
 # Two classes of the cells, in another order and with other numbers, and one that the cells lack.

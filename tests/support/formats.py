@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.layout import Layout
-from patchword.checkpoints.source import Source
-from patchword.checkpoints.stored import Entry, open_stored, tensor_of
-from patchword.checkpoints.write import Written, write_as
+from patchword.containers.stored import Entry, open_stored, tensor_of
 from patchword.errors import CheckpointError, SettingsError
+from patchword.formats.layout import Layout
+from patchword.formats.source import Source
+from patchword.formats.write import Written, write_as
 from patchword.images.geometry import Patches, Squash
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -46,6 +45,7 @@ from patchword.model.kinds import (
     Rope2d,
 )
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
 from support.vit_configs import ALL, NO_CLASS, REGISTERS, tiny
 
 

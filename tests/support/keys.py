@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.layout import Ignored
-from patchword.checkpoints.read import Opened, resolve
-from patchword.checkpoints.stored import Entry, Stored
+from patchword.containers.stored import Entry, Stored
+from patchword.formats.facts import Options
+from patchword.formats.layout import Ignored
+from patchword.formats.read import Opened, resolve
 from patchword.model.mae import MAE
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
 
 # JsonConfig by name and not read: the word in the name of the list, the word in the message.
 REFUSED = {"detr": "detector", "yolos": "detector", "samvit": "SAM's image encoder"}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchword.checkpoints.facts import Options
+from patchword.formats.facts import Options
 from patchword.inference.load import load
 from patchword.inference.load_mae import LoadedMAE, load_mae
 from patchword.inference.model import Model

@@ -61,8 +61,8 @@ def adapt(
     from patchword import machine
 
     machine.start_sampling()
-    from patchword.checkpoints.adapt import Wanted
     from patchword.inference.adapt_file import adapt_file
+    from patchword.weights.adapt import Wanted
 
     if to_classes is not None and to_classes_from is not None:
         raise SettingsError("--to-classes and --to-classes-from exclude each other", "give only one of them")

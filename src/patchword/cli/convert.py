@@ -51,8 +51,8 @@ def convert(
     difference is printed. Facts that the format cannot store are refused by name.
     """
     from patchword import machine
-    from patchword.checkpoints.layouts import LAYOUTS
     from patchword.errors import SettingsError
+    from patchword.formats.layouts import LAYOUTS
 
     if to == "help":
         from patchword.inference.convert_detector import detector_formats

@@ -35,8 +35,8 @@ from patchword.settings import to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from patchword.checkpoints.report import LoadReport
     from patchword.data.request import OpenRequest
+    from patchword.formats.report import LoadReport
     from patchword.inference.evaluate import Evaluation, EvaluationRequest
     from patchword.inference.evaluate_targets import TargetEvaluation
     from patchword.inference.model import Model

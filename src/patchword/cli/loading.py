@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from patchword.checkpoints.decoder import UNUSED
 from patchword.cli.console import percent, say
 from patchword.errors import plural
+from patchword.formats.decoder import UNUSED
 
 if TYPE_CHECKING:
-    from patchword.checkpoints.report import LoadReport
+    from patchword.formats.report import LoadReport
 
 
 def report_loading(report: "LoadReport") -> None:

@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import click
 
-from patchword.checkpoints.detection.layout import DetectorOptions, without_detector_facts
-from patchword.checkpoints.facts import Options
 from patchword.errors import SettingsError
+from patchword.formats.detection.layout import DetectorOptions, without_detector_facts
+from patchword.formats.facts import Options
 from patchword.model.config import Activation
 from patchword.settings import read_text
 

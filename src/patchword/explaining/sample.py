@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword import machine
-from patchword.checkpoints.card import Provenance
 from patchword.data.loader import Named
 from patchword.data.look import header_size
 from patchword.data.pool import in_order
@@ -21,6 +20,7 @@ from patchword.images.prepare import read_pixels
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.failures import Failures
 from patchword.inference.sources import Reading
+from patchword.weights.card import Provenance
 
 LARGEST = 224
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from patchword.errors import SettingsError
-from patchword.images.geometry import VARIABLE_SIZE, Cover, Plan, ResizeRule, Size
+from patchword.images.geometry import VARIABLE_SIZE, Cover, Plan, ResizeRule, Shorter, Size, Squash
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 ValueRange = tuple[float, float]
@@ -141,6 +141,11 @@ class Preprocess:
         """Whether every image comes out as `image_size`, so that a batch can be stacked."""
         return not isinstance(self.resize, VARIABLE_SIZE)
 
+    @property
+    def common_size(self) -> Size | None:
+        """The size (height, width) of every prepared image; None if each image has its own."""
+        return self.image_size if self.fixed_size else None
+
     def with_range(self, value_range: ValueRange | None) -> "Preprocess":
         """The same, reading deep images by another range; None changes nothing. Raises: SettingsError."""
         if value_range is None:
@@ -158,3 +163,27 @@ class Preprocess:
     def plan(self, size: Size) -> Plan:
         """The resize and crop of an upright image of `size` = (h, w)."""
         return self.resize.plan(size, self.image_size)
+
+
+def sized_as(preprocess: Preprocess, size: Size) -> Preprocess:
+    """The same preprocessing for another image size; its margins keep their proportion."""
+    scale = max(new / old for new, old in zip(size, preprocess.image_size, strict=True))
+
+    def scaled(side: int) -> int:
+        return max(1, int(side * scale))
+
+    rule = preprocess.resize
+    match rule:
+        case Squash(size=box):
+            rule = replace(rule, size=(scaled(box[0]), scaled(box[1])))
+            if box == preprocess.image_size:
+                rule = replace(rule, size=size)
+        case Cover(size=box):
+            rule = replace(
+                rule, size=size if box == preprocess.image_size else (scaled(box[0]), scaled(box[1]))
+            )
+        case Shorter(size=side):
+            rule = replace(rule, size=min(size) if side == min(preprocess.image_size) else scaled(side))
+        case _:
+            pass
+    return replace(preprocess, image_size=size, resize=rule)

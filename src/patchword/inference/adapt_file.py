@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from patchword.checkpoints.adapt import Adapted, Wanted, adapt
-from patchword.checkpoints.decoder import REASON
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import check_suffix, write_model
-from patchword.checkpoints.source import read_source, refuse_partial
 from patchword.errors import OutputError, SettingsError
+from patchword.formats.decoder import REASON
+from patchword.formats.facts import Options
+from patchword.formats.source import read_source, refuse_partial
+from patchword.hub.find import find_weights
+from patchword.weights.adapt import Adapted, Wanted, adapt
+from patchword.weights.native import check_suffix, write_model
 
 
 def adapt_file(

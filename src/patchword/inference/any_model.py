@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import is_native, is_native_detector
 from patchword.errors import CheckpointError
+from patchword.hub.find import find_weights
+from patchword.weights.native import is_native, is_native_detector
 
 
 def is_detector(
@@ -25,7 +25,7 @@ def is_detector(
 
 def _released(path: str | Path) -> bool | None:
     """Of a published name, whose family says it before anything is downloaded; None for anything else."""
-    from patchword.checkpoints.fetch import is_detector_release
+    from patchword.hub.fetch import is_detector_release
 
     if not isinstance(path, str) or Path(path).expanduser().exists():
         return None
@@ -35,10 +35,10 @@ def _released(path: str | Path) -> bool | None:
 def _holds_detector(path: Path, below: str | None, drop: Sequence[str]) -> bool:
     if path.is_file() and is_native(path):
         return is_native_detector(path)
-    from patchword.checkpoints.checkpoint import unwrap
-    from patchword.checkpoints.detection.read import recognised_detector, without_masks
-    from patchword.checkpoints.own import cut
-    from patchword.checkpoints.stored import open_stored
+    from patchword.containers.stored import open_stored
+    from patchword.formats.checkpoint import unwrap
+    from patchword.formats.detection.read import recognised_detector, without_masks
+    from patchword.formats.own import cut
 
     try:
         recognised_detector(without_masks(cut(unwrap(open_stored(path)), below, drop)))

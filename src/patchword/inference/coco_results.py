@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from patchword.checkpoints.detector_card import DetectionClass
 from patchword.data.boxes.coco_ids import ImageIds, class_ids
 from patchword.data.boxes.coco_write import as_xywh
 from patchword.inference.detections import Detections, name_of
 from patchword.inference.output import NewFile, check_place
 from patchword.settings import to_json
+from patchword.weights.detector_card import DetectionClass
 
 
 class CocoResults:

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchword.checkpoints.detection.layout import without_detector_facts
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.holders import formats_that_hold
-from patchword.checkpoints.layout import Layout
-from patchword.checkpoints.native import check_suffix, write_model
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import Source, read_source, refuse_partial
-from patchword.checkpoints.write import Written, layouts_named, refuse_taken, remove, write_as_first
 from patchword.errors import CheckpointError
+from patchword.formats.detection.layout import without_detector_facts
+from patchword.formats.facts import Options
+from patchword.formats.holders import formats_that_hold
+from patchword.formats.layout import Layout
+from patchword.formats.report import LoadReport
+from patchword.formats.source import Source, read_source, refuse_partial
+from patchword.formats.write import Written, layouts_named, refuse_taken, remove, write_as_first
+from patchword.hub.find import find_weights
 from patchword.inference.any_model import is_detector
 from patchword.inference.conversion import MAX_DIFFERENCE, MAX_READER_DIFFERENCE, NATIVE, Conversion
 from patchword.inference.readers import Opened, open_with_reader
+from patchword.weights.native import check_suffix, write_model
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.detection.build import DetectorModel
-from patchword.checkpoints.detection.layout import DetectorOptions, with_detector_facts
-from patchword.checkpoints.detection.read import LAYOUTS
-from patchword.checkpoints.detection.write import WrittenDetector
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.write import refuse_taken, remove
 from patchword.errors import CheckpointError, near_text
+from patchword.formats.detection.build import DetectorModel
+from patchword.formats.detection.layout import DetectorOptions, with_detector_facts
+from patchword.formats.detection.read import LAYOUTS
+from patchword.formats.detection.write import WrittenDetector
+from patchword.formats.facts import Options
+from patchword.formats.write import refuse_taken, remove
 from patchword.inference.conversion import MAX_DIFFERENCE, NATIVE, Conversion
 from patchword.inference.detector import Detector, load_detector
 

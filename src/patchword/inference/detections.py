@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.detector_card import DetectionClass
 from patchword.errors import ImageError
 from patchword.images.decode import Source
 from patchword.images.frame import Frame
 from patchword.images.geometry import Size
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.prediction import pixels_again
+from patchword.weights.detector_card import DetectionClass
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

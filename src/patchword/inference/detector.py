@@ -9,22 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword import machine
-from patchword.checkpoints.card import Provenance, broken_notes
-from patchword.checkpoints.detection.layout import DetectorOptions
-from patchword.checkpoints.detection.write import WrittenDetector, detector_layout, write_detector
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.facts import flag_of
-from patchword.checkpoints.find import Found, find_weights
-from patchword.checkpoints.native import (
-    check_suffix,
-    is_native,
-    read_detector,
-    read_detector_card,
-    write_model,
-)
-from patchword.checkpoints.own_options import check_names
-from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError, SettingsError
+from patchword.formats.detection.layout import DetectorOptions
+from patchword.formats.detection.write import WrittenDetector, detector_layout, write_detector
+from patchword.formats.facts import flag_of
+from patchword.formats.own_options import check_names
+from patchword.formats.report import LoadReport, stamps_of
+from patchword.hub.find import Found, find_weights
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.detections import Detections, name_of
@@ -33,11 +24,20 @@ from patchword.inference.tiles import Tiling, make_tiling
 from patchword.model.detr.config import DetrConfig
 from patchword.model.yolos_config import YolosConfig
 from patchword.python_words import as_python, in_python
+from patchword.weights.card import Provenance, broken_notes
+from patchword.weights.detector_card import DetectionClass, DetectorCard
+from patchword.weights.native import (
+    check_suffix,
+    is_native,
+    read_detector,
+    read_detector_card,
+    write_model,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from patchword.checkpoints.detection.build import DetectorModel
+    from patchword.formats.detection.build import DetectorModel
     from patchword.inference.detect import Answer
     from patchword.inference.inputs import Many, Picture
 
@@ -271,7 +271,7 @@ def load_detector(
     Raises: CheckpointError that states what the file is, or how it contradicts itself.
     """
     found = find_weights(path, offline=offline, detector=True)
-    from patchword.checkpoints.detection.build import filled
+    from patchword.formats.detection.build import filled
     from patchword.inference.load import in_float32
 
     machine.start_sampling()
@@ -287,7 +287,7 @@ def _own(
     """A file that patchword wrote, which states everything."""
     card = own_card(found.path, options or DetectorOptions())
     _, tensors = read_detector(found.path)
-    from patchword.checkpoints.detection.build import on_meta, parameters_of
+    from patchword.formats.detection.build import on_meta, parameters_of
 
     report = LoadReport(
         path=found.path,
@@ -327,7 +327,7 @@ def _other(
     found: Found, options: DetectorOptions | None
 ) -> "tuple[DetectorCard, dict[str, torch.Tensor], LoadReport]":
     """A file in another format."""
-    from patchword.checkpoints.detection.read import open_detector, read_detector_tensors
+    from patchword.formats.detection.read import open_detector, read_detector_tensors
 
     opened = open_detector(found.path, options, found.source)
     return opened.card, read_detector_tensors(opened), opened.report

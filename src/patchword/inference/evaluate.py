@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchword import metrics
-from patchword.checkpoints.card import broken_notes
 from patchword.data.align import align
 from patchword.data.contents import seen_in, unpack
 from patchword.data.dataset import Dataset, Split
@@ -27,6 +26,7 @@ from patchword.inference.sources import choose_split, open_as_trained
 from patchword.inference.thumbnail import thumbnail
 from patchword.metrics.calibration import Calibration, calibration
 from patchword.probes.fit import ProbeReport
+from patchword.weights.card import broken_notes
 
 if TYPE_CHECKING:
     from patchword.inference.detector import Detector

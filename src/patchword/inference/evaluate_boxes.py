@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.card import broken_notes
 from patchword.data.align import LABELLED, unknown_classes
 from patchword.data.box_targets import Boxes
 from patchword.data.dataset import Dataset, Split
@@ -27,6 +26,7 @@ from patchword.inference.evaluate import (
 )
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.metrics import detection as metrics
+from patchword.weights.card import broken_notes
 
 if TYPE_CHECKING:
     from patchword.inference.detector import Detector

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.card import broken_notes
 from patchword.data.align import LABELLED, align_targets
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import from_split
@@ -25,6 +24,7 @@ from patchword.inference.outputs import in_units, sigmoid
 from patchword.inference.overlap import Overlap
 from patchword.inference.sources import choose_split
 from patchword.inference.target_scores import TargetScores, scores_of_classes, scores_of_numbers
+from patchword.weights.card import broken_notes
 
 
 @dataclass(frozen=True, kw_only=True)

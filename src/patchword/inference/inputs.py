@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from patchword.checkpoints.card import Provenance
 from patchword.data.loader import Named
 from patchword.errors import SettingsError
 from patchword.images.decode import Source
 from patchword.inference.sources import Given, Reading, as_many
+from patchword.weights.card import Provenance
 
 Picture = Source | Tensor
 Many = list[Any] | tuple[Any, ...] | Iterator[Any]

@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.detection.layout import without_detector_facts
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found, find_weights
-from patchword.checkpoints.header import read_header
-from patchword.checkpoints.native import is_native, read_card
-from patchword.checkpoints.own_options import with_options
-from patchword.checkpoints.read import Opened, open_foreign
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.resampled import resampled
+from patchword.containers.header import read_header
 from patchword.errors import plural
+from patchword.formats.detection.layout import without_detector_facts
+from patchword.formats.facts import Options
+from patchword.formats.own_options import with_options
+from patchword.formats.read import Opened, open_foreign
+from patchword.formats.report import LoadReport
+from patchword.hub.find import Found, find_weights
 from patchword.inference.any_model import is_detector
 from patchword.inference.inspect_rows import (
     Row,
@@ -27,7 +24,10 @@ from patchword.inference.inspect_rows import (
     shape_rows,
     some,
 )
+from patchword.model.resample_rules import resampled
 from patchword.settings import to_plain
+from patchword.weights.card import ModelCard
+from patchword.weights.native import is_native, read_card
 
 if TYPE_CHECKING:
     from patchword.inference.inspect_detector import InspectedDetector
@@ -140,7 +140,7 @@ def _native(found: Found, options: Options) -> Inspected:
         facts=facts,
         tensors=len(header.tensors),
         parameters=cost(card.config).parameters,
-        resampled=resampled(card.config, card.preprocess),
+        resampled=resampled(card.config, card.preprocess.common_size),
         new=card.untrained,
     )
     size = found.path.stat().st_size

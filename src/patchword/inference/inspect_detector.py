@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchword.checkpoints.card import broken_notes
-from patchword.checkpoints.detection.build import on_meta, parameters_of
-from patchword.checkpoints.detection.layout import with_detector_facts
-from patchword.checkpoints.detection.read import open_detector
-from patchword.checkpoints.detector_card import DetectorCard, DetectorConfig
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.header import read_header
-from patchword.checkpoints.native import is_native
-from patchword.checkpoints.report import LoadReport
+from patchword.containers.header import read_header
 from patchword.errors import plural
+from patchword.formats.detection.build import on_meta, parameters_of
+from patchword.formats.detection.layout import with_detector_facts
+from patchword.formats.detection.read import open_detector
+from patchword.formats.facts import Options
+from patchword.formats.report import LoadReport
+from patchword.hub.find import find_weights
 from patchword.inference.detections import name_of
 from patchword.inference.detector import own_card
 from patchword.inference.inspect_rows import (
@@ -30,6 +27,9 @@ from patchword.inference.inspect_rows import (
 from patchword.model.detr.config import DetrConfig
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.settings import to_plain
+from patchword.weights.card import broken_notes
+from patchword.weights.detector_card import DetectorCard, DetectorConfig
+from patchword.weights.native import is_native
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,14 @@ import math
 from pathlib import Path
 from typing import Any, Protocol
 
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.report import LoadReport
 from patchword.errors import plural
+from patchword.formats.report import LoadReport
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import NoStem
 from patchword.model.shapes import decoder_shapes
 from patchword.settings import to_plain
+from patchword.weights.card import ModelCard, Provenance
 
 Row = tuple[str, ...]
 _NAMES_SHOWN = 4

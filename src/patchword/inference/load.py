@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchword import machine
-from patchword.checkpoints.card import ModelCard, broken_notes
-from patchword.checkpoints.decoder import decoders_of, encoder_only, encoder_report
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found, find_weights
-from patchword.checkpoints.native import fill, is_native, read_card, read_model
-from patchword.checkpoints.own_options import with_options
-from patchword.checkpoints.report import LoadReport, stamps_of
-from patchword.checkpoints.resampled import resampled
 from patchword.errors import NotEnoughMemory, plural
+from patchword.formats.decoder import encoder_report
+from patchword.formats.facts import Options
+from patchword.formats.own_options import with_options
+from patchword.formats.report import LoadReport, stamps_of
+from patchword.hub.find import Found, find_weights
+from patchword.model.resample_rules import resampled
+from patchword.weights.card import ModelCard, broken_notes, decoders_of, encoder_only
+from patchword.weights.native import fill, is_native, read_card, read_model
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def load(
         refuse_too_large(card, str(found.path))
         return _model(card, tensors, encoder_report(report, decoders_of(card, tensors)), device)
     # Imported late: patchword's own files do not need it, and it imports every layout.
-    from patchword.checkpoints.read import open_foreign, read_tensors
+    from patchword.formats.read import open_foreign, read_tensors
 
     # Report a wrong file before the seconds that importing torch takes.
     opened = open_foreign(found.path, options, found.source)
@@ -73,7 +73,7 @@ def read_native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, T
         facts=facts,
         tensors=len(tensors),
         parameters=cost(card.config).parameters,
-        resampled=resampled(card.config, card.preprocess),
+        resampled=resampled(card.config, card.preprocess.common_size),
         notes=notes,
         stamps=stamps,
     )

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchword import machine
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found, find_weights
-from patchword.checkpoints.native import fill, is_native, read_card
-from patchword.checkpoints.report import LoadReport, stamps_of
 from patchword.errors import CheckpointError
+from patchword.formats.facts import Options
+from patchword.formats.report import LoadReport, stamps_of
+from patchword.hub.find import Found, find_weights
 from patchword.inference.load import drawn, in_float32, read_native, refuse_too_large
 from patchword.model.shapes import DECODER
+from patchword.weights.card import ModelCard
+from patchword.weights.native import fill, is_native, read_card
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def has_decoder(path: str | Path, *, options: Options | None = None, offline: bo
     found = find_weights(path, offline=offline)
     if is_native(found.path):
         return read_card(found.path).decoder is not None
-    from patchword.checkpoints.read import open_foreign
+    from patchword.formats.read import open_foreign
 
     opened = open_foreign(found.path, options or Options(), found.source)
     return opened.description.decoder_fault is not None or opened.card.decoder is not None
@@ -91,7 +91,7 @@ def _native(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tenso
 
 def _foreign(found: Found, options: Options) -> "tuple[ModelCard, dict[str, Tensor], LoadReport]":
     # Imported late: patchword's own files do not need it, and it imports every layout.
-    from patchword.checkpoints.read import open_foreign, read_tensors
+    from patchword.formats.read import open_foreign, read_tensors
 
     opened = open_foreign(found.path, options, found.source)
     if opened.description.decoder_fault is not None:

@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchword.checkpoints.card import ModelCard, Provenance
-from patchword.checkpoints.plan import HEADS
-from patchword.checkpoints.report import LoadReport
 from patchword.data.loader import Named
 from patchword.errors import CheckpointError
+from patchword.formats.plan import HEADS
+from patchword.formats.report import LoadReport
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import Preprocess, ValueRange
 from patchword.inference.engine import Output, Route, answers, fitted, make_plan
@@ -30,6 +29,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
 from patchword.python_words import as_python, in_python
 from patchword.retrieval.card import Part
+from patchword.weights.card import ModelCard, Provenance
 
 Vectors = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.card import ModelCard
 from patchword.metrics import softmax
+from patchword.weights.card import ModelCard
 
 Shares = NDArray[np.float32]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from patchword.checkpoints.card import broken_notes
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import Failure
 from patchword.data.open import open_data
@@ -29,6 +28,7 @@ from patchword.inference.parts import choose_part
 from patchword.inference.sources import choose_split, open_as_trained
 from patchword.probes.fit import ProbeReport, require_classes
 from patchword.probes.kinds import PROBES, TRAINED, ProbeKind
+from patchword.weights.card import broken_notes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import check_suffix, fill, write_model
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import origin_of_loaded, refuse_partial
 from patchword.errors import CheckpointError, OutputError
+from patchword.formats.report import LoadReport
+from patchword.formats.source import origin_of_loaded, refuse_partial
 from patchword.model.config import ViTConfig
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import check_suffix, fill, write_model
 
 
 def save_model(vit: ViT, card: ModelCard, report: LoadReport, path: Path) -> None:

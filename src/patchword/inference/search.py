@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from patchword.checkpoints.compare import differences, explicit
-from patchword.checkpoints.facts import Options
 from patchword.errors import CheckpointError
+from patchword.formats.compare import differences, explicit
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.preprocess import ValueRange
 from patchword.inference.load import load

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from patchword.checkpoints.card import Provenance
 from patchword.data.dataset import Dataset, Split
 from patchword.data.loader import Named, from_split
 from patchword.data.open import open_data
@@ -19,6 +18,7 @@ from patchword.data.sources.table import TABLE_SUFFIXES
 from patchword.data.splits import file_list_sha256
 from patchword.data.unlabelled import Unlabelled, is_data_set, read_data_set, read_folder
 from patchword.errors import DataError, ImageError, SettingsError, near_text
+from patchword.weights.card import Provenance
 
 STDIN = "-"
 

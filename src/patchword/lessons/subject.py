@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchword.checkpoints.card import Provenance
-from patchword.checkpoints.facts import Options
 from patchword.data.loader import Named
 from patchword.data.request import OpenRequest
 from patchword.data.sources.digits import read as read_digits
 from patchword.errors import SettingsError
 from patchword.explaining.sample import chosen, sources_of
+from patchword.formats.facts import Options
 from patchword.images.limits import MAX_PIXELS
 from patchword.images.prepare import read
 from patchword.images.preprocess import Preprocess
@@ -25,6 +24,7 @@ from patchword.images.suffixes import SUFFIXES
 from patchword.inference.sources import Reading, reading_of
 from patchword.lessons.laboratory import DIGITS, PREPROCESS, Laboratory, digit_images
 from patchword.model.vit import ViT
+from patchword.weights.card import Provenance
 
 if TYPE_CHECKING:
     from patchword.inference.model import Model

@@ -62,7 +62,7 @@ class PatchConfig:
     edge: how to handle an image that is not a multiple of the patch size. "pad" adds zeros at the
     right and the bottom, so no pixel is lost; the grid size is rounded up. "cut" crops the rest; the
     grid size is rounded down (timm and big_vision, e.g. SigLIP's 384 pixels with patches of 14).
-    resample: how patches are resized when the kernel is converted to another size (`kernel.py`).
+    resample: how patches are resized when the kernel is converted to another size (`resample.py`).
     """
 
     size: Size = (16, 16)

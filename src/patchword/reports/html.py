@@ -19,7 +19,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from patchword.checkpoints.card import ModelCard
 from patchword.errors import OutputError, SettingsError, one_line
 from patchword.model.config import ViTConfig
 from patchword.reports import advice, curves, detection, sections, watching
@@ -27,6 +26,7 @@ from patchword.reports.model_facts import ModelFacts, model_facts
 from patchword.reports.run_files import RunFiles, read_run
 from patchword.settings import from_plain
 from patchword.training.runfolder import REPORT
+from patchword.weights.card import ModelCard
 
 # A larger confusion matrix is unreadable; the most frequent pairs are listed instead.
 LARGEST_MATRIX = 40

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchword.checkpoints.card import CARD_KEY, ModelCard, card_from_json
-from patchword.checkpoints.detector_card import DetectorCard, detector_card_from_json, is_detector_card
-from patchword.checkpoints.header import read_header
+from patchword.containers.header import read_header
 from patchword.errors import CheckpointError, DataError
+from patchword.weights.card import CARD_KEY, ModelCard, card_from_json
+from patchword.weights.detector_card import DetectorCard, detector_card_from_json, is_detector_card
 
 MAX_LOG_CHARACTERS = 30_000
 WEIGHTS = "last.safetensors"

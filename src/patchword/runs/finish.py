@@ -127,7 +127,7 @@ def _training_score(model: "Model", dataset: Dataset, folder: "RunFolder") -> "T
 
 def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
     """Write the temperature fitted on the held-out images into the card of the weights; no prediction changes."""
-    from patchword.checkpoints.native import read_model, write_model
+    from patchword.weights.native import read_model, write_model
 
     if evaluation.calibration is None or evaluation.calibration.temperature is None:
         return
@@ -137,8 +137,8 @@ def _keep_temperature(path: Path, evaluation: "Evaluation") -> None:
 
 def _keep_thresholds(path: Path, evaluation: "TargetEvaluation") -> None:
     """Write the best threshold of each class into the card of the weights, 0.5 for classes with too few images."""
-    from patchword.checkpoints.native import read_model, write_model
     from patchword.inference.target_scores import DEFAULT_THRESHOLD
+    from patchword.weights.native import read_model, write_model
 
     found = [output.get("threshold") for output in evaluation.outputs]
     if all(threshold is None for threshold in found):

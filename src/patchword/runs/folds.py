@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchword.checkpoints.facts import Options
 from patchword.data.folds import fold_numbers
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import Interrupted, PatchwordError, UserError, plural
+from patchword.formats.facts import Options
 from patchword.metrics import percent, t_interval
 from patchword.runs import ABSOLUTE_PATH, place_of_data, resume_folder, run
 from patchword.runs.finish import Run

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchword.checkpoints.facts import Options, flag_of
 from patchword.data.check import CheckReport, check_data, natural_channels
 from patchword.data.dataset import Dataset
 from patchword.data.look import glance
@@ -16,6 +15,7 @@ from patchword.errors import (
     PatchwordError,
     SettingsError,
 )
+from patchword.formats.facts import Options, flag_of
 
 if TYPE_CHECKING:
     from patchword.training.choose import Chosen

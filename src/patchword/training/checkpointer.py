@@ -6,8 +6,6 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
-from patchword.checkpoints.card import BROKEN, STANDS_FOR_RUN, Provenance
-from patchword.checkpoints.native import is_native_detector, read_detector, read_model, write_model
 from patchword.data.dataset import Dataset
 from patchword.training import runfolder
 from patchword.training.broken import Break
@@ -16,6 +14,8 @@ from patchword.training.extension import keep_plateau
 from patchword.training.runfolder import RunFolder
 from patchword.training.state import TrainingState
 from patchword.training.task import Task
+from patchword.weights.card import BROKEN, STANDS_FOR_RUN, Provenance
+from patchword.weights.native import is_native_detector, read_detector, read_model, write_model
 
 # Key in data.json: the initial weights of the run.
 BEGUN_FROM = "begun_from"

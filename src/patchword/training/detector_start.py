@@ -6,17 +6,17 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import ModelCard, broken_notes
-from patchword.checkpoints.detector_card import DetectorCard
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.find import Found
-from patchword.checkpoints.native import read_detector
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import Source, with_origin
 from patchword.errors import CheckpointError, SettingsError, plural
+from patchword.formats.facts import Options
+from patchword.formats.report import LoadReport
+from patchword.formats.source import Source, with_origin
+from patchword.hub.find import Found
 from patchword.model.cost import cost
 from patchword.model.vitdet.config import VitDetConfig
 from patchword.training.tasks.detectors import TrainedVitDet
+from patchword.weights.card import ModelCard, broken_notes
+from patchword.weights.detector_card import DetectorCard
+from patchword.weights.native import read_detector
 
 _BACKBONE = "vit."
 # Layers with one row for each class.

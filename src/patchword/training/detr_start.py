@@ -7,30 +7,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchword.checkpoints.card import Provenance, broken_notes
-from patchword.checkpoints.checkpoint import Checkpoint, unwrap
-from patchword.checkpoints.detection.build import on_meta, parameters_of
-from patchword.checkpoints.detection.layout import with_detector_facts
-from patchword.checkpoints.detection.read import (
+from patchword.containers.stored import open_stored
+from patchword.errors import CheckpointError, SettingsError, UnknownLayout, plural
+from patchword.formats.checkpoint import Checkpoint, unwrap
+from patchword.formats.detection.build import on_meta, parameters_of
+from patchword.formats.detection.layout import with_detector_facts
+from patchword.formats.detection.read import (
     open_detector,
     read_detector_tensors,
     recognised_detector,
     without_masks,
 )
-from patchword.checkpoints.detection.resnet import is_resnet, read_resnet
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.facts import Options, flag_of
-from patchword.checkpoints.find import Found
-from patchword.checkpoints.native import is_native, is_native_detector, read_detector
-from patchword.checkpoints.own import cut
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import origin_of
-from patchword.checkpoints.stored import open_stored
-from patchword.errors import CheckpointError, SettingsError, UnknownLayout, plural
+from patchword.formats.detection.resnet import is_resnet, read_resnet
+from patchword.formats.facts import Options, flag_of
+from patchword.formats.own import cut
+from patchword.formats.report import LoadReport
+from patchword.formats.source import origin_of
+from patchword.hub.find import Found
 from patchword.images.preprocess import ValueRange
 from patchword.model.detr.config import DetrConfig, TrunkConfig
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.detectors import TrainedDetr
+from patchword.weights.card import Provenance, broken_notes
+from patchword.weights.detector_card import DetectionClass, DetectorCard
+from patchword.weights.native import is_native, is_native_detector, read_detector
 
 # Of the outputs, one row for each class and one for "no object".
 _CLASSES = "class_head."

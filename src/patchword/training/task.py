@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.detector_card import DetectorCard
 from patchword.training.chance import Draws
 from patchword.training.ranks import Ranks
+from patchword.weights.card import ModelCard
+from patchword.weights.detector_card import DetectorCard
 
 
 @dataclass(frozen=True, kw_only=True)

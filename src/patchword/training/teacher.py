@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from patchword.checkpoints.card import ModelCard, broken_notes
-from patchword.checkpoints.facts import Options, flag_of
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.source import Source, read_source
 from patchword.errors import CheckpointError, MissingFact, SettingsError, near_text, plural
+from patchword.formats.facts import Options, flag_of
+from patchword.formats.source import Source, read_source
+from patchword.hub.find import find_weights
 from patchword.images.preprocess import ValueRange
 from patchword.training.choose import Chosen
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice
 from patchword.training.tasks.settings import ClassifySettings
+from patchword.weights.card import ModelCard, broken_notes
 
 # Keys in data.json: the teacher of the run, and in it the images that the teacher was trained on.
 TAUGHT_BY, TRAINED_ON = "teacher", "trained_on"

@@ -8,15 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchword import settings as tree
-from patchword.checkpoints.adapt import Change, Wanted, adapt
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.fetch import is_detector_release
-from patchword.checkpoints.find import find_weights
-from patchword.checkpoints.native import is_native_detector
-from patchword.checkpoints.report import LoadReport
-from patchword.checkpoints.source import Source, read_source
 from patchword.errors import MissingFact, SettingsError
+from patchword.formats.facts import Options
+from patchword.formats.report import LoadReport
+from patchword.formats.source import Source, read_source
+from patchword.hub.fetch import is_detector_release
+from patchword.hub.find import find_weights
 from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import ClassPool, FirstPool, MeanPool
@@ -28,6 +25,9 @@ from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice, DataFacts, Size
 from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet
 from patchword.training.tasks.make import Begun
+from patchword.weights.adapt import Change, Wanted, adapt
+from patchword.weights.card import ModelCard
+from patchword.weights.native import is_native_detector
 
 # Fields that training or the data determine, independent of the weights.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
 from patchword.explaining.methods.base import Job, Maps, Method
 from patchword.explaining.methods.table import METHODS
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, ViTConfig
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 from support.autoencoder import small_mae, write_mae
 from support.page import Page
 from support.photos import write_photos

@@ -11,14 +11,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import patchword
 from patchword.errors import DataError, SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
 from patchword.probes.kinds import TRAINED
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 
 
 @pytest.fixture

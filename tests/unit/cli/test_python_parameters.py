@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.detection.layout import DetectorOptions
 from patchword.cli.main import patchword
+from patchword.formats.detection.layout import DetectorOptions
 from patchword.python_words import as_python
 from support.colours import write_colour_model
 from support.scans import write_scans

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.images.preprocess import Preprocess
 from patchword.inference.load import load
 from patchword.inference.model import Model
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 
 NAMES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.report import LoadReport
 from patchword.errors import ImageError, SettingsError
+from patchword.formats.report import LoadReport
 from patchword.images.geometry import Border, Capped, Cover, Keep, ResizeRule, Squash
 from patchword.images.preprocess import Preprocess, Resample
 from patchword.inference.detections import Detections, found_in

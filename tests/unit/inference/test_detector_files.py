@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import patchword as pw
-from patchword.checkpoints.detection.layout import capped
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
+from patchword.formats.detection.layout import capped
 from patchword.inference.any_model import is_detector
 from patchword.inference.detector import Detector
 from patchword.model.kinds import LearnedTokens
 from patchword.model.yolos_config import YolosConfig
+from patchword.weights.detector_card import DetectionClass, DetectorCard
+from patchword.weights.native import write_model
 from support.detectors import KINDS, config_of, random_model, write_detector_file
 
 Output = pytest.CaptureFixture[str]

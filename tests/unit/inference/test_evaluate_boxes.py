@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 import patchword as pw
-from patchword.checkpoints.detector_card import DetectionClass
 from patchword.cli.main import run
 from patchword.errors import DataError
 from patchword.images.geometry import Keep
 from patchword.images.preprocess import Preprocess
 from patchword.inference.box_scores import BoxEvaluation
 from patchword.inference.detector import Detector
+from patchword.weights.detector_card import DetectionClass
 from support.detectors import Rectangle, colour_detector, painted, write_detector_file
 
 SCENES: dict[str, list[Rectangle]] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchword.checkpoints.native import read_model, write_model
 from patchword.errors import CheckpointError, SettingsError
 from patchword.inference.load import load
 from patchword.inference.model import Model
+from patchword.weights.native import read_model, write_model
 
 from .conftest import NAMES
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from patchword.checkpoints.native import read_model, write_model
 from patchword.errors import CheckpointError, ImageError, PartialFailure, SettingsError
 from patchword.images.prepare import read
 from patchword.inference.engine import Output, Plan, SameAnswers, _by_shape, make_plan
@@ -20,6 +19,7 @@ from patchword.inference.load import load
 from patchword.inference.model import Model
 from patchword.inference.predict import Predictions
 from patchword.inference.sources import from_stream
+from patchword.weights.native import read_model, write_model
 
 from .conftest import NAMES, write_tiny
 

@@ -15,8 +15,6 @@ import torch
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
 from patchword.images.preprocess import Preprocess
 from patchword.lessons.laboratory import SMALL_VIT, Laboratory, Scans, train_classifier
@@ -30,6 +28,8 @@ from patchword.lessons.write import setup_line
 from patchword.model.config import HeadConfig, ImageConfig, PatchConfig, TokensConfig
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 from support.page import Page
 from support.photos import write_photos
 

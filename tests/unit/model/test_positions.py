@@ -12,14 +12,10 @@ from patchword.model.config import ImageConfig
 from patchword.model.kinds import Learned, RelativeBias, Resample, Rope2d, SinCos1d, SinCos2d
 from patchword.model.positions import added_positions
 from patchword.model.positions.layout import AttentionPositions, TokenLayout
-from patchword.model.positions.learned import resample_grid
-from patchword.model.positions.relative_bias import (
-    RelativeBiasPositions,
-    relative_index,
-    resample_differences,
-)
+from patchword.model.positions.relative_bias import RelativeBiasPositions, relative_index
 from patchword.model.positions.rope2d import Rope2dPositions
 from patchword.model.positions.sincos import sincos_1d, sincos_2d
+from patchword.model.resample import resample_differences, resample_grid
 from support.vit_configs import POSITIONS, tiny
 
 CPU = torch.device("cpu")

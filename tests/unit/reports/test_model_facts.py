@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from patchword.checkpoints.card import CARD_KEY, ModelCard, Provenance, card_to_json
 from patchword.images.preprocess import Preprocess
 from patchword.model import kinds
 from patchword.model.config import HeadConfig, ImageConfig, PatchConfig, TokensConfig, ViTConfig
 from patchword.model.sizes import sized
 from patchword.reports.html import write_report
 from patchword.reports.model_facts import model_facts
+from patchword.weights.card import CARD_KEY, ModelCard, Provenance, card_to_json
 from support.run_folder import write_sample
 
 SMALL = ViTConfig(

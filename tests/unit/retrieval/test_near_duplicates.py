@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import patchword as pw
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import run
 from patchword.data.check import CheckReport
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
 from patchword.model.vit import ViT
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 
 PHOTOS = sorted((Path(__file__).parents[2] / "data" / "flowers").glob("*.jpg"))
 Output = pytest.CaptureFixture[str]

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.open import open_data
 from patchword.images.preprocess import Preprocess
 from patchword.model.sizes import sized
@@ -16,6 +15,7 @@ from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.speed import seconds_per_image
 from patchword.training.tune import Full, Head, Last, LayerDecay, LoRA
+from patchword.weights.card import ModelCard
 
 CARD = ModelCard(config=sized("ti/16", image_size=32), preprocess=Preprocess.simple(32))
 FACTS = DataFacts(

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from patchword.checkpoints.detection.trunk import PLAIN, trunk_rows
-from patchword.checkpoints.facts import Options
-from patchword.checkpoints.rows import rules_of
 from patchword.data.check import check_data
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import SettingsError
+from patchword.formats.detection.trunk import PLAIN, trunk_rows
+from patchword.formats.facts import Options
+from patchword.formats.rows import rules_of
 from patchword.images.prepare import read, read_pixels
 from patchword.inference.detector import load_detector
 from patchword.model.detection import pad_batch

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import patchword as pw
-from patchword.checkpoints.native import read_model, write_model
 from patchword.cli.main import run as run_command
 from patchword.errors import Interrupted, SettingsError, UserError
 from patchword.images.prepare import read
@@ -28,6 +27,7 @@ from patchword.training.recipes import recipe_named
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.distill import Student, load_teacher
 from patchword.training.tasks.settings import ClassifySettings, DistillSettings
+from patchword.weights.native import read_model, write_model
 from support.scans import scans_of, write_scans
 
 # So small a run varies by some 20 points with its seed. With this one the teacher is good and the difference large.

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
@@ -15,6 +14,7 @@ from patchword.training.choose import choose
 from patchword.training.doubts import DOUBTS
 from patchword.training.overlay import make_overlay
 from patchword.training.recipes.facts import DataFacts
+from patchword.weights.card import ModelCard
 
 MEAN = (0.5,)
 SCRATCH = DataFacts(num_images=1437, num_classes=10, channels=1, size=(64, 64), mean=MEAN, std=MEAN)

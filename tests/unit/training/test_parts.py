@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchword import settings as tree
-from patchword.checkpoints.card import ModelCard
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
 from patchword.images.geometry import Cover
@@ -36,6 +35,7 @@ from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
+from patchword.weights.card import ModelCard
 from support.scans import write_scans
 
 facts = st.builds(

@@ -9,8 +9,6 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.native import write_model
 from patchword.cli.main import patchword
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -31,6 +29,8 @@ from patchword.training.probing.attentive import AttentiveProbe, fit_attentive, 
 from patchword.training.probing.protocols import DINO_LINEAR, IMAGENET, MAE_LINEAR, linear_plan
 from patchword.training.probing.tokens import Tokens
 from patchword.training.probing.views import LinearHead, fit_on_views
+from patchword.weights.card import ModelCard
+from patchword.weights.native import write_model
 
 CPU = torch.device("cpu")
 SIMPLE = Preprocess.simple(32)

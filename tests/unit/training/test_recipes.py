@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.open import open_data
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
@@ -28,6 +27,7 @@ from patchword.training.recipes.facts import DataFacts, ObjectFacts
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 from patchword.training.tune import LayerDecay
+from patchword.weights.card import ModelCard
 
 MEAN = (0.5, 0.5, 0.5)
 IMAGENET = DataFacts(num_images=1_281_167, num_classes=1000, channels=3, size=(375, 500), mean=MEAN, std=MEAN)

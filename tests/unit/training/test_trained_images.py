@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from patchword import api
-from patchword.checkpoints.native import read_card, read_model, write_model
 from patchword.cli.main import run
 from patchword.data.contents import hashes_of, pack, unpack
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError
+from patchword.weights.native import read_card, read_model, write_model
 from support.scans import scans_of, write_scans
 
 TINY = {

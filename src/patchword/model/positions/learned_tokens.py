@@ -10,7 +10,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.kinds import LearnedBetween, LearnedTokens, Resample
 from patchword.model.kinds.positions import ResampledBy
 from patchword.model.positions.layout import AttentionPositions, Grid, TokenLayout
-from patchword.model.positions.learned import resample_grid
+from patchword.model.resample import resample_grid
 
 RULE = Resample(interpolation="bicubic", antialias=False)
 

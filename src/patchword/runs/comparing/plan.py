@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchword import machine
-from patchword.checkpoints.facts import Options
 from patchword.data.request import OpenRequest
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
+from patchword.formats.facts import Options
 from patchword.runs import ABSOLUTE_PATH, place_of_data
 from patchword.runs.comparing.vary import Arm, Factor, combinations
 from patchword.runs.folds import located

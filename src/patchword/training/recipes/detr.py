@@ -17,9 +17,8 @@ Source: Carion et al. 2020 (arXiv 2005.12872), section 4 and appendix A.4; faceb
 import math
 from dataclasses import replace
 
-from patchword.checkpoints.detection.layout import capped
-from patchword.checkpoints.detector_card import DetectorCard
 from patchword.errors import SettingsError, near_text, plural
+from patchword.formats.detection.layout import capped
 from patchword.images.geometry import Capped
 from patchword.images.preprocess import Preprocess
 from patchword.model.detr.config import DetrConfig, TrunkConfig
@@ -33,6 +32,7 @@ from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
 from patchword.training.tune import Trunk
+from patchword.weights.detector_card import DetectorCard
 
 DESCRIPTION = "DETR as its authors train it"
 MODELS: dict[str, DetrConfig] = {

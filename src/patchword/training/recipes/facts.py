@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from patchword.checkpoints.card import ModelCard
-from patchword.checkpoints.detector_card import DetectorCard
 from patchword.data.box_targets import Boxes
 from patchword.data.check import CheckReport, natural_channels
 from patchword.data.dataset import Dataset
@@ -21,6 +19,8 @@ from patchword.training.tasks.settings import (
     RegressSettings,
     TaskSettings,
 )
+from patchword.weights.card import ModelCard
+from patchword.weights.detector_card import DetectorCard
 
 Size = tuple[int, int]
 

@@ -13,7 +13,6 @@ Published, not measured here: ViT-B/16 from ImageNet-21k on CIFAR-10 98.59 % aft
 import math
 from dataclasses import replace
 
-from patchword.checkpoints.card import ModelCard
 from patchword.training.augment.settings import AugmentSettings, GeometrySettings
 from patchword.training.config import AverageSettings, RunSettings, TrainSettings
 from patchword.training.optim_settings import OptimSettings
@@ -24,6 +23,7 @@ from patchword.training.recipes.pretrained import card_for, model_of, preprocess
 from patchword.training.schedule import ScheduleSettings
 from patchword.training.tasks.settings import ClassifySettings
 from patchword.training.tune import Full
+from patchword.weights.card import ModelCard
 
 DESCRIPTION = "from weights, SGD at a larger image size, as in the ViT paper"
 SIDE, BATCH, EPOCHS, MIN_STEPS, MAX_STEPS = 384, 512, 20, 500, 2500

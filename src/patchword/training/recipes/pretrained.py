@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from patchword.checkpoints.card import ModelCard
 from patchword.errors import SettingsError
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.common import safe_std
 from patchword.training.recipes.facts import Choice, DataFacts
+from patchword.weights.card import ModelCard
 
 
 def card_for(recipe: str, facts: DataFacts, overlay: Overlay) -> ModelCard:

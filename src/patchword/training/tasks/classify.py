@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchword import machine, metrics
-from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
 from patchword.data.feed import stacked
 from patchword.data.loader import from_split, iterate
@@ -26,6 +25,7 @@ from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Scores, Tally
 from patchword.training.tasks.settings import ClassifySettings
+from patchword.weights.card import ModelCard
 
 # Share of the available memory for cached evaluation images.
 EVALUATION_SHARE = 0.1

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchword.checkpoints.detector_card import DetectionClass, DetectorCard
 from patchword.data.dataset import Split
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
@@ -17,6 +16,7 @@ from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.detect_tally import DetectTally
 from patchword.training.tasks.detect_views import DetectViews, Stored, boxes_of
 from patchword.training.tasks.detectors import TrainedDetector
+from patchword.weights.detector_card import DetectionClass, DetectorCard
 
 
 class Detect:

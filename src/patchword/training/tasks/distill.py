@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchword.checkpoints.native import fill
 from patchword.errors import CheckpointError, UserError
 from patchword.images.preprocess import Preprocess
 from patchword.model.vit import ViT
@@ -22,6 +21,7 @@ from patchword.training.task import Batch
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.settings import ClassifySettings
 from patchword.training.teacher import read_teacher
+from patchword.weights.native import fill
 
 DISTILLATION = "distillation"
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, float64, nn
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
 from patchword.model.baselines import baseline_errors
 from patchword.model.mae import MAE
@@ -21,6 +20,7 @@ from patchword.training.task import Batch, Scores, Tally
 from patchword.training.tasks.settings import MAESettings
 from patchword.training.tasks.views import Views
 from patchword.training.tasks.watch import KNN, Watch
+from patchword.weights.card import ModelCard
 
 PIXELS = "val_pixels"
 

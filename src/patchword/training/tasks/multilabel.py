@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
 from patchword.data.targets import MultiLabels
 from patchword.metrics.multilabel import f1_scores, mean_average_precision
@@ -21,6 +20,7 @@ from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Scores, Tally
 from patchword.training.tasks.settings import MultiLabelSettings
 from patchword.training.tasks.views import Views
+from patchword.weights.card import ModelCard
 
 
 class MultiLabeller(nn.Module):

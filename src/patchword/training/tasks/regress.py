@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchword.checkpoints.card import ModelCard
 from patchword.data.dataset import Split
 from patchword.data.targets import Numbers
 from patchword.metrics.regression import number_scores
@@ -20,6 +19,7 @@ from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Scores, Tally
 from patchword.training.tasks.settings import RegressSettings
 from patchword.training.tasks.views import Views
+from patchword.weights.card import ModelCard
 
 _LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 

@@ -1,0 +1,1 @@
+"""Files of detectors: DETR and YOLOS, as their authors and transformers write them."""
