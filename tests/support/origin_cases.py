@@ -218,6 +218,32 @@ def tips() -> Iterator[Case]:
         yield f"tips_small_{name}", "tips", hints, made, f"tips_v2_{name}.npz", stored, image, found
 
 
+def prithvi() -> Iterator[Case]:
+    """Three dates in the file and a window of one; and a model of one date, with the weight of time and place."""
+    code = of("terratorch", "prithvi_mae")
+    sizes = {
+        "img_size": 16,
+        "patch_size": (1, 4, 4),
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "in_chans": 6,
+    }
+    decoder = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
+    made, hints = "IBM/terratorch 1.2.13, prithvi_mae.PrithviMAE", {"num_heads": 2, "image_size": 16}
+    for name, frames, coords, size in (
+        ("dates", 3, [], (16, 16)),
+        ("one_date", 1, ["time", "location"], (12, 20)),
+    ):
+        more = {"num_frames": frames, "coords_encoding": coords, "coords_scale_learn": True}
+        model = drawn(code.PrithviMAE(**sizes, **decoder, **more))
+        image = picture(*size, channels=6)
+        tokens = model.encoder.forward_features(image[:, :, None])[-1]
+        found = {"tokens": tokens, "embedding": tokens[:, 0]}
+        file = f"Prithvi_EO_V2_{name}.pt"
+        yield f"prithvi_small_{name}", "prithvi", hints, made, file, model.state_dict(), image, found
+
+
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
@@ -230,6 +256,7 @@ RECORDERS: dict[str, Callable[[], Iterator[Case]]] = {
     "pe": pe,
     "radio": radio,
     "tips": tips,
+    "prithvi": prithvi,
 }
 
 

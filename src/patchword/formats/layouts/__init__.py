@@ -16,6 +16,7 @@ from patchword.formats.layouts.mae_pytorch import MAEPytorch
 from patchword.formats.layouts.moco import MoCo
 from patchword.formats.layouts.pe import PE
 from patchword.formats.layouts.plain import DINO, IJEPA, MAE, DeiT, DeiT3
+from patchword.formats.layouts.prithvi import Prithvi
 from patchword.formats.layouts.radio import RADIO
 from patchword.formats.layouts.refused import REFUSED, Refused
 from patchword.formats.layouts.timm import Timm
@@ -69,6 +70,7 @@ LAYOUTS: tuple[Layout, ...] = (
     PE(),
     RADIO(),
     TIPS(),
+    Prithvi(),
     IJEPA(),
     TransformersViT(),
     TransformersDeiT(),

@@ -104,6 +104,16 @@ def is_mae_pytorch(checkpoint: Checkpoint) -> bool:
     return stated or checkpoint.wrapper.endswith(MAE_PYTORCH)
 
 
+def prithvi_tower(checkpoint: Checkpoint) -> str | None:
+    """The prefix of an encoder whose patches are 3-D kernels over one date; V-JEPA's and VideoMAE's span several."""
+    for tower in ("encoder.", ""):
+        kernel = f"{tower}patch_embed.proj.weight"
+        if checkpoint.has(kernel, f"{tower}cls_token", f"{tower}pos_embed", f"{tower}blocks.0.attn.qkv.bias"):
+            shape = checkpoint.shape(kernel)
+            return tower if len(shape) == 5 and shape[2] == 1 else None
+    return None
+
+
 _ARGUMENTS = {
     "mae": ("norm_pix_loss", "mask_ratio", "global_pool", "cls_token"),
     "deit": ("distillation_type", "teacher_model", "ThreeAugment", "bce_loss"),

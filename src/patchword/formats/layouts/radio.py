@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from patchword.containers.stored import tensor_of
-from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
@@ -114,11 +113,6 @@ class RADIO(Original):
         tower = _tower(checkpoint) or ""
         file = AuthorsFile(inside(checkpoint, tower), facts, self)
         spelling = self._spelled(checkpoint, file, tower)
-        if checkpoint.has(f"{tower}blocks.0.attn.qkv.parametrizations.weight.0.scale"):
-            raise CheckpointError(
-                f"{checkpoint.name}: its weights are factors of a spectral reparametrisation",
-                "load it with RADIO's code, which multiplies them, and save its state dict",
-            )
         config = self._config(checkpoint, file, spelling)
         usual = _preprocess(config, _preferred(checkpoint, config), spelling)
         preprocess = facts.preprocess((usual, f"{_WHO}: its preferred resolution"))
