@@ -225,9 +225,10 @@ def prithvi() -> Iterator[Case]:
         "img_size": 16,
         "patch_size": (1, 4, 4),
         "embed_dim": 16,
-        "depth": 2,
+        "depth": 1,
         "num_heads": 2,
         "in_chans": 6,
+        "mlp_ratio": 2.0,
     }
     decoder = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
     made, hints = "IBM/terratorch 1.2.13, prithvi_mae.PrithviMAE", {"num_heads": 2, "image_size": 16}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
-from patchword.formats.layout import Description
+from patchword.formats.layout import Container, Description
 from patchword.formats.layouts.restate import restated, with_zero_biases
 from patchword.formats.layouts.timm import evidence as timms
 from patchword.formats.renamed import Renamed
@@ -214,7 +214,7 @@ class Original(RowLayout):
     report is `evaluation`.
     """
 
-    container = "torch"
+    container: Container = "torch"
     file_name = "model.pth"
     constants: Constants
     resample = Resample(antialias=False)

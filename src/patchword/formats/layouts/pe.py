@@ -1,7 +1,7 @@
 """Perception Encoder (PE core, lang, spatial). Source: facebookresearch/perception_models `core/vision_encoder/pe.py`, `config.py`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
@@ -100,7 +100,7 @@ class PE(RowLayout):
         projection = checkpoint.shape_of(f"{prefix}proj", 2)[1] if seen.has("projection.weight") else 0
         if not seen.has("pool.probe"):
             facts.record("pool", "mean", f"{_NO_NORM}; timm's port takes their mean")
-            last = "tokens" if seen.has("norm.weight") else "none"
+            last: Literal["tokens", "none"] = "tokens" if seen.has("norm.weight") else "none"
             return HeadConfig(pool=MeanPool(), norm=last, projection=projection, num_classes=0)
         hidden = seen.shape("pool.mlp.fc1.weight", 2)[0]
         pool = AttentionPool(num_heads=_POOL_HEADS, hidden=hidden, over="all")

@@ -11,6 +11,7 @@ from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.layouts.original import USUAL_HEADS, AuthorsFile, Constants, Original
 from patchword.formats.layouts.original_signs import prithvi_tower
+from patchword.formats.layouts.restate import restated, sines_as_table, zeros_for_positions
 from patchword.formats.layouts.towers import below, blocks_below, inside
 from patchword.formats.ops import Op, Reshaped, Shape
 from patchword.formats.renamed import Renamed
@@ -53,6 +54,8 @@ class _FirstDate:
     def write(self, ours: "Sequence[Tensor]") -> "list[Tensor]":
         import torch
 
+        if len(ours) != 2:
+            raise RuntimeError("a class token and its position are part of the table")
         prefix, grid = ours
         dates = [grid.flatten(0, 1)]
         for date in range(1, self.frames):
@@ -145,6 +148,13 @@ class Prithvi(Original):
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"tower": "encoder.", "blocks": blocks_below("encoder.", card.config.depth), "frames": 1}
+
+    def rewritten_for(
+        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
+    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
+        """Its file has a table, with a row for the class token."""
+        card, tensors = super().rewritten_for(card, tensors)
+        return restated(card, tensors, sines_as_table, zeros_for_positions)
 
     def ignored(self, description: Description) -> Iterable[Ignored]:
         yield Ignored(
