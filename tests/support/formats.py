@@ -39,16 +39,15 @@ from patchword.model.kinds import (
     Learned,
     MeanPool,
     NoPositions,
-    PrefixPool,
     RelativeBias,
     Resample,
     ResNetStem,
     RMSNormConfig,
     Rope2d,
-    SinCos1d,
 )
 from patchword.model.vit import ViT
 from patchword.weights.card import ModelCard
+from support.original_families import ORIGINALS
 from support.vit_configs import ALL, NO_CLASS, REGISTERS, tiny
 
 
@@ -62,8 +61,6 @@ _QV = AttentionConfig(num_heads=3, bias="qv")
 _SWIGLU = MLPConfig(hidden=40, gated=True, activation="silu")
 _SCALED = BlockConfig(layer_scale=1e-5)
 _EVA = Rope2d(theta=1e4, pairing="neighbours", coordinates=IndexCoordinates())
-_PE = Rope2d(theta=1e4, pairing="neighbours", first_axis="column", coordinates=IndexCoordinates())
-_PE_TABLE = Learned(resample=Resample(interpolation="bilinear", antialias=False))
 # Models as the families publish them, which few configs of single kinds are.
 FAMILIES: dict[str, ViTConfig] = {
     name: _square(config) if config.patch.stem.kind == "none" else config
@@ -167,58 +164,49 @@ FAMILIES: dict[str, ViTConfig] = {
             mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
             head=HeadConfig(pool=MeanPool(), num_classes=5),
         ),
-        "AIMv2, tokens": tiny(
+        **ORIGINALS,
+        "AIMv2, pooled": tiny(
             tokens=NO_CLASS,
-            patch=PatchConfig(norm_output=True),
+            patch=PatchConfig(norm_output=True, edge="cut"),
             norm=RMSNormConfig(eps=1e-5),
             attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
             mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
-            head=HeadConfig(pool=MeanPool(), num_classes=0),
+            head=HeadConfig(pool=AttentionPool(plain=True), num_classes=0),
         ),
-        "MAE-pytorch": tiny(
-            tokens=NO_CLASS,
-            positions=SinCos1d(),
-            attention=_QV,
-            head=HeadConfig(pool=MeanPool(), norm="pooled", num_classes=5),
-        ),
-        "EVA-CLIP": tiny(
-            dim=48,
-            positions=Combined(inner=replace(_EVA, coordinates=IndexCoordinates(reference=(16, 16)))),
-            attention=AttentionConfig(num_heads=3, bias="qv", out_norm=True),
-            mlp=replace(_SWIGLU, inner_norm=True),
-            head=HeadConfig(projection=7, projection_bias=True, num_classes=0),
-        ),
-        "EVA-CLIP, bigE": tiny(
-            block=BlockConfig(order="res_post"),
-            attention=_QV,
-            head=HeadConfig(projection=7, projection_bias=True, num_classes=0),
-        ),
-        "PE, core": tiny(
-            dim=48,
-            patch=PatchConfig(bias=False),
-            norm=LayerNormConfig(eps=1e-5),
-            block=BlockConfig(entry_norm=True),
-            positions=Combined(added=_PE_TABLE, inner=replace(_PE, coordinates=IndexCoordinates(offset=1.0))),
-            head=HeadConfig(
-                pool=AttentionPool(num_heads=8, hidden=40, over="all"), projection=7, num_classes=0
-            ),
-        ),
-        "PE, spatial": tiny(
-            dim=48,
-            tokens=NO_CLASS,
-            patch=PatchConfig(bias=False),
-            norm=LayerNormConfig(eps=1e-5),
-            block=BlockConfig(entry_norm=True, layer_scale=0.1),
-            positions=Combined(added=_PE_TABLE, inner=_PE),
+        "InternViT": tiny(
+            patch=PatchConfig(edge="cut"),
+            block=_SCALED,
+            attention=AttentionConfig(num_heads=3, bias="none"),
             head=HeadConfig(pool=MeanPool(), norm="none", num_classes=0),
         ),
-        "RADIO": tiny(
+        "Pixio": tiny(
+            patch=PatchConfig(edge="cut"),
             tokens=REGISTERS,
-            patch=PatchConfig(bias=False),
-            positions=Learned(covers="patches", resample=replace(_PE_TABLE.resample, keep_aspect=True)),
-            head=HeadConfig(pool=PrefixPool(tokens=(0, 1)), norm="none", num_classes=0),
+            positions=Learned(covers="all"),
+            mlp=MLPConfig(hidden=48),
+            head=HeadConfig(pool=MeanPool(over="prefix"), num_classes=0),
         ),
-        "Prithvi": tiny(norm=LayerNormConfig(eps=1e-5), head=HeadConfig(num_classes=0)),
+        "MLCD": tiny(
+            dim=48,
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            positions=Rope2d(theta=1e4, coordinates=IndexCoordinates(), class_angles=True),
+            block=BlockConfig(entry_norm=True),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "CLIP tower, bare": tiny(
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            block=BlockConfig(entry_norm=True),
+            mlp=MLPConfig(hidden=32, activation="quick_gelu"),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "SigLIP, bare": tiny(
+            tokens=NO_CLASS,
+            patch=PatchConfig(edge="cut"),
+            mlp=MLPConfig(hidden=40, activation="gelu_tanh"),
+            head=HeadConfig(pool=MeanPool(), num_classes=0),
+        ),
         "timm's relpos": tiny(
             tokens=NO_CLASS, positions=RelativeBias(prefix_rows=False), head=HeadConfig(pool=MeanPool())
         ),

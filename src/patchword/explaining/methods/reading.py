@@ -72,6 +72,8 @@ def _joined(pool: JoinedPool, rows: Tensor, layout: TokenLayout, depth: int) -> 
 def _selected(layout: TokenLayout, over: str) -> slice:
     if over == "all":
         return slice(0, layout.num_tokens)
+    if over == "prefix":
+        return slice(0, layout.num_prefix)
     return slice(layout.num_prefix, layout.num_prefix + layout.num_patches)
 
 

@@ -16,6 +16,7 @@ from patchword.formats.layouts.original import (
     has_flat_mask,
     is_common,
 )
+from patchword.formats.layouts.transformers_config import model_type
 from patchword.formats.ops import Constant
 from patchword.formats.rows import token
 from patchword.images.preprocess import Preprocess
@@ -74,7 +75,10 @@ class DINOv2(WithRegisters):
     def signs(self, checkpoint: Checkpoint) -> str | None:
         """The tensors that only this code has."""
         needed = ("cls_token", "pos_embed", "{b}attn.qkv.weight")
-        if not is_common(checkpoint, *needed, lacking=("rope_embed.periods", "reg_token")):
+        # TIPS has the same tensors but for its MLP's names, and in its giant those too.
+        others = ("rope_embed.periods", "reg_token", "{b}mlp.c_fc.weight")
+        tips = (model_type(checkpoint) or "").startswith("tipsv2")
+        if tips or not is_common(checkpoint, *needed, lacking=others):
             return None
         first = first_block(checkpoint)
         signs = [name for name in ("register_tokens", f"{first}ls1.gamma") if checkpoint.has(name)]

@@ -59,6 +59,24 @@ def _adds_dates(checkpoint: Checkpoint) -> bool:
     return token - position == _DATE_WIDTH
 
 
+def _of_vjepa(checkpoint: Checkpoint) -> bool:
+    names = ("encoder.embeddings.patch_embeddings.proj.weight", "encoder.layer.0.attention.query.weight")
+    return checkpoint.has(*names) and len(checkpoint.shape(names[0])) == 5
+
+
+def _of_vitpose(checkpoint: Checkpoint) -> bool:
+    """A backbone of OpenMMLab's names without class token, next to a head that makes maps of its patches."""
+    maps = re.compile(
+        r"(keypoint_head|head|decode_head)\.(deconv_layers|conv_layers|final_layer|conv_seg)\..*"
+    )
+    backbones = ("backbone.layers.0.ln1.weight", "backbone.last_norm.weight")
+    return (
+        any(map(checkpoint.has, backbones))
+        and not checkpoint.has("backbone.cls_token")
+        and any(maps.fullmatch(name) for name in checkpoint.tensors)
+    )
+
+
 def _one_of(*names: str) -> Callable[[Checkpoint], bool]:
     return lambda checkpoint: any(map(checkpoint.has, names))
 
@@ -88,7 +106,11 @@ _QUERIES = ("query_embed.weight", "detr.query_embed.weight", "model.query_positi
 REFUSED: tuple[Refusal, ...] = tuple(Refusal(what, fits, fix) for what, fits, fix in (
     ("a model with unmerged LoRA weights", _unmerged,
      "merge them and save the model again (peft: merge_and_unload()), or ignore them with --drop '*lora_*'"),
-    ("a video or multi-temporal ViT, whose patches span time or depth (3-D kernels, as in VideoMAE and V-JEPA), "
+    ("V-JEPA 2, whose rotary positions turn the two channels of a pair by different angles, for one image too, "
+     + _NOT, _of_vjepa, "load it with transformers"),
+    ("a pose, depth or segmentation model (ViTPose, Sapiens), whose backbone pads images by 2 pixels before they are cut into "
+     "patches, " + _NOT, _of_vitpose, "load it with mmpose or its authors' code"),
+    ("a video or multi-temporal ViT, whose patches span time or depth (3-D kernels, as in VideoMAE), "
      + _NOT, _patches_span_time, "load it with its authors' code or transformers"),
     ("a DETR detector (a ResNet and a Transformer that predicts boxes), not a classifier or a backbone", _one_of(*_QUERIES), LOAD_DETECTOR),
     ("a YOLOS detector (a ViT with detection tokens that predicts boxes), not a classifier or a backbone",
