@@ -126,6 +126,18 @@ def aimv2() -> Iterator[Case]:
         found = {"tokens": tokens, "embedding": tokens.mean(1)}
         hints = {"num_heads": 2} | ({} if name == "absolute" else {"image_size": [12, 20]})
         yield f"aimv2_small_{name}", "aimv2", hints, made, "aimv2.pth", model.state_dict(), image, found
+    model, image = drawn(aim.AIMv2LiT(projection_dim=6, **sizes)), picture(16, 16)
+    found = {"embedding": model.image_encoder(image), "projected": model.encode_image(image)}
+    yield (
+        "aimv2_small_lit",
+        "aimv2",
+        {"num_heads": 2},
+        made,
+        "aimv2_lit.pth",
+        model.state_dict(),
+        image,
+        found,
+    )
 
 
 def eva_clip() -> Iterator[Case]:

@@ -128,10 +128,6 @@ PLAIN = {
             "SatMAE over groups of channels",
         ),
         (PLAIN | {"pos_embed": torch.ones(1, 5, 384)}, "SatMAE over several dates"),
-        (
-            {"image_encoder.preprocessor.patchifier.norm.weight": torch.ones(8)},
-            "AIMv2-LiT.*\n.*--below image_encoder",
-        ),
         ({"base_model.blocks.0.attn.qkv.parametrizations.weight.original": torch.ones(8, 8)}, "factors"),
         (
             {

@@ -125,8 +125,6 @@ REFUSED: tuple[Refusal, ...] = tuple(Refusal(what, fits, fix) for what, fits, fi
      _one_of("channel_cls_embed"), f"{_AUTHORS} (sustainlab-group/SatMAE); its RGB models are read"),
     (f"a SatMAE over several dates, whose positions hold the time, {_NOT}", _adds_dates,
      f"{_AUTHORS} (sustainlab-group/SatMAE); its RGB models are read"),
-    (f"AIMv2-LiT, whose pooling has no MLP after its attention, {_NOT}",
-     _one_of("image_encoder.preprocessor.patchifier.norm.weight"), "read its tokens alone: --below image_encoder --drop 'head.*'"),
     ("a CLIP model whose image tower is a ResNet, not a Vision Transformer",
      _one_of("visual.layer1.0.conv1.weight"), f"{_AUTHORS} (openai/CLIP, open_clip)"),
     ("SAM's image encoder, with windowed attention, query-dependent relative positions and a convolutional neck, "
