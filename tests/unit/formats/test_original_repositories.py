@@ -127,6 +127,13 @@ PLAIN = {
             {"channel_cls_embed": torch.ones(1, 1, 256), "patch_embed.0.proj.weight": torch.ones(8, 4, 2, 2)},
             "SatMAE over groups of channels",
         ),
+        (
+            {
+                "base_encoder.patch_embed.proj.0.weight": torch.ones(8, 3, 3, 3),
+                "momentum_encoder.cls_token": torch.ones(1, 1, 8),
+            },
+            "MoCo v3's vit_conv",
+        ),
         (PLAIN | {"pos_embed": torch.ones(1, 5, 384)}, "SatMAE over several dates"),
         ({"base_model.blocks.0.attn.qkv.parametrizations.weight.original": torch.ones(8, 8)}, "factors"),
         (

@@ -115,7 +115,8 @@ class RADIO(Original):
         spelling = self._spelled(checkpoint, file, tower)
         config = self._config(checkpoint, file, spelling)
         usual = _preprocess(config, _preferred(checkpoint, config), spelling)
-        preprocess = facts.preprocess((usual, f"{_WHO}: its preferred resolution"))
+        beside = "; mean and std from the file" if "norm_mean" in spelling else ""
+        preprocess = facts.preprocess((usual, f"{_WHO}: its preferred resolution{beside}"))
         pool = config.head.pool
         if isinstance(pool, PrefixPool):
             spelling["summary_idxs"] = pool.tokens

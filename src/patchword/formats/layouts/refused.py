@@ -136,6 +136,6 @@ REFUSED: tuple[Refusal, ...] = tuple(Refusal(what, fits, fix) for what, fits, fi
      lambda c: c.has("blocks.0.attn.gate.weight") or _shares_keys(c) or _scales_one_branch(c), _TIMM),
     (f"a NaFlex ViT with separate row and column positions (factorized), {_NOT}", _one_of("embeds.pos_embed_y"), _TIMM),
     (f"a timm hybrid whose stem is not ResNetV2 (MobileCLIP's convolutions, ResNet-D), {_NOT}", _one_of(*_STEMS), _TIMM),
-    (f"a ViT with a stem of several convolutions and batch norm (hMLP), {_NOT}",
+    (f"a ViT with a stem of several convolutions and batch norm (hMLP, MoCo v3's vit_conv), {_NOT}",
      _one_of("patch_embed.proj.0.weight", "conv_proj.conv_bn_relu_0.0.weight"), _AUTHORS),
 ))  # fmt: skip
