@@ -42,10 +42,12 @@ from patchword.model.kinds import (
     RelativeBias,
     Resample,
     ResNetStem,
+    RMSNormConfig,
     Rope2d,
 )
 from patchword.model.vit import ViT
 from patchword.weights.card import ModelCard
+from support.original_families import ORIGINALS
 from support.vit_configs import ALL, NO_CLASS, REGISTERS, tiny
 
 
@@ -161,6 +163,49 @@ FAMILIES: dict[str, ViTConfig] = {
             attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
             mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
             head=HeadConfig(pool=MeanPool(), num_classes=5),
+        ),
+        **ORIGINALS,
+        "AIMv2, pooled": tiny(
+            tokens=NO_CLASS,
+            patch=PatchConfig(norm_output=True, edge="cut"),
+            norm=RMSNormConfig(eps=1e-5),
+            attention=AttentionConfig(num_heads=3, bias="none", out_bias=False),
+            mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
+            head=HeadConfig(pool=AttentionPool(plain=True), num_classes=0),
+        ),
+        "InternViT": tiny(
+            patch=PatchConfig(edge="cut"),
+            block=_SCALED,
+            attention=AttentionConfig(num_heads=3, bias="none"),
+            head=HeadConfig(pool=MeanPool(), norm="none", num_classes=0),
+        ),
+        "Pixio": tiny(
+            patch=PatchConfig(edge="cut"),
+            tokens=REGISTERS,
+            positions=Learned(covers="all"),
+            mlp=MLPConfig(hidden=48),
+            head=HeadConfig(pool=MeanPool(over="prefix"), num_classes=0),
+        ),
+        "MLCD": tiny(
+            dim=48,
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            positions=Rope2d(theta=1e4, coordinates=IndexCoordinates(), class_angles=True),
+            block=BlockConfig(entry_norm=True),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "CLIP tower, bare": tiny(
+            patch=PatchConfig(bias=False, edge="cut"),
+            norm=LayerNormConfig(eps=1e-5),
+            block=BlockConfig(entry_norm=True),
+            mlp=MLPConfig(hidden=32, activation="quick_gelu"),
+            head=HeadConfig(norm="pooled", num_classes=0),
+        ),
+        "SigLIP, bare": tiny(
+            tokens=NO_CLASS,
+            patch=PatchConfig(edge="cut"),
+            mlp=MLPConfig(hidden=40, activation="gelu_tanh"),
+            head=HeadConfig(pool=MeanPool(), num_classes=0),
         ),
         "timm's relpos": tiny(
             tokens=NO_CLASS, positions=RelativeBias(prefix_rows=False), head=HeadConfig(pool=MeanPool())

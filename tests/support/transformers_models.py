@@ -3,6 +3,7 @@
 python -m support.transformers_models FOLDER    # in tests/, writes recorded cases, which support.pack_cases packs
 """
 
+import importlib
 import json
 import re
 import sys
@@ -30,6 +31,15 @@ TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "int
 VISION = {**SIZES, **HIDDEN}
 
 
+def class_named(name: str) -> Any:
+    """A class of transformers, also one that the package does not export."""
+    if hasattr(transformers, name):
+        return getattr(transformers, name)
+    family = {"Idefics3": "idefics3", "Phi4Mult": "phi4_multimodal"}[name[:8]]
+    part = "configuration" if name.endswith("Config") else "modeling"
+    return getattr(importlib.import_module(f"transformers.models.{family}.{part}_{family}"), name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """name: of the case. image: (h, w) that it is shown. classifies: it has a head."""
@@ -46,9 +56,9 @@ class Sample:
 
     def build(self, seed: int = 0) -> nn.Module:
         """With weights that all matter: no bias zero, no norm one."""
-        config = getattr(transformers, self.config)(**self.settings)
+        config = class_named(self.config)(**self.settings)
         config._attn_implementation = "eager"
-        model: nn.Module = getattr(transformers, self.model)(config).eval()
+        model: nn.Module = class_named(self.model)(config).eval()
         generator = torch.Generator().manual_seed(seed)
         for name, value in model.named_parameters():
             drawn = torch.randn(value.shape, generator=generator)
@@ -71,7 +81,8 @@ def _sample(name: str, model: str, config: str, image: tuple[int, int] = (16, 16
     )
 
 
-def _dino(name: str, model: str, config: str, **settings: Any) -> Sample:
+def _by_ratio(name: str, model: str, config: str, **settings: Any) -> Sample:
+    """Of a class whose MLP's width is a multiple of the width."""
     found = _sample(name, model, config, **{"mlp_ratio": 2, **settings})
     kept = {key: value for key, value in found.settings.items() if key != "intermediate_size"}
     return Sample(name=name, model=model, config=config, settings=kept)
@@ -101,12 +112,12 @@ SAMPLES = (
     _sample("data2vec_bare", "Data2VecVisionModel", "Data2VecVisionConfig", use_relative_position_bias=True),
     _sample("data2vec_model", "Data2VecVisionModel", "Data2VecVisionConfig", use_mean_pooling=False,
             use_shared_relative_position_bias=True, use_mask_token=True),
-    _dino("dinov2", "Dinov2ForImageClassification", "Dinov2Config"),
-    _dino("dinov2_swiglu", "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True, mlp_ratio=4),
-    _dino("dinov2_swiglu_3", "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True, mlp_ratio=3),
-    _dino("dinov2_registers", "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig",
+    _by_ratio("dinov2", "Dinov2ForImageClassification", "Dinov2Config"),
+    _by_ratio("dinov2_swiglu", "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True, mlp_ratio=4),
+    _by_ratio("dinov2_swiglu_3", "Dinov2Model", "Dinov2Config", use_swiglu_ffn=True, mlp_ratio=3),
+    _by_ratio("dinov2_registers", "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig",
           num_register_tokens=3),
-    _dino("dinov2_no_registers", "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", num_register_tokens=0),
+    _by_ratio("dinov2_no_registers", "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", num_register_tokens=0),
     _sample("dinov3", "DINOv3ViTModel", "DINOv3ViTConfig", (16, 24), num_register_tokens=2),
     _sample("dinov3_no_registers", "DINOv3ViTModel", "DINOv3ViTConfig", key_bias=True),
     _sample("dinov3_gated", "DINOv3ViTModel", "DINOv3ViTConfig", use_gated_mlp=True, hidden_act="silu",
@@ -122,7 +133,28 @@ SAMPLES = (
     _sample("siglip2_naflex", "Siglip2VisionModel", "Siglip2VisionConfig", (16, 24), **_NAFLEX),
     _sample("siglip2_naflex_classifier", "Siglip2ForImageClassification", "Siglip2Config",
             vision_config=_NAFLEX, text_config=TEXT),
+    _sample("aimv2", "Aimv2VisionModel", "Aimv2VisionConfig"),
+    _sample("aimv2_native", "Aimv2VisionModel", "Aimv2VisionConfig", (16, 24), is_native=True, use_head=False,
+            qkv_bias=True, mlp_bias=True),
+    _sample("blip", "BlipVisionModel", "BlipVisionConfig"),
+    _sample("blip2", "Blip2VisionModel", "Blip2VisionConfig", qkv_bias=False),
+    _sample("internvit", "InternVLVisionModel", "InternVLVisionConfig"),
+    _sample("internvit_class_token", "InternVLVisionModel", "InternVLVisionConfig", use_mean_pooling=False,
+            attention_bias=True),
+    _sample("internvit_rms", "InternVLVisionModel", "InternVLVisionConfig", norm_type="rms_norm",
+            use_absolute_position_embeddings=False),
+    _by_ratio("pixio", "PixioModel", "PixioConfig", n_cls_tokens=3),
+    _by_ratio("tipsv2", "Tipsv2VisionModel", "Tipsv2VisionConfig", mlp_ratio=2.5),
+    _by_ratio("tipsv2_swiglu", "Tipsv2VisionModel", "Tipsv2VisionConfig", use_swiglu_ffn=True, mlp_ratio=4),
+    _sample("mlcd", "MLCDVisionModel", "MLCDVisionConfig", hidden_size=16, num_attention_heads=2),
+    _sample("owlvit", "OwlViTVisionModel", "OwlViTVisionConfig"),
+    _sample("git", "GitVisionModel", "GitVisionConfig"),
+    _sample("idefics3", "Idefics3VisionTransformer", "Idefics3VisionConfig"),
+    _sample("phi4_multimodal", "Phi4MultimodalVisionModel", "Phi4MultimodalVisionConfig", crop_size=16),
+    _by_ratio("janus", "JanusVisionModel", "JanusVisionConfig", projection_dim=8),
 )  # fmt: skip
+# Their `pooler_output` is a token that is normed a second time, which no head of theirs reads.
+NORMED_TWICE = ("Blip", "Janus")
 
 
 def picture(sample: Sample, batch: int = 1) -> Tensor:
@@ -177,7 +209,8 @@ def answers(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     answer = model(**inputs(model, image))
     for handle in handles:
         handle.remove()
-    if getattr(answer, "pooler_output", None) is not None and "embedding" not in found:
+    twice = type(model).__name__.startswith(NORMED_TWICE)
+    if getattr(answer, "pooler_output", None) is not None and "embedding" not in found and not twice:
         found["embedding"] = answer.pooler_output
     if getattr(answer, "image_embeds", None) is not None:
         found["projected"] = answer.image_embeds
@@ -211,7 +244,9 @@ RECORDED = {
     "vit": True, "vit_pooler": False, "deit_teacher": True, "msn": True, "ijepa": False, "beit": True,
     "beit_class_token": False, "beit_mim": True, "dinov2": False, "dinov2_swiglu": True, "dinov2_registers": True,
     "dinov3": True, "dinov3_gated": False, "clip": True, "clip_classifier": True, "siglip": True,
-    "siglip_classifier": True, "siglip2_naflex": False,
+    "siglip_classifier": True, "siglip2_naflex": False, "aimv2": True, "aimv2_native": True, "blip": True, "blip2": True,
+    "internvit": True, "internvit_class_token": False, "pixio": True, "tipsv2": True, "tipsv2_swiglu": False, "mlcd": True,
+    "owlvit": True, "git": True, "idefics3": True, "phi4_multimodal": True, "janus": True,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from patchword.model.kinds import (
     Norm,
     Pool,
     Positions,
+    PrefixPool,
     RelativeBias,
     RelativeMLP,
     Resample,
@@ -92,6 +93,10 @@ POSITIONS: dict[str, ViTConfig] = {
             theta=10_000.0, pairing="neighbours", coordinates=IndexCoordinates(reference=(16, 16))
         )
     ),
+    "rope2d, class angles": tiny(
+        dim=48, positions=Rope2d(theta=1e4, coordinates=IndexCoordinates(), class_angles=True)
+    ),
+    "learned, nearest": tiny(positions=Learned(resample=Resample(interpolation="nearest", antialias=False))),
     "rope2d, PE": tiny(
         positions=Combined(
             inner=Rope2d(pairing="neighbours", first_axis="column", coordinates=IndexCoordinates(offset=1.0))
@@ -160,10 +165,21 @@ OTHERS: dict[str, ViTConfig] = {
         head=HeadConfig(pool=AttentionPool(over="all"), num_classes=5),
         mlp=MLPConfig(hidden=40, inner_norm=True),
     ),
+    "plain attention pool": tiny(
+        tokens=NO_CLASS,
+        attention=AttentionConfig(num_heads=3, bias="none"),
+        head=HeadConfig(pool=AttentionPool(plain=True), num_classes=5),
+    ),
+    "mean of prefix": tiny(
+        tokens=REGISTERS,
+        positions=Learned(covers="all"),
+        head=HeadConfig(pool=MeanPool(over="prefix"), num_classes=5),
+    ),
     "mean of all": tiny(tokens=REGISTERS, head=HeadConfig(pool=MeanPool(over="all"), num_classes=5)),
     "mean, pooled norm": tiny(head=HeadConfig(pool=MeanPool(), norm="pooled", num_classes=5)),
     "max, no norm": tiny(head=HeadConfig(pool=MaxPool(), norm="none", num_classes=5)),
     "first, no class token": tiny(tokens=NO_CLASS, head=HeadConfig(pool=FirstPool(), num_classes=0)),
+    "prefix": tiny(tokens=REGISTERS, head=HeadConfig(pool=PrefixPool(tokens=(0, 2)), num_classes=5)),
     "joined, two blocks": tiny(
         head=HeadConfig(pool=JoinedPool(class_layers=2), norm="pooled", num_classes=5)
     ),

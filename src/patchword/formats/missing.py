@@ -16,7 +16,8 @@ _HALVES = {
 _COMPANIONS = (
     (r"(.*)relative_position_index", r"\1relative_position_bias_table"),
     (r"(.*)freqs_sin", r"\1freqs_cos"),
-    (r"(.*)head_dist\.weight", r"\1dist_token"),
+    (r"head\.layers\.head_dist\.weight", "backbone.dist_token"),
+    (r"((?:(?!head\.).)*)head_dist\.weight", r"\1dist_token"),
     (r"(.*)storage_tokens", r"\1rope_embed.periods"),
     (r"(.*MAPHead_0/)LayerNorm_0/scale", r"\1probe"),
     (r"(.*)block1/unit1/conv1/kernel", r"\1conv_root/kernel"),

@@ -11,6 +11,7 @@ from patchword.formats.layout import Layout
 from patchword.formats.layouts import LAYOUTS, REFUSED, Refused, refuse_timm
 from patchword.formats.missing import is_plain_vit, lost_tensor, mostly_there
 from patchword.formats.naming import by_config, named
+from patchword.formats.systems import tower_of
 
 # The minimum number of tensors in a model, and the number of parts of a file to try.
 _MIN_TENSORS, _MAX_WORDS = 8, 6
@@ -23,6 +24,7 @@ def recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Layout, str]:
 
     Raises: as `recognise`, for the unchanged names.
     """
+    checkpoint = tower_of(checkpoint)
     try:
         return checkpoint, *recognise(checkpoint)
     except Refused:

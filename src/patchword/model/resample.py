@@ -42,9 +42,14 @@ def _resize_matrix(old: int, new: int, rule: Resample) -> Tensor:
         size=(new, old),
         mode=rule.interpolation,
         antialias=rule.antialias,
-        align_corners=rule.align_corners,
+        align_corners=_corners(rule),
     )
     return resized[0, 0]
+
+
+def _corners(rule: Resample) -> bool | None:
+    """torch's setting, which it does not accept for the nearest value."""
+    return None if rule.interpolation == "nearest" else rule.align_corners
 
 
 def resample_grid(table: Tensor, grid: Size, rule: Resample) -> Tensor:
@@ -59,7 +64,7 @@ def resample_grid(table: Tensor, grid: Size, rule: Resample) -> Tensor:
     else:
         size = (max(grid), max(grid)) if rule.keep_aspect else grid
         x = F.interpolate(
-            x, size=size, mode=rule.interpolation, antialias=rule.antialias, align_corners=rule.align_corners
+            x, size=size, mode=rule.interpolation, antialias=rule.antialias, align_corners=_corners(rule)
         )[:, :, : grid[0], : grid[1]]
     return x.squeeze(0).permute(1, 2, 0).to(table.dtype)
 
@@ -71,7 +76,7 @@ def _by_factor(x: Tensor, grid: Size, rule: Resample) -> Tensor:
         x,
         scale_factor=factors,
         mode=rule.interpolation,
-        align_corners=rule.align_corners,
+        align_corners=_corners(rule),
         recompute_scale_factor=False,
     )
     return x[:, :, : grid[0], : grid[1]]

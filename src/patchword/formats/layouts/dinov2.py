@@ -16,6 +16,7 @@ from patchword.formats.layouts.original import (
     has_flat_mask,
     is_common,
 )
+from patchword.formats.layouts.transformers_config import model_type
 from patchword.formats.ops import Constant
 from patchword.formats.rows import token
 from patchword.images.preprocess import Preprocess
@@ -69,6 +70,13 @@ class DINOv2(WithRegisters):
     more = (("register_tokens", "prefix.registers", token),)
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
+        # TIPS has the same tensors in .npz; on the hub but for its MLP's names, and in its giant those too.
+        tips = (model_type(checkpoint) or "").startswith("tipsv2") or checkpoint.stored.container == "npz"
+        named = checkpoint.has(f"{first_block(checkpoint)}mlp.c_fc.weight")
+        return None if tips or named else self.signs(checkpoint)
+
+    def signs(self, checkpoint: Checkpoint) -> str | None:
+        """The tensors that only this code has."""
         needed = ("cls_token", "pos_embed", "{b}attn.qkv.weight")
         if not is_common(checkpoint, *needed, lacking=("rope_embed.periods", "reg_token")):
             return None

@@ -15,7 +15,7 @@ _QKV = "blocks.{i}.attention.qkv."
 class Names:
     """Names of a block's parts. first: one name, or gate and value. layer: contains {} for the block's index.
 
-    apart: block names lack the prefix that all other names have.
+    q, k, v: the same name if the three are one tensor. apart: block names lack the prefix that all other names have.
     """
 
     layer: str
@@ -44,8 +44,7 @@ class Names:
         scales = enumerate(self.scales or (), 1)
         return [
             (f"{before}{self.norm1}.{{wb}}", "blocks.{i}.norm1.{wb}"),
-            (tuple(f"{part}.weight" for part in parts.values()), _QKV + "weight", queries_keys_values),
-            *(_biases(parts) if not biases else _odd_biases(parts, biases)),
+            *self._attention(parts, biases),
             (f"{before}{self.out}.{{wb}}", "blocks.{i}.attention.proj.{wb}"),
             (f"{before}{self.norm2}.{{wb}}", "blocks.{i}.norm2.{wb}"),
             (first, "blocks.{i}.mlp.fc1.{wb}", gate_and_value)
@@ -53,6 +52,15 @@ class Names:
             else (first, "blocks.{i}.mlp.fc1.{wb}"),
             (f"{before}{self.second}.{{wb}}", "blocks.{i}.mlp.fc2.{wb}"),
             *((f"{before}{name}", f"blocks.{{i}}.scale{at}.weight") for at, name in scales),
+        ]
+
+    def _attention(self, parts: dict[str, str], biases: str) -> list[Row]:
+        if self.q == self.k:
+            return [(f"{parts['q']}.{{wb}}", _QKV + "{wb}")]
+        weights = tuple(f"{part}.weight" for part in parts.values())
+        return [
+            (weights, _QKV + "weight", queries_keys_values),
+            *(_biases(parts) if not biases else _odd_biases(parts, biases)),
         ]
 
     @property

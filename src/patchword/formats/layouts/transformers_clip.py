@@ -22,7 +22,7 @@ from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTCon
 from patchword.model.kinds import AttentionPool, ClassPool, MeanPool, Resample
 from patchword.weights.card import ModelCard
 
-_NAMES = Names(
+NAMES = Names(
     layer="encoder.layers.{}.",
     q="self_attn.q_proj",
     k="self_attn.k_proj",
@@ -34,8 +34,8 @@ _NAMES = Names(
     second="mlp.fc2",
 )
 # AltCLIP's type in transformers 5.
-_SINGULAR = replace(_NAMES, layer="encoder.layer.{}.")
-_TEXT = (
+_SINGULAR = replace(NAMES, layer="encoder.layer.{}.")
+TEXT = (
     Ignored(r"text_model[.].*|text_projection[.]weight", "the text tower"),
     Ignored(r"logit_scale|logit_bias", "scale or bias of the image-text similarity"),
 )
@@ -44,10 +44,10 @@ _TEXT = (
 _PROJECTS = re.compile(r"(WithProjection|CLIPModel|Clip2Model)$")
 
 
-class _ImageTower(TransformersLayout):
+class ImageTower(TransformersLayout):
     """Common part of the three layouts. types: `model_type` of the complete model and of the image tower."""
 
-    spellings: tuple[Names, ...] = (_NAMES,)
+    spellings: tuple[Names, ...] = (NAMES,)
     head_prefix = "vision_model."
     kernel = "embeddings.patch_embedding"
     class_token = "embeddings.class_embedding"
@@ -55,21 +55,26 @@ class _ImageTower(TransformersLayout):
     norm_name = "post_layernorm"
     batched = False
 
+    @property
+    def tower_type(self) -> str:
+        """`model_type` of the image tower alone."""
+        return self.types[1]
+
     def declared(self, checkpoint: Checkpoint) -> JsonConfig:
         declared = config_of(checkpoint)
         part = "vision_config" if "vision_config" in declared.values else "vision_config_dict"
         return declared.part(part) if declared.values.get(part) else declared
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
-        return {"prefix": self.head_prefix, "names": _NAMES}
+        return {"prefix": self.head_prefix, "names": self.spellings[0]}
 
     def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
         yield index_table(re.escape(prefix) + r"embeddings[.]position_ids")
-        yield from _TEXT
+        yield from TEXT
 
     def config_json(self, card: ModelCard) -> Mapping[str, Any]:
         """Classes with a head read the complete model's config, others the tower's."""
-        vision = {"model_type": self.types[1], **sizes(card), **self.words(card)}
+        vision = {"model_type": self.tower_type, **sizes(card), **self.words(card)}
         architectures = {"architectures": [self.architecture(card)]}
         if not card.config.head.num_classes:
             return vision | architectures
@@ -80,16 +85,17 @@ class _ImageTower(TransformersLayout):
         yield not whole, "non-square images or patches (5.23)"
 
 
-class TransformersCLIP(_ImageTower):
+class TransformersCLIP(ImageTower):
     """`CLIPVisionModel`, `CLIPVisionModelWithProjection`, `CLIPForImageClassification`; the image tower of `CLIPModel`.
 
     The last norm applies only to the pooled class token; a classifier reads the mean of unnormalised patches.
-    MetaCLIP 2, Chinese CLIP and AltCLIP have the same image tower and are read too.
+    MetaCLIP 2, Chinese CLIP, AltCLIP and CLIPSeg have the same image tower and are read too. entry_name: of the norm
+    before the blocks.
     """
 
     name = "transformers-clip"
     title = "transformers CLIP"
-    types = (
+    types: tuple[str, ...] = (
         "clip",
         "clip_vision_model",
         "metaclip_2",
@@ -98,15 +104,20 @@ class TransformersCLIP(_ImageTower):
         "chinese_clip_vision_model",
         "altclip",
         "altclip_vision_model",
+        "clipseg",
+        "clipseg_vision_model",
     )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
-    spellings = (_NAMES, _SINGULAR)
-    bare, head_class = "CLIPVisionModel", "CLIPForImageClassification"
+    spellings = (NAMES, _SINGULAR)
+    bare: str = "CLIPVisionModel"
+    head_class: str | None = "CLIPForImageClassification"
+    entry_name = "pre_layrnorm"
     patch_bias, entry_norm, norms_pooled = False, True, True
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         there = checkpoint.has(f"{prefix}{self.class_token}")
-        return "class_embedding" if there else None
+        others = any(map(checkpoint.has, (f"{prefix}pre_layernorm.weight", f"{prefix}class_pos_emb")))
+        return "class_embedding" if there and not others else None
 
     def _projects(self, checkpoint: Checkpoint) -> bool:
         """Whether the model has a projection, according to its tensors, to config.json or to the text tower."""
@@ -135,7 +146,7 @@ class TransformersCLIP(_ImageTower):
     def rows(self, spelling: Mapping[str, Any]) -> Rows:
         prefix = spelling["prefix"]
         yield from super().rows(spelling)
-        yield f"{prefix}pre_layrnorm.{{wb}}", "entry_norm.{wb}"
+        yield f"{prefix}{self.entry_name}.{{wb}}", "entry_norm.{wb}"
         yield "visual_projection.weight", "projection.weight"
 
     def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
@@ -162,7 +173,7 @@ class TransformersCLIP(_ImageTower):
         yield config.patch.bias, "a patch embedding with bias"
 
 
-class TransformersSigLIP(_ImageTower):
+class TransformersSigLIP(ImageTower):
     """`SiglipVisionModel` (attention pool) and `SiglipForImageClassification` (mean of all tokens).
 
     SigLIP 2 at a fixed size uses this format too; of `SiglipModel`, the image tower is read.
@@ -172,7 +183,8 @@ class TransformersSigLIP(_ImageTower):
     title = "transformers SigLIP"
     types: tuple[str, ...] = ("siglip", "siglip_vision_model")
     family = Family(act="gelu_tanh", eps=1e-6, processor="Siglip", published_heads={1536: 16})
-    bare, head_class = "SiglipVisionModel", "SiglipForImageClassification"
+    bare: str = "SiglipVisionModel"
+    head_class: str | None = "SiglipForImageClassification"
     # Of the patch embedding: a convolution, or a matrix of rows of values.
     kernel_axes = 4
 

@@ -37,15 +37,15 @@ _PUBLISHED = Names(
     scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
 )
 _SWIGLU = replace(_PUBLISHED, first=("mlp.weights_in",), second="mlp.weights_out")
-_FIVE = replace(
+FIVE = replace(
     _PUBLISHED,
     q="attention.q_proj",
     k="attention.k_proj",
     v="attention.v_proj",
     out="attention.o_proj",
 )
-_FIVE_SWIGLU = replace(_FIVE, first=("mlp.gate_proj", "mlp.up_proj"), second="mlp.down_proj")
-_THREE = replace(_FIVE, layer="layer.{}.", first=("mlp.up_proj",), second="mlp.down_proj")
+FIVE_SWIGLU = replace(FIVE, first=("mlp.gate_proj", "mlp.up_proj"), second="mlp.down_proj")
+_THREE = replace(FIVE, layer="layer.{}.", first=("mlp.up_proj",), second="mlp.down_proj")
 _THREE_GATED = replace(_THREE, first=("mlp.gate_proj", "mlp.up_proj"))
 _REGISTERS = "embeddings.register_tokens"
 
@@ -53,29 +53,30 @@ _REGISTERS = "embeddings.register_tokens"
 class _DINO(TransformersLayout):
     """Registers, and a token for hidden patches, which the classes expect although only pre-training uses it.
 
-    mask_axes: of that token. empty_registers: whether the class has a table for registers even if there are none.
+    mask_axes: of that token. registers_name, mask_name: of the two. empty_registers: whether the class has a table for registers even if there are none.
     """
 
     mask_axes: tuple[int, ...] = (1,)
+    registers_name, mask_name = _REGISTERS, "embeddings.mask_token"
     empty_registers = True
     always_biased = False
 
     def tokens(self, tower: Tower) -> TokensConfig:
         """Zero registers are stored as [1, 0, D] (DINOv3's default) or as no tensor."""
-        name, count = f"{tower.prefix}{_REGISTERS}", 0
-        if tower.has(_REGISTERS) and tower.checkpoint.shape(name)[1:2] != (0,):
-            count = tower.shape(_REGISTERS, 3)[1]
-        tower.declared.agrees("num_register_tokens", count, _REGISTERS)
+        name, count = f"{tower.prefix}{self.registers_name}", 0
+        if tower.has(self.registers_name) and tower.checkpoint.shape(name)[1:2] != (0,):
+            count = tower.shape(self.registers_name, 3)[1]
+        tower.declared.agrees("num_register_tokens", count, self.registers_name)
         return TokensConfig(num_registers=count)
 
     def more_rows(self, prefix: str) -> Iterable[Row]:
-        return ((f"{prefix}{_REGISTERS}", "prefix.registers", token),)
+        return ((f"{prefix}{self.registers_name}", "prefix.registers", token),)
 
     def ignored(self, description: Description, prefix: str) -> Iterable[Rule | Ignored]:
         config = description.config
         if self.empty_registers and not config.tokens.num_registers:
-            yield rule(f"{prefix}{_REGISTERS}", (), Constant(((1, 0, config.dim),)))
-        mask = f"{prefix}embeddings.mask_token"
+            yield rule(f"{prefix}{self.registers_name}", (), Constant(((1, 0, config.dim),)))
+        mask = f"{prefix}{self.mask_name}"
         yield rule(mask, (), Constant(((*self.mask_axes, config.dim),)))
         yield from super().ignored(description, prefix)
 
@@ -87,13 +88,13 @@ class TransformersDINOv2(_DINO):
     title = "transformers DINOv2"
     types: tuple[str, ...] = ("dinov2",)
     family = Family(eps=1e-6, processor="Bit")
-    spellings = (_PUBLISHED, _SWIGLU, _FIVE, _FIVE_SWIGLU)
+    spellings = (_PUBLISHED, _SWIGLU, FIVE, FIVE_SWIGLU)
     bare, head_class, head_prefix = "Dinov2Model", "Dinov2ForImageClassification", "dinov2."
     empty_registers = False
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         names = self.names(checkpoint, prefix)
-        registers = checkpoint.has(f"{prefix}{_REGISTERS}")
+        registers = checkpoint.has(f"{prefix}{self.registers_name}")
         if names is None or registers != self.empty_registers:
             return None
         return "register_tokens" if registers else f"{names.norm1} with the published names"
@@ -110,7 +111,7 @@ class TransformersDINOv2(_DINO):
         return HeadConfig(pool=tower.pool(JoinedPool() if classes else ClassPool()), num_classes=classes)
 
     def act(self, tower: Tower) -> str | None:
-        return "silu" if tower.names.second != _PUBLISHED.second else None
+        return "silu" if tower.gated else None
 
     def usual(self, config: ViTConfig) -> Preprocess:
         """Resize the shorter side to 256 and crop the central 224, whatever the size of the stored positions."""
@@ -134,7 +135,7 @@ class TransformersDINOv2(_DINO):
         values: dict[str, Any] = {
             "qkv_bias": config.attention.bias == "qkv",
             "layerscale_value": config.block.layer_scale,
-            "mlp_ratio": mlp_ratio(config),
+            "mlp_ratio": self.ratio_of(config),
             "use_swiglu_ffn": config.mlp.gated,
             "drop_path_rate": config.block.drop_path,
         }
@@ -143,6 +144,9 @@ class TransformersDINOv2(_DINO):
         if self.empty_registers:
             values["num_register_tokens"] = config.tokens.num_registers
         return values
+
+    def ratio_of(self, config: ViTConfig) -> float:
+        return mlp_ratio(config, self.title)
 
     def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
         square = is_square(config.grid_size)
@@ -166,7 +170,7 @@ class TransformersDINOv2Registers(TransformersDINOv2):
     )
 
 
-def mlp_ratio(config: ViTConfig) -> int:
+def mlp_ratio(config: ViTConfig, title: str) -> int:
     """The integer mlp_ratio for this hidden width; transformers 5 accepts no fraction.
 
     Raises: CheckpointError if there is none.
@@ -179,7 +183,7 @@ def mlp_ratio(config: ViTConfig) -> int:
         if width == config.mlp_dim:
             return ratio
     raise CheckpointError(
-        f"transformers DINOv2 does not support a {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
+        f"{title} does not support a {'gated ' if config.mlp.gated else ''}MLP of width {config.mlp_dim} in a model of "
         f"width {config.dim} (its mlp_ratio is an integer)",
         "choose another format",
     )

@@ -26,6 +26,7 @@ class Processor:
     number: meaning of a `size` that is a plain number; "margin" is ConvNeXT's, a crop from a larger image.
     crop: whether it crops the centre.
     longest: a limit for the longer side, 0 for none. multiple: both sides go down to a multiple of it (YOLOS).
+    more: what it does besides, for a whole system. An image is then resized to the size of the tower, and a note says so.
     """
 
     size: int = 224
@@ -38,12 +39,14 @@ class Processor:
     rounding: Literal["uint8", "none"] = "uint8"
     longest: int = 0
     multiple: int = 1
+    more: str = ""
 
 
 _DETECTION = Processor(
     size=800, number="shorter", longest=1333, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
 )
 
+_TILES = "cuts large images into tiles"
 # Source: transformers 5.23, `image_processing_*.py`.
 PROCESSORS: dict[str, Processor] = {
     "ViT": Processor(interpolation="bilinear"),
@@ -56,6 +59,22 @@ PROCESSORS: dict[str, Processor] = {
     "Bit": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
     "DINOv3ViT": Processor(interpolation="bilinear", rounding="none", mean=IMAGENET_MEAN, std=IMAGENET_STD),
     "ConvNext": Processor(size=384, number="margin"),
+    "Blip": Processor(size=384, mean=CLIP_MEAN, std=CLIP_STD),
+    "OwlViT": Processor(size=768, crop_size=768, mean=CLIP_MEAN, std=CLIP_STD),
+    "Tipsv2": Processor(size=448, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3),
+    "Llava": Processor(number="shorter", crop=True, mean=CLIP_MEAN, std=CLIP_STD),
+    "Gemma3": Processor(interpolation="bilinear"),
+    "Owlv2": Processor(
+        interpolation="bilinear", mean=CLIP_MEAN, std=CLIP_STD, more="pads images to a square first"
+    ),
+    "Janus": Processor(mean=CLIP_MEAN, std=CLIP_STD, more="pads images to a square"),
+    "GotOcr2": Processor(mean=CLIP_MEAN, std=CLIP_STD, more=_TILES),
+    "Idefics2": Processor(interpolation="bilinear", more=_TILES),
+    "Idefics3": Processor(interpolation="lanczos", more=_TILES),
+    "SmolVLM": Processor(interpolation="lanczos", more=_TILES),
+    "LlavaNext": Processor(mean=CLIP_MEAN, std=CLIP_STD, more=_TILES),
+    "LlavaOnevision": Processor(mean=CLIP_MEAN, std=CLIP_STD, more=_TILES),
+    "Phi4Multimodal": Processor(interpolation="bicubic", more=_TILES),
     "Detr": _DETECTION,
     "Yolos": replace(_DETECTION, multiple=16),
 }
@@ -80,6 +99,8 @@ def read_preprocess(declared: JsonConfig, usual: str, channels: int, image_size:
     processor = PROCESSORS[name]
     if name == "Siglip2":
         rule, size = _patches(declared, image_size)
+    elif processor.more:
+        rule, size = Squash(size=image_size, crop="floor"), image_size
     else:
         rule, size = _rule(declared, processor, image_size)
     mean, std = _mean_std(declared, processor, channels)
@@ -91,6 +112,16 @@ def read_preprocess(declared: JsonConfig, usual: str, channels: int, image_size:
         mean=mean,
         std=std,
         reading=Reading(apply_exif=True),
+    )
+
+
+def simplified(declared: JsonConfig, usual: str) -> tuple[str, ...]:
+    """A note if the processor in the file does more than patchword. usual: the default processor."""
+    processor = PROCESSORS.get(_processor_name(declared, usual)) if declared.values else None
+    if processor is None or not processor.more:
+        return ()
+    return (
+        f"{_processor_name(declared, usual)}ImageProcessor {processor.more}; patchword resizes each image to the tower's size",
     )
 
 

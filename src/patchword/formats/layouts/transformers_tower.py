@@ -14,7 +14,7 @@ from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description
 from patchword.formats.layouts.transformers_blocks import Names
 from patchword.formats.layouts.transformers_config import CONFIG, JsonConfig, classes_of, config_of
-from patchword.formats.layouts.transformers_preprocess import FILE, read_preprocess
+from patchword.formats.layouts.transformers_preprocess import FILE, read_preprocess, simplified
 from patchword.formats.ops import Shape
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
@@ -27,7 +27,15 @@ from patchword.model.config import (
     TokensConfig,
     ViTConfig,
 )
-from patchword.model.kinds import ClassPool, FirstPool, LayerNormConfig, MeanPool, Pool, Positions
+from patchword.model.kinds import (
+    ClassPool,
+    FirstPool,
+    LayerNormConfig,
+    MeanPool,
+    Pool,
+    Positions,
+    RMSNormConfig,
+)
 
 Size = tuple[int, int]
 PROCESSOR = "processor_config.json"
@@ -40,7 +48,8 @@ class Family:
     """Defaults of a transformers class, and its image processor.
 
     published_*: values for published files without config.json: their eps if it differs from the default of the
-    class, and heads by width if the family differs from most.
+    class, and heads by width if the family differs from most. norm: of its class; "either" if a setting chooses. eps_key:
+    of the epsilon in config.json.
     """
 
     act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
@@ -51,6 +60,8 @@ class Family:
     processor: str = "ViT"
     published_eps: float | None = None
     published_heads: Mapping[int, int] = field(default_factory=dict)
+    norm: Literal["layer", "rms", "either"] = "layer"
+    eps_key: str = "layer_norm_eps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,30 +121,40 @@ class Tower:
             (published, Inferred(f"the width {dim}, as in the published sizes")),
         )
 
+    @property
+    def _gate_inside(self) -> bool:
+        """Whether gate and value are one tensor."""
+        return self.names.first[0].endswith(("weights_in", "w12"))
+
+    @property
+    def gated(self) -> bool:
+        return len(self.names.first) == 2 or self._gate_inside
+
     def mlp(self, act: str | None = None) -> MLPConfig:
         """act: the activation, if the class ignores the one in the file (SwiGLU)."""
         first = self.part(self.names.first[0])
-        gated = len(self.names.first) == 2 or self.names.first[0].endswith("weights_in")
         rows = self.checkpoint.shape_of(f"{first}.weight", 2)[0]
-        hidden = rows // 2 if self.names.first[0].endswith("weights_in") else rows
+        hidden = rows // 2 if self._gate_inside else rows
         self.declared.agrees("intermediate_size", hidden, f"{first}.weight")
         stated = (act, "SwiGLU") if act else (self.declared.activation(), CONFIG)
         activation: Any = self.facts.require("act", stated, (self.family.act, "the default of its class"))
         return MLPConfig(
-            hidden=hidden, activation=activation, gated=gated, bias=self.checkpoint.has(f"{first}.bias")
+            hidden=hidden, activation=activation, gated=self.gated, bias=self.checkpoint.has(f"{first}.bias")
         )
 
-    def norm(self) -> LayerNormConfig:
-        stated = self.declared.number("layer_norm_eps")
+    def norm(self) -> LayerNormConfig | RMSNormConfig:
+        key = self.family.eps_key
+        stated = self.declared.number(key)
         if stated is not None and stated <= 0:
-            raise self.declared.wrong("layer_norm_eps", "above 0")
+            raise self.declared.wrong(key, "above 0")
         published = None if self.declared.values else self.family.published_eps
         default = (self.family.eps, "the default of its class")
-        return LayerNormConfig(
-            eps=self.facts.require(
-                "eps", (stated, CONFIG), (published, "the family's published files"), default
-            )
+        eps = self.facts.require(
+            "eps", (stated, CONFIG), (published, "the family's published files"), default
         )
+        unbiased = not self.checkpoint.has(self.part(f"{self.names.norm1}.bias"))
+        by_mean_square = self.family.norm == "rms" or (self.family.norm == "either" and unbiased)
+        return RMSNormConfig(eps=eps) if by_mean_square else LayerNormConfig(eps=eps)
 
     def scale(self) -> float | None:
         """LayerScale's initial value. Files of trained models may omit it, but its tensors are present."""
@@ -229,6 +250,7 @@ class Tower:
         channels = config.image.channels
         read = read_preprocess(stated, self.family.processor, channels, config.image.size)
         preprocess = self.facts.preprocess((read, FILE), (usual, f"{self.family.processor}ImageProcessor"))
+        notes = (*notes, *simplified(stated, self.family.processor))
         return Description(
             config=config,
             preprocess=preprocess,

@@ -8,7 +8,8 @@ from patchword.errors import SettingsError
 from patchword.model.base import Shapes, below, linear_shapes, require_positive
 from patchword.model.kinds.bases import Host, PoolKind, mlp_shapes
 
-Over = Literal["patches", "all"]
+# The tokens that a pool reads: the patches, those in front of them (class token, registers), or all.
+Over = Literal["patches", "prefix", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class FirstPool(PoolKind):
 
 @dataclass(frozen=True, kw_only=True)
 class MeanPool(PoolKind):
-    """The mean of the patches, or of all tokens."""
+    """The mean of the patches, of the tokens in front of them (Pixio's class tokens), or of all."""
 
     kind: ClassVar[str] = "mean"
     over: Over = "patches"
@@ -56,6 +57,9 @@ class MeanPool(PoolKind):
     @property
     def averages(self) -> bool:
         return True
+
+    def check(self, model: Host) -> None:
+        _check_over(self.over, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +75,23 @@ class MaxPool(PoolKind):
     def words(self) -> str:
         return f"the largest value of each channel of all {_named(self.over)}"
 
+    def check(self, model: Host) -> None:
+        _check_over(self.over, model)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPool(PoolKind):
     """A learned query attends to the tokens, then x + mlp(norm x) (MAP, Zhai et al. 2022).
 
-    num_heads, hidden: None for the same as in the blocks (PE uses 8 heads in any case).
+    num_heads, hidden: None for the same as in the blocks (PE uses 8 heads in any case). plain: the query is used as it
+    is, no MLP follows, and keys and values have biases if those of the blocks have (AIMv2).
     """
 
     kind: ClassVar[str] = "attention"
     num_heads: int | None = None
     hidden: int | None = None
     over: Over = "patches"
+    plain: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_heads", "hidden"):
@@ -92,6 +101,9 @@ class AttentionPool(PoolKind):
     def shapes(self, model: Host) -> Shapes:
         dim = model.dim
         found: Shapes = {"probe": (dim,)}
+        if self.plain:
+            kv = linear_shapes("kv", dim, 2 * dim, model.attention.bias == "qkv")
+            return found | kv | linear_shapes("proj", dim, dim)
         found |= linear_shapes("q", dim, dim) | linear_shapes("kv", dim, 2 * dim)
         found |= linear_shapes("proj", dim, dim) | below("norm", model.norm.shapes(dim))
         return found | below("mlp", mlp_shapes(model, self.hidden or model.mlp_dim, gated=False))
@@ -101,15 +113,21 @@ class AttentionPool(PoolKind):
 
     def multiply_adds(self, model: Host) -> int:
         dim, hidden = model.dim, self.hidden or model.mlp_dim
-        read = model.num_tokens - (model.tokens.num_extra if self.over == "patches" else 0)
+        extra, prefix = model.tokens.num_extra, model.tokens.num_prefix
+        read = {"all": model.num_tokens, "patches": model.num_tokens - extra, "prefix": prefix}[self.over]
+        if self.plain:
+            return dim * dim + 2 * read * dim * dim + 2 * read * dim
         return 2 * dim * dim + 2 * read * dim * dim + 2 * read * dim + 2 * dim * hidden
 
     def check(self, model: Host) -> None:
+        _check_over(self.over, model)
         if model.dim % (self.num_heads or model.attention.num_heads):
             raise SettingsError(
                 f"dim {model.dim} cannot be divided evenly among the attention pool's heads",
                 "set head.pool.num_heads to a divisor of dim",
             )
+        if self.plain:
+            return
         model.norm.check_width("in the attention pool", model.dim, alone=True)
         if model.mlp.inner_norm:
             hidden = self.hidden or model.mlp_dim
@@ -162,8 +180,50 @@ class JoinedPool(PoolKind):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrefixPool(PoolKind):
+    """Tokens in front of the patches, joined: the class tokens that RADIO has for its teachers.
+
+    tokens: their places, from 0.
+    """
+
+    kind: ClassVar[str] = "prefix"
+
+    tokens: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.tokens or min(self.tokens) < 0:
+            raise SettingsError(
+                f"head.pool.tokens is {list(self.tokens)}", "give the places of tokens, from 0"
+            )
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return f"{len(self.tokens)} tokens in front of the patches"
+
+    def width(self, dim: int) -> int:
+        return dim * len(self.tokens)
+
+    def check(self, model: Host) -> None:
+        if max(self.tokens) >= model.tokens.num_prefix:
+            raise SettingsError(
+                f"head.pool.tokens has {max(self.tokens)}, but the model has {model.tokens.num_prefix} tokens in front of the patches",
+                "give places below that number, or set tokens.num_registers",
+            )
+
+
 def _named(over: Over) -> str:
-    return "patch tokens" if over == "patches" else "tokens"
+    return {"patches": "patch tokens", "prefix": "prefix tokens", "all": "tokens"}[over]
 
 
-Pool = ClassPool | FirstPool | MeanPool | MaxPool | AttentionPool | JoinedPool
+def _check_over(over: Over, model: Host) -> None:
+    if over == "prefix" and not model.tokens.num_prefix:
+        raise SettingsError(
+            "pooling over 'prefix' needs tokens in front of the patches, but the model has none",
+            "set tokens.class_token = true, or head.pool.over = 'patches'",
+        )
+
+
+Pool = ClassPool | FirstPool | MeanPool | MaxPool | AttentionPool | JoinedPool | PrefixPool

@@ -17,17 +17,23 @@ from patchword.model.parts import TokensConfig
 class Resample:
     """How a learned grid is resampled to another size, as in the code that it comes from.
 
-    offset: scale by (target + offset) / old and sample by that factor (DINO and DINOv2: 0.1).
+    interpolation: "nearest" takes row floor(i · old / target) (Idefics). offset: scale by (target + offset) / old and
+    sample by that factor (DINO and DINOv2: 0.1).
     keep_aspect: resample to a square of the longer side and take its first rows and columns (RADIO).
     """
 
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     antialias: bool = True
     align_corners: bool = False
     offset: float = 0.0
     keep_aspect: bool = False
 
     def __post_init__(self) -> None:
+        if self.interpolation == "nearest" and (self.antialias or self.align_corners):
+            raise SettingsError(
+                "positions: nearest interpolation has neither antialias nor align_corners",
+                "set antialias = false",
+            )
         if self.antialias and (self.align_corners or self.offset):
             raise SettingsError(
                 "positions: antialias cannot be combined with align_corners or offset",
@@ -273,7 +279,8 @@ class Rope2d(Inner):
 
     Frequencies are theta^(-k/(d/4)). pairing: "half" rotates channel i with i + d/2 (DINOv3),
     "neighbours" 2i with 2i + 1 (EVA-02, PE, RoPE-ViT). stored_periods: the periods are a tensor
-    in the weights file (DINOv3's are rounded to bfloat16 and cannot be recomputed).
+    in the weights file (DINOv3's are rounded to bfloat16 and cannot be recomputed). class_angles: the class token is
+    rotated too, by learned angles (MLCD).
     """
 
     kind: ClassVar[str] = "rope2d"
@@ -284,18 +291,26 @@ class Rope2d(Inner):
     pairing: Literal["half", "neighbours"] = "half"
     first_axis: Literal["row", "column"] = "row"
     stored_periods: bool = False
+    class_angles: bool = False
 
     def __post_init__(self) -> None:
         require_above_zero("positions.theta", self.theta)
 
     def shapes(self, model: Host) -> Shapes:
-        return {"periods": (model.head_dim // 4,)} if self.stored_periods else {}
+        periods: Shapes = {"periods": (model.head_dim // 4,)} if self.stored_periods else {}
+        angles: Shapes = {"class_angles": (model.head_dim // 2,)} if self.class_angles else {}
+        return periods | angles
 
     def words(self) -> str:
         return "Attention therefore rotates queries and keys by an angle for their row and column"
 
     def check(self, model: Host) -> None:
         _check_pairs(self.kind, model)
+        if self.class_angles and not model.tokens.class_token:
+            raise SettingsError(
+                "positions.class_angles is set, but there is no class token",
+                "set tokens.class_token = true, or positions.class_angles = false",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,11 @@ class TokenLayout(NamedTuple):
         return self.num_prefix + self.num_patches + self.num_suffix
 
     def select(self, tokens: Tensor, over: str) -> Tensor:
-        """Select from tokens [B, N, D] those of the patches, or all of them (over="all")."""
+        """Select from tokens [B, N, D] those of the patches, those in front of them (over="prefix"), or all (over="all")."""
         if over == "all" or not self.num_prefix + self.num_suffix:
             return tokens
+        if over == "prefix":
+            return tokens[:, : self.num_prefix]
         return tokens[:, self.num_prefix : self.num_prefix + self.num_patches]
 
 
@@ -83,8 +85,18 @@ def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
     return table[rows][:, None] if table.ndim == 2 else table[:, rows].transpose(0, 1)
 
 
-def rotation(angles: Tensor, layout: TokenLayout, neighbours: bool) -> AttentionPositions:
-    """Build the rotation of channel pairs by angles [..., patches, d/2]; other tokens are not rotated."""
+def rotation(
+    angles: Tensor, layout: TokenLayout, neighbours: bool, first: Tensor | None = None
+) -> AttentionPositions:
+    """Build the rotation of channel pairs by angles [..., patches, d/2].
+
+    first: angles [d/2] of the first token, if it is rotated. Other tokens are not.
+    """
+    unturned = layout.num_prefix
+    if first is not None:
+        front = angles.new_zeros(*angles.shape[:-2], unturned, angles.shape[-1])
+        front[..., 0, :] = 1.0
+        angles, unturned = torch.cat((front * first, angles), -2), 0
     cos, sin = angles.cos(), angles.sin()
     if neighbours:
         cos = cos.repeat_interleave(2, -1)
@@ -92,7 +104,7 @@ def rotation(angles: Tensor, layout: TokenLayout, neighbours: bool) -> Attention
     else:
         cos = torch.cat((cos, cos), -1)
         sin = torch.cat((-sin, sin), -1)
-    pad = (0, 0, layout.num_prefix, layout.num_suffix)
+    pad = (0, 0, unturned, layout.num_suffix)
     cos = torch.nn.functional.pad(cos, pad, value=1.0)
     sin = torch.nn.functional.pad(sin, pad)
     return AttentionPositions(cos=cos, sin=sin, neighbours=neighbours)

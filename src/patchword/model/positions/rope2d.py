@@ -15,20 +15,25 @@ class Rope2dPositions(nn.Module):
 
     The angle of channel pair k is coordinate / period_k. The first half of the pairs uses one axis,
     the second half the other. `periods` [d/4] is a buffer in the weights file if the config has
-    `stored_periods`. Sources: DINOv3 (Siméoni et al. 2025), EVA-02 (Fang et al. 2023).
+    `stored_periods`. `class_angles` [d/2] are learned and rotate the class token, if the config has them. Sources: DINOv3
+    (Siméoni et al. 2025), EVA-02 (Fang et al. 2023), MLCD (An et al. 2024).
     """
 
     periods: Tensor | None
+    class_angles: nn.Parameter | None
 
     def __init__(self, config: Rope2d, model: ViTConfig) -> None:
         super().__init__()
         self.config, self.head_dim = config, model.head_dim
         stored = torch.empty(self.head_dim // 4) if config.stored_periods else None
         self.register_buffer("periods", stored)
+        self.class_angles = nn.Parameter(torch.empty(self.head_dim // 2)) if config.class_angles else None
 
     def reset(self, generator: torch.Generator | None) -> None:
         if self.periods is not None:
             self.periods.copy_(self._formula(self.periods.device))
+        if self.class_angles is not None:
+            nn.init.normal_(self.class_angles, std=(self.head_dim // 2) ** -0.5, generator=generator)
 
     def forward(self, layout: TokenLayout, depth: int) -> list[AttentionPositions]:
         device = layout.device
@@ -38,7 +43,8 @@ class Rope2dPositions(nn.Module):
         turns_column = (column[:, None] / periods).unsqueeze(0).expand(*layout.grid, -1)
         axes = (turns_row, turns_column) if self.config.first_axis == "row" else (turns_column, turns_row)
         angles = torch.cat(axes, -1).flatten(0, 1)  # [patches, d/2]
-        return [rotation(angles, layout, self.config.pairing == "neighbours")] * depth
+        first = None if self.class_angles is None else self.class_angles.float()
+        return [rotation(angles, layout, self.config.pairing == "neighbours", first)] * depth
 
     def _formula(self, device: torch.device) -> Tensor:
         quarter = self.head_dim // 4
