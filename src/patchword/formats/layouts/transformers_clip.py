@@ -108,7 +108,7 @@ class TransformersCLIP(ImageTower):
         "clipseg_vision_model",
     )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
-    spellings = (NAMES, _SINGULAR)
+    spellings: tuple[Names, ...] = (NAMES, _SINGULAR)
     bare: str = "CLIPVisionModel"
     head_class: str | None = "CLIPForImageClassification"
     entry_name = "pre_layrnorm"
