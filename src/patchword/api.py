@@ -130,7 +130,7 @@ def check(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
-    annotations: str | None = None,
+    annotations: str | Sequence[str] | None = None,
     box_format: str | None = None,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
@@ -149,7 +149,7 @@ def check(
     label_separator, give images several classes; target_column gives them numbers instead. labels: a table that labels
     the images of a folder. class_level: depth of the class folders.
     value_range: lowest and highest value of float, 16- and 32-bit images. all: no sample, also of more than 50,000.
-    annotations: the annotation files of boxes to read, as a pattern such as "yolo/*". box_format: what the four numbers
+    annotations: the annotation files of boxes to read, as a pattern such as "yolo/*", or several. box_format: what the four numbers
     of a box are, such as "xyxy". draw: a PNG to write, of sixteen images with their boxes.
     near_duplicates: also find nearly equal images, by grey thumbnails, or with `weights` by the embeddings of that model.
     augment: a PNG to write, of sixteen training views as `train` with recipe, weights, config and settings makes them.
@@ -205,7 +205,7 @@ def evaluate(
     ignore_unknown_classes: bool = False,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
-    annotations: str | None = None,
+    annotations: str | Sequence[str] | None = None,
     box_format: str | None = None,
 ) -> "Evaluation | TargetEvaluation | BoxEvaluation":
     """Evaluate a model (or anything that `load` accepts) on labelled images. Classes are matched by name.
@@ -362,7 +362,7 @@ def train(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
-    annotations: str | None = None,
+    annotations: str | Sequence[str] | None = None,
     box_format: str | None = None,
     sanity: bool = False,
     max_pixels: int = MAX_PIXELS,

@@ -63,6 +63,8 @@ def compare(
     ignore_unknown_classes: bool = False,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,
+    annotations: str | None = None,
+    box_format: str | None = None,
     options: Options | None = None,
     offline: bool = False,
     progress: "Progress | bool" = True,
@@ -102,7 +104,9 @@ def _compared(asked: Mapping[str, Any], shown: "Progress") -> Comparison:
     )
 
     def show(plan: Plan, _: object) -> None:
-        power = power_words(planned_power(len(plan.seeds), plan.images, len(plan.arms)), assumed=True)
+        power = power_words(
+            planned_power(len(plan.seeds), plan.images, len(plan.arms), plan.measure), assumed=True
+        )
         shown.message(f"{plan.num_runs} runs in {plan.base.out}, {plan.jobs} at once; power: {power}")
 
     return train_and_compare(request, shown, show)

@@ -1,6 +1,6 @@
 """`pw.plan`: what `pw.train` would do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +51,7 @@ def plan(
     split_column: str | None = None,
     group_column: str | None = None,
     ignore_unknown_classes: bool = False,
-    annotations: str | None = None,
+    annotations: str | Sequence[str] | None = None,
     box_format: str | None = None,
     max_pixels: int = MAX_PIXELS,
     value_range: tuple[float, float] | None = None,

@@ -27,6 +27,8 @@ def opening_of(asked: Mapping[str, Any]) -> OpenRequest:
     if only_training.get("val") is not None:
         only_training["val"] = str(only_training["val"])
     boxes = {name: asked[name] for name in BOX_OPTIONS if name in asked}
+    if not isinstance(boxes.get("annotations"), str | None):
+        boxes["annotations"] = tuple(boxes["annotations"])
     return OpenRequest(**{name: asked[name] for name in names}, **only_training, **boxes, boxes=bool(boxes))
 
 

@@ -1,8 +1,6 @@
 """The report in a real browser: opens offline without errors, sorts by keyboard, fits the window."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +9,12 @@ import pytest
 from patchword.metrics.detection import evaluate
 from patchword.reports.html import write_report
 from support.boxes import scene
+from support.browser import CONTRAST, SIDES, resize
 from support.run_folder import data_of, write_sample
 
 pytestmark = pytest.mark.browser
 
 CLASSES = ["daisy", "dandelion", "roses", "sunflowers", "tulips", "花 " + "a very long name " * 8, "<b>&"]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium and driver_path, "install chromium and chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +32,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(browser: Any, report: Path) -> Any:
     """The report freshly opened, in a window 1400 wide, with the logs of the loading still unread."""
-    _resize(browser, 1400)
+    resize(browser, 1400)
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(report.as_uri())
     return browser
-
-
-def _resize(browser: Any, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def _first_cells(page: Any, column: int) -> list[str]:
@@ -106,7 +79,7 @@ def test_headings_outline_the_page(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_sticks_out_at_the_side(page: Any, width: int) -> None:
-    _resize(page, width)
+    resize(page, width)
     wide, fits = page.execute_script(SIDES)
     assert wide == fits <= width
 
@@ -136,7 +109,7 @@ def test_the_page_of_a_detector_fits_and_draws_its_curves(browser: Any, tmp_path
     scores = evaluate(*scene(1), images=12, names=CLASSES[2:]).to_dict(names=["x" * 90] * 12)
     evaluation = {"task": "detect", "split": "val", "detection": scores}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
-    _resize(browser, width)
+    resize(browser, width)
     browser.get_log("browser")
     browser.get(write_report(tmp_path).as_uri())
     assert browser.get_log("browser") == []
@@ -187,24 +160,5 @@ def test_it_reads_without_javascript(browser: Any, report: Path) -> None:
     assert "roses" in text and "top-1" in text
 
 
-SIDES = "const d = document.documentElement; return [d.scrollWidth, d.clientWidth]"
-
 # How many controls stand inside closed details, where Tab does not go.
 HIDDEN = "return document.querySelectorAll('details:not([open]) :is(a, button, [tabindex])').length"
-
-# WCAG contrast of an element's text with what lies behind it, semi-transparent layers mixed.
-CONTRAST = """
-const parse = c => { const m = c.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m.slice(0, 3), 1] : m; };
-const luminance = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
-  return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3]));
-const behind = e => { const layers = [];
-  for (let n = e; n; n = n.parentElement) layers.push(parse(getComputedStyle(n).backgroundColor));
-  return layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255]); };
-const ratios = [...document.querySelectorAll(arguments[0])].map(e => {
-  const style = getComputedStyle(e);
-  const text = luminance(parse(e instanceof SVGElement ? style.fill : style.color)), back = luminance(behind(e));
-  return (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05); });
-return ratios.length ? Math.min(...ratios) : 0;
-"""

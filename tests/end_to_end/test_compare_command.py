@@ -13,16 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
+from sklearn.metrics import average_precision_score, r2_score
 
 import patchword as pw
 from patchword.cli.main import run as patchword
 from patchword.metrics.differences import over_images
 from patchword.runs.comparing import compare as comparing
 from patchword.runs.comparing.answers import read_answers
+from patchword.runs.comparing.measure import MEASURES
 from patchword.runs.comparing.result import compare_scored
 from patchword.runs.comparing.verdict import Scored
 from patchword.training.meter import Meter
+from support.cells import CELLS, options
 from support.page import Page
 from support.scans import write_scans
 
@@ -70,10 +74,11 @@ def _result(folder: Path) -> dict[str, Any]:
     """The result without what a clock measured."""
     found = json.loads((folder / "comparison.json").read_text())["result"]
     for arm in found["arms"]:
-        arm.pop("seconds")
+        arm.pop("seconds"), arm.pop("at_equal_time")
+        arm["curve"] = [[epoch, score] for epoch, _, score in arm["curve"]]
         for run in arm["runs"]:
             run.pop("seconds")
-    for place in ("folder", "path"):
+    for place in ("folder", "path", "equal_time"):
         found.pop(place)
     return found
 
@@ -82,17 +87,20 @@ def test_the_planted_rate_is_found_worse_and_the_intervals_are_those_of_scipy(co
     result = _result(compared)
     (contrast,) = result["contrasts"]
     assert contrast["kind"] == "worse" and "clearly worse than 0.002" in contrast["verdict"]
-    scores = [[run["top1"] for run in arm["runs"]] for arm in result["arms"]]
+    scores = [[run["score"] for run in arm["runs"]] for arm in result["arms"]]
     wanted = stats.ttest_rel(scores[1], scores[0])
     interval = wanted.confidence_interval(0.95)
     found = contrast["seeds"]
     assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-9)
     assert found["p"] == pytest.approx(wanted.pvalue, abs=1e-9)
     right = [
-        [list(read_answers(compared / name / f"seed-{seed}.csv").right.values()) for seed in range(3)]
+        [
+            read_answers(compared / name / f"seed-{seed}.csv", "single").scored.table[1][:, 0]
+            for seed in range(3)
+        ]
         for name in ("0.002", "0.00002")
     ]
-    images = over_images(*(np.array(part, float) for part in right))
+    images = over_images(*map(np.array, right))
     assert (contrast["images"]["low"], contrast["images"]["high"]) == (images.low, images.high)
 
 
@@ -192,7 +200,7 @@ def test_the_page_has_every_run_and_no_number_of_its_own(compared: Path) -> None
     for arm in result["arms"]:
         for run in arm["runs"]:
             assert f"{run['folder']}/report.html" in links and (compared / run["folder"]).is_dir()
-            assert any(abs(value - run["top1"]) < 1e-12 for value, _ in page.numbers)
+            assert any(abs(value - run["score"]) < 1e-12 for value, _ in page.numbers)
     assert (compared / "comparison.svg").read_text().startswith("<svg xmlns")
 
 
@@ -272,6 +280,100 @@ def _no_constant(name: str) -> Callable[[], None]:
     raise AssertionError(f"{name} is not JSON")
 
 
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 8 pixels whose channels are bright or dark; the table says which, and how bright red and green are."""
+    folder = tmp_path_factory.mktemp("colours")
+    rng, rows = np.random.default_rng(0), []
+    for i in range(72):
+        level = rng.integers(0, 256, 3)
+        pixels = np.clip(level + rng.normal(0, 12, (8, 8, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        rows.append(
+            (f"{i}.png", "val" if i % 3 == 0 else "train", *(int(v > 127) for v in level), *level[:2])
+        )
+    with open(folder / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "split", "red", "green", "blue", "shade", "leaf"), *rows])
+    return folder
+
+
+TINY = [part for path in ("run.batch_size", "model.depth", "model.dim", "model.attention.num_heads")
+        for part in ("-o", f"{path}={SMALL[path]}")] + ["-o", "schedule.epochs=4", "--patch-size", "4"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "measure", "seeds"),
+    [(["--label-column", "red,green,blue"], "mAP", 1), (["--target-column", "shade,leaf"], "R²", 2)],
+)
+def test_several_classes_and_numbers_are_compared_by_their_own_score(
+    columns: list[str],
+    measure: str,
+    seeds: int,
+    colours: Path,
+    compared: Path,
+    tmp_path: Path,
+    capsys: Output,
+) -> None:
+    out, common = tmp_path / "c", [*columns, "--split-column", "split", "--threads", "1", *TINY]
+    command = ["compare", str(colours / "t.csv"), "--vary", "lr=0.003,0.00001", "--seeds", str(seeds)]
+    assert patchword([*command, "--out", str(out), *common]) == 0
+    shown = capsys.readouterr()
+    words = (
+        "nothing can be said about a setting" if seeds == 1 else "times their standard deviation over seeds"
+    )
+    assert words in shown.err and shown.out.splitlines()[0].split()[1] == measure
+    result = json.loads((out / "comparison.json").read_text())["result"]
+    (contrast,) = result["contrasts"]
+    scores = {arm["name"]: [run["score"] for run in arm["runs"]] for arm in result["arms"]}
+    assert result["measure"] == measure and result["images"] == 24
+    for name, found in scores.items():
+        for seed, score in enumerate(found):
+            rows = list(csv.DictReader((out / name / f"seed-{seed}.csv").read_text().splitlines()))
+            names = [head[5:] for head in rows[0] if head.startswith("true ")]
+            true, given = (
+                np.array([[float(row[f"{word} {name}"]) for name in names] for row in rows])
+                for word in ("true", "predicted")
+            )
+            score_of = average_precision_score if measure == "mAP" else r2_score
+            assert score == pytest.approx(score_of(true, given), abs=1e-9)
+            written = json.loads((out / name / f"seed-{seed}" / "evaluation.json").read_text())
+            own = [o["r2"] for o in written["outputs"]] if measure == "R²" else written["scores"]["map"]
+            assert score == pytest.approx(np.mean(own), abs=1e-6)
+    mean = np.mean(scores["0.00001"]) - np.mean(scores["0.003"])
+    assert contrast["images"]["mean"] == pytest.approx(mean, abs=1e-9) and mean < -0.1
+    assert contrast["images"]["low"] < mean < contrast["images"]["high"] < 0
+    assert result["arms"][0]["curve"][-1][2] == pytest.approx(np.mean(scores["0.003"]), abs=1e-6)
+    assert measure in (out / "report.html").read_text()
+    # The same runs, finished; and next to a run of other labels.
+    runs = [str(out / name / f"seed-{seed}") for name in scores for seed in range(seeds)]
+    again = pw.compare(runs, out=tmp_path / "again", progress=False).contrasts[0]
+    assert again.images is not None and again.images.high == pytest.approx(
+        contrast["images"]["high"], abs=1e-9
+    )
+    assert patchword(["compare", runs[0], str(compared / "0.002/seed-0")]) == 2
+    error, fix = capsys.readouterr().err.splitlines()[-2:]
+    assert "predicts one class" in error and "the same labels" in fix
+
+
+@pytest.mark.slow
+def test_detectors_are_compared_by_their_precision(tmp_path: Path, capsys: Output) -> None:
+    out = tmp_path / "boxes"
+    command = ["compare", str(CELLS), "--vary", "lr=0.001,0.00001", "--seeds", "2", "--out", str(out)]
+    assert patchword([*command, *options(), "--epochs", "3", "-o", "run.evaluate_every=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[1] == "AP"
+    result = json.loads((out / "comparison.json").read_text())["result"]
+    for arm in result["arms"]:
+        for run in arm["runs"]:
+            written = json.loads((out / run["folder"] / "evaluation.json").read_text())
+            assert run["score"] == pytest.approx(written["detection"]["ap"], abs=1e-9)
+    (contrast,) = result["contrasts"]
+    assert contrast["images"]["low"] <= contrast["images"]["mean"] <= contrast["images"]["high"]
+    shutil.rmtree(out / "0.00001" / "seed-1")
+    (out / "0.00001" / "seed-1.jsonl").unlink()
+    before = _result(out)
+    assert patchword(["compare", "--resume", str(out)]) == 0 and _result(out) == before
+
+
 @pytest.mark.slow
 def test_several_runs_at_once_give_the_same_result(top: Path, compared: Path) -> None:
     result = pw.compare(
@@ -311,8 +413,8 @@ def test_one_setting_under_two_names_is_not_called_different(top: Path, tmp_path
         progress=False,
     )
     places = {seed: tmp_path / "many" / "10" / f"seed-{seed}" for seed in range(8)}
-    right = {seed: read_answers(place.with_suffix(".csv")).right for seed, place in places.items()}
-    assert len({tuple(found.values()) for found in right.values()}) > 4
+    given = {seed: read_answers(place.with_suffix(".csv"), "single").scored for seed, place in places.items()}
+    assert len({tuple(found.table[1][:, 0]) for found in given.values()}) > 4
     chance, clear = np.random.default_rng(0), 0
     for _ in range(20):
         drawn = chance.permutation(8)[:6]
@@ -320,8 +422,8 @@ def test_one_setting_under_two_names_is_not_called_different(top: Path, tmp_path
         for name, chosen in (("one", drawn[:3]), ("other", drawn[3:])):
             part = {i: many.arms[0].runs[seed] for i, seed in enumerate(chosen)}
             runs = tuple(replace(run, seed=i) for i, run in part.items())
-            answers = {i: right[int(seed)] for i, seed in enumerate(chosen)}
-            scored.append(Scored(name=name, runs=runs, right=answers, parameters=0, flops=0.0))
-        _, (contrast,), _, _ = compare_scored(scored, "one")
+            answers = {i: given[int(seed)] for i, seed in enumerate(chosen)}
+            scored.append(Scored(name=name, runs=runs, given=answers, parameters=0, flops=0.0))
+        _, (contrast,), _, _ = compare_scored(scored, "one", MEASURES["single"])
         clear += contrast.kind in ("better", "worse")
     assert clear <= 2

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from patchword.explaining.faithfulness import CENTRE, RANDOM, curves_of, joined
+from patchword.explaining.methods.patches import to_patches
+from patchword.explaining.methods.record import attention_gradient, with_gradients
 from patchword.explaining.methods.table import METHODS, maps_by_name
 from patchword.explaining.sanity import rank_correlation, shuffled
-from patchword.explaining.settings import ScoreSettings
+from patchword.explaining.settings import MethodSettings, ScoreSettings
 from support.planted import patterned, trained
 
 pytestmark = pytest.mark.proof
@@ -31,9 +33,22 @@ def test_the_planted_patch_is_found(vit):
     noise = torch.rand(COUNT, 64, generator=torch.Generator().manual_seed(0)).argmax(1)
     hits[RANDOM] = float((noise == places[:, 0]).float().mean())
     print(hits)
-    assert hits["integrated-gradients"] >= 0.90 and hits["occlusion"] >= 0.90
-    # Relevance found it in 50 to 70 %, and Grad-CAM in 2 to 22 %: printed, not promised.
-    assert hits["rollout"] >= 0.75 and hits["relevance"] >= 0.4 and hits[RANDOM] <= 0.05
+    assert hits["integrated-gradients"] >= 0.95 and hits["occlusion"] >= 0.90
+    assert hits["rollout"] >= 0.75 and hits["integrated-relevance"] >= 0.75 and hits[RANDOM] <= 0.05
+    # Printed, not promised: relevance finds it in 40 to 73 %. Where the model is sure, more attention to the patch changes nothing,
+    # so its gradient is no longer positive; the test below shows it. Grad-CAM: 0 to 22 %.
+    assert hits["relevance"] >= 0.3
+
+
+def test_relevance_misses_where_the_model_is_sure(vit):
+    """Attention of the class token to the planted patch is far above that to others, but its gradient is negative as often as not."""
+    images, classes, places = patterned(COUNT, 7)
+    record, (grad,) = with_gradients(vit, images, classes[:, 0], lambda found: [found.seen[0].heads])
+    planted = vit.num_prefix + places[:, 0]
+    weights = record.seen[0].weights()[:, :, 0].mean(1).gather(1, planted[:, None])
+    change = (attention_gradient(record.seen[0], grad) * record.seen[0].weights()).sum(1)[:, 0]
+    assert weights.mean() > 5 / 65
+    assert (change.gather(1, planted[:, None]) <= 0).float().mean() > 0.25
 
 
 def test_of_two_planted_patches_the_asked_one_ranks_higher(vit):
@@ -49,6 +64,14 @@ def test_of_two_planted_patches_the_asked_one_ranks_higher(vit):
     print(won)
     assert won["integrated-gradients"] >= 0.98 and won["occlusion"] >= 0.98 and won["relevance"] >= 0.80
     assert all(won[name] == 0.5 for name in SCORED if name not in AWARE)
+
+
+def test_integrated_gradients_sum_to_the_change_of_the_logit(vit):
+    images, classes, _ = patterned(20, 11)
+    for fill in ("mean", "blur"):
+        [maps] = maps_by_name("integrated-gradients", vit, images, classes[:, 0], MethodSettings(fill=fill))
+        difference = maps.facts["difference"]
+        assert ((maps.facts["sum"] - difference).abs() <= 0.01 * difference.abs()).all()
 
 
 def test_deletion_is_below_a_random_order_and_above_it_for_the_negated_map(vit):
@@ -77,7 +100,12 @@ def test_class_maps_depend_on_the_weights(vit):
     other = shuffled(vit)
     for name in AWARE:
         [own], [random] = (maps_by_name(name, each, images, classes[:, 0]) for each in (vit, other))
-        correlation = rank_correlation(own.values, random.values).abs().mean()
-        print(name, float(correlation))
-        # Maps that are zero on most patches share those zeros: Grad-CAM reaches 0.35.
-        assert correlation <= (0.2 if name in ("integrated-gradients", "occlusion") else 0.5)
+        correlation = rank_correlation(own.values, random.values)
+        print(name, float(correlation.abs().mean()), float(correlation.mean()))
+        assert correlation.mean().abs() <= 0.2
+        # Any two maps of the features of one smooth image are alike or opposite: sizes reach 0.36 for Grad-CAM, 0.23 for relevance.
+        assert correlation.abs().mean() <= (0.2 if name in ("integrated-gradients", "occlusion") else 0.5)
+    edges = to_patches(images.diff(dim=2, append=images[:, :, -1:]).abs().sum(1), vit.config)
+    assert (
+        float(rank_correlation(edges, edges).mean()) == 1
+    )  # a map that no weight enters is the same for any model

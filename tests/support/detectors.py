@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from patchword.model.config import (
     TokensConfig,
     ViTConfig,
 )
+from patchword.model.detection import DetectionOutput
 from patchword.model.detr.config import DetrConfig, TrunkConfig
 from patchword.model.detr.model import DETR
 from patchword.model.kinds import LearnedTokens
@@ -99,11 +100,6 @@ def write_detector_file(
     return path
 
 
-class _Found(NamedTuple):
-    logits: Tensor
-    boxes: Tensor
-
-
 class FindsColours(nn.Module):
     """Each connected area of red, green or blue is an object, found exactly; the score of smaller ones is lower."""
 
@@ -113,7 +109,7 @@ class FindsColours(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor) -> _Found:
+    def forward(self, images: Tensor) -> DetectionOutput:
         logits = torch.full((1, len(images), self.QUERIES, len(COLOURS) + 1), -20.0)
         logits[..., -1] = 20.0
         boxes = torch.full((1, len(images), self.QUERIES, 4), 0.5)
@@ -134,7 +130,7 @@ class FindsColours(nn.Module):
                     logits[0, number, query, -1] = 0.0
                     logits[0, number, query, label] = 3.0 + 2 * min(1.0, (x1 - x0) * (y1 - y0))
                     query += 1
-        return _Found(logits, boxes)
+        return DetectionOutput(logits, boxes)
 
 
 def colour_detector(preprocess: Preprocess) -> Detector:

@@ -47,6 +47,7 @@ from patchword.model.kinds import (
 )
 from patchword.model.vit import ViT
 from patchword.weights.card import ModelCard
+from support.original_families import ORIGINALS
 from support.vit_configs import ALL, NO_CLASS, REGISTERS, tiny
 
 
@@ -163,6 +164,7 @@ FAMILIES: dict[str, ViTConfig] = {
             mlp=MLPConfig(hidden=40, gated=True, activation="silu", bias=False),
             head=HeadConfig(pool=MeanPool(), num_classes=5),
         ),
+        **ORIGINALS,
         "AIMv2, pooled": tiny(
             tokens=NO_CLASS,
             patch=PatchConfig(norm_output=True, edge="cut"),

@@ -32,6 +32,7 @@ from patchword.model.kinds import (
     Norm,
     Pool,
     Positions,
+    PrefixPool,
     RelativeBias,
     RelativeMLP,
     Resample,
@@ -178,6 +179,7 @@ OTHERS: dict[str, ViTConfig] = {
     "mean, pooled norm": tiny(head=HeadConfig(pool=MeanPool(), norm="pooled", num_classes=5)),
     "max, no norm": tiny(head=HeadConfig(pool=MaxPool(), norm="none", num_classes=5)),
     "first, no class token": tiny(tokens=NO_CLASS, head=HeadConfig(pool=FirstPool(), num_classes=0)),
+    "prefix": tiny(tokens=REGISTERS, head=HeadConfig(pool=PrefixPool(tokens=(0, 2)), num_classes=5)),
     "joined, two blocks": tiny(
         head=HeadConfig(pool=JoinedPool(class_layers=2), norm="pooled", num_classes=5)
     ),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from patchword.cli.options import box_options
 from patchword.cli.train_options import file_options, setting_options, train_request
 from patchword.errors import UserError
 
@@ -47,6 +48,7 @@ _DEFAULT_SEEDS = 5
 @click.option("--dry-run", is_flag=True, help="Print the plan and its power; train nothing.")
 @setting_options
 @file_options
+@box_options
 def compare(
     arguments: tuple[str, ...],
     vary: tuple[str, ...],

@@ -39,7 +39,7 @@ def show_plan(plan: "Plan", prepared: "dict[str, Prepared] | None" = None) -> No
     console.print(line(f"  {plural(plan.jobs, 'run')} at once{each}: {plan.why_jobs}"))
     for note in plan.notes:
         console.print(line(f"  note: {note}"))
-    found = planned_power(len(plan.seeds), plan.images, len(plan.arms))
+    found = planned_power(len(plan.seeds), plan.images, len(plan.arms), plan.measure)
     _print_power(console, power_words(found, assumed=True))
 
 
@@ -57,6 +57,8 @@ def show_comparison(found: "Comparison", *, as_json: bool) -> None:
     for words in found.words:
         console.print(line(words))
     _print_power(console, found.power)
+    if found.equal_time:
+        console.print(line(found.equal_time))
     for note in found.notes:
         console.print(line(f"note: {note}"))
     if found.folder is not None:
@@ -75,7 +77,7 @@ def _table(found: "Comparison") -> Table:
     """At most 80 columns: the mean over seeds, the difference from the baseline in points, and both its intervals."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("setting", max_width=_NAME_WIDTH, overflow="ellipsis", no_wrap=True)
-    for title in ("top-1", "points", "over seeds", "over images", "time"):
+    for title in (found.measure, "points", "over seeds", "over images", "time"):
         table.add_column(title, justify="right", no_wrap=True)
     contrasts = {contrast.name: contrast for contrast in found.contrasts}
     for arm in found.arms:

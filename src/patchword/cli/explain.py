@@ -100,7 +100,8 @@ def explain(
 
     \b
     Methods that know the class:
-      relevance, grad-cam, gradient-activation, integrated-gradients, occlusion
+      relevance, integrated-relevance, grad-cam, gradient-activation,
+      integrated-gradients, occlusion
     The same for every class:
       attention, rollout, value-norm, pca, outliers
 

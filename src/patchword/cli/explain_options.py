@@ -63,13 +63,13 @@ _OPTIONS = (
         "--steps",
         type=click.IntRange(1),
         metavar="N",
-        help="Steps of integrated gradients. [default: 64]",
+        help="Steps of integrated methods. [default: 64]",
     ),
     kept_option(
         _KEPT,
         "--fill",
         type=click.Choice(FILLS),
-        help="What replaces a patch in occlusion; where integrated gradients start. [default: mean]",
+        help="What replaces a patch in occlusion; where integrated methods start. [default: mean]",
     ),
     kept_option(
         _KEPT,

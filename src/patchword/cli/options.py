@@ -89,7 +89,8 @@ _BOX_OPTIONS = (
         _BOXES,
         "--annotations",
         metavar="PATTERN",
-        help="Annotation files to read where there are several sets, e.g. 'yolo/*'.",
+        multiple=True,
+        help="Annotation files to read where there are several sets, e.g. 'yolo/*'. Repeat it for one file per split.",
     ),
     kept_option(
         _BOXES,
@@ -200,7 +201,7 @@ def open_request(
     boxes = click.get_current_context().meta.get(_BOXES)
     return OpenRequest(
         boxes=boxes is not None,
-        annotations=(boxes or {}).get("annotations"),
+        annotations=(boxes or {}).get("annotations") or None,
         box_format=(boxes or {}).get("box_format"),
         image_column=image_column,
         label_column=label_column,

@@ -64,6 +64,7 @@ _BOX_OPTIONS = (
         _KEPT,
         "--annotations",
         metavar="FILE",
+        multiple=True,
         help="With --coco: COCO file with the ids of the images. [default: the numbers in their names, or the names]",
     ),
 )
@@ -108,13 +109,21 @@ class BoxRequest:
 
 
 def given_boxes() -> BoxRequest:
-    return BoxRequest(**kept_values(_KEPT))
+    """Raises: SettingsError if annotations are given twice: results are scored with one file, whose ids they have."""
+    values = kept_values(_KEPT)
+    files = values.pop("annotations") or (None,)
+    if len(files) > 1:
+        raise SettingsError(
+            f"--annotations is given {len(files)} times, but COCO results have the ids of one file",
+            "predict the images of each file by themselves",
+        )
+    return BoxRequest(annotations=files[0], **values)
 
 
 def refuse_box_options_for(model: str) -> None:
     """Raises: SettingsError if an option of detectors is given for a model that is none."""
     for name, value in kept_values(_KEPT).items():
-        if value is not None:
+        if value not in (None, ()):
             raise SettingsError(
                 f"--{name.replace('_', '-')} applies to detectors only, and {model} predicts no boxes",
                 "remove the option, or give a detector",

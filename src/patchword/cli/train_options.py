@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 _RECIPES = (
-    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune; with boxes detect or detr. "
-    "[default: scratch, finetune with --weights, detect with boxes, detr with those of DETR]"
+    "Training recipe: scratch, small-data, simple, deit, deit3, augreg or cifar; with --weights finetune, finetune-sgd or mae-finetune; with boxes detect, detr or yolos. "
+    "[default: scratch, finetune with --weights, detect with boxes, detr or yolos with their weights]"
 )
 
 

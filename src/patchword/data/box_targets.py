@@ -21,13 +21,15 @@ class ImageBoxes:
     """The B boxes of one image; B may be 0.
 
     corners [B, 4] float64, labels [B] int64 (an index into the data set's classes), crowd [B] bool (a group of objects
-    in one box, which is neither an object to find nor background), areas [B] float64 in square pixels. size: (h, w) of
-    the upright image.
+    in one box, which is neither an object to find nor background), difficult [B] bool (an object that is learned, but need
+    not be found: VOC's `difficult`, `ignore` in COCO files), areas [B] float64 in square pixels. size: (h, w) of the upright
+    image.
     """
 
     corners: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
     areas: NDArray[np.float64]
     ids: tuple[Id, ...]
     size: tuple[int, int]
@@ -36,13 +38,18 @@ class ImageBoxes:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def unscored(self) -> NDArray[np.bool_]:
+        """[B]: boxes that need not be found."""
+        return self.crowd | self.difficult
+
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes:
     """The boxes of N images, those of one image after those of the image before.
 
-    starts [N + 1] int64: image i has the boxes starts[i] to starts[i + 1]. corners [M, 4], labels [M], crowd [M] and
-    areas [M] as in `ImageBoxes`; areas are those of the file (of COCO's masks), else those of the boxes.
+    starts [N + 1] int64: image i has the boxes starts[i] to starts[i + 1]. corners [M, 4], labels [M], crowd [M],
+    difficult [M] and areas [M] as in `ImageBoxes`; areas are those of the file (of COCO's masks), else those of the boxes.
     sizes [N, 2] int64: (h, w) of the upright images. ids [M], image_ids [N], class_ids [C]: as in the file, or counted
     from 1 where the format has none.
     """
@@ -51,6 +58,7 @@ class Boxes:
     corners: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
     areas: NDArray[np.float64]
     ids: tuple[Id, ...]
     sizes: NDArray[np.int64]
@@ -69,6 +77,7 @@ class Boxes:
             corners=self.corners[part],
             labels=self.labels[part],
             crowd=self.crowd[part],
+            difficult=self.difficult[part],
             areas=self.areas[part],
             ids=self.ids[part],
             size=(height, width),
@@ -132,6 +141,7 @@ class Boxes:
             corners=self.corners[rows],
             labels=self.labels[rows],
             crowd=self.crowd[rows],
+            difficult=self.difficult[rows],
             areas=self.areas[rows],
             ids=tuple(self.ids[i] for i in rows.tolist()),
             sizes=self.sizes[images],
@@ -146,7 +156,7 @@ class Boxes:
     def key(self, index: int) -> Hashable:
         """Equal for images with the same boxes in the same order."""
         boxes = self.image(index)
-        return boxes.corners.tobytes(), boxes.labels.tobytes(), boxes.crowd.tobytes()
+        return tuple(part.tobytes() for part in (boxes.corners, boxes.labels, boxes.crowd, boxes.difficult))
 
     def text(self, index: int, names: Sequence[str]) -> str:
         boxes = self.image(index)
@@ -170,6 +180,7 @@ def joined_boxes(parts: Sequence[Boxes]) -> Boxes:
         corners=np.concatenate([part.corners for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         crowd=np.concatenate([part.crowd for part in parts]),
+        difficult=np.concatenate([part.difficult for part in parts]),
         areas=np.concatenate([part.areas for part in parts]),
         ids=tuple(one for part in parts for one in part.ids),
         sizes=np.concatenate([part.sizes for part in parts]),

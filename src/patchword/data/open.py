@@ -64,9 +64,7 @@ def _read(path: str | Path, request: OpenRequest) -> Dataset:
             f"--labels labels the images of a folder, and {text} is not one",
             "give the folder of the images, or remove --labels",
         )
-    if request.boxes and (
-        request.annotations is not None or request.box_format is not None or is_box_file(text)
-    ):
+    if request.boxes and (bool(request.patterns) or request.box_format is not None or is_box_file(text)):
         return _with_boxes(text, request)
     for source in SOURCES:
         if source.recognises(text):

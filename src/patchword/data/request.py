@@ -35,8 +35,8 @@ class OpenRequest:
     refused. val: other data, whose images become the evaluation split. folds, fold: split all images into so many
     folds, and hold out fold number `fold`, from 1. group_column: of a table; images with the same value, such as one
     patient's, are held out together. without_labels: any images, whose labels are not read (`without_labels.py`).
-    boxes: read data with boxes around objects too; if False, they are refused. annotations: a pattern such as
-    "yolo/*" for the annotation files that are read, where there are several sets. box_format: how the four numbers
+    boxes: read data with boxes around objects too; if False, they are refused. annotations: patterns such as
+    "yolo/*" for the annotation files that are read, where there are several sets; a text is one of them. box_format: how the four numbers
     of a box are meant, where it is not as the format says (`boxes/forms.py`).
     """
 
@@ -57,8 +57,14 @@ class OpenRequest:
     group_column: str | None = None
     without_labels: bool = False
     boxes: bool = False
-    annotations: str | None = None
+    annotations: str | tuple[str, ...] | None = None
     box_format: str | None = None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of the annotation files; none if all that belong together are read."""
+        given = (self.annotations,) if isinstance(self.annotations, str) else self.annotations or ()
+        return tuple(dict.fromkeys(given))
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_pixels, int) or self.max_pixels < 1:

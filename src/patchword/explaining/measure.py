@@ -110,7 +110,7 @@ def _choice(
         f"({listed}; random order {curves[RANDOM].gain:.2f}, centre first {curves[CENTRE].gain:.2f})"
     )
     if dear:
-        why += f"; {' and '.join(dear)} cost more and were not tried"
+        why += f"; {', '.join(dear)} cost more and were not tried"
     return [best], why
 
 

@@ -23,8 +23,8 @@ class MethodSettings:
     layers: blocks from 0, negative ones from the end; "all"; None for the one that the head reads.
     heads: as layers; None for their mean.
     fuse, discard: of rollout: how heads become one matrix, and the share of its smallest weights that is dropped.
-    start: the first block of rollout and relevance.
-    steps: of integrated gradients. fill: what replaces a patch in occlusion, and where integrated gradients start;
+    start: the first block of rollout and both kinds of relevance.
+    steps: of integrated gradients and integrated relevance. fill: what replaces a patch in occlusion, and where the two start;
     "mean" is the mean colour (zero after normalisation), "blur" the blurred image, "drop" leaves the token out
     (occlusion only).
     Raises: SettingsError for a value out of range.

@@ -150,15 +150,8 @@ def unwrap(stored: Stored) -> Checkpoint:
     tensors = without_prefix(tensors)
     beside = {k: v for k, v in stored.tree.items() if taken and k != taken}
     left = [Leftover(what=k, tensors=len(flat_tensors(v))) for k, v in beside.items()]
-    moco = {n.removeprefix("base_encoder."): e for n, e in tensors.items() if n.startswith("base_encoder.")}
-    if moco and any(n.startswith("momentum_encoder.") for n in tensors):
-        encoder = {n: e for n, e in moco.items() if not n.startswith("head.")}
-        left.append(
-            Leftover(
-                what="MoCo's momentum encoder, projector and predictor", tensors=len(tensors) - len(encoder)
-            )
-        )
-        tensors, wrapper = encoder, "base_encoder: MoCo's encoder, which its linear probe reads"
+    tensors, part, rest = _encoder_of(tensors)
+    wrapper, left = part or wrapper, [*left, *rest]
     teacher = {n.removeprefix("teacher."): e for n, e in tensors.items() if n.startswith("teacher.")}
     if teacher:  # a complete DINOv2 training file has both networks under `model`
         left.append(Leftover(what="student", tensors=len(tensors) - len(teacher)))
@@ -170,6 +163,37 @@ def unwrap(stored: Stored) -> Checkpoint:
     return Checkpoint(
         name=name, stored=stored, tensors=kept, wrapper=wrapper, left=(*left, *dropped), beside=beside
     )
+
+
+MAE_PYTORCH = "the encoder, which MAE-pytorch's fine-tuning reads"
+# A tensor of self-supervised training, the encoder's prefix next to it, its own head, what the encoder is, and the rest.
+_ENCODERS: tuple[tuple[str, str, str, str, str], ...] = (
+    (
+        "momentum_encoder.cls_token",
+        "base_encoder.",
+        "head.",
+        "MoCo's encoder, which its linear probe reads",
+        "MoCo's momentum encoder, projector and predictor",
+    ),
+    (
+        "encoder_to_decoder.weight",
+        "encoder.",
+        "",
+        MAE_PYTORCH,
+        "the decoder",
+    ),
+)
+
+
+def _encoder_of(tensors: Mapping[str, Entry]) -> tuple[Mapping[str, Entry], str, list[Leftover]]:
+    """The encoder in a file of self-supervised training, where it was, and the rest; any other file unchanged."""
+    for sign, prefix, head, what, rest in _ENCODERS:
+        if sign in tensors:
+            inside = {n.removeprefix(prefix): e for n, e in tensors.items() if n.startswith(prefix)}
+            kept = {n: e for n, e in inside.items() if not head or not n.startswith(head)}
+            left = Leftover(what=rest, tensors=len(tensors) - len(kept))
+            return kept, f"{prefix.rstrip('.')}: {what}", [left]
+    return tensors, "", []
 
 
 # A linear head from a separate file gets this name among the backbone's tensors.

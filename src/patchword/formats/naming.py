@@ -61,7 +61,6 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a wav2vec 2.0 model (speech)", (r".*feature_extractor\.conv_layers\.0\..*",)),
     ("a BART or translation model (text)", (r"encoder\.layers\.0\.self_attn_layer_norm\.weight",)),
     ("a ViT of mmpretrain (OpenMMLab) with relative positions or without added ones", (r"layers\.0\.ffn\.layers\.0\.0\.weight", r"layers\.0\.ln1\.weight")),
-    ("an AIMv2 of Apple's code (timm's and transformers' are read)", (r"(preprocessor|trunk)\..*", r"trunk\.blocks\.0\.(attn|mlp)\..*", r".*trunk\.post_trunk_norm\.weight")),
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"

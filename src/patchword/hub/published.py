@@ -57,7 +57,7 @@ class ReleaseLocation:
 class ModelFacts:
     """Facts about the network that the weights do not state.
     size: our name of the shape, "ViT-B/16". parameters: count for the image model in this file, with its head.
-    pool: the `kind` of the pool. image_size, patch_size: (rows, columns); the positions are made for image_size.
+    pool: the `kind` of the pool; "joined" is the class token and the mean of the patches. image_size, patch_size: (rows, columns); the positions are made for image_size.
     """
 
     size: str | None = None
@@ -65,7 +65,7 @@ class ModelFacts:
     num_heads: int | None = None
     eps: float | None = None
     act: Activation | None = None
-    pool: Literal["class", "mean", "attention", "first"] | None = None
+    pool: Literal["class", "mean", "attention", "first", "joined"] | None = None
     image_size: Size | None = None
     patch_size: Size | None = None
 

@@ -189,16 +189,3 @@ def _plan(detector: FindsBoxes, count: int | None, batch_size: int | None) -> Pl
             f"use --batch-size {max(left // each, 1)}, which fits by this estimate",
         )
     return replace(plan, workers=max(min(plan.workers, left // (each * size)), 1))
-
-
-def output_function(model: Any, *, one_class_each: bool) -> "Callable[[Tensor], Tensor]":
-    """images [b, C, h, w] → [b, Q, C + 4]: the score of each class from 0 to 1, then the box as shares of the input."""
-    import torch
-
-    def scores_and_boxes(images: "Tensor") -> "Tensor":
-        found = model(images)
-        logits, boxes = found.logits[-1].float(), found.boxes[-1].float()
-        scores = logits.softmax(-1)[..., :-1] if one_class_each else logits.sigmoid()
-        return torch.cat((scores, boxes), -1)
-
-    return scores_and_boxes

@@ -202,7 +202,11 @@ class _Tally:
         kept = np.isin(boxes.labels, list(self.known))
         self.left_out += int((~kept).sum())
         return metrics.truths(
-            boxes.corners[kept], boxes.labels[kept], areas=boxes.areas[kept], crowd=boxes.crowd[kept]
+            boxes.corners[kept],
+            boxes.labels[kept],
+            areas=boxes.areas[kept],
+            crowd=boxes.crowd[kept],
+            difficult=boxes.difficult[kept],
         )
 
     def _worst(self, place: int, best: float) -> WorstImage:

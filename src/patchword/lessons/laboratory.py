@@ -141,7 +141,7 @@ def fit(
     model.train()
     if not epochs:
         return []
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, fused=True)
     steps = epochs * (len(scans.images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.2)
     losses: list[float] = []

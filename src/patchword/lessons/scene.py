@@ -42,7 +42,7 @@ def compose(images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
 def trained_detector(image: Tensor, targets: Targets, generator: torch.Generator, steps: int = STEPS) -> DETR:
     """A small DETR after so many steps on this one picture; with 0, its weights are random."""
     detr = DETR(SMALL_DETR, generator)
-    optimiser = torch.optim.AdamW(detr.parameters(), lr=1e-3)
+    optimiser = torch.optim.AdamW(detr.parameters(), lr=1e-3, fused=True)
     for _ in range(steps):
         optimiser.zero_grad()
         torch.autograd.backward(set_loss(detr(image), targets).total)

@@ -1,6 +1,6 @@
 """Differences between trained models: intervals over seeds and over images, corrections, and what can be seen at all.
 
-Scores are shares (0..1), and so are differences. Two sources of chance are kept apart, because they shrink with different numbers:
+Scores are shares, at most 1, and so are differences. Two sources of chance are kept apart, because they shrink with different numbers:
 seeds (another initialisation, order and augmentation) and images (another test set of the same kind).
 """
 
@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 # Enough for the second digit of a p-value of 0.01, as corrected for five comparisons.
 RESAMPLES = 20_000
+# Where each sample costs more: of images whose differences are all different, and of scores that are no mean over images.
+FEWER_RESAMPLES = 2_000
+# More different values than that are drawn image by image.
+_FEW_VALUES = 200
+_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +123,16 @@ def bootstrap(differences: Floats, *, seed: int = 0, resamples: int = RESAMPLES)
 
     The p-value is that of flipping signs: without a difference, each image could as well have favoured the other. Where few images
     differ, it is larger than the share of resamples beyond zero, and for one run each it is McNemar's.
-    Differences of k runs take at most 2k + 1 values, so resamples are drawn as counts of each value.
+    Differences of k runs take at most 2k + 1 values, so resamples are drawn as counts of each value. Of differences that are
+    nearly all different, 2,000 samples are drawn.
     """
     values, counts = np.unique(np.round(differences, 12), return_counts=True)
     images = len(differences)
     if len(values) == 1 and values[0] == 0:
         return _nothing_changed(images, "paired bootstrap")
     chance = np.random.default_rng(seed)
+    if len(values) > _FEW_VALUES:
+        return _image_by_image(differences, chance, min(resamples, FEWER_RESAMPLES))
     drawn = chance.multinomial(images, counts / images, size=resamples)
     means = drawn @ values / images
     low, high = (float(q) for q in np.quantile(means, (0.025, 0.975)))
@@ -139,6 +147,36 @@ def bootstrap(differences: Floats, *, seed: int = 0, resamples: int = RESAMPLES)
         p=(extreme + 1) / (resamples + 1),
         method="paired bootstrap",
     )
+
+
+def _image_by_image(differences: Floats, chance: np.random.Generator, resamples: int) -> Difference:
+    """The bootstrap of differences that are nearly all different."""
+    images, whole = len(differences), float(np.mean(differences))
+    means, flipped = [], []
+    for low in range(0, resamples, size := max(_AT_ONCE // images, 1)):
+        count = min(size, resamples - low)
+        means.append(differences[chance.integers(0, images, (count, images))].mean(axis=1))
+        flipped.append((2 * chance.integers(0, 2, (count, images)) - 1) @ differences / images)
+    low_end, high_end = (float(q) for q in np.quantile(np.concatenate(means), (0.025, 0.975)))
+    extreme = int((np.abs(np.concatenate(flipped)) >= abs(whole) - 1e-12).sum())
+    return Difference(
+        mean=whole, low=low_end, high=high_end, p=(extreme + 1) / (resamples + 1), method="paired bootstrap"
+    )
+
+
+def of_samples(mean: float, differences: Floats, images: int) -> Difference:
+    """A difference of scores that are no mean over images, such as average precision.
+
+    mean: on the images themselves; differences [R]: on bootstrap samples of them, both models on the same samples; NaN counts for
+    none. The p-value is twice the share of samples on the other side of zero (Efron and Tibshirani 1993, chapter 15).
+    """
+    there = differences[~np.isnan(differences)]
+    if not len(there) or not there.any():
+        return _nothing_changed(images, "paired bootstrap")
+    low, high = (float(q) for q in np.quantile(there, (0.025, 0.975)))
+    beyond = min(int((there <= 0).sum()), int((there >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (len(there) + 1))
+    return Difference(mean=mean, low=low, high=high, p=p, method="paired bootstrap")
 
 
 def _nothing_changed(images: int, method: str) -> Difference:
@@ -162,39 +200,49 @@ class Power:
     """The smallest differences that a comparison decides, as shares. seeds: None for a single seed, which decides none.
 
     spread: standard deviation over seeds of the paired differences; changed: share of answers that differ between two models. Both
-    are assumed before the first run. comparisons: how many are made, which Bonferroni's first step allows for.
+    are assumed before the first run, or None where nothing can be assumed; `seeds` and `images` are then None too. widths: the
+    half-width over seeds in such standard deviations, None for a single seed. comparisons: how many are made, which Bonferroni's
+    first step allows for.
     """
 
     num_seeds: int
     num_images: int
     comparisons: int
-    spread: float
-    changed: float
+    spread: float | None
+    changed: float | None
     seeds: float | None
-    images: float
+    images: float | None
+    widths: float | None
 
     @property
     def undecided_below(self) -> float | None:
         """Smaller differences stay undecided, because one of the two intervals then includes zero."""
-        return None if self.seeds is None else max(self.seeds, self.images)
+        return None if self.seeds is None or self.images is None else max(self.seeds, self.images)
 
 
-def power(num_seeds: int, num_images: int, comparisons: int, spread: float, changed: float) -> Power:
-    """What can be seen with so many paired seeds and images."""
-    from scipy.special import ndtri
-
+def power(
+    num_seeds: int, num_images: int, comparisons: int, spread: float | None, changed: float | None
+) -> Power:
+    """What can be seen with so many paired seeds and images. changed: None where it does not say what the images can change."""
     alpha = 0.05 / max(comparisons, 1)
-    by_seeds = None if num_seeds < 2 else t_quantile(num_seeds - 1, alpha) * spread / math.sqrt(num_seeds)
-    by_images = float(ndtri(1 - alpha / 2)) * math.sqrt(changed / num_images)
+    widths = None if num_seeds < 2 else t_quantile(num_seeds - 1, alpha) / math.sqrt(num_seeds)
     return Power(
         num_seeds=num_seeds,
         num_images=num_images,
         comparisons=comparisons,
         spread=spread,
         changed=changed,
-        seeds=by_seeds,
-        images=by_images,
+        seeds=None if widths is None or spread is None else widths * spread,
+        images=None if changed is None else normal_quantile(comparisons) * math.sqrt(changed / num_images),
+        widths=widths,
     )
+
+
+def normal_quantile(comparisons: int) -> float:
+    """The two-sided quantile of the normal distribution at 0.05, shared between so many comparisons."""
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - 0.025 / max(comparisons, 1)))
 
 
 def chance_to_see(true: float, spread: float, seeds: int, alpha: float = 0.05) -> float:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from patchword.metrics import Floats
 
 REPEATS = 200
+# At most this many counts of samples are handled at once.
+_AT_ONCE = 4_000_000
 _LOW, _HIGH = 2.5, 97.5
 Bools = NDArray[np.bool_]
 
@@ -38,44 +40,86 @@ def mean_average_precision(
     Raises: ValueError if the shapes differ or a score is not finite.
     """
     _check(scores, truth)
-    prepared = [_Ranked(s, t) for s, t in zip(scores.T, truth.T, strict=True)]
-    ones = np.ones(len(scores))
-    values = [ranked.average_precision(ones) for ranked in prepared]
+    prepared = _ranked(scores, truth)
+    ones = np.ones((1, len(scores)), np.int64)
+    values = [_number(ranked.average_precisions(ones)[0]) for ranked in prepared]
     there = [value for value in values if value is not None]
     if not there:
         return AveragePrecision(macro=None, per_class=tuple(values), interval=None)
-    rng, means = np.random.default_rng(seed), []
-    for _ in range(repeats):
-        weights = np.bincount(rng.integers(0, len(scores), len(scores)), minlength=len(scores)).astype(float)
-        drawn = [v for ranked in prepared if (v := ranked.average_precision(weights)) is not None]
-        if drawn:
-            means.append(np.mean(drawn))
-    ends = [float(end) for end in np.percentile(means, (_LOW, _HIGH))] if means else None
+    drawn = _macro(prepared, times_drawn(len(scores), repeats, seed)) if repeats else np.zeros(0)
+    means = drawn[~np.isnan(drawn)]
+    ends = [float(end) for end in np.percentile(means, (_LOW, _HIGH))] if len(means) else None
     interval = (ends[0], ends[1]) if ends else None
     return AveragePrecision(macro=float(np.mean(there)), per_class=tuple(values), interval=interval)
 
 
+def macro_precisions(scores: Floats, truth: Bools, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean average precision of samples of the images, [R]; NaN for a sample without an image of any class.
+
+    times [R, N]: how often each sample holds each image (`times_drawn`).
+    """
+    _check(scores, truth)
+    return _macro(_ranked(scores, truth), times)
+
+
+def times_drawn(images: int, repeats: int, seed: int) -> NDArray[np.int64]:
+    """How often each of `repeats` bootstrap samples holds each image, [R, N]."""
+    rng = np.random.default_rng(seed)
+    drawn = [np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(repeats)]
+    return np.stack(drawn)
+
+
+def _ranked(scores: Floats, truth: Bools) -> list["_Ranked"]:
+    return [_Ranked(s, t) for s, t in zip(scores.T, truth.T, strict=True)]
+
+
+def _macro(classes: "list[_Ranked]", times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean over the classes that a sample has, [R]."""
+    total, count = np.zeros(len(times)), np.zeros(len(times))
+    for ranked in classes:
+        values = ranked.average_precisions(times)
+        there = ~np.isnan(values)
+        total[there] += values[there]
+        count += there
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 class _Ranked:
-    """The images of one class by falling score, so that each bootstrap sample needs no sorting."""
+    """The images of one class by falling score, so that no bootstrap sample needs sorting.
+
+    Precision counts only where an image of the class is reached, so images are taken together up to each of these.
+    """
 
     def __init__(self, scores: Floats, truth: Bools) -> None:
-        self.order = np.argsort(-scores, kind="stable")
-        ranked = scores[self.order]
-        # The last image of each group of equal scores.
-        self.ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-        self.truth = truth[self.order]
+        order = np.argsort(-scores, kind="stable")
+        ranked, there = scores[order], truth[order]
+        # The last image of each group of equal scores, if the group has an image of the class.
+        ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1) if len(order) else order
+        starts = np.append(0, ends[:-1] + 1)
+        hit = np.add.reduceat(there, starts) > 0 if len(order) else np.zeros(0, bool)
+        self.starts = np.append(0, ends[hit][:-1] + 1)
+        self.order = order[: ends[hit][-1] + 1] if hit.any() else order[:0]
+        self.truth = there[: len(self.order)]
 
-    def average_precision(self, weights: NDArray[np.float64]) -> float | None:
-        """weights [N]: how often each image is in the sample."""
+    def average_precisions(self, times: NDArray[np.int64]) -> NDArray[np.float64]:
+        """times [R, N]: how often each image is in each sample. [R], NaN for a sample without an image of the class."""
+        found = np.full(len(times), np.nan)
         if not len(self.order):
-            return None
-        weights = weights[self.order]
-        hits = np.cumsum(weights * self.truth)[self.ends]
-        if not hits[-1]:
-            return None
-        named = np.cumsum(weights)[self.ends]
-        precision = hits / np.maximum(named, 1)
-        return float((np.diff(hits, prepend=0.0) * precision).sum() / hits[-1])
+            return found
+        size = max(_AT_ONCE // len(self.order), 1)
+        for low in range(0, len(times), size):
+            part = times[low : low + size, self.order]
+            named = np.cumsum(np.add.reduceat(part, self.starts, axis=1), axis=1)
+            new = np.add.reduceat(part * self.truth, self.starts, axis=1)
+            hits = np.cumsum(new, axis=1)
+            known = hits[:, -1] > 0
+            sums = (new * (hits / np.maximum(named, 1))).sum(axis=1)
+            found[low : low + size][known] = sums[known] / hits[known, -1]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

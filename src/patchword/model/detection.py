@@ -88,6 +88,11 @@ class DetectionOutput(NamedTuple):
         """[B, Q, 4]"""
         return self.boxes[-1]
 
+    @property
+    def scores(self) -> Tensor:
+        """Of each query and class, from 0 to 1, without "no object" [B, Q, C]."""
+        return self.pred_logits.float().softmax(-1)[..., :-1]
+
 
 class Found(NamedTuple):
     """The predictions for one image: scores [Q], class indices [Q], corners in pixels [Q, 4]."""
@@ -108,7 +113,7 @@ def postprocess(output: DetectionOutput, sizes: Sequence[tuple[int, int]]) -> li
         raise SettingsError(
             f"{len(sizes)} sizes for {output.logits.shape[1]} images", "give (height, width) of each image"
         )
-    scores, labels = output.pred_logits.float().softmax(-1)[..., :-1].max(-1)
+    scores, labels = output.scores.max(-1)
     scale = torch.tensor([(w, h, w, h) for h, w in sizes], dtype=torch.float32, device=scores.device)
     boxes = to_corners(output.pred_boxes.float()) * scale[:, None]
     return [Found(*parts) for parts in zip(scores, labels, boxes, strict=True)]

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from patchword.model.attention import Attended
 from patchword.model.config import ViTConfig
-from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPool, MaxPool, MeanPool
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    FirstPool,
+    JoinedPool,
+    MaxPool,
+    MeanPool,
+    PrefixPool,
+)
 from patchword.model.linear import Linear
 from patchword.model.mlp import MLP
 from patchword.model.norms import make_norm
@@ -107,6 +115,17 @@ class Joined(nn.Module):
         return torch.stack(parts, -1).flatten(1) if self.config.interleaved else torch.cat(parts, -1)
 
 
+class PrefixTokens(nn.Module):
+    """The tokens in these places, joined."""
+
+    def __init__(self, places: tuple[int, ...]) -> None:
+        super().__init__()
+        self.places = list(places)
+
+    def forward(self, layers: Sequence[Tensor], layout: TokenLayout) -> Tensor:
+        return layers[-1][:, self.places].flatten(1)
+
+
 def make_pool(config: ViTConfig) -> nn.Module:
     """Build the pooling module of the config."""
     match config.head.pool:
@@ -120,5 +139,7 @@ def make_pool(config: ViTConfig) -> nn.Module:
             return AttentionPooling(pool, config)
         case JoinedPool() as pool:
             return Joined(pool)
+        case PrefixPool(tokens=places):
+            return PrefixTokens(places)
         case _:
             assert_never(config.head.pool)

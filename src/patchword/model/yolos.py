@@ -19,12 +19,15 @@ class YOLOS(nn.Module):
     Args:
         config: the backbone and the number of classes.
         generator: source of the random initial weights.
+        vit: the backbone, if it is built already.
     """
 
-    def __init__(self, config: YolosConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, config: YolosConfig, generator: torch.Generator | None = None, vit: ViT | None = None
+    ) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ViT(config.backbone, generator)
+        self.backbone = ViT(config.backbone, generator) if vit is None else vit
         self.class_head = HeadMLP(config.backbone.dim, config.num_classes + 1)
         self.box_head = HeadMLP(config.backbone.dim, 4)
         if self.backbone.patch_embed.proj.weight.device.type != "meta":

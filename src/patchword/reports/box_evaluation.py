@@ -33,7 +33,7 @@ def draw_worst(image: WorstImage, split: Split, classes: Sequence[str]) -> Image
     truths, found = image.truths, image.found
     none = np.zeros(len(found.labels), np.bool_)
     halves = [
-        draw_boxes(_annotated(image.name, pixels, truths.corners, truths.labels, truths.crowd), classes),
+        draw_boxes(_annotated(image.name, pixels, truths.corners, truths.labels, truths.unscored), classes),
         draw_boxes(_annotated(image.name, pixels, found.boxes, found.labels, none, found.scores), classes),
     ]
     width, height = halves[0].size
@@ -49,9 +49,9 @@ def draw_worst(image: WorstImage, split: Split, classes: Sequence[str]) -> Image
 
 
 def _annotated(
-    name: str, pixels: Pixels, corners: Any, labels: Any, crowd: Any, scores: Any = None
+    name: str, pixels: Pixels, corners: Any, labels: Any, dashed: Any, scores: Any = None
 ) -> Annotated:
-    return Annotated(name=name, pixels=pixels, corners=corners, labels=labels, crowd=crowd, scores=scores)
+    return Annotated(name=name, pixels=pixels, corners=corners, labels=labels, dashed=dashed, scores=scores)
 
 
 def write_worst(found: BoxEvaluation, folder: Path) -> int:

@@ -34,13 +34,13 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
-    """An image [h, w, C] with boxes. corners [n, 4] in its pixels, labels [n], crowd [n]. scores [n]: of predictions."""
+    """An image [h, w, C] with boxes. corners [n, 4] in its pixels, labels [n]. dashed [n]: how its line is drawn. scores [n]: of predictions."""
 
     name: str
     pixels: Pixels
     corners: NDArray[np.float64]
     labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
+    dashed: NDArray[np.bool_]
     scores: NDArray[np.float64] | None = None
 
 
@@ -52,7 +52,7 @@ def write_annotated(dataset: Dataset, path: Path) -> int:
     splits = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
     title = (
         f"{len(images)} of {plural(sum(map(len, dataset.splits.values())), 'image')} of {Path(dataset.path).name} ({splits})",
-        f"boxes as read from {dataset.kind}; dashed: a group of objects (crowd)",
+        f"boxes as read from {dataset.kind}; dashed: not scored (a group of objects, or difficult)",
     )
     with whole_file(path, text=False) as file:
         draw_annotated(images, dataset.classes, title).save(file, "PNG")
@@ -94,7 +94,11 @@ def _read(dataset: Dataset, split_name: str, index: int) -> Annotated | None:
     except ImageError:
         return None
     return Annotated(
-        name=split.names[index], pixels=pixels, corners=boxes.corners, labels=boxes.labels, crowd=boxes.crowd
+        name=split.names[index],
+        pixels=pixels,
+        corners=boxes.corners,
+        labels=boxes.labels,
+        dashed=boxes.unscored,
     )
 
 
@@ -126,7 +130,7 @@ def write_detections(found: Detections, path: Path) -> None:
         pixels=found.pixels(),
         corners=found.boxes,
         labels=found.labels,
-        crowd=np.zeros(len(found), np.bool_),
+        dashed=np.zeros(len(found), np.bool_),
         scores=found.scores,
     )
     with whole_file(path, text=False) as file:
@@ -204,7 +208,7 @@ def _drawn(image: Annotated, classes: Sequence[str], style: Style, colours: Mapp
             corners[row].tolist(),
             colours[int(image.labels[row])],
             style.stroke,
-            dashed=bool(image.crowd[row]),
+            dashed=bool(image.dashed[row]),
         )
     names = [_text(image, row, classes) for row in range(len(image.labels))]
     covered = sum((style.font.getlength(name) + 4) * style.name for name in names) / (size[0] * size[1])

@@ -81,17 +81,19 @@ def _interval(found: dict[str, Any] | None) -> str:
 
 
 def curves(result: dict[str, Any]) -> dict[str, Any] | None:
-    """Mean validation top-1 by epoch, of as many settings as there are colours; None without any."""
+    """Mean validation score by epoch, of as many settings as there are colours; None without any."""
     shown = [arm for arm in result["arms"] if arm["curve"]][: len(LIGHT)]
     if not shown:
         return None
     lines = [
-        Line(name=arm["name"], points=[tuple(p) for p in arm["curve"]], style=f"line c{i}")
+        Line(
+            name=arm["name"], points=[(epoch, score) for epoch, _, score in arm["curve"]], style=f"line c{i}"
+        )
         for i, arm in enumerate(shown)
     ]
     ends = "; ".join(f"{line.name} ends at {percent(line.points[-1][1])}" for line in lines)
     chart = Chart(
-        title="Mean validation top-1 by epoch",
+        title=f"Mean validation {result['measure']} by epoch",
         description=f"{ends}.",
         lines=lines,
         show=lambda value: f"{value * 100:.3g}\u00a0%",
@@ -126,7 +128,7 @@ def picture(result: dict[str, Any], *, alone: bool = False) -> Markup:
     arms = [arm for arm in result["arms"] if is_number(arm["mean"])]
     if not arms:
         return Markup('<svg xmlns="http://www.w3.org/2000/svg"/>' if alone else "")
-    values = [run["top1"] for arm in arms for run in arm["runs"] if is_number(run["top1"])]
+    values = [run["score"] for arm in arms for run in arm["runs"] if is_number(run["score"])]
     values += [end for arm in arms for end in (arm["interval"] or ())]
     ticks = plots.ticks(min(values), max(values), 6, most=1.0)
     low, high = float(ticks[0]), float(max(ticks[-1], *values))
@@ -151,12 +153,13 @@ def picture(result: dict[str, Any], *, alone: bool = False) -> Markup:
     verdicts = {c["name"]: c for c in result["contrasts"]}
     parts += [_row(arm, verdicts.get(arm["name"]), TOP + ROW * (i + 0.5), x) for i, arm in enumerate(arms)]
     parts.append(
-        f'<text x="{LEFT + wide / 2:.0f}" y="{height - 6}" text-anchor="middle">top-1; bar: 95 % interval of the mean over seeds</text>'
+        f'<text x="{LEFT + wide / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(result["measure"])}; bar: 95 % interval of the mean over seeds</text>'
     )
     text = "; ".join(f"{arm['name']} {percent(arm['mean'])}" for arm in arms)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart dots" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'aria-labelledby="dots-title dots-text"><title id="dots-title">Top-1 by setting</title>'
+        'aria-labelledby="dots-title dots-text"><title id="dots-title">'
+        f"{escape(result['measure'])} by setting</title>"
         f'<desc id="dots-text">{escape(text)}.</desc>'
     )
     ground = (
@@ -173,10 +176,10 @@ def _row(arm: dict[str, Any], contrast: dict[str, Any] | None, y: float, x: Any)
         ends = [f"{x(end):.1f}" for end in arm["interval"]]
         parts.append(f'<line class="span" x1="{ends[0]}" x2="{ends[1]}" y1="{y:.1f}" y2="{y:.1f}"/>')
     for run in arm["runs"]:
-        if is_number(run["top1"]):
-            title = f"<title>seed {run['seed']}: {percent(run['top1'])}</title>"
+        if is_number(run["score"]):
+            title = f"<title>seed {run['seed']}: {percent(run['score'])}</title>"
             parts.append(
-                f'<circle class="seed" cx="{x(run["top1"]):.1f}" cy="{y:.1f}" r="4.5">{title}</circle>'
+                f'<circle class="seed" cx="{x(run["score"]):.1f}" cy="{y:.1f}" r="4.5">{title}</circle>'
             )
     at = x(arm["mean"])
     parts.append(f'<path class="mean" d="M{at:.1f} {y - 7:.1f}l5 7l-5 7l-5 -7z"/>')

@@ -82,7 +82,7 @@ def _notes(scores: dict[str, Any]) -> list[str]:
         )
     if scores["ignored"]:
         notes.append(
-            f"{scores['ignored']:,} crowds and ignored boxes need not be found; a detection on one is neither right nor "
+            f"{scores['ignored']:,} crowds and difficult boxes need not be found; a detection of one is neither right nor "
             "wrong."
         )
     return notes

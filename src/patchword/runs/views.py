@@ -64,7 +64,7 @@ def _write_box_views(dataset: Dataset, settings: "TrainSettings", path: Path) ->
             pixels=view.pixels,
             corners=view.boxes.corners,
             labels=view.boxes.labels,
-            crowd=view.boxes.crowd,
+            dashed=view.boxes.unscored,
         )
         for view in views
     ]

@@ -9,6 +9,7 @@ from patchword import settings as tree
 from patchword.data.dataset import Dataset
 from patchword.errors import SettingsError, plural
 from patchword.model.sizes import backbone_of
+from patchword.model.yolos_config import YolosConfig
 from patchword.training.augment.settings import MixSettings
 from patchword.training.autotune import choose_tune
 from patchword.training.config import TrainSettings
@@ -54,7 +55,8 @@ def choose(dataset: Dataset, facts: DataFacts, overlay: Overlay | None = None) -
     who = "chosen because weights are given" if facts.weights else "chosen because no weights are given"
     who = "chosen because labels are not read" if isinstance(facts.task, MAESettings) else who
     who = "chosen because the data have boxes" if isinstance(facts.task, DetectSettings) else who
-    who = "chosen because of the weights" if facts.detr is not None else who
+    if facts.detr is not None or isinstance(facts.detector, YolosConfig):
+        who = "chosen because of the weights"
     if name is None:
         name = default_recipe(facts, overlay)
     else:

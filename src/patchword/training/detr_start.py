@@ -7,30 +7,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchword.containers.stored import open_stored
-from patchword.errors import CheckpointError, SettingsError, UnknownLayout, plural
-from patchword.formats.checkpoint import Checkpoint, unwrap
-from patchword.formats.detection.build import on_meta, parameters_of
-from patchword.formats.detection.layout import with_detector_facts
-from patchword.formats.detection.read import (
-    open_detector,
-    read_detector_tensors,
-    recognised_detector,
-    without_masks,
-)
+from patchword.errors import SettingsError
 from patchword.formats.detection.resnet import is_resnet, read_resnet
-from patchword.formats.facts import Options, flag_of
-from patchword.formats.own import cut
+from patchword.formats.facts import Options
 from patchword.formats.report import LoadReport
 from patchword.formats.source import origin_of
 from patchword.hub.find import Found
 from patchword.images.preprocess import ValueRange
-from patchword.model.detr.config import DetrConfig, TrunkConfig
+from patchword.model.detr.config import TrunkConfig
+from patchword.training.detector_file import (
+    DetectorFile,
+    foreign_checkpoint,
+    kept_classes,
+    said_of_classes,
+)
 from patchword.training.recipes.facts import DataFacts
 from patchword.training.tasks.detectors import TrainedDetr
-from patchword.weights.card import Provenance, broken_notes
+from patchword.weights.card import Provenance
 from patchword.weights.detector_card import DetectionClass, DetectorCard
-from patchword.weights.native import is_native, is_native_detector, read_detector
+from patchword.weights.native import is_native
 
 # Of the outputs, one row for each class and one for "no object".
 _CLASSES = "class_head."
@@ -92,60 +87,22 @@ class DetrStart:
         }
 
 
-def read_detr(name: str, found: Found, options: Options) -> DetrStart | None:
-    """DETR, or a ResNet, as a start; None if the file is neither. Raises: CheckpointError; for another detector too."""
-    if is_native(found.path):
-        return _read_own(name, found, options) if is_native_detector(found.path) else None
-    try:
-        checkpoint = without_masks(cut(unwrap(open_stored(found.path)), options.below, options.drop))
-    except CheckpointError:
-        return None  # read as a ViT, which says what is wrong
-    try:
-        recognised_detector(checkpoint)
-    except UnknownLayout:
-        return _read_trunk(name, found, checkpoint) if is_resnet(checkpoint) else None
-    opened = open_detector(found.path, with_detector_facts(options), found.source)
-    card = replace(opened.card, provenance=origin_of(opened.card.provenance, opened.checkpoint.stored.files))
-    return _start(name, card, read_detector_tensors(opened), replace(opened.report, why=found.why))
-
-
-def _read_own(name: str, found: Found, options: Options) -> DetrStart | None:
-    card, tensors = read_detector(found.path)
-    if not isinstance(card.config, DetrConfig):
-        return None  # on a ViT: `detector_start` reads it
-    for option, value in vars(options).items():
-        if value != getattr(Options(), option, None):
-            raise CheckpointError(
-                f"{found.path}: {flag_of(option)} cannot be set for a detector in our own format, which states it",
-                "remove the option",
-            )
-    report = LoadReport(
-        path=found.path,
-        why=found.why,
-        tensors=len(tensors),
-        parameters=parameters_of(on_meta(card.config)),
-        notes=broken_notes(card.provenance),
-    )
-    card = replace(card, provenance=origin_of(card.provenance, [found.path]))
-    return _start(name, card, tensors, report)
-
-
-def _start(name: str, card: DetectorCard, tensors: Mapping[str, Tensor], report: LoadReport) -> DetrStart:
-    if not isinstance(card.config, DetrConfig):
-        raise CheckpointError(
-            f"{report.path}: {card.config.kind} cannot be trained further yet",
-            "give DETR, the weights of a ViT, or of a detector that `patchword train` wrote",
-        )
+def start_of_detr(name: str, file: DetectorFile) -> DetrStart:
+    """All of a DETR."""
     return DetrStart(
         name=name,
-        holds=card,
-        tensors=tensors,
-        report=report,
-        provenance=card.provenance,
+        holds=file.card,
+        tensors=file.tensors,
+        report=file.report,
+        provenance=file.card.provenance,
     )
 
 
-def _read_trunk(name: str, found: Found, checkpoint: Checkpoint) -> DetrStart:
+def read_trunk(name: str, found: Found, options: Options) -> DetrStart | None:
+    """A ResNet as the start of a trunk; None if the file is none."""
+    checkpoint = None if is_native(found.path) else foreign_checkpoint(found, options)
+    if checkpoint is None or not is_resnet(checkpoint):
+        return None
     config, tensors, report = read_resnet(checkpoint)
     origin = Provenance(source=found.source or Path(name).name)
     return DetrStart(
@@ -165,7 +122,7 @@ def fill_detr(detr: TrainedDetr, start: DetrStart, classes: Sequence[str]) -> st
     """
     own = detr.state_dict()
     old = [one.name for one in start.classes]
-    rows = [(new, old.index(name)) for new, name in enumerate(classes) if name in old]
+    rows = kept_classes(old, classes)
     for name, tensor in start.tensors.items():
         if name.startswith(_CLASSES):
             for new, known in rows:
@@ -178,18 +135,6 @@ def fill_detr(detr: TrainedDetr, start: DetrStart, classes: Sequence[str]) -> st
                 f"the settings of task.detector do not fit {start.name}: {name} has the shape {list(tensor.shape)} there",
                 "remove the settings of task.detector, or train without --weights",
             )
-    return _said(start, classes, rows)
-
-
-def _said(start: DetrStart, classes: Sequence[str], rows: Sequence[tuple[int, int]]) -> str:
     if not start.is_detector:
         return "trunk from the weights; encoder, decoder, queries and heads start anew"
-    kept = {new for new, _ in rows}
-    said = f"class head: {len(rows)} of {plural(len(classes), 'class', 'classes')} kept from the weights"
-    for what, chosen in (("", kept), ("new: ", set(range(len(classes))) - kept)):
-        names = [name for number, name in enumerate(classes) if number in chosen]
-        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        said += f"; {what}{shown}" if what and names else f" ({shown})" if names else ""
-    if start.classes and not any(one.name for one in start.classes):
-        said += "; the file does not name its classes (--class-names FILE does)"
-    return said
+    return said_of_classes(old, classes)

@@ -21,7 +21,8 @@ NOT_DECAYED = ("prefix.", "positions.", "attention_positions.")
 _FIRST = ("patch_embed.", "prefix.", "positions.", "attention_positions.", "entry_norm.")
 _HEADS = ("head.", "head_distillation.")
 _BLOCK = re.compile(r"blocks\.(\d+)\.|attention_positions\.(?:\w+\.)*?(?:tables|mlps)\.(\d+)(?:\.|$)")
-_WRAPPED = "vit."
+# The backbone of a module that trains it; YOLOS has the name of its files.
+_WRAPPED = ("vit.", "backbone.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,15 +52,20 @@ def layer_of(name: str, depth: int) -> int:
     A relative bias or MLP that belongs to one block has that block's layer.
     Source: `get_layer_id_for_vit` of MAE and BEiT.
     """
-    name = name.removeprefix(_WRAPPED)
+    name = _unwrapped(name)
     if found := _BLOCK.match(name):
         return min(int(found[1] or found[2]), depth - 1) + 1
     return 0 if name.startswith(_FIRST) else depth + 1
 
 
+def _unwrapped(name: str) -> str:
+    """The name of a parameter in the backbone."""
+    return name.partition(".")[2] if name.startswith(_WRAPPED) else name
+
+
 def decays(name: str, parameter: nn.Parameter) -> bool:
     """Matrices and the patch kernel decay; biases, norms, factors, tokens and positions do not."""
-    return parameter.ndim >= 2 and not name.removeprefix(_WRAPPED).startswith(NOT_DECAYED)
+    return parameter.ndim >= 2 and not _unwrapped(name).startswith(NOT_DECAYED)
 
 
 def parameter_groups(
@@ -206,14 +212,14 @@ def _part(name: str, layer: int, depth: int, beside: bool) -> str:
         return "block"
     if layer == 0:
         return "patches, tokens, positions"
-    return "head" if name.removeprefix(_WRAPPED).startswith(_HEADS) else "norm, pooling"
+    return "head" if _unwrapped(name).startswith(_HEADS) else "norm, pooling"
 
 
 def _matrices_of_blocks(model: nn.Module) -> dict[str, int]:
     """Name of each linear layer's weight in a block → the number of maps of equal height in it."""
     maps = {}
     for name, module in model.named_modules():
-        if name.removeprefix(_WRAPPED).startswith("blocks.") and isinstance(module, nn.Linear):
+        if _unwrapped(name).startswith("blocks.") and isinstance(module, nn.Linear):
             part = model.get_submodule(name.rpartition(".")[0])
             three = isinstance(part, Attention) and module is part.qkv
             two = isinstance(part, MLP) and part.gated and module is part.fc1

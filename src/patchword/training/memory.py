@@ -12,7 +12,7 @@ from patchword.model.config import ViTConfig
 from patchword.model.memory import held_bytes, step_bytes, training_bytes
 from patchword.model.vitdet import memory as vitdet
 from patchword.training.config import RunSettings, TrainSettings, view_size
-from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
+from patchword.training.tasks.detect_settings import DetectSettings, VitDetSettings
 from patchword.training.tune import TRUNK_PARTS, Head, LoRA
 from patchword.training.workload import computed, price
 
@@ -47,7 +47,7 @@ def needed(settings: TrainSettings, num_images: int, *, cache: bool = True) -> N
             training_bytes(part, part.image.size, at_once, _width(run), method, frozen=frozen)
             for part in computed(settings)
         )
-    if isinstance(settings.task, DetectSettings) and not isinstance(settings.task.detector, DetrSettings):
+    if isinstance(settings.task, DetectSettings) and isinstance(settings.task.detector, VitDetSettings):
         detector = settings.task.detector.config(settings.vit, settings.task.num_classes)
         step += vitdet.held_bytes(detector, method)
         step += at_once * vitdet.step_bytes(detector, settings.view_size)

@@ -20,7 +20,7 @@ from patchword.training.optim_settings import effective_lr
 from patchword.training.progress import clock
 from patchword.training.setup import described, new_model
 from patchword.training.speed import seconds_per_image
-from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
+from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings, YolosSettings
 from patchword.training.tasks.make import make_module
 from patchword.training.tasks.settings import ClassifySettings, MAESettings, RegressSettings
 from patchword.training.tune import Head
@@ -182,6 +182,8 @@ def _training(settings: TrainSettings, images: int) -> Lines:
     loss = task.loss.replace("_", " ")
     if settings.detr is not None:
         loss = "classes and boxes, in every decoder layer"
+    if isinstance(task, DetectSettings) and isinstance(task.detector, YolosSettings):
+        loss = "classes and boxes"
     if isinstance(task, ClassifySettings):
         loss += f", smoothing {task.label_smoothing:g}"
     if not isinstance(task, RegressSettings | MAESettings | DetectSettings):

@@ -16,18 +16,19 @@ from patchword.hub.fetch import is_detector_release
 from patchword.hub.find import find_weights
 from patchword.images.preprocess import ValueRange
 from patchword.model.config import ViTConfig
+from patchword.model.detr.config import DetrConfig
 from patchword.model.kinds import ClassPool, FirstPool, MeanPool
 from patchword.model.shapes import shapes
 from patchword.training.config import TrainSettings
-from patchword.training.detector_start import KnownDetector, read_known, take_over
-from patchword.training.detr_start import DetrStart, fill_detr, read_detr
+from patchword.training.detector_file import read_detector_file
+from patchword.training.detector_start import KnownDetector, split_in_two, take_over
+from patchword.training.detr_start import DetrStart, fill_detr, read_trunk, start_of_detr
 from patchword.training.overlay import Overlay
 from patchword.training.recipes.facts import Choice, DataFacts, Size
-from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet
+from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet, TrainedYolos
 from patchword.training.tasks.make import Begun
 from patchword.weights.adapt import Change, Wanted, adapt
 from patchword.weights.card import ModelCard
-from patchword.weights.native import is_native_detector
 
 # Fields that training or the data determine, independent of the weights.
 FREE = ("image.size", "image.channels", "patch.size", "head.num_classes", "block.drop_path", "block.dropout")
@@ -95,11 +96,13 @@ def read_start(
     released = not Path(name).expanduser().exists() and is_detector_release(name)
     found = find_weights(name, offline=offline, detector=bool(released))
     options, overlay, notes = options or Options(), overlay or Overlay(), []
-    if (detr := read_detr(name, found, options)) is not None:
-        return detr
-    if is_native_detector(found.path):
-        source, report, known = read_known(found, options)
-        return Start(name=name, source=source, report=report, detector=known)
+    if (file := read_detector_file(found, options)) is not None:
+        if isinstance(file.card.config, DetrConfig):
+            return start_of_detr(name, file)
+        source, known = split_in_two(file)
+        return Start(name=name, source=source, report=file.report, detector=known)
+    if (trunk := read_trunk(name, found, options)) is not None:
+        return trunk
     while True:
         try:
             source, report = read_source(found, options)
@@ -168,7 +171,7 @@ def fill_rest(modules: Iterable[nn.Module], start: AnyStart, classes: tuple[str,
         if isinstance(start, DetrStart):
             assert isinstance(module, TrainedDetr)
             said = fill_detr(module, start, classes)
-        elif start.detector is not None and isinstance(module, TrainedVitDet):
+        elif start.detector is not None and isinstance(module, TrainedVitDet | TrainedYolos):
             said = take_over(module, start.detector, classes)
     return said
 

@@ -83,7 +83,7 @@ def test_boxes_are_drawn_where_they_are() -> None:
         pixels=np.zeros((400, 400, 3), np.uint8),
         corners=np.array([[100.0, 200.0, 300.0, 350.0]]),
         labels=np.array([0]),
-        crowd=np.array([False]),
+        dashed=np.array([False]),
         scores=np.array([0.5]),
     )
     page = np.asarray(draw_annotated([image], ["thing"], ["title"]))
@@ -109,6 +109,10 @@ def test_training_views_are_drawn_with_their_boxes(place: Path, capsys: Output, 
         (("--draw", "v.jpg"), ("--draw is 'v.jpg'", ".png")),
         (("--box-format", "yxyx"), ("--box-format is 'yxyx'", "xyxy")),
         (("--annotations", "annotations/instance_train.json"), ("did you mean", "instances_train.json")),
+        (
+            ("--annotations", "annotations/instances_train.json", "--annotations", "x.json"),
+            ("no annotations called 'x.json'", "correct --annotations"),
+        ),
         (("--class-level", "2"), ("has boxes", "--class-level", "remove it")),
         (("--image-column", "x"), ("has boxes as COCO JSON", "--image-column", "remove it")),
     ],
@@ -246,3 +250,5 @@ def test_the_python_call_refuses_as_the_command_does(place: Path, tmp_path: Path
     with pytest.raises(SettingsError, match="draws boxes"):
         pw.check("digits", draw=tmp_path / "a.png")
     assert pw.check(place, annotations="annotations/*", box_format="xywh").dataset.task_kind == "boxes"
+    files = [f"annotations/instances_{split}.json" for split in ("train", "val")]
+    assert set(pw.check(place, annotations=files).dataset.splits) == {"train", "val"}

@@ -86,7 +86,7 @@ def test_without_a_method_the_most_faithful_one_is_chosen_and_the_reason_printed
     found = json.loads(capsys.readouterr().out)
     [image], [(label, scored)] = found["images"], found["faithfulness"].items()
     assert found["why"].startswith(
-        f"{image['maps'][0]['method']} has the highest insertion less deletion of 8"
+        f"{image['maps'][0]['method']} has the highest insertion less deletion of 9"
     )
     assert label == image["maps"][0]["label"] and np.array(image["maps"][0]["map"]).shape == (2, 4)
     mean = scored["map"]["mean"]
@@ -95,7 +95,7 @@ def test_without_a_method_the_most_faithful_one_is_chosen_and_the_reason_printed
     # A class is asked for, so only methods that know it are tried.
     assert run(["explain", "flowers.safetensors", "photos/00.png", "--json", "--class", "tulip"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "of 5 methods" in found["why"] and found["images"][0]["maps"][0]["class_aware"]
+    assert "of 6 methods" in found["why"] and found["images"][0]["maps"][0]["class_aware"]
     assert found["images"][0]["explained"] == "tulip"
 
 

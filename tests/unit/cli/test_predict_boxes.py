@@ -155,6 +155,11 @@ def test_pictures_are_drawn_one_for_each_image(
         (["--pool", "mean"], "--pool does not apply", "remove it"),
         (["--overlap", "0.2"], "not cut in tiles", "--tile"),
         (["--annotations", "x.json"], "--coco, which is missing", "add --coco"),
+        (
+            ["--annotations", "x.json", "--annotations", "y.json"],
+            "--annotations is given 2 times",
+            "by themselves",
+        ),
         (["--coco", "x.csv"], "JSON only", ".json"),
         (["--coco", "no/folder/x.json"], "does not exist", ""),
         (["--coco", "{tmp}/r.json", "--annotations", "{tmp}/none.json"], "cannot be read", "COCO file"),

@@ -1,6 +1,7 @@
 """Boxes: the same set in four formats gives the same targets, and every fault is handled, counted and named."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from patchword.data.box_targets import Boxes, joined_boxes
 from patchword.data.boxes.coco_write import ImagePredictions, annotations_of, predictions_of, write_json
+from patchword.data.boxes.findings import box_facts, box_lines
 from patchword.data.boxes.headers import Header
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
@@ -276,6 +278,66 @@ def test_several_sets_are_chosen_by_pattern_or_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="several sets") as raised:
         _open(root)
     assert "--annotations" in raised.value.fix
+
+
+def test_a_file_for_each_split_is_named_by_a_pattern_of_its_own(tmp_path: Path) -> None:
+    root = write(tmp_path / "c", random_set(9), "coco")
+    whole = _open(root)
+    places = "annotations/people_train.json", "annotations/checked_val.json"
+    for place, split in zip(places, ("train", "val"), strict=True):
+        (root / "annotations" / f"instances_{split}.json").rename(root / place)
+        shutil.copy(root / place, root / "annotations" / f"captions_{split}.json")
+    data = _open(root, annotations=places)
+    assert data.readings[0] == f"boxes from COCO JSON: {', '.join(places)}"
+    for name, split in whole.splits.items():
+        assert split.names == data.splits[name].names
+        assert all(split.targets.key(i) == data.splits[name].targets.key(i) for i in range(len(split)))
+    (root / "annotations" / "more.json").write_text((root / places[0]).read_text())
+    shutil.copytree(write(tmp_path / "y", random_set(9), "yolo") / "labels", root / "labels")
+    for second, said in (
+        ("annotations/people_tra*", "are both for the split train"),
+        ("annotations/more.json", "has no split in its name"),
+        ("annotations/people_dev.json", "no annotations called 'annotations/people_dev.json'"),
+        ("labels", "names no COCO JSON"),
+    ):
+        first = "annotations/captions_train.json" if "tra" in second else places[0]
+        with pytest.raises(DataError) as raised:
+            _open(root, annotations=(first, second))
+        assert said in raised.value.message and raised.value.fix, second
+    with pytest.raises(DataError, match="--annotations chooses nothing"):
+        _open(root / places[0], annotations="people*")
+
+
+def test_difficult_boxes_are_the_same_in_every_format_and_stay_in_training(tmp_path: Path) -> None:
+    """VOC's flag, a column of a table, and keys of converted COCO files."""
+    splits = random_set(6)
+    roots = {form: write(tmp_path / form, splits, form) for form in ("coco", "voc", "csv")}
+    for split in splits:
+        place = roots["coco"] / "annotations" / f"instances_{split}.json"
+        content = json.loads(place.read_text())
+        for one in content["annotations"]:
+            one["ignore"] = int(one["category_id"] == 2)
+        place.write_text(json.dumps(content))
+    for xml in roots["voc"].rglob("*.xml"):
+        hard = f"<name>{CLASSES[1]}</name><difficult>1</difficult>"
+        xml.write_text(xml.read_text().replace(f"<name>{CLASSES[1]}</name>", hard))
+    table = roots["csv"] / "boxes.csv"
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{int(line.split(',')[2] == CLASSES[1])}" for line in lines[1:]]
+    table.write_text("\n".join([f"{lines[0]},difficult", *rows]))
+    for form, root in roots.items():
+        data = _open(root)
+        for split in data.splits.values():
+            assert isinstance(split.targets, Boxes)
+            hard = split.targets.labels == data.classes.index(CLASSES[1])
+            assert hard.any() and (split.targets.difficult == hard).all(), form
+            one = split.targets.image(int(split.targets.owners()[hard][0]))
+            assert (one.unscored == one.difficult).all() and one.difficult.any()
+            written = annotations_of(split, data.classes)["annotations"]
+            assert sum(entry.get("ignore", 0) for entry in written) == hard.sum()
+        facts = box_facts(data)["boxes"]
+        count = sum(facts[split]["difficult"] for split in data.splits)
+        assert f"{count} boxes marked difficult: learned, but ignored in scores" in box_lines(data)
 
 
 def _change(content: dict[str, Any], what: str) -> dict[str, Any] | list[Any]:

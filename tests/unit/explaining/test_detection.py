@@ -16,7 +16,9 @@ from patchword.explaining.detection import detr_maps, sampled_points, yolos_maps
 from patchword.explaining.drawing.detection import heated
 from patchword.model.detr.model import DETR
 from patchword.model.detr.transformer import DetrAttention
+from support.detection import load_case
 from support.detectors import KINDS, config_of, random_model, write_detector_file
+from support.parity import Case, cases_in, folders
 
 Output = pytest.CaptureFixture[str]
 
@@ -89,6 +91,31 @@ def test_attention_and_relevance_equal_gradients_written_out(monkeypatch: pytest
         )
         assert raw.sum() == pytest.approx(1, abs=1e-5)
     assert np.abs(relevance[0] - relevance[1]).max() > 1e-3 * relevance[0].max()
+
+
+CASES = [case for case in cases_in(folders(), {"detection"}) if case.name.startswith("detr_detr")]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_relevance_of_recorded_models_follows_the_rules_of_the_paper(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_case(case).model
+    assert isinstance(model, DETR)
+    image = torch.from_numpy(case.arrays()["image"][:1])
+    with torch.no_grad():
+        logits = model(image).logits[-1, 0]
+    queries = logits[:, :-1].amax(1).topk(2).indices.tolist()
+    chosen = [(query, int(logits[query, :-1].argmax())) for query in queries]
+    _, relevance = detr_maps(model, image, chosen)
+    model.double()
+    written = _WrittenOut(monkeypatch)
+    for (query, label), ours in zip(chosen, relevance, strict=True):
+        written.weights.clear()
+        model(image.double()).logits[-1, 0, query, label].backward()
+        encoder, queries_of = len(model.encoder.layers), model.config.num_queries
+        expected = _reference(written.weights, encoder, queries_of)[query].view(ours.shape).numpy()
+        np.testing.assert_allclose(ours, expected, atol=1e-4 * expected.max())
 
 
 def test_yolos_shows_what_its_detection_tokens_read_of_the_patches() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,6 +151,24 @@ def test_relevance_equals_autograd_through_attention_written_out(name: str, star
     torch.testing.assert_close(maps.values, on_patches(vit, row), atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["class token", "mean pool", "attention pool", "rope"])
+def test_integrated_relevance_is_relevance_by_the_mean_gradient_on_the_way(name: str) -> None:
+    vit = build(MODELS[name])
+    images, classes = some(vit.config, 2), torch.tensor([0, 3])
+    places, shares = np.polynomial.legendre.leggauss(3)
+    _, weights = written_out(vit, images)
+    steps = [torch.zeros_like(a) for a in weights]
+    for place, share in zip(places, shares, strict=True):
+        logits, on_the_way = written_out(vit, images * (place + 1) / 2)
+        grads = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), on_the_way)
+        steps = [step + grad * share / 2 for step, grad in zip(steps, grads, strict=True)]
+    steps = [(a * step).clamp(min=0).mean(1).detach() for a, step in zip(weights, steps, strict=True)]
+    matrices = [torch.eye(step.shape[1], dtype=torch.float64) + step for step in steps[: vit.config.depth]]
+    row = read_by_hand(vit, matrices, steps[-1][:, 0] if name == "attention pool" else None)
+    [maps] = maps_by_name("integrated-relevance", vit, images, classes, MethodSettings(steps=3))
+    torch.testing.assert_close(maps.values, on_patches(vit, row), atol=1e-10, rtol=1e-8)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_attention_shows_the_softmax_of_each_block_and_head(name: str) -> None:
     vit = build(MODELS[name])
@@ -263,6 +282,7 @@ def test_the_only_patch_that_counts_is_found_at_every_place(step: int) -> None:
         "integrated-gradients",
         "gradient-activation",
         "relevance",
+        "integrated-relevance",
         "rollout",
         "attention",
         "value-norm",
@@ -352,6 +372,7 @@ def test_the_distance_of_attention_has_its_closed_values() -> None:
         ("pca", MethodSettings(layers=(7,)), "no layer 7", "0 to 1"),
         ("relevance", MethodSettings(start=5), "no layer 5", "0 to 1"),
         ("integrated-gradients", MethodSettings(fill="drop"), "left-out tokens", "mean or blur"),
+        ("integrated-relevance", MethodSettings(fill="drop"), "left-out tokens", "mean or blur"),
         ("rolout", MethodSettings(), "unknown method 'rolout' (did you mean 'rollout'?)", "use one of"),
     ],
 )

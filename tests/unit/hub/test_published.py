@@ -23,8 +23,8 @@ from patchword.model.sizes import SIZES, sized
 from patchword.settings import leaves
 
 FAMILIES = {
-    "AugReg", "BEiT", "BEiT v2", "CLIP", "DETR", "DINO", "DINOv2", "DINOv3", "DeiT", "DeiT III", "EVA-02", "FlexiViT",
-    "I-JEPA", "MAE", "SigLIP", "SigLIP 2", "ViT", "ViT (SAM-trained)", "YOLOS", "open_clip", "torchvision",
+    "AugReg", "BEiT", "BEiT v2", "BiomedCLIP", "CLIP", "DETR", "DINO", "DINOv2", "DINOv3", "DeiT", "DeiT III", "EVA-02", "FlexiViT",
+    "H-optimus", "I-JEPA", "MAE", "Phikon", "Prov-GigaPath", "RAD-DINO", "RETFound", "SigLIP", "SigLIP 2", "UNI", "ViT", "ViT (SAM-trained)", "Virchow", "YOLOS", "open_clip", "torchvision",
 }  # fmt: skip
 # Families whose networks are the named sizes, with nothing added.
 PLAIN = {"AugReg", "DINO", "DeiT", "MAE", "ViT", "ViT (SAM-trained)", "torchvision"}
@@ -185,7 +185,7 @@ def test_preprocessing_differs_where_the_publishers_differ() -> None:
 def test_licences_are_listed_for_the_filter() -> None:
     assert {"apache-2.0", "cc-by-nc-4.0", "dinov3-license", "mit"} <= set(licences_in_use())
     gated = {release.family for release in releases() if release.licence.gated}
-    assert gated == {"DINOv3"}
+    assert gated == {"DINOv3", "H-optimus", "Prov-GigaPath", "UNI", "Virchow"}
 
 
 HEAD = '[sources]\nhere = "a page"\n[common]\nfamily = "F"\nformat = "timm"\n'

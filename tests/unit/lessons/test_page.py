@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import patchword as pw
+from patchword import lessons
 from patchword.cli.main import run
 from patchword.images.preprocess import Preprocess
 from patchword.lessons.laboratory import SMALL_VIT, Laboratory, Scans, train_classifier
@@ -194,6 +195,56 @@ def test_the_page_is_one_valid_offline_file(who: str, language: Any, made: dict[
     assert not re.search(
         r"\{\w+(:[^}]*)?\}", found.text.replace(AWKWARD, "").split("from patchword.lessons import")[0]
     )
+
+
+def test_sliders_only_add(made: dict[str, Made]) -> None:
+    """Without scripts every image that a slider chooses from is on the page, and each has a name."""
+    text = page(*made["theirs"], "en")
+    assert "<input" not in text.split("<script>")[0]
+    galleries = re.findall(r'<div class="gallery" data-slider="Choose a patch">(.*?)</div>', text, re.DOTALL)
+    assert galleries
+    for gallery in galleries:
+        names = re.findall(r"<figcaption>(patch [^<]+)</figcaption>", gallery)
+        assert len(names) == gallery.count("<img") == len(set(names)) == 8
+
+
+def test_colours_are_told_apart_on_light_and_dark_paper() -> None:
+    """WCAG 2.2, 1.4.3: text has a contrast of at least 4.5 with what lies behind it."""
+    style = (Path(lessons.__file__).parents[1] / "reports/templates/report.css").read_text()
+    for scheme in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]:
+        colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", scheme))
+        for behind in ("paper", "card"):
+            for name in ("ink", "soft", "blue", "orange"):
+                assert _contrast(colours[name], colours[behind]) >= 4.5, (name, behind)
+
+
+def _contrast(first: str, second: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_names_and_roles_are_there_for_a_screen_reader(language: Any, made: dict[str, Made]) -> None:
+    text = page(*made["ours"], language)
+    assert re.search(r'<html lang="(en|zh-CN)">', text) and text.count("<main ") == text.count("<h1") == 1
+    assert '<a class="skip" href="#main">' in text and "<title>" in text
+    for tag, inside in (("table", "<caption>"), ("svg", "<title"), ("figure", "<figcaption>")):
+        for part in re.findall(rf"<{tag}[ >].*?</{tag}>", text, re.DOTALL):
+            assert inside in part, part[:200]
+    for head in re.findall(r"<th[ >][^>]*>", text):
+        assert 'scope="' in head
+    for region in re.findall(r'<[a-z]+[^>]*role="(?:region|img)"[^>]*>', text):
+        assert "aria-label" in region
+    ids = set(re.findall(r' id="([^"]+)"', text))
+    for names in re.findall(r'aria-labelledby="([^"]+)"', text):
+        assert set(names.split()) <= ids
+    for summary in re.findall(r"<details[^>]*>(.{9})", text):
+        assert summary == "<summary>"
 
 
 def test_both_languages_show_the_same_numbers(made: dict[str, Made]) -> None:

@@ -120,6 +120,15 @@ def test_an_ignored_box_takes_one_detection() -> None:
     assert score(there, detections([SQUARE, [100, 100, 150, 150]], [0, 0], [0.9, 0.7])).ap == 1.0
 
 
+def test_a_difficult_box_takes_any_number_of_detections() -> None:
+    there = truths([SQUARE, [100, 100, 150, 150]], [0, 0], difficult=[True, False])
+    found = detections([SQUARE, SQUARE, [100, 100, 150, 150]], [0] * 3, [0.9, 0.8, 0.7])
+    scores = score(there, found)
+    assert scores.ap == 1.0 and (scores.truths, scores.ignored) == (1, 1)
+    assert not any(kind.count for kind in scores.errors), "neither a duplicate nor missed"
+    assert score(there, detections([SQUARE], [0], [0.9])).ap == 0.0
+
+
 def test_the_area_decides_the_size_and_may_be_that_of_an_outline() -> None:
     small = score(truths([SQUARE], [0], areas=[500.0]), detections([SQUARE], [0], [1.0]))
     assert [s.truths for s in small.sizes] == [1, 0, 0] and [s.ap for s in small.sizes] == [1.0, None, None]

@@ -23,6 +23,7 @@ def _boxes(corners: list[list[float]], size: tuple[int, int], crowd: bool = Fals
         corners=array,
         labels=np.arange(len(array)),
         crowd=np.full(len(array), crowd),
+        difficult=np.zeros(len(array), np.bool_),
         areas=(array[:, 2:] - array[:, :2]).prod(axis=1),
         ids=tuple(range(10, 10 + len(array))),
         size=size,

@@ -241,7 +241,9 @@ class Answering(nn.Module):
         logits = torch.full((1, count, len(self.labels), len(NAMES)), -9.0)
         logits[0, :, torch.arange(len(self.labels)), self.labels] = torch.logit(torch.tensor(self.score))
         boxes = self.boxes.expand(1, count, -1, -1)
-        return Found(logits, boxes, logits[0], boxes[0], boxes[0, 0])
+        return Found(
+            logits, boxes, logits[0], boxes[0], boxes[0, 0], torch.full(logits.shape[1:3], self.score)
+        )
 
     def losses(self, found: Found, targets: Any) -> dict[str, Tensor]:
         return {"boxes": torch.zeros(())}

@@ -37,6 +37,7 @@ from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 from patchword.weights.card import ModelCard
 from support.scans import write_scans
+from support.yolos import with_yolos
 
 facts = st.builds(
     DataFacts,
@@ -110,7 +111,7 @@ def test_every_recipe_gives_settings_that_a_file_can_hold(data: DataFacts) -> No
         if name in WITH_BOXES:
             task, objects = DetectSettings(), ObjectFacts(count=9, most=4, small=0.1, median=0.2, large=0.5)
         known = dataclasses.replace(data, weights=given_weights, task=task, objects=objects)
-        settings, _ = recipe(known, Overlay())
+        settings, _ = recipe(with_yolos(known) if name == "yolos" else known, Overlay())
         assert settings.run.recipe == name
         assert 1 <= settings.run.batch_size <= max(data.num_images, 2)
         assert tree.from_plain(TrainSettings, tree.to_plain(settings)) == settings

@@ -28,6 +28,7 @@ from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import MAESettings
 from patchword.training.tune import LayerDecay
 from patchword.weights.card import ModelCard
+from support.yolos import with_yolos
 
 MEAN = (0.5, 0.5, 0.5)
 IMAGENET = DataFacts(num_images=1_281_167, num_classes=1000, channels=3, size=(375, 500), mean=MEAN, std=MEAN)
@@ -51,7 +52,8 @@ def _for(name: str, facts: DataFacts, weights: ModelCard | None) -> DataFacts:
     if name in WITH_BOXES:
         task = DetectSettings(num_classes=facts.num_classes)
         objects = ObjectFacts(count=900, most=20, small=0.1, median=0.2, large=0.4)
-    return replace(facts, weights=weights if name in FROM_WEIGHTS else None, task=task, objects=objects)
+    facts = replace(facts, weights=weights if name in FROM_WEIGHTS else None, task=task, objects=objects)
+    return with_yolos(facts) if name == "yolos" else facts
 
 
 def _settings(name: str, facts: DataFacts = IMAGENET, *overrides: str, **options: Any) -> TrainSettings:

@@ -51,6 +51,7 @@ class WrittenBoxes:
     numbers: list[tuple[float, float, float, float]] = field(default_factory=list)
     classes: list[Id] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
     ids: list[Id | None] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
@@ -63,6 +64,7 @@ class WrittenBoxes:
         place: str,
         *,
         crowd: bool = False,
+        difficult: bool = False,
         area: float = float("nan"),
         id: Id | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class WrittenBoxes:
         self.numbers.append(numbers)
         self.classes.append(label)
         self.crowd.append(crowd)
+        self.difficult.append(difficult)
         self.areas.append(area)
         self.ids.append(id)
         self.places.append(place)

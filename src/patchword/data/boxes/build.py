@@ -57,7 +57,10 @@ def build_split(
         refuse_other_form(numbers, form, drawn, part.source)
     placed = upright(corners(numbers, form, drawn), image, found, decided, annotated)
     labels = np.array([index[part.names[part.boxes.classes[row]]] for row in rows], dtype=np.int64)
-    crowd = np.array([part.boxes.crowd[row] for row in rows], dtype=np.bool_)
+    crowd, difficult = (
+        np.array([flags[row] for row in rows], dtype=np.bool_)
+        for flags in (part.boxes.crowd, part.boxes.difficult)
+    )
     places = [
         f"{names[i]} {part.boxes.places[row]}" for i, row in zip(image.tolist(), rows.tolist(), strict=True)
     ]
@@ -73,6 +76,7 @@ def build_split(
         corners=inside[order],
         labels=labels[order],
         crowd=crowd[order],
+        difficult=difficult[order],
         areas=areas[order],
         ids=_ids(part, rows[order]),
         sizes=sizes,

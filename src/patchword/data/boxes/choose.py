@@ -13,13 +13,14 @@ from patchword.data.boxes.sets import (
     by_family,
     coco_files,
     in_split_order,
-    refuse_unknown_pattern,
+    refuse_unknown_patterns,
     split_and_family,
+    split_by_split,
     voc_files,
     voc_splits,
     wanted,
 )
-from patchword.data.request import OpenRequest
+from patchword.data.request import NotApplicable, OpenRequest
 from patchword.data.sources.table_columns import Columns
 from patchword.data.sources.table_text import parse_text
 from patchword.errors import plural
@@ -43,33 +44,32 @@ def choose(files: Files, request: OpenRequest) -> Chosen | None:
 
     Raises: DataError for annotations that cannot be read, or if it is not clear which are meant.
     """
-    found = [
-        (kind, read)
-        for kind, names, read in (
-            ("COCO JSON", wanted(files, coco_files(files), request.annotations), _coco),
-            ("Pascal VOC", wanted(files, voc_files(files), request.annotations), _voc),
-        )
-        if names
-    ]
-    if found:
-        others = _others(files, found[0][0], request.annotations)
-        chosen = found[0][1](files, request)
-        return replace(chosen, readings=(*chosen.readings, *others))
-    yolo_set = yolo_sets.find(files, request.annotations)
+    patterns = request.patterns
+    for kind, there, read in (("COCO JSON", coco_files, _coco), ("Pascal VOC", voc_files, _voc)):
+        names = wanted(there(files), patterns)
+        if names:
+            refuse_unknown_patterns(files, patterns, kind, names)
+            chosen = read(files, names, patterns)
+            return replace(chosen, readings=(*chosen.readings, *_others(files, kind, patterns)))
+    yolo_set = yolo_sets.find(files, patterns)
     if yolo_set is not None:
+        refuse_unknown_patterns(files, patterns, "YOLO", files.ending(".txt", ".yaml", ".yml"))
         splits = yolo.parse(files, yolo_set.members, yolo_set.names, poses=yolo_set.poses)
         nameless = "" if yolo_set.names is not None else "; no file names the classes, so their numbers do"
         reading = f"boxes from YOLO label files, images from {yolo_set.source}{nameless}"
         return Chosen(kind="YOLO", splits=splits, readings=(reading,), passed_by={})
-    tables = wanted(files, box_tables(files), request.annotations)
-    if tables:
-        return _tables(files, tables, request)
-    refuse_unknown_pattern(files, request.annotations, found=False)
-    return None
+    tables = wanted(box_tables(files), patterns)
+    refuse_unknown_patterns(files, patterns, TABLE_OF_BOXES if tables else "", tables)
+    return _tables(files, tables, request) if tables else None
 
 
-def _coco(files: Files, request: OpenRequest) -> Chosen:
-    members, rest = by_family(wanted(files, coco_files(files), request.annotations), files)
+def _members(files: Files, names: Sequence[str], patterns: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split → file, and the files that are not read. Files of several patterns belong together, whatever their names."""
+    return (split_by_split(names), []) if len(patterns) > 1 else by_family(names, files)
+
+
+def _coco(files: Files, names: Sequence[str], patterns: Sequence[str]) -> Chosen:
+    members, rest = _members(files, names, patterns)
     splits = [coco.parse(files, members[split], split) for split in in_split_order(members)]
     readings = [f"boxes from COCO JSON: {', '.join(members[split] for split in in_split_order(members))}"]
     if rest:
@@ -78,8 +78,8 @@ def _coco(files: Files, request: OpenRequest) -> Chosen:
     return Chosen(kind="COCO JSON", splits=splits, readings=tuple(readings), passed_by={})
 
 
-def _voc(files: Files, request: OpenRequest) -> Chosen:
-    members, in_none = voc_splits(files, wanted(files, voc_files(files), request.annotations))
+def _voc(files: Files, names: Sequence[str], patterns: Sequence[str]) -> Chosen:
+    members, in_none = voc_splits(files, names)
     splits = voc.parse(files, {split: members[split] for split in in_split_order(members)})
     count = sum(len(xmls) for xmls in members.values())
     return Chosen(
@@ -91,7 +91,7 @@ def _voc(files: Files, request: OpenRequest) -> Chosen:
 
 
 def _tables(files: Files, names: Sequence[str], request: OpenRequest) -> Chosen:
-    members, rest = by_family(names, files)
+    members, rest = _members(files, names, request.patterns)
     splits = [
         part
         for split in in_split_order(members)
@@ -109,7 +109,7 @@ def _tables(files: Files, names: Sequence[str], request: OpenRequest) -> Chosen:
     return Chosen(kind=TABLE_OF_BOXES, splits=splits, readings=tuple(readings), passed_by={})
 
 
-def _others(files: Files, kind: str, pattern: str | None) -> list[str]:
+def _others(files: Files, kind: str, patterns: Sequence[str]) -> list[str]:
     """Annotations in other formats, which are not read."""
     found: list[tuple[str, Sequence[str]]] = (
         [] if kind == "Pascal VOC" else [("Pascal VOC", voc_files(files))]
@@ -117,7 +117,7 @@ def _others(files: Files, kind: str, pattern: str | None) -> list[str]:
     labels = [name for name in files.ending(".txt") if "labels" in name.split("/")[:-1]]
     found += [("YOLO", labels), ("table", box_tables(files))]
     there = [f"{name} ({plural(len(names), 'file')}, e.g. {names[0]})" for name, names in found if names]
-    if not there or pattern is not None:
+    if not there or patterns:
         return []
     return [f"annotations in other formats are not read: {', '.join(there)}; choose with --annotations"]
 
@@ -153,6 +153,12 @@ def choose_file(path: str, request: OpenRequest) -> tuple[Files, Chosen]:
 
     Raises: as `choose`.
     """
+    if request.patterns:
+        raise NotApplicable(
+            f"{path} is a file of annotations, so --annotations chooses nothing",
+            "remove it, or give the folder that holds all files",
+            ("annotations",),
+        )
     place = Path(path)
     files = _beside(place)
     name = place.name if files.path == str(place.parent) else f"{place.resolve().parent.name}/{place.name}"

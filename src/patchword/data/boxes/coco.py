@@ -13,6 +13,8 @@ from patchword.errors import DataError, near_text, plural
 
 FORM = Form("xywh")
 _FIX = "give lists of images, annotations and categories, as COCO has them, or a .jsonl table for classes"
+# Of converted data sets; COCO itself has neither, and its API overwrites `ignore` by `iscrowd`.
+_DIFFICULT = ("difficult", "ignore")
 _LISTED = 3
 
 
@@ -194,6 +196,7 @@ def _add(
         label,
         place,
         crowd=bool(found.get("iscrowd", 0)),
+        difficult=any(bool(found.get(key, 0)) for key in _DIFFICULT),
         area=float(area) if isinstance(area, int | float) and math.isfinite(area) else math.nan,
         id=one,
     )

@@ -53,14 +53,16 @@ def annotations_of(split: Split, classes: Sequence[str]) -> dict[str, Any]:
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(crowd),
+                **({"ignore": 1} if difficult else {}),
             }
-            for one, owner, label, box, area, crowd in zip(
+            for one, owner, label, box, area, crowd, difficult in zip(
                 ids,
                 owners,
                 boxes.labels.tolist(),
                 as_xywh(boxes.corners),
                 boxes.areas.tolist(),
                 boxes.crowd.tolist(),
+                boxes.difficult.tolist(),
                 strict=True,
             )
         ],

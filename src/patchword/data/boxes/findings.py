@@ -256,6 +256,7 @@ def box_facts(dataset: Dataset) -> dict[str, Any]:
             "class_ids": list(boxes.class_ids),
             "without_boxes": int((per == 0).sum()),
             "groups": int(boxes.crowd.sum()),
+            "difficult": int(boxes.difficult.sum()),
             "per_image": {"median": float(np.median(per)), "max": int(per.max(initial=0))}
             if len(per)
             else {},
@@ -279,6 +280,7 @@ def box_lines(dataset: Dataset) -> list[str]:
     per = np.concatenate([part.per_image() for part in parts])
     sides = np.concatenate([np.sqrt(_spans(part).prod(axis=1)) for part in parts])
     groups = sum(int(part.crowd.sum()) for part in parts)
+    difficult = sum(int(part.difficult.sum()) for part in parts)
     without = int((per == 0).sum())
     lines = [
         f"boxes per image: median {np.median(per):g}, most {per.max():g}; "
@@ -290,6 +292,8 @@ def box_lines(dataset: Dataset) -> list[str]:
         lines.append(
             f"{plural(groups, 'box', 'boxes')} around a group of objects (crowd): neither object nor background"
         )
+    if difficult:
+        lines.append(f"{plural(difficult, 'box', 'boxes')} marked difficult: learned, but ignored in scores")
     if len(sides):
         small, large = (sides < SMALL).mean(), (sides >= LARGE).mean()
         lines.append(

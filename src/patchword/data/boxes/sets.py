@@ -18,18 +18,25 @@ _USUAL = (("instances",), ("annotations", "coco"), ("annotations",))
 _SAMPLE = 20
 
 
-def wanted(files: Files, names: Sequence[str], pattern: str | None) -> list[str]:
-    """The annotation files that a pattern names: a path, a folder, or with * and ?."""
+def wanted(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The annotation files that one of the patterns names: a path, a folder, or with * and ?. All without patterns."""
+    return [name for name in names if not patterns or any(_fits(name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.startswith(pattern.rstrip("/") + "/") or fnmatchcase(name, pattern)
+
+
+def refuse_unknown_patterns(files: Files, patterns: Sequence[str], kind: str, found: Sequence[str]) -> None:
+    """kind: of the annotations that are read, "" for none. Raises: DataError if a pattern names none of them."""
+    pattern = next((one for one in patterns if not any(_fits(name, one) for name in found)), None)
     if pattern is None:
-        return list(names)
-    below = pattern.rstrip("/") + "/"
-    return [name for name in names if name.startswith(below) or fnmatchcase(name, pattern)]
-
-
-def refuse_unknown_pattern(files: Files, pattern: str | None, found: bool) -> None:
-    """Raises: DataError if the pattern names no annotations."""
-    if pattern is None or found:
         return
+    if kind and any(_fits(name, pattern) for name in files.names):
+        raise DataError(
+            f"--annotations {pattern} names no {kind} in {files.path}, as the others do",
+            "give annotations of one format",
+        )
     there = files.ending(".json", ".xml", ".yaml", ".csv", ".tsv")
     near = nearest(pattern, [*there, *{basename(name) for name in there}])
     some = f"there are {', '.join(there[:5])}{' …' if len(there) > 5 else ''}" if there else "there are none"
@@ -52,6 +59,26 @@ def split_and_family(name: str) -> tuple[str, tuple[str, ...]]:
         folders = name.split("/")[:-1]
         split = next((found for part in reversed(folders) for found in splits_among([part]).values()), "all")
     return split, tuple(family)
+
+
+def split_by_split(names: Sequence[str]) -> dict[str, str]:
+    """Split → file, of files that the user named one by one. Raises: DataError if a split has two, or a file none."""
+    members: dict[str, str] = {}
+    for name in names:
+        split, _ = split_and_family(name)
+        if split in members:
+            what = "have no split in their names" if split == "all" else f"are both for the split {split}"
+            raise DataError(
+                f"--annotations: {members[split]} and {name} {what}",
+                "give one file for each split, with train, val or test in its name or folder",
+            )
+        members[split] = name
+    if len(members) > 1 and "all" in members:
+        raise DataError(
+            f"--annotations: {members['all']} has no split in its name, and the others do",
+            "put train, val or test into its name or the name of its folder",
+        )
+    return members
 
 
 def by_family(names: Sequence[str], files: Files) -> tuple[dict[str, str], list[str]]:

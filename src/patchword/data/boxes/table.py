@@ -42,6 +42,7 @@ _IMAGES = (
 _LABELS = ("class", "label", "name", "labelname", "category", "classname", "species", "object")
 _SPLITS = ("split", "subset", "set", "partition")
 _CROWDS = ("iscrowd", "isgroupof", "crowd")
+_DIFFICULT = ("difficult", "isdifficult", "ignore")
 _SIZES = (("height", "width"), ("imageheight", "imagewidth"))
 
 
@@ -106,7 +107,7 @@ class _Rows:
     ) -> None:
         self.values, self.name, self.source = columns.values, name, source
         self.image, self.label, self.form, self.sizes = image, label, form, sizes
-        self.crowd = _named(columns, _CROWDS)
+        self.crowd, self.difficult = _named(columns, _CROWDS), _named(columns, _DIFFICULT)
         self.box = _parser(columns, numbers, source)
 
     def split(self, split: str, rows: Sequence[int], reading: str) -> Annotations:
@@ -132,13 +133,8 @@ class _Rows:
             if not label:
                 raise DataError(f"{place}: a box without a class", f"fill the column {self.label!r}")
             names[label] = label
-            crowd = self.crowd is not None and str(self.values[self.crowd][row]).strip() in (
-                "1",
-                "1.0",
-                "true",
-                "True",
-            )
-            boxes.add(index[written], numbers, label, f"line {row + 2}", crowd=crowd)
+            crowd, difficult = self._flag(self.crowd, row), self._flag(self.difficult, row)
+            boxes.add(index[written], numbers, label, f"line {row + 2}", crowd=crowd, difficult=difficult)
         return Annotations(
             split=split,
             source=self.source,
@@ -149,6 +145,9 @@ class _Rows:
             has_ids=False,
             readings=(reading,) if reading else (),
         )
+
+    def _flag(self, column: str | None, row: int) -> bool:
+        return column is not None and str(self.values[column][row]).strip() in ("1", "1.0", "true", "True")
 
     def _size(self, row: int) -> tuple[int, int] | None:
         if self.sizes is None:

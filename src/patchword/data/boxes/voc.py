@@ -24,7 +24,7 @@ def parse(files: Files, members: Mapping[str, Sequence[str]]) -> list[Annotation
 def _split(files: Files, split: str, xmls: Sequence[str]) -> Annotations:
     images: list[WrittenImage] = []
     boxes, names = WrittenBoxes(), dict[int | str, str]()
-    difficult, renamed = 0, []
+    renamed: list[str] = []
     stems = {stem(image) for image in files.images()}
     for i, file in enumerate(xmls):
         shown = files.shown(file)
@@ -48,16 +48,14 @@ def _split(files: Files, split: str, xmls: Sequence[str]) -> Annotations:
             if not label:
                 raise DataError(f"{shown}: {place} has no name", "name its class")
             names[label] = label
-            difficult += (found.findtext("difficult") or "0").strip() == "1"
-            boxes.add(i, _corners(found, f"{shown}: {place}"), label, place)
+            difficult = (found.findtext("difficult") or "0").strip() == "1"
+            boxes.add(i, _corners(found, f"{shown}: {place}"), label, place, difficult=difficult)
     readings = []
     if renamed:
         readings.append(
             f"{split}: {plural(len(renamed), 'XML file')} with another image name inside, e.g. {renamed[0]}; "
             "the image called as the XML file is used"
         )
-    if difficult:
-        readings.append(f"{split}: {plural(difficult, 'box', 'boxes')} marked difficult, used as any other")
     return Annotations(
         split=split,
         source=files.shown(folder_of(xmls[0]) if xmls else ""),

@@ -31,13 +31,13 @@ class YoloSet:
     source: str
 
 
-def find(files: Files, pattern: str | None) -> YoloSet | None:
+def find(files: Files, patterns: Sequence[str]) -> YoloSet | None:
     """None if there are no YOLO labels. Raises: DataError for a data.yaml whose images are not there."""
     stems = {stem(image) for image in files.images()}
-    labels = [name for name in wanted(files, files.ending(".txt"), pattern) if stem(name) in stems]
+    labels = [name for name in wanted(files.ending(".txt"), patterns) if stem(name) in stems]
     if not any(is_label(start_of(files, name)) for name in _sample(labels)):
         return None
-    config, content = _config(files, pattern)
+    config, content = _config(files, patterns)
     match = _Labels(labels)
     if content is None:
         images: dict[str, list[str]] = defaultdict(list)
@@ -62,9 +62,9 @@ def _sample(names: Sequence[str]) -> Sequence[str]:
     return names[::step]
 
 
-def _config(files: Files, pattern: str | None) -> tuple[str, dict[str, Any] | None]:
+def _config(files: Files, patterns: Sequence[str]) -> tuple[str, dict[str, Any] | None]:
     found: list[tuple[str, dict[str, Any]]] = []
-    for name in wanted(files, files.ending(".yaml", ".yml"), pattern):
+    for name in wanted(files.ending(".yaml", ".yml"), patterns):
         try:
             content = yaml.safe_load(files.read(name).decode("utf-8-sig", "replace"))
         except yaml.YAMLError as error:

@@ -20,12 +20,8 @@ def integrated_gradients(job: Job) -> list[Maps]:
     and that "difference", for the class logit y.
     """
     vit, images, classes = job.vit, job.images, targets(job)
-    if job.settings.fill == "drop":
-        raise SettingsError(
-            "integrated gradients cannot start from left-out tokens", "use fill mean or blur, or occlusion"
-        )
-    places, shares = _quadrature(job.settings.steps, images)
-    start = filled(images, job.settings.fill, vit.config)
+    places, shares = quadrature(job.settings.steps, images)
+    start = start_of(job)
     way = images - start
     at_once = images_at_once(vit, images, gradients=True)
     total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
@@ -41,7 +37,16 @@ def integrated_gradients(job: Job) -> list[Maps]:
     return [Maps(label="integrated-gradients", values=values, signed=True, facts=facts)]
 
 
-def _quadrature(steps: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def start_of(job: Job) -> torch.Tensor:
+    """The baselines [B, C, H, W]. Raises: SettingsError for a fill that is no image."""
+    if job.settings.fill == "drop":
+        raise SettingsError(
+            "integrated methods cannot start from left-out tokens", "use fill mean or blur, or occlusion"
+        )
+    return filled(job.images, job.settings.fill, job.vit.config)
+
+
+def quadrature(steps: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Places between 0 and 1, and the weight of each; the weights sum to 1."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     return like.new_tensor((places + 1) / 2), like.new_tensor(weights / 2)

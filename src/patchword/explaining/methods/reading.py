@@ -5,7 +5,15 @@ from torch import Tensor
 
 from patchword.explaining.methods.base import Maps
 from patchword.explaining.methods.record import Record
-from patchword.model.kinds import AttentionPool, ClassPool, FirstPool, JoinedPool, MaxPool, MeanPool
+from patchword.model.kinds import (
+    AttentionPool,
+    ClassPool,
+    FirstPool,
+    JoinedPool,
+    MaxPool,
+    MeanPool,
+    PrefixPool,
+)
 from patchword.model.positions.layout import TokenLayout
 from patchword.model.vit import ViT
 
@@ -40,6 +48,10 @@ def read_rows(
         case AttentionPool(over=over):
             weights = record.seen[vit.config.depth].weights().mean(1)[:, 0]
             rows[:, _selected(layout, over)] = weights if pool_weights is None else pool_weights
+            return {last: rows}
+        case PrefixPool(tokens=places):
+            for place in places:
+                rows[:, place] += 1 / len(places)
             return {last: rows}
         case JoinedPool() as pool:
             return _joined(pool, rows, layout, vit.config.depth)

@@ -11,7 +11,6 @@ from patchword.explaining.methods.reading import over_patches, read_rows
 from patchword.explaining.methods.record import Record, attention_gradient, with_gradients
 from patchword.model.attention import Attended
 from patchword.model.kinds import AttentionPool
-from patchword.model.vit import ViT
 
 
 def relevance(job: Job) -> list[Maps]:
@@ -20,34 +19,40 @@ def relevance(job: Job) -> list[Maps]:
     y is the logit of the class. Rows are not normalised. An attention pool comes last, by the same rule; it has no
     residual connection.
     """
-    vit, (start,) = job.vit, chosen((job.settings.start,), job.vit.config.depth, "layer", 0)
-    blocks = [*range(start, vit.config.depth)]
-    if isinstance(vit.config.head.pool, AttentionPool):
-        blocks.append(vit.config.depth)
+    blocks = blocks_of(job)
+    record, grads = with_gradients(
+        job.vit, job.images, targets(job), lambda record: [record.seen[block].heads for block in blocks]
+    )
+    steps = {
+        block: positive(record.seen[block], attention_gradient(record.seen[block], grad))
+        for block, grad in zip(blocks, grads, strict=True)
+    }
+    return propagated(job, record, steps, "relevance")
 
-    def heads(record: Record) -> list[Tensor]:
-        return [record.seen[block].heads for block in blocks]
 
-    record, grads = with_gradients(vit, job.images, targets(job), heads)
-    by_block = dict(zip(blocks, grads, strict=True))
-    rows = _rows(vit, job.images, record, by_block)
+def blocks_of(job: Job) -> list[int]:
+    """The blocks from `start` on, then the attention pool, if there is one."""
+    depth = job.vit.config.depth
+    (start,) = chosen((job.settings.start,), depth, "layer", 0)
+    pool = [depth] if isinstance(job.vit.config.head.pool, AttentionPool) else []
+    return [*range(start, depth), *pool]
+
+
+def positive(attended: Attended, grad: Tensor) -> Tensor:
+    """mean over heads of (dy/dA ⊙ A)⁺: [B, n, N]. grad: dy/dA [B, H, n, N]."""
+    return (grad * attended.weights()).clamp(min=0).mean(1)
+
+
+def propagated(job: Job, record: Record, steps: dict[int, Tensor], label: str) -> list[Maps]:
+    """The row that the head reads of the product of (1 + step) over the blocks, last block first."""
+    vit, depth = job.vit, job.vit.config.depth
+    rows = read_rows(vit, job.images, record, steps[depth][:, 0] if depth in steps else None)
     row = torch.zeros_like(rows[max(rows)])
-    for block in reversed(range(start, vit.config.depth)):
+    for block in sorted((block for block in steps if block < depth), reverse=True):
         row = row + rows[block] if block in rows else row
-        step = _positive(record.seen[block], by_block[block])
+        step = steps[block]
         row = row + (row[:, None, : step.shape[1]] @ step)[:, 0]
-    return [over_patches(vit, row, record.layout, "relevance")]
-
-
-def _positive(attended: Attended, grad: Tensor) -> Tensor:
-    """mean over heads of (dy/dA ⊙ A)⁺: [B, n, N]"""
-    return (attention_gradient(attended, grad) * attended.weights()).clamp(min=0).mean(1)
-
-
-def _rows(vit: ViT, images: Tensor, record: Record, grads: dict[int, Tensor]) -> dict[int, Tensor]:
-    pool = vit.config.depth
-    own = _positive(record.seen[pool], grads[pool])[:, 0] if pool in grads else None
-    return read_rows(vit, images, record, own)
+    return [over_patches(vit, row, record.layout, label)]
 
 
 METHOD = Method(

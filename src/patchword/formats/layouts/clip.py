@@ -52,7 +52,7 @@ def _matrix(ours: Sequence[Shape]) -> Op:
     return transposed(ours[0][1], ours[0][0])
 
 
-class _Clip(RowLayout):
+class Clip(RowLayout):
     """Common part of both layouts. norm: position of the last norm."""
 
     norm: Literal["tokens", "pooled"]
@@ -61,7 +61,7 @@ class _Clip(RowLayout):
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         prefix = _prefix(checkpoint)
-        if prefix is None:
+        if prefix is None or is_perception(checkpoint, prefix):
             return None
         mine, why = self._is_mine(checkpoint)
         return f"{prefix}conv1 and {prefix}class_embedding, {why}" if mine else None
@@ -122,7 +122,11 @@ class _Clip(RowLayout):
         return {"prefix": "visual."}
 
     def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
-        prefix = spelling["prefix"]
+        return self.names_of(spelling["prefix"])
+
+    @staticmethod
+    def names_of(prefix: str) -> Rows:
+        """The names below a prefix, which PE uses too."""
         block = f"{prefix}transformer.resblocks.{{i}}."
         return (
             (f"{prefix}conv1.weight", "patch_embed.proj.weight"),
@@ -149,7 +153,7 @@ class _Clip(RowLayout):
         return TEXT if description.spelling["prefix"] else ()
 
 
-class OpenAIClip(_Clip):
+class OpenAIClip(Clip):
     """`ViT-B-32.pt`: a TorchScript archive, its state dict, or only the visual tower; float16 and float32 mixed."""
 
     fixed_heads = True
@@ -187,7 +191,7 @@ class OpenAIClip(_Clip):
         return facts.require("act", ("quick_gelu", "OpenAI's CLIP"))
 
 
-class OpenClip(_Clip):
+class OpenClip(Clip):
     """open_clip's own image tower: a folder with open_clip_config.json, or a training file."""
 
     name = "open_clip"
@@ -271,10 +275,25 @@ class OpenClip(_Clip):
 
 
 def _prefix(checkpoint: Checkpoint) -> str | None:
+    prefix = tower_prefix(checkpoint)
+    return prefix if checkpoint.has(f"{prefix}class_embedding") else None
+
+
+def tower_prefix(checkpoint: Checkpoint) -> str | None:
+    """The prefix of an image tower with CLIP's names, with or without a class token."""
     for prefix in ("visual.", ""):
-        if checkpoint.has(f"{prefix}conv1.weight", f"{prefix}class_embedding"):
+        if checkpoint.has(f"{prefix}conv1.weight", f"{prefix}transformer.resblocks.0.ln_1.weight"):
             return prefix
     return None
+
+
+def is_perception(checkpoint: Checkpoint, prefix: str) -> bool:
+    """Whether it is a Perception Encoder: CLIP's names, with an attention pool or without a last norm."""
+    whole = checkpoint.has(f"{prefix}ln_pre.weight", f"{prefix}positional_embedding")
+    pooled, normed = (checkpoint.has(f"{prefix}{name}") for name in ("attn_pool.probe", "ln_post.weight"))
+    return whole and (
+        pooled or (not normed and checkpoint.has(f"{prefix}transformer.resblocks.0.ls_1.gamma"))
+    )
 
 
 def _open_clip_only(checkpoint: Checkpoint) -> bool:

@@ -70,11 +70,15 @@ class DINOv2(WithRegisters):
     more = (("register_tokens", "prefix.registers", token),)
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
+        # TIPS has the same tensors in .npz; on the hub but for its MLP's names, and in its giant those too.
+        tips = (model_type(checkpoint) or "").startswith("tipsv2") or checkpoint.stored.container == "npz"
+        named = checkpoint.has(f"{first_block(checkpoint)}mlp.c_fc.weight")
+        return None if tips or named else self.signs(checkpoint)
+
+    def signs(self, checkpoint: Checkpoint) -> str | None:
+        """The tensors that only this code has."""
         needed = ("cls_token", "pos_embed", "{b}attn.qkv.weight")
-        # TIPS has the same tensors but for its MLP's names, and in its giant those too.
-        others = ("rope_embed.periods", "reg_token", "{b}mlp.c_fc.weight")
-        tips = (model_type(checkpoint) or "").startswith("tipsv2")
-        if tips or not is_common(checkpoint, *needed, lacking=others):
+        if not is_common(checkpoint, *needed, lacking=("rope_embed.periods", "reg_token")):
             return None
         first = first_block(checkpoint)
         signs = [name for name in ("register_tokens", f"{first}ls1.gamma") if checkpoint.has(name)]

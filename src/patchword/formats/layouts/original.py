@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
-from patchword.formats.layout import Description
+from patchword.formats.layout import Container, Description
 from patchword.formats.layouts.restate import restated, with_zero_biases
 from patchword.formats.layouts.timm import evidence as timms
 from patchword.formats.renamed import Renamed
@@ -89,7 +89,6 @@ _APART: tuple[Row, ...] = (
     ("{b}attn.inner_attn_ln.{wb}", "blocks.{i}.attention.out_norm.{wb}"),
 )
 _FIRST: Mapping[str, Row] = {
-    "": ("{b}mlp.fc1.{wb}", "blocks.{i}.mlp.fc1.{wb}"),
     "w12": ("{b}mlp.w12.{wb}", "blocks.{i}.mlp.fc1.{wb}"),
     "w1": (("{b}mlp.w1.{wb}", "{b}mlp.w2.{wb}"), "blocks.{i}.mlp.fc1.{wb}", gate_and_value),
 }
@@ -101,14 +100,15 @@ def block_rows(spelling: Mapping[str, Any], biases: tuple[Row, ...] = QV_BIASES)
     biases: of queries and values alone, if they are not part of `qkv`.
     """
     gate, scales = spelling.get("gate", ""), spelling.get("scale", ("ls1.gamma", "ls2.gamma"))
+    first, second = spelling.get("mlp", ("fc1", "fc2"))
     return [
         ("{b}norm1.{wb}", "blocks.{i}.norm1.{wb}"),
         *(_APART if spelling.get("split") else (*_TOGETHER, *biases)),
         ("{b}attn.proj.{wb}", "blocks.{i}.attention.proj.{wb}"),
         ("{b}norm2.{wb}", "blocks.{i}.norm2.{wb}"),
-        _FIRST[gate],
+        _FIRST.get(gate, (f"{{b}}mlp.{first}.{{wb}}", "blocks.{i}.mlp.fc1.{wb}")),
         ("{b}mlp.ffn_ln.{wb}", "blocks.{i}.mlp.norm.{wb}"),
-        ("{b}mlp.w3.{wb}" if gate else "{b}mlp.fc2.{wb}", "blocks.{i}.mlp.fc2.{wb}"),
+        (f"{{b}}mlp.{'w3' if gate else second}.{{wb}}", "blocks.{i}.mlp.fc2.{wb}"),
         *((f"{{b}}{scale}", f"blocks.{{i}}.scale{at}.weight") for at, scale in enumerate(scales, 1)),
     ]
 
@@ -126,7 +126,7 @@ class AuthorsFile:
 
     @cached_property
     def spelling(self) -> dict[str, Any]:
-        """The spelling of the block in this file: names of blocks, gate, LayerScale and projections."""
+        """The spelling of the block in this file: names of blocks, gate, LayerScale, projections and MLP."""
         names, has = block_names(self.checkpoint), self.checkpoint.has
         gate = next((gate for gate in ("w12", "w1") if has(f"{names[0]}mlp.{gate}.weight")), "")
         return {
@@ -134,6 +134,7 @@ class AuthorsFile:
             "gate": gate,
             "scale": ("gamma_1", "gamma_2") if has(f"{names[0]}gamma_1") else ("ls1.gamma", "ls2.gamma"),
             "split": has(f"{names[0]}attn.q_proj.weight"),
+            "mlp": ("c_fc", "c_proj") if has(f"{names[0]}mlp.c_fc.weight") else ("fc1", "fc2"),
         }
 
     @cached_property
@@ -213,7 +214,7 @@ class Original(RowLayout):
     report is `evaluation`.
     """
 
-    container = "torch"
+    container: Container = "torch"
     file_name = "model.pth"
     constants: Constants
     resample = Resample(antialias=False)

@@ -1,4 +1,4 @@
-"""Distinguish files of DeiT, MAE and DINO, which have the same tensor names, by everything else in them.
+"""Distinguish files of DeiT, MAE, DINO and MoCo v3, which have the same tensor names, by everything else in them.
 
 Their computation is the same at the file's own size. They differ in how positions are resized and
 in preprocessing. The report marks a guess as one.
@@ -8,23 +8,19 @@ import re
 from dataclasses import dataclass
 
 from patchword.containers.header import DTYPE_BYTES
-from patchword.formats.checkpoint import LINEAR_HEAD, Checkpoint
+from patchword.formats.checkpoint import LINEAR_HEAD, MAE_PYTORCH, Checkpoint
 
 
 @dataclass(frozen=True)
 class Sign:
-    """family: deit, mae or dino. why: the evidence. guess: another family is just as likely.
-
-    moco: a MoCo v3 file, whose code is DeiT's except for 12 heads at every width up to 768.
-    """
+    """family: deit, mae, dino or moco. why: the evidence. guess: another family is just as likely."""
 
     family: str
     why: str
     guess: bool = False
-    moco: bool = False
 
 
-_MOCO_ARCH = re.compile(r"vit_(conv_)?(small|base|large|huge)")
+_MOCO_ARCH = re.compile(r"vit(_(conv_)?(small|base|large|huge))?")
 _MOCO_NAME = re.compile(r"(linear-)?vit-[sbl]-\d+ep|moco_?v?3|mocov3")
 
 
@@ -59,14 +55,16 @@ def _by_name(checkpoint: Checkpoint) -> Sign | None:
         if name.startswith(f"{family}_"):
             return Sign(family, f"the file name {checkpoint.path.name}")
     if _MOCO_NAME.match(name):
-        return Sign("deit", f"the file name {checkpoint.path.name}, as in MoCo v3", moco=True)
+        return Sign("moco", f"the file name {checkpoint.path.name}, as in MoCo v3")
     return None
 
 
 def _by_beside(checkpoint: Checkpoint) -> Sign | None:
     """Match what the training script stored in the file."""
     if _MOCO_ARCH.fullmatch(str(checkpoint.beside.get("arch", ""))):
-        return Sign("deit", f"MoCo v3's arch {checkpoint.beside['arch']}", moco=True)
+        return Sign("moco", f"MoCo v3's arch {checkpoint.beside['arch']}")
+    if checkpoint.wrapper.startswith("base_encoder"):
+        return Sign("moco", "a base encoder next to MoCo's momentum encoder")
     if checkpoint.wrapper.startswith("teacher"):
         return Sign("dino", "the teacher of a self-distillation pair")
     for family, words in _ARGUMENTS.items():
@@ -92,6 +90,28 @@ def _by_positions(checkpoint: Checkpoint) -> Sign | None:
         if zeros
         else None
     )
+
+
+def is_mae_pytorch(checkpoint: Checkpoint) -> bool:
+    """Whether it is MAE-pytorch's encoder, or by its script's arguments a fine-tuned model of its code (as BEiT's script
+    has them, too, a class token decides). Its tensors alone would also be an incomplete file of timm's.
+    """
+    if not checkpoint.has("blocks.0.attn.q_bias") or checkpoint.has("cls_token"):
+        return False
+    stated = "imagenet_default_mean_and_std" in checkpoint.args and "vit_" in str(
+        checkpoint.args.get("model")
+    )
+    return stated or checkpoint.wrapper.endswith(MAE_PYTORCH)
+
+
+def prithvi_tower(checkpoint: Checkpoint) -> str | None:
+    """The prefix of an encoder whose patches are 3-D kernels over one date; V-JEPA's and VideoMAE's span several."""
+    for tower in ("encoder.", ""):
+        kernel = f"{tower}patch_embed.proj.weight"
+        if checkpoint.has(kernel, f"{tower}cls_token", f"{tower}pos_embed", f"{tower}blocks.0.attn.qkv.bias"):
+            shape = checkpoint.shape(kernel)
+            return tower if len(shape) == 5 and shape[2] == 1 else None
+    return None
 
 
 _ARGUMENTS = {

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 # Inputs of the published heads: class tokens of four blocks (ViT-S); class token and mean interleaved (ViT-B).
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
-_MOCO = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
 _OTHERS = (
     "{b}attn.q_bias",
     "{b}attn.relative_position_bias_table",
@@ -76,9 +75,6 @@ class Plain(Original):
         sign = sign_of(checkpoint)
         return sign.why if sign.family == self.family else None
 
-    def constants_of(self, file: AuthorsFile) -> Constants:
-        return _MOCO if sign_of(file.checkpoint).moco else self.constants
-
     def tokens(self, file: AuthorsFile) -> TokensConfig:
         return TokensConfig(distillation_token=file.checkpoint.has("dist_token"))
 
@@ -91,14 +87,11 @@ class Plain(Original):
 
     def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
         sign, usual = sign_of(file.checkpoint), self.preprocess(config, self.shorter(config.image.size))
-        if sign.moco:
-            usual = replace(usual, resample=replace(usual.resample, interpolation="bilinear"))
         guess = (
             f"assumed to be {self.title} because of {sign.why}; files of DeiT, MAE, DINO, MoCo v3 and timm's ViTs have the same tensors. "
             "They differ in preprocessing and in how positions are resized (Google's and timm's ViTs: --mean 0.5 --std 0.5)",
         )
-        who = self.constants_of(file).who
-        return usual, f"the evaluation in {who}", guess if sign.guess else ()
+        return usual, f"the evaluation in {self.constants.who}", guess if sign.guess else ()
 
     def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
         return {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from patchword.errors import UnknownLayout
 from patchword.formats.checkpoint import Checkpoint
+from patchword.formats.layouts.original_signs import prithvi_tower
 from patchword.weights.detector_card import LOAD_DETECTOR
 
 
@@ -37,10 +38,25 @@ def _unmerged(checkpoint: Checkpoint) -> bool:
 
 
 def _patches_span_time(checkpoint: Checkpoint) -> bool:
+    if prithvi_tower(checkpoint) is not None:  # one date is a plain ViT
+        return False
     kernel = re.compile(
         r"(.*\.)?(patch_embed(dings)?(\.patch_embeddings)?\.(proj|projection)|conv_proj|conv1)\.weight"
     )
     return any(len(entry.shape) == 5 for name, entry in checkpoint.tensors.items() if kernel.fullmatch(name))
+
+
+def _is_factored(checkpoint: Checkpoint) -> bool:
+    return any(".parametrizations.weight." in name for name in checkpoint.tensors)
+
+
+def _adds_dates(checkpoint: Checkpoint) -> bool:
+    """Whether positions are narrower than the tokens by what SatMAE adds for the date."""
+    if not checkpoint.has("cls_token", "pos_embed", "patch_embed.proj.weight"):
+        return False
+    widths = (checkpoint.shape(name)[-1:] for name in ("cls_token", "pos_embed"))
+    token, position = (width[0] if width else 0 for width in widths)
+    return token - position == _DATE_WIDTH
 
 
 def _of_vjepa(checkpoint: Checkpoint) -> bool:
@@ -80,6 +96,7 @@ def _scales_one_branch(checkpoint: Checkpoint) -> bool:
     return checkpoint.has("blocks.0.gamma_1") and not second
 
 
+_DATE_WIDTH = 384
 _TIMM, _AUTHORS = "load it with timm", "load it with its authors' code"
 _NOT = "which the backbone does not support"
 _STEMS = tuple(f"patch_embed.backbone.{name}.weight" for name in ("0.conv", "conv1.0", "0.0.conv"))
@@ -93,7 +110,7 @@ REFUSED: tuple[Refusal, ...] = tuple(Refusal(what, fits, fix) for what, fits, fi
      + _NOT, _of_vjepa, "load it with transformers"),
     ("a pose, depth or segmentation model (ViTPose, Sapiens), whose backbone pads images by 2 pixels before they are cut into "
      "patches, " + _NOT, _of_vitpose, "load it with mmpose or its authors' code"),
-    ("a video or multi-temporal ViT, whose patches span time or depth (3-D kernels, as in Prithvi and VideoMAE), "
+    ("a video or multi-temporal ViT, whose patches span time or depth (3-D kernels, as in VideoMAE), "
      + _NOT, _patches_span_time, "load it with its authors' code or transformers"),
     ("a DETR detector (a ResNet and a Transformer that predicts boxes), not a classifier or a backbone", _one_of(*_QUERIES), LOAD_DETECTOR),
     ("a YOLOS detector (a ViT with detection tokens that predicts boxes), not a classifier or a backbone",
@@ -102,6 +119,12 @@ REFUSED: tuple[Refusal, ...] = tuple(Refusal(what, fits, fix) for what, fits, fi
      _one_of("blocks.0.attn1.qkv.weight"), f"{_AUTHORS} (facebookresearch/deit)"),
     ("a DINOv3 model with a separate norm for class and storage tokens (cls_norm), which no published model has",
      lambda c: c.has("rope_embed.periods", "cls_norm.weight"), f"{_AUTHORS} (facebookresearch/dinov3)"),
+    ("weights stored as factors (torch's parametrizations, such as RADIO's spectral one or weight norm)", _is_factored,
+     "load it with its authors' code, remove the parametrizations, and save its state dict"),
+    (f"a SatMAE over groups of channels, with a patch embedding and positions for each, {_NOT}",
+     _one_of("channel_cls_embed"), f"{_AUTHORS} (sustainlab-group/SatMAE); its RGB models are read"),
+    (f"a SatMAE over several dates, whose positions hold the time, {_NOT}", _adds_dates,
+     f"{_AUTHORS} (sustainlab-group/SatMAE); its RGB models are read"),
     ("a CLIP model whose image tower is a ResNet, not a Vision Transformer",
      _one_of("visual.layer1.0.conv1.weight"), f"{_AUTHORS} (openai/CLIP, open_clip)"),
     ("SAM's image encoder, with windowed attention, query-dependent relative positions and a convolutional neck, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from patchword.formats.checkpoint import Checkpoint, square
 from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored, Layout, Rule
-from patchword.formats.layouts.original_signs import sign_of
+from patchword.formats.layouts.original_signs import is_mae_pytorch, sign_of
 from patchword.formats.layouts.restate import (
     class_position_in_token,
     first_as_class,
@@ -97,6 +97,8 @@ def evidence(checkpoint: Checkpoint) -> str | None:
         return None
     if (words := known(checkpoint)) is not None:
         return f"{words.evidence} specifies timm's {words.architecture}"
+    if is_mae_pytorch(checkpoint):
+        return None
     found = next((name for name in ONLY_TIMM if checkpoint.has(name)), None)
     if found is not None:
         return f"only timm has a tensor named {found}"

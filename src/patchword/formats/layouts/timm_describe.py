@@ -23,6 +23,7 @@ from patchword.model.config import (
 from patchword.model.kinds import (
     AttentionPool,
     ClassPool,
+    JoinedPool,
     LayerNormConfig,
     MaxPool,
     MeanPool,
@@ -248,6 +249,8 @@ class Reading(Places):
         kind: Any = self.facts.require("pool", (names[stated], source), (default, custom))
         if kind == "class":
             return ClassPool()
+        if kind == "joined":  # published so (Virchow); timm itself returns the tokens
+            return JoinedPool()
         return MaxPool(over=over) if kind == "max" else MeanPool(over=over)
 
     def _pools_prefix(self, tokens: TokensConfig) -> bool:

@@ -93,7 +93,7 @@ class TransformersTIPSv2(_TIPSv2):
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
         there = checkpoint.has(f"{prefix}blocks.0.mlp.c_fc.weight")
-        return "mlp.c_fc with LayerScale" if there else None
+        return "mlp.c_fc with LayerScale" if there and checkpoint.stored.container != "npz" else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         if super().recognise(checkpoint) is None:

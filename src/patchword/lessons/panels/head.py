@@ -2,9 +2,11 @@
 
 import math
 
+import torch
+
 from patchword.lessons.measures.attention import Head, entropy, head_by_hand
 from patchword.lessons.panel import Check, Figure, Gallery, Lesson, Panel, Step, Table, Tile
-from patchword.lessons.panels.common import TOKENS, middle_patch, need_grid
+from patchword.lessons.panels.common import CHOOSE, TOKENS, middle_patch, need_grid, some_patches
 from patchword.lessons.subject import Subject
 from patchword.lessons.words import Text, same
 
@@ -47,7 +49,7 @@ def panel(subject: Subject) -> Panel:
                 name=Text("output", "输出"), shape=f"[{layout.num_tokens}, {dim}]", op=Text("times v", "乘 v")
             ),
         ],
-        figures=[_map(found, subject), _rows(found, subject)],
+        figures=[_map(found, subject), _each(subject), _rows(found, subject)],
         question=_QUESTION,
         answer=_ANSWER,
         check=Check(
@@ -75,6 +77,25 @@ def _map(found: Head, subject: Subject) -> Figure:
         caption=Text(
             "Where the middle patch reads in block 0, head 0. Darkest: {largest:.2f} of all weight.",
             "中间的 patch 在第 0 个 block、第 0 个头里读哪里。最深处占全部权重的 {largest:.2f}。",
+        ),
+    )
+
+
+def _each(subject: Subject) -> Figure:
+    """Where other patches read in the same head."""
+    layout = subject.vit.layout(subject.image)
+    patches = slice(layout.num_prefix, layout.num_prefix + layout.num_patches)
+    with torch.no_grad():
+        weights = subject.vit.attention_maps(subject.image, layers=[0], heads=[0])[0][0, 0, patches, patches]
+    tiles = [
+        Tile(label=name, values=weights[patch].reshape(layout.grid).numpy())
+        for patch, name in some_patches(subject)
+    ]
+    return Figure(
+        picture=Gallery(tiles=tiles, slider=CHOOSE, width=76),
+        caption=Text(
+            "The same head for other patches, by row and column. Do they read beside themselves, or all in one place?",
+            "同一个头,换其他 patch 来问,按行、列编号。它们读自己旁边,还是都读同一处?",
         ),
     )
 

@@ -10,9 +10,10 @@ from patchword.lessons.measures.positions import (
     sines,
 )
 from patchword.lessons.panel import Check, Curve, Figure, Gallery, Lesson, Panel, Picture, Plot, Step, Tile
-from patchword.lessons.panels.common import DISTANCE, middle_patch, need_grid
+from patchword.lessons.panels.common import CHOOSE, DISTANCE, middle_patch, need_grid, some_patches
 from patchword.lessons.subject import Subject
 from patchword.lessons.words import Text
+from patchword.model.positions.layout import Grid
 
 
 def panel(subject: Subject) -> Panel:
@@ -27,7 +28,11 @@ def panel(subject: Subject) -> Panel:
     for name, table in tables.items():
         numbers[f"{name}_row"], numbers[f"{name}_column"] = row_column_share(table, grid)
     lead = [_OWN] if learned is not None else [_NONE_ADDED]
-    figures = [_similar(tables, subject), _along(tables, subject)]
+    figures = [
+        _similar(tables, subject),
+        _along(tables, subject),
+        _each(next(iter(tables.values())), subject),
+    ]
     return Panel(
         notes=Text(
             "The answer of the original paper is a code for each position, added to the tokens.",
@@ -92,17 +97,31 @@ _NAMES = {
 }
 
 
+def _tile(label: Text, table: torch.Tensor, patch: int, grid: Grid) -> Tile:
+    """How similar the code of one patch is to that of each other."""
+    row = table[patch]
+    # The patch itself, at 1, would hide the differences among the others.
+    others = torch.cat((row[:patch], row[patch + 1 :]))
+    values = (row - others.mean()).reshape(grid)
+    return Tile(label=label, values=values.numpy(), high=float((others - others.mean()).abs().max()))
+
+
+def _each(table: torch.Tensor, subject: Subject) -> Figure:
+    """The same for other patches, of the first table."""
+    grid = subject.vit.layout(subject.image).grid
+    tiles = [_tile(name, table, patch, grid) for patch, name in some_patches(subject)]
+    return Figure(
+        picture=Gallery(tiles=tiles, slider=CHOOSE, width=76),
+        caption=Text(
+            "The same for other patches, by row and column. Does the bright spot follow the patch, and is it a spot, a row or a column?",
+            "其他 patch 的相似度,按行、列编号。亮处会跟着 patch 移动吗?它是一个点、一行,还是一列?",
+        ),
+    )
+
+
 def _similar(tables: dict[str, torch.Tensor], subject: Subject) -> Figure:
     grid, middle = subject.vit.layout(subject.image).grid, middle_patch(subject)
-    tiles = []
-    for name, table in tables.items():
-        row = table[middle]
-        # The patch itself, at 1, would hide the differences among the others.
-        others = torch.cat((row[:middle], row[middle + 1 :]))
-        values = (row - others.mean()).reshape(grid)
-        tiles.append(
-            Tile(label=_NAMES[name], values=values.numpy(), high=float((others - others.mean()).abs().max()))
-        )
+    tiles = [_tile(_NAMES[name], table, middle, grid) for name, table in tables.items()]
     caption = Text(
         "Cosine similarity of the middle patch's code with that of each patch: blue more than the average of the others, orange less.",
         "中间 patch 的编码与每个 patch 编码的余弦相似度:蓝色高于其他 patch 的平均,橙色低于平均。",

@@ -22,6 +22,7 @@ from patchword.metrics.detection.result import (
     Recall,
     SizeScore,
 )
+from patchword.metrics.detection.samples import precision_of_samples
 from patchword.metrics.detection.scores import evaluate
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "joined_detections",
     "joined_truths",
     "matched",
+    "precision_of_samples",
     "truths",
 ]

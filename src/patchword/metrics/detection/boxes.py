@@ -25,7 +25,8 @@ class Truths:
     """The true boxes of a data set; made by `truths` and `joined_truths`.
 
     boxes [N, 4]; classes, images [N]. areas [N]: in square pixels, what decides the size. crowd [N]: a region with many
-    objects; any number of detections inside it is neither right nor wrong. ignored [N]: one object that need not be found.
+    objects; any number of detections inside it is neither right nor wrong. ignored [N]: one object that need not be found, and
+    takes one detection (COCO API). difficult [N]: one that need not be found, and takes any number of detections (VOC).
     """
 
     boxes: Doubles
@@ -34,6 +35,7 @@ class Truths:
     areas: Doubles
     crowd: Bools
     ignored: Bools
+    difficult: Bools
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -41,7 +43,12 @@ class Truths:
     @property
     def counted(self) -> Bools:
         """[N]: whether a box must be found."""
-        return ~(self.crowd | self.ignored)
+        return ~(self.crowd | self.ignored | self.difficult)
+
+    @property
+    def shared(self) -> Bools:
+        """[N]: whether any number of detections may belong to a box."""
+        return self.crowd | self.difficult
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +75,7 @@ def truths(
     areas: ArrayLike | None = None,
     crowd: ArrayLike | None = None,
     ignored: ArrayLike | None = None,
+    difficult: ArrayLike | None = None,
 ) -> Truths:
     """Check and convert true boxes. images: all 0 by default, for one image. areas: of the boxes by default; COCO's own
     `area` is that of the outline, and decides there.
@@ -85,6 +93,7 @@ def truths(
         areas=sizes,
         crowd=none if crowd is None else _flags(crowd, length, "crowd"),
         ignored=none if ignored is None else _flags(ignored, length, "ignored"),
+        difficult=none if difficult is None else _flags(difficult, length, "difficult"),
     )
 
 
@@ -107,6 +116,7 @@ def joined_truths(parts: Sequence[Truths]) -> Truths:
         areas=_appended([part.areas for part in parts], np.float64),
         crowd=_appended([part.crowd for part in parts], np.bool_),
         ignored=_appended([part.ignored for part in parts], np.bool_),
+        difficult=_appended([part.difficult for part in parts], np.bool_),
     )
 
 

@@ -1,8 +1,9 @@
 """Which detection finds which true box, by COCO's rule, for many images, classes and thresholds at once.
 
 In each image and class, detections choose in the order of their scores: the free true box with the highest overlap of at
-least the threshold, and one to be ignored only if there is no other; of equal ones, the last. A crowd is never used up.
-Source: Lin et al. 2014 and the evaluation of the COCO API.
+least the threshold, and one to be ignored only if there is no other; of equal ones, the last. A crowd is never used up, nor is a
+difficult box.
+Source: Lin et al. 2014 and the evaluation of the COCO API; for difficult boxes Everingham et al. 2010, section 4.2.
 """
 
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def match(
     Detections of the same rank belong to different images or classes, so they choose at the same time.
     """
     chosen = np.full((len(ranked.order), len(thresholds)), -1, dtype=np.int32)
+    shared = true.shared
     used = np.zeros((len(true), len(thresholds)), dtype=np.bool_)
     rounds = _rounds(near, ranked)
     # In each detection's pairs, the best come last.
@@ -81,7 +83,7 @@ def match(
     begin = 0
     for end in ends:
         these = truth[begin:end]
-        free = enough[begin:end] & ~(used[these] & ~true.crowd[these, None])
+        free = enough[begin:end] & ~(used[these] & ~shared[these, None])
         at = np.where(free, np.arange(len(these))[:, None], -1)
         firsts = np.flatnonzero(np.diff(detection[begin:end], prepend=-1))
         best = np.maximum.reduceat(at, firsts, axis=0)

@@ -80,7 +80,7 @@ class ImageScore:
 class DetectionScores:
     """COCO's scores of detections, why they are not higher, and where.
 
-    truths: boxes to be found; ignored: crowds and ignored boxes; without_area: those of `truths` that no detection can
+    truths: boxes to be found; ignored: crowds, ignored and difficult boxes; without_area: those of `truths` that no detection can
     overlap. detections: those that count; dropped: those beyond `max_detections` of an image and class. most_truths: boxes
     to be found of one class in one image, at most. best: the score from which detections are best shown, over all classes.
     """

@@ -51,9 +51,8 @@ def evaluate(
     Raises: ValueError if an image or class is out of range, or max_detections is below 1.
     """
     _check(true, found, images, len(names), max_detections)
-    groups = true.images * len(names) + true.classes
-    most_truths = int(np.unique(groups[true.counted], return_counts=True)[1].max(initial=0))
-    limit = max_detections or max(COCO_DETECTIONS, -(-most_truths // COCO_DETECTIONS) * COCO_DETECTIONS)
+    most_truths, limit = _limit(true, len(names))
+    limit = max_detections or limit
     ranked = rank(found, limit, len(names))
     near = pairs(true, found, ranked, float(OVERLAPS[0]), len(names))
     by_class = _ByClass(found, ranked, len(names))
@@ -87,6 +86,21 @@ def evaluate(
         errors=error_types(true, found, result, score, len(names)),
         per_image=_per_image(true, found, result, score, images),
     )
+
+
+def ranked_states(true: Truths, found: Detections, classes: int) -> tuple[Indices, States]:
+    """The detections that count, by image, class and falling score, [R]; and what each is at each overlap, [R, T]."""
+    _, limit = _limit(true, classes)
+    ranked = rank(found, limit, classes)
+    near = pairs(true, found, ranked, float(OVERLAPS[0]), classes)
+    return ranked.order, _states(true, found, ranked, near, 0.0, np.inf)
+
+
+def _limit(true: Truths, classes: int) -> tuple[int, int]:
+    """The most boxes of one class in an image; and how many detections of each count: the next hundred that holds them."""
+    groups = true.images * classes + true.classes
+    most = int(np.unique(groups[true.counted], return_counts=True)[1].max(initial=0))
+    return most, max(COCO_DETECTIONS, -(-most // COCO_DETECTIONS) * COCO_DETECTIONS)
 
 
 class _ByClass:

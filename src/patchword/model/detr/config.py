@@ -55,15 +55,14 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetrConfig:
-    """DETR (Carion et al. 2020, arXiv 2005.12872); the defaults are the published DETR-R50.
+class DetrParts:
+    """All of DETR (Carion et al. 2020, arXiv 2005.12872) but its classes; the defaults are the published DETR-R50.
 
     Args:
         dim, num_heads, hidden: width of the tokens, attention heads, width inside the MLPs of the encoder and the decoder.
         decoder_heads, decoder_hidden: of the decoder, if it differs; None for those of the encoder.
         encoder_depth, decoder_depth: number of layers. Each decoder layer returns boxes.
         num_queries: the number of boxes that every image gets.
-        num_classes: without "no object", which has the last output.
         positions: "sine" is computed from the unpadded cells; "learned" is a table of 50 rows and one of 50 columns.
         order: "post" normalises after each branch, as published; "pre" before it.
         decoder_norm: "outputs" normalises what each decoder layer hands to the heads, as published; "between" also what it
@@ -82,7 +81,6 @@ class DetrConfig:
     encoder_depth: int = 6
     decoder_depth: int = 6
     num_queries: int = 100
-    num_classes: int = 91
     positions: Literal["sine", "learned"] = "sine"
     order: Literal["post", "pre"] = "post"
     decoder_norm: Literal["outputs", "between"] = "outputs"
@@ -90,7 +88,7 @@ class DetrConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("dim", "num_heads", "hidden", "decoder_depth", "num_queries", "num_classes"):
+        for name in ("dim", "num_heads", "hidden", "decoder_depth", "num_queries"):
             require_positive(f"detr.{name}", getattr(self, name))
         for name in ("decoder_heads", "decoder_hidden"):
             if getattr(self, name) is not None:
@@ -114,3 +112,14 @@ class DetrConfig:
                 f"detr.dim is {self.dim}, but {self.positions} positions need a multiple of {share}",
                 f"set detr.dim = {-(-self.dim // share) * share}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetrConfig(DetrParts):
+    """DETR with its classes. num_classes: without "no object", which has the last output."""
+
+    num_classes: int = 91
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("detr.num_classes", self.num_classes)

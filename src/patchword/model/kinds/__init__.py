@@ -18,6 +18,7 @@ from patchword.model.kinds.pools import (
     MaxPool,
     MeanPool,
     Pool,
+    PrefixPool,
 )
 from patchword.model.kinds.positions import (
     AnyAdded,
@@ -68,6 +69,7 @@ __all__ = [
     "Pool",
     "PoolKind",
     "Positions",
+    "PrefixPool",
     "RMSNormConfig",
     "RelativeBias",
     "RelativeMLP",

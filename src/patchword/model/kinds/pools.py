@@ -180,6 +180,40 @@ class JoinedPool(PoolKind):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrefixPool(PoolKind):
+    """Tokens in front of the patches, joined: the class tokens that RADIO has for its teachers.
+
+    tokens: their places, from 0.
+    """
+
+    kind: ClassVar[str] = "prefix"
+
+    tokens: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.tokens or min(self.tokens) < 0:
+            raise SettingsError(
+                f"head.pool.tokens is {list(self.tokens)}", "give the places of tokens, from 0"
+            )
+
+    def shapes(self, model: Host) -> Shapes:
+        return {}
+
+    def words(self) -> str:
+        return f"{len(self.tokens)} tokens in front of the patches"
+
+    def width(self, dim: int) -> int:
+        return dim * len(self.tokens)
+
+    def check(self, model: Host) -> None:
+        if max(self.tokens) >= model.tokens.num_prefix:
+            raise SettingsError(
+                f"head.pool.tokens has {max(self.tokens)}, but the model has {model.tokens.num_prefix} tokens in front of the patches",
+                "give places below that number, or set tokens.num_registers",
+            )
+
+
 def _named(over: Over) -> str:
     return {"patches": "patch tokens", "prefix": "prefix tokens", "all": "tokens"}[over]
 
@@ -192,4 +226,4 @@ def _check_over(over: Over, model: Host) -> None:
         )
 
 
-Pool = ClassPool | FirstPool | MeanPool | MaxPool | AttentionPool | JoinedPool
+Pool = ClassPool | FirstPool | MeanPool | MaxPool | AttentionPool | JoinedPool | PrefixPool

@@ -15,7 +15,7 @@ def answers(output: Output, most: int | None = None) -> list[Found]:
     most: at most so many of an image; None for as many as there are queries. A query may answer with several classes, each with a score
     of its own, as in Deformable DETR (Zhu et al. 2021, arXiv 2010.04159).
     """
-    scores = output.logits[-1].float().sigmoid()
+    scores = output.scores
     boxes = to_corners(output.boxes[-1].float())
     _, queries, classes = scores.shape
     count = min(queries if most is None else most, queries * classes)

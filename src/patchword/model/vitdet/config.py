@@ -10,12 +10,10 @@ from patchword.model.kinds import LayerNormConfig, ResNetStem, RMSNormConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitDetConfig:
-    """A detector on the patches of a ViT.
+class VitDetParts:
+    """What a detector adds to its backbone.
 
     Args:
-        vit: the backbone; its head is not used.
-        num_classes: classes of objects; "no object" is no class of its own.
         dim: channels of the maps and the queries; 0 for those of the backbone, at most 256.
         scales: the maps, as multiples of the backbone's grid: 2 has four cells for each patch, which small objects need.
         num_queries: proposals that the decoder refines, and so the most objects in one answer.
@@ -29,8 +27,6 @@ class VitDetConfig:
 
     kind: ClassVar[str] = "vitdet"
 
-    vit: ViTConfig
-    num_classes: int
     dim: int = 0
     scales: tuple[float, ...] = (2.0, 1.0, 0.5)
     num_queries: int = 100
@@ -41,6 +37,19 @@ class VitDetConfig:
     window: int = 0
     num_global: int = 4
     dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitDetConfig(VitDetParts):
+    """A detector on the patches of a ViT.
+
+    Args:
+        vit: the backbone; its head is not used.
+        num_classes: classes of objects; "no object" is no class of its own.
+    """
+
+    vit: ViTConfig
+    num_classes: int
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "num_queries", "num_layers", "num_heads", "num_points"):

@@ -82,7 +82,7 @@ class VitDet(nn.Module):
         cell_logits = self.cell_class(proposed)
         cell_boxes = (self.cell_box(proposed).float() + logit(cells)).sigmoid()
         count = min(self.config.num_queries, memory.shape[1])
-        chosen = ranks(cell_logits, maps).topk(count, 1).indices
+        ranking, chosen = ranks(cell_logits, maps).topk(count, 1)
         boxes = cell_boxes.detach().gather(1, chosen[..., None].expand(-1, -1, 4))
         extra = None
         if targets is not None and self.config.practice:
@@ -97,7 +97,8 @@ class VitDet(nn.Module):
             practised = Practised(
                 logits[:, :, count:], refined[:, :, count:], extra.target, self.config.practice
             )
-        return Found(logits[:, :, :count], refined[:, :, :count], cell_logits, cell_boxes, cells, practised)
+        answer = logits[:, :, :count], refined[:, :, :count]
+        return Found(*answer, cell_logits, cell_boxes, cells, ranking, practised)
 
     def _decode(
         self, x: Tensor, boxes: Tensor, maps: list[Tensor], apart: Tensor | None

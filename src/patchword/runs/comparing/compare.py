@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchword.errors import Interrupted, PatchwordError, plural
 from patchword.runs.comparing.answers import read_answers
+from patchword.runs.comparing.measure import Given, Measure
 from patchword.runs.comparing.plan import COMPARISON, CompareRequest, Plan, make_plan, read_plan, to_json_plan
 from patchword.runs.comparing.result import (
     Comparison,
@@ -18,7 +19,7 @@ from patchword.runs.comparing.result import (
     measured_power,
     planned_power,
 )
-from patchword.runs.comparing.train import answers_file, interrupted, is_begun, is_finished, train_all
+from patchword.runs.comparing.train import interrupted, is_begun, is_finished, train_all
 from patchword.runs.comparing.vary import Arm
 from patchword.runs.comparing.verdict import RunScore, Scored
 from patchword.runs.folds import Quiet
@@ -102,13 +103,13 @@ class _Pace:
     def finished(self, arm: Arm, seed: int) -> None:
         self.done += 1
         plan = self.plan
-        score = run_score(plan.place(arm, seed), seed)
+        score = run_score(plan.place(arm, seed), seed, plan.measure)
         text = f"{self.done}/{plan.num_runs}  {arm.name}, seed {seed}  "
         if score.broken:
             self.progress.message(f"{text}diverged: {score.broken}")
             return
         self.seconds.append(score.seconds)
-        text += f"top-1 {100 * score.top1:5.1f} %  {clock(score.seconds)}"
+        text += f"{plan.measure.name} {100 * score.score:5.1f} %  {clock(score.seconds)}"
         left = sum(not is_finished(plan, a, s) for a, s in plan.runs)
         if left:
             each = sum(self.seconds) / len(self.seconds)
@@ -116,7 +117,7 @@ class _Pace:
         self.progress.message(text)
 
 
-def run_score(place: Path, seed: int) -> RunScore:
+def run_score(place: Path, seed: int, measure: Measure) -> RunScore:
     """The score that a run wrote, or why it diverged."""
     from patchword.reports.run_files import read_run
 
@@ -124,40 +125,42 @@ def run_score(place: Path, seed: int) -> RunScore:
     seconds = float(found.epochs[-1]["seconds"]) if found.epochs else 0.0
     if found.broken is not None:
         why = str(found.broken.get("summary", "training diverged"))
-        return RunScore(
-            seed=seed, folder=str(place), top1=float("nan"), loss=float("nan"), seconds=seconds, broken=why
-        )
+        return RunScore(seed=seed, folder=str(place), score=float("nan"), seconds=seconds, broken=why)
     plain = json.loads((place / EVALUATION).read_text(encoding="utf-8"))
-    return RunScore(seed=seed, folder=str(place), top1=plain["top1"], loss=plain["loss"], seconds=seconds)
+    return RunScore(seed=seed, folder=str(place), score=measure.written(plain), seconds=seconds)
 
 
-def scored_arm(name: str, places: dict[int, Path], right: dict[int, dict[str, bool]]) -> Scored:
-    """One setting with its runs. places: the run folder of each seed; right: of each finished seed."""
-    from patchword.model.cost import cost
+def scored_arm(name: str, places: dict[int, Path], given: dict[int, Given], measure: Measure) -> Scored:
+    """One setting with its runs. places: the run folder of each seed; given: the answers of each finished seed."""
     from patchword.training.train import read_run
+    from patchword.training.workload import price
 
     settings, _ = read_run(RunFolder(next(iter(places.values()))))
-    price = cost(settings.vit)
+    cost = price(settings)
     return Scored(
         name=name,
-        runs=tuple(run_score(place, seed) for seed, place in places.items()),
-        right=right,
-        parameters=price.parameters,
-        flops=price.flops,
-        curve=_curve([places[seed] for seed in right]),
+        runs=tuple(run_score(place, seed, measure) for seed, place in places.items()),
+        given=given,
+        parameters=cost.parameters,
+        flops=cost.flops,
+        curve=_curve([places[seed] for seed in given], measure),
     )
 
 
-def _curve(places: list[Path]) -> tuple[tuple[float, float], ...]:
-    """The mean validation top-1 by epoch, over the runs that recorded it."""
+def _curve(places: list[Path], measure: Measure) -> tuple[tuple[float, float, float], ...]:
+    """The mean seconds and validation score by epoch, over the runs that recorded them."""
     from patchword.reports.run_files import read_run
 
-    by_epoch: dict[float, list[float]] = {}
+    by_epoch: dict[float, list[tuple[float, float]]] = {}
     for place in places:
         for record in read_run(place).epochs:
-            if isinstance(record.get("val_top1"), float):
-                by_epoch.setdefault(float(record["epoch"]), []).append(record["val_top1"])
-    return tuple((epoch, sum(values) / len(values)) for epoch, values in sorted(by_epoch.items()))
+            if isinstance(record.get(measure.recorded), float):
+                point = (float(record["seconds"]), record[measure.recorded])
+                by_epoch.setdefault(float(record["epoch"]), []).append(point)
+    return tuple(
+        (epoch, *(sum(values) / len(values) for values in zip(*points, strict=True)))
+        for epoch, points in sorted(by_epoch.items())
+    )
 
 
 def result_of(plan: Plan) -> Comparison:
@@ -165,11 +168,12 @@ def result_of(plan: Plan) -> Comparison:
     scored = []
     for arm in plan.arms:
         places = {seed: plan.place(arm, seed) for seed in plan.seeds}
-        files = {seed: answers_file(place) for seed, place in places.items()}
-        right = {seed: read_answers(file).right for seed, file in files.items() if file.is_file()}
-        scored.append(scored_arm(arm.name, places, right))
+        files = {seed: plan.answers(arm, seed) for seed in plan.seeds}
+        given = {seed: read_answers(file, plan.task).scored for seed, file in files.items() if file.is_file()}
+        scored.append(scored_arm(arm.name, places, given, plan.measure))
     return comparison_of(
         scored,
+        plan.measure,
         baseline=plan.baseline,
         path=plan.base.data,
         folder=Path(plan.base.out or ""),
@@ -182,6 +186,7 @@ def result_of(plan: Plan) -> Comparison:
 
 def comparison_of(
     scored: list[Scored],
+    measure: Measure,
     *,
     baseline: str,
     path: str,
@@ -192,13 +197,14 @@ def comparison_of(
     left_out: tuple[tuple[str, str], ...] = (),
 ) -> Comparison:
     """The comparison of these settings, with its conclusion."""
-    arms, contrasts, pairs, images = compare_scored(scored, baseline)
+    arms, contrasts, pairs, images = compare_scored(scored, baseline, measure)
     num_seeds = min(len(one.runs) for one in scored)
     if images < of:
         why = "the others are unreadable, or a run was trained on them"
         notes = (*notes, f"{images} of {plural(of, 'image')} are compared; {why}")
     return Comparison(
         path=path,
+        measure=measure.name,
         folder=folder,
         factors=factors,
         baseline=baseline,
@@ -207,7 +213,7 @@ def comparison_of(
         pairs=pairs,
         images=images,
         of=of,
-        planned=planned_power(num_seeds, max(of, 1), len(scored)),
+        planned=planned_power(num_seeds, max(of, 1), len(scored), measure),
         measured=measured_power(contrasts, num_seeds, max(images, 1)),
         notes=notes,
         left_out=left_out,

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from patchword.data.dataset import Dataset
 from patchword.data.open import open_data
 from patchword.data.request import OpenRequest
+from patchword.data.targets import TaskKind
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
 from patchword.runs import place_of_data, place_of_val
-from patchword.runs.comparing.answers import Answers, answers_of
+from patchword.runs.comparing.answers import Answers, Row, answers_of_run
 from patchword.runs.comparing.compare import comparison_of, scored_arm, write_found
+from patchword.runs.comparing.measure import MEASURES, Measure
 from patchword.runs.comparing.plan import COMPARISON, read_plan
 from patchword.runs.comparing.result import Comparison
+from patchword.runs.comparing.verdict import Scored
 from patchword.settings import from_plain, leaves
 from patchword.training.runfolder import free_folder
 
@@ -37,6 +40,13 @@ _SAME_SETTING = frozenset(
         "tensorboard",
     )
 )
+# What images are labelled with, by task.
+_TASKS: Mapping[str, TaskKind] = {
+    "classify": "single",
+    "multilabel": "multi",
+    "regress": "number",
+    "detect": "boxes",
+}
 _LISTED = 3
 _NAMED = 2
 
@@ -49,6 +59,10 @@ class _Run:
     settings: "TrainSettings"
     facts: dict[str, Any]
     answers: Answers
+
+    @property
+    def task(self) -> TaskKind:
+        return _TASKS[self.settings.task.kind]
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def compare_runs(
     """Compare the last weights of finished runs. A comparison's folder stands for its runs.
 
     baseline: a setting's name, or a run's folder; None is the first. out: where to write the report; None is a new folder in runs/.
-    Raises: UserError for a folder without a finished classifier; DataError if runs were evaluated on different images.
+    Raises: UserError for a folder without a finished run; DataError if runs were evaluated on different images, or other labels.
     """
     places = _places(folders)
     runs: list[_Run] = []
@@ -79,7 +93,9 @@ def compare_runs(
     groups: dict[str, list[_Run]] = {}
     for run, name in zip(runs, names, strict=True):
         groups.setdefault(name, []).append(run)
-    scored = [_scored(name, group) for name, group in groups.items()]
+    measure = MEASURES[runs[0].task]
+    scored = [_scored(name, group, measure) for name, group in groups.items()]
+    measure.refuse(scored[0].given[min(scored[0].given)].truth, str(runs[0].facts["path"]))
     notes = []
     if len({run.facts.get("file_list_sha256") for run in runs}) > 1:
         notes.append("the runs were not trained on the same list of images")
@@ -88,6 +104,7 @@ def compare_runs(
         notes.append("the settings were not trained with the same seeds, so their runs are not paired")
     found = comparison_of(
         scored,
+        measure,
         baseline=_baseline(baseline, groups),
         path=str(runs[0].facts["path"]),
         folder=free_folder(out or "runs/comparison"),
@@ -121,16 +138,15 @@ def _places(folders: Sequence[str | Path]) -> list[Path]:
 
 def _read(place: Path, opened: dict[str, Dataset]) -> _Run:
     """A run with its answers. opened: data sets by how they were opened, so that each is opened once."""
-    from patchword.inference.load import load
-    from patchword.training.runfolder import EVALUATION, LAST, open_folder
+    from patchword.training.runfolder import EVALUATION, open_folder
     from patchword.training.train import read_run
 
     folder = open_folder(place)
     settings, facts = read_run(folder)
-    if settings.task.kind != "classify":
+    if settings.task.kind not in _TASKS:
         raise UserError(
-            f"{place} was trained for {settings.task.kind!r}; runs are compared by the class of each image",
-            "give runs of classifiers with one class for each image",
+            f"{place} was trained for {settings.task.kind!r}; runs are compared by classes, numbers or boxes",
+            "give runs of models of classes, numbers or boxes",
         )
     if not (place / EVALUATION).is_file():
         raise UserError(
@@ -144,17 +160,26 @@ def _read(place: Path, opened: dict[str, Dataset]) -> _Run:
     if key not in opened:
         opened[key] = open_data(where, opening)
     return _Run(
-        folder=place, settings=settings, facts=facts, answers=answers_of(load(place / LAST), opened[key])
+        folder=place,
+        settings=settings,
+        facts=facts,
+        answers=answers_of_run(place, _TASKS[settings.task.kind], opened[key]),
     )
 
 
 def _refuse_other_images(first: _Run, other: _Run) -> None:
     """Raises: DataError if the images, or their classes, are not those of the first run."""
+    fix = "compare runs that were evaluated on the same images: the same data, --val and --split-seed"
+    if (first.task, first.answers.outputs) != (other.task, other.answers.outputs):
+        kinds = [
+            f"{r.folder} predicts {', '.join(filter(None, r.answers.outputs)) or 'one class'}"
+            for r in (first, other)
+        ]
+        raise DataError(f"{kinds[0]}, but {kinds[1]}", "compare runs that were trained on the same labels")
     known = dict(zip(first.answers.keys, first.answers.true, strict=True))
     found = dict(zip(other.answers.keys, other.answers.true, strict=True))
     alone = [n for n, key in zip(other.answers.names, other.answers.keys, strict=True) if key not in known]
     missing = len(known.keys() - found.keys())
-    fix = "compare runs that were evaluated on the same images: the same data, --val and --split-seed"
     if alone or missing:
         shown = f" ({', '.join(alone[:_LISTED])}, …)" if alone else ""
         raise DataError(
@@ -166,9 +191,15 @@ def _refuse_other_images(first: _Run, other: _Run) -> None:
     if changed:
         raise DataError(
             f"{first.folder} and {other.folder} label {plural(len(changed), 'image')} differently, e.g. "
-            f"{known[changed[0]]!r} and {found[changed[0]]!r}",
+            f"{_shown(known[changed[0]])} and {_shown(found[changed[0]])}",
             fix,
         )
+
+
+def _shown(row: Row) -> str:
+    if row and isinstance(row[0], tuple):
+        return plural(len(row), "box", "boxes")
+    return ", ".join(repr(cell) if isinstance(cell, str) else f"{cell:g}" for cell in row)
 
 
 def _named(runs: Sequence[_Run]) -> tuple[list[str], tuple[str, ...]]:
@@ -220,11 +251,11 @@ def _folder_names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _scored(name: str, group: Sequence[_Run]) -> Any:
+def _scored(name: str, group: Sequence[_Run], measure: Measure) -> Scored:
     ordered = sorted(group, key=lambda run: run.settings.run.seed)
     places = {run.settings.run.seed: run.folder for run in ordered}
-    right = {run.settings.run.seed: run.answers.right for run in ordered}
-    return scored_arm(name, places, right)
+    given = {run.settings.run.seed: run.answers.scored for run in ordered}
+    return scored_arm(name, places, given, measure)
 
 
 def _baseline(given: str | None, groups: Mapping[str, Sequence[_Run]]) -> str:

@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from patchword import machine
+from patchword.data.align import LABELLED
+from patchword.data.dataset import Dataset
 from patchword.data.request import OpenRequest
+from patchword.data.targets import TaskKind
 from patchword.errors import DataError, SettingsError, UserError, near_text, plural
 from patchword.formats.facts import Options
 from patchword.runs import ABSOLUTE_PATH, place_of_data
+from patchword.runs.comparing.answers_boxes import true_boxes
+from patchword.runs.comparing.measure import MEASURES, Measure
 from patchword.runs.comparing.vary import Arm, Factor, combinations
 from patchword.runs.folds import located
 from patchword.runs.prepare import Prepared, TrainRequest, prepare, prepare_again
@@ -48,7 +55,7 @@ class Plan:
     """A comparison to run. base.out: its folder. left_out: combinations that cannot work, with the reason.
 
     threads: of each run. why_jobs: the reason for the number of runs at once. images: to evaluate on. notes: what else a reader of the
-    result should know.
+    result should know. task: what the images are labelled with.
     """
 
     base: TrainRequest
@@ -62,6 +69,12 @@ class Plan:
     images: int
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    task: TaskKind = "single"
+
+    @property
+    def measure(self) -> Measure:
+        """How its runs are scored."""
+        return MEASURES[self.task]
 
     @property
     def num_runs(self) -> int:
@@ -71,6 +84,10 @@ class Plan:
     def runs(self) -> list[tuple[Arm, int]]:
         """In the order of training: every setting with the first seed, then with the next."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
+
+    def answers(self, arm: Arm, seed: int) -> Path:
+        """The file of a run's answers. It lies next to the run's folder, which holds only what training writes."""
+        return self.place(arm, seed).with_suffix(".jsonl" if self.task == "boxes" else ".csv")
 
     def place(self, arm: Arm, seed: int) -> Path:
         """The run folder."""
@@ -91,7 +108,7 @@ def make_plan(
 ) -> tuple[Plan, dict[str, Prepared]]:
     """Check the data and the settings of every run, without writing anything. Returns the preparation of each arm too.
 
-    Raises: SettingsError if a value cannot be trained; DataError for data without one class for each image; as `prepare`.
+    Raises: SettingsError if a value cannot be trained; DataError for data whose evaluation images have no score to compare; as `prepare`.
     """
     from patchword.training.runfolder import free_folder
 
@@ -108,11 +125,7 @@ def make_plan(
     _refuse_impossible(request.factors, arms, failed)
     kept = tuple(arm for arm in arms if arm.name in prepared)
     first = next(iter(prepared.values()))
-    if first.dataset.task_kind != "single":
-        raise DataError(
-            f"{first.dataset.path}: a comparison needs one class for each image",
-            "compare the scores of separate runs, or give data with one class for each image",
-        )
+    _refuse_unscored(first.dataset)
     seeds = tuple(range(first_seed, first_seed + request.num_seeds))
     settings = [prepared[arm.name].chosen.settings for arm in kept]
     jobs, threads, why = _jobs(request.jobs, settings, len(first.dataset.training), len(kept) * len(seeds))
@@ -130,8 +143,24 @@ def make_plan(
         images=len(first.dataset.evaluation),
         left_out=tuple((name, error.message) for name, error in failed.items()),
         notes=_notes(request.factors, kept),
+        task=first.dataset.task_kind,
     )
     return plan, prepared
+
+
+def _refuse_unscored(dataset: Dataset) -> None:
+    """Raises: DataError if the evaluation images have no score that could be compared."""
+    if dataset.task_kind not in MEASURES:
+        raise DataError(
+            f"{dataset.path} has {LABELLED[dataset.task_kind]}, which `compare` does not score",
+            "give data with classes, numbers or boxes",
+        )
+    if dataset.task_kind == "boxes":
+        rows = true_boxes(dataset, dataset.classes)
+        labels = [np.array(row, float).reshape(-1, 7) for row in rows]
+    else:
+        labels = [np.atleast_1d(row).astype(float) for row in dataset.evaluation.image_targets.values]
+    MEASURES[dataset.task_kind].refuse(labels, dataset.path)
 
 
 def _absolute(opening: OpenRequest) -> OpenRequest:
@@ -262,6 +291,7 @@ def to_json_plan(plan: Plan, dataset_kind: str) -> dict[str, Any]:
         "threads": plan.threads,
         "why_jobs": plan.why_jobs,
         "images": plan.images,
+        "task": plan.task,
         "left_out": [list(pair) for pair in plan.left_out],
         "notes": list(plan.notes),
         "opening": to_plain(base.opening),
@@ -318,6 +348,7 @@ def read_plan(folder: Path, data: str | None = None) -> Plan:
             images=int(plain["images"]),
             left_out=tuple((name, reason) for name, reason in plain["left_out"]),
             notes=tuple(plain["notes"]),
+            task=plain.get("task", "single"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error})", "start a new comparison") from error

@@ -15,18 +15,19 @@ from patchword.metrics.differences import (
     Difference,
     Power,
     holm,
-    over_images,
+    normal_quantile,
     paired_t,
     power,
     t_quantile,
     welch_t,
 )
+from patchword.runs.comparing import equal_time
+from patchword.runs.comparing.equal_time import EqualTime, equal_times
+from patchword.runs.comparing.measure import Doubles, Measure
 from patchword.runs.comparing.verdict import Kind, RunScore, Scored, judged, points
 from patchword.settings import to_plain
+from patchword.training.progress import clock
 
-# Assumed before the first run: the spread over seeds of paired differences of small runs, and the share of answers that two models
-# of similar accuracy give differently (both measured on digits and photographs of flowers).
-ASSUMED_SPREAD, ASSUMED_CHANGED = 0.007, 0.05
 # Of more settings, the differences of all pairs are too many to read, or to decide.
 MOST_FOR_PAIRS = 12
 
@@ -35,7 +36,8 @@ MOST_FOR_PAIRS = 12
 class ArmResult:
     """One setting: its runs, their mean and its 95 % interval by t (None for one run), and what it costs.
 
-    curve: (epoch, mean top-1 over the runs that recorded it). seconds: of training, mean over runs.
+    curve: (epoch, seconds of training, validation score), means over the runs that recorded them. seconds: of training, mean
+    over runs. at_equal_time: None where it says nothing.
     """
 
     name: str
@@ -45,7 +47,8 @@ class ArmResult:
     parameters: int
     flops: float
     seconds: float
-    curve: tuple[tuple[float, float], ...] = ()
+    curve: tuple[tuple[float, float, float], ...] = ()
+    at_equal_time: EqualTime | None = None
 
     @property
     def broken(self) -> tuple[RunScore, ...]:
@@ -60,14 +63,15 @@ class ArmResult:
 class Contrast:
     """`name` minus `baseline`. seeds: None for a single run each. changed: share of answers that differ.
 
-    p: the larger p-value of both intervals, so that a decision needs both; corrected: by Holm for the comparisons made.
+    changed: None where it cannot be counted. p: the larger p-value of both intervals, so that a decision needs both; corrected: by
+    Holm for the comparisons made.
     """
 
     baseline: str
     name: str
     seeds: Difference | None
     images: Difference | None
-    changed: float
+    changed: float | None
     p: float
     corrected: float
     kind: Kind
@@ -78,11 +82,12 @@ class Contrast:
 class Comparison:
     """Settings compared on the same images. contrasts: each with the baseline; pairs: every two of them, corrected for their number.
 
-    images: scored by every run; of: in the split. planned: what was expected to be decidable before the first run; measured: with the
+    measure: the name of the score. images: scored by every run; of: in the split. planned: what was expected to be decidable before the first run; measured: with the
     spread and the changed answers that were found. left_out: combinations that cannot work.
     """
 
     path: str
+    measure: str
     folder: Path | None
     factors: tuple[str, ...]
     baseline: str
@@ -103,8 +108,18 @@ class Comparison:
         return power_words(self.measured or self.planned, assumed=self.measured is None)
 
     @property
-    def undecided(self) -> float:
-        """Smaller differences cannot be decided, as a share."""
+    def equal_time(self) -> str:
+        """One sentence on the scores at equal time; "" if all settings take as long."""
+        known = [arm for arm in self.arms if arm.at_equal_time is not None]
+        if not known:
+            return ""
+        fastest = min((arm for arm in self.arms if not math.isnan(arm.seconds)), key=lambda arm: arm.seconds)
+        found = {arm.name: arm.at_equal_time for arm in self.arms if arm.finished}
+        return equal_time.words(found, fastest.name, clock(fastest.seconds))
+
+    @property
+    def undecided(self) -> float | None:
+        """Smaller differences cannot be decided, as a share; None if nothing was measured or could be assumed."""
         found = self.measured or self.planned
         return found.images if found.undecided_below is None else found.undecided_below
 
@@ -114,6 +129,7 @@ class Comparison:
         plain["folder"] = None if self.folder is None else str(self.folder)
         plain["undecided"] = self.undecided
         plain["power"] = self.power
+        plain["equal_time"] = self.equal_time
         return plain
 
     def __repr__(self) -> str:
@@ -131,64 +147,92 @@ def _without_nan(plain: Any) -> Any:
     return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
-def planned_power(num_seeds: int, num_images: int, num_arms: int) -> Power:
+def planned_power(num_seeds: int, num_images: int, num_arms: int, measure: Measure) -> Power:
     """What a comparison of so many settings can decide, before anything is trained."""
-    return power(num_seeds, num_images, num_arms - 1, ASSUMED_SPREAD, ASSUMED_CHANGED)
+    spread, changed = measure.assumed or (None, None)
+    return power(num_seeds, num_images, num_arms - 1, spread, changed)
 
 
 def power_words(found: Power, *, assumed: bool) -> str:
     """The power in one sentence, and in brackets where it comes from."""
-    images = plural(found.num_images, "image")
+    images, seeds = plural(found.num_images, "image"), plural(found.num_seeds, "seed")
+    many = plural(found.comparisons, "comparison")
+    if found.widths is None:
+        known = (
+            ""
+            if found.images is None
+            else f": on {images}, differences below about {points(found.images)} will stay undecided"
+        )
+        return f"with 1 seed nothing can be said about a setting, only about two models{known}"
     if found.undecided_below is None:
         return (
-            f"with 1 seed nothing can be said about a setting, only about two models: on {images}, differences below "
-            f"about {points(found.images)} will stay undecided"
+            f"with {seeds}, differences below about {found.widths:.1f} times their standard deviation over seeds will stay "
+            f"undecided ({many}; that deviation, and what {images} leave open, are measured at the end)"
         )
-    spread, changed = (
-        points(found.spread),
-        f"{100 * found.changed:.{0 if assumed else 1}f} % of answers change",
+    spread = points(found.spread or 0)
+    changed = (
+        ""
+        if found.changed is None
+        else f", {100 * found.changed:.{0 if assumed else 1}f} % of answers change"
     )
     tense, word = ("will stay", "assumed") if assumed else ("stay", "measured")
     return (
-        f"with {plural(found.num_seeds, 'seed')} and {images}, differences below about {points(found.undecided_below)} "
-        f"{tense} undecided ({points(found.seeds or 0)} by the seeds, {100 * found.images:.1f} by the images; {word}: differences "
-        f"spread by {spread}, {changed}; {plural(found.comparisons, 'comparison')})"
+        f"with {seeds} and {images}, differences below about {points(found.undecided_below)} "
+        f"{tense} undecided ({points(found.seeds or 0)} by the seeds, {100 * (found.images or 0):.1f} by the images; {word}: "
+        f"differences spread by {spread}{changed}; {many})"
     )
 
 
 def compare_scored(
-    scored: Sequence[Scored], baseline: str
+    scored: Sequence[Scored], baseline: str, measure: Measure
 ) -> tuple[tuple[ArmResult, ...], tuple[Contrast, ...], tuple[Contrast, ...], int]:
     """The settings, each compared with the baseline, every pair, and the number of images that all runs scored."""
     keys = _common(scored)
-    scored = [_rescored(one, keys) for one in scored]
-    arms = tuple(_arm(one) for one in scored)
-    by_name = {one.name: one for one in scored}
-    others = [name for name in by_name if name != baseline]
-    contrasts = _contrasts([(by_name[baseline], by_name[name]) for name in others], keys)
-    every = list(itertools.combinations(scored, 2)) if 2 < len(scored) <= MOST_FOR_PAIRS else []
-    return arms, contrasts, _contrasts(every, keys), len(keys)
+    scored = [_rescored(one, keys, measure) for one in scored]
+    arms = _at_equal_time([_arm(one) for one in scored])
+    sides = {one.name: _Side.of(one, measure) for one in scored}
+    others = [name for name in sides if name != baseline]
+    contrasts = _contrasts([(sides[baseline], sides[name]) for name in others], measure, len(keys))
+    every = list(itertools.combinations(sides.values(), 2)) if 2 < len(scored) <= MOST_FOR_PAIRS else []
+    return arms, contrasts, _contrasts(every, measure, len(keys)), len(keys)
 
 
 def _common(scored: Sequence[Scored]) -> list[str]:
     """The images that every finished run scored, in the order of the first."""
-    runs = [right for one in scored for right in one.right.values()]
-    return [key for key in runs[0] if all(key in right for right in runs)] if runs else []
+    runs = [given for one in scored for given in one.given.values()]
+    if not runs:
+        return []
+    shared = set(runs[0].keys).intersection(*(given.keys for given in runs[1:]))
+    return [key for key in runs[0].keys if key in shared]
 
 
-def _rescored(one: Scored, keys: Sequence[str]) -> Scored:
-    """top1 over the common images."""
+def _rescored(one: Scored, keys: Sequence[str], measure: Measure) -> Scored:
+    """Answers and scores of the common images."""
+    if not keys:
+        return one
+    given = {seed: found.of(keys) for seed, found in one.given.items()}
     runs = tuple(
-        run
-        if run.broken or not keys
-        else replace(run, top1=sum(one.right[run.seed][key] for key in keys) / len(keys))
-        for run in one.runs
+        run if run.broken else replace(run, score=measure.score(given[run.seed])) for run in one.runs
     )
-    return replace(one, runs=runs)
+    return replace(one, runs=runs, given=given)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Side:
+    """A setting, and what its answers are compared by, which is computed once. prepared: None if a run diverged."""
+
+    one: Scored
+    prepared: Doubles | None
+
+    @classmethod
+    def of(cls, one: Scored, measure: Measure) -> "_Side":
+        runs = list(one.given.values())
+        is_whole = runs and not any(run.broken for run in one.runs) and len(runs[0].keys)
+        return cls(one=one, prepared=measure.prepared(runs) if is_whole else None)
 
 
 def _arm(one: Scored) -> ArmResult:
-    scores = [run.top1 for run in one.runs if not run.broken]
+    scores = [run.score for run in one.runs if not run.broken]
     seconds = [run.seconds for run in one.runs if not run.broken]
     interval = t_interval(scores)[1:] if len(scores) > 1 else None
     return ArmResult(
@@ -203,56 +247,76 @@ def _arm(one: Scored) -> ArmResult:
     )
 
 
-def _contrasts(pairs: Sequence[tuple[Scored, Scored]], keys: Sequence[str]) -> tuple[Contrast, ...]:
+def _at_equal_time(arms: Sequence[ArmResult]) -> tuple[ArmResult, ...]:
+    """The settings with the score that each had when the fastest had finished, if their times differ."""
+    found = equal_times({arm.name: arm.seconds for arm in arms}, {arm.name: arm.curve for arm in arms})
+    return tuple(replace(arm, at_equal_time=found.get(arm.name)) for arm in arms)
+
+
+def _contrasts(
+    pairs: Sequence[tuple[_Side, _Side]], measure: Measure, num_images: int
+) -> tuple[Contrast, ...]:
     """Each pair as second minus first, p-values corrected for the number of pairs that could be compared."""
-    raw = [_differences(first, second, keys) for first, second in pairs]
-    valid = [i for i, found in enumerate(raw) if found[1] is not None]
-    corrected = dict(zip(valid, holm([raw[i][3] for i in valid]), strict=True))
-    found = []
+    raw = [_differences(first, second, measure) for first, second in pairs]
+    valid = [i for i, found in enumerate(raw) if found.images is not None]
+    corrected = dict(zip(valid, holm([raw[i].p for i in valid]), strict=True))
+    contrasts = []
     for index, (first, second) in enumerate(pairs):
-        seeds, images, changed, p = raw[index]
-        kind, verdict = judged(first, second, seeds, images, corrected.get(index, 1.0), len(valid), len(keys))
-        found.append(
+        found, p = raw[index], corrected.get(index, 1.0)
+        kind, verdict = judged(first.one, second.one, found.seeds, found.images, p, len(valid), num_images)
+        contrasts.append(
             Contrast(
-                baseline=first.name,
-                name=second.name,
-                seeds=seeds,
-                images=images,
-                changed=changed,
-                p=p,
-                corrected=corrected.get(index, 1.0),
+                baseline=first.one.name,
+                name=second.one.name,
+                seeds=found.seeds,
+                images=found.images,
+                changed=found.changed,
+                p=found.p,
+                corrected=p,
                 kind=kind,
                 verdict=verdict,
             )
         )
-    return tuple(found)
+    return tuple(contrasts)
 
 
-def _differences(
-    first: Scored, second: Scored, keys: Sequence[str]
-) -> tuple[Difference | None, Difference | None, float, float]:
+@dataclass(frozen=True, kw_only=True)
+class _Differences:
     """Over seeds, over images, the share of changed answers, and the larger p-value; None if a run of either diverged."""
-    if any(run.broken for run in (*first.runs, *second.runs)) or not keys:
-        return None, None, math.nan, 1.0
-    top1 = [{run.seed: run.top1 for run in one.runs} for one in (first, second)]
-    shared = [seed for seed in top1[0] if seed in top1[1]]
-    is_paired = len(shared) == len(top1[0]) == len(top1[1])
-    a, b = ([scores[seed] for seed in (shared if is_paired else scores)] for scores in top1)
+
+    seeds: Difference | None = None
+    images: Difference | None = None
+    changed: float | None = None
+    p: float = 1.0
+
+
+def _differences(first: _Side, second: _Side, measure: Measure) -> _Differences:
+    if first.prepared is None or second.prepared is None:
+        return _Differences()
+    scores = [{run.seed: run.score for run in side.one.runs} for side in (first, second)]
+    shared = [seed for seed in scores[0] if seed in scores[1]]
+    is_paired = len(shared) == len(scores[0]) == len(scores[1])
+    a, b = ([found[seed] for seed in (shared if is_paired else found)] for found in scores)
     seeds = None
     if min(len(a), len(b)) > 1:
         seeds = paired_t(a, b) if is_paired else welch_t(a, b)
-    right = [
-        np.array([[one.right[s][key] for key in keys] for s in one.right], float) for one in (first, second)
-    ]
-    images = over_images(*right)
-    both = [(right[0][i], right[1][j]) for i, j in _couples(first, second, paired=is_paired)]
-    changed = float(np.mean([x != y for x, y in both]))
-    return seeds, images, changed, max(images.p, 0.0 if seeds is None else seeds.p)
+    given = [list(side.one.given.values()) for side in (first, second)]
+    mean = float(np.mean(b)) - float(np.mean(a))
+    images = measure.over_images(first.prepared, second.prepared, mean, len(given[0][0].keys))
+    pairs = _couples(first.one, second.one, paired=is_paired)
+    changed = [measure.changed(given[0][i], given[1][j]) for i, j in pairs]
+    counted = [share for share in changed if share is not None]
+    return _Differences(
+        seeds=seeds,
+        images=images,
+        changed=float(np.mean(counted)) if counted else None,
+        p=max(images.p, 0.0 if seeds is None else seeds.p),
+    )
 
 
 def _couples(first: Scored, second: Scored, *, paired: bool) -> list[tuple[int, int]]:
     """The places of the runs whose answers are compared: the same seed, or all with all."""
-    places = [list(one.right) for one in (first, second)]
+    places = [list(one.given) for one in (first, second)]
     if paired:
         return [(places[0].index(seed), places[1].index(seed)) for seed in places[0]]
     return list(itertools.product(range(len(places[0])), range(len(places[1]))))
@@ -265,11 +329,11 @@ def measured_power(contrasts: Sequence[Contrast], num_seeds: int, num_images: in
         return None
     halves = [[(d.high - d.low) / 2 for d in pair] for pair in zip(*found, strict=True)]
     spread = float(np.sqrt(np.mean(np.square(halves[0])))) * math.sqrt(num_seeds) / t_quantile(num_seeds - 1)
-    changed = float(np.mean([c.changed for c in contrasts if c.images is not None]))
+    counted = [c.changed for c in contrasts if c.images is not None and c.changed is not None]
+    changed = float(np.mean(counted)) if counted else None
     at_once = power(num_seeds, num_images, len(found), spread, changed)
     # The planned width is that of one run each; the mean over seeds is steadier. Corrected for the number of comparisons alike.
-    many, single = (power(num_seeds, num_images, count, spread, 1.0).images for count in (len(found), 1))
-    images = float(np.mean(halves[1])) * many / single
+    images = float(np.mean(halves[1])) * normal_quantile(len(found)) / normal_quantile(1)
     return replace(at_once, images=images)
 
 

@@ -17,11 +17,11 @@ from patchword import errors
 from patchword.data.open import open_data
 from patchword.errors import Interrupted, PatchwordError, TrainingBroken, UserError
 from patchword.runs import resume_folder, run
-from patchword.runs.comparing.answers import answers_of, write_answers
+from patchword.runs.comparing.answers import answers_of_run, write_answers
 from patchword.runs.comparing.plan import Plan
 from patchword.runs.comparing.vary import Arm
 from patchword.runs.prepare import Prepared, prepare, prepare_again
-from patchword.training.runfolder import EVALUATION, LAST, REPORT, RunFolder
+from patchword.training.runfolder import EVALUATION, REPORT, RunFolder
 
 if TYPE_CHECKING:
     from patchword.training.progress import Progress
@@ -32,15 +32,9 @@ _LAST_LINES = 5
 Shown = Callable[[Arm, int], None]
 
 
-def answers_file(run_folder: Path) -> Path:
-    """The answers of a run lie next to its folder, which holds only what training writes."""
-    return run_folder.with_suffix(".csv")
-
-
 def is_finished(plan: Plan, arm: Arm, seed: int) -> bool:
     """Whether the run is trained and its answers are written, or it diverged."""
-    place = plan.place(arm, seed)
-    return answers_file(place).is_file() or is_broken(place)
+    return plan.answers(arm, seed).is_file() or is_broken(plan.place(arm, seed))
 
 
 def is_broken(place: Path) -> bool:
@@ -49,7 +43,9 @@ def is_broken(place: Path) -> bool:
 
 def is_begun(folder: Path) -> bool:
     """Whether anything in the comparison's folder could be resumed."""
-    return any(folder.glob("*/seed-*/state/*.pt")) or any(folder.glob("*/seed-*.csv"))
+    return any(folder.glob("*/seed-*/state/*.pt")) or any(
+        path for ending in ("csv", "jsonl") for path in folder.glob(f"*/seed-*.{ending}")
+    )
 
 
 def train_one(
@@ -59,8 +55,6 @@ def train_one(
 
     first: a preparation on the same data, which are then not checked again. Returns one, if there is any.
     """
-    from patchword.inference.load import load
-
     place = plan.place(arm, seed)
     if is_finished(plan, arm, seed):
         return first
@@ -78,7 +72,7 @@ def train_one(
             run(prepared, progress)
         if dataset is None:
             dataset = open_data(plan.base.data, plan.base.opening)
-        write_answers(answers_file(place), answers_of(load(place / LAST), dataset))
+        write_answers(plan.answers(arm, seed), answers_of_run(place, plan.task, dataset))
     return first
 
 

@@ -7,32 +7,35 @@ from typing import Literal
 
 from patchword.errors import plural
 from patchword.metrics.differences import Difference, seeds_needed, t_quantile
+from patchword.runs.comparing.measure import Given
 
 Kind = Literal["better", "worse", "undecided", "equal", "one run", "diverged"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunScore:
-    """One run: top-1 over the images that every run of the comparison scored. broken: why it diverged, else ""."""
+    """One run. score: over the images that every run of the comparison scored. broken: why it diverged, else ""."""
 
     seed: int
     folder: str
-    top1: float
-    loss: float
+    score: float
     seconds: float
     broken: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What is known of one setting before it is compared. right: for each finished seed, whether each image is right, by key."""
+    """What is known of one setting before it is compared. given: the answers of each finished seed.
+
+    curve: (epoch, seconds of training, validation score), means over the runs that recorded them.
+    """
 
     name: str
     runs: tuple[RunScore, ...]
-    right: Mapping[int, Mapping[str, bool]]
+    given: Mapping[int, Given]
     parameters: int
     flops: float
-    curve: tuple[tuple[float, float], ...] = ()
+    curve: tuple[tuple[float, float, float], ...] = ()
 
 
 def points(share: float) -> str:
@@ -84,8 +87,8 @@ def judged(
 
 
 def _is_equal(first: Scored, second: Scored) -> bool:
-    return list(first.right) == list(second.right) and all(
-        first.right[seed] == second.right[seed] for seed in first.right
+    return list(first.given) == list(second.given) and all(
+        first.given[seed].equals(second.given[seed]) for seed in first.given
     )
 
 

@@ -218,6 +218,7 @@ def moved(boxes: ImageBoxes, window: Window, keep: float) -> ImageBoxes:
         corners=inside[rows],
         labels=boxes.labels[rows],
         crowd=boxes.crowd[rows],
+        difficult=boxes.difficult[rows],
         areas=(boxes.areas * window.scale_x * window.scale_y * share)[rows],
         ids=tuple(boxes.ids[i] for i in rows.tolist()),
         size=window.view,

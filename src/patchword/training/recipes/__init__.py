@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from patchword.errors import SettingsError, near_text
+from patchword.model.yolos_config import YolosConfig
 from patchword.training.config import TrainSettings
 from patchword.training.overlay import Overlay
 from patchword.training.recipes import (
@@ -20,6 +21,7 @@ from patchword.training.recipes import (
     scratch,
     simple,
     small_data,
+    yolos,
 )
 from patchword.training.recipes.facts import Choice, DataFacts
 from patchword.training.tasks.detect_settings import DetectSettings
@@ -42,6 +44,7 @@ RECIPES: dict[str, Recipe] = {
     "mae-small": mae_small.settings_for,
     "detect": detect.settings_for,
     "detr": detr.settings_for,
+    "yolos": yolos.settings_for,
 }
 DESCRIPTIONS: dict[str, str] = {
     "scratch": scratch.DESCRIPTION,
@@ -58,13 +61,14 @@ DESCRIPTIONS: dict[str, str] = {
     "mae-small": mae_small.DESCRIPTION,
     "detect": detect.DESCRIPTION,
     "detr": detr.DESCRIPTION,
+    "yolos": yolos.DESCRIPTION,
 }
 # Those that start from weights; the others refuse them.
-FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune")
+FROM_WEIGHTS = ("finetune", "finetune-sgd", "mae-finetune", "yolos")
 # Those that learn without labels; the others need them.
 WITHOUT_LABELS = ("mae", "mae-small")
 # Those for data with boxes, and for no other.
-WITH_BOXES = ("detect", "detr")
+WITH_BOXES = ("detect", "detr", "yolos")
 # From so many images on, the published recipe for pre-training is used.
 MANY = 200_000
 
@@ -74,6 +78,8 @@ def default_recipe(facts: DataFacts, overlay: Overlay | None = None) -> str:
     if isinstance(facts.task, MAESettings):
         return "mae" if facts.weights is None and facts.num_images >= MANY else "mae-small"
     if isinstance(facts.task, DetectSettings):
+        if isinstance(facts.detector, YolosConfig):
+            return "yolos"
         asked = detr.is_detr(overlay.model_name()) or overlay.kind("task.detector") == "detr"
         return "detr" if facts.detr is not None or asked else "detect"
     return "scratch" if facts.weights is None else "finetune"

@@ -20,6 +20,7 @@ from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTCon
 from patchword.model.kinds import MeanPool, Rope2d
 from patchword.model.sizes import backbone_of, canonical, sized
 from patchword.model.vitdet.config import VitDetConfig
+from patchword.model.yolos_config import YolosConfig
 from patchword.training.augment.box_settings import BoxAugmentSettings
 from patchword.training.augment.settings import ColourSettings
 from patchword.training.config import AverageSettings, RunSettings, TrainSettings
@@ -61,9 +62,14 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
             "the recipe detect trains a detector on a ViT, but the weights are those of DETR or of its ResNet",
             "remove --recipe, or give the weights of a ViT",
         )
+    if isinstance(facts.detector, YolosConfig):
+        raise SettingsError(
+            "the recipe detect trains a detector on a ViT, but the weights are those of YOLOS",
+            "remove --recipe, or give the weights of a ViT",
+        )
     model, preprocess, why = _from_weights(facts, overlay) if facts.weights else _from_scratch(facts, overlay)
-    shape = _maps(objects, model, facts.detector)
-    why += [*shape.why, _found(objects, model)]
+    shape = _maps(objects, model, _known(facts))
+    why += [*shape.why, sizes_of_objects(facts, model)]
     settings = _settings(facts, overlay, model, preprocess, shape)
     return settings, [*why, _budget(facts, settings, overlay), _memory(facts, settings)]
 
@@ -84,7 +90,7 @@ def _from_scratch(facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, Prepro
         positions=Rope2d(),
         head=HeadConfig(pool=MeanPool(), num_classes=0),
     )
-    preprocess = _whole(
+    preprocess = complete(
         Preprocess.simple(
             size,
             in_channels=facts.channels,
@@ -110,10 +116,10 @@ def _from_weights(facts: DataFacts, overlay: Overlay) -> tuple[ViTConfig, Prepro
         patch=replace(old.patch, size=given),
         head=replace(old.head, num_classes=0, distilled=False),
     )
-    return model, _whole(preprocess_of(card, facts, model)), why
+    return model, complete(preprocess_of(card, facts, model)), why
 
 
-def _whole(preprocess: Preprocess) -> Preprocess:
+def complete(preprocess: Preprocess) -> Preprocess:
     """The complete image within the frame, with a border in the mean colour where its aspect is another."""
     return replace(preprocess, resize=Border(size=preprocess.image_size))
 
@@ -122,7 +128,7 @@ def _size(facts: DataFacts, overlay: Overlay, patch: Size) -> tuple[Size, list[C
     """(h, w) in complete patches, of the usual aspect of the images."""
     given = overlay.get("model.image.size")
     if given is not None:
-        return given, [Choice(what=_shown(given), why=overlay.source("model.image.size"))]
+        return given, [Choice(what=text_of_size(given), why=overlay.source("model.image.size"))]
     assert facts.objects is not None
     small, longest = facts.objects.small, max(facts.size)
     wanted = CELLS * max(patch) / 2 / max(small, 1e-6)
@@ -130,19 +136,19 @@ def _size(facts: DataFacts, overlay: Overlay, patch: Size) -> tuple[Size, list[C
     reason = f"a tenth of the objects is below {small * longest:.0f} pixels in images of {longest}"
     if longest < side:
         side, reason = max(longest, max(patch) * 4), "the images have no more pixels"
-    size = _in_patches(tuple(side * part / longest for part in facts.size), patch)
+    size = in_patches(tuple(side * part / longest for part in facts.size), patch)
     kept = small * max(size)
     return size, [
-        Choice(what=_shown(size), why=f"{reason}; here {kept:.0f} pixels; the aspect of most images")
+        Choice(what=text_of_size(size), why=f"{reason}; here {kept:.0f} pixels; the aspect of most images")
     ]
 
 
-def _in_patches(size: tuple[float, ...], patch: Size) -> Size:
+def in_patches(size: tuple[float, ...], patch: Size) -> Size:
     rows, columns = (max(round(side / p), 1) * p for side, p in zip(size, patch, strict=True))
     return rows, columns
 
 
-def _shown(size: Size) -> str:
+def text_of_size(size: Size) -> str:
     return f"images of {size[1]}x{size[0]} pixels"
 
 
@@ -186,12 +192,20 @@ def _maps(objects: ObjectFacts, model: ViTConfig, known: VitDetConfig | None) ->
     )
 
 
+def _known(facts: DataFacts) -> VitDetConfig | None:
+    """Of the weights, if they are those of a detector that patchword trained."""
+    return facts.detector if isinstance(facts.detector, VitDetConfig) else None
+
+
 def _patches(side: float, model: ViTConfig) -> float:
     """How many patches an object spans, of a side that is a share of the image's longer side."""
     return side * max(model.image.size) / max(model.patch_span)
 
 
-def _found(objects: ObjectFacts, model: ViTConfig) -> Choice:
+def sizes_of_objects(facts: DataFacts, model: ViTConfig) -> Choice:
+    """How large they are in patches; a warning if they are hard to see."""
+    objects = facts.objects
+    assert objects is not None
     median = _patches(objects.median, model)
     small = _patches(objects.small, model)
     what = f"objects of {median:.1f} patches (median)"
@@ -268,7 +282,7 @@ def _settings(
         tune=Full() if scratch else LayerDecay(decay=DECAY),
         task=DetectSettings(
             num_classes=facts.num_classes,
-            detector=_detector(shape, facts.detector),
+            detector=_detector(shape, _known(facts)),
             augment=BoxAugmentSettings(
                 scale=(0.7, 1.6),
                 stretch=(0.8, 1.25),

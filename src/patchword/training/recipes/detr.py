@@ -68,15 +68,16 @@ def settings_for(facts: DataFacts, overlay: Overlay) -> tuple[TrainSettings, lis
             )
     preprocess, shorter, shown = _preprocess(facts, config, overlay)
     settings = _settings(facts, overlay, config, preprocess, shorter)
-    return settings, [*why, shown, *_queries(facts, config), _budget(facts, settings, overlay)]
+    return settings, [*why, shown, *queries(facts, config.num_queries), _budget(facts, settings, overlay)]
 
 
 def _config(facts: DataFacts, overlay: Overlay) -> tuple[DetrConfig, list[Choice]]:
     name = overlay.model_name()
     if facts.weights is not None:
         raise SettingsError(
-            "the recipe detr starts from DETR or from a ResNet, but the weights are those of a ViT",
-            "use --recipe detect, or give the weights of DETR",
+            "the recipe detr starts from DETR or from a ResNet, but the weights are those of "
+            + ("a ViT" if facts.detector is None else f"a detector on a ViT ({facts.detector.kind})"),
+            "remove --recipe, or give the weights of DETR",
         )
     if isinstance(facts.detr, DetectorCard):
         if name is not None:
@@ -143,23 +144,29 @@ def _preprocess(
     return replace(known, image_size=(side, longest), resize=resize), sides, Choice(what=what, why=reason)
 
 
-def _queries(facts: DataFacts, config: DetrConfig) -> list[Choice]:
+def queries(facts: DataFacts, number: int) -> list[Choice]:
+    """A warning if the queries of the weights are too few for an image."""
     objects = facts.objects
-    if objects is None or objects.most <= config.num_queries:
+    if objects is None or objects.most <= number:
         return []
     why = f"an image has {plural(objects.most, 'object')}, so some cannot be found"
-    return [Choice(what=f"warning: {plural(config.num_queries, 'query', 'queries')}", why=why)]
+    return [Choice(what=f"warning: {plural(number, 'query', 'queries')}", why=why)]
 
 
 def _budget(facts: DataFacts, settings: TrainSettings, overlay: Overlay) -> Choice:
+    why = "DETR needs 300 epochs of COCO to find its boxes from a trunk; --weights of a trained DETR need far fewer"
+    if isinstance(facts.detr, DetectorCard):
+        why = "usual for a trained DETR that learns other classes"
+    return budget(facts, settings, overlay, why)
+
+
+def budget(facts: DataFacts, settings: TrainSettings, overlay: Overlay, why: str) -> Choice:
+    """Images and steps. why: what that number of epochs yields."""
     epochs, batch = settings.schedule.epochs, settings.run.batch_size
     minutes = overlay.get("run.max_minutes")
     if minutes and overlay.get("schedule.epochs") is None:
         return Choice(what=f"as many epochs as fit into {minutes:g} minutes", why="measured by trial steps")
     steps = epochs * max(facts.num_images // batch, 1)
-    why = "DETR needs 300 epochs of COCO to find its boxes from a trunk; --weights of a trained DETR need far fewer"
-    if isinstance(facts.detr, DetectorCard):
-        why = "usual for a trained DETR that learns other classes"
     return Choice(what=f"{facts.num_images:,} images x {epochs} epochs = {steps:,} steps of {batch}", why=why)
 
 

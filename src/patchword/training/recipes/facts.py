@@ -11,6 +11,7 @@ from patchword.data.findings_targets import number_facts
 from patchword.data.targets import MultiLabels, Nothing, Numbers
 from patchword.model.detr.config import TrunkConfig
 from patchword.model.vitdet.config import VitDetConfig
+from patchword.model.yolos_config import YolosConfig
 from patchword.training.tasks.detect_settings import DetectSettings
 from patchword.training.tasks.settings import (
     ClassifySettings,
@@ -66,7 +67,7 @@ class DataFacts:
     weights: ModelCard | None = None
     task: TaskSettings = field(default_factory=ClassifySettings)
     objects: ObjectFacts | None = None
-    detector: VitDetConfig | None = None
+    detector: VitDetConfig | YolosConfig | None = None
     detr: DetectorCard | TrunkConfig | None = None
 
 

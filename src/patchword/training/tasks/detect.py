@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchword.data.dataset import Split
+from patchword.model.lora import merged_state
 from patchword.training.config import TrainSettings
 from patchword.training.ranks import Ranks
 from patchword.training.task import Batch, Tally
@@ -78,4 +79,4 @@ class Detect:
         )
 
     def shipped(self, module: torch.nn.Module) -> Mapping[str, Tensor]:
-        return module.state_dict()
+        return merged_state(module)

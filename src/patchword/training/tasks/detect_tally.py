@@ -73,7 +73,9 @@ class DetectTally:
             self.images.append(
                 Scored(
                     number=number,
-                    true=truths(one.corners, one.labels, areas=one.areas, crowd=one.crowd),
+                    true=truths(
+                        one.corners, one.labels, areas=one.areas, crowd=one.crowd, difficult=one.difficult
+                    ),
                     found=detections(placed[real], labels[real].astype(np.int64), scores[real]),
                     surest=np.column_stack([scores, corners])[:COMPARED],
                 )

@@ -15,12 +15,13 @@ from patchword.model.set_loss import set_loss
 from patchword.model.set_loss_config import SetLossConfig
 from patchword.model.vit import ViT
 from patchword.model.vitdet.answer import answers
-from patchword.model.vitdet.config import VitDetConfig
 from patchword.model.vitdet.found import Found as VitDetOutput
 from patchword.model.vitdet.loss import losses
 from patchword.model.vitdet.model import VitDet
+from patchword.model.yolos import YOLOS
+from patchword.model.yolos_config import YolosConfig
 from patchword.training.config import TrainSettings
-from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings
+from patchword.training.tasks.detect_settings import DetectSettings, DetrSettings, YolosSettings
 from patchword.training.tasks.detect_targets import ImageTargets, objects_of, padded
 
 # The losses by name. DETR's of classes and of boxes are divided by different numbers.
@@ -54,25 +55,14 @@ class TrainedVitDet(VitDet):
         return answers(found, max(most, found.logits.shape[2]))
 
 
-class TrainedDetr(DETR):
-    """DETR with its losses, those of every decoder layer.
+class SetLossed:
+    """The losses and the answers of a detector whose class head has an output for "no object": DETR and YOLOS.
 
     Source: Carion et al. 2020 (arXiv 2005.12872), section 3.1 and appendix A.4.
     """
 
-    def __init__(
-        self, config: DetrConfig, loss: SetLossConfig, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__(config, generator)
-        self.loss = loss
-
-    def forward(self, images: Tensor, targets: Sequence[ImageTargets]) -> dict[str, Tensor]:  # type: ignore[override]
-        found = super().forward(padded(images, targets))
-        return self.losses(found, objects_of(targets))
-
-    def predict(self, images: Tensor) -> DetectionOutput:
-        """images: [B, C, H, W] of one size."""
-        return super().forward(images)
+    config: DetrConfig | YolosConfig
+    loss: SetLossConfig
 
     def losses(self, found: DetectionOutput, targets: Targets) -> dict[str, Tensor]:
         """Sums over the batch, so that those of micro-batches add up: divided by `counts`, they are the published means."""
@@ -91,14 +81,66 @@ class TrainedDetr(DETR):
 
     def answers(self, found: DetectionOutput, most: int) -> list[Found]:
         """The best class of every query, the surest first, corners as shares of the model's input."""
-        scores, labels = found.pred_logits.float().softmax(-1)[..., :-1].max(-1)
+        scores, labels = found.scores.max(-1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         corners = to_corners(found.pred_boxes.float())
         ordered = labels.gather(1, order), corners.gather(1, order[..., None].expand(-1, -1, 4))
         return [Found(*parts) for parts in zip(scores, *ordered, strict=True)]
 
 
-TrainedDetector = TrainedVitDet | TrainedDetr
+class TrainedDetr(SetLossed, DETR):
+    """DETR with its losses, those of every decoder layer."""
+
+    config: DetrConfig
+
+    def __init__(
+        self, config: DetrConfig, loss: SetLossConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(config, generator)
+        self.loss = loss
+
+    def forward(self, images: Tensor, targets: Sequence[ImageTargets]) -> dict[str, Tensor]:  # type: ignore[override]
+        found = super().forward(padded(images, targets))
+        return self.losses(found, objects_of(targets))
+
+    def predict(self, images: Tensor) -> DetectionOutput:
+        """images: [B, C, H, W] of one size."""
+        return super().forward(images)
+
+
+class TrainedYolos(SetLossed, YOLOS):
+    """YOLOS with its losses, which are DETR's, of the last layer alone.
+
+    Source: Fang et al. 2021 (arXiv 2106.00666), section 2.2.
+    """
+
+    config: YolosConfig
+
+    def __init__(
+        self,
+        config: YolosConfig,
+        loss: SetLossConfig,
+        vit: ViT,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(config, generator, vit)
+        self.loss = loss
+
+    @property
+    def vit(self) -> ViT:
+        """The backbone, as other modules that train one name it."""
+        return self.backbone
+
+    def forward(self, images: Tensor, targets: Sequence[ImageTargets]) -> dict[str, Tensor]:  # type: ignore[override]
+        """images: [B, C, H, W], views of one size."""
+        return self.losses(super().forward(images), objects_of(targets))
+
+    def predict(self, images: Tensor) -> DetectionOutput:
+        """images: [B, C, H, W] of one size."""
+        return super().forward(images)
+
+
+TrainedDetector = TrainedVitDet | TrainedDetr | TrainedYolos
 
 
 class Answering(Protocol):
@@ -120,8 +162,16 @@ def make_detr(settings: TrainSettings, generator: torch.Generator) -> TrainedDet
     return TrainedDetr(detr.config(settings.task.num_classes), detr.loss, generator)
 
 
-def make_vitdet(settings: TrainSettings, vit: ViT, generator: torch.Generator) -> TrainedVitDet:
+def make_on_vit(
+    settings: TrainSettings, vit: ViT, generator: torch.Generator
+) -> TrainedVitDet | TrainedYolos:
     """A detector on `vit`; the rest has random weights."""
-    assert isinstance(settings.task, DetectSettings) and not isinstance(settings.task.detector, DetrSettings)
-    config: VitDetConfig = settings.task.detector.config(settings.vit, settings.task.num_classes)
-    return TrainedVitDet(config, vit, generator).to(next(vit.parameters()).device)
+    assert isinstance(settings.task, DetectSettings)
+    detector, classes = settings.task.detector, settings.task.num_classes
+    assert not isinstance(detector, DetrSettings)
+    module: TrainedVitDet | TrainedYolos
+    if isinstance(detector, YolosSettings):
+        module = TrainedYolos(detector.config(settings.vit, classes), detector.loss, vit, generator)
+    else:
+        module = TrainedVitDet(detector.config(settings.vit, classes), vit, generator)
+    return module.to(next(vit.parameters()).device)

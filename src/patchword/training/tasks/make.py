@@ -14,7 +14,7 @@ from patchword.training.task import Task
 from patchword.training.tasks.classify import Classifier, Classify
 from patchword.training.tasks.detect import Detect
 from patchword.training.tasks.detect_settings import DetectSettings
-from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet, make_vitdet
+from patchword.training.tasks.detectors import TrainedDetr, TrainedVitDet, TrainedYolos, make_on_vit
 from patchword.training.tasks.distill import Distill, Student, load_teacher
 from patchword.training.tasks.mae import Pretrain
 from patchword.training.tasks.multilabel import MultiLabel, MultiLabeller
@@ -43,7 +43,7 @@ def make_module(settings: TrainSettings, model: Begun) -> nn.Module:
     if isinstance(task, RegressSettings):
         return Regressor(vit, task)
     if isinstance(task, DetectSettings):
-        return make_vitdet(
+        return make_on_vit(
             settings, vit, torch.Generator().manual_seed(seed_of(settings.run.seed, "detector"))
         )
     kind = Student if task.distill.teacher else Classifier
@@ -64,7 +64,7 @@ def make_task(
         return cast(Task, MultiLabel(settings, module, *rest))
     if isinstance(module, Regressor):
         return cast(Task, Regress(settings, module, *rest))
-    if isinstance(module, TrainedVitDet | TrainedDetr):
+    if isinstance(module, TrainedVitDet | TrainedDetr | TrainedYolos):
         return cast(Task, Detect(settings, module, *rest))
     assert isinstance(settings.task, ClassifySettings)
     parts = (settings, cast(Classifier, module), *rest)
