@@ -108,7 +108,10 @@ def test_through_every_pool_each_kind_of_positions_tells_a_permutation_or_they_a
     between = set(
         itertools.product(("learned_between",), POOLS)
     )  # there is nothing between the blocks of one block
-    assert refused == set(itertools.product(("relative_bias", "relative_mlp"), ("class", "first"))) | between
+    assert (
+        refused
+        == set(itertools.product(("relative_bias", "relative_mlp"), ("class", "first", "prefix"))) | between
+    )
 
 
 sides = st.integers(1, 40)

@@ -110,7 +110,7 @@ def _licences(allow: Sequence[str]) -> set[str]:
 def _print_table(found: list["Release"]) -> None:
     family = ""
     if found:
-        click.echo(f"{'':<{NAME_WIDTH}}{'M':>6} {'pixels':>8} {'score':>9}  licence")
+        click.echo(f"{'':<{NAME_WIDTH}}{'M':>6} {'pixels':>7} {'score':>9}  licence")
     for release in found:
         if release.family != family:
             click.echo("\n" + _family_line(release, found))
@@ -141,7 +141,7 @@ def _line_of(release: "Release") -> str:
     millions = "" if model.parameters is None else _millions(model.parameters)
     pixels = "" if model.image_size is None else _pixels(model.image_size)
     licence = (release.licence.weights or "?") + ("*" if release.licence.gated else "")
-    return f"{millions:>6} {pixels:>8} {_score(release.scores):>9}  {licence}".rstrip()
+    return f"{millions:>6} {pixels:>7} {_score(release.scores):>9}  {licence}".rstrip()
 
 
 def _millions(parameters: int) -> str:

@@ -258,7 +258,7 @@ def _check_positions(config: ViTConfig) -> None:
     added, inner = config.added_positions, config.inner_positions
     added.check(config)
     inner.check(config)
-    reads_prefix = config.head.pool.reads_first and config.tokens.num_prefix
+    reads_prefix = config.head.pool.reads_prefix and config.tokens.num_prefix
     alone = isinstance(added, NoPositions) and not inner.reaches_prefix
     if config.depth == 1 and alone and reads_prefix:
         raise SettingsError(

@@ -120,6 +120,11 @@ class PoolKind(Kind):
     def averages(self) -> bool:
         return False
 
+    @property
+    def reads_prefix(self) -> bool:
+        """It reads none but the tokens in front of the patches, if there are any."""
+        return self.reads_first
+
     def width(self, dim: int) -> int:
         """Channels of the pooled vector."""
         return dim

@@ -58,6 +58,10 @@ class MeanPool(PoolKind):
     def averages(self) -> bool:
         return True
 
+    @property
+    def reads_prefix(self) -> bool:
+        return self.over == "prefix"
+
     def check(self, model: Host) -> None:
         _check_over(self.over, model)
 
@@ -74,6 +78,10 @@ class MaxPool(PoolKind):
 
     def words(self) -> str:
         return f"the largest value of each channel of all {_named(self.over)}"
+
+    @property
+    def reads_prefix(self) -> bool:
+        return self.over == "prefix"
 
     def check(self, model: Host) -> None:
         _check_over(self.over, model)
@@ -118,6 +126,10 @@ class AttentionPool(PoolKind):
         if self.plain:
             return dim * dim + 2 * read * dim * dim + 2 * read * dim
         return 2 * dim * dim + 2 * read * dim * dim + 2 * read * dim + 2 * dim * hidden
+
+    @property
+    def reads_prefix(self) -> bool:
+        return self.over == "prefix"
 
     def check(self, model: Host) -> None:
         _check_over(self.over, model)
@@ -166,6 +178,10 @@ class JoinedPool(PoolKind):
     def averages(self) -> bool:
         return self.mean
 
+    @property
+    def reads_prefix(self) -> bool:
+        return not self.mean
+
     def width(self, dim: int) -> int:
         return dim * (self.class_layers + self.mean)
 
@@ -202,6 +218,10 @@ class PrefixPool(PoolKind):
 
     def words(self) -> str:
         return f"{len(self.tokens)} tokens in front of the patches"
+
+    @property
+    def reads_prefix(self) -> bool:
+        return True
 
     def width(self, dim: int) -> int:
         return dim * len(self.tokens)
