@@ -8,8 +8,8 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.layout import Description, Ignored, Rule
 from patchword.formats.layouts.dinov2 import WithRegisters
+from patchword.formats.layouts.evaluation import IMAGENET, Numbers, evaluation
 from patchword.formats.layouts.original import (
-    IMAGENET,
     NORMS,
     PATCHES_AND_TOKEN,
     USUAL_HEADS,
@@ -22,7 +22,7 @@ from patchword.formats.layouts.restate import PERIODS, restated, with_periods
 from patchword.formats.ops import Op, Shape
 from patchword.formats.rows import Rows, token
 from patchword.images.geometry import Squash
-from patchword.images.preprocess import Preprocess, Reading, Resample
+from patchword.images.preprocess import Preprocess, Resample
 from patchword.model.config import TokensConfig, ViTConfig
 from patchword.model.kinds import Positions, Rope2d, Size
 from patchword.weights.card import ModelCard
@@ -122,7 +122,7 @@ class DINOv3(WithRegisters):
         return restated(*super().rewritten_for(card, tensors), with_periods)
 
 
-def _numbers(file: AuthorsFile) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str, str]:
+def _numbers(file: AuthorsFile) -> tuple[Numbers, str, str]:
     """Mean and std, the reason, and a note if they are a guess: the two data sets leave no other trace."""
     name = file.checkpoint.path.name.lower()
     if "sat493m" in name:
@@ -135,16 +135,7 @@ def _numbers(file: AuthorsFile) -> tuple[tuple[tuple[float, ...], tuple[float, .
     return IMAGENET, "web images", note if file.dim in (1024, 4096) else ""
 
 
-def _preprocess(config: ViTConfig, numbers: tuple[tuple[float, ...], tuple[float, ...]]) -> Preprocess:
+def _preprocess(config: ViTConfig, numbers: Numbers) -> Preprocess:
     """Resize to a 256 square regardless of aspect ratio, bilinear with antialias on bytes."""
-    size = (256, 256)
-    mean, std = numbers if config.image.channels == 3 else ((0.5,), (0.5,))
-    return Preprocess(
-        image_size=size,
-        resize=Squash(size=size),
-        in_channels=config.image.channels,
-        resample=Resample(interpolation="bilinear", rounding="torch-uint8"),
-        mean=mean,
-        std=std,
-        reading=Reading(apply_exif=False),
-    )
+    size, how = (256, 256), Resample(interpolation="bilinear", rounding="torch-uint8")
+    return evaluation(config, Squash(size=size), numbers, size=size, resample=how)

@@ -13,7 +13,7 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored, Rule
-from patchword.formats.layouts.original import IMAGENET
+from patchword.formats.layouts.evaluation import IMAGENET
 from patchword.formats.layouts.restate import (
     first_as_class,
     keys,

@@ -13,13 +13,13 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Container, Description
+from patchword.formats.layouts.evaluation import IMAGENET, Numbers, evaluation
 from patchword.formats.layouts.restate import restated, with_zero_biases
 from patchword.formats.layouts.timm import evidence as timms
 from patchword.formats.renamed import Renamed
 from patchword.formats.rows import Row, RowLayout, Rows, gate_and_value, queries_keys_values, table, token
 from patchword.images.geometry import Shorter
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     Activation,
     BlockConfig,
@@ -47,9 +47,6 @@ from patchword.weights.card import ModelCard
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Width → heads of the published sizes: 64 channels per head up to L, 80 in H.
 USUAL_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16}
 _POOLS: Mapping[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
@@ -171,41 +168,6 @@ class AuthorsFile:
         pool = self.pool("mean", "fc_norm") if pooled else self.pool("class")
         return self.classifier(pool, "pooled" if pooled else "tokens")
 
-    def config(
-        self,
-        constants: Constants,
-        *,
-        grid: Size,
-        tokens: TokensConfig,
-        positions: Positions,
-        head: HeadConfig,
-        num_heads: tuple[int, str] | None,
-    ) -> ViTConfig:
-        """num_heads: from the file itself, if it states them."""
-        dim, channels, patch = self.seen.kernel
-        usual = (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}"))
-        heads = self.facts.heads(dim, num_heads or (None, ""), usual)
-        gated = bool(self.spelling["gate"])
-        usual_act: Activation = "silu" if gated else "gelu"
-        activation: Activation = self.facts.require("act", (usual_act, constants.who))
-        scaled = self.seen.in_block("scale1.weight")
-        return ViTConfig(
-            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
-            patch=PatchConfig(size=patch),
-            dim=dim,
-            depth=len(self.spelling["blocks"]),
-            tokens=tokens,
-            positions=positions,
-            attention=self.seen.attention(heads),
-            mlp=self.seen.mlp(activation, gated=gated),
-            block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
-            norm=LayerNormConfig(
-                eps=self.facts.require("eps", (constants.eps, constants.who)),
-                bias=self.seen.in_block("norm1.bias"),
-            ),
-            head=head,
-        )
-
 
 class Original(RowLayout):
     """A state dict in torch's format, as the authors' training code saves it. resample: how it resizes positions.
@@ -220,7 +182,7 @@ class Original(RowLayout):
     resample = Resample(antialias=False)
     more: tuple[Row, ...] = ()
     head_name = "head"
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    mean_std: Numbers = IMAGENET
     wrapper = "model"
     # Its code rotates queries and keys, which leaves no tensor in the file.
     rotary = False
@@ -242,16 +204,7 @@ class Original(RowLayout):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         file = AuthorsFile(checkpoint, facts, self)
-        constants, tokens = self.constants_of(file), self.tokens(file)
-        grid, stated = self.grid(file, tokens)
-        config = file.config(
-            constants,
-            tokens=tokens,
-            positions=self.positions(file),
-            grid=grid,
-            head=self.head(file),
-            num_heads=stated,
-        )
+        config = self._config(file)
         usual, source, notes = self.evaluated(file, config)
         if usual.in_channels != 3:
             source = f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
@@ -262,8 +215,32 @@ class Original(RowLayout):
             notes=notes,
         )
 
-    def constants_of(self, file: AuthorsFile) -> Constants:
-        return self.constants
+    def _config(self, file: AuthorsFile) -> ViTConfig:
+        facts, seen, constants = file.facts, file.seen, self.constants
+        (dim, channels, patch), tokens = seen.kernel, self.tokens(file)
+        grid, stated = self.grid(file, tokens)
+        positions, head = self.positions(file), self.head(file)
+        usual = (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}"))
+        heads = facts.heads(dim, stated or (None, ""), usual)
+        gated = bool(file.spelling["gate"])
+        usual_act: Activation = "silu" if gated else "gelu"
+        activation: Activation = facts.require("act", (usual_act, constants.who))
+        scaled = seen.in_block("scale1.weight")
+        return ViTConfig(
+            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
+            patch=PatchConfig(size=patch),
+            dim=dim,
+            depth=len(file.spelling["blocks"]),
+            tokens=tokens,
+            positions=positions,
+            attention=seen.attention(heads),
+            mlp=seen.mlp(activation, gated=gated),
+            block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
+            norm=LayerNormConfig(
+                eps=facts.require("eps", (constants.eps, constants.who)), bias=seen.in_block("norm1.bias")
+            ),
+            head=head,
+        )
 
     def tokens(self, file: AuthorsFile) -> TokensConfig:
         return TokensConfig()
@@ -288,17 +265,8 @@ class Original(RowLayout):
         return min(size)
 
     def preprocess(self, config: ViTConfig, shorter: int, size: Size | None = None) -> Preprocess:
-        """Resize the shorter side (bicubic), then crop the centre: torchvision's transforms, which all of them use."""
-        mean, std = self.mean_std if config.image.channels == 3 else ((0.5,), (0.5,))
-        return Preprocess(
-            image_size=size or config.image.size,
-            resize=Shorter(size=shorter),
-            in_channels=config.image.channels,
-            resample=PixelResample(interpolation="bicubic"),
-            mean=mean,
-            std=std,
-            reading=Reading(apply_exif=False),
-        )
+        """Resize the shorter side (bicubic), then crop the centre."""
+        return evaluation(config, Shorter(size=shorter), self.mean_std, size=size)
 
     def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
         return file.spelling

@@ -12,7 +12,8 @@ from patchword.containers.stored import tensor_of
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
-from patchword.formats.layouts.original import CLIP, AuthorsFile, Constants, Original, block_rows
+from patchword.formats.layouts.evaluation import CLIP
+from patchword.formats.layouts.original import AuthorsFile, Constants, Original, block_rows
 from patchword.formats.layouts.towers import below, blocks_below, inside
 from patchword.formats.ops import Op, Reshaped, Shape
 from patchword.formats.renamed import Renamed
