@@ -18,8 +18,8 @@ from patchword.formats.layouts.original import (
     block_rows,
     is_common,
 )
-from patchword.formats.layouts.restate import PERIODS, restated, with_periods
 from patchword.formats.ops import Op, Shape
+from patchword.formats.restate import PERIODS, with_periods
 from patchword.formats.rows import Rows, token
 from patchword.images.geometry import Squash
 from patchword.images.preprocess import Preprocess, Resample
@@ -73,6 +73,7 @@ class DINOv3(WithRegisters):
     name = "dinov3"
     title = "DINOv3 (its authors' file)"
     rotary = True
+    steps = (*WithRegisters.steps, with_periods)
     constants = Constants(who="DINOv3's code", heads=USUAL_HEADS | {1280: 20, 4096: 32}, eps=1e-5)
     # Every release has four registers.
     registers, published = "storage_tokens", r"dinov3_vit\w+_pretrain()"
@@ -115,11 +116,6 @@ class DINOv3(WithRegisters):
         yield Ignored(r"local_cls_norm\..*", "the norm for local crops, used only in training")
         if description.config.attention.bias == "qv":
             yield Ignored(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        return restated(*super().rewritten_for(card, tensors), with_periods)
 
 
 def _numbers(file: AuthorsFile) -> tuple[Numbers, str, str]:

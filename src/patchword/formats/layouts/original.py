@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Container, Description
 from patchword.formats.layouts.evaluation import IMAGENET, Numbers, evaluation
-from patchword.formats.layouts.restate import restated, with_zero_biases
 from patchword.formats.layouts.timm import evidence as timms
 from patchword.formats.renamed import Renamed
+from patchword.formats.restate import Step, Tensors, with_zero_biases
 from patchword.formats.rows import Row, RowLayout, Rows, gate_and_value, queries_keys_values, table, token
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess
@@ -43,9 +43,6 @@ from patchword.model.kinds import (
     Size,
 )
 from patchword.weights.card import ModelCard
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Width → heads of the published sizes: 64 channels per head up to L, 80 in H.
 USUAL_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16}
@@ -169,6 +166,13 @@ class AuthorsFile:
         return self.classifier(pool, "pooled" if pooled else "tokens")
 
 
+def _with_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """Biases of patches and head, which the authors' classes always have."""
+    if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
+        config = replace(config, head=replace(config.head, bias=True))
+    return replace(config, patch=replace(config.patch, bias=True)), tensors
+
+
 class Original(RowLayout):
     """A state dict in torch's format, as the authors' training code saves it. resample: how it resizes positions.
 
@@ -184,6 +188,7 @@ class Original(RowLayout):
     head_name = "head"
     mean_std: Numbers = IMAGENET
     wrapper = "model"
+    steps: tuple[Step, ...] = (_with_biases, with_zero_biases)
     # Its code rotates queries and keys, which leaves no tensor in the file.
     rotary = False
 
@@ -275,15 +280,6 @@ class Original(RowLayout):
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return {self.wrapper: tensors} if self.wrapper else tensors
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """Add zero biases to patches and head, since the authors' classes always have them."""
-        config = replace(card.config, patch=replace(card.config.patch, bias=True))
-        if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
-            config = replace(config, head=replace(config.head, bias=True))
-        return restated(replace(card, config=config), tensors, with_zero_biases)
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         if isinstance(card.config.inner_positions, Rope2d) and not self.rotary:
