@@ -192,7 +192,10 @@ def radio() -> Iterator[Case]:
     model = drawn(model)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in ([0.48, 0.45, 0.40], [0.26, 0.26, 0.27]))
     conditioner = {"input_conditioner.norm_mean": mean, "input_conditioner.norm_std": std}
-    made, hints = "NVlabs/RADIO, ViTPatchGenerator at 5e8ac8c7 in timm's ViT", {"num_heads": 2}
+    made, hints = (
+        "NVlabs/RADIO, ViTPatchGenerator at 36a9b993 (align_corners=False) in timm's ViT",
+        {"num_heads": 2},
+    )
     teachers = [{"name": "clip"}, {"name": "sam", "use_summary": False}, {"name": "dino_v2"}]
     for name, file, image in (
         ("training", "radio.pth.tar", picture(16, 12)),

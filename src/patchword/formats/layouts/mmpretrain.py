@@ -27,7 +27,15 @@ from patchword.formats.rows import Row, RowLayout, Rows, table, token
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess
 from patchword.images.preprocess import Resample as PixelResample
-from patchword.model.config import BlockConfig, HeadConfig, ImageConfig, PatchConfig, TokensConfig, ViTConfig
+from patchword.model.config import (
+    Activation,
+    BlockConfig,
+    HeadConfig,
+    ImageConfig,
+    PatchConfig,
+    TokensConfig,
+    ViTConfig,
+)
 from patchword.model.kinds import ClassPool, FirstPool, LayerNormConfig, Learned, MeanPool, Pool, Resample
 from patchword.weights.card import ModelCard
 
@@ -113,7 +121,7 @@ class MMPretrain(RowLayout):
         entry = seen.has("entry_norm.weight")
         gated = spelling["gated"]
         # Of models with a norm before the blocks, OpenAI's have quick GELU and others GELU.
-        act = None if entry else "silu" if gated else "gelu"
+        act: Activation | None = None if entry else "silu" if gated else "gelu"
         config = ViTConfig(
             image=ImageConfig(size=size, channels=channels),
             patch=PatchConfig(size=patch, bias=seen.has("patch_embed.proj.bias"), edge="pad"),

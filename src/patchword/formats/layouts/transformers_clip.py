@@ -108,7 +108,7 @@ class TransformersCLIP(ImageTower):
         "clipseg_vision_model",
     )
     family = Family(act="quick_gelu", eps=1e-5, processor="CLIP")
-    spellings = (NAMES, _SINGULAR)
+    spellings: tuple[Names, ...] = (NAMES, _SINGULAR)
     bare: str = "CLIPVisionModel"
     head_class: str | None = "CLIPForImageClassification"
     entry_name = "pre_layrnorm"
@@ -192,7 +192,8 @@ class TransformersSigLIP(ImageTower):
         return len(checkpoint.shape(f"{prefix}{self.anchor}")) == self.kernel_axes
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        there = checkpoint.has(f"{prefix}{self.class_token}")
+        others = (self.class_token, "encoder.layers.0.self_attn.projection_layer.weight")
+        there = any(checkpoint.has(f"{prefix}{name}") for name in others)
         return None if there or not self.holds_kernel(checkpoint, prefix) else "no class_embedding"
 
     def tokens(self, tower: Tower) -> TokensConfig:

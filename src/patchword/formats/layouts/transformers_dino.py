@@ -88,8 +88,10 @@ class TransformersDINOv2(_DINO):
     title = "transformers DINOv2"
     types: tuple[str, ...] = ("dinov2",)
     family = Family(eps=1e-6, processor="Bit")
-    spellings = (_PUBLISHED, _SWIGLU, FIVE, FIVE_SWIGLU)
-    bare, head_class, head_prefix = "Dinov2Model", "Dinov2ForImageClassification", "dinov2."
+    spellings: tuple[Names, ...] = (_PUBLISHED, _SWIGLU, FIVE, FIVE_SWIGLU)
+    bare: str = "Dinov2Model"
+    head_class: str | None = "Dinov2ForImageClassification"
+    head_prefix = "dinov2."
     empty_registers = False
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
@@ -160,14 +162,12 @@ class TransformersDINOv2Registers(TransformersDINOv2):
 
     name = "transformers-dinov2-registers"
     title = "transformers DINOv2 with registers"
-    types = ("dinov2_with_registers",)
+    types: tuple[str, ...] = ("dinov2_with_registers",)
     resample = Resample()
     empty_registers = True
-    bare, head_class, head_prefix = (
-        "Dinov2WithRegistersModel",
-        "Dinov2WithRegistersForImageClassification",
-        "dinov2_with_registers.",
-    )
+    bare: str = "Dinov2WithRegistersModel"
+    head_class: str | None = "Dinov2WithRegistersForImageClassification"
+    head_prefix = "dinov2_with_registers."
 
 
 def mlp_ratio(config: ViTConfig, title: str) -> int:

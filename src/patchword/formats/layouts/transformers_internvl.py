@@ -53,7 +53,8 @@ class TransformersInternViT(TransformersLayout):
         return found
 
     def evidence_without_config(self, checkpoint: Checkpoint, prefix: str) -> str | None:
-        return "attention.projection_layer"
+        there = checkpoint.has(f"{prefix}encoder.layer.0.attention.projection_layer.weight")
+        return "attention.projection_layer" if there else None
 
     def image(self, tower: Tower, patch: Size, tokens: TokensConfig) -> Size:
         if tower.has(self.positions_name):

@@ -52,7 +52,7 @@ class Family:
     of the epsilon in config.json.
     """
 
-    act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"] = "gelu"
     eps: float = 1e-12
     dim: int = 768
     heads: int = 12

@@ -40,6 +40,9 @@ class _OneTower(TransformersCLIP):
     def tower_type(self) -> str:
         return self.types[0]
 
+    def _projects(self, checkpoint: Checkpoint) -> bool:
+        return checkpoint.has("visual_projection.weight")
+
     def lacks(self, config: ViTConfig) -> Iterable[tuple[bool, str]]:
         yield from super().lacks(config)
         yield config.head.projection > 0, "a projection without the text tower"
@@ -122,7 +125,7 @@ class TransformersIdefics(TransformersSigLIP):
 
     name = "transformers-idefics3"
     title = "transformers Idefics3"
-    types = ("idefics3_vision", "idefics2_vision", "smolvlm_vision")
+    types: tuple[str, ...] = ("idefics3_vision", "idefics2_vision", "smolvlm_vision")
     family = Family(act="gelu_tanh", eps=1e-6, dim=1152, heads=16, processor="Idefics3")
     bare, head_class, head_prefix = "Idefics3VisionTransformer", None, ""
     resample = _NEAREST

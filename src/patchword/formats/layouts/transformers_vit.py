@@ -63,6 +63,9 @@ class _Plain(TransformersLayout):
         """Recognise by tensors that only one class of the family has."""
         if not checkpoint.has(f"{prefix}{self.positions_name}"):
             return None
+        token = f"{prefix}{self.class_token}"
+        if checkpoint.has(token) and (checkpoint.shape(token)[1:2] or (1,)) > (1,):
+            return None  # Pixio has several
         if "lambda_1" in str(checkpoint.under(f"{prefix}encoder.layer.0.")) or any(
             "relative_position_bias" in name for name in checkpoint.tensors
         ):
