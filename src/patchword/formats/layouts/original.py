@@ -209,7 +209,7 @@ class Original(RowLayout):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         file = AuthorsFile(checkpoint, facts, self)
-        config = self._config(file)
+        config = self.config_of(file)
         usual, source, notes = self.evaluated(file, config)
         if usual.in_channels != 3:
             source = f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
@@ -220,7 +220,8 @@ class Original(RowLayout):
             notes=notes,
         )
 
-    def _config(self, file: AuthorsFile) -> ViTConfig:
+    def config_of(self, file: AuthorsFile) -> ViTConfig:
+        """The config, from the parts below; most are the same for all families."""
         facts, seen, constants = file.facts, file.seen, self.constants
         (dim, channels, patch), tokens = seen.kernel, self.tokens(file)
         grid, stated = self.grid(file, tokens)
