@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchword.errors import MissingFact
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.ops import Op, Same
+from patchword.formats.restate import Step, restated
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.model.decoder import DecoderConfig
@@ -95,6 +96,9 @@ class Layout(ABC):
     file_name: str = "model.safetensors"
     # The pattern (--drop) of the tensors of a masked autoencoder's decoder; "" if the format has no place for one.
     decoder_pattern: str = ""
+    # What rewrites a model for this format, in this order. Its outputs stay the same: a projection may become a head with
+    # a zero bias.
+    steps: tuple[Step, ...] = ()
     # Options that its readers take for facts that the format has no place for.
     reader_options: tuple[str, ...] = (
         "num_heads",
@@ -124,11 +128,8 @@ class Layout(ABC):
     def rewritten_for(
         self, card: ModelCard, tensors: "Mapping[str, Tensor]"
     ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """The same model rewritten for this format; unchanged if the format can express it as it is.
-
-        Its outputs stay the same: a projection may become a head with a zero bias.
-        """
-        return card, tensors
+        """The same model after the format's `steps`; unchanged if the format can express it as it is."""
+        return restated(card, tensors, *self.steps)
 
     def second_choice(self, card: ModelCard) -> bool:
         """Whether the family's other formats come first for this model."""

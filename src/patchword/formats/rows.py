@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from patchword.formats.layout import Description, Ignored, Layout, Rule
-from patchword.formats.ops import Joined, Op, Parted, Reshaped, Same, Shape
+from patchword.formats.ops import Joined, Op, Parted, Permuted, Reshaped, Same, Shape, transposed
 from patchword.model.config import ViTConfig
 from patchword.model.shapes import Shapes, shapes
 
@@ -102,6 +102,18 @@ def table(ours: Sequence[Shape]) -> Op:
 def rows_alone(ours: Sequence[Shape]) -> Op:
     """As `table`, without the batch axis."""
     return Parted((sum(math.prod(shape[:-1]) for shape in ours), ours[0][-1]))
+
+
+def inputs_first(ours: Sequence[Shape]) -> Op:
+    """A matrix stored as (in, out)."""
+    return transposed(ours[0][1], ours[0][0])
+
+
+def channels_last(ours: Sequence[Shape]) -> Op:
+    """A matrix over the pixels of a patch (row, column, channel) in the file, a kernel [D, C, h, w] in the model."""
+    dim, channels, height, width = ours[0]
+    stored = (dim, height * width * channels)
+    return Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=stored)
 
 
 def queries_keys_values(ours: Sequence[Shape]) -> Op:

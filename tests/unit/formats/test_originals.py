@@ -19,8 +19,8 @@ from patchword.formats.layout import Description, Layout
 from patchword.formats.layouts import LAYOUTS
 from patchword.formats.layouts.beit import RelativeIndex
 from patchword.formats.layouts.dinov3 import MaskedBias
-from patchword.formats.layouts.restate import without_periods
 from patchword.formats.read import Opened, open_foreign, read_tensors, resolve
+from patchword.formats.restate import without_periods
 from patchword.formats.source import Source
 from patchword.formats.write import layouts_named, write_as, written_tensors
 from patchword.images.geometry import Shorter, Squash

@@ -21,7 +21,7 @@ from patchword.formats.layouts.prithvi import Prithvi
 from patchword.formats.layouts.radio import RADIO
 from patchword.formats.layouts.refused import REFUSED, Refused
 from patchword.formats.layouts.timm import Timm
-from patchword.formats.layouts.timm_refused import refuse_timm
+from patchword.formats.layouts.timm_facts import refuse_timm
 from patchword.formats.layouts.tips import TIPS
 from patchword.formats.layouts.torchvision import TorchvisionViT
 from patchword.formats.layouts.transformers_aimv2 import TransformersAIMv2

@@ -2,25 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.layouts.clip import TEXT, preprocess_of
-from patchword.formats.layouts.restate import restated, with_zero_biases
 from patchword.formats.renamed import Renamed
+from patchword.formats.restate import Tensors, with_zero_biases
 from patchword.formats.rows import RowLayout, Rows, gate_and_value, table, token
 from patchword.model.config import HeadConfig, ImageConfig, PatchConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import AttentionPool, Learned, MeanPool, Positions, RMSNormConfig, SinCos2d, Size
 from patchword.weights.card import ModelCard
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _WHO = "AIMv2's code"
 # Heads of 128 channels.
 _HEADS = {768: 6, 1024: 8, 1536: 12, 2048: 16, 3072: 24}
+
+
+def _with_patch_bias(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """Apple's class always has it."""
+    return replace(config, patch=replace(config.patch, bias=True)), tensors
 
 
 class AIMv2(RowLayout):
@@ -31,6 +33,7 @@ class AIMv2(RowLayout):
 
     name = "aimv2"
     title = "AIMv2 (Apple's file)"
+    steps = (_with_patch_bias, with_zero_biases)
     file_name = "model.safetensors"
 
     def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
@@ -107,13 +110,6 @@ class AIMv2(RowLayout):
     def ignored(self, description: Description) -> Iterable[Ignored]:
         yield Ignored(r"text_(encoder|projector)\..*", TEXT[0].reason)
         yield Ignored(r"log_logit_scale", TEXT[1].reason)
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """Add the bias of the patches, which Apple's class always has."""
-        config = replace(card.config, patch=replace(card.config.patch, bias=True))
-        return restated(replace(card, config=config), tensors, with_zero_biases)
 
 
 def _prefix(checkpoint: Checkpoint) -> str | None:

@@ -10,9 +10,8 @@ from patchword.errors import CheckpointError, MissingFact
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import OPTION, Facts
 from patchword.formats.layout import Description, Ignored
+from patchword.formats.layouts.evaluation import HALF, IMAGENET
 from patchword.formats.layouts.original import (
-    HALF,
-    IMAGENET,
     NORMS,
     PATCHES_AND_TOKEN,
     POSITIONS,

@@ -5,7 +5,7 @@ same names, but differ in the activation and in whether the last norm comes befo
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,12 +13,11 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
-from patchword.formats.ops import Op, Shape, transposed
+from patchword.formats.layouts.evaluation import CLIP, evaluation
 from patchword.formats.renamed import Renamed
-from patchword.formats.rows import RowLayout, Rows, rows_alone
+from patchword.formats.rows import RowLayout, Rows, inputs_first, rows_alone
 from patchword.images.geometry import Border, ResizeRule, Shorter, Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Interpolation, Preprocess
 from patchword.model.config import (
     AttentionConfig,
     BlockConfig,
@@ -30,7 +29,6 @@ from patchword.model.config import (
 from patchword.model.kinds import ClassPool, LayerNormConfig, Learned, MeanPool, Pool, Resample
 from patchword.weights.card import ModelCard
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CONFIG = "open_clip_config.json"
 _HEAD_WIDTH = 64
 # Other parts of a complete model; `transformer.` without `visual.` belongs to the text tower.
@@ -45,11 +43,6 @@ TEXT = (
         r"input_resolution|context_length|vocab_size", "sizes that OpenAI's archive stores with the weights"
     ),
 )
-
-
-def _matrix(ours: Sequence[Shape]) -> Op:
-    """(in, out) in the file."""
-    return transposed(ours[0][1], ours[0][0])
 
 
 class Clip(RowLayout):
@@ -146,7 +139,7 @@ class Clip(RowLayout):
             ],
             (f"{prefix}ln_post.{{wb}}", "norm.{wb}"),
             (f"{prefix}ln_post.{{wb}}", "pooled_norm.{wb}"),
-            (f"{prefix}proj", "projection.weight", _matrix),
+            (f"{prefix}proj", "projection.weight", inputs_first),
         )
 
     def ignored(self, description: Description) -> Iterable[Ignored]:
@@ -324,15 +317,7 @@ def preprocess_of(config: ViTConfig) -> Preprocess:
     """Resize the shorter side to the model's size (bicubic), crop the centre; use CLIP's mean and std."""
     size = config.image.size
     rule: ResizeRule = Shorter(size=size[0]) if size[0] == size[1] else Squash(size=size)
-    return Preprocess(
-        image_size=size,
-        resize=rule,
-        in_channels=config.image.channels,
-        resample=PixelResample(interpolation="bicubic"),
-        mean=MEAN if config.image.channels == 3 else (0.5,),
-        std=STD if config.image.channels == 3 else (0.5,),
-        reading=Reading(apply_exif=False),
-    )
+    return evaluation(config, rule, CLIP)
 
 
 def preprocess_cfg(config: ViTConfig, declared: Mapping[str, Any]) -> Preprocess | None:
@@ -350,16 +335,14 @@ def preprocess_cfg(config: ViTConfig, declared: Mapping[str, Any]) -> Preprocess
         raise CheckpointError(
             f"{CONFIG}: mean and std must be numbers", "download the config again"
         ) from error
-    return Preprocess(
+    how: Interpolation = "bilinear" if declared.get("interpolation") == "bilinear" else "bicubic"
+    return replace(
+        plain,
         image_size=size,
         resize=rules.get(declared.get("resize_mode", "shortest"), plain.resize),
-        in_channels=config.image.channels,
-        resample=PixelResample(
-            interpolation="bilinear" if declared.get("interpolation") == "bilinear" else "bicubic"
-        ),
+        resample=replace(plain.resample, interpolation=how),
         mean=mean,
         std=std,
-        reading=Reading(apply_exif=False),
     )
 
 

@@ -8,8 +8,8 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.layout import Description, Ignored, Rule
 from patchword.formats.layouts.dinov2 import WithRegisters
+from patchword.formats.layouts.evaluation import IMAGENET, Numbers, evaluation
 from patchword.formats.layouts.original import (
-    IMAGENET,
     NORMS,
     PATCHES_AND_TOKEN,
     USUAL_HEADS,
@@ -18,11 +18,11 @@ from patchword.formats.layouts.original import (
     block_rows,
     is_common,
 )
-from patchword.formats.layouts.restate import PERIODS, restated, with_periods
 from patchword.formats.ops import Op, Shape
+from patchword.formats.restate import PERIODS, with_periods
 from patchword.formats.rows import Rows, token
 from patchword.images.geometry import Squash
-from patchword.images.preprocess import Preprocess, Reading, Resample
+from patchword.images.preprocess import Preprocess, Resample
 from patchword.model.config import TokensConfig, ViTConfig
 from patchword.model.kinds import Positions, Rope2d, Size
 from patchword.weights.card import ModelCard
@@ -73,6 +73,7 @@ class DINOv3(WithRegisters):
     name = "dinov3"
     title = "DINOv3 (its authors' file)"
     rotary = True
+    steps = (*WithRegisters.steps, with_periods)
     constants = Constants(who="DINOv3's code", heads=USUAL_HEADS | {1280: 20, 4096: 32}, eps=1e-5)
     # Every release has four registers.
     registers, published = "storage_tokens", r"dinov3_vit\w+_pretrain()"
@@ -116,13 +117,8 @@ class DINOv3(WithRegisters):
         if description.config.attention.bias == "qv":
             yield Ignored(r"blocks\..*\.attn\.qkv\.bias", KEY_REASON)
 
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        return restated(*super().rewritten_for(card, tensors), with_periods)
 
-
-def _numbers(file: AuthorsFile) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str, str]:
+def _numbers(file: AuthorsFile) -> tuple[Numbers, str, str]:
     """Mean and std, the reason, and a note if they are a guess: the two data sets leave no other trace."""
     name = file.checkpoint.path.name.lower()
     if "sat493m" in name:
@@ -135,16 +131,7 @@ def _numbers(file: AuthorsFile) -> tuple[tuple[tuple[float, ...], tuple[float, .
     return IMAGENET, "web images", note if file.dim in (1024, 4096) else ""
 
 
-def _preprocess(config: ViTConfig, numbers: tuple[tuple[float, ...], tuple[float, ...]]) -> Preprocess:
+def _preprocess(config: ViTConfig, numbers: Numbers) -> Preprocess:
     """Resize to a 256 square regardless of aspect ratio, bilinear with antialias on bytes."""
-    size = (256, 256)
-    mean, std = numbers if config.image.channels == 3 else ((0.5,), (0.5,))
-    return Preprocess(
-        image_size=size,
-        resize=Squash(size=size),
-        in_channels=config.image.channels,
-        resample=Resample(interpolation="bilinear", rounding="torch-uint8"),
-        mean=mean,
-        std=std,
-        reading=Reading(apply_exif=False),
-    )
+    size, how = (256, 256), Resample(interpolation="bilinear", rounding="torch-uint8")
+    return evaluation(config, Squash(size=size), numbers, size=size, resample=how)

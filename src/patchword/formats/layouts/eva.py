@@ -8,8 +8,8 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.layouts.beit import OF_PRETRAINING, is_named_eva
+from patchword.formats.layouts.evaluation import CLIP
 from patchword.formats.layouts.original import (
-    CLIP,
     NORMS,
     PATCHES_AND_TOKEN,
     POSITIONS,

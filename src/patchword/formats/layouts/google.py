@@ -14,6 +14,7 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored, Layout, Rule
+from patchword.formats.layouts.evaluation import evaluation
 from patchword.formats.layouts.google_names import (
     INPUT_POSITIONS,
     OLD_POSITIONS,
@@ -22,10 +23,11 @@ from patchword.formats.layouts.google_names import (
     drops,
     rows,
 )
-from patchword.formats.layouts.google_preprocess import preprocess_of
 from patchword.formats.layouts.google_reading import Reading, spelling_of
 from patchword.formats.rows import rules_of
-from patchword.images.geometry import Patches
+from patchword.images.geometry import Cover, Patches, ResizeRule, Shorter, Squash
+from patchword.images.preprocess import Preprocess, Resample
+from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, Learned
 from patchword.model.shapes import shapes
 from patchword.weights.card import ModelCard
@@ -112,3 +114,43 @@ class BigVision(GoogleViT):
             return "a ResNet before the patches: write it as google"
         both = isinstance(config.head.pool, AttentionPool) and config.tokens.class_token
         return "an attention pool with a class token" if both else None
+
+
+_MAX_PATCHES = 256  # in the published NaFlex models
+
+
+def preprocess_of(config: ViTConfig, spelling: NamingVariant) -> tuple[Preprocess, str]:
+    """The preprocessing and its source, by family, since no file states it: pixels in -1..1 and TensorFlow's resizes.
+
+    Sources: vision_transformer `vit_jax/input_pipeline.py`; big_vision `configs/vit_i1k.py`, `configs/transfer.py`, the
+    SigLIP notebooks and `pp/proj/image_text/ops_naflex.py`.
+    """
+    size = config.image.size
+    resize: ResizeRule
+    if spelling.flat_patches:
+        resize = Patches(patch=config.patch.size, max_patches=_MAX_PATCHES)
+        how, source = (
+            Resample(interpolation="bilinear", antialias=True, rounding="none"),
+            "big_vision's NaFlex",
+        )
+    elif spelling.two_towers:
+        resize = Squash(size=size)
+        how = Resample(interpolation="bilinear", antialias=False, rounding="truncate")
+        source = "big_vision's two towers (SigLIP, LiT)"
+    elif spelling.positions == INPUT_POSITIONS:
+        resize = Squash(size=size)
+        how = Resample(interpolation="bilinear", antialias=False, rounding="none")
+        source = "vision_transformer's input pipeline"
+    else:
+        resize = _shorter(size) if size[0] == size[1] else Cover(size=size)
+        how = Resample(interpolation="area", antialias=False, rounding="truncate")
+        source = "big_vision's ImageNet configs"
+    # TensorFlow's decoder ignores EXIF orientation too.
+    return evaluation(config, resize, resample=how), source
+
+
+def _shorter(size: tuple[int, int]) -> Shorter:
+    """Resize to 256 for a 224 crop and 448 for 384, as published; other sizes use the closer ratio."""
+    side = size[0]
+    margin = side * 7 // 6 if side >= 384 else side * 8 // 7
+    return Shorter(size=margin, longer="half-even", crop="floor")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from patchword.formats.layout import Ignored
 from patchword.formats.layouts.stems import StemNames
-from patchword.formats.ops import Joined, Op, Permuted, Reshaped, Scanned, Shape, transposed
-from patchword.formats.rows import MakeOp, Row, Rows, table, token, unchanged
+from patchword.formats.ops import Joined, Op, Permuted, Reshaped, Scanned, Shape
+from patchword.formats.rows import MakeOp, Row, Rows, inputs_first, table, token, unchanged
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import AttentionPool, Resample, Size
 
@@ -171,12 +171,8 @@ def _norm(theirs: str, ours: str) -> Iterator[Row]:
     yield f"{theirs}/bias", f"{ours}.bias"
 
 
-def _transposed(ours: Sequence[Shape]) -> Op:
-    return transposed(ours[0][1], ours[0][0])
-
-
 def _dense(theirs: str, ours: str) -> Iterator[Row]:
-    yield f"{theirs}/kernel", f"{ours}.weight", _transposed
+    yield f"{theirs}/kernel", f"{ours}.weight", inputs_first
     yield f"{theirs}/bias", f"{ours}.bias"
 
 

@@ -12,12 +12,12 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred, by_width
 from patchword.formats.layout import Description
+from patchword.formats.layouts.evaluation import evaluation
 from patchword.formats.layouts.stems import TORCH, StemNames, units_of
 from patchword.formats.renamed import Renamed
 from patchword.formats.rows import RowLayout, Rows, queries_keys_values, table, token
 from patchword.images.geometry import Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Preprocess
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import LayerNormConfig, Learned, NoStem, Resample, ResNetStem, Stem
 
@@ -119,10 +119,4 @@ def _stem(checkpoint: Checkpoint) -> Stem:
 
 def _preprocess(config: ViTConfig) -> Preprocess:
     """Resize to a square with torchvision's Resize of a PIL image."""
-    return Preprocess(
-        image_size=config.image.size,
-        resize=Squash(size=config.image.size),
-        in_channels=config.image.channels,
-        resample=PixelResample(interpolation="bilinear"),
-        reading=Reading(apply_exif=False),
-    )
+    return evaluation(config, Squash(size=config.image.size), resample="bilinear")

@@ -14,7 +14,7 @@ from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.ops import Constant, Op, Permuted, Reshaped, Shape, Unit
-from patchword.formats.rows import Row, RowLayout, Rows, rows_alone, table
+from patchword.formats.rows import Row, RowLayout, Rows, channels_last, rows_alone, table
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     AttentionConfig,
@@ -77,7 +77,8 @@ class LucidrainsViT(RowLayout):
         norms = len(checkpoint.shape("to_patch_embedding.1.weight")) == 1
         dim, pixels = checkpoint.shape_of(f"to_patch_embedding.{2 if norms else 1}.weight", 2)
         patch = _patch(facts, pixels)
-        rows = checkpoint.shape(_attention(0, spelling, "to_qkv.weight"))[0] // 3
+        attention, first = f"0{spelling.below}.to_qkv", f"1{spelling.below}.net.{0 if spelling.fn else 1}"
+        rows = checkpoint.shape(f"transformer.layers.0.{attention}.weight")[0] // 3
         usual = Inferred(f"dim_head {_HEAD_DIM}, the default of {_CLASS}")
         default = (rows // _HEAD_DIM if rows % _HEAD_DIM == 0 else None, usual)
         heads = facts.require("num_heads", default)
@@ -92,14 +93,14 @@ class LucidrainsViT(RowLayout):
             image=ImageConfig(size=image, channels=pixels // (patch[0] * patch[1])),
             patch=PatchConfig(size=patch, norm_pixels=norms, norm_output=norms),
             dim=dim,
-            depth=checkpoint.depth(_attention("{}", spelling, "to_qkv.weight")),
+            depth=checkpoint.depth(f"transformer.layers.{{}}.{attention}.weight"),
             tokens=tokens,
             positions=positions,
             attention=AttentionConfig(
                 num_heads=heads, head_dim=rows // heads, bias="none", out_bias=not spelling.simple
             ),
             mlp=MLPConfig(
-                hidden=checkpoint.shape(_mlp(0, spelling, f"net.{0 if spelling.fn else 1}.weight"))[0],
+                hidden=checkpoint.shape(f"transformer.layers.0.{first}.weight")[0],
                 activation=facts.require("act", ("gelu", _CLASS)),
             ),
             norm=LayerNormConfig(eps=facts.require("eps", (1e-5, f"{_CLASS} (torch's default)"))),
@@ -137,7 +138,7 @@ class LucidrainsViT(RowLayout):
         if config.patch.norm_pixels:
             yield "to_patch_embedding.1.{wb}", "patch_embed.norm_pixels.{wb}", pixels
             yield "to_patch_embedding.3.{wb}", "patch_embed.norm_output.{wb}"
-        yield kernel + "weight", "patch_embed.proj.weight", _kernel
+        yield kernel + "weight", "patch_embed.proj.weight", channels_last
         yield kernel + "bias", "patch_embed.proj.bias"
         yield "register_tokens", "prefix.registers"
         if not variant.simple:
@@ -161,14 +162,6 @@ def _spelling(checkpoint: Checkpoint) -> NamingVariant:
     second = 3 if fn or simple else 4
     rows = len(checkpoint.shape("pos_embedding")) == 2 if checkpoint.has("pos_embedding") else True
     return NamingVariant(simple=simple, fn=fn, row_tokens=rows, head=head, second=second)
-
-
-def _attention(index: int | str, spelling: NamingVariant, name: str) -> str:
-    return f"transformer.layers.{index}.0{spelling.below}.{name}"
-
-
-def _mlp(index: int | str, spelling: NamingVariant, name: str) -> str:
-    return f"transformer.layers.{index}.1{spelling.below}.{name}"
 
 
 def _patch(facts: Facts, pixels: int) -> tuple[int, int]:
@@ -231,11 +224,6 @@ def _pixels(height: int, width: int, channels: int) -> Any:
         return Permuted((height, width, channels), (2, 0, 1), stored=ours[0])
 
     return op
-
-
-def _kernel(ours: Sequence[Shape]) -> Op:
-    dim, channels, height, width = ours[0]
-    return Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=(dim, height * width * channels))
 
 
 def _token_rows(config: ViTConfig, variant: NamingVariant) -> Iterable[Row]:

@@ -7,22 +7,22 @@ A training file, `{"meta": …, "state_dict": …}`, with `backbone.` and `head.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored, Rule
-from patchword.formats.layouts.original import IMAGENET
-from patchword.formats.layouts.restate import (
+from patchword.formats.layouts.evaluation import IMAGENET
+from patchword.formats.renamed import Renamed
+from patchword.formats.restate import (
+    Tensors,
     first_as_class,
     keys,
-    restated,
     sines_as_table,
     with_zero_biases,
     zeros_for_positions,
 )
-from patchword.formats.renamed import Renamed
 from patchword.formats.rows import Row, RowLayout, Rows, table, token
 from patchword.images.geometry import Shorter
 from patchword.images.preprocess import Preprocess
@@ -39,9 +39,6 @@ from patchword.model.config import (
 from patchword.model.kinds import ClassPool, FirstPool, LayerNormConfig, Learned, MeanPool, Pool, Resample
 from patchword.weights.card import ModelCard
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _CODE = "mmpretrain's code"
 # Width → heads of its sizes, DINOv2's and Sapiens'; its "small" is 768 wide with 8 blocks.
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1920: 32}
@@ -55,6 +52,12 @@ _POOLS: Mapping[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean"
 _BEIT = ("attn.relative_position_bias_table", "attn.q_bias")
 
 
+def _with_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """Biases after attention, in the MLP and in the head, which its classes always have."""
+    attention, mlp = replace(config.attention, out_bias=True), replace(config.mlp, bias=True)
+    return replace(config, attention=attention, mlp=mlp, head=replace(config.head, bias=True)), tensors
+
+
 class MMPretrain(RowLayout):
     """spelling: "prefix" of the backbone, "gated" for SwiGLU, and the name of the "head"."""
 
@@ -62,6 +65,14 @@ class MMPretrain(RowLayout):
     title = "OpenMMLab mmpretrain"
     container = "torch"
     file_name = "model.pth"
+    steps = (
+        _with_biases,
+        first_as_class,
+        sines_as_table,
+        zeros_for_positions,
+        keys("qkv"),
+        with_zero_biases,
+    )
 
     def rows(self, spelling: Mapping[str, Any], config: ViTConfig | None) -> Rows:
         prefix, gated = spelling["prefix"], spelling["gated"]
@@ -162,16 +173,6 @@ class MMPretrain(RowLayout):
             "gated": config.mlp.gated,
             "head": "head.fc" if pooled else "head.layers.head",
         }
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """Add zero biases, which its classes always have after attention, in the MLP and in the head."""
-        config = card.config
-        attention, mlp = replace(config.attention, out_bias=True), replace(config.mlp, bias=True)
-        biased = replace(config, attention=attention, mlp=mlp, head=replace(config.head, bias=True))
-        steps = (first_as_class, sines_as_table, zeros_for_positions, keys("qkv"), with_zero_biases)
-        return restated(replace(card, config=biased), tensors, *steps)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"state_dict": tensors}

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchword.formats.layouts.original import AuthorsFile, Constants
 from patchword.formats.layouts.plain import Plain
-from patchword.formats.layouts.restate import restated, sines_as_table, zeros_for_positions
+from patchword.formats.restate import sines_as_table, zeros_for_positions
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import ViTConfig
 from patchword.weights.card import ModelCard
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ARCH = {384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
 
@@ -29,16 +26,11 @@ class MoCo(Plain):
     # ViT-S has twice DeiT's heads.
     constants = Constants(who="MoCo v3's code", heads={384: 12, 768: 12, 1024: 16, 1280: 16})
     wrapper = "state_dict"
+    steps = (*Plain.steps, sines_as_table, zeros_for_positions)
 
     def evaluated(self, file: AuthorsFile, config: ViTConfig) -> tuple[Preprocess, str, tuple[str, ...]]:
         usual, source, notes = super().evaluated(file, config)
         return replace(usual, resample=replace(usual.resample, interpolation="bilinear")), source, notes
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        card, tensors = super().rewritten_for(card, tensors)
-        return restated(card, tensors, sines_as_table, zeros_for_positions)
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return super().nest({f"module.{name}": tensor for name, tensor in tensors.items()})

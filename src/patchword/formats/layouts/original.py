@@ -7,19 +7,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Container, Description
-from patchword.formats.layouts.restate import restated, with_zero_biases
+from patchword.formats.layouts.evaluation import IMAGENET, Numbers, evaluation
 from patchword.formats.layouts.timm import evidence as timms
 from patchword.formats.renamed import Renamed
+from patchword.formats.restate import Step, Tensors, with_zero_biases
 from patchword.formats.rows import Row, RowLayout, Rows, gate_and_value, queries_keys_values, table, token
 from patchword.images.geometry import Shorter
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Preprocess
 from patchword.model.config import (
     Activation,
     BlockConfig,
@@ -44,12 +44,6 @@ from patchword.model.kinds import (
 )
 from patchword.weights.card import ModelCard
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Width → heads of the published sizes: 64 channels per head up to L, 80 in H.
 USUAL_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1280: 16}
 _POOLS: Mapping[str, Pool] = {"class": ClassPool(), "first": FirstPool(), "mean": MeanPool()}
@@ -171,40 +165,12 @@ class AuthorsFile:
         pool = self.pool("mean", "fc_norm") if pooled else self.pool("class")
         return self.classifier(pool, "pooled" if pooled else "tokens")
 
-    def config(
-        self,
-        constants: Constants,
-        *,
-        grid: Size,
-        tokens: TokensConfig,
-        positions: Positions,
-        head: HeadConfig,
-        num_heads: tuple[int, str] | None,
-    ) -> ViTConfig:
-        """num_heads: from the file itself, if it states them."""
-        dim, channels, patch = self.seen.kernel
-        usual = (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}"))
-        heads = self.facts.heads(dim, num_heads or (None, ""), usual)
-        gated = bool(self.spelling["gate"])
-        usual_act: Activation = "silu" if gated else "gelu"
-        activation: Activation = self.facts.require("act", (usual_act, constants.who))
-        scaled = self.seen.in_block("scale1.weight")
-        return ViTConfig(
-            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
-            patch=PatchConfig(size=patch),
-            dim=dim,
-            depth=len(self.spelling["blocks"]),
-            tokens=tokens,
-            positions=positions,
-            attention=self.seen.attention(heads),
-            mlp=self.seen.mlp(activation, gated=gated),
-            block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
-            norm=LayerNormConfig(
-                eps=self.facts.require("eps", (constants.eps, constants.who)),
-                bias=self.seen.in_block("norm1.bias"),
-            ),
-            head=head,
-        )
+
+def _with_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """Biases of patches and head, which the authors' classes always have."""
+    if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
+        config = replace(config, head=replace(config.head, bias=True))
+    return replace(config, patch=replace(config.patch, bias=True)), tensors
 
 
 class Original(RowLayout):
@@ -220,8 +186,9 @@ class Original(RowLayout):
     resample = Resample(antialias=False)
     more: tuple[Row, ...] = ()
     head_name = "head"
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    mean_std: Numbers = IMAGENET
     wrapper = "model"
+    steps: tuple[Step, ...] = (_with_biases, with_zero_biases)
     # Its code rotates queries and keys, which leaves no tensor in the file.
     rotary = False
 
@@ -242,16 +209,7 @@ class Original(RowLayout):
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         file = AuthorsFile(checkpoint, facts, self)
-        constants, tokens = self.constants_of(file), self.tokens(file)
-        grid, stated = self.grid(file, tokens)
-        config = file.config(
-            constants,
-            tokens=tokens,
-            positions=self.positions(file),
-            grid=grid,
-            head=self.head(file),
-            num_heads=stated,
-        )
+        config = self.config_of(file)
         usual, source, notes = self.evaluated(file, config)
         if usual.in_channels != 3:
             source = f"{source}; mean and std for {usual.in_channels} channels are unknown, so 0.5 is used"
@@ -262,8 +220,33 @@ class Original(RowLayout):
             notes=notes,
         )
 
-    def constants_of(self, file: AuthorsFile) -> Constants:
-        return self.constants
+    def config_of(self, file: AuthorsFile) -> ViTConfig:
+        """The config, from the parts below; most are the same for all families."""
+        facts, seen, constants = file.facts, file.seen, self.constants
+        (dim, channels, patch), tokens = seen.kernel, self.tokens(file)
+        grid, stated = self.grid(file, tokens)
+        positions, head = self.positions(file), self.head(file)
+        usual = (constants.heads.get(dim), Inferred(f"the width {dim}, as in {constants.who}"))
+        heads = facts.heads(dim, stated or (None, ""), usual)
+        gated = bool(file.spelling["gate"])
+        usual_act: Activation = "silu" if gated else "gelu"
+        activation: Activation = facts.require("act", (usual_act, constants.who))
+        scaled = seen.in_block("scale1.weight")
+        return ViTConfig(
+            image=ImageConfig(size=(grid[0] * patch[0], grid[1] * patch[1]), channels=channels),
+            patch=PatchConfig(size=patch),
+            dim=dim,
+            depth=len(file.spelling["blocks"]),
+            tokens=tokens,
+            positions=positions,
+            attention=seen.attention(heads),
+            mlp=seen.mlp(activation, gated=gated),
+            block=BlockConfig(layer_scale=constants.layer_scale if scaled else None),
+            norm=LayerNormConfig(
+                eps=facts.require("eps", (constants.eps, constants.who)), bias=seen.in_block("norm1.bias")
+            ),
+            head=head,
+        )
 
     def tokens(self, file: AuthorsFile) -> TokensConfig:
         return TokensConfig()
@@ -288,17 +271,8 @@ class Original(RowLayout):
         return min(size)
 
     def preprocess(self, config: ViTConfig, shorter: int, size: Size | None = None) -> Preprocess:
-        """Resize the shorter side (bicubic), then crop the centre: torchvision's transforms, which all of them use."""
-        mean, std = self.mean_std if config.image.channels == 3 else ((0.5,), (0.5,))
-        return Preprocess(
-            image_size=size or config.image.size,
-            resize=Shorter(size=shorter),
-            in_channels=config.image.channels,
-            resample=PixelResample(interpolation="bicubic"),
-            mean=mean,
-            std=std,
-            reading=Reading(apply_exif=False),
-        )
+        """Resize the shorter side (bicubic), then crop the centre."""
+        return evaluation(config, Shorter(size=shorter), self.mean_std, size=size)
 
     def spelled(self, file: AuthorsFile) -> Mapping[str, Any]:
         return file.spelling
@@ -307,15 +281,6 @@ class Original(RowLayout):
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return {self.wrapper: tensors} if self.wrapper else tensors
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """Add zero biases to patches and head, since the authors' classes always have them."""
-        config = replace(card.config, patch=replace(card.config.patch, bias=True))
-        if not isinstance(config.head.pool, JoinedPool):  # the head is then a separate file
-            config = replace(config, head=replace(config.head, bias=True))
-        return restated(replace(card, config=config), tensors, with_zero_biases)
 
     def sidecar_files(self, card: ModelCard) -> Mapping[str, bytes]:
         if isinstance(card.config.inner_positions, Rope2d) and not self.rotary:

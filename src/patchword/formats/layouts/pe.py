@@ -8,13 +8,12 @@ from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.layouts.clip import TEXT, Clip, is_perception, tower_prefix
-from patchword.formats.layouts.original import HALF
+from patchword.formats.layouts.evaluation import HALF, evaluation
 from patchword.formats.ops import Op, Parted, Shape
 from patchword.formats.renamed import Renamed
 from patchword.formats.rows import RowLayout, Rows, token
 from patchword.images.geometry import Squash
-from patchword.images.preprocess import Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Preprocess
 from patchword.model.config import BlockConfig, HeadConfig, ImageConfig, PatchConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import (
     AttentionPool,
@@ -133,13 +132,4 @@ def _positions(class_token: bool) -> Positions:
 
 def _preprocess(config: ViTConfig) -> Preprocess:
     """Both sides to the model's, bilinear."""
-    mean, std = HALF if config.image.channels == 3 else ((0.5,), (0.5,))
-    return Preprocess(
-        image_size=config.image.size,
-        resize=Squash(size=config.image.size),
-        in_channels=config.image.channels,
-        resample=PixelResample(interpolation="bilinear"),
-        mean=mean,
-        std=std,
-        reading=Reading(apply_exif=False),
-    )
+    return evaluation(config, Squash(size=config.image.size), HALF, resample="bilinear")

@@ -6,7 +6,7 @@ Sources: facebookresearch/deit `models.py` and `models_v2.py`, mae `models_vit.p
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchword.formats.checkpoint import Checkpoint, square
 from patchword.formats.facts import Facts
@@ -29,15 +29,12 @@ from patchword.formats.layouts.original import (
     with_margin,
 )
 from patchword.formats.layouts.original_signs import sign_of
-from patchword.formats.layouts.restate import restated, sines_as_table, zeros_for_positions
+from patchword.formats.restate import sines_as_table, zeros_for_positions
 from patchword.formats.rows import Rows, token
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, TokensConfig, ViTConfig
 from patchword.model.kinds import ClassPool, Learned, Positions, Resample, Size
 from patchword.weights.card import ModelCard
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Inputs of the published heads: class tokens of four blocks (ViT-S); class token and mean interleaved (ViT-B).
 _LINEAR = {4: (4, False, False), 2: (1, True, True)}
@@ -119,6 +116,8 @@ class MAE(Plain):
     twins = ("deit", "dino")
     constants = Constants(who="MAE's code")
     decoder_pattern = "decoder_*"
+    # Its code computes positions once and stores them as a table, with a row for the class token.
+    steps = (*Plain.steps, sines_as_table, zeros_for_positions)
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         found = super().describe(checkpoint, facts)
@@ -140,13 +139,6 @@ class MAE(Plain):
         yield from decoder_rules(MAE_ROWS, description, r"decoder_.*|mask_token" if whole else r"decoder_.*")
         if description.decoder is None:
             yield Ignored(r"mask_token", "the token for hidden patches")
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """MAE's code computes positions once and stores them as a table, with a row for the class token."""
-        card, tensors = super().rewritten_for(card, tensors)
-        return restated(card, tensors, sines_as_table, zeros_for_positions)
 
     def written_beside(self, card: ModelCard) -> Mapping[str, Any]:
         """The arguments of the training script that describe the decoder."""

@@ -11,10 +11,10 @@ from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored
 from patchword.formats.layouts.original import USUAL_HEADS, AuthorsFile, Constants, Original
 from patchword.formats.layouts.original_signs import prithvi_tower
-from patchword.formats.layouts.restate import restated, sines_as_table, zeros_for_positions
 from patchword.formats.layouts.towers import below, blocks_below, inside
 from patchword.formats.ops import Op, Reshaped, Shape
 from patchword.formats.renamed import Renamed
+from patchword.formats.restate import sines_as_table, zeros_for_positions
 from patchword.formats.rows import Rows
 from patchword.images.geometry import Squash
 from patchword.images.preprocess import Preprocess, Reading
@@ -84,6 +84,8 @@ class Prithvi(Original):
 
     name = "prithvi"
     title = "Prithvi-EO (its authors' file, for one date)"
+    # Its file has a table, with a row for the class token.
+    steps = (*Original.steps, sines_as_table, zeros_for_positions)
     constants = Constants(who=_WHO, heads=USUAL_HEADS | {256: 4}, eps=1e-5)
     wrapper = ""
 
@@ -148,13 +150,6 @@ class Prithvi(Original):
 
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return {"tower": "encoder.", "blocks": blocks_below("encoder.", card.config.depth), "frames": 1}
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        """Its file has a table, with a row for the class token."""
-        card, tensors = super().rewritten_for(card, tensors)
-        return restated(card, tensors, sines_as_table, zeros_for_positions)
 
     def ignored(self, description: Description) -> Iterable[Ignored]:
         yield Ignored(

@@ -12,7 +12,8 @@ from patchword.containers.stored import tensor_of
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
-from patchword.formats.layouts.original import CLIP, AuthorsFile, Constants, Original, block_rows
+from patchword.formats.layouts.evaluation import CLIP
+from patchword.formats.layouts.original import AuthorsFile, Constants, Original, block_rows
 from patchword.formats.layouts.towers import below, blocks_below, inside
 from patchword.formats.ops import Op, Reshaped, Shape
 from patchword.formats.renamed import Renamed
@@ -81,6 +82,7 @@ class RADIO(Original):
 
     name = "radio"
     title = "RADIO (its authors' file)"
+    steps = ()
     constants = Constants(who=_WHO, heads={384: 6, 768: 12, 1024: 16, 1280: 16, 1536: 24})
     file_name = "radio.pth.tar"
 
@@ -179,11 +181,6 @@ class RADIO(Original):
             "norm_std": preprocess.std,
             "summary_idxs": pool.tokens if isinstance(pool, PrefixPool) else (),
         }
-
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        return card, tensors
 
     def nest(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """A training file; names of the hub's folders stay a flat state dict (`pytorch_model.bin`)."""

@@ -6,34 +6,31 @@ timm architecture or whose tensor names only timm uses. Checked against timm 1.0
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchword.formats.checkpoint import Checkpoint, square
 from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored, Layout, Rule
 from patchword.formats.layouts.original_signs import is_mae_pytorch, sign_of
-from patchword.formats.layouts.restate import (
-    class_position_in_token,
-    first_as_class,
-    projection_as_head,
-    restated,
-    sines_in_its_dtype,
-    with_zero_biases,
-    without_periods,
-)
 from patchword.formats.layouts.timm_data import classes_of, config_json, preprocess_of
 from patchword.formats.layouts.timm_describe import Reading
 from patchword.formats.layouts.timm_facts import TimmArchitecture, known, table
 from patchword.formats.layouts.timm_names import INDEX, rows
 from patchword.formats.layouts.timm_write import target
+from patchword.formats.restate import (
+    Tensors,
+    class_position_in_token,
+    first_as_class,
+    projection_as_head,
+    sines_in_its_dtype,
+    with_zero_biases,
+    without_periods,
+)
 from patchword.formats.rows import rules_of
 from patchword.model.config import ViTConfig
 from patchword.model.kinds import LayerNormConfig, NoPositions
 from patchword.model.shapes import shapes
 from patchword.weights.card import ModelCard
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Names that no other format has. timm shares the rest with the original code it is based on.
 ONLY_TIMM = (
@@ -105,9 +102,31 @@ def evidence(checkpoint: Checkpoint) -> str | None:
     return next((f"only timm's models have {what}" for what, fits in TOGETHER if fits(checkpoint)), None)
 
 
+def _with_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """The biases that timm always has."""
+    norm, attention, mlp = config.norm, config.attention, config.mlp
+    if isinstance(norm, LayerNormConfig):
+        norm = replace(norm, bias=True)
+    plain = isinstance(config.inner_positions, NoPositions) and attention.bias != "qv"
+    if attention.out_bias != mlp.bias or not plain:
+        attention, mlp = replace(attention, out_bias=True), replace(mlp, bias=True)
+    patch = config.patch if config.block.entry_norm else replace(config.patch, bias=True)
+    head = replace(config.head, bias=True)
+    return replace(config, norm=norm, head=head, attention=attention, mlp=mlp, patch=patch), tensors
+
+
 class Timm(Layout):
     name = "timm"
     title = "timm"
+    steps = (
+        first_as_class,
+        projection_as_head,
+        class_position_in_token,
+        sines_in_its_dtype,
+        _with_biases,
+        with_zero_biases,
+        without_periods,
+    )
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
         return evidence(checkpoint)
@@ -134,41 +153,11 @@ class Timm(Layout):
         yield from rules_of(names, shapes(config), config.depth)
         yield INDEX
 
-    def rewritten_for(
-        self, card: ModelCard, tensors: "Mapping[str, Tensor]"
-    ) -> "tuple[ModelCard, Mapping[str, Tensor]]":
-        return restated(
-            card,
-            tensors,
-            first_as_class,
-            projection_as_head,
-            class_position_in_token,
-            sines_in_its_dtype,
-            _with_biases,
-            with_zero_biases,
-            without_periods,
-        )
-
     def spelling(self, card: ModelCard) -> Mapping[str, Any]:
         return target(card.config, {}).spelling
 
     def beside(self, card: ModelCard, spelling: Mapping[str, Any]) -> Mapping[str, bytes]:
         return {"config.json": config_json(card, target(card.config, spelling))}
-
-
-def _with_biases(
-    config: ViTConfig, tensors: "Mapping[str, Tensor]"
-) -> "tuple[ViTConfig, Mapping[str, Tensor]]":
-    """The biases that timm always has."""
-    norm, attention, mlp = config.norm, config.attention, config.mlp
-    if isinstance(norm, LayerNormConfig):
-        norm = replace(norm, bias=True)
-    plain = isinstance(config.inner_positions, NoPositions) and attention.bias != "qv"
-    if attention.out_bias != mlp.bias or not plain:
-        attention, mlp = replace(attention, out_bias=True), replace(mlp, bias=True)
-    patch = config.patch if config.block.entry_norm else replace(config.patch, bias=True)
-    head = replace(config.head, bias=True)
-    return replace(config, norm=norm, head=head, attention=attention, mlp=mlp, patch=patch), tensors
 
 
 def _doubts(words: TimmArchitecture) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 from patchword.errors import CheckpointError
 from patchword.formats.facts import Inferred
-from patchword.formats.layouts import timm_expected as expected
 from patchword.formats.layouts.timm_positions import DEFAULTS, Places
 from patchword.model.config import (
     Activation,
@@ -39,20 +38,8 @@ _HEADS_BY_WIDTH = {
     192: 3, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 832: 13, 896: 14, 1024: 16, 1152: 16,
     1280: 16, 1408: 16, 1536: 24, 1664: 16, 1792: 16, 4096: 32,
 }  # fmt: skip
-_ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-    "relu6": "relu6",
-    "leaky_relu": "leaky_relu",
-    "hard_swish": "hard_swish",
-    "mish": "mish",
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-}
+# timm's name of an activation → ours.
+_ACTIVATIONS: dict[str, Activation] = {**{name: name for name in get_args(Activation)}, "swish": "silu"}
 _NORMS = ("layernorm", "layernormfp32", "rmsnorm", "rmsnormfp32")
 _RES_POST = ("ResPostBlock", "ResPostRelPosBlock")
 
@@ -223,7 +210,7 @@ class Reading(Places):
         pool = self._pool(tokens)
         return HeadConfig(
             pool=pool,
-            norm="pooled" if after else "tokens" if before or expected.last_norm(self.known) else "none",
+            norm="pooled" if after else "tokens" if before or self.known.has_last_norm else "none",
             num_classes=classes,
             # Without a head, timm returns the mean of both tokens.
             distilled=self._has("head_dist.weight")
@@ -274,6 +261,3 @@ class Reading(Places):
         own = None if own == self._heads() else own
         same = hidden == self.checkpoint.shape_of(f"{self.block}mlp.fc2.weight", 2)[1]
         return AttentionPool(num_heads=own, hidden=None if same else hidden, over=over)
-
-
-assert set(_ACTIVATIONS.values()) == set(get_args(Activation))

@@ -7,19 +7,23 @@ with the installed timm, by tests/peers). Order: config.json, the training file'
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from patchword.errors import CheckpointError
+from patchword.errors import CheckpointError, near_text
 from patchword.formats.checkpoint import Checkpoint
+from patchword.formats.layouts.refused import Refused
+from patchword.formats.naming import by_tensors
 
 CONFIG = "config.json"
 Size = tuple[int, int]
 # As timm published Google's weights in 2020: jx_vit_base_p16_224-80ecf9dd.pth.
 _JX = re.compile(r"jx_(vit_\w+?)(?:-[0-9a-f]{8})?")
+# The argument that counts them, of the classes that may have some.
+_REGISTERS = {"VisionTransformer": "reg_tokens", "NaFlexVit": "reg_tokens", "Eva": "num_reg_tokens"}
 _WEIGHT_ENDINGS = (".safetensors", ".pth.tar", ".tar", ".pth", ".pt", ".bin")
 
 
@@ -63,29 +67,24 @@ class TimmArchitecture:
                     return args[name], source
         return None, ""
 
-    def integer(self, *names: str) -> tuple[int | None, str]:
+    def integer(self, name: str) -> tuple[int | None, str]:
         """Raises: CheckpointError if the value is not an integer above 0."""
-        value, source = self.argument(*names)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise self.wrong(names[0], value, "an integer above 0")
-        return value, source
+        return self._typed(name, "an integer above 0", lambda value: type(value) is int and value > 0)
 
-    def number(self, *names: str) -> tuple[float | None, str]:
-        value, source = self.argument(*names)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise self.wrong(names[0], value, "a number")
+    def number(self, name: str) -> tuple[float | None, str]:
+        value, source = self._typed(name, "a number", lambda value: type(value) in (int, float))
         return (None if value is None else float(value)), source
 
-    def flag(self, *names: str) -> bool:
-        value, _ = self.argument(*names)
-        if value is not None and not isinstance(value, bool):
-            raise self.wrong(names[0], value, "true or false")
-        return bool(value)
+    def flag(self, name: str) -> bool:
+        return bool(self._typed(name, "true or false", lambda value: type(value) is bool)[0])
 
-    def text(self, *names: str) -> tuple[str | None, str]:
-        value, source = self.argument(*names)
-        if value is not None and not isinstance(value, str):
-            raise self.wrong(names[0], value, "a string")
+    def text(self, name: str) -> tuple[str | None, str]:
+        return self._typed(name, "a string", lambda value: isinstance(value, str))
+
+    def _typed(self, name: str, wanted: str, fits: Callable[[Any], bool]) -> tuple[Any, str]:
+        value, source = self.argument(name)
+        if value is not None and not fits(value):
+            raise self.wrong(name, value, wanted)
         return value, source
 
     def size(self, *names: str) -> tuple[Size | None, str]:
@@ -114,6 +113,52 @@ class TimmArchitecture:
             f"{self.name}: {name} is {value!r} in {self.evidence}, but it must be {wanted}",
             "download the publisher's file again",
         )
+
+    # Tensors that it must have, from the constructors of timm 1.0.31: without one, the file is incomplete. Of an unknown
+    # architecture only the tensors count.
+
+    @property
+    def adds_positions(self) -> bool:
+        """Whether a position table is added to the patches."""
+        match self.kind:
+            case "VisionTransformerDistilled":
+                return True
+            case "VisionTransformer" | "NaFlexVit":
+                if "pos_embed" in self.declared and not self.declared["pos_embed"]:
+                    return False
+                return self.argument("pos_embed")[0] in (None, "learn", "learned")
+            case "Eva" | "Beit":
+                return self.argument("use_abs_pos_emb")[0] is not False
+        return False
+
+    @property
+    def has_class_token(self) -> bool:
+        if self.kind in ("Beit", "VisionTransformerDistilled"):
+            return True
+        if self.kind in ("VisionTransformer", "Eva"):
+            return self.argument("class_token")[0] is not False
+        return self.flag("class_token")
+
+    @property
+    def num_registers(self) -> int:
+        name = _REGISTERS.get(self.kind)
+        return (self.integer(name)[0] or 0) if name and self.argument(name)[0] else 0
+
+    @property
+    def has_last_norm(self) -> bool:
+        plain = self.kind in ("VisionTransformer", "NaFlexVit")
+        return plain and self.argument("final_norm")[0] is not False
+
+    @property
+    def relative_tables(self) -> tuple[str, ...]:
+        """The first tensor of each kind of relative positions in the model."""
+        if self.kind != "Beit":
+            return ()
+        found = {
+            "rel_pos_bias.relative_position_bias_table": self.flag("use_shared_rel_pos_bias"),
+            "blocks.0.attn.relative_position_bias_table": self.flag("use_rel_pos_bias"),
+        }
+        return tuple(name for name, has in found.items() if has)
 
 
 def known(checkpoint: Checkpoint) -> TimmArchitecture | None:
@@ -211,3 +256,33 @@ def _named(checkpoint: Checkpoint) -> tuple[str, str]:
         name = re.sub(r"_p(?=\d)", "_patch", old[1])
     architecture, _, tag = name.partition(".")
     return architecture, tag
+
+
+# Architectures that are not supported ----------------------------------------------------------
+
+
+def refuse_timm(checkpoint: Checkpoint) -> None:
+    """Refuse by name, because the tensors can look like a plain ViT's.
+
+    Raises: Refused for a timm architecture that patchword does not support, or for an unknown one.
+    """
+    found = named_architecture(checkpoint)
+    if found is None:
+        return
+    name, evidence = found
+    known = table()["architectures"]
+    if name in known or name in table()["renamed"]:
+        return
+    module = next((module for module, names in table()["others"].items() if name in names), None)
+    if module is not None and (evidence != "the file name" or by_tensors(checkpoint) is None):
+        raise Refused(
+            f"{checkpoint.name}: {evidence} specifies timm's {name} (timm/models/{module}.py), which patchword does not support",
+            "load it with timm",
+        )
+    if evidence == "config.json":
+        raise Refused(
+            f"{checkpoint.name}: config.json specifies the architecture {name!r}, which {table()['source']} does not have"
+            f"{near_text(name, known)}",
+            "if it matches one of timm's ViTs, put that architecture's name into config.json; "
+            "otherwise load it with the program that wrote it",
+        )

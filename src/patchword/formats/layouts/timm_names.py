@@ -6,8 +6,17 @@ from typing import Any
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.layout import Ignored
 from patchword.formats.layouts.stems import TORCH, StemNames
-from patchword.formats.ops import Op, Permuted, Reshaped, Same, Shape
-from patchword.formats.rows import Row, Rows, gate_and_value, queries_keys_values, table, token
+from patchword.formats.ops import Op, Reshaped, Shape
+from patchword.formats.rows import (
+    Row,
+    Rows,
+    channels_last,
+    gate_and_value,
+    queries_keys_values,
+    table,
+    token,
+    unchanged,
+)
 from patchword.model.kinds import NoStem, ResNetStem, Stem
 
 INDEX = Ignored(
@@ -102,21 +111,10 @@ def _channels_first(ours: Sequence[Shape]) -> Op:
     return Reshaped((dim, rest[0] * rest[1] * rest[2]))
 
 
-def _channels_last(ours: Sequence[Shape]) -> Op:
-    """A matrix over the pixels of a patch (row, column, channel; NaFlex) → the kernel [D, C, rows, columns]."""
-    dim, channels, height, width = ours[0]
-    stored = (dim, height * width * channels)
-    return Permuted((dim, height, width, channels), (0, 3, 1, 2), stored=stored)
-
-
-def _convolution(ours: Sequence[Shape]) -> Op:
-    return Same()
-
-
 _KERNELS = {
-    "kernel": _convolution,
+    "kernel": unchanged,
     "channels first": _channels_first,
-    "channels last": _channels_last,
+    "channels last": channels_last,
 }
 
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from patchword.errors import CheckpointError, KeyMismatch, MissingFact
 from patchword.formats.checkpoint import Checkpoint, square
 from patchword.formats.facts import Facts
-from patchword.formats.layouts import timm_expected as expected
 from patchword.formats.layouts.timm_facts import Size, TimmArchitecture
 from patchword.formats.layouts.timm_names import rows, stem_names, stem_of
 from patchword.formats.renamed import Renamed
@@ -152,12 +151,12 @@ class Places:
             distillation_token=self._has("dist_token") or self.known.kind == "VisionTransformerDistilled",
             num_registers=self.checkpoint.shape_of(registers, 3)[1]
             if self._has(registers)
-            else expected.registers(self.known),
+            else self.known.num_registers,
         )
 
     def _class_token_is_lost(self) -> bool:
         """Check the prefix tokens against the positions: a model known only by its file name may be modified."""
-        if not expected.class_token(self.known):
+        if not self.known.has_class_token:
             return False
         bare = self.known.flag("no_embed_class") or not self._has("pos_embed")
         return self.known.certain or bare or square(self.checkpoint.shape_of("pos_embed", 3)[1]) is None
@@ -175,7 +174,7 @@ class Places:
             image, source = sizes[0] if sizes else (self.facts.require("image_size"), "option")
             image = self._image_of(self._grid_of(image), image)
             self.facts.record("image_size", image, source)
-        if added is None and expected.positions_added(self.known):
+        if added is None and self.known.adds_positions:
             added = Learned()  # the plan reports its table as missing
         if added is not None and inner is not None:
             return Combined(added=added, inner=inner), image
@@ -253,7 +252,7 @@ class Places:
         return None
 
     def _check_tables(self) -> None:
-        lost = [name for name in expected.relative_tables(self.known) if not self._has(name)]
+        lost = [name for name in self.known.relative_tables if not self._has(name)]
         if lost:
             raise KeyMismatch(
                 f"{self.facts.name}: {lost[0]} is missing, which {self.known.architecture} has",

@@ -8,16 +8,15 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description
+from patchword.formats.layouts.evaluation import IMAGENET, evaluation
 from patchword.formats.renamed import Renamed
 from patchword.formats.rows import RowLayout, Rows, table, token
 from patchword.images.geometry import Shorter
-from patchword.images.preprocess import Interpolation, Preprocess, Reading
-from patchword.images.preprocess import Resample as PixelResample
+from patchword.images.preprocess import Interpolation, Preprocess
 from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import LayerNormConfig, Learned, Resample
 from patchword.weights.card import ModelCard
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Heads by width for the published sizes: B, L and H.
 _HEADS = {768: 12, 1024: 16, 1280: 16}
 _CLASS = "torchvision's VisionTransformer"
@@ -100,18 +99,10 @@ def _head_name(checkpoint: Checkpoint) -> str:
 
 def _preprocess(config: ViTConfig) -> Preprocess:
     """The transforms of the released weights; L/16 of 2021 and SWAG weights resize differently."""
-    size = config.image.size
-    side = min(size)
+    side = min(config.image.size)
     # SWAG models are evaluated at their training size; the reference script uses a margin (256 for 224).
     swag = side >= 384 or config.patch.size == (14, 14)
     large = (config.dim, config.patch.size) == (1024, (16, 16))
     interpolation: Interpolation = "bicubic" if swag else "bilinear"
-    return Preprocess(
-        image_size=size,
-        resize=Shorter(size=side if swag else side * (242 if large else 256) // 224),
-        in_channels=config.image.channels,
-        resample=PixelResample(interpolation=interpolation),
-        mean=MEAN if config.image.channels == 3 else (0.5,),
-        std=STD if config.image.channels == 3 else (0.5,),
-        reading=Reading(apply_exif=False),
-    )
+    shorter = side if swag else side * (242 if large else 256) // 224
+    return evaluation(config, Shorter(size=shorter), IMAGENET, resample=interpolation)

@@ -9,15 +9,6 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts
 from patchword.formats.layout import Description, Ignored, Layout, Rule
-from patchword.formats.layouts.restate import (
-    first_as_class,
-    keys,
-    restated,
-    sines_as_table,
-    with_zero_biases,
-    without_periods,
-    zeros_for_positions,
-)
 from patchword.formats.layouts.transformers_blocks import Names, mask_token
 from patchword.formats.layouts.transformers_config import (
     CONFIG,
@@ -30,6 +21,15 @@ from patchword.formats.layouts.transformers_config import (
 )
 from patchword.formats.layouts.transformers_preprocess import FILE, usual_preprocess, write_preprocess
 from patchword.formats.layouts.transformers_tower import Family, Tower
+from patchword.formats.restate import (
+    first_as_class,
+    keys,
+    restated,
+    sines_as_table,
+    with_zero_biases,
+    without_periods,
+    zeros_for_positions,
+)
 from patchword.formats.rows import Row, Rows, rows_alone, rules_of, table, token, unchanged
 from patchword.images.preprocess import Preprocess
 from patchword.model.config import HeadConfig, PatchConfig, TokensConfig, ViTConfig
