@@ -24,6 +24,8 @@ SPARED = {
     r"register_tokens": "lucidrains' SimpleViT without them is a file of the same names",
     r"(.*/)?cls": "big_vision's mean pool leaves no tensor",
     r"pos_embedding": "big_vision's sines leave no tensor",
+    r"(image_encoder\.)?preprocessor\.pos_embed": "AIMv2 at native resolution computes sines and has no table",
+    r"(radio_model\.)?summary_idxs": "RADIO's code computes it from the teachers in its arguments, which the file keeps",
 }
 TOWER = re.compile(
     r"(visual\.trunk\.|dinov2_with_registers\.|params/|img/|opt/target/|Transformer/(posembed_input/)?)+"

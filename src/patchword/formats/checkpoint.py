@@ -27,7 +27,7 @@ class Leftover:
 class Checkpoint:
     """name: for messages. wrapper: where in the file the tensors were found and why; "" at the top level.
     beside: other content of the file (epoch, args…). removed: skipped tensors by reason.
-    notes: decisions made on the way.
+    notes: decisions made on the way. prefix: of the part of the file whose tensors these are, for messages.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Checkpoint:
     beside: Mapping[str, Any] = field(default_factory=dict)
     removed: tuple[tuple[str, tuple[str, ...]], ...] = ()
     notes: tuple[str, ...] = ()
+    prefix: str = ""
 
     @property
     def is_part(self) -> bool:
@@ -70,7 +71,7 @@ class Checkpoint:
         """Raises: CheckpointError if the file lacks a tensor that its layout needs."""
         if name not in self.tensors:
             raise CheckpointError(
-                f"{self.name}: its tensor {name!r} is missing",
+                f"{self.name}: its tensor {self.prefix + name!r} is missing",
                 "use the complete file: the model needs this tensor",
             )
         return self.tensors[name].shape
@@ -80,7 +81,7 @@ class Checkpoint:
         shape = self.shape(name)
         if len(shape) != axes or not all(shape):
             raise CheckpointError(
-                f"{self.name}: {name} has shape {list(shape)}, but {axes} axes were expected",
+                f"{self.name}: {self.prefix}{name} has shape {list(shape)}, but {axes} axes were expected",
                 "if the model was modified, use the program that wrote it",
             )
         return shape

@@ -85,15 +85,16 @@ class AIMv2(RowLayout):
             norm=RMSNormConfig(
                 eps=facts.require("eps", (declared.get("rms_norm_eps"), "config.json"), (1e-5, _WHO))
             ),
-            head=self._head(seen, facts),
+            head=self._head(seen, facts, prefix),
         )
         preprocess = facts.preprocess((preprocess_of(config), "the image processor of AIMv2 on the hub"))
         return Description(config=config, preprocess=preprocess, spelling={"prefix": prefix})
 
-    def _head(self, seen: Renamed, facts: Facts) -> HeadConfig:
-        width = seen.rows_of("projection")
-        if seen.has("pool.probe"):
-            facts.record("pool", "attention", "head.cls_token, as in LiT")
+    def _head(self, seen: Renamed, facts: Facts, prefix: str) -> HeadConfig:
+        # LiT always projects; an encoder by itself never does.
+        width = seen.shape("projection.weight", 2)[0] if prefix else seen.rows_of("projection")
+        if any(map(seen.has, ("pool.probe", "pool.kv.weight", "pool.proj.weight"))):
+            facts.record("pool", "attention", "head, as in LiT")
             return HeadConfig(pool=AttentionPool(plain=True), projection=width, num_classes=0)
         facts.record("pool", "mean", f"{_WHO} returns tokens; timm's port takes their mean")
         return HeadConfig(pool=MeanPool(), projection=width, num_classes=0)
@@ -114,11 +115,8 @@ class AIMv2(RowLayout):
 
 def _prefix(checkpoint: Checkpoint) -> str | None:
     """Of the image encoder, in LiT next to a text encoder."""
-    needed = (
-        "preprocessor.patchifier.norm.weight",
-        "trunk.post_trunk_norm.weight",
-        "trunk.blocks.0.mlp.fc3.weight",
-    )
-    return next(
-        (p for p in ("", "image_encoder.") if checkpoint.has(*(f"{p}{name}" for name in needed))), None
-    )
+    for prefix in ("", "image_encoder."):
+        patches = checkpoint.under(f"{prefix}preprocessor.patchifier.")
+        if patches and checkpoint.has(f"{prefix}trunk.blocks.0.mlp.fc3.weight"):
+            return prefix
+    return None

@@ -283,10 +283,16 @@ def tower_prefix(checkpoint: Checkpoint) -> str | None:
 def is_perception(checkpoint: Checkpoint, prefix: str) -> bool:
     """Whether it is a Perception Encoder: CLIP's names, with an attention pool or without a last norm."""
     whole = checkpoint.has(f"{prefix}ln_pre.weight", f"{prefix}positional_embedding")
-    pooled, normed = (checkpoint.has(f"{prefix}{name}") for name in ("attn_pool.probe", "ln_post.weight"))
+    normed = checkpoint.has(f"{prefix}ln_post.weight")
     return whole and (
-        pooled or (not normed and checkpoint.has(f"{prefix}transformer.resblocks.0.ls_1.gamma"))
+        is_pooled(checkpoint, prefix)
+        or (not normed and checkpoint.has(f"{prefix}transformer.resblocks.0.ls_1.gamma"))
     )
+
+
+def is_pooled(checkpoint: Checkpoint, prefix: str) -> bool:
+    """Whether it has the attention pool of a Perception Encoder; open_clip's has neither tensor."""
+    return any(checkpoint.has(f"{prefix}attn_pool.{name}") for name in ("probe", "layernorm.weight"))
 
 
 def _open_clip_only(checkpoint: Checkpoint) -> bool:

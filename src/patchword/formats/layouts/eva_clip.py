@@ -19,6 +19,7 @@ from patchword.model.kinds import ClassPool, Combined, IndexCoordinates, Learned
 from patchword.weights.card import ModelCard
 
 _TOWER = "visual."
+_BEFORE_BLOCKS = ("cls_token", "pos_embed", "patch_embed.proj.weight")
 # bigE alone has its norms after attention and MLP, which no tensor shows.
 _POST_NORM = re.compile(r"eva02[-_]clip[-_](big)?e[-_]", re.IGNORECASE)
 _POST_NORM_NAME, _POST_NORM_WIDTH = "EVA02-CLIP-bigE-14", 1792
@@ -39,9 +40,14 @@ class EVAClip(EVA):
         return below(spelling.get("tower", ""), (*rows, ("head.{wb}", "projection.{wb}")))
 
     def recognise(self, checkpoint: Checkpoint) -> str | None:
-        needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight")
-        fits = checkpoint.has(*(f"{_TOWER}{name}" for name in needed))
-        return "visual.cls_token and visual.blocks" if fits else None
+        if not checkpoint.has(f"{_TOWER}blocks.0.norm1.weight"):
+            return None
+        begins = [checkpoint.has(f"{_TOWER}{name}") for name in _BEFORE_BLOCKS]
+        if all(begins):
+            return "visual.cls_token and visual.blocks"
+        # Next to its text tower, a file that lacks one of them is incomplete; alone, it may be another model's.
+        torn = sum(begins) == len(begins) - 1 and checkpoint.has("logit_scale", "text.token_embedding.weight")
+        return "visual.blocks and text" if torn else None
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         found = super().describe(inside(checkpoint, _TOWER), facts)

@@ -309,6 +309,7 @@ def block_names(checkpoint: Checkpoint) -> tuple[str, ...]:
                 "download the complete file",
             )
         return tuple(found[index] for index in range(len(found)))
+    checkpoint.shape("blocks.0.norm1.weight")
     return tuple(f"blocks.{index}." for index in range(checkpoint.depth("blocks.{}.norm1.weight")))
 
 

@@ -108,7 +108,11 @@ def prithvi_tower(checkpoint: Checkpoint) -> str | None:
     """The prefix of an encoder whose patches are 3-D kernels over one date; V-JEPA's and VideoMAE's span several."""
     for tower in ("encoder.", ""):
         kernel = f"{tower}patch_embed.proj.weight"
-        if checkpoint.has(kernel, f"{tower}cls_token", f"{tower}pos_embed", f"{tower}blocks.0.attn.qkv.bias"):
+        # VideoMAE stores neither; InternVideo2, over one frame too, normalises queries and keys.
+        begins = any(map(checkpoint.has, (f"{tower}cls_token", f"{tower}pos_embed")))
+        block = checkpoint.under(f"{tower}blocks.0.attn.qkv.")
+        other = checkpoint.has(f"{tower}blocks.0.attn.q_norm.weight")
+        if begins and block and not other and checkpoint.has(kernel):
             shape = checkpoint.shape(kernel)
             return tower if len(shape) == 5 and shape[2] == 1 else None
     return None

@@ -7,7 +7,7 @@ from patchword.errors import CheckpointError
 from patchword.formats.checkpoint import Checkpoint
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored
-from patchword.formats.layouts.clip import TEXT, Clip, is_perception, tower_prefix
+from patchword.formats.layouts.clip import TEXT, Clip, is_perception, is_pooled, tower_prefix
 from patchword.formats.layouts.evaluation import HALF, evaluation
 from patchword.formats.ops import Op, Parted, Shape
 from patchword.formats.renamed import Renamed
@@ -66,8 +66,8 @@ class PE(RowLayout):
         prefix = tower_prefix(checkpoint)
         if prefix is None or not is_perception(checkpoint, prefix):
             return None
-        pooled = checkpoint.has(f"{prefix}attn_pool.probe")
-        return f"{prefix}{'attn_pool.probe' if pooled else 'ln_pre without ln_post'}"
+        pooled = is_pooled(checkpoint, prefix)
+        return f"{prefix}{'attn_pool' if pooled else 'ln_pre without ln_post'}"
 
     def describe(self, checkpoint: Checkpoint, facts: Facts) -> Description:
         prefix = tower_prefix(checkpoint) or ""
@@ -96,8 +96,10 @@ class PE(RowLayout):
         return Description(config=config, preprocess=preprocess, spelling=spelling)
 
     def _head(self, checkpoint: Checkpoint, facts: Facts, seen: Renamed, prefix: str) -> HeadConfig:
-        projection = checkpoint.shape_of(f"{prefix}proj", 2)[1] if seen.has("projection.weight") else 0
-        if not seen.has("pool.probe"):
+        # As in CLIP, a tower alone may have been cut before the shared space.
+        projects = any(map(checkpoint.has, (f"{prefix}proj", "text_projection", "token_embedding.weight")))
+        projection = checkpoint.shape_of(f"{prefix}proj", 2)[1] if projects else 0
+        if not is_pooled(checkpoint, prefix):
             facts.record("pool", "mean", f"{_NO_NORM}; timm's port takes their mean")
             last: Literal["tokens", "none"] = "tokens" if seen.has("norm.weight") else "none"
             return HeadConfig(pool=MeanPool(), norm=last, projection=projection, num_classes=0)

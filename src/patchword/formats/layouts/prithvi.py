@@ -18,7 +18,7 @@ from patchword.formats.restate import sines_as_table, zeros_for_positions
 from patchword.formats.rows import Rows
 from patchword.images.geometry import Squash
 from patchword.images.preprocess import Preprocess, Reading
-from patchword.model.config import HeadConfig, ImageConfig, PatchConfig, ViTConfig
+from patchword.model.config import AttentionConfig, HeadConfig, ImageConfig, PatchConfig, ViTConfig
 from patchword.model.kinds import LayerNormConfig, Learned, Resample
 from patchword.weights.card import ModelCard
 
@@ -137,7 +137,9 @@ class Prithvi(Original):
             dim=dim,
             depth=len(spelling["blocks"]),
             positions=Learned(resample=Resample(antialias=False, align_corners=True)),
-            attention=seen.attention(facts.heads(dim, (declared.get("num_heads"), "config.json"), usual)),
+            attention=AttentionConfig(
+                num_heads=facts.heads(dim, (declared.get("num_heads"), "config.json"), usual)
+            ),
             mlp=seen.plain_mlp(facts.require("act", ("gelu", _WHO))),
             norm=LayerNormConfig(eps=facts.require("eps", (self.constants.eps, _WHO))),
             head=HeadConfig(pool=file.pool("class", f"{_WHO} returns tokens"), num_classes=0),

@@ -28,7 +28,7 @@ from patchword.weights.card import ModelCard
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SIGN = "patch_generator.embedder.weight"
+_SIGN = "patch_generator."
 # Of the hub's folders, and of training files; "inner." if the model is DINOv2's giant.
 _TOWERS = (
     "radio_model.model.",
@@ -117,8 +117,10 @@ class RADIO(Original):
         spelling = self._spelled(checkpoint, file, tower)
         config = self._config(checkpoint, file, spelling)
         usual = _preprocess(config, _preferred(checkpoint, config), spelling)
-        beside = "; mean and std from the file" if "norm_mean" in spelling else ""
-        preprocess = facts.preprocess((usual, f"{_WHO}: its preferred resolution{beside}"))
+        source = f"{_WHO}: its preferred resolution; mean and std from the file"
+        if "norm_mean" not in spelling:
+            source = Inferred(f"{_WHO} (the file lacks input_conditioner)")
+        preprocess = facts.preprocess((usual, source))
         pool = config.head.pool
         if isinstance(pool, PrefixPool):
             spelling["summary_idxs"] = pool.tokens
@@ -132,6 +134,9 @@ class RADIO(Original):
             "beside": beside,
             "blocks": blocks_below(tower, len(file.spelling["blocks"])),
         }
+        if checkpoint.under(f"{beside}input_conditioner."):
+            for name in ("norm_mean", "norm_std"):  # one without the other is an incomplete file
+                checkpoint.shape(f"{beside}input_conditioner.{name}")
         for name in ("input_conditioner.norm_mean", "input_conditioner.norm_std", "summary_idxs"):
             if checkpoint.has(f"{beside}{name}"):
                 values = tensor_of(checkpoint.tensors[f"{beside}{name}"]).flatten().tolist()
@@ -143,7 +148,7 @@ class RADIO(Original):
         seen = Renamed(checkpoint, list(self.rows(spelling, None)), spelling["blocks"][0])
         dim, values = seen.shape("patch_embed.proj.weight", 2)
         side = math.isqrt(values // 3)
-        count = seen.shape("prefix.class_token", 2)[0] if seen.has("prefix.class_token") else 0
+        count = seen.shape("prefix.class_token", 2)[0]
         grid = facts.grid(seen.shape("positions.grid", 3)[1], (side, side))
         heads = facts.heads(dim, (constants.heads.get(dim), Inferred(f"the width {dim}, as in {_WHO}")))
         gated = bool(spelling["gate"])
@@ -152,9 +157,9 @@ class RADIO(Original):
             patch=PatchConfig(size=(side, side), bias=seen.has("patch_embed.proj.bias"), edge="cut"),
             dim=dim,
             depth=len(spelling["blocks"]),
-            tokens=TokensConfig(class_token=count > 0, num_registers=max(count - 1, 0)),
+            tokens=TokensConfig(num_registers=count - 1),
             positions=Learned(
-                covers="patches" if count else "all_but_registers",
+                covers="patches",
                 resample=Resample(interpolation="bilinear", antialias=False, keep_aspect=True),
             ),
             attention=seen.attention(heads),
@@ -195,8 +200,14 @@ class RADIO(Original):
 
 
 def _tower(checkpoint: Checkpoint) -> str | None:
-    needed = (_SIGN, "patch_generator.pos_embed", "blocks.0.norm1.weight")
-    return next((t for t in _TOWERS if checkpoint.has(*(f"{t}{name}" for name in needed))), None)
+    return next(
+        (
+            t
+            for t in _TOWERS
+            if checkpoint.has(f"{t}blocks.0.norm1.weight") and checkpoint.under(f"{t}{_SIGN}")
+        ),
+        None,
+    )
 
 
 def _args(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -214,7 +225,7 @@ def _is_normed(checkpoint: Checkpoint) -> bool:
 def _summary(checkpoint: Checkpoint, facts: Facts, spelling: Mapping[str, Any], count: int) -> Pool:
     """The class tokens that its code returns, joined: those of the teachers whose summary it imitates."""
     asked = facts.get("pool")
-    if asked == "class" or not count:
+    if asked == "class":
         return ClassPool()
     places, source = spelling.get("summary_idxs", ()), "summary_idxs"
     if not places:

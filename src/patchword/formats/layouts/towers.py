@@ -10,7 +10,7 @@ from patchword.formats.rows import Names, Row, Rows
 def inside(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     """The tensors below the prefix, without it."""
     tensors = {n.removeprefix(prefix): e for n, e in checkpoint.tensors.items() if n.startswith(prefix)}
-    return replace(checkpoint, tensors=tensors)
+    return replace(checkpoint, tensors=tensors, prefix=f"{checkpoint.prefix}{prefix}")
 
 
 def below(prefix: str, rows: Rows) -> Iterator[Row | list[Row]]:
