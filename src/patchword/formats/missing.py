@@ -41,6 +41,7 @@ _BEFORE_THE_BLOCKS = (
         ),
     ),
     (r"transformer\.layers\.0\..*", ("cls_token", "pos_embedding")),
+    (r"layers\.0\.ln1\..*", ("patch_embed.projection.weight", "cls_token", "pos_embed")),
     (r"Transformer/encoderblock(?:_0)?/.*", ("embedding/kernel", "cls", "pos_embedding")),
 )
 # Transformer blocks only: the stages of a ResNet differ from each other. DINOv2 stores blocks in chunks: two numbers.
@@ -59,7 +60,8 @@ _PLAIN = re.compile(
     r"|(?:encoder\.)?layers?\.\d+\.attention\.attention\.query\.weight"
     r"|(?:encoder\.)?layers?\.\d+\.(?:layer_norm1|layernorm_before)\.weight"
     r"|(?:encoder\.)?layer\.\d+\.(?:(?:norm1|attention_norm|ffn_norm)\.weight|layer_scale1\.lambda1)"
-    r"|transformer\.layers\.\d+\.0\.(?:fn\.)?(?:fn\.)?to_qkv\.weight)"
+    r"|transformer\.layers\.\d+\.0\.(?:fn\.)?(?:fn\.)?to_qkv\.weight"
+    r"|layers\.\d+\.attn\.qkv\.weight|encoder\.layers\.\d+\.rms_norm1\.weight)"
     r"|(?:.*/)?(?:Transformer|encoder|Encoder_0)/encoderblock(?:_\d+)?/.*"
 )
 

@@ -60,7 +60,7 @@ _BY_TENSORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Whisper (a speech model)", (r"encoder\.conv1\.weight", r"decoder\.(blocks|layers)\.0\..*")),
     ("a wav2vec 2.0 model (speech)", (r".*feature_extractor\.conv_layers\.0\..*",)),
     ("a BART or translation model (text)", (r"encoder\.layers\.0\.self_attn_layer_norm\.weight",)),
-    ("a ViT of mmpretrain (OpenMMLab) with relative positions or without added ones", (r"layers\.0\.ffn\.layers\.0\.0\.weight", r"layers\.0\.ln1\.weight")),
+    ("a ViT of mmpretrain (OpenMMLab) with relative positions (BEiT)", (r"layers\.0\.ffn\.layers\.0\.0\.weight", r".*relative_position_bias_table|layers\.0\.attn\.q_bias")),
     ("LoRA or adapter weights without their base model", (r".*lora_(A|B|up|down|embedding_A)\b.*",)),
 )  # fmt: skip
 _PREFIX = r"(?:.*[./])?"

@@ -183,7 +183,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "bert": ({"bert.embeddings.word_embeddings.weight": (9, 8), "bert.encoder.layer.0.attention.self.query.weight": (8, 8)}, "BERT"),
     "yolo": ({"model.0.conv.weight": (16, 3, 3, 3), "model.2.cv1.conv.weight": (9, 9, 1, 1)}, "YOLO"),
     "unet": ({"down_blocks.0.resnets.0.conv1.weight": (8, 8, 3, 3), "up_blocks.0.resnets.0.conv1.weight": (8, 8, 3, 3)}, "U-Net"),
-    "mmpretrain": ({f"backbone.layers.{i}.{n}": (8, 8) for i in range(2) for n in ("ln1.weight", "ffn.layers.0.0.weight")}, "mmpretrain"),
+    "mmpretrain": ({f"backbone.layers.{i}.{n}": (8, 8) for i in range(2) for n in ("attn.relative_position_bias_table", "ffn.layers.0.0.weight")}, "mmpretrain"),
     "video": ({"patch_embed.proj.weight": (48, 6, 1, 16, 16), "blocks.0.norm1.weight": (48,)}, "span time"),
     "yolos": ({"backbone.det_token": (1, 9, 8), "backbone.blocks.0.norm1.weight": (8,), "class_embed.layers.0.weight": (8, 8)}, "YOLOS"),
     "ours": ({"patch_embed.proj.weight": (8, 3, 4, 4), "blocks.0.attention.qkv.weight": (24, 8), "blocks.0.mlp.fc1.weight": (8, 8)}, "without its card"),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from patchword.errors import CheckpointError
-from patchword.formats.checkpoint import Checkpoint
+from patchword.formats.checkpoint import Checkpoint, square
 from patchword.formats.facts import Facts, Inferred
 from patchword.formats.layout import Description, Ignored, Rule
 from patchword.formats.layouts.evaluation import IMAGENET
@@ -53,9 +53,11 @@ _BEIT = ("attn.relative_position_bias_table", "attn.q_bias")
 
 
 def _with_biases(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
-    """Biases after attention, in the MLP and in the head, which its classes always have."""
+    """Biases after the patches, after attention, in the MLP and in the head, which its classes have."""
+    patch = replace(config.patch, bias=config.patch.bias or not config.block.entry_norm)
     attention, mlp = replace(config.attention, out_bias=True), replace(config.mlp, bias=True)
-    return replace(config, attention=attention, mlp=mlp, head=replace(config.head, bias=True)), tensors
+    head = replace(config.head, bias=True)
+    return replace(config, patch=patch, attention=attention, mlp=mlp, head=head), tensors
 
 
 class MMPretrain(RowLayout):
@@ -111,20 +113,19 @@ class MMPretrain(RowLayout):
         seen = Renamed(checkpoint, self.rows(spelling, None), f"{prefix}layers.0.")
         dim, channels, patch = seen.kernel
         depth = checkpoint.depth(f"{prefix}layers.{{}}.ln1.weight")
-        tokens = TokensConfig(
-            class_token=seen.has("prefix.class_token"),
-            distillation_token=seen.has("prefix.distillation_token"),
-        )
+        tokens = _tokens(seen, facts)
         rows, columns = facts.grid(seen.shape("positions.grid", 3)[1] - tokens.num_prefix, patch)
         size = (rows * patch[0], columns * patch[1])
         heads = 8 if (dim, depth) == _SMALL else _HEADS.get(dim)
         entry = seen.has("entry_norm.weight")
+        # Its convolution has a bias, except before such a norm, where only a setting adds one.
+        patch_bias = not entry or seen.has("patch_embed.proj.bias")
         gated = spelling["gated"]
         # Of models with a norm before the blocks, OpenAI's have quick GELU and others GELU.
         act: Activation | None = None if entry else "silu" if gated else "gelu"
         config = ViTConfig(
             image=ImageConfig(size=size, channels=channels),
-            patch=PatchConfig(size=patch, bias=seen.has("patch_embed.proj.bias"), edge="pad"),
+            patch=PatchConfig(size=patch, bias=patch_bias, edge="pad"),
             dim=dim,
             depth=depth,
             tokens=tokens,
@@ -206,6 +207,17 @@ def _prefix(checkpoint: Checkpoint) -> str | None:
         if checkpoint.has(*(f"{prefix}{name}" for name in names)):
             return prefix
     return None
+
+
+def _tokens(seen: Renamed, facts: Facts) -> TokensConfig:
+    """The tokens before the patches. Positions of a square and one row more have a class token, so that a lost one is missed."""
+    distilled = seen.has("prefix.distillation_token")
+    count = seen.shape("positions.grid", 3)[1] - distilled
+    one_more = facts.options.image_size is None and square(count) is None and square(count - 1) is not None
+    return TokensConfig(
+        class_token=seen.has("prefix.class_token") or one_more,
+        distillation_token=distilled,
+    )
 
 
 def _head(checkpoint: Checkpoint, facts: Facts, seen: Renamed, tokens: TokensConfig) -> HeadConfig:

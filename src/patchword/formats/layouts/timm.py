@@ -47,6 +47,9 @@ ONLY_TIMM = (
     "blocks.0.mlp.norm.weight",
 )
 
+# Of TIPSv2's and DINOv2's code, whose other names timm shares.
+NEVER_TIMM = ("blocks.0.mlp.c_fc.weight", "blocks.0.mlp.w12.weight")
+
 
 def _classifies(checkpoint: Checkpoint) -> bool:
     return checkpoint.has("head.weight") or checkpoint.has("fc_norm.weight")
@@ -94,7 +97,7 @@ def evidence(checkpoint: Checkpoint) -> str | None:
         return None
     if (words := known(checkpoint)) is not None:
         return f"{words.evidence} specifies timm's {words.architecture}"
-    if is_mae_pytorch(checkpoint):
+    if is_mae_pytorch(checkpoint) or any(map(checkpoint.has, NEVER_TIMM)):
         return None
     found = next((name for name in ONLY_TIMM if checkpoint.has(name)), None)
     if found is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from patchword.formats.checkpoint import Checkpoint
+from patchword.formats.facts import Facts
 from patchword.formats.layouts.transformers_blocks import Names
 from patchword.formats.layouts.transformers_clip import ImageTower
 from patchword.formats.layouts.transformers_config import CONFIG
@@ -26,6 +27,11 @@ _NAMES = Names(
     norm2="rms_norm2",
     first=("ffn.gate_proj", "ffn.up_proj"),
     second="ffn.down_proj",
+)
+
+_SINES = (
+    "positions are inferred to be fixed sines (is_native), since there is no {0}: no {1} states it; a file that lost "
+    "its table looks the same"
 )
 
 
@@ -64,13 +70,24 @@ class TransformersAIMv2(ImageTower):
         return TokensConfig(class_token=False)
 
     def image(self, tower: Tower, patch: Size, tokens: TokensConfig) -> Size:
-        if tower.has(self.positions_name):
+        if not self._is_native(tower):
             return super().image(tower, patch, tokens)
         stated, usual = tower.declared.size("image_size"), (self.family.image,) * 2
         return tower.facts.require("image_size", (stated, CONFIG), (usual, "the default of its class"))
 
     def positions(self, tower: Tower) -> Positions:
-        return Learned() if tower.has(self.positions_name) else SinCos2d(last_included=False)
+        return SinCos2d(last_included=False) if self._is_native(tower) else Learned()
+
+    def _is_native(self, tower: Tower) -> bool:
+        """By config.json if there is one: a file that lost its table has the same names as one with sines."""
+        if tower.declared.values:
+            return bool(tower.declared.flag("is_native"))
+        return not tower.has(self.positions_name)
+
+    def doubts(self, checkpoint: Checkpoint, facts: Facts, config: ViTConfig) -> tuple[str, ...]:
+        if checkpoint.config_json or isinstance(config.positions, Learned):
+            return ()
+        return (_SINES.format(self.positions_name, CONFIG),)
 
     def head(self, tower: Tower) -> HeadConfig:
         # An incomplete pool still counts as a pool, so that the plan reports its missing tensors.

@@ -57,13 +57,17 @@ class TransformersInternViT(TransformersLayout):
         return "attention.projection_layer" if there else None
 
     def image(self, tower: Tower, patch: Size, tokens: TokensConfig) -> Size:
-        if tower.has(self.positions_name):
+        if self._adds_positions(tower):
             return super().image(tower, patch, tokens)
         stated, usual = tower.declared.size("image_size"), (self.family.image,) * 2
         return tower.facts.require("image_size", (stated, CONFIG), (usual, "the default of its class"))
 
     def positions(self, tower: Tower) -> Positions:
-        return super().positions(tower) if tower.has(self.positions_name) else NoPositions()
+        return super().positions(tower) if self._adds_positions(tower) else NoPositions()
+
+    def _adds_positions(self, tower: Tower) -> bool:
+        """By config.json alone: a file that lost its table has the same names as one that never had any."""
+        return tower.declared.flag("use_absolute_position_embeddings") is not False
 
     def head(self, tower: Tower) -> HeadConfig:
         normed = tower.has(f"{self.norm_name}.weight")
