@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from patchword.formats.checkpoint import Checkpoint
@@ -14,7 +14,7 @@ from patchword.formats.layouts.original_signs import prithvi_tower
 from patchword.formats.layouts.towers import below, blocks_below, inside
 from patchword.formats.ops import Op, Reshaped, Shape
 from patchword.formats.renamed import Renamed
-from patchword.formats.restate import sines_as_table, zeros_for_positions
+from patchword.formats.restate import Tensors, sines_as_table, zeros_for_positions
 from patchword.formats.rows import Rows
 from patchword.images.geometry import Squash
 from patchword.images.preprocess import Preprocess, Reading
@@ -79,13 +79,18 @@ def _one_frame(ours: Sequence[Shape]) -> Op:
     return Reshaped((dim, channels, 1, *sides))
 
 
+def _with_out_bias(config: ViTConfig, tensors: Tensors) -> tuple[ViTConfig, Tensors]:
+    """Its code's attention always has an output bias."""
+    return replace(config, attention=replace(config.attention, out_bias=True)), tensors
+
+
 class Prithvi(Original):
     """The encoder, `encoder.…`; other dates, the time and the place are left out, as its code does without them."""
 
     name = "prithvi"
     title = "Prithvi-EO (its authors' file, for one date)"
     # Its file has a table, with a row for the class token.
-    steps = (*Original.steps, sines_as_table, zeros_for_positions)
+    steps = (_with_out_bias, *Original.steps, sines_as_table, zeros_for_positions)
     constants = Constants(who=_WHO, heads=USUAL_HEADS | {256: 4}, eps=1e-5)
     wrapper = ""
 
