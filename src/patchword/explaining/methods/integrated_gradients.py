@@ -38,7 +38,7 @@ def integrated_gradients(job: Job) -> list[Maps]:
 
 
 def start_of(job: Job) -> torch.Tensor:
-    """The baselines [B, C, H, W]. Raises: SettingsError for a fill that is no image."""
+    """The baselines [B, C, H, W]. Raises: SettingsError for a fill that does not give an image."""
     if job.settings.fill == "drop":
         raise SettingsError(
             "integrated methods cannot start from left-out tokens", "use fill mean or blur, or occlusion"
